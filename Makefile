@@ -1,0 +1,65 @@
+# dtjob: everything a person runs. Each target sets up what it needs; nothing has to be installed first
+# but Python >= 3.11 and make.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Tools and package caches live outside the checkout and are shared by all checkouts of a user.
+CACHE := $(or $(DTJOB_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/dtjob,$(HOME)/.cache/dtjob))
+UV_VERSION := 0.13.9
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+PYTHON := .venv/bin/python
+# Trust what the machine trusts: companies put their own certificates there.
+export UV_SYSTEM_CERTS := 1
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+
+INSTALLED := .venv/.installed
+DEMO ?= auto
+
+.PHONY: help
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(UV):
+	@echo "dtjob: installing uv $(UV_VERSION) into $(CACHE)"
+	@command -v python3 >/dev/null || { echo "dtjob: python3 (>= 3.11) is missing: install it and run make again"; exit 1; }
+	@rm -rf $(CACHE)/uv-$(UV_VERSION).new && mkdir -p $(CACHE)
+	@python3 -m venv $(CACHE)/uv-$(UV_VERSION).new || { echo "dtjob: python3 -m venv failed: install your system's python3-venv package"; exit 1; }
+	@$(CACHE)/uv-$(UV_VERSION).new/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@rm -rf $(CACHE)/uv-$(UV_VERSION) && mv $(CACHE)/uv-$(UV_VERSION).new $(CACHE)/uv-$(UV_VERSION)
+
+# torch alone is 5 GB installed: uv downloads it once per machine and links it into each checkout.
+$(INSTALLED): $(UV) pyproject.toml locks/dev.txt
+	@echo "dtjob: setting up .venv from locks/dev.txt (about a minute the first time on a machine, seconds after)"
+	@start=$$(date +%s); \
+	test -x $(PYTHON) || $(UV) venv --quiet --python '>=3.11' .venv && \
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(PYTHON) locks/dev.txt && \
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(PYTHON) --editable . && \
+	touch $(INSTALLED) && echo "dtjob: environment ready after $$(( $$(date +%s) - start )) s"
+
+.PHONY: setup
+setup: $(INSTALLED)  ## Install uv and the locked environment into .venv
+
+.PHONY: demo
+demo: $(INSTALLED)  ## Train the digits job with differential privacy and show what came of it
+	@$(PYTHON) -m dtjob_cli.main run examples/digits.yaml --workers 2
+
+.PHONY: check
+check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
+	@bash tools/check.sh
+
+.PHONY: test
+test: check  ## Every tier that this machine can run; says which it can't and why
+	@$(PYTHON) -m pytest -m "processes or gpu"
+
+.PHONY: lock
+lock: $(UV)  ## Resolve the dependencies anew into locks/
+	@$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o locks/dev.txt
+
+.PHONY: generate
+generate: $(INSTALLED)  ## Write the CRDs from the models
+	@$(PYTHON) -m dtjob_api.crd
+
+.PHONY: clean
+clean:  ## Remove what make and the demo wrote into the checkout
+	@rm -rf .venv dtjob-runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,50 @@
+"""Tiers: what a machine can't run is named once with its reason; nothing else may be skipped."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+
+
+def _missing_gpu() -> str | None:
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine (libnvidia-ml.so.1 does not load)"
+    return None
+
+
+TIERS = {"gpu": _missing_gpu}
+_not_run: dict[str, tuple[int, str]] = {}
+_skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for tier, missing in TIERS.items():
+        members = [item for item in items if item.get_closest_marker(tier)]
+        if members and (reason := missing()):
+            _not_run[tier] = (len(members), reason)
+            config.hook.pytest_deselected(items=members)
+            items[:] = [item for item in items if item not in members]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(item.nodeid)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for tier, (count, reason) in _not_run.items():
+        terminalreporter.write_line(f"tier {tier}: {count} tests not run: {reason}")
+    for nodeid in _skipped:
+        terminalreporter.write_line(f"FAILED {nodeid}: skipped; a test that can't run belongs to a tier")

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Lint, types and the fast tests side by side: what a person runs while editing.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+
+types=$(mktemp)
+trap 'rm -f "$types"' EXIT
+"$bin/mypy" >"$types" 2>&1 &
+mypy=$!
+
+failed=0
+"$bin/ruff" check --quiet . || failed=1
+"$bin/ruff" format --check --quiet . || { echo "run: .venv/bin/ruff format ."; failed=1; }
+"$bin/python" -m pytest -q -m "not processes and not cluster and not gpu" "$@" || failed=1
+wait "$mypy" || failed=1
+cat "$types"
+exit "$failed"
