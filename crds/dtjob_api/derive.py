@@ -1,0 +1,118 @@
+"""What the CLI and the operator both derive from a job, as pure functions."""
+
+from __future__ import annotations
+
+from dtjob_api.job import DistributedTrainingJob, JobSpec
+from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
+from dtjob_api.worker import JobIdentity, LedgerRef, WorkerConfig
+
+
+def child_name(job_name: str, uid: str) -> str:
+    """Name of the children of one incarnation of a job: `<job>-<first 8 of the UID>`.
+
+    A re-created job of the same name has another UID, so it can't adopt dying children.
+    """
+    return f"{job_name}-{uid[:8]}"
+
+
+def ledger_name(job_name: str, uid: str) -> str:
+    """Name of the job's PrivacyLedger."""
+    return child_name(job_name, uid)
+
+
+def total_steps(spec: JobSpec) -> int:
+    """Optimizer steps T of a job: `steps`, or ceil(epochs * datasetSize / batchSize)."""
+    training = spec.training
+    if training.steps is not None:
+        return training.steps
+    if training.epochs is None:
+        raise ValueError("spec.training: give exactly one of steps and epochs")
+    return -(-training.epochs * spec.privacy.dataset_size // training.batch_size)
+
+
+def job_uid(job: DistributedTrainingJob) -> str:
+    """The job's UID.
+
+    Raises
+    ------
+    ValueError
+        The job was read from a file and has not been given one.
+    """
+    if job.metadata.uid is None:
+        raise ValueError("metadata.uid: the job has none yet; the API server or the CLI sets it")
+    return job.metadata.uid
+
+
+def ledger_spec(
+    job: DistributedTrainingJob,
+    plan: PrivacyPlan,
+    *,
+    workers: int | None = None,
+    generation: int = 1,
+    state: RunState = RunState.RUN,
+) -> LedgerSpec:
+    """The spec of a new job's ledger, with all draws of the plan reserved (Rule 9).
+
+    Parameters
+    ----------
+    job
+        A job with a UID.
+    plan
+        The frozen plan; T + R draws are reserved.
+    workers
+        Worker pods of the first generation, by default `spec.workers.replicas`.
+    generation, state
+        The first word to the workers.
+    """
+    uid = job_uid(job)
+    return LedgerSpec(
+        job_uid=uid,
+        job_name=job.metadata.name,
+        stateful_set=child_name(job.metadata.name, uid),
+        plan=plan,
+        reserved_draws=plan.steps + plan.replay_reserve_steps,
+        run=Run(
+            generation=generation,
+            workers=job.spec.workers.replicas if workers is None else workers,
+            state=state,
+        ),
+    )
+
+
+def worker_config(
+    job: DistributedTrainingJob,
+    *,
+    ledger: LedgerRef,
+    state_dir: str,
+    data_dir: str | None,
+    coordinator_host: str,
+    coordinator_port: int,
+    store_port: int,
+    http_port: int,
+    hold: bool,
+) -> WorkerConfig:
+    """The configuration of the job's supervisors, in pods and as local processes alike."""
+    spec = job.spec
+    return WorkerConfig(
+        job=JobIdentity(
+            namespace=job.metadata.namespace or "default",
+            name=job.metadata.name,
+            uid=job_uid(job),
+            image=spec.image,
+        ),
+        training=spec.training,
+        telemetry=spec.privacy.telemetry,
+        processes_per_worker=spec.workers.processes_per_worker,
+        gpus_per_worker=spec.workers.gpus_per_worker,
+        ledger=ledger,
+        state_dir=state_dir,
+        data_dir=data_dir,
+        keep=spec.checkpoint.keep,
+        stall_seconds=spec.run_policy.stall_seconds,
+        max_restarts=spec.run_policy.max_restarts,
+        coordinator_host=coordinator_host,
+        coordinator_port=coordinator_port,
+        store_port=store_port,
+        http_port=http_port,
+        hold=hold,
+    )

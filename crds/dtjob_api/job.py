@@ -1,0 +1,219 @@
+"""DistributedTrainingJob: what a user asks for.
+
+The sub-models live in a module for each part of the spec and are importable from here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from dtjob_api.model import (
+    API_VERSION,
+    Image,
+    Json,
+    Model,
+    ObjectMeta,
+    ObjectName,
+    list_map,
+    rule,
+    rules,
+)
+from dtjob_api.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
+from dtjob_api.status import JobStatus
+from dtjob_api.storage import CheckpointVolume, DataVolume, Storage
+from dtjob_api.template import EnvVar, WorkerTemplate
+from dtjob_api.training import (
+    Checkpoint,
+    Evaluation,
+    LearningRateSchedule,
+    Optimizer,
+    OptimizerName,
+    RunPolicy,
+    ScheduleName,
+    Strategy,
+    Training,
+)
+from dtjob_api.workers import Resources, Workers
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointVolume",
+    "Clipping",
+    "DataVolume",
+    "DistributedTrainingJob",
+    "EnvVar",
+    "Evaluation",
+    "JobSpec",
+    "LearningRateSchedule",
+    "LocalObjectReference",
+    "Optimizer",
+    "OptimizerName",
+    "Privacy",
+    "PrivacyMode",
+    "PrivacyUnit",
+    "Resources",
+    "RunPolicy",
+    "ScheduleName",
+    "Storage",
+    "Strategy",
+    "Telemetry",
+    "Training",
+    "WorkerTemplate",
+    "Workers",
+]
+
+MAX_NAME_LENGTH = 40
+"""Leaves room for the UID's part, an ordinal and a hash in the names of children."""
+
+
+class LocalObjectReference(Model):
+    """The name of an object in the job's namespace."""
+
+    name: ObjectName
+
+
+def _privacy_is_optional_in_the_schema(schema: Json) -> None:
+    """Lets a CEL rule, which can name the remedy, report a missing `privacy`."""
+    schema["required"].remove("privacy")
+
+
+def _spec_schema(schema: Json) -> None:
+    _privacy_is_optional_in_the_schema(schema)
+    schema.update(
+        rules(
+            rule(
+                "has(self.privacy)",
+                "state epsilon, maxGradNorm and datasetSize, or say mode: Disabled and "
+                "datasetSize to train without privacy",
+                field=".privacy",
+                reason="FieldValueRequired",
+            ),
+            rule(
+                "!has(self.privacy) || self.training.batchSize <= self.privacy.datasetSize",
+                "must not exceed privacy.datasetSize: a step draws from the dataset without "
+                "repetition",
+                field=".training.batchSize",
+            ),
+        )
+    )
+
+
+class JobSpec(Model):
+    """Desired state of a job."""
+
+    model_config = ConfigDict(json_schema_extra=_spec_schema)
+
+    image: Image
+    """Trainer image."""
+
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled; by default Kubernetes' own choice from the tag."""
+
+    image_pull_secrets: Annotated[
+        list[LocalObjectReference], Field(max_length=16, json_schema_extra=list_map("name"))
+    ] = Field(default_factory=list)
+    """Secrets for the image's registry."""
+
+    workers: Workers = Workers()
+    training: Training
+    privacy: Privacy
+    storage: Storage = Storage()
+    checkpoint: Checkpoint = Checkpoint()
+    run_policy: RunPolicy = RunPolicy()
+
+
+def _never_changes(path: str, expression: str | None = None) -> Json:
+    same = expression or f"self.{path} == oldSelf.{path}"
+    return rule(
+        same,
+        "never changes after the job is created: it is part of what was promised and paid for; "
+        "create a new job instead",
+        field="." + path,
+    )
+
+
+def _changes_while_suspended(path: str, *, optional: bool = False) -> Json:
+    suspended = (
+        "has(oldSelf.status) && has(oldSelf.status.phase) && oldSelf.status.phase == 'Suspended'"
+    )
+    same = f"self.{path} == oldSelf.{path}"
+    if optional:
+        same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})"
+    return rule(
+        f"({suspended}) || ({same})",
+        "changes only while the job is Suspended; suspend it first or create a new job",
+        field="." + path,
+    )
+
+
+_SAME_CLASS = (
+    "has(self.spec.storage.checkpoints.storageClassName) == "
+    "has(oldSelf.spec.storage.checkpoints.storageClassName) && "
+    "(!has(self.spec.storage.checkpoints.storageClassName) || "
+    "self.spec.storage.checkpoints.storageClassName == "
+    "oldSelf.spec.storage.checkpoints.storageClassName)"
+)
+_SAME_DATA = (
+    "has(self.spec.storage.data) == has(oldSelf.spec.storage.data) && "
+    "(!has(self.spec.storage.data) || self.spec.storage.data == oldSelf.spec.storage.data)"
+)
+_SIZE = "quantity(string({}.spec.storage.checkpoints.size))"
+
+
+class DistributedTrainingJob(Model):
+    """A differentially private distributed training run."""
+
+    # Transition rules stand at the root: below it, removing a field and writing it anew would
+    # never be compared with the stored value.
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
+                f"must have at most {MAX_NAME_LENGTH} characters: the names of the job's pods "
+                "and volumes are made from it",
+                field=".metadata.name",
+            ),
+            rule(
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "must be a DNS label: lower-case letters, digits and inner hyphens, beginning "
+                "with a letter",
+                field=".metadata.name",
+            ),
+            _never_changes("spec.training"),
+            _never_changes(
+                "spec.privacy",
+                "!has(oldSelf.spec.privacy) || (has(self.spec.privacy) && "
+                "self.spec.privacy == oldSelf.spec.privacy)",
+            ),
+            _never_changes("spec.checkpoint"),
+            _never_changes("spec.storage.data", _SAME_DATA),
+            _never_changes("spec.storage.checkpoints.storageClassName", _SAME_CLASS),
+            rule(
+                f"!isQuantity(string(self.spec.storage.checkpoints.size)) || "
+                f"{_SIZE.format('self')}.compareTo({_SIZE.format('oldSelf')}) >= 0",
+                "a volume can grow but not shrink; give at least the present size",
+                field=".spec.storage.checkpoints.size",
+            ),
+            _changes_while_suspended("spec.image"),
+            _changes_while_suspended("spec.imagePullPolicy", optional=True),
+            _changes_while_suspended("spec.imagePullSecrets", optional=True),
+            _changes_while_suspended("spec.workers.gpusPerWorker"),
+            _changes_while_suspended("spec.workers.processesPerWorker"),
+            _changes_while_suspended("spec.workers.resources"),
+            _changes_while_suspended("spec.workers.serviceAccountName", optional=True),
+            _changes_while_suspended("spec.workers.template"),
+        )
+    )
+
+    api_version: Literal["dtjob.dev/v1alpha1"] = API_VERSION
+    kind: Literal["DistributedTrainingJob"] = "DistributedTrainingJob"
+    metadata: ObjectMeta
+    spec: JobSpec
+    status: JobStatus | None = None
+
+    @classmethod
+    def from_dict(cls, manifest: dict[str, Any]) -> DistributedTrainingJob:
+        """The job of a manifest that `dtjob_api.validation` or the API server has admitted."""
+        return cls.model_validate(manifest)

@@ -1,0 +1,229 @@
+"""PrivacyLedger: what a job may spend, what it has spent, and its only channel to the workers.
+
+The operator writes `spec`, the coordinator writes `status`. The rules in
+`dtjob_api.ledger_rules` bind every writer: what is charged is never given back.
+Draws are numbered from 0, and so are steps.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from dtjob_api.ledger_rules import LEDGER_RULES
+from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta, rule, rules
+from dtjob_api.privacy import Clipping, PrivacyMode, PrivacyUnit
+from dtjob_api.reasons import Reason
+
+MAX_ATTEMPTS_KEPT = 20
+MAX_SEGMENTS = 64
+MAX_RESULT_BYTES = 4096
+MAX_MESSAGE_LENGTH = 1024
+
+Count = Annotated[int, Field(ge=0)]
+PositiveCount = Annotated[int, Field(ge=1)]
+Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
+ReasonText = Annotated[str, Field(max_length=128)]
+UID = Annotated[str, Field(min_length=1, max_length=64)]
+Name = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class RunState(StrEnum):
+    """What the operator asks of the workers."""
+
+    RUN = "Run"
+    DRAIN = "Drain"
+    STOP = "Stop"
+
+
+class Run(Model):
+    """The operator's only word to the workers."""
+
+    generation: PositiveCount
+    workers: PositiveCount
+    """World of this generation, in worker pods."""
+    state: RunState = RunState.RUN
+
+
+class PrivacyPlan(Model):
+    """The frozen privacy plan of a job (Rule 9).
+
+    With mode Disabled the privacy parameters are absent; the counts are there all the same.
+    """
+
+    mode: PrivacyMode
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The smallest float that is not below batchSize / datasetSize."""
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    """The target, absent where the noise multiplier was given."""
+    epsilon_guaranteed: Annotated[float, Field(gt=0)] | None = None
+    """Epsilon of all steps + replayReserveSteps draws, rounded up."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    batch_size: PositiveCount
+    """B, the expected number of examples in a draw."""
+    dataset_size: PositiveCount
+    """N, the nominal number of records."""
+    steps: PositiveCount
+    """T."""
+    replay_reserve_steps: Count
+    """R: draws beyond the steps."""
+    lease_steps: PositiveCount
+    """n: draws of a lease and steps between checkpoints."""
+    unit: PrivacyUnit = PrivacyUnit.EXAMPLE
+    adjacency: Literal["AddRemove"] = "AddRemove"
+    sampler: Literal["Poisson"] = "Poisson"
+    clipping: Clipping = Clipping.AUTO
+    accountant: Literal["PLD"] = "PLD"
+    accountant_version: Annotated[str, Field(max_length=64)]
+
+
+class LedgerSpec(Model):
+    """What the operator grants and asks for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.reservedDraws <= self.plan.steps + self.plan.replayReserveSteps",
+                "must not exceed plan.steps + plan.replayReserveSteps: the noise is calibrated "
+                "for no more draws",
+                field=".reservedDraws",
+            ),
+            rule(
+                "self.plan.mode == 'Disabled' || (has(self.plan.noiseMultiplier) && "
+                "has(self.plan.sampleRate) && has(self.plan.delta) && has(self.plan.maxGradNorm))",
+                "noiseMultiplier, sampleRate, delta and maxGradNorm are required with mode DPSGD",
+                field=".plan",
+            ),
+        )
+    )
+
+    job_uid: UID
+    job_name: Name
+    stateful_set: Name
+    """The StatefulSet whose pod of ordinal 0 may write the status."""
+    plan: PrivacyPlan
+    reserved_draws: Count
+    """Draws that may be charged in all; lowering it to what is charged closes the ledger."""
+    run: Run
+
+
+class Lease(Model):
+    """Permission to execute draws `from_draw <= c < to_draw`, already charged (Rule 10)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.fromDraw <= self.toDraw", "must not be less than fromDraw", field=".toDraw"),
+            rule(
+                "!has(self.closedAt) || "
+                "(self.fromDraw <= self.closedAt && self.closedAt <= self.toDraw)",
+                "must lie within the lease",
+                field=".closedAt",
+            ),
+        )
+    )
+
+    attempt: PositiveCount
+    from_draw: Count
+    to_draw: Count
+    """The first draw that is not leased."""
+    from_step: Count
+    """Step of the model at which the lease begins."""
+    closed_at: Count | None = None
+    """After an orderly stop: the first draw of the lease that was not used. The next lease may
+    begin there; a lease that is not closed is spent whole."""
+
+
+class Segment(Model):
+    """Draws charged at one noise multiplier, sample rate and image (Rule 14)."""
+
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    draws: Count
+    image: Image
+
+
+class CheckpointRecord(Model):
+    """The newest durable checkpoint; there is no other pointer to it."""
+
+    step: Count
+    """Steps that the model has taken."""
+    charged: Count
+    """Draws charged when it was published."""
+    attempt: PositiveCount
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Relative to the checkpoint volume."""
+    sha256: Annotated[str, Field(min_length=64, max_length=64)]
+    time: AwareDatetime
+
+
+class OutcomeState(StrEnum):
+    """How a job ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Outcome(Model):
+    """The end of the job, written once."""
+
+    state: OutcomeState
+    reason: Reason
+    message: Message = ""
+    time: AwareDatetime
+    result: FreeForm | None = None
+    """Public figures, epsilon and the model's digest, at most 4 KiB as JSON."""
+
+
+class AttemptRecord(Model):
+    """One formation of the process group and how it ended; without private data (Rule 20)."""
+
+    attempt: PositiveCount
+    start: AwareDatetime
+    end: AwareDatetime | None = None
+    rank: Count | None = None
+    """The rank that failed first."""
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: ReasonText | None = None
+    message: Message | None = None
+
+
+class LedgerStatus(Model):
+    """What the coordinator has done."""
+
+    attempt: Count = 0
+    """The newest attempt; older ones can neither lease nor publish."""
+    charged: Count = 0
+    """Draws leased over all attempts."""
+    lease: Lease | None = None
+    """The newest lease."""
+    segments: Annotated[list[Segment], Field(max_length=MAX_SEGMENTS)] = Field(default_factory=list)
+    checkpoint: CheckpointRecord | None = None
+    drained: Count | None = None
+    """The newest run.generation that stopped in order."""
+    outcome: Outcome | None = None
+    attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPTS_KEPT)] = Field(
+        default_factory=list
+    )
+    """The newest attempts."""
+
+
+class PrivacyLedger(Model):
+    """The ledger of one job."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*LEDGER_RULES))
+
+    api_version: Literal["dtjob.dev/v1alpha1"] = API_VERSION
+    kind: Literal["PrivacyLedger"] = "PrivacyLedger"
+    metadata: ObjectMeta
+    spec: LedgerSpec
+    status: LedgerStatus = Field(default_factory=LedgerStatus)
+
+    @classmethod
+    def from_dict(cls, manifest: dict[str, Any]) -> PrivacyLedger:
+        """The ledger of an object that the API server or the file back end has stored."""
+        return cls.model_validate(manifest)

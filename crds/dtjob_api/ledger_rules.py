@@ -1,0 +1,164 @@
+"""What no writer can do to a ledger: the rules at the root of PrivacyLedger (Rules 10, 11, 17).
+
+Every rule stands at the root: a rule on a field is not evaluated when the field is removed, and
+removing a field and writing it anew would pass.
+"""
+
+from __future__ import annotations
+
+from dtjob_api.model import Json, rule
+
+
+def _kept(path: str, condition: str, message: str) -> Json:
+    """A root rule on what the stored `status.<path>` allows once it is there.
+
+    Where the whole status is gone, the rule on status itself says so.
+    """
+    before = f"has(oldSelf.status) && has(oldSelf.status.{path})"
+    kept = f"!has(self.status) || (has(self.status.{path}) && ({condition}))"
+    return rule(f"!({before}) || {kept}", message, field=f".status.{path}")
+
+
+CHARGED_NEVER_DECREASES = (
+    "status.charged never decreases: what is charged is spent, whatever became of the run"
+)
+STATUS_NEVER_VANISHES = (
+    "status can't be removed: it is the record of what has been spent; restore it"
+)
+RESERVED_COVERS_CHARGED = (
+    "status.charged must not exceed spec.reservedDraws, and spec.reservedDraws must not fall "
+    "below it"
+)
+OUTCOME_IS_FINAL = "status.outcome is set once; it never changes and can't be removed"
+
+_NEW_LEASE = (
+    "has(self.status) && has(self.status.lease) && !(has(oldSelf.status) && "
+    "has(oldSelf.status.lease) && self.status.lease.attempt == oldSelf.status.lease.attempt && "
+    "self.status.lease.fromDraw == oldSelf.status.lease.fromDraw && "
+    "self.status.lease.toDraw == oldSelf.status.lease.toDraw && "
+    "self.status.lease.fromStep == oldSelf.status.lease.fromStep)"
+)
+_FIRST_FREE_DRAW = (
+    "(has(oldSelf.status) ? (has(oldSelf.status.lease) && has(oldSelf.status.lease.closedAt) ? "
+    "oldSelf.status.lease.closedAt : oldSelf.status.charged) : 0)"
+)
+
+LEDGER_RULES: tuple[Json, ...] = (
+    *(
+        rule(
+            f"self.spec.{field} == oldSelf.spec.{field}",
+            f"spec.{field} never changes: what was charged was charged under it",
+            field=f".spec.{field}",
+        )
+        for field in ("jobUID", "jobName", "statefulSet", "plan")
+    ),
+    rule(
+        "self.spec.reservedDraws <= oldSelf.spec.reservedDraws",
+        "spec.reservedDraws never grows: the rest may have been given back",
+        field=".spec.reservedDraws",
+    ),
+    rule(
+        "self.spec.run.generation >= oldSelf.spec.run.generation",
+        "spec.run.generation never decreases",
+        field=".spec.run.generation",
+    ),
+    rule(
+        "self.spec.run.workers == oldSelf.spec.run.workers || "
+        "self.spec.run.generation > oldSelf.spec.run.generation",
+        "spec.run.workers changes only with a new generation",
+        field=".spec.run.workers",
+    ),
+    rule(
+        "!has(oldSelf.status) || has(self.status)",
+        STATUS_NEVER_VANISHES,
+        field=".status",
+    ),
+    rule(
+        "!has(self.status) || self.status.charged <= self.spec.reservedDraws",
+        RESERVED_COVERS_CHARGED,
+        field=".status.charged",
+    ),
+    rule(
+        "!has(oldSelf.status) || !has(self.status) || "
+        "self.status.charged >= oldSelf.status.charged",
+        CHARGED_NEVER_DECREASES,
+        field=".status.charged",
+    ),
+    rule(
+        "!has(oldSelf.status) || !has(self.status) || "
+        "self.status.attempt >= oldSelf.status.attempt",
+        "status.attempt never decreases: an attempt that was superseded is over",
+        field=".status.attempt",
+    ),
+    _kept("outcome", "self.status.outcome == oldSelf.status.outcome", OUTCOME_IS_FINAL),
+    _kept(
+        "lease",
+        "self.status.lease.attempt >= oldSelf.status.lease.attempt && "
+        "self.status.lease.toDraw >= oldSelf.status.lease.toDraw",
+        "status.lease can't be removed, nor replaced by an older or a shorter one",
+    ),
+    rule(
+        "!has(self.status) || !has(self.status.lease) || "
+        "(self.status.lease.toDraw <= self.status.charged && "
+        "self.status.lease.attempt <= self.status.attempt)",
+        "status.lease must lie within status.charged and belong to no later attempt than "
+        "status.attempt",
+        field=".status.lease",
+    ),
+    rule(
+        f"!({_NEW_LEASE}) || (self.status.lease.attempt == self.status.attempt && "
+        f"self.status.lease.fromDraw >= {_FIRST_FREE_DRAW})",
+        "a new status.lease belongs to the current attempt and begins at a draw that was "
+        "never leased, or at closedAt of the one before: no draw is used twice",
+        field=".status.lease",
+    ),
+    rule(
+        f"!({_NEW_LEASE}) || !has(oldSelf.status) || !has(oldSelf.status.outcome)",
+        "there is no lease after status.outcome",
+        field=".status.lease",
+    ),
+    rule(
+        f"({_NEW_LEASE}) || !has(self.status) || !has(self.status.lease) || "
+        "!has(oldSelf.status) || !has(oldSelf.status.lease) || "
+        "!has(oldSelf.status.lease.closedAt) || (has(self.status.lease.closedAt) && "
+        "self.status.lease.closedAt == oldSelf.status.lease.closedAt)",
+        "status.lease.closedAt is set once",
+        field=".status.lease",
+    ),
+    _kept(
+        "checkpoint",
+        "self.status.checkpoint.attempt >= oldSelf.status.checkpoint.attempt && "
+        "self.status.checkpoint.charged >= oldSelf.status.checkpoint.charged && "
+        "(self.status.checkpoint.attempt > oldSelf.status.checkpoint.attempt || "
+        "self.status.checkpoint.step >= oldSelf.status.checkpoint.step)",
+        "status.checkpoint can't be removed and never goes back to an earlier attempt, "
+        "charge or step",
+    ),
+    rule(
+        "!has(self.status) || !has(self.status.checkpoint) || "
+        "(self.status.checkpoint.attempt <= self.status.attempt && "
+        "self.status.checkpoint.charged <= self.status.charged && "
+        "self.status.checkpoint.step <= self.spec.plan.steps)",
+        "status.checkpoint must not be ahead of status.attempt, status.charged or spec.plan.steps",
+        field=".status.checkpoint",
+    ),
+    _kept(
+        "segments",
+        "self.status.segments.size() >= oldSelf.status.segments.size() && "
+        "self.status.segments.map(s, s.draws).sum() >= "
+        "oldSelf.status.segments.map(s, s.draws).sum()",
+        "status.segments never shrinks: it is the record of how draws were charged",
+    ),
+    _kept(
+        "drained",
+        "self.status.drained >= oldSelf.status.drained",
+        "status.drained can't be removed and never decreases",
+    ),
+    rule(
+        "!has(self.status) || !has(self.status.drained) || "
+        "self.status.drained <= self.spec.run.generation",
+        "status.drained must not exceed spec.run.generation",
+        field=".status.drained",
+    ),
+)
+"""Rules on a whole ledger and on its changes."""

@@ -1,0 +1,79 @@
+"""Reading a manifest: YAML 1.2, in which `1e-5` is a number."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from dtjob_api.model import Json
+
+
+class ManifestError(ValueError):
+    """A manifest can't be read; the message names file, line, column and remedy."""
+
+
+def load(path: str | Path) -> Json:
+    """The one object in a YAML or JSON file.
+
+    Raises
+    ------
+    ManifestError
+        The file can't be read, isn't YAML, has a key twice, or holds none or several objects.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+    return loads(text, source=str(path))
+
+
+def loads(text: str, *, source: str = "<manifest>") -> Json:
+    """The one object in a YAML or JSON text; `source` names it in errors."""
+    reader = YAML(typ="safe", pure=True)
+    try:
+        documents = [document for document in reader.load_all(text) if document is not None]
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        problem = (error.problem or error.context or "not YAML").split("\n")[0]
+        raise ManifestError(f"{where}: {problem}") from None
+    except YAMLError as error:
+        raise ManifestError(f"{source}: {error}") from None
+    if len(documents) != 1:
+        count = "no object" if not documents else f"{len(documents)} objects"
+        raise ManifestError(f"{source}: holds {count}; give exactly one")
+    document = documents[0]
+    if not isinstance(document, dict):
+        raise ManifestError(f"{source}: holds a {type(document).__name__}; give a mapping")
+    return cast(Json, _plain(document, source))
+
+
+def _plain(value: Any, source: str, path: str = "") -> Any:
+    """JSON values only: YAML's dates become text as written, other keys than text are refused."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                where = path or "the top level"
+                raise ManifestError(
+                    f"{source}: {where}: the key {key!r} is not text; put it in quotes"
+                )
+        return {
+            key: _plain(child, source, f"{path}.{key}" if path else key)
+            for key, child in value.items()
+        }
+    if isinstance(value, list):
+        return [_plain(child, source, f"{path}[{i}]") for i, child in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ManifestError(f"{source}: {path}: {value} is not a JSON number; give a finite one")
+    if isinstance(value, date):
+        return value.isoformat()
+    return value

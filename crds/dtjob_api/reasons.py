@@ -1,0 +1,159 @@
+"""Condition types, phases and reasons: every word that a status uses, and what it means."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """One word for people, derived from the conditions."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    RESTARTING = "Restarting"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class ConditionType(StrEnum):
+    """Types of `status.conditions`."""
+
+    ACCEPTED = "Accepted"
+    """The job can be run as it is written; its privacy plan is fixed."""
+
+    RESOURCES_READY = "ResourcesReady"
+    """Everything that the workers need exists in the cluster."""
+
+    RENDEZVOUS_READY = "RendezvousReady"
+    """All workers of the current generation have found one another."""
+
+    RUNNING = "Running"
+    """The gang executes steps."""
+
+    CHECKPOINT_FRESH = "CheckpointFresh"
+    """The newest durable checkpoint is as young as the plan promises."""
+
+    SUCCEEDED = "Succeeded"
+    """The job has ended with a result; final once True."""
+
+    FAILED = "Failed"
+    """The job has ended without a result; final once True."""
+
+
+class Reason(StrEnum):
+    """Reasons of conditions, outcomes and attempts."""
+
+    # Accepted
+    PLANNED = "Planned"
+    """The noise multiplier is fixed and the ledger is written."""
+    PLANNING = "Planning"
+    """The noise multiplier is being calibrated."""
+    INVALID_SPEC = "InvalidSpec"
+    """The spec holds what the schema could not refuse; the message names field and remedy."""
+    PRIVACY_IMPOSSIBLE = "PrivacyImpossible"
+    """No noise multiplier meets epsilon and delta at this sample rate and length."""
+
+    # ResourcesReady
+    RESOURCES_CREATED = "ResourcesCreated"
+    """Children exist and their pods are ready."""
+    CREATING_RESOURCES = "CreatingResources"
+    """Children are being created, or their pods are starting."""
+    NAME_CONFLICT = "NameConflict"
+    """An object that is not this job's has the name of one of its children."""
+    LEDGER_MISSING = "LedgerMissing"
+    """The job's ledger is gone; nothing runs until it is restored."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    """The image or its pull secret does not exist or cannot be read."""
+    CLAIM_MISSING = "ClaimMissing"
+    """A PersistentVolumeClaim that the spec names does not exist."""
+    CLAIM_UNBOUND = "ClaimUnbound"
+    """A claim finds no volume: unknown StorageClass, no capacity or a failing provisioner."""
+    CONFIGURATION_MISSING = "ConfigurationMissing"
+    """A Secret, ConfigMap or key that the spec names does not exist."""
+    SERVICE_ACCOUNT_MISSING = "ServiceAccountMissing"
+    """The ServiceAccount that the spec names does not exist."""
+    MOUNT_FAILED = "MountFailed"
+    """A volume cannot be mounted."""
+    UNSCHEDULABLE = "Unschedulable"
+    """No node has room for a worker or is allowed to take it."""
+    PODS_REFUSED = "PodsRefused"
+    """Quota, Pod Security or another admission rule refuses the workers."""
+    WORKER_CRASHING = "WorkerCrashing"
+    """A worker's container ends again and again before it can join; the message has its last
+    words."""
+
+    # RendezvousReady, Running
+    WAITING_FOR_WORKERS = "WaitingForWorkers"
+    """Not all workers have come up."""
+    RENDEZVOUS_COMPLETE = "RendezvousComplete"
+    """All workers are connected."""
+    PREFLIGHT = "Preflight"
+    """The task is imported, validated and run on synthetic data."""
+    TRAINING = "Training"
+    """Steps are executed."""
+    RESTARTING = "Restarting"
+    """A new attempt follows a failure."""
+    DRAINED = "Drained"
+    """All ranks have stopped at a step boundary with a durable checkpoint."""
+    FINISHED = "Finished"
+    """The job has ended."""
+
+    # CheckpointFresh
+    CHECKPOINT_RECORDED = "CheckpointRecorded"
+    """The ledger points to a durable checkpoint."""
+    NO_CHECKPOINT_YET = "NoCheckpointYet"
+    """The first checkpoint has not been written."""
+    CHECKPOINT_STALE = "CheckpointStale"
+    """No checkpoint has been written for several intervals."""
+
+    # Succeeded
+    COMPLETED = "Completed"
+    """All promised steps are done."""
+    PRIVACY_BUDGET_EXHAUSTED = "PrivacyBudgetExhausted"
+    """Crashes have used up the replay reserve; the last checkpoint is the result (Rule 12)."""
+
+    # Failed: the task
+    ENTRYPOINT_INVALID = "EntrypointInvalid"
+    """The entrypoint does not import, is not callable, raises or returns no task."""
+    TASK_INVALID = "TaskInvalid"
+    """The task breaks its contract."""
+    MODEL_REFUSED = "ModelRefused"
+    """The model cannot be trained privately; the message names the module (Rule 21)."""
+    EVALUATION_INVALID = "EvaluationInvalid"
+    """The evaluation on public data raises or returns no finite figures."""
+    DRY_RUN_FAILED = "DryRunFailed"
+    """The task raises on synthetic data; the error is shown in full."""
+    TASK_FAILED = "TaskFailed"
+    """The task raises on private data; only class and line are shown (Rule 20)."""
+    DATASET_INVALID = "DatasetInvalid"
+    """The dataset is empty, or does not match the task's example_spec at all."""
+
+    # Failed: privacy and state
+    PRIVACY_STATE_LOST = "PrivacyStateLost"
+    """The ledger is behind the journal or the checkpoint (Rule 11)."""
+    CHECKPOINT_LOST = "CheckpointLost"
+    """Draws are charged but no checkpoint can be read (Rule 11)."""
+    LEDGER_UNREADABLE = "LedgerUnreadable"
+    """The ledger cannot be read; nothing is trained without it."""
+    REPLICAS_DIVERGED = "ReplicasDiverged"
+    """The ranks' parameters differ at a checkpoint (Rule 6)."""
+
+    # Failed or attempts: processes
+    RANK_FAILED = "RankFailed"
+    """A rank process ended with an exit code or a signal."""
+    WORKER_LOST = "WorkerLost"
+    """A worker stopped answering."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """A rank was killed for want of memory."""
+    STALLED = "Stalled"
+    """A step took longer than runPolicy.stallSeconds."""
+    STORAGE_FULL = "StorageFull"
+    """The checkpoint volume has no space."""
+    STOPPED = "Stopped"
+    """The attempt was stopped in order, at a step boundary."""
+    SUPERSEDED = "Superseded"
+    """A newer attempt has taken over."""
+    RESTARTS_EXHAUSTED = "RestartsExhausted"
+    """More attempts have failed than runPolicy.maxRestarts allows."""

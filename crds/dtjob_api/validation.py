@@ -1,0 +1,225 @@
+"""Validating a manifest without a cluster, by the rules and in the words of the API server.
+
+What is evaluated is the generated CustomResourceDefinition, in the API server's order: strict
+decoding, defaults, structural schema, and, where nothing of that makes it pointless, CEL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from dtjob_api.cel import CelError, holds
+from dtjob_api.crd import job_crd, ledger_crd
+from dtjob_api.model import VALIDATIONS, Json
+from dtjob_api.structural import (
+    BLOCKING,
+    PRESERVE,
+    ErrorKind,
+    FieldError,
+    child_path,
+    defaulted,
+    go_value,
+    schema_errors,
+    unknown_fields,
+)
+
+__all__ = ["ErrorKind", "FieldError", "apply_defaults", "validate"]
+
+_TRANSITION = re.compile(r"\boldSelf\b")
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_SUBDOMAIN_MESSAGE = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+    "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used "
+    f"for validation is '{_SUBDOMAIN}')"
+)
+_METADATA_FIELDS = frozenset(
+    {
+        "annotations",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "labels",
+        "managedFields",
+        "name",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+_RULES_NOT_CHECKED = FieldError(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+)
+_GENERATED_SUFFIX = "x" * 5
+"""Stands for the letters that the API server appends to metadata.generateName."""
+
+
+def validate(manifest: Json, crd: Json | None = None, old: Json | None = None) -> list[FieldError]:
+    """Everything that the API server would refuse in a manifest.
+
+    Parameters
+    ----------
+    manifest
+        The object as it was read; it may lack what has defaults.
+    crd
+        The CustomResourceDefinition to hold it against, by default the one of its kind.
+    old
+        The stored object that the manifest would replace, for the rules on changes. Without it
+        the object is created, and its status is ignored, as the API server does.
+
+    Returns
+    -------
+    list of FieldError
+        Empty for a valid manifest. Two things are told otherwise than by the API server: a number
+        like `336.0` in an integer field is a wrong type here, where the server fails to evaluate
+        the rules of the field; and of the metadata only the name is checked.
+    """
+    crd = crd or _crd_of(manifest)
+    if crd is None:
+        return _unknown_kind(manifest)
+    schema = _schema(crd)
+    manifest = _as_json(manifest)
+    unknown = _unknown(manifest, schema)
+    if unknown:
+        return unknown
+    if old is None:
+        manifest.pop("status", None)
+    manifest = defaulted(_named(manifest), schema)
+    errors = _metadata_errors(manifest) + schema_errors(manifest, schema)
+    if any(error.kind in BLOCKING for error in errors):
+        return [*errors, _RULES_NOT_CHECKED]
+    stored = None if old is None else _typed(defaulted(_as_json(old), schema), schema)
+    return errors + list(_rule_errors(_typed(manifest, schema), schema, stored, ""))
+
+
+def apply_defaults(manifest: Json, crd: Json | None = None) -> Json:
+    """The manifest as the API server would store it: with the schema's defaults."""
+    crd = crd or _crd_of(manifest)
+    if crd is None:
+        raise ValueError("; ".join(str(error) for error in _unknown_kind(manifest)))
+    result: Json = defaulted(manifest, _schema(crd))
+    return result
+
+
+def _crd_of(manifest: Json) -> Json | None:
+    for crd in (job_crd(), ledger_crd()):
+        spec = crd["spec"]
+        version = f"{spec['group']}/{spec['versions'][0]['name']}"
+        if (manifest.get("apiVersion"), manifest.get("kind")) == (version, spec["names"]["kind"]):
+            return crd
+    return None
+
+
+def _unknown_kind(manifest: Json) -> list[FieldError]:
+    given = f"{manifest.get('apiVersion')} {manifest.get('kind')}"
+    return [
+        FieldError(
+            "kind",
+            f'Unsupported value: "{given}": supported values: '
+            '"dtjob.dev/v1alpha1 DistributedTrainingJob", "dtjob.dev/v1alpha1 PrivacyLedger"',
+            ErrorKind.UNSUPPORTED,
+        )
+    ]
+
+
+def _schema(crd: Json) -> Json:
+    schema: Json = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _as_json(value: Any) -> Any:
+    """A copy in which integers beyond 64 bits are what a JSON decoder makes of them."""
+    if isinstance(value, dict):
+        return {key: _as_json(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return float(value)
+    return value
+
+
+def _unknown(manifest: Json, schema: Json) -> list[FieldError]:
+    metadata = {"properties": {key: {PRESERVE: True} for key in _METADATA_FIELDS}}
+    properties = schema["properties"] | {"metadata": metadata}
+    return unknown_fields(manifest, {"properties": properties})
+
+
+def _named(manifest: Json) -> Json:
+    metadata = manifest.get("metadata") or {}
+    if metadata.get("name") or not metadata.get("generateName"):
+        return manifest
+    name = metadata["generateName"] + _GENERATED_SUFFIX
+    return manifest | {"metadata": metadata | {"name": name}}
+
+
+def _metadata_errors(manifest: Json) -> list[FieldError]:
+    metadata = manifest.get("metadata") or {}
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not name:
+        message = "Required value: name or generateName is required"
+        return [FieldError("metadata.name", message, ErrorKind.REQUIRED)]
+    if isinstance(name, str) and not re.fullmatch(_SUBDOMAIN, name):
+        return [
+            FieldError("metadata.name", f"Invalid value: {go_value(name)}: {_SUBDOMAIN_MESSAGE}")
+        ]
+    return []
+
+
+def _typed(value: Any, schema: Json) -> Any:
+    """The value as CEL sees it: every number of a `number` field is a double."""
+    if isinstance(value, dict):
+        if schema.get(PRESERVE):
+            return value
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        return {key: _typed(child, known.get(key, others)) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_typed(item, schema.get("items", {})) for item in value]
+    if schema.get("type") == "number":
+        return float(value)
+    return value
+
+
+def _rule_errors(value: Any, schema: Json, old: Any, path: str) -> Iterator[FieldError]:
+    for rule in schema.get(VALIDATIONS, []):
+        if old is not None or not _TRANSITION.search(rule["rule"]):
+            yield from _broken(rule, value, old, path)
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        for key, child in value.items():
+            before = old.get(key) if isinstance(old, dict) else None
+            if key in known:
+                yield from _rule_errors(child, known[key], before, child_path(path, key))
+            elif "additionalProperties" in schema:
+                others = schema["additionalProperties"]
+                yield from _rule_errors(child, others, before, f"{path}[{key}]")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _rule_errors(item, schema.get("items", {}), None, child_path(path, index))
+
+
+def _broken(rule: Json, value: Any, old: Any, path: str) -> Iterator[FieldError]:
+    field = (path + rule.get("fieldPath", "")).lstrip(".") or "<nil>"
+    message = rule["message"]
+    try:
+        if holds(rule["rule"], value, old):
+            return
+    except CelError as error:
+        yield FieldError(field, f"Invalid value: {error} evaluating rule: {message}")
+        return
+    reason = ErrorKind(rule.get("reason", ErrorKind.INVALID))
+    if reason is ErrorKind.REQUIRED:
+        yield FieldError(field, f"Required value: {message}", reason)
+    elif reason is ErrorKind.FORBIDDEN:
+        yield FieldError(field, f"Forbidden: {message}", reason)
+    elif isinstance(value, dict | list):
+        yield FieldError(field, f"Invalid value: {message}")
+    else:
+        yield FieldError(field, f"Invalid value: {go_value(value)}: {message}")

@@ -1,0 +1,92 @@
+"""WorkerConfig: all that a worker's supervisor is told.
+
+A file in a local run, an environment variable in a pod. The privacy plan is not in it: the
+ledger is the truth, and workers read it there.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from dtjob_api.model import Model
+from dtjob_api.privacy import Telemetry
+from dtjob_api.training import Training
+
+
+class JobIdentity(Model):
+    """The job that the worker belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+    image: str
+
+
+class LedgerKind(StrEnum):
+    """Where a ledger is kept."""
+
+    FILE = "File"
+    KUBERNETES = "Kubernetes"
+
+
+class LedgerRef(Model):
+    """The job's ledger: a folder, or a PrivacyLedger object."""
+
+    kind: LedgerKind
+    path: str | None = None
+    """File: the folder of the ledger's versions."""
+    namespace: str | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> LedgerRef:
+        if self.kind is LedgerKind.FILE and not self.path:
+            raise ValueError("ledger.path: required where ledger.kind is File")
+        if self.kind is LedgerKind.KUBERNETES and not (self.namespace and self.name):
+            raise ValueError(
+                "ledger.namespace and ledger.name: required where ledger.kind is Kubernetes"
+            )
+        return self
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[int, Field(ge=1)]
+
+
+class WorkerConfig(Model):
+    """Configuration of one worker's supervisor.
+
+    Equal on every ordinal of a StatefulSet; on one machine each worker has its own ``http_port``.
+    """
+
+    job: JobIdentity
+    training: Training
+    telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON
+    processes_per_worker: Annotated[int, Field(ge=1)] = 1
+    gpus_per_worker: Annotated[int, Field(ge=0)] = 0
+    ledger: LedgerRef
+    state_dir: str
+    """Folder of the checkpoint volume; ordinal 0 alone uses it."""
+    data_dir: str | None = None
+    """Folder of the private data, where the job has a data volume."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept."""
+    stall_seconds: Seconds = 300
+    max_restarts: Annotated[int, Field(ge=0)] = 10
+    coordinator_host: str
+    """Address under which every worker reaches ordinal 0."""
+    coordinator_port: Port
+    """Port of ordinal 0's supervisor: its own ``http_port``."""
+    store_port: Port
+    http_port: Port
+    """Port of this worker's probes, report and metrics."""
+    hold: bool = False
+    """Stay alive quietly after an outcome: a pod that exited would be started again."""
+
+    @property
+    def ranks(self) -> int:
+        """Rank processes of this worker."""
+        return self.gpus_per_worker or self.processes_per_worker

@@ -1,0 +1,115 @@
+"""The generated CustomResourceDefinitions: committed as generated, structural, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dtjob_api import crd
+from dtjob_api.cel import holds
+
+Json = dict[str, Any]
+CRDS = [crd.job_crd(), crd.ledger_crd()]
+IDS = ["job", "ledger"]
+
+
+def _schema(definition: Json) -> Json:
+    schema: Json = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _nodes(schema: Json, path: str = "") -> Iterator[tuple[str, Json]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from _nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield from _nodes(schema[key], f"{path}.{key}")
+
+
+def test_committed_yaml_is_what_the_models_say() -> None:
+    assert crd.main(["--check"]) == 0, "run `python -m dtjob_api.crd`"
+
+
+def test_check_fails_on_a_stale_file(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert crd.main(["--directory", str(tmp_path)]) == 0
+    assert crd.main(["--directory", str(tmp_path), "--check"]) == 0
+    stale = tmp_path / "dtjob.dev_privacyledgers.yaml"
+    stale.write_text(stale.read_text().replace("maxItems: 20", "maxItems: 21"))
+    assert crd.main(["--directory", str(tmp_path), "--check"]) == 1
+    assert "dtjob.dev_privacyledgers.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", crd.files().values(), ids=IDS)
+def test_plain_kubectl_apply_can_hold_it(text: str) -> None:
+    """`kubectl apply` keeps a copy in an annotation of at most 256 KiB."""
+    assert len(text.encode()) < 150_000
+
+
+@pytest.mark.parametrize("definition", CRDS, ids=IDS)
+def test_schema_is_structural_and_everything_that_rules_iterate_is_bounded(
+    definition: Json,
+) -> None:
+    for path, node in _nodes(_schema(definition)):
+        assert not {"$ref", "anyOf", "title", "const"} & set(node), path
+        assert node.get("default", 0) is not None, path
+        assert not isinstance(node.get("exclusiveMinimum", False), float | str), path
+        kind = node.get("type")
+        assert kind or node.get("x-kubernetes-int-or-string"), path
+        if kind == "array":
+            assert "maxItems" in node, path
+        if "additionalProperties" in node:
+            assert "maxProperties" in node, path
+
+
+@pytest.mark.parametrize("definition", CRDS, ids=IDS)
+def test_transition_rules_stand_at_the_root(definition: Json) -> None:
+    """Below the root, removing a field and writing it anew would never be compared (Rule 10)."""
+    for path, node in _nodes(_schema(definition)):
+        for rule in node.get("x-kubernetes-validations", []):
+            assert "oldSelf" not in rule["rule"] or path == "", path
+
+
+@pytest.mark.parametrize("definition", CRDS, ids=IDS)
+def test_every_rule_compiles_and_reports_a_field_that_exists(definition: Json) -> None:
+    paths = {path for path, _ in _nodes(_schema(definition))}
+    for path, node in _nodes(_schema(definition)):
+        for rule in node.get("x-kubernetes-validations", []):
+            assert rule["message"]
+            assert path + rule.get("fieldPath", "") in paths
+            if path == "":
+                assert "fieldPath" in rule, "at the root the API server would name <nil>"
+
+
+def test_columns_tell_what_people_look_for() -> None:
+    columns = CRDS[0]["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = [column["name"].upper() for column in columns if "priority" not in column]
+    assert shown == ["PHASE", "READY", "PROGRESS", "EPSILON", "GPU", "ETA", "RESTARTS", "AGE"]
+    paths = {path for path, _ in _nodes(_schema(CRDS[0]))}
+    for column in columns:
+        assert column["jsonPath"] in paths | {".metadata.creationTimestamp"}
+
+
+def test_scale_reads_fields_that_exist() -> None:
+    paths = {path for path, _ in _nodes(_schema(CRDS[0]))}
+    scale = CRDS[0]["spec"]["versions"][0]["subresources"]["scale"]
+    assert set(scale.values()) <= paths
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("self.a == self.b", {"a": {"x": [1, None, "s"]}, "b": {"x": [1, None, "s"]}}),
+        ("self.a != self.b", {"a": {"x": True}, "b": {"x": 1}}),
+        ("self.a != self.b", {"a": {"x": 1}, "b": {"x": "1"}}),
+        ("self.delta < 1.0 / double(self.n)", {"delta": 1e-5, "n": 1437}),
+        ("true || self.missing == 1", {}),
+        ("self.text.size() == 2", {"text": "äö"}),
+        ("self.l.map(s, s.draws).sum() == 3", {"l": [{"draws": 1}, {"draws": 2}]}),
+        ("quantity('1024Mi').compareTo(quantity('1Gi')) == 0", {}),
+    ],
+)
+def test_cel_means_what_it_means_in_the_api_server(expression: str, value: Json) -> None:
+    assert holds(expression, value)

@@ -1,0 +1,102 @@
+"""What is derived from a job: names, steps, the ledger's spec and the workers' configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from manifests import EXAMPLES
+from transitions import LEDGER, edited
+
+from dtjob_api.derive import child_name, ledger_name, ledger_spec, total_steps, worker_config
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.manifest import load
+from dtjob_api.validation import validate
+from dtjob_api.worker import LedgerKind, LedgerRef, WorkerConfig
+
+UID = "01234567-89ab-cdef-0123-456789abcdef"
+DIGITS = load(EXAMPLES / "digits.yaml")
+JOB = DistributedTrainingJob.from_dict(edited(DIGITS, {"metadata.uid": UID}))
+PLAN = PrivacyPlan.model_validate(LEDGER["spec"]["plan"])
+
+
+def test_names_belong_to_one_incarnation_and_fit_a_label() -> None:
+    assert child_name("digits", UID) == ledger_name("digits", UID) == "digits-01234567"
+    assert len(child_name("j" * 40, UID)) <= 52  # a StatefulSet's revision label adds 11
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "dataset_size", "steps"),
+    [
+        (1, 256, 1437, 6),
+        (60, 256, 1437, 337),
+        (1, 1437, 1437, 1),
+        (10**6, 3, 10**9, -(-(10**15) // 3)),
+    ],
+)
+def test_epochs_become_whole_steps_rounded_up(
+    epochs: int, batch_size: int, dataset_size: int, steps: int
+) -> None:
+    changes = {
+        "spec.training.epochs": epochs,
+        "spec.training.steps": None,
+        "spec.training.batchSize": batch_size,
+        "spec.privacy.datasetSize": dataset_size,
+    }
+    job = DistributedTrainingJob.from_dict(edited(DIGITS, changes))
+    assert total_steps(job.spec) == steps
+
+
+def test_steps_are_taken_as_they_are() -> None:
+    assert total_steps(JOB.spec) == 336
+
+
+def test_new_ledger_reserves_the_steps_and_the_replays_and_is_valid() -> None:
+    spec = ledger_spec(JOB, PLAN)
+    assert spec.reserved_draws == 366
+    assert spec.run.workers == 2
+    ledger = PrivacyLedger.model_validate(
+        {"metadata": {"name": ledger_name("digits", UID)}, "spec": spec.to_dict()}
+    )
+    assert validate(ledger.to_dict()) == []
+
+
+def test_a_job_without_uid_has_no_ledger() -> None:
+    with pytest.raises(ValueError, match=r"metadata\.uid"):
+        ledger_spec(DistributedTrainingJob.from_dict(DIGITS), PLAN)
+
+
+def test_worker_config_survives_an_environment_variable() -> None:
+    config = worker_config(
+        JOB,
+        ledger=LedgerRef(kind=LedgerKind.KUBERNETES, namespace="ml", name="digits-01234567"),
+        state_dir="/state",
+        data_dir=None,
+        coordinator_host="digits-01234567-0.digits-01234567.ml.svc",
+        coordinator_port=8080,
+        store_port=29500,
+        http_port=8080,
+        hold=True,
+    )
+    assert WorkerConfig.model_validate_json(config.model_dump_json()) == config
+    assert config.job.uid == UID
+    assert config.training == JOB.spec.training
+
+
+@pytest.mark.parametrize("ledger", [{"kind": "File"}, {"kind": "Kubernetes", "name": "x"}])
+def test_a_ledger_reference_is_whole(ledger: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"required where ledger\.kind is"):
+        LedgerRef.model_validate(ledger)
+
+
+def test_importing_the_models_loads_no_validator() -> None:
+    """A supervisor and every rank import the models: they must not pay for the CLI's tools."""
+    code = (
+        "import sys, dtjob_api.job, dtjob_api.ledger, dtjob_api.worker, dtjob_api.derive; "
+        "heavy = {'jsonschema', 'cel_expr_python', 'ruamel', 'kopf', 'torch', 'numpy'}; "
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,61 @@
+"""Reading YAML 1.2: the numbers people write, and errors that say where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dtjob_api.manifest import ManifestError, load, loads
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-5", 1e-5), ("1.0", 1.0), ("8", 8), ("no", "no"), ("0o17", 15), ("012", 12)],
+)
+def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    read = loads(f"x: {text}")["x"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_json_is_yaml() -> None:
+    assert loads('{"a": {"b": [1, 2.5, null, true]}}') == {"a": {"b": [1, 2.5, None, True]}}
+
+
+def test_a_date_stays_text() -> None:
+    assert loads("x: 2026-01-02") == {"x": "2026-01-02"}
+
+
+def test_one_object_among_empty_documents() -> None:
+    assert loads("---\na: 1\n---\n") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2\nb: 3\n", r"^job.yaml:2:\d+: "),
+        ("a: 1\na: 2\n", r"^job.yaml:2:1: found duplicate key"),
+        ("a: 1\n\tb: 2\n", r"^job.yaml:2:1: "),
+        ("", "holds no object"),
+        ("a: 1\n---\nb: 2\n", "holds 2 objects; give exactly one"),
+        ("- a\n", "holds a list; give a mapping"),
+        ("spec:\n  1: x\n", "spec: the key 1 is not text; put it in quotes"),
+        ("spec: {epsilon: .inf}", "spec.epsilon: inf is not a JSON number"),
+        ("spec: {epsilon: .nan}", "spec.epsilon: nan is not a JSON number"),
+        ("spec: {x: !python/name:os.system y}", "job.yaml:1:"),
+    ],
+)
+def test_mistakes_are_located(text: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        loads(text, source="job.yaml")
+
+
+def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="No such file"):
+        load(tmp_path / "absent.yaml")
+    with pytest.raises(ManifestError, match="Is a directory"):
+        load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ManifestError, match="not UTF-8"):
+        load(tmp_path / "binary.yaml")
