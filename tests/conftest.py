@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from localcluster import choose
 
 
 def _missing_gpu() -> str | None:
@@ -16,7 +17,11 @@ def _missing_gpu() -> str | None:
     return None
 
 
-TIERS = {"gpu": _missing_gpu}
+TIERS: dict[str, Callable[[], str | None]] = {
+    "gpu": _missing_gpu,
+    "cluster": choose.obstacle,
+    "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),
+}
 _not_run: dict[str, tuple[int, str]] = {}
 _skipped: list[str] = []
 

@@ -202,6 +202,8 @@ class LedgerStatus(Model):
     lease: Lease | None = None
     """The newest lease."""
     segments: Annotated[list[Segment], Field(max_length=MAX_SEGMENTS)] = Field(default_factory=list)
+    initial_model_digest: Annotated[str, Field(max_length=71)] | None = None
+    """SHA-256 of the weights that training began with (Rule 5)."""
     checkpoint: CheckpointRecord | None = None
     drained: Count | None = None
     """The newest run.generation that stopped in order."""

@@ -39,7 +39,9 @@ _NEW_LEASE = (
     "self.status.lease.fromStep == oldSelf.status.lease.fromStep)"
 )
 _FIRST_FREE_DRAW = (
-    "(has(oldSelf.status) ? (has(oldSelf.status.lease) && has(oldSelf.status.lease.closedAt) ? "
+    # A lease that ends below charged is not the last: an administrator has raised the ledger.
+    "(has(oldSelf.status) ? (has(oldSelf.status.lease) && has(oldSelf.status.lease.closedAt) && "
+    "oldSelf.status.lease.toDraw == oldSelf.status.charged ? "
     "oldSelf.status.lease.closedAt : oldSelf.status.charged) : 0)"
 )
 
@@ -148,6 +150,11 @@ LEDGER_RULES: tuple[Json, ...] = (
         "self.status.segments.map(s, s.draws).sum() >= "
         "oldSelf.status.segments.map(s, s.draws).sum()",
         "status.segments never shrinks: it is the record of how draws were charged",
+    ),
+    _kept(
+        "initialModelDigest",
+        "self.status.initialModelDigest == oldSelf.status.initialModelDigest",
+        "status.initialModelDigest is set once",
     ),
     _kept(
         "drained",

@@ -175,8 +175,8 @@ class RunPolicy(Model):
         Field(
             json_schema_extra=rules(
                 rule(
-                    "self >= 0 && self <= 10000",
-                    "must be between 0 (never restart) and 10000 restarts",
+                    "self >= 0 && self <= 19",
+                    "must be between 0 (never restart) and 19 restarts within an hour",
                 )
             )
         ),

@@ -1,0 +1,118 @@
+"""One shared cluster for the session, a namespace of its own for each test.
+
+A cluster of that name which already runs (``make cluster-up``) is used and left running; one that
+had to be started here is removed at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kube import Kubectl
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from localcluster import choose  # noqa: E402
+from localcluster.instance import DEFAULT_NAME  # noqa: E402
+from localcluster.progress import Progress  # noqa: E402
+from localcluster.providers.base import Provider  # noqa: E402
+
+
+class _Shared:
+    """The session's cluster, started before the first test that needs it.
+
+    Not in a fixture: a first start may build Kubernetes, which no test's timeout allows for.
+    """
+
+    def __init__(self) -> None:
+        self._provider: Provider | None = None
+        self._failure: Exception | None = None
+        self._started_here = False
+
+    def start(self) -> None:
+        if self._provider or self._failure:
+            return
+        try:
+            provider = choose.provider(DEFAULT_NAME, choose.Choice.AUTO, Progress())
+            self._started_here = not provider.status().running
+            provider.up()
+            self._provider = provider
+        except Exception as error:  # every test that needs the cluster reports it
+            self._failure = error
+
+    def get(self) -> Provider:
+        if self._failure:
+            raise self._failure
+        assert self._provider
+        return self._provider
+
+    def stop(self) -> None:
+        if self._provider and self._started_here:
+            self._provider.down()
+
+
+_shared = _Shared()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    meaning = "local_cluster: needs the cluster that tools/localcluster makes itself (root, Go)"
+    config.addinivalue_line("markers", meaning)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if item.get_closest_marker("cluster"):
+        _shared.start()
+    return (yield)
+
+
+def pytest_sessionfinish() -> None:
+    _shared.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Provider:
+    """The shared cluster, running."""
+    return _shared.get()
+
+
+@pytest.fixture(scope="session")
+def new_namespace(cluster: Provider) -> Iterator[Callable[[], Kubectl]]:
+    """Make namespaces that enforce Pod Security ``restricted``; all are deleted at the end."""
+    program, kubeconfig = cluster.kubectl(), cluster.kubeconfig()
+    made: list[str] = []
+
+    def make() -> Kubectl:
+        name = f"test-{secrets.token_hex(4)}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        kubectl = Kubectl(program, kubeconfig, name)
+        metadata = {"name": name, "labels": labels}
+        kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        made.append(name)
+        return kubectl
+
+    yield make
+    if made:
+        Kubectl(program, kubeconfig)("delete", "namespace", "--wait=false", *made)
+
+
+@pytest.fixture
+def namespace(new_namespace: Callable[[], Kubectl]) -> Kubectl:
+    """kubectl in a new namespace that enforces Pod Security ``restricted``."""
+    return new_namespace()
+
+
+@pytest.fixture
+def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing cached, no engine and no Go."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("DTJOB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DTJOB_TOOLS_CACHE", str(tmp_path / "tools"))
+    monkeypatch.delenv("DTJOB_KUBECONFIG", raising=False)
+    monkeypatch.delenv("DTJOB_REGISTRY", raising=False)
+    return tmp_path

@@ -1,0 +1,3 @@
+module dtjob.dev/tools/go/pause
+
+go 1.24

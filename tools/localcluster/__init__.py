@@ -1,0 +1,5 @@
+"""A Kubernetes cluster on the machine at hand, for demonstrations, tests and benchmarks.
+
+Three ways lead to one (see :mod:`localcluster.choose`): a cluster that exists, kind in a container
+engine, or Kubernetes' own binaries on a bare Linux machine.
+"""

@@ -1,0 +1,76 @@
+"""``python -m localcluster``: a Kubernetes cluster on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from localcluster import choose
+from localcluster.errors import ClusterError
+from localcluster.instance import DEFAULT_NAME
+from localcluster.progress import Progress
+from localcluster.providers.base import Provider
+
+app = typer.Typer(
+    help="A Kubernetes cluster on this machine, for trying and testing dtjob.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Option(help="Name of the cluster; each has its own.")]
+Which = Annotated[choose.Choice, typer.Option("--provider", help="How to get the cluster.")]
+
+
+@contextmanager
+def _chosen(name: str, choice: choose.Choice) -> Iterator[Provider]:
+    try:
+        yield choose.provider(name, choice, Progress())
+    except ClusterError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def up(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> None:
+    """Start the cluster and return when pods can run in it."""
+    with _chosen(name, provider) as cluster:
+        cluster.up()
+        typer.echo(f"export KUBECONFIG={cluster.kubeconfig()}")
+        typer.echo(f"kubectl: {cluster.kubectl()}", err=True)
+
+
+@app.command()
+def down(
+    name: Name = DEFAULT_NAME,
+    provider: Which = choose.Choice.AUTO,
+    purge: Annotated[bool, typer.Option(help="Remove its cached images as well.")] = False,
+) -> None:
+    """Remove the cluster, or whatever a crash left of it."""
+    with _chosen(name, provider) as cluster:
+        cluster.down(purge=purge)
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> None:
+    """Tell what runs; exit code 3 if the cluster can't be used."""
+    with _chosen(name, provider) as cluster:
+        found = cluster.status()
+    typer.echo(found.summary)
+    for label, value in found.details.items():
+        typer.echo(f"  {label}: {value}")
+    if not found.running:
+        raise typer.Exit(3)
+
+
+@app.command()
+def kubeconfig(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> None:
+    """Print the path of the administrator's kubeconfig."""
+    with _chosen(name, provider) as cluster:
+        typer.echo(cluster.kubeconfig())

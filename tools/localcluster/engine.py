@@ -1,0 +1,82 @@
+"""A container engine of the machine: Docker or Podman, whichever answers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from localcluster.errors import ClusterError
+from localcluster.progress import Progress
+from localcluster.providers.base import BuiltImage
+
+ENGINES = ("docker", "podman")
+_LAST_LINES = 20
+
+
+def find() -> str | None:
+    """Return the name of the engine that answers, or None."""
+    for engine in ENGINES:
+        if shutil.which(engine) is None:
+            continue
+        try:
+            answer = subprocess.run([engine, "info"], check=False, capture_output=True, timeout=20)
+        except subprocess.TimeoutExpired:
+            continue
+        if answer.returncode == 0:
+            return engine
+    return None
+
+
+def build_argv(
+    engine: str,
+    dockerfile: Path,
+    context: Path,
+    build_args: Mapping[str, str],
+    identifier_file: Path,
+) -> list[str]:
+    """Return the command line of a build."""
+    argv = [engine, "build", f"--iidfile={identifier_file}", f"--file={dockerfile}"]
+    argv += [f"--build-arg={key}={value}" for key, value in sorted(build_args.items())]
+    return [*argv, str(context)]
+
+
+def build(
+    progress: Progress,
+    engine: str,
+    name: str,
+    dockerfile: Path,
+    context: Path,
+    build_args: Mapping[str, str],
+) -> BuiltImage:
+    """Build an image; its base comes from where the Dockerfile says.
+
+    Raises
+    ------
+    ClusterError
+        If the build fails, with the end of its output.
+    """
+    with TemporaryDirectory() as folder:
+        identifier = Path(folder) / "identifier"
+        with progress.stage(f"building image {name} with {engine}", key=f"image {name}"):
+            run(build_argv(engine, dockerfile, context, build_args, identifier))
+        return BuiltImage(name, identifier.read_text().strip())
+
+
+def run(argv: list[str]) -> str:
+    """Run a command and return its standard output.
+
+    Raises
+    ------
+    ClusterError
+        If it fails, with the end of its complaint.
+    """
+    done = subprocess.run(
+        argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        tail = "\n".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
+        raise ClusterError(f"`{' '.join(argv[:2])}` failed:\n{tail}\n")
+    return done.stdout

@@ -1,0 +1,130 @@
+"""Provider ``kind``: a cluster in a container of Docker or Podman."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from localcluster import engine, kubectl
+from localcluster.errors import CannotRunHere
+from localcluster.instance import checked_name
+from localcluster.paths import cache_folder
+from localcluster.progress import Progress
+from localcluster.providers.base import BuiltImage, Capability, Status
+
+_WAIT = "120s"
+
+
+def create_argv(name: str, kubeconfig: Path) -> list[str]:
+    """Return the command line that makes a cluster and waits for its node."""
+    argv = ["kind", "create", "cluster", f"--name={name}", f"--wait={_WAIT}"]
+    return [*argv, f"--kubeconfig={kubeconfig}"]
+
+
+def delete_argv(name: str, kubeconfig: Path) -> list[str]:
+    """Return the command line that removes a cluster; it succeeds if there is none."""
+    return ["kind", "delete", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}"]
+
+
+def export_argv(name: str, kubeconfig: Path) -> list[str]:
+    """Return the command line that writes a running cluster's kubeconfig again."""
+    return ["kind", "export", "kubeconfig", f"--name={name}", f"--kubeconfig={kubeconfig}"]
+
+
+def load_argv(name: str, archive: Path) -> list[str]:
+    """Return the command line that copies an image into the cluster's node.
+
+    The archive of ``save`` serves both engines; ``kind load docker-image`` asks Docker alone.
+    """
+    return ["kind", "load", "image-archive", str(archive), f"--name={name}"]
+
+
+class KindProvider:
+    """A kind cluster ``dtjob-<name>``."""
+
+    kind = "kind"
+    capabilities = frozenset({Capability.IMAGES, Capability.STORAGE, Capability.SERVICE_ADDRESSES})
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.name = checked_name(name)
+        self._cluster = f"dtjob-{name}"
+        self._progress = progress
+
+    def obstacle(self) -> str | None:
+        """Return a reason unless kind is installed and an engine answers."""
+        if engine.find() is None:
+            return "no Docker or Podman engine answers"
+        if shutil.which("kind") is None:
+            return "the program kind is not installed (https://kind.sigs.k8s.io)"
+        return None
+
+    def up(self) -> None:
+        """Make the cluster, or write the kubeconfig of the one that runs."""
+        self._engine()
+        self._kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+        if self._exists():
+            self._kind(export_argv(self._cluster, self._kubeconfig))
+            return
+        with self._progress.stage(f"kind cluster {self._cluster}", key="kind up"):
+            self._kind(create_argv(self._cluster, self._kubeconfig))
+
+    def down(self, *, purge: bool = False) -> None:  # noqa: ARG002 - images go with the node
+        """Remove the cluster."""
+        with self._progress.stage(f"removing kind cluster {self._cluster}"):
+            self._kind(delete_argv(self._cluster, self._kubeconfig))
+        self._kubeconfig.unlink(missing_ok=True)
+
+    def status(self) -> Status:
+        """Tell whether the cluster is there."""
+        there = self.obstacle() is None and self._exists()
+        summary = f"cluster {self.name} (provider kind): {'running' if there else 'not there'}"
+        return Status(there, summary, {"kubeconfig": str(self._kubeconfig)} if there else {})
+
+    def kubeconfig(self) -> Path:
+        """Return the administrator's kubeconfig."""
+        if not self._kubeconfig.exists():
+            self._kind(export_argv(self._cluster, self._kubeconfig))
+        return self._kubeconfig
+
+    def kubectl(self) -> Path:
+        """Return the machine's kubectl, or one built here."""
+        return kubectl.find(self._progress)
+
+    def build_image(
+        self, name: str, dockerfile: Path, context: Path, build_args: Mapping[str, str]
+    ) -> BuiltImage:
+        """Build with the engine that runs the cluster."""
+        return engine.build(self._progress, self._engine(), name, dockerfile, context, build_args)
+
+    def load_image(self, image: BuiltImage) -> str:
+        """Copy an image into the node, under a name that changes with its content."""
+        runner = self._engine()
+        reference = f"localhost/dtjob/{image.name}:{image.tag}"
+        archive = cache_folder() / f"kind-{self.name}-{image.name}.tar"
+        with self._progress.stage(f"loading image {image.name}", key=f"load {image.name}"):
+            engine.run([runner, "tag", image.identifier, reference])
+            try:
+                engine.run([runner, "save", f"--output={archive}", reference])
+                self._kind(load_argv(self._cluster, archive))
+            finally:
+                archive.unlink(missing_ok=True)
+        return reference
+
+    @property
+    def _kubeconfig(self) -> Path:
+        return cache_folder() / "kind" / f"{self.name}.kubeconfig"
+
+    def _exists(self) -> bool:
+        return self._cluster in self._kind(["kind", "get", "clusters"]).split()
+
+    def _engine(self) -> str:
+        found = engine.find()
+        if found is None:
+            raise CannotRunHere("no Docker or Podman engine answers", "Start it")
+        return found
+
+    def _kind(self, argv: list[str]) -> str:
+        os.environ["KIND_EXPERIMENTAL_PROVIDER"] = self._engine()
+        return engine.run(argv)

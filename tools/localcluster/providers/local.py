@@ -1,0 +1,258 @@
+"""Provider ``local``: real Kubernetes binaries, containerd and a kubelet, on a bare machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from localcluster import (
+    binaries,
+    buildah,
+    cgroups,
+    launch,
+    network,
+    packages,
+    preload,
+    registry,
+)
+from localcluster.errors import CannotRunHere, ClusterError
+from localcluster.instance import Instance, allocate, checked_name, state_folder
+from localcluster.namespace import first_member, in_cgroup
+from localcluster.paths import clusters_folder
+from localcluster.progress import Progress
+from localcluster.providers.base import BuiltImage, Capability, Status
+from localcluster.state import Process, Record, boot_id, locked, read_record, write_record
+
+_LOCK_SECONDS = 300.0
+_STOP_SECONDS = 8.0
+
+
+class LocalProvider:
+    """A cluster of one node whose processes are children of one daemon.
+
+    Parameters
+    ----------
+    name
+        Two clusters with different names run side by side.
+    progress
+        Where to tell what happens.
+    """
+
+    kind = "local"
+    capabilities = frozenset(
+        {
+            Capability.IMAGES,
+            Capability.STORAGE,
+            Capability.POD_ADDRESSES,
+            Capability.NODE_PROCESSES,
+            Capability.CONTROL_PLANE,
+        }
+    )
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.name = checked_name(name)
+        self._progress = progress
+
+    def obstacle(self) -> str | None:
+        """Return what this machine lacks that ``up`` could not get."""
+        try:
+            packages.require_root("a cluster of real binaries")
+            for family in binaries.FAMILIES:
+                binaries.require_buildable(family)
+        except CannotRunHere as error:
+            return str(error)
+        absent = packages.missing(packages.NODE_PROGRAMS)
+        if absent and shutil.which("apt-get") is None:
+            return f"this machine lacks {', '.join(absent)} and has no apt-get to install them"
+        return None
+
+    def up(self) -> None:
+        """Start the cluster and return when pods can run in it."""
+        packages.require_root("a cluster of real binaries")
+        packages.ensure(self._progress, packages.NODE_PROGRAMS)
+        binaries.ensure(self._progress)
+        with self._locked():
+            record = read_record(state_folder(self.name))
+            if record is not None and not (record.running and record.linked):
+                self._progress.say(f"  removing what an earlier run of {self.name} left")
+                self._clean(record)
+                record = None
+            key = None if record else "cluster up"
+            with self._progress.stage(f"cluster {self.name}", key), self._ended_on_failure():
+                instance = Instance(self.name, record.slot) if record else self._start()
+                launch.await_usable(instance)
+
+    @contextmanager
+    def _ended_on_failure(self) -> Iterator[None]:
+        """End a cluster that does not work and leave its logs."""
+        try:
+            yield
+        except ClusterError:
+            record = read_record(state_folder(self.name))
+            if record is not None and record.holder is not None and record.running:
+                _end(record.holder)
+            raise
+
+    def _start(self) -> Instance:
+        with locked(clusters_folder() / ".addresses.lock", timeout=30, holder="choosing addresses"):
+            instance = allocate(self.name)
+            record = Record(slot=instance.slot, boot=boot_id())
+            instance.folder.mkdir(parents=True, mode=0o711, exist_ok=True)
+            write_record(instance.folder, record)
+        cgroups.create(instance.cgroup)
+        network.connect_machine(instance, launch.daemon(instance))
+        write_record(instance.folder, replace(record, linked=True))
+        return instance
+
+    def down(self, *, purge: bool = False) -> None:
+        """Remove processes, interface, cgroups and state, after a crash as well."""
+        packages.require_root("removing a cluster")
+        with self._locked():
+            record = read_record(state_folder(self.name))
+            if record is not None:
+                with self._progress.stage(f"removing cluster {self.name}"):
+                    self._clean(record)
+            if purge:
+                shutil.rmtree(Instance(self.name, 0).content, ignore_errors=True)
+
+    def _clean(self, record: Record) -> None:
+        instance = Instance(self.name, record.slot)
+        if record.holder is not None and record.running:
+            _end(record.holder)
+        network.disconnect_machine(instance)
+        cgroups.remove(instance.cgroup)
+        shutil.rmtree(instance.folder)
+
+    def status(self) -> Status:
+        """Tell what runs, from the daemon's own notes."""
+        record = read_record(state_folder(self.name))
+        if record is None:
+            return Status(False, f"cluster {self.name}: not there")
+        instance = Instance(self.name, record.slot)
+        if not record.running:
+            return Status(False, f"cluster {self.name}: its daemon ended; `down` removes the rest")
+        ready = launch.unusable_because(instance) is None
+        details = {
+            "kubeconfig": str(instance.kubeconfig),
+            "API server": instance.server,
+            "node": instance.node,
+            "logs": str(instance.logs),
+        }
+        for name, component in self._components(instance).items():
+            state = f"pid {component['pid']}" if component["pid"] else component["ended"]
+            starts = f", started {component['starts']} times" if component["starts"] > 1 else ""
+            details[name] = f"{state}{starts}"
+        state = "running" if ready else "starting"
+        return Status(ready, f"cluster {self.name} (provider local): {state}", details)
+
+    def kubeconfig(self) -> Path:
+        """Return the administrator's kubeconfig."""
+        return self._running().kubeconfig
+
+    def kubectl(self) -> Path:
+        """Return the kubectl of the cluster's own version."""
+        binaries.ensure(self._progress, (binaries.only(binaries.KUBERNETES, "kubectl"),))
+        return binaries.path(binaries.KUBERNETES, "kubectl")
+
+    def build_image(
+        self, name: str, dockerfile: Path, context: Path, build_args: Mapping[str, str]
+    ) -> BuiltImage:
+        """Build with buildah, on a base image made here where the Dockerfile asks for one."""
+        return buildah.build(self._progress, name, dockerfile, context, build_args)
+
+    def load_image(self, image: BuiltImage) -> str:
+        """Push to the cluster's registry and have the node unpack it; layers it has stay there."""
+        instance = self._running()
+        digest = buildah.push(self._progress, image, registry.push_host(instance))
+        reference = f"{registry.PULL_HOST}/dtjob/{image.name}@{digest}"
+        unpacked = instance.content / "unpacked" / digest.removeprefix("sha256:")
+        if not unpacked.exists():
+            with self._progress.stage(f"unpacking image {image.name}", f"unpack {image.name}"):
+                preload.pull(self.kubectl(), instance.kubeconfig, reference)
+            unpacked.parent.mkdir(exist_ok=True)
+            unpacked.touch()
+        return reference
+
+    def stop_component(self, component: str) -> None:
+        """End a process of the control plane and keep it down.
+
+        Parameters
+        ----------
+        component
+            A name that :meth:`status` shows, e.g. ``kube-apiserver``.
+        """
+        instance = self._running()
+        if component not in self._components(instance):
+            raise ClusterError(f"the cluster has no component {component!r}")
+        (instance.holds / component).touch()
+        self._await_component(instance, component, running=False)
+
+    def start_component(self, component: str) -> None:
+        """Let a process that :meth:`stop_component` ended run again."""
+        instance = self._running()
+        (instance.holds / component).unlink(missing_ok=True)
+        self._await_component(instance, component, running=True)
+
+    def pod_processes(self, pod_uid: str) -> list[Process]:
+        """Return the processes of a pod, its sandbox's left out, oldest first.
+
+        Parameters
+        ----------
+        pod_uid
+            The pod's ``metadata.uid``.
+        """
+        self._running()
+        found = []
+        for pid in in_cgroup(f"/pod{pod_uid}/"):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/exe").readlink().name != "pause":
+                    found.append(Process.of(pid))
+        return sorted(found, key=lambda process: (process.start_ticks, process.pid))
+
+    def _running(self) -> Instance:
+        record = read_record(state_folder(self.name))
+        if record is None or not record.running:
+            raise ClusterError(
+                f"cluster {self.name} does not run",
+                f"Start it with `python -m localcluster up --name {self.name}`",
+            )
+        return Instance(self.name, record.slot)
+
+    def _components(self, instance: Instance) -> dict[str, Any]:
+        with suppress(FileNotFoundError):
+            read: dict[str, Any] = json.loads(instance.status_file.read_text())
+            return read
+        return {}
+
+    def _await_component(self, instance: Instance, name: str, *, running: bool) -> None:
+        deadline = time.monotonic() + 60
+        while (self._components(instance)[name]["pid"] is not None) != running:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{name} did not {'start' if running else 'end'} within 60 s")
+            time.sleep(0.05)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = clusters_folder() / f".{self.name}.lock"
+        with locked(lock, timeout=_LOCK_SECONDS, holder=f"changing cluster {self.name}"):
+            yield
+
+
+def _end(holder: Process) -> None:
+    """End a cluster's PID namespace: asked first, then by force."""
+    first = first_member(holder.pid)
+    if first is not None:
+        with suppress(ProcessLookupError):
+            Process.of(first).kill(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while holder.alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        holder.kill()

@@ -1,0 +1,42 @@
+"""The cluster's own view of the machine's files.
+
+kubelet, containerd, runc and the CNI plugins keep things under fixed names in /run and /var. In the
+cluster's mount namespace both are laid over with memory, so that they neither see nor leave
+anything on the machine.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from localcluster.errors import ClusterError
+
+
+def _mount(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"`mount {' '.join(arguments)}` failed: {done.stderr.strip()}")
+
+
+def make_private(kept: Path, spare: Path) -> None:
+    """Cover /run and /var in this process's mount namespace.
+
+    Parameters
+    ----------
+    kept
+        A folder that stays what it is, though it may lie below one of the two.
+    spare
+        An empty folder, for the covers' own use.
+    """
+    _mount("-t", "tmpfs", "-o", "mode=0755", "dtjob", str(spare))
+    holder, upper, work = spare / "kept", spare / "upper", spare / "work"
+    for folder in (holder, upper, work):
+        folder.mkdir()
+    _mount("--bind", str(kept), str(holder))
+    layers = f"lowerdir=/var,upperdir={upper},workdir={work}"
+    _mount("-t", "overlay", "-o", layers, "dtjob", "/var")
+    _mount("-t", "tmpfs", "-o", "mode=0755", "dtjob", "/run")
+    kept.mkdir(parents=True, exist_ok=True)
+    if not kept.samefile(holder):
+        _mount("--bind", str(holder), str(kept))
