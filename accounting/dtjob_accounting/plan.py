@@ -1,0 +1,234 @@
+"""The frozen plan of a job: what its privacy figures are computed from, fixed at admission."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from dtjob_accounting import draws
+from dtjob_accounting.errors import PlanError
+
+__all__ = ["Accountant", "Plan", "PlanError", "make_plan", "warnings"]
+
+
+class Accountant(Protocol):
+    """What a plan asks of an accountant: ``pld`` itself or a ``process.PldProcess``."""
+
+    def noise_multiplier(
+        self, epsilon: float, delta: float, sample_rate: float, draws: int
+    ) -> float:
+        """Return a σ whose ``epsilon`` doesn't exceed the target."""
+
+    def epsilon(
+        self, noise_multiplier: float, sample_rate: float, draws: int, delta: float
+    ) -> float:
+        """Return an upper bound of ε after ``draws`` draws."""
+
+    def version(self) -> str:
+        """Return name and version of what computes the figures."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job's privacy plan; the fields are those of the ledger's frozen plan (rules 9 and 14).
+
+    Attributes
+    ----------
+    mode
+        ``DPSGD`` or ``Disabled``. The latter samples the same way and has no σ, ε, δ or C.
+    noise_multiplier
+        σ: standard deviation of the noise in units of C.
+    sample_rate
+        q, rounded up.
+    epsilon
+        The target; None when the manifest gave σ instead.
+    epsilon_guaranteed
+        Upper bound of ε after T + R draws under any stopping rule; never above ``epsilon``.
+    delta
+        δ of both.
+    max_grad_norm
+        C: bound of one example's contribution to a step.
+    batch_size, dataset_size
+        Expected batch size B and nominal dataset size N, public constants (rule 5).
+    steps, replay_reserve_steps, lease_steps
+        T, R and n.
+    """
+
+    mode: str
+    noise_multiplier: float | None
+    sample_rate: float | None
+    epsilon: float | None
+    epsilon_guaranteed: float | None
+    delta: float | None
+    max_grad_norm: float | None
+    batch_size: int
+    dataset_size: int
+    steps: int
+    replay_reserve_steps: int
+    lease_steps: int
+    unit: str
+    adjacency: str
+    sampler: str
+    clipping: str
+    accountant: str
+    accountant_version: str
+
+    @property
+    def reserved_draws(self) -> int:
+        """Return T + R, the most draws that the ledger will ever lease."""
+        return self.steps + self.replay_reserve_steps
+
+
+def make_plan(
+    *,
+    dataset_size: int,
+    batch_size: int,
+    steps: int,
+    accountant: Accountant,
+    mode: str = "DPSGD",
+    epsilon: float | None = None,
+    noise_multiplier: float | None = None,
+    delta: float | None = None,
+    max_grad_norm: float | None = None,
+    every_steps: int | None = None,
+    replay_reserve_steps: int | None = None,
+    clipping: str = "hooks",
+) -> Plan:
+    """Fix σ and ε of a job from (ε or σ, δ, q, T + R) before its first draw (rule 9).
+
+    Parameters
+    ----------
+    dataset_size, batch_size, steps
+        N, B and T.
+    accountant
+        Computes σ or ε; seconds in a cold ``pld``, about one in a warm ``PldProcess``.
+    mode
+        ``DPSGD``, or ``Disabled``, for which σ, ε, δ and C are None and ignored.
+    epsilon, noise_multiplier
+        Exactly one of them: the target ε, or σ itself.
+    delta
+        Default min(1e-5, 1/(10N)).
+    max_grad_norm
+        C, required unless the mode is ``Disabled``.
+    every_steps
+        Lease length n; default clamp(⌈T/100⌉, 10, 100). Never more than T.
+    replay_reserve_steps
+        R; default 3n.
+    clipping
+        Recorded as it is.
+
+    Raises
+    ------
+    PlanError
+        Names field, value and remedy when no such plan exists.
+    """
+    _at_least("spec.privacy.datasetSize", dataset_size, 1)
+    _at_least("spec.training.batchSize", batch_size, 1)
+    _at_least("spec.training.steps", steps, 1)
+    if batch_size > dataset_size:
+        raise PlanError(
+            "spec.training.batchSize",
+            batch_size,
+            f"exceeds spec.privacy.datasetSize {dataset_size}; choose an expected batch size of "
+            "at most that",
+        )
+    if every_steps is not None:
+        _at_least("spec.checkpoint.everySteps", every_steps, 1)
+    if replay_reserve_steps is not None:
+        _at_least("spec.privacy.replayReserveSteps", replay_reserve_steps, 0)
+    lease = draws.lease_steps(steps) if every_steps is None else min(every_steps, steps)
+    reserve = (
+        draws.replay_reserve_steps(lease) if replay_reserve_steps is None else replay_reserve_steps
+    )
+    sample_rate = draws.sample_rate(batch_size, dataset_size)
+
+    guaranteed: float | None = None
+    if mode == "DPSGD":
+        delta = _delta(delta, dataset_size)
+        max_grad_norm = _required("spec.privacy.maxGradNorm", max_grad_norm)
+        if (epsilon is None) == (noise_multiplier is None):
+            raise PlanError(
+                "spec.privacy.epsilon",
+                epsilon,
+                "give either epsilon or noiseMultiplier, not both and not neither",
+            )
+        if noise_multiplier is None:
+            epsilon = _required("spec.privacy.epsilon", epsilon)
+            noise_multiplier = accountant.noise_multiplier(
+                epsilon, delta, sample_rate, steps + reserve
+            )
+        else:
+            noise_multiplier = _required("spec.privacy.noiseMultiplier", noise_multiplier)
+        guaranteed = accountant.epsilon(noise_multiplier, sample_rate, steps + reserve, delta)
+    elif mode == "Disabled":
+        epsilon = noise_multiplier = delta = max_grad_norm = None
+    else:
+        raise PlanError("spec.privacy.mode", mode, "must be DPSGD or Disabled")
+
+    return Plan(
+        mode=mode,
+        noise_multiplier=noise_multiplier,
+        sample_rate=sample_rate,
+        epsilon=epsilon,
+        epsilon_guaranteed=guaranteed,
+        delta=delta,
+        max_grad_norm=max_grad_norm,
+        batch_size=batch_size,
+        dataset_size=dataset_size,
+        steps=steps,
+        replay_reserve_steps=reserve,
+        lease_steps=lease,
+        unit="Example",
+        adjacency="AddRemove",
+        sampler="Poisson",
+        clipping=clipping,
+        accountant="PLD",
+        accountant_version=accountant.version(),
+    )
+
+
+def warnings(plan: Plan) -> list[str]:
+    """Return what a user should know of a valid plan, one sentence each; mostly nothing."""
+    found = []
+    if plan.delta is not None and plan.delta > 1 / (10 * plan.dataset_size):
+        found.append(
+            f"spec.privacy.delta: {plan.delta:g} exceeds 1/(10·datasetSize) = "
+            f"{1 / (10 * plan.dataset_size):.3g}: such a delta admits that whole records leak; "
+            f"{draws.default_delta(plan.dataset_size):.3g} or less is customary"
+        )
+    if plan.replay_reserve_steps < plan.lease_steps < plan.steps:
+        found.append(
+            f"spec.privacy.replayReserveSteps: {plan.replay_reserve_steps} does not cover one "
+            f"lost lease of {plan.lease_steps} steps: after a crash the run may end before step "
+            f"{plan.steps}; {draws.replay_reserve_steps(plan.lease_steps)} covers three"
+        )
+    return found
+
+
+def _delta(delta: float | None, dataset_size: int) -> float:
+    """Return δ or its default; δ >= 1/N is refused (rule 9)."""
+    if delta is None:
+        return draws.default_delta(dataset_size)
+    suggestion = f"{draws.default_delta(dataset_size):.3g}"
+    if not delta > 0:
+        raise PlanError("spec.privacy.delta", delta, f"must be above 0; {suggestion} is customary")
+    if delta * dataset_size >= 1:
+        raise PlanError(
+            "spec.privacy.delta",
+            delta,
+            f"must be below 1/datasetSize = {1 / dataset_size:.3g}: publishing whole records "
+            f"would meet it; {suggestion} is customary",
+        )
+    return delta
+
+
+def _required(field: str, value: float | None) -> float:
+    if value is None or not (math.isfinite(value) and value > 0):
+        raise PlanError(field, value, "must be a finite number above 0")
+    return float(value)
+
+
+def _at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+        raise PlanError(field, value, f"must be at least {least}")

@@ -1,0 +1,103 @@
+"""Integers of the draw: exact, and on the safe side of every real number."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from dtjob_accounting import draws
+
+sizes = st.integers(1, 10**8).flatmap(
+    lambda records: st.tuples(st.integers(1, records), st.just(records))
+)
+
+
+@given(sizes)
+def test_rule_3_the_threshold_never_exceeds_the_accounted_rate(size: tuple[int, int]) -> None:
+    batch_size, dataset_size = size
+    threshold = draws.sampling_threshold(batch_size, dataset_size)
+    rate = Fraction(draws.sample_rate(batch_size, dataset_size))
+    assert Fraction(threshold, 2**64) <= Fraction(batch_size, dataset_size) <= rate
+    assert threshold + 1 > Fraction(batch_size, dataset_size) * 2**64
+    below = math.nextafter(float(rate), 0)
+    assert Fraction(below) < Fraction(batch_size, dataset_size)
+
+
+def test_a_full_batch_draws_every_record() -> None:
+    assert draws.sampling_threshold(7, 7) == 2**64
+    assert draws.sample_rate(7, 7) == 1.0
+    assert draws.batch_size_quantile(7, 7) == 7
+
+
+@given(sizes.filter(lambda s: s[1] < 10**6), st.floats(1e-9, 0.4))
+def test_rule_8_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], tail: float) -> None:
+    batch_size, dataset_size = size
+    quantile = draws.batch_size_quantile(dataset_size, batch_size, tail)
+    rate = batch_size / dataset_size
+    # scipy's own sums are good to about 1e-9 (relative); q is rounded in it as well.
+    assert binom.sf(quantile, dataset_size, rate) <= tail * (1 + 1e-6)
+    assert binom.sf(quantile - 1, dataset_size, rate) > tail * (1 - 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dataset_size", "batch_size", "quantile"),
+    [
+        (1437, 256, 327),
+        (10, 1, 7),
+        (60_000, 600, 719),
+        (10**8, 10**4, 10_479),
+        (10**8, 10**6, 1_004_733),
+        (10**8, 5 * 10**7, 50_023_767),
+    ],
+)
+def test_rule_8_quantiles_at_one_in_a_million(
+    dataset_size: int, batch_size: int, quantile: int
+) -> None:
+    assert draws.batch_size_quantile(dataset_size, batch_size) == quantile
+    assert binom.isf(1e-6, dataset_size, batch_size / dataset_size) == quantile
+
+
+@given(st.integers(1, 10**6), st.integers(1, 64), st.integers(1, 600))
+def test_rule_8_micro_batches_hold_every_drawn_record(
+    quantile: int, world_size: int, physical: int
+) -> None:
+    """Dealt round-robin, the fullest rank gets ⌈Q/W⌉ records; they must just fit."""
+    batches = draws.micro_batches(quantile, world_size, physical)
+    fullest = math.ceil(quantile / world_size)
+    assert (batches - 1) * physical < fullest <= batches * physical
+
+
+def test_physical_batch_size_fits_one_micro_batch_or_512_rows() -> None:
+    assert draws.physical_batch_size(327, 2) == 164
+    assert draws.physical_batch_size(5000, 2) == 512
+    assert draws.micro_batches(327, 2, 164) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "lease"),
+    [(1, 1), (9, 9), (10, 10), (336, 10), (1001, 11), (9_950, 100), (10**6, 100)],
+)
+def test_rule_9_default_leases(steps: int, lease: int) -> None:
+    assert draws.lease_steps(steps) == lease
+    assert draws.replay_reserve_steps(lease) == 3 * lease
+
+
+@pytest.mark.parametrize(
+    ("dataset_size", "delta"), [(1, 1e-5), (10_000, 1e-5), (20_000, 5e-6), (10**6, 1e-7)]
+)
+def test_rule_9_default_delta(dataset_size: int, delta: float) -> None:
+    assert draws.default_delta(dataset_size) == pytest.approx(delta)
+
+
+@pytest.mark.parametrize(("batch_size", "dataset_size"), [(0, 5), (6, 5), (-1, 5), (1, 0)])
+def test_impossible_batches_are_refused(batch_size: int, dataset_size: int) -> None:
+    for function in (draws.sampling_threshold, draws.sample_rate):
+        with pytest.raises(ValueError, match="size"):
+            function(batch_size, dataset_size)
+    with pytest.raises(ValueError, match="size"):
+        draws.batch_size_quantile(dataset_size, batch_size)
