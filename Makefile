@@ -13,6 +13,7 @@ PYTHON := .venv/bin/python
 export UV_SYSTEM_CERTS := 1
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
+LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 INSTALLED := .venv/.installed
 DEMO ?= auto
 
@@ -54,7 +55,8 @@ test: check  ## Every tier that this machine can run; says which it can't and wh
 
 .PHONY: lock
 lock: $(UV)  ## Resolve the dependencies anew into locks/
-	@$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o locks/dev.txt
+	@$(LOCK) --upgrade --extra dev -o locks/dev.txt
+	@for image in trainer operator; do $(LOCK) --no-annotate --extra $$image --constraint locks/dev.txt -o locks/$$image.txt; done
 
 .PHONY: generate
 generate: $(INSTALLED)  ## Write the CRDs from the models

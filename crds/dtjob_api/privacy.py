@@ -82,8 +82,8 @@ class Privacy(Model):
             Field(
                 json_schema_extra=rules(
                     rule(
-                        "self > 0.0 && self <= 1000.0",
-                        "must be greater than 0 and at most 1000; 1 to 10 is usual",
+                        "self > 0.0 && self <= 100.0",
+                        "must be greater than 0 and at most 100; 1 to 10 is usual",
                     )
                 )
             ),
@@ -98,9 +98,9 @@ class Privacy(Model):
             Field(
                 json_schema_extra=rules(
                     rule(
-                        "self > 0.0 && self <= 1000000.0",
-                        "must be greater than 0 and at most 1e6: the noise's standard deviation "
-                        "divided by maxGradNorm",
+                        "self >= 0.1 && self <= 10000.0",
+                        "must lie between 0.1 and 10000; 0.5 to 20 is usual: the noise's standard "
+                        "deviation divided by maxGradNorm",
                     )
                 )
             ),
@@ -112,7 +112,7 @@ class Privacy(Model):
     delta: (
         Annotated[
             float,
-            Field(json_schema_extra=rules(rule("self > 0.0", "must be greater than 0"))),
+            Field(json_schema_extra=rules(rule("self >= 1e-12", "must be at least 1e-12"))),
         ]
         | None
     ) = None

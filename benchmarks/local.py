@@ -1,0 +1,247 @@
+"""How much privacy costs on one machine, as ratios within this one run.
+
+    .venv/bin/python benchmarks/local.py [--steps 60] [--skip-runs]
+
+1. The private step against plain SGD of the same model over the same rows.
+2. What part of a step draw, noise, lease and journal take.
+3. A whole run: start to first step, and from SIGKILL of a rank to the next step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TASKS = {
+    "digits linear (650 parameters)": "dtjob_trainer.tasks.digits",
+    "digits CNN (25,970 parameters)": "dtjob_trainer.tasks.digits_cnn",
+}
+
+
+def plan(steps: int) -> Any:
+    from dtjob_api.ledger import PrivacyPlan
+
+    return PrivacyPlan(
+        mode="DPSGD",
+        noise_multiplier=2.2,
+        sample_rate=256 / 1437,
+        delta=1e-5,
+        max_grad_norm=1.0,
+        batch_size=256,
+        dataset_size=1437,
+        steps=steps,
+        replay_reserve_steps=30,
+        lease_steps=10,
+        accountant_version="benchmark",
+    )
+
+
+def timed(work: Callable[[int], None], steps: int) -> float:
+    """Median seconds of a step."""
+    seconds = []
+    for step in range(steps):
+        start = time.perf_counter()
+        work(step)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def rank(
+    number: int, world: int, port: int, module: str, steps: int, folder: str, pipe: Any
+) -> None:
+    """One rank: the private step, then plain SGD over the same shapes, then the account."""
+    import numpy as np
+    import torch
+    from dtjob_trainer import optim
+    from dtjob_trainer.batches import BatchLoader
+    from dtjob_trainer.distributed import Group
+    from dtjob_trainer.keys import AttemptKeys
+    from dtjob_trainer.step import PrivateStep
+    from torch.distributed import TCPStore
+
+    torch.set_num_threads(1)
+    group = Group()
+    if world > 1:
+        store = TCPStore("127.0.0.1", port, world, is_master=number == 0)
+        group = Group.join(store, number, world, torch.device("cpu"), timedelta(minutes=5))
+    task = importlib.import_module(module).task({})
+    model, records = task.model(), task.dataset()
+    optimizer = optim.make_optimizer("sgd", model.parameters())
+    step = PrivateStep(
+        task,
+        model,
+        records,
+        plan(steps),
+        group,
+        keys=AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
+        optimizer=optimizer,
+        learning_rate=lambda _: 0.1,
+    )
+    step.run(0, 0)
+    step.seconds.clear()
+    private = timed(lambda s: step.run(s + 1, s), steps)
+    shares = {part: seconds / steps for part, seconds in step.seconds.items()}
+    step.close()
+
+    plain_model = task.model()
+    sgd = torch.optim.SGD(plain_model.parameters(), lr=0.1)
+    loader = BatchLoader(records, task.example_spec, step.physical_batch_size, group.device)
+    ids = np.arange(number, 256, world)
+
+    def plain_step(_: int) -> None:
+        sgd.zero_grad()
+        for batch in loader.micro_batches(ids, step.micro_batches):
+            task.losses(plain_model, batch.fields).sum().backward()
+        flat = torch.cat([p.grad.reshape(-1) for p in plain_model.parameters()])
+        if world > 1:
+            torch.distributed.all_reduce(flat)
+        sgd.step()
+
+    plain_step(0)
+    plain = timed(plain_step, steps)
+    lease = account_seconds(Path(folder), model, optimizer) if number == 0 else 0.0
+    pipe.send({"private": private, "plain": plain, "shares": shares, "lease": lease})
+
+
+def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
+    """Median seconds of one `publish`: checkpoint, ledger write with the next lease, journal."""
+    from dtjob_api.ledger import LedgerSpec, PrivacyLedger, Run
+    from dtjob_trainer.attempts import begin_attempt
+    from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes
+    from dtjob_trainer.leasing import DrawAccount
+    from dtjob_trainer.ledger_file import FileLedger
+
+    ledger = FileLedger(folder / "ledger")
+    spec = LedgerSpec(
+        job_uid="benchmark",
+        job_name="benchmark",
+        stateful_set="benchmark",
+        plan=plan(400),
+        reserved_draws=430,
+        run=Run(generation=1, workers=1),
+    )
+    ledger.create(PrivacyLedger(metadata={"name": "benchmark"}, spec=spec))
+    attempt = begin_attempt(ledger, datetime.now(UTC)).ledger.status.attempt
+    (folder / "state").mkdir()
+    store = CheckpointStore(folder / "state", "benchmark", spec.plan, keep=2)
+    account = DrawAccount(ledger, store, attempt, image="x", clock=lambda: datetime.now(UTC))
+    account.resume()
+    state = TrainingState(model.state_dict(), optimizer.state_dict())
+    account.open(state, expected_bytes(state))
+    seconds = []
+    for lease in range(1, 21):
+        while account.next_draw() is not None:
+            pass
+        start = time.perf_counter()
+        account.publish(lease * 10, state)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure(module: str, world: int, steps: int) -> dict[str, Any]:
+    """Run the ranks in processes of their own; the figures of rank 0."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "opacus"])
+    with tempfile.TemporaryDirectory() as folder:
+        port = 20000 + os.getpid() % 20000
+        ours, theirs = context.Pipe()
+        processes = [
+            context.Process(target=rank, args=(r, world, port, module, steps, folder, theirs))
+            for r in range(world)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            if process.exitcode != 0:
+                raise SystemExit(f"a rank ended with {process.exitcode}")
+        figures = [ours.recv() for _ in processes]
+    return max(figures, key=lambda f: f["lease"])
+
+
+def steps_table(steps: int) -> None:
+    print("| model | ranks | private step | plain step | ratio | draw | noise | lease + journal |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, module in TASKS.items():
+        for world in (1, 2):
+            got = measure(module, world, steps)
+            whole = sum(got["shares"].values()) + got["lease"] / 10
+
+            def share(seconds: float, whole: float = whole) -> str:
+                return f"{100 * seconds / whole:.1f} %"
+
+            print(
+                f"| {name} | {world} | {1000 * got['private']:.2f} ms | {1000 * got['plain']:.2f} ms "
+                f"| {got['private'] / got['plain']:.2f} | {share(got['shares']['draw'])} "
+                f"| {share(got['shares']['noise'])} | {share(got['lease'] / 10)} |",
+                flush=True,
+            )
+
+
+def whole_run() -> None:
+    """Start a real run, kill one of its ranks, and watch the ledger's and the report's figures."""
+    import httpx
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        port = 21000 + os.getpid() % 20000
+        command = [sys.executable, "-m", "dtjob_cli.main", "run", "examples/digits.yaml"]
+        run = subprocess.Popen(
+            [*command, "--workers", "2", "--dir", folder, "--port", str(port)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+
+        def report() -> dict[str, Any]:
+            try:
+                got: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/report", timeout=1).json()
+            except (httpx.HTTPError, ValueError):
+                return {"step": 0, "attempt": 0, "state": "none"}
+            return got
+
+        while report()["step"] < 1:
+            time.sleep(0.02)
+        print(f"start to first step: {time.monotonic() - started:.1f} s")
+        while report()["step"] < 40:
+            time.sleep(0.02)
+        (log,) = Path(folder).glob("*/logs/worker-1.jsonl")
+        pids = [
+            json.loads(line)["pids"]
+            for line in log.read_text().splitlines()
+            if '"ranks started"' in line
+        ][-1]
+        os.kill(int(next(iter(pids.values()))), signal.SIGKILL)
+        killed = time.monotonic()
+        while not ((now := report())["attempt"] == 2 and now["state"] == "Running"):
+            time.sleep(0.01)
+        print(f"SIGKILL of a rank to the next step: {time.monotonic() - killed:.2f} s")
+        run.wait()
+        print(
+            f"whole run, the kill included: {time.monotonic() - started:.1f} s, exit {run.returncode}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=60, help="steps of each measurement")
+    parser.add_argument("--skip-runs", action="store_true", help="leave the whole run out")
+    options = parser.parse_args()
+    steps_table(options.steps)
+    if not options.skip_runs:
+        whole_run()

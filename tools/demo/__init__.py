@@ -1,0 +1,1 @@
+"""From a checkout to a trained private model on a cluster: what `make demo` shows."""

@@ -1,0 +1,158 @@
+"""``python -m demo``: the digits job on a real cluster, or as local processes without one."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from rich.console import Console
+
+from demo import install, job
+from localcluster import choose
+from localcluster.errors import CannotRunHere, ClusterError
+from localcluster.instance import DEFAULT_NAME
+from localcluster.paths import cache_folder
+from localcluster.progress import Progress
+from localcluster.providers.base import BuiltImage, Provider
+
+_WARM_SECONDS = 20.0
+_JOB_SECONDS = 900.0
+
+
+def main() -> int:
+    """Show it; the exit code of the last run that was shown."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--where", choices=("auto", "local"), default="auto")
+    options = parser.parse_args()
+    console = Console(highlight=False)
+    if options.where == "local":
+        console.print("DEMO=local: two processes on this machine, no cluster.\n")
+        return _local_run()
+    try:
+        provider = choose.provider(DEFAULT_NAME, choose.Choice.AUTO, Progress())
+    except CannotRunHere as error:
+        console.print(f"{error}\nSo the demo is a run of two local processes.\n")
+        return _local_run()
+    try:
+        return _on_cluster(provider, console)
+    except ClusterError as error:
+        console.print(f"error: {error}", markup=False)
+        return 1
+
+
+def _local_run() -> int:
+    command = [sys.executable, "-m", "dtjob_cli.main", "run", "examples/digits.yaml"]
+    return subprocess.run([*command, "--workers", "2"], check=False, cwd=install.ROOT).returncode
+
+
+def _on_cluster(provider: Provider, console: Console) -> int:
+    images = _prepared(provider, console)
+    progress = Progress()
+    cluster = install.Cluster.of(provider)
+    image = install.install(cluster, images, progress)
+    namespace = job.apply(cluster, image)
+    console.print(f"\n$ kubectl apply -k examples   (namespace {namespace}, image {image[:60]}…)\n")
+    ended = _follow(cluster, namespace, console)
+    _show_end(cluster, namespace, ended, console)
+    return 0 if ended["status"]["phase"] == "Succeeded" else 1
+
+
+def _prepared(provider: Provider, console: Console) -> dict[str, BuiltImage]:
+    """Cluster and images; while a cold machine builds them, the local run has the screen."""
+    log = cache_folder() / "demo-build.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file, ThreadPoolExecutor() as pool:
+        quiet = Progress(Console(file=file, width=200))
+        behind = choose.provider(DEFAULT_NAME, choose.Choice(provider.kind), quiet)
+        starting = pool.submit(behind.up)
+        building = pool.submit(
+            lambda: {name: install.build(behind, name) for name in ("operator", "trainer")}
+        )
+        work: list[Future[Any]] = [starting, building]
+        if not _done_within(work, _WARM_SECONDS):
+            console.print(
+                "Cluster and images are not built yet on this machine; that goes on in the "
+                f"background ({log}).\nMeanwhile the same job as two local processes:\n"
+            )
+            _local_run()
+        with Progress().stage("building cluster and images", "demo build") as stage:
+            while not _done_within(work, 1.0):
+                stage.note = _last_line(log.read_text())
+        starting.result()
+        return building.result()
+
+
+def _done_within(work: list[Future[Any]], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not all(future.done() for future in work):
+        if any(future.done() and future.exception() for future in work):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:120] if lines else ""
+
+
+def _follow(cluster: install.Cluster, namespace: str, console: Console) -> dict[str, Any]:
+    """Print a line whenever there is something new to say."""
+    began, said, found = time.monotonic(), "", {}
+    for found in job.states(cluster, namespace, _JOB_SECONDS):
+        phase = found.get("status", {}).get("phase", "Pending")
+        line = f"{phase:<10} {job.condition(found)}"
+        if phase in ("Starting", "Running") and (now := job.report(cluster, namespace, found)):
+            line = f"{phase:<10} {now['stage']}"
+            if now["step"]:
+                percent = 100 * now["step"] // now["totalSteps"]
+                line = f"{phase:<10} step {now['step']}/{now['totalSteps']} ({percent} %)"
+                line += f"  epsilon {now['epsilonSpent'] or '-'}"
+        if line != said:
+            console.print(f"{time.monotonic() - began:6.1f} s  {line}", markup=False)
+            said = line
+    return found
+
+
+def _show_end(
+    cluster: install.Cluster, namespace: str, ended: dict[str, Any], console: Console
+) -> None:
+    where = f"--namespace={namespace}"
+    for arguments in (["get", "dtjobs", where], ["describe", "dtjob", job.JOB, where]):
+        console.print(f"\n$ kubectl {' '.join(arguments)}")
+        text = cluster.kubectl(*arguments)
+        if arguments[0] == "describe":
+            text = _conditions_and_events(text)
+        console.print(text.rstrip(), markup=False)
+    console.print()
+    ledger = f"{job.JOB}-{ended['metadata']['uid'][:8]}"
+    found = cluster.kubectl("get", "privacyledger", ledger, where, "--output=json")
+    subprocess.run(
+        [sys.executable, "-m", "dtjob_cli.main", "report", "-"], input=found, text=True, check=False
+    )
+    console.print(
+        f"\nLook around:   export KUBECONFIG={cluster.kubeconfig}\n"
+        f"               {cluster.program} get all,dtjobs,privacyledgers {where}\n"
+        "Tear down:     make demo-down"
+    )
+
+
+def _conditions_and_events(described: str) -> str:
+    """The parts of ``kubectl describe`` that tell how the job went."""
+    kept, keep = [], False
+    for line in described.splitlines():
+        if not line.startswith("   ") and line.strip():
+            keep = line.startswith(("  Conditions:", "Events:"))
+        if keep:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
