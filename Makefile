@@ -15,6 +15,7 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 
 LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 INSTALLED := .venv/.installed
+TOOLS := PYTHONPATH=tools $(PYTHON)
 DEMO ?= auto
 
 .PHONY: help
@@ -42,8 +43,19 @@ $(INSTALLED): $(UV) pyproject.toml locks/dev.txt
 setup: $(INSTALLED)  ## Install uv and the locked environment into .venv
 
 .PHONY: demo
-demo: $(INSTALLED)  ## Train the digits job with differential privacy and show what came of it
-	@$(PYTHON) -m dtjob_cli.main run examples/digits.yaml --workers 2
+demo: $(INSTALLED)  ## Train the digits job privately: on a cluster, or with DEMO=local (or none to be had) as local processes
+	@$(TOOLS) -m demo --where $(DEMO)
+
+.PHONY: demo-down
+demo-down: cluster-down  ## Remove the demo's cluster
+
+.PHONY: cluster-up cluster-down cluster-status
+cluster-up: $(INSTALLED)  ## Start a real cluster here (existing, kind, or real binaries)
+	@$(TOOLS) -m localcluster up
+cluster-down: $(INSTALLED)  ## Remove it, or whatever a crash left of it
+	@$(TOOLS) -m localcluster down
+cluster-status: $(INSTALLED)  ## Say what runs and how to reach it
+	@$(TOOLS) -m localcluster status
 
 .PHONY: check
 check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
@@ -52,6 +64,7 @@ check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
 .PHONY: test
 test: check  ## Every tier that this machine can run; says which it can't and why
 	@$(PYTHON) -m pytest -m "processes or gpu"
+	@$(PYTHON) -m pytest -m "cluster and not processes"
 
 .PHONY: lock
 lock: $(UV)  ## Resolve the dependencies anew into locks/

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import time
@@ -145,13 +146,11 @@ def _show_end(
 
 def _conditions_and_events(described: str) -> str:
     """The parts of ``kubectl describe`` that tell how the job went."""
-    kept, keep = [], False
-    for line in described.splitlines():
-        if not line.startswith("   ") and line.strip():
-            keep = line.startswith(("  Conditions:", "Events:"))
-        if keep:
-            kept.append(line)
-    return "\n".join(kept)
+    head, _, events = described.partition("\nEvents:")
+    conditions = head.partition("\n  Conditions:")[2].splitlines()
+    # A section ends where a line stands as far left as its title.
+    kept = list(itertools.takewhile(lambda line: line.startswith("    "), conditions[1:]))
+    return "\n".join(["  Conditions:", *kept, f"Events:{events}"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,272 @@
+"""``dtjob run``: train a job on this machine, from its manifest to its privacy report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from dtjob_accounting.plan import warnings
+from dtjob_accounting.process import PldProcess
+from dtjob_api.derive import ledger_name, ledger_spec
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.model import ObjectMeta
+from dtjob_cli import local, manifests, planning, ports, report, report_text, resume, runs, verdict
+from dtjob_cli.display import Display, for_stream
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
+from dtjob_cli.interrupts import Interrupts, counted
+from dtjob_cli.manifests import Manifest
+from dtjob_cli.report import Report
+from dtjob_cli.runs import RunDirectory
+from dtjob_trainer.ledger_file import FileLedger
+
+POLL_SECONDS = 0.1
+# How long workers have to leave by themselves once one of them has said that all is over.
+LEAVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; see `dtjob_cli.main.run`."""
+
+    manifest: Path
+    resume: bool
+    run_dir: Path | None
+    workers: int | None
+    runs: Path
+    data: Path | None
+    port: int | None
+    as_json: bool
+
+    def resume_command(self, run: RunDirectory) -> str:
+        """Return what a user types to go on with ``run``."""
+        words = ["dtjob", "run", str(self.manifest), "--resume", str(run.path)]
+        for option, value in (("--workers", self.workers), ("--data", self.data)):
+            words += [option, str(value)] if value is not None else []
+        return shlex.join(words)
+
+
+def run(request: Request) -> None:
+    """Train, and print the privacy report.
+
+    Raises
+    ------
+    CommandError
+        For every end but success.
+    """
+    manifest = manifests.read(request.manifest)
+    _check(request, manifests.job(manifest))
+    with counted() as interrupts, for_stream() as screen:
+        session = _Session(request, manifest, screen, interrupts)
+        try:
+            summary = session.resume() if request.resume else session.start()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CommandError(
+                ExitCode.REFUSED,
+                "RunDirectory",
+                f"{error.filename or request.runs}: {error.strerror}.",
+                "Make room or make it writable, then run the command again (with --resume if the "
+                "run had begun).",
+            ) from None
+    report_text.show(summary, as_json=request.as_json)
+
+
+def _check(request: Request, job: DistributedTrainingJob) -> None:
+    """Refuse what can be known to fail before anything is started."""
+    if request.run_dir and not request.resume:
+        raise BadInput(
+            "UnexpectedArgument",
+            f"{request.run_dir}: a run directory goes with --resume only.",
+            "Add --resume to go on with that run, or leave the directory out.",
+        )
+    if request.data and not request.data.exists():
+        raise BadInput("NoSuchData", f"--data {request.data}: there is nothing there.")
+    if job.spec.storage.data and not request.data:
+        raise BadInput(
+            "DataMissing",
+            f"spec.storage.data.claimName: {job.spec.storage.data.claim_name} is a claim in a "
+            "cluster.",
+            "Say with --data PATH what stands for it here.",
+        )
+    if request.port:
+        ports.check(request.port, request.workers or job.spec.workers.replicas)
+
+
+class _Session:
+    """One `dtjob run`, from the checked request to the report."""
+
+    def __init__(
+        self, request: Request, manifest: Manifest, screen: Display, interrupts: Interrupts
+    ) -> None:
+        self._request = request
+        self._manifest = manifest
+        self._screen = screen
+        self._interrupts = interrupts
+
+    def start(self) -> Report:
+        """Run a new job; return its report."""
+        uid = str(uuid4())
+        job = manifests.job(self._manifest, uid)
+        name = ledger_name(job.metadata.name, uid)
+        run = runs.create(self._request.runs, name, self._request.manifest)
+        with (
+            runs.held(run) as hold,
+            PldProcess() as accountant,
+            self._workers(run, job, hold) as workers,
+        ):
+            self._screen.fact(f"{run.path}: {_counted(self._count(job), 'worker')} started")
+            plan = self._calibrated(run, job, workers, accountant)
+            spec = ledger_spec(job, plan, workers=self._count(job))
+            report.prepare(plan, accountant)
+            meta = ObjectMeta(name=name, namespace=job.metadata.namespace or "default")
+            FileLedger(run.ledger).create(PrivacyLedger(metadata=meta, spec=spec))
+            return self._watched(run, workers, accountant)
+
+    def resume(self) -> Report:
+        """Go on with an earlier run, its spending included; return its report."""
+        request, name = self._request, self._manifest["metadata"]["name"]
+        run = runs.existing(request.run_dir) if request.run_dir else runs.newest(request.runs, name)
+        with resume.taken_over(run, self._screen, self._interrupts) as hold:
+            versioned = resume.readable(run)
+            resume.check_unchanged(run, self._manifest)
+            ledger = versioned.ledger
+            if ledger.status.outcome is not None:
+                self._screen.note(f"{run.path} has already ended: nothing is trained")
+                with PldProcess() as accountant:
+                    return self._concluded(run, [], accountant)
+            job = manifests.job(self._manifest, ledger.spec.job_uid)
+            resume.next_generation(run, versioned, self._count(job))
+            self._screen.fact(resume.summary(run, ledger))
+            with PldProcess() as accountant, self._workers(run, job, hold) as workers:
+                report.prepare(ledger.spec.plan, accountant)
+                return self._watched(run, workers, accountant)
+
+    def _count(self, job: DistributedTrainingJob) -> int:
+        return self._request.workers or job.spec.workers.replicas
+
+    @contextmanager
+    def _workers(
+        self, run: RunDirectory, job: DistributedTrainingJob, hold: int
+    ) -> Iterator[local.Workers]:
+        count = self._count(job)
+        workers = local.Workers(
+            run,
+            local.configs(
+                run,
+                job,
+                data=self._request.data,
+                http_port=self._request.port or ports.free(count),
+                count=count,
+            ),
+            environment=local.environment(job, count),
+            hold=hold,
+            max_restarts=job.spec.run_policy.max_restarts,
+        )
+        try:
+            yield workers
+        finally:
+            workers.close()
+
+    def _calibrated(
+        self,
+        run: RunDirectory,
+        job: DistributedTrainingJob,
+        workers: local.Workers,
+        accountant: PldProcess,
+    ) -> PrivacyPlan:
+        """Return the plan, computed while the workers import torch."""
+        self._screen.waiting("calibrating the noise while the workers import torch")
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(planning.plan, job, accountant)
+        try:
+            while not future.done():
+                time.sleep(POLL_SECONDS)
+                ends = [end for end in workers.ends() if not end.restarted]
+                if ends or self._interrupts.count:
+                    self._judge(run, None, ends)
+            made = future.result()
+        except CommandError as error:
+            workers.kill()  # without a ledger nothing is leased
+            if error.exit_code is ExitCode.INTERRUPTED or error.reason == planning.IMPOSSIBLE:
+                runs.discard(run)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._screen.fact(planning.summary(made))
+        for warning in warnings(made):
+            self._screen.note(warning)
+        return planning.frozen(made)
+
+    def _watched(self, run: RunDirectory, workers: local.Workers, accountant: PldProcess) -> Report:
+        """Show how the workers get on until all have ended; return the report."""
+        ends: list[local.End] = []
+        asked, leave_by = 0, float("inf")
+        while workers.running:
+            if self._interrupts.count > asked:
+                asked = self._interrupts.count
+                self._interrupt(workers, asked)
+            for end in workers.ends():
+                if end.restarted:
+                    self._screen.note(f"worker {end.ordinal} ended with {end.how}; started again")
+                    continue
+                ends.append(end)
+                leave_by = min(leave_by, time.monotonic() + LEAVE_SECONDS)
+                if end.code != local.SUCCEEDED:
+                    workers.stop()
+            if time.monotonic() > leave_by and not asked:
+                workers.kill()
+            self._show(workers)
+            time.sleep(POLL_SECONDS)
+        return self._concluded(run, ends, accountant)
+
+    def _interrupt(self, workers: local.Workers, count: int) -> None:
+        if count == 1:
+            self._screen.note("stopping at the next step boundary; Ctrl-C again kills at once")
+            workers.stop()
+        else:
+            self._screen.note("killed: what was leased and not used is spent")
+            workers.kill()
+
+    def _show(self, workers: local.Workers) -> None:
+        said = workers.report()
+        if said is None:
+            return  # not there yet, or already gone: what was shown last still holds
+        if said["state"] == "Running" and said["step"]:
+            self._screen.training(said)
+        elif said["state"] == "Draining":
+            self._screen.waiting("finishing the step and writing a checkpoint")
+        else:
+            self._screen.waiting(said["stage"])
+
+    def _concluded(
+        self, run: RunDirectory, ends: list[local.End], accountant: PldProcess
+    ) -> Report:
+        """Save the report of a run whose workers have ended; return it after a success."""
+        self._screen.waiting("writing the privacy report")
+        summary = report.load(run)
+        if summary is None:
+            summary = report.build(resume.ledger_of(run).ledger, accountant, run)
+            report.save(run, summary)
+        self._judge(run, summary, ends)
+        return summary
+
+    def _judge(self, run: RunDirectory, summary: Report | None, ends: list[local.End]) -> None:
+        verdict.check(
+            summary,
+            ends,
+            interrupted=self._interrupts.count > 0,
+            run=run,
+            resume_command=self._request.resume_command(run),
+        )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")

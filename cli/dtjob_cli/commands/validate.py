@@ -1,0 +1,41 @@
+"""``dtjob validate``: check manifests offline, by the rules of the API server and in its words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dtjob_api.validation import validate as problems_of
+from dtjob_cli import manifests
+from dtjob_cli.errors import BadInput, ExitCode
+
+
+def validate(files: Sequence[Path], *, as_json: bool) -> ExitCode:
+    """Print what is wrong with each file; return whether all are valid."""
+    results = [_result(file) for file in files]
+    if as_json:
+        sys.stdout.write(json.dumps({"files": results}, indent=2) + "\n")
+    else:
+        for result in results:
+            _print(result)
+    return ExitCode.OK if all(result["valid"] for result in results) else ExitCode.BAD_INPUT
+
+
+def _result(file: Path) -> dict[str, Any]:
+    try:
+        errors = [str(error) for error in problems_of(manifests.load(file))]
+    except BadInput as error:
+        errors = [error.message]
+    return {"file": str(file), "valid": not errors, "errors": errors}
+
+
+def _print(result: dict[str, Any]) -> None:
+    if result["valid"]:
+        sys.stdout.write(f"{result['file']}: valid\n")
+        return
+    sys.stderr.write(f"{result['file']}: invalid\n")
+    for error in result["errors"]:
+        sys.stderr.write(f"  {error}\n")

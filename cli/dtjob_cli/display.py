@@ -1,0 +1,185 @@
+"""What a run shows while it goes: a live line on a terminal, plain lines everywhere else.
+
+Everything here goes to the standard error; the result of a command goes to the standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+
+Report = Mapping[str, Any]  # the coordinator's /report
+KEPT_SECONDS = 2.0  # a stage that took as long stays on the screen
+
+
+class Display(Protocol):
+    """Where a run tells what it does; a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def fact(self, text: str) -> None:
+        """Tell what is done now."""
+
+    def note(self, text: str) -> None:
+        """Tell what the user should know or do: a warning, a restart, how to resume."""
+
+    def waiting(self, text: str) -> None:
+        """Tell what is being waited for, from now until the next call."""
+
+    def training(self, report: Report) -> None:
+        """Tell how far the training is."""
+
+
+def for_stream(stream: TextIO | None = None) -> Display:
+    """Return the display for ``stream`` (default: the standard error)."""
+    stream = stream or sys.stderr
+    console = Console(file=stream, highlight=False)
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(stream)
+
+
+def figures(report: Report) -> list[str]:
+    """Return the figures of a report as people read them, those that are known."""
+    parts = []
+    if report.get("epsilonSpent") is not None:
+        parts.append(f"ε {report['epsilonSpent']}")
+    evaluation = report.get("evaluation") or {}
+    parts += [
+        f"{name} {value:.4g}"
+        for name, value in evaluation.items()
+        if name != "step" and isinstance(value, int | float)
+    ]
+    if report.get("samplesPerSecond"):
+        parts.append(f"{report['samplesPerSecond']:,.0f} samples/s")
+    if report.get("estimatedCompletionTime"):
+        left = datetime.fromisoformat(report["estimatedCompletionTime"]) - datetime.now(UTC)
+        parts.append(f"{duration(max(0.0, left.total_seconds()))} left")
+    if report.get("restarts"):
+        parts.append(f"restarts {report['restarts']}")
+    return parts
+
+
+def duration(seconds: float) -> str:
+    """Return ``seconds`` as ``7 s`` or ``2:05``."""
+    whole = int(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d}"
+
+
+class PlainDisplay:
+    """Line by line, each with the seconds since the start; progress at every tenth."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._start = time.monotonic()
+        self._last = ""
+        self._tenth = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+
+    def fact(self, text: str) -> None:
+        self._line(text)
+
+    def note(self, text: str) -> None:
+        self._line(f"! {text}")
+
+    def waiting(self, text: str) -> None:
+        if text != self._last:
+            self._last = text
+            self._line(f"{text} …")
+
+    def training(self, report: Report) -> None:
+        step, total = report["step"], max(report["totalSteps"], 1)
+        tenth = step * 10 // total
+        if tenth != self._tenth:
+            self._tenth = tenth
+            self._line(" · ".join([f"training: step {step} of {total}", *figures(report)]))
+
+    def _line(self, text: str) -> None:
+        elapsed = time.monotonic() - self._start
+        self._stream.write(f"[{elapsed:6.1f} s] {text}\n")
+        self._stream.flush()
+
+
+class LiveDisplay:
+    """Facts scroll by; below them one live line with a spinner or a progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spinner = Spinner("dots")
+        self._now = "starting the workers"
+        self._since = time.monotonic()
+        self._report: Report | None = None
+        self._live = Live(
+            console=console, transient=True, refresh_per_second=8, get_renderable=self._renderable
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def fact(self, text: str) -> None:
+        self._console.print(f"[green]✓[/] {escape(text)}")
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[yellow]![/] {escape(text)}")
+
+    def waiting(self, text: str) -> None:
+        if text != self._now or self._report is not None:
+            self._leave()
+            self._now, self._since, self._report = text, time.monotonic(), None
+
+    def training(self, report: Report) -> None:
+        if self._report is None:
+            self._leave()
+            self._since = time.monotonic()
+        self._report = report
+
+    def _leave(self) -> None:
+        """Keep what took a while on the screen."""
+        elapsed = time.monotonic() - self._since
+        if self._report is not None:
+            text = f"trained to step {self._report['step']} of {self._report['totalSteps']}"
+            self.fact(f"{text} in {duration(elapsed)}")
+        elif elapsed >= KEPT_SECONDS:
+            self.fact(f"{self._now}: {duration(elapsed)}")
+
+    def _renderable(self) -> RenderableType:
+        elapsed = duration(time.monotonic() - self._since)
+        row = Table.grid(padding=(0, 1))
+        report = self._report
+        if report is None:
+            row.add_row(self._spinner, escape(self._now), f"[dim]{elapsed}[/]")
+            return row
+        step, total = report["step"], report["totalSteps"]
+        row.add_row(
+            self._spinner,
+            f"step {step}/{total}",
+            ProgressBar(total=total, completed=step, width=24),
+            escape(" · ".join(figures(report))),
+            f"[dim]{elapsed}[/]",
+        )
+        return row

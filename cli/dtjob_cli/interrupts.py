@@ -1,0 +1,40 @@
+"""Ctrl-C and its relatives, counted instead of raised: a run stops at a step boundary."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """How often this process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """Count one; a signal handler."""
+        self.count += 1
+
+
+@contextmanager
+def counted() -> Iterator[Interrupts]:
+    """Count SIGINT, SIGTERM and SIGHUP from here to the end of the block.
+
+    One that is ignored already stays so, as ``nohup`` wants it.
+    """
+    interrupts = Interrupts()
+    before = {
+        number: signal.signal(number, interrupts.note)
+        for number in SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

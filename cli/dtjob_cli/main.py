@@ -1,0 +1,143 @@
+"""The command line of ``dtjob``: its commands, arguments and options.
+
+What a command needs is imported when it runs, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dtjob_cli.errors import shown
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the job failed; 2 bad input; 3 refused, nothing lost, can be resumed "
+    "after the remedy; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="dtjob",
+    help="Differentially private distributed PyTorch training whose epsilon stays true.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(enum.StrEnum):
+    """How a result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="For people, or one JSON object for programs.")
+]
+Manifest = Annotated[Path, typer.Argument(metavar="FILE", help="A job's manifest (YAML).")]
+
+
+@app.command(epilog=EXIT_CODES)
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Manifests (YAML).")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check manifests offline, by the rules of the API server and in its words."""
+    from dtjob_cli.commands import validate as command
+
+    with shown(as_json=output is Output.JSON):
+        raise typer.Exit(command.validate(files, as_json=output is Output.JSON))
+
+
+@app.command(epilog=EXIT_CODES)
+def plan(file: Manifest, output: OutputOption = Output.TEXT) -> None:
+    """Show what a job would cost in privacy and how its steps are made, without running it."""
+    from dtjob_cli.commands import plan as command
+
+    with shown(as_json=output is Output.JSON):
+        command.plan(file, as_json=output is Output.JSON)
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    file: Manifest,
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="With --resume: the run to go on with (default: the newest)."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with an earlier run of this job, its epsilon included."
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers on this machine (default: spec.workers.replicas)."),
+    ] = None,
+    runs: Annotated[
+        Path, typer.Option("--dir", metavar="PATH", help="Where run directories are made.")
+    ] = Path("dtjob-runs"),
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="What stands for spec.storage.data (read only)."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="HTTP port of worker 0 (/report, /metrics, probes), those of the others follow "
+            "(default: free ones).",
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Train a job on this machine, without a cluster.
+
+    Ctrl-C stops at a step boundary with a checkpoint; --resume goes on from there, also after a
+    crash of everything. A second Ctrl-C kills at once.
+    """
+    from dtjob_cli.commands import run as command
+
+    with shown(as_json=output is Output.JSON):
+        command.run(
+            command.Request(
+                manifest=file,
+                resume=resume,
+                run_dir=run_dir,
+                workers=workers,
+                runs=runs,
+                data=data,
+                port=port,
+                as_json=output is Output.JSON,
+            )
+        )
+
+
+@app.command(epilog=EXIT_CODES)
+def report(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|LEDGER",
+            help="Directory of a local run, or a job's PrivacyLedger as JSON (- reads it).",
+        ),
+    ],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show the privacy report and the public evaluation of a local run or of a job."""
+    from dtjob_cli.commands import report as command
+
+    with shown(as_json=output is Output.JSON):
+        command.report(source, as_json=output is Output.JSON)
+
+
+if __name__ == "__main__":
+    app()

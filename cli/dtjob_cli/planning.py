@@ -1,0 +1,104 @@
+"""What the operator would compute for a job: its privacy plan and the shape of its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from dtjob_accounting import draws
+from dtjob_accounting.plan import Accountant, Plan, PlanError, make_plan
+from dtjob_accounting.process import HelperFailed
+from dtjob_api.derive import total_steps
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import PrivacyPlan
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
+
+IMPOSSIBLE = "ImpossiblePlan"
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """How every step is laid out (rule 8).
+
+    Attributes
+    ----------
+    ranks
+        W: rank processes over all workers.
+    rows
+        Q: rows that every step has room for.
+    physical_batch_size
+        P: rows that a rank holds at once.
+    micro_batches
+        M: forward and backward passes of a rank in every step.
+    """
+
+    ranks: int
+    rows: int
+    physical_batch_size: int
+    micro_batches: int
+
+
+def plan(job: DistributedTrainingJob, accountant: Accountant) -> Plan:
+    """Return the plan that fixes what a job costs in privacy (rule 9).
+
+    Raises
+    ------
+    CommandError
+        If no noise gives what the job asks for (the message names the field and the remedy), or
+        it can't be computed.
+    """
+    privacy, training = job.spec.privacy, job.spec.training
+    try:
+        return make_plan(
+            mode=privacy.mode.value,
+            epsilon=privacy.epsilon,
+            noise_multiplier=privacy.noise_multiplier,
+            delta=privacy.delta,
+            max_grad_norm=privacy.max_grad_norm,
+            dataset_size=privacy.dataset_size,
+            batch_size=training.batch_size,
+            steps=total_steps(job.spec),
+            every_steps=job.spec.checkpoint.every_steps,
+            replay_reserve_steps=privacy.replay_reserve_steps,
+            accountant=accountant,
+        )
+    except PlanError as error:
+        raise BadInput(IMPOSSIBLE, str(error)) from None
+    except HelperFailed as error:
+        raise accountant_failed(error) from None
+
+
+def accountant_failed(error: HelperFailed) -> CommandError:
+    """Return what a command says when epsilon or sigma can't be computed."""
+    return CommandError(
+        ExitCode.FAILED,
+        "AccountantFailed",
+        f"the privacy accountant gave no answer: {error}.",
+        "Nothing is lost: make sure that there is 1 GiB of free memory and run the command again.",
+    )
+
+
+def summary(plan: Plan) -> str:
+    """Return the plan in one line."""
+    draws_paid = f"{plan.steps} steps and {plan.replay_reserve_steps} in reserve"
+    if plan.noise_multiplier is None:
+        return f"no privacy: {draws_paid}"
+    return (
+        f"σ = {plan.noise_multiplier:.4g} keeps ε within {plan.epsilon_guaranteed:.4g} at "
+        f"δ = {plan.delta:.3g} for {draws_paid}"
+    )
+
+
+def frozen(plan: Plan) -> PrivacyPlan:
+    """Return the plan as the ledger holds it."""
+    return PrivacyPlan(**dataclasses.asdict(plan))
+
+
+def step_shape(job: DistributedTrainingJob, workers: int) -> StepShape:
+    """Return how ``workers`` workers share a step of the job."""
+    spec = job.spec
+    ranks = workers * (spec.workers.gpus_per_worker or spec.workers.processes_per_worker)
+    rows = draws.batch_size_quantile(spec.privacy.dataset_size, spec.training.batch_size)
+    asked = spec.training.physical_batch_size
+    physical = asked if isinstance(asked, int) else draws.physical_batch_size(rows, ranks)
+    return StepShape(ranks, rows, physical, draws.micro_batches(rows, ranks, physical))

@@ -1,0 +1,147 @@
+"""The privacy report as people read it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dtjob_accounting.rounding import round_up
+from dtjob_cli.report import Report, dumps
+
+# Wide enough for a digest where no terminal says how wide it is.
+PLAIN_WIDTH = 100
+SECTIONS = {"assumed": "Assumed", "trusted": "Trusted", "notClaimed": "Not claimed"}
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print the report on the standard output."""
+    if as_json:
+        sys.stdout.write(dumps(report))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PLAIN_WIDTH)
+    console.print()
+    console.print(_table(report))
+    for key, title in SECTIONS.items():
+        if report.get(key):
+            console.print(f"\n[bold]{title}[/]")
+            console.print(_bullets(report[key]))
+    if report.get("evaluation"):
+        figures = {name: value for name, value in report["evaluation"].items() if name != "step"}
+        step = report["evaluation"].get("step")
+        console.print("\n[bold]Evaluation on public data[/]" + (f", step {step}" if step else ""))
+        for name, value in figures.items():
+            console.print(f" {name} {_number(value)}", markup=False)
+
+
+def rows(report: Report) -> list[tuple[str, str]]:
+    """Return the report's lines, label and text, those that apply."""
+    return [*_state(report), *_privacy(report), *_provenance(report)]
+
+
+def _table(report: Report) -> Table:
+    table = Table(
+        title=f"{_title(report)} of job {report['job']} ({report['scope']})",
+        title_justify="left",
+        title_style="bold",
+        show_header=False,
+        box=None,
+    )
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows(report):
+        table.add_row(label, Text(text))  # not markup: messages may hold brackets
+    return table
+
+
+def _title(report: Report) -> str:
+    return "Report" if report["plan"]["mode"] == "Disabled" else "Privacy report"
+
+
+def _bullets(lines: Sequence[str]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for line in lines:
+        table.add_row(" ·", Text(line))
+    return table
+
+
+def _state(report: Report) -> list[tuple[str, str]]:
+    plan, spent = report["plan"], report["spent"]
+    state = report["state"]
+    if report.get("reason"):
+        state += f" ({report['reason']}): {report['message']}"
+    return [
+        ("state", state),
+        ("steps", f"{report['step']} of {plan['steps']} in {_attempts(report['attempts'])}"),
+        (
+            "draws",
+            f"{spent['draws']} charged of {plan['reservedDraws']} "
+            f"(T = {plan['steps']} and R = {plan['replayReserveSteps']} in reserve)",
+        ),
+    ]
+
+
+def _privacy(report: Report) -> list[tuple[str, str]]:
+    plan = report["plan"]
+    if plan["mode"] == "Disabled":
+        return [("privacy", "Disabled: no noise, no clipping, no guarantee")]
+    meaning = report["meaning"]
+    share, wrong = meaning["attackTruePositiveRate"], meaning["attackFalsePositiveRate"]
+    target = f", target {plan['epsilon']:g}" if plan.get("epsilon") else ""
+    return [
+        ("ε guaranteed", f"{_up(plan['epsilonGuaranteed'])} (all reserved draws{target})"),
+        ("ε spent", f"{_up(report['spent']['epsilon'])} (the charged draws)"),
+        ("δ", f"{plan['delta']:g}"),
+        ("neighbours", f"{plan['adjacency']}: one {plan['unit']} added or removed"),
+        (
+            "mechanism",
+            f"DP-SGD: {plan['sampler']} draws, q = {plan['batchSize']}/{plan['datasetSize']} = "
+            f"{plan['sampleRate']:.6g}; each gradient clipped to C = {plan['maxGradNorm']:g}; "
+            f"Gaussian noise, σ = {plan['noiseMultiplier']:g}",
+        ),
+        (
+            "an attacker",
+            f"who is wrong about {wrong:.0%} of those not in the data finds at most {share:.1%} "
+            "of those in it",
+        ),
+        ("replace one", f"ε {_epsilon(meaning['replaceOneEpsilon'])} when a record is exchanged"),
+        *(
+            (f"{size} records", f"ε {_epsilon(epsilon)} for a person with so many")
+            for size, epsilon in meaning["groupEpsilon"].items()
+        ),
+        *([("released", ", ".join(report["released"]))] if "released" in report else []),
+        ("accountant", f"{plan['accountant']}, {plan['accountantVersion']}"),
+    ]
+
+
+def _provenance(report: Report) -> list[tuple[str, str]]:
+    labels = {"initialModel": "initial weights", "model": "final weights"}
+    found = [(label, report[key]) for key, label in labels.items() if report.get(key)]
+    if report.get("checkpoint"):
+        found.append(("checkpoint", report["checkpoint"]))
+    if images := report.get("images"):
+        found.append(("image", ", ".join(images)))
+    if versions := report.get("versions"):
+        found.append(("versions", ", ".join(f"{name} {it}" for name, it in versions.items())))
+    return found
+
+
+def _attempts(count: int) -> str:
+    return "one attempt" if count == 1 else f"{count} attempts"
+
+
+def _up(epsilon: float) -> str:
+    return f"{round_up(epsilon, 4):g}"
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return "unbounded: nothing is claimed" if epsilon is None else _up(epsilon)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

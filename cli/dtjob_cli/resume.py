@@ -1,0 +1,140 @@
+"""Whether an earlier run may go on, and the word to its workers that it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from dtjob_api.ledger import PrivacyLedger, Run, RunState
+from dtjob_cli import manifests, runs
+from dtjob_cli.display import Display
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
+from dtjob_cli.interrupts import Interrupts
+from dtjob_cli.manifests import Manifest
+from dtjob_cli.runs import RunDirectory
+from dtjob_trainer.ledger import LedgerError, LedgerUnreadable, Versioned
+from dtjob_trainer.ledger_file import FileLedger
+
+# How long the workers of a command that was killed have to finish their step and leave.
+LEAVE_SECONDS = 120.0
+POLL_SECONDS = 0.1
+
+
+@contextmanager
+def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> Iterator[int]:
+    """Hold the run; workers that a killed command left behind are waited for.
+
+    Raises
+    ------
+    CommandError
+        If it is in use by somebody who does not leave.
+    """
+    deadline = time.monotonic() + LEAVE_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                hold = stack.enter_context(runs.held(run))
+                break
+            except runs.RunInUse:
+                pass
+            if interrupts.count or time.monotonic() > deadline:
+                raise CommandError(
+                    ExitCode.REFUSED,
+                    "RunInUse",
+                    f"{run.path} is in use: another command or its workers hold it.",
+                    f"Wait for them or end them (fuser {run.lock} names them), then try again.",
+                )
+            screen.waiting("waiting for the workers of an earlier command to stop")
+            time.sleep(POLL_SECONDS)
+        yield hold
+
+
+def readable(run: RunDirectory) -> Versioned:
+    """Return the run's ledger; without a readable one nothing goes on (rule 11).
+
+    Raises
+    ------
+    CommandError
+        If there is none or it can't be trusted. It is never made anew: that would give draws
+        that are spent out again.
+    """
+    if run.ledger_lost:
+        raise CommandError(
+            ExitCode.REFUSED,
+            "PrivacyStateLost",
+            f"{run.path} has a journal but no ledger: what it has spent is not known.",
+            f"Put {run.ledger} back from a copy, or start a new run and count this one as spent "
+            "in full.",
+        )
+    if not run.begun:
+        raise BadInput(
+            "NeverStarted",
+            f"{run.path} never had a ledger: it ended before its first draw.",
+            "Leave out --resume to start a new run.",
+        )
+    return ledger_of(run)
+
+
+def ledger_of(run: RunDirectory) -> Versioned:
+    """Return the newest version of the run's ledger.
+
+    Raises
+    ------
+    CommandError
+        If it can't be read.
+    """
+    try:
+        return FileLedger(run.ledger).read()
+    except LedgerUnreadable as error:
+        raise CommandError(ExitCode.REFUSED, "LedgerUnreadable", f"{error}.") from None
+
+
+def check_unchanged(run: RunDirectory, manifest: Manifest) -> None:
+    """Refuse a manifest that disagrees with the run's in what never changes.
+
+    Raises
+    ------
+    BadInput
+        Names the field, both values and the remedy.
+    """
+    before = manifests.read(run.manifest)
+    if before["metadata"]["name"] != manifest["metadata"]["name"]:
+        found: str | None = (
+            f"metadata.name: {before['metadata']['name']} in the run, "
+            f"now {manifest['metadata']['name']}"
+        )
+    else:
+        found = runs.difference(before, manifest)
+    if found:
+        raise BadInput(
+            "FieldChanged",
+            f"{found}. What a run has promised and paid for never changes.",
+            f"Resume with {run.manifest}, or leave out --resume to start a new run.",
+        )
+
+
+def next_generation(run: RunDirectory, versioned: Versioned, workers: int) -> None:
+    """Tell ``workers`` workers, as the operator does, to form a new generation.
+
+    Raises
+    ------
+    CommandError
+        If the ledger can't be written.
+    """
+    spec = versioned.ledger.spec
+    word = Run(generation=spec.run.generation + 1, workers=workers, state=RunState.RUN)
+    try:
+        FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": word}))
+    except LedgerError as error:
+        raise CommandError(ExitCode.REFUSED, "LedgerNotWritten", f"{error}.") from None
+
+
+def summary(run: RunDirectory, ledger: PrivacyLedger) -> str:
+    """Return from where the run goes on, in words."""
+    status, plan = ledger.status, ledger.spec.plan
+    step = status.checkpoint.step if status.checkpoint else 0
+    return (
+        f"{run.path}: goes on from step {step} of {plan.steps}; {status.charged} of "
+        f"{ledger.spec.reserved_draws} draws are charged"
+    )

@@ -1,0 +1,209 @@
+"""The directory of a local run: made once, found again, held by one command at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dtjob_cli.errors import BadInput
+
+# What never changes after a run has begun, as in a cluster (rules 5, 9 and 14).
+FROZEN = ("training", "privacy", "checkpoint", "storage")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside ``<runs>/<job>-<first 8 of the UID>/``."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest as it was given."""
+        return self.path / "job.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        """The file ledger: the truth about what was drawn."""
+        return self.path / "ledger"
+
+    @property
+    def state(self) -> Path:
+        """Stands for the checkpoint volume: journal and checkpoints."""
+        return self.path / "state"
+
+    @property
+    def logs(self) -> Path:
+        """One ``worker-<ordinal>.jsonl`` each."""
+        return self.path / "logs"
+
+    @property
+    def workers(self) -> Path:
+        """One ``worker-<ordinal>.json`` each: the configuration of its supervisor."""
+        return self.path / "workers"
+
+    @property
+    def report(self) -> Path:
+        """The last privacy report."""
+        return self.path / "report.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever works on the run; see `held`."""
+        return self.path / "lock"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run ever had a ledger or a journal."""
+        return any(_has_entries(folder) for folder in (self.ledger, self.state))
+
+    @property
+    def ledger_lost(self) -> bool:
+        """Whether the run has a journal or checkpoints but no ledger (rule 11)."""
+        return not _has_entries(self.ledger) and _has_entries(self.state)
+
+
+def create(parent: Path, name: str, manifest: Path) -> RunDirectory:
+    """Make the directory of a new run.
+
+    Parameters
+    ----------
+    parent
+        Where runs live; made when missing.
+    name
+        ``<job>-<first 8 of the UID>``.
+    manifest
+        The job's file, copied as it is.
+
+    Raises
+    ------
+    BadInput
+        If the directory can't be made.
+    """
+    run = RunDirectory(parent / name)
+    try:
+        run.path.mkdir(parents=True)
+        # The ledger too, still without a version: workers wait for the first.
+        for folder in (run.ledger, run.state, run.logs, run.workers):
+            folder.mkdir()
+        shutil.copyfile(manifest, run.manifest)
+    except OSError as error:
+        raise BadInput(
+            "RunDirectory",
+            f"the run directory {run.path} can't be made: {error.strerror}.",
+            "Make room or name a writable place with --dir.",
+        ) from None
+    return run
+
+
+def discard(run: RunDirectory) -> None:
+    """Remove a run that never had a ledger; of any other nothing is touched."""
+    if not run.begun:
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def existing(path: Path) -> RunDirectory:
+    """Return the run in ``path``.
+
+    Raises
+    ------
+    BadInput
+        If ``path`` is no run directory.
+    """
+    run = RunDirectory(path)
+    if not run.manifest.is_file():
+        raise BadInput(
+            "NoSuchRun",
+            f"{path} is not the directory of a run: it has no job.yaml.",
+            "Runs are directories such as dtjob-runs/digits-1a2b3c4d.",
+        )
+    return run
+
+
+def newest(parent: Path, job_name: str) -> RunDirectory:
+    """Return the newest run of ``job_name`` in ``parent`` that had begun.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    pattern = re.compile(re.escape(job_name) + "-[0-9a-f]{8}")
+    found = [
+        RunDirectory(path)
+        for path in (parent.iterdir() if parent.is_dir() else ())
+        if pattern.fullmatch(path.name) and (path / "job.yaml").is_file()
+    ]
+    begun = [run for run in found if run.begun]
+    if not begun:
+        raise BadInput(
+            "NoSuchRun",
+            f"no run of job {job_name} in {parent} can be resumed: there is none that had begun.",
+            "Leave out --resume to start one, or name its place with --dir.",
+        )
+    return max(begun, key=lambda run: run.manifest.stat().st_mtime_ns)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Return where two manifests disagree in what a run has frozen, or None.
+
+    Both with defaults applied; the answer reads ``spec.training.steps: 336 in the run, now 400``.
+    """
+    for section in FROZEN:
+        before, after = old["spec"].get(section), new["spec"].get(section)
+        found = _difference(before, after, f"spec.{section}")
+        if found:
+            return found
+    return None
+
+
+class RunInUse(Exception):
+    """Another process holds the run: a `dtjob run`, or workers that it left behind."""
+
+
+@contextmanager
+def held(run: RunDirectory) -> Iterator[int]:
+    """Hold the run for this process and all that inherit the yielded file descriptor.
+
+    The kernel lets go when the last of them ends, however it ends.
+
+    Raises
+    ------
+    RunInUse
+        Somebody else holds it.
+    """
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunInUse from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _difference(before: object, after: object, path: str) -> str | None:
+    if before == after:
+        return None
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted({*before, *after}):
+            found = _difference(before.get(key), after.get(key), f"{path}.{key}")
+            if found:
+                return found
+    return f"{path}: {_word(before)} in the run, now {_word(after)}"
+
+
+def _word(value: object) -> str:
+    return "absent" if value is None else str(value)
+
+
+def _has_entries(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())

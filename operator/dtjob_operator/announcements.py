@@ -1,0 +1,80 @@
+"""Events on the job: what `kubectl describe` tells of its course, one for each transition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.reasons import ConditionType, Phase, Reason
+from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Emit
+from dtjob_operator.pacing import QUIET
+from dtjob_operator.situation import condition, is_true
+
+REPLICAS_LATCHED = "ReplicasLatched"
+_MAX_MESSAGE = 1024
+
+
+def announcements(
+    stored: Json, new: Json, job: DistributedTrainingJob, latched: int | None
+) -> tuple[Emit, ...]:
+    """What is told when the status goes from `stored` to `new`.
+
+    Parameters
+    ----------
+    latched
+        Worker pods that the ledger fixed, None before there is one.
+    """
+    emitted: dict[str, Emit] = {}
+    for emit in (
+        *_milestones(stored, new),
+        *_troubles(stored, new),
+        *_latched(stored, job, latched),
+    ):
+        emitted.setdefault(emit.reason, emit)
+    return tuple(emitted.values())
+
+
+def _milestones(stored: Json, new: Json) -> Iterator[Emit]:
+    for kind in (ConditionType.ACCEPTED, ConditionType.SUCCEEDED, ConditionType.FAILED):
+        now_true = condition(new, kind)
+        if now_true is not None and is_true(new, kind) and not is_true(stored, kind):
+            bad = kind is ConditionType.FAILED
+            yield Emit(
+                "Warning" if bad else "Normal",
+                now_true["reason"],
+                now_true["message"][:_MAX_MESSAGE] or str(kind),
+            )
+    if is_true(new, ConditionType.RUNNING) and not is_true(stored, ConditionType.RUNNING):
+        step, total = new["progress"]["step"], new["progress"]["totalSteps"]
+        yield Emit(
+            "Normal",
+            str(Reason.TRAINING),
+            f"attempt {new['attempts']} trains from step {step} of {total} with "
+            f"{new['workers']['desired']} workers",
+        )
+    if new.get("phase") == Phase.RESTARTING and stored.get("phase") == Phase.RUNNING:
+        why = condition(new, ConditionType.RUNNING)
+        if why is not None and why["reason"] == Reason.RESTARTING:
+            yield Emit("Warning", why["reason"], why["message"][:_MAX_MESSAGE])
+
+
+def _troubles(stored: Json, new: Json) -> Iterator[Emit]:
+    for now in new.get("conditions") or []:
+        before = condition(stored, ConditionType(now["type"]))
+        if now["status"] != "False" or now["reason"] in QUIET:
+            continue
+        if before is None or (before["status"], before["reason"]) != (now["status"], now["reason"]):
+            yield Emit("Warning", now["reason"], now["message"][:_MAX_MESSAGE])
+
+
+def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> Iterator[Emit]:
+    if latched is None or latched == job.spec.workers.replicas:
+        return
+    if stored.get("observedGeneration") != job.metadata.generation:
+        yield Emit(
+            "Warning",
+            REPLICAS_LATCHED,
+            f"spec.workers.replicas is {job.spec.workers.replicas}, but the job was started with "
+            f"{latched} workers and keeps them: create a new job for another number",
+        )

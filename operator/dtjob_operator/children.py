@@ -1,0 +1,124 @@
+"""Which of a job's children are to be applied now: those that are missing or have drifted."""
+
+from __future__ import annotations
+
+from dtjob_accounting.errors import PlanError
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_operator import kinds, names
+from dtjob_operator.builders.ledger import ledger
+from dtjob_operator.builders.role_binding import role_binding
+from dtjob_operator.builders.service import service
+from dtjob_operator.builders.service_account import service_account
+from dtjob_operator.builders.stateful_set import stateful_set
+from dtjob_operator.drift import has_drifted
+from dtjob_operator.kinds import Json
+from dtjob_operator.observed import ObjectRef, Observed
+from dtjob_operator.situation import Situation
+
+
+def applies(observed: Observed, situation: Situation) -> tuple[Json, ...]:
+    """Desired objects that are missing or differ, in the order in which they are needed.
+
+    The StatefulSet follows only on an observed ledger, so that no pod ever runs without one and
+    a StatefulSet without a ledger proves a loss. After the outcome nothing is made any more; the
+    StatefulSet goes to 0 pods once the stored status tells of it, and stays there.
+    """
+    job = situation.job
+    if situation.finished:
+        return _released(observed, situation)
+    if situation.outcome is not None:
+        return ()
+    if situation.halted is not None:
+        return _released(observed, situation)
+    if situation.blocked is not None:
+        return ()
+    wanted: list[Json] = []
+    if situation.ledger is None:
+        if observed.privacy_plan is None or isinstance(observed.privacy_plan, PlanError):
+            return ()
+        wanted += [*_base(observed, job), ledger(job, observed.privacy_plan)]
+    else:
+        wanted += _base(observed, job)
+        wanted += _changed(_preserving(observed, job, situation.workers), observed.stateful_set)
+    return tuple(wanted)
+
+
+def deletes(observed: Observed, situation: Situation) -> tuple[ObjectRef, ...]:
+    """Our own RoleBinding if it names another role: its roleRef can't be changed in place."""
+    binding, job = observed.role_binding, situation.job
+    if situation.finished or situation.outcome is not None or situation.ledger is None:
+        return ()
+    if job.spec.workers.service_account_name or binding is None or _is_going(binding):
+        return ()
+    wanted = role_binding(names.namespace(job))
+    if not names.is_shared_ours(binding) or binding["roleRef"] == wanted["roleRef"]:
+        return ()
+    return (
+        ObjectRef(
+            api_version=kinds.ROLE_BINDING.api_version,
+            kind=kinds.ROLE_BINDING.name,
+            namespace=names.namespace(job),
+            name=binding["metadata"]["name"],
+            uid=binding["metadata"]["uid"],
+        ),
+    )
+
+
+def _base(observed: Observed, job: DistributedTrainingJob) -> list[Json]:
+    """The workers' account and its rights, unless the job names its own, and the Service."""
+    wanted: list[Json] = []
+    namespace = names.namespace(job)
+    if not job.spec.workers.service_account_name:
+        account, binding = observed.service_account, observed.role_binding
+        # What a platform team has prepared is used as it is.
+        if account is None or names.is_shared_ours(account):
+            wanted += _changed(service_account(namespace), account)
+        if binding is None or names.is_shared_ours(binding):
+            desired = role_binding(namespace)
+            if binding is None or binding["roleRef"] == desired["roleRef"]:
+                wanted += _changed(desired, binding)
+    return wanted + _changed(service(job), observed.service)
+
+
+def _changed(wanted: Json, stored: Json | None) -> list[Json]:
+    """`wanted` in a list if it has to be applied, with the UID of what it changes."""
+    if stored is None:
+        return [wanted]
+    if _is_going(stored) or not has_drifted(stored, wanted):
+        return []
+    uid = stored["metadata"]["uid"]
+    return [wanted | {"metadata": wanted["metadata"] | {"uid": uid}}]
+
+
+def _is_going(stored: Json) -> bool:
+    """What is being deleted is made anew only when it is gone."""
+    return "deletionTimestamp" in stored["metadata"]
+
+
+def _released(observed: Observed, situation: Situation) -> tuple[Json, ...]:
+    """The job's own StatefulSet at 0 pods; nothing is made, and nothing else is repaired."""
+    stored, job = observed.stateful_set, situation.job
+    if stored is None or not names.is_ours(stored, job) or stored["spec"].get("replicas") == 0:
+        return ()
+    return tuple(_changed(_preserving(observed, job, 0), stored))
+
+
+def _preserving(observed: Observed, job: DistributedTrainingJob, replicas: int) -> Json:
+    """The desired StatefulSet, without what must not change while pods run.
+
+    A pod template that another version of the operator made is replaced only at 0 pods; one of
+    this version is repaired at any time. Claim templates can't be changed at all.
+    """
+    wanted, stored = stateful_set(job, replicas), observed.stateful_set
+    if stored is None:
+        return wanted
+    made_by = (stored["metadata"].get("annotations") or {}).get(names.TEMPLATE_DIGEST)
+    has_pods = stored["spec"].get("replicas") != 0 or bool(observed.pods)
+    if made_by != wanted["metadata"]["annotations"][names.TEMPLATE_DIGEST] and has_pods:
+        annotations = {names.TEMPLATE_DIGEST: made_by} if made_by else {}
+        wanted["metadata"]["annotations"] = annotations
+        wanted["spec"]["template"] = stored["spec"]["template"]
+    claims = stored["spec"].get("volumeClaimTemplates")
+    if claims is not None:
+        wanted["spec"]["volumeClaimTemplates"] = claims
+    return wanted

@@ -1,0 +1,137 @@
+"""What a worker pod's status tells: whether it is ready, what it waits for, how it ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dtjob_api.reasons import Reason
+from dtjob_operator import names
+from dtjob_operator.kinds import Json
+
+# Exit codes of a supervisor.
+_BAD_CONFIGURATION = 2
+_REFUSED = 3
+
+
+@dataclass(frozen=True)
+class Crash:
+    """How a worker's supervisor ended when it is not running.
+
+    Attributes
+    ----------
+    refused
+        It refused to train, and nothing is lost; the reason is its own.
+    """
+
+    reason: Reason
+    message: str
+    refused: bool
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether the pod is ready and not on its way out."""
+    conditions = pod.get("status", {}).get("conditions") or []
+    return "deletionTimestamp" not in pod["metadata"] and any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
+
+
+def is_starting(pod: Json) -> bool:
+    """Whether the pod has a node but no container has ever run in it."""
+    return any(
+        waiting(container)[0] in {"ContainerCreating", "PodInitializing"}
+        for container in worker_containers(pod)
+    )
+
+
+def running_since(pod: Json) -> datetime | None:
+    """When the pod's supervisor was started, if it runs."""
+    for container in worker_containers(pod):
+        running = (container.get("state") or {}).get("running")
+        if container["name"] == names.WORKER_CONTAINER and running:
+            return datetime.fromisoformat(running["startedAt"])
+    return None
+
+
+def worker_containers(pod: Json) -> list[Json]:
+    """Statuses of the pod's containers, those that sidecar injectors add included."""
+    status = pod.get("status", {})
+    return [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
+
+
+def waiting(container: Json) -> tuple[str, str]:
+    """Reason and message of a container that waits; empty for any other."""
+    state = (container.get("state") or {}).get("waiting") or {}
+    return state.get("reason", ""), state.get("message", "")
+
+
+def crash(pod: Json) -> Crash | None:
+    """How the pod's supervisor ended last, if it is not running now."""
+    for container in worker_containers(pod):
+        if container["name"] != names.WORKER_CONTAINER:
+            continue
+        state = container.get("state") or {}
+        ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
+        if "running" not in state and ended and ended.get("exitCode") != 0:
+            return _crash(pod["metadata"]["name"], ended)
+    return None
+
+
+def _crash(pod: str, ended: Json) -> Crash | None:
+    reason, message = last_words(ended.get("message") or "")
+    code = ended.get("exitCode")
+    if ended.get("reason") == "OOMKilled":
+        return Crash(
+            Reason.OUT_OF_MEMORY,
+            f"pod {pod} was killed for want of memory: give the workers a higher "
+            "spec.workers.resources.limits.memory, or a smaller spec.training.physicalBatchSize, "
+            "in a new job",
+            refused=False,
+        )
+    if code == _REFUSED and (refusal := known(reason)) is not None:
+        return Crash(refusal, message or f"pod {pod} refuses to train", refused=True)
+    what = message or ended.get("reason") or "it left no message"
+    remedy = (
+        "The image's trainer does not take the configuration that this operator writes: use an "
+        "image of the operator's version"
+        if code == _BAD_CONFIGURATION
+        else f"See kubectl logs {pod} --previous"
+    )
+    return Crash(
+        Reason.WORKER_CRASHING,
+        f"pod {pod} ends at once (exit code {code}): {what.rstrip('.')}. {remedy}",
+        refused=False,
+    )
+
+
+def last_words(log: str) -> tuple[str | None, str]:
+    """Reason and message of the last lines of a supervisor's log, which are JSON objects.
+
+    What is not JSON (an interpreter's own error) is returned as it is: its last line.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        entry = _json_object(line)
+        if entry is not None and isinstance(entry.get("reason"), str):
+            message = entry.get("detail") or entry.get("message") or ""
+            return entry["reason"], str(message)
+    return None, lines[-1][:500] if lines else ""
+
+
+def known(reason: str | None) -> Reason | None:
+    """The reason of that name, if there is one."""
+    return next((member for member in Reason if member == reason), None)
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

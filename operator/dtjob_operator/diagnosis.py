@@ -1,0 +1,318 @@
+"""Why a job's workers do not come up: what pods, claims and events tell, in a user's words.
+
+Each finding says what, where and the remedy; `docs/reference/status.md` lists them by reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.reasons import Reason
+from dtjob_operator import names
+from dtjob_operator.containers import crash, is_starting, waiting, worker_containers
+from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Observed, Rejection
+from dtjob_operator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What keeps the workers from running."""
+
+    reason: Reason
+    message: str
+
+
+_IMAGE_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_MISSING_CONFIGURATION = re.compile(
+    r"(?:secrets?|configmaps?) \"(?P<name>[^\"]+)\" (?:not found|is forbidden)"
+    r"|couldn't find key|non-existent (?:config|secret) key",
+    re.IGNORECASE,
+)
+_MISSING_CLAIM = re.compile(
+    r"persistentvolumeclaim \"(?P<name>[^\"]+)\" (?:not found|is being deleted)", re.IGNORECASE
+)
+_MISSING_CLASS = re.compile(
+    r"storageclass(?:es)?\.storage\.k8s\.io \"(?P<name>[^\"]+)\" not found", re.IGNORECASE
+)
+_MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
+_PROVISIONING = timedelta(seconds=10)
+_UNBOUND = re.compile(
+    r"unbound immediate PersistentVolumeClaims|find available persistent volumes to bind"
+)
+
+
+def diagnose(
+    observed: Observed,
+    job: DistributedTrainingJob,
+    workers: int,
+    now: datetime,
+    settings: Settings,
+) -> Finding | None:
+    """The first obstacle between the job and its running workers, or None.
+
+    Parameters
+    ----------
+    workers
+        Pods that should be there.
+    """
+    finders = (
+        _rejections(observed.rejections),
+        _missing_pods(observed, job, workers),
+        _pods(observed, job, _settled(observed.pods, now, settings), now),
+    )
+    return next((finding for finder in finders for finding in finder), None)
+
+
+def _settled(pods: Iterable[Json], now: datetime, settings: Settings) -> list[Json]:
+    """Pods old enough that their trouble is no teething trouble, and not on their way out."""
+    least = timedelta(seconds=settings.settle_seconds)
+    return [
+        pod
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"] and _age(pod, now) >= least
+    ]
+
+
+def _age(obj: Json, now: datetime) -> timedelta:
+    return now - datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+
+
+def _rejections(rejections: Iterable[Rejection]) -> Iterator[Finding]:
+    for rejection in rejections:
+        yield Finding(
+            Reason.PODS_REFUSED,
+            f"the API server refuses the {rejection.kind} {rejection.name}: {rejection.message}. "
+            "Raise the quota or change the policy that refuses it; it is tried again",
+        )
+
+
+def _missing_pods(
+    observed: Observed, job: DistributedTrainingJob, workers: int
+) -> Iterator[Finding]:
+    """What the StatefulSet controller says about pods that it can't create."""
+    there = {pod["metadata"]["name"] for pod in observed.pods}
+    event = _newest(observed.events, "StatefulSet", names.child_name(job), {"FailedCreate"})
+    if event is None or last_seen(event) < _last_success(observed):
+        return
+    if any(names.pod_name(job, ordinal) not in there for ordinal in range(workers)):
+        yield _refused(event.get("message", ""), job)
+
+
+def _last_success(observed: Observed) -> str:
+    """When a pod was last created or an attempt began; a refusal before that was overcome."""
+    attempts = ((observed.ledger or {}).get("status") or {}).get("attempts") or []
+    times = [
+        *(pod["metadata"]["creationTimestamp"] for pod in observed.pods),
+        *(attempt["start"] for attempt in attempts),
+    ]
+    return max(times, default="")
+
+
+def last_seen(event: Json) -> str:
+    """When an event was last told, as RFC 3339 in UTC, which sorts as text."""
+    times = (
+        (event.get("series") or {}).get("lastObservedTime"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        event["metadata"].get("creationTimestamp"),
+    )
+    return max((at for at in times if at), default="")
+
+
+def _refused(message: str, job: DistributedTrainingJob) -> Finding:
+    # The controller's preamble repeats names that the reader has before him.
+    cause = message.split(" failed error: ", 1)[-1]
+    if missing := _MISSING_ACCOUNT.search(cause):
+        account = missing["name"]
+        remedy = (
+            "create it, with the rights of ClusterRole dtjob-worker on this namespace, or remove "
+            "spec.workers.serviceAccountName to have one made"
+            if job.spec.workers.service_account_name
+            else "the operator makes it; see its log for what hinders it"
+        )
+        return Finding(
+            Reason.SERVICE_ACCOUNT_MISSING,
+            f"the ServiceAccount {account} of the workers does not exist in namespace "
+            f"{names.namespace(job)}: {remedy}",
+        )
+    if "exceeded quota" in cause:
+        remedy = (
+            "Raise the ResourceQuota, or lower spec.workers.replicas or spec.workers.resources "
+            "in a new job"
+        )
+    elif "violates PodSecurity" in cause:
+        remedy = (
+            "Worker pods meet the level restricted; what spec.workers.template adds does not, or "
+            "a policy of the cluster asks for more"
+        )
+    else:
+        remedy = "Change the admission rule that refuses it, or the field that it names"
+    return Finding(Reason.PODS_REFUSED, f"worker pods are refused: {cause}. {remedy}")
+
+
+def _pods(
+    observed: Observed, job: DistributedTrainingJob, pods: list[Json], now: datetime
+) -> Iterator[Finding]:
+    """What stands in the status of the pods; what stops every pod comes first."""
+    for pod in pods:
+        yield from _unscheduled(observed, pod, job, now)
+    for pod in pods:
+        yield from _waiting(observed, pod, job)
+    for pod in pods:
+        yield from _unmounted(observed, pod, job)
+    for pod in pods:
+        if (found := crash(pod)) is not None and not found.refused:
+            yield Finding(found.reason, found.message)
+
+
+def _unscheduled(
+    observed: Observed, pod: Json, job: DistributedTrainingJob, now: datetime
+) -> Iterator[Finding]:
+    scheduled = next(
+        (c for c in pod["status"].get("conditions") or [] if c["type"] == "PodScheduled"), None
+    )
+    if scheduled is None or scheduled["status"] != "False":
+        return
+    name, message = pod["metadata"]["name"], scheduled.get("message", "")
+    missing = _MISSING_CLAIM.search(message)
+    # A worker's own claim is made by the StatefulSet controller, together with the pod.
+    if missing and not missing["name"].startswith(f"{names.CHECKPOINT_VOLUME}-"):
+        claim = missing["name"]
+        data = job.spec.storage.data
+        field = (
+            "spec.storage.data.claimName"
+            if data is not None and data.claim_name == claim
+            else "spec.workers.template.volumes"
+        )
+        yield Finding(
+            Reason.CLAIM_MISSING,
+            f"the PersistentVolumeClaim {claim}, named in {field}, does not exist in namespace "
+            f"{names.namespace(job)} or is being deleted: create it, and the workers start",
+        )
+        return
+    yield from _unbound(observed, message, now)
+    if _UNBOUND.search(message) and _age(pod, now) < _PROVISIONING:
+        return  # a provisioner that is at work
+    yield Finding(
+        Reason.UNSCHEDULABLE,
+        f"no node takes pod {name}: {message.rstrip('.')}. Free or add such a node, or ask for "
+        "less in spec.workers (resources, gpusPerWorker, template.nodeSelector)",
+    )
+
+
+def _unbound(observed: Observed, scheduler: str, now: datetime) -> Iterator[Finding]:
+    """Claims without a volume, if they are what the scheduler waits for."""
+    for claim in observed.claims:
+        if claim.get("status", {}).get("phase") == "Bound":
+            continue
+        name = claim["metadata"]["name"]
+        chosen = claim["spec"].get("storageClassName")
+        event = _newest(observed.events, "PersistentVolumeClaim", name, {"ProvisioningFailed"})
+        message = event.get("message", "").rstrip(".") if event is not None else ""
+        if missing := _MISSING_CLASS.search(message):
+            why = f"there is no StorageClass {missing['name']}. Create it, or name another"
+        elif message:
+            why = f"no volume can be provided: {message}. Repair that, or name a StorageClass"
+        elif not _UNBOUND.search(scheduler) or _age(claim, now) < _PROVISIONING:
+            continue
+        elif not chosen:
+            why = "the cluster has no default StorageClass. Mark one as default, or name one"
+        else:
+            why = f"StorageClass {chosen} provides no volume. Provide one, or name another"
+        yield Finding(
+            Reason.CLAIM_UNBOUND,
+            f"claim {name}: {why} in spec.storage.checkpoints.storageClassName of a new job",
+        )
+
+
+def _waiting(observed: Observed, pod: Json, job: DistributedTrainingJob) -> Iterator[Finding]:
+    """What the kubelet says about containers that it can't start."""
+    name = pod["metadata"]["name"]
+    for container in worker_containers(pod):
+        reason, message = waiting(container)
+        if reason in _IMAGE_REASONS:
+            yield _image(observed, name, container.get("image") or job.spec.image, message, job)
+        elif reason == "CreateContainerConfigError":
+            yield _configuration(name, message, job)
+        elif reason in {"CreateContainerError", "RunContainerError"}:
+            yield Finding(
+                Reason.WORKER_CRASHING,
+                f"pod {name}: the container can't be started: {message}. The image must be a "
+                "trainer image, with python and dtjob's trainer in it",
+            )
+
+
+def _image(
+    observed: Observed, pod: str, image: str, message: str, job: DistributedTrainingJob
+) -> Finding:
+    remedy = "Correct spec.image, or push that image"
+    secrets = ", ".join(secret.name for secret in job.spec.image_pull_secrets)
+    if _newest(observed.events, "Pod", pod, {"FailedToRetrieveImagePullSecret"}):
+        remedy = (
+            f"Not every pull secret exists: create what spec.imagePullSecrets names ({secrets}) "
+            f"in namespace {names.namespace(job)}"
+        )
+    elif "unauthorized" in message.lower() or "denied" in message.lower():
+        remedy = (
+            f"The registry refuses the pull secrets ({secrets}); renew them"
+            if secrets
+            else "If the image is private, name its pull secret in spec.imagePullSecrets"
+        )
+    detail = f": {message.rstrip('.')}" if message else ""
+    return Finding(
+        Reason.IMAGE_PULL_FAILED, f"pod {pod} can't pull image {image}{detail}. {remedy}"
+    )
+
+
+def _configuration(pod: str, message: str, job: DistributedTrainingJob) -> Finding:
+    return Finding(
+        Reason.CONFIGURATION_MISSING,
+        f"pod {pod}: {message.rstrip('.')} (namespace {names.namespace(job)}). Create it, or "
+        "correct spec.workers.template (env, envFrom, volumes) in a new job",
+    )
+
+
+def _unmounted(observed: Observed, pod: Json, job: DistributedTrainingJob) -> Iterator[Finding]:
+    if not is_starting(pod):
+        return
+    name = pod["metadata"]["name"]
+    event = _newest(observed.events, "Pod", name, {"FailedMount", "FailedAttachVolume"})
+    if event is None:
+        return
+    message = event.get("message", "").rstrip(".")
+    if _MISSING_CONFIGURATION.search(message):
+        yield _configuration(name, message, job)
+    else:
+        yield Finding(
+            Reason.MOUNT_FAILED,
+            f"pod {name} can't mount a volume: {message}. Repair the volume or its storage; the "
+            "kubelet keeps trying",
+        )
+
+
+def _newest(events: Iterable[Json], kind: str, name: str, reasons: Iterable[str]) -> Json | None:
+    """The newest event with one of `reasons` about an object."""
+    return next(
+        (
+            event
+            for event in events
+            if event["involvedObject"].get("kind") == kind
+            and event["involvedObject"].get("name") == name
+            and event.get("reason", "") in reasons
+        ),
+        None,
+    )

@@ -1,0 +1,57 @@
+"""What the API server answers when it does not do what was asked."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """A request that was refused or got no answer.
+
+    Attributes
+    ----------
+    status
+        The HTTP status, or 0 where no answer came.
+    reason, message
+        As the API server words them.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @classmethod
+    def of(cls, status: int, reason: str, message: str) -> ApiError:
+        """The error of the class that belongs to an HTTP status."""
+        if status == 409:
+            return (AlreadyExists if reason == "AlreadyExists" else Conflict)(
+                status, reason, message
+            )
+        chosen = {404: NotFound, 410: Gone}.get(status)
+        if chosen is None and (status == 429 or status >= 500 or status == 0):
+            chosen = Unavailable
+        return (chosen or ApiError)(status, reason, message)
+
+
+class NotFound(ApiError):
+    """There is no such object, or no such kind of object."""
+
+
+class Conflict(ApiError):
+    """The object is not the one that was read: another version or another UID."""
+
+
+class AlreadyExists(ApiError):
+    """An object of that name is there already."""
+
+
+class Gone(ApiError):
+    """The resource version to watch from is too old; list again."""
+
+
+class NamespaceTerminating(ApiError):
+    """Nothing is made any more in a namespace that is being deleted."""
+
+
+class Unavailable(ApiError):
+    """The API server is away, overloaded or broken; the same request may pass later."""

@@ -1,0 +1,125 @@
+"""kopf's part: it tells what happens to jobs and ledgers, and nothing more.
+
+No handler here needs a finalizer, an annotation, a timer or a daemon; kopf writes nothing.
+It runs in a thread of its own, since it takes over signals and the loop it runs in, and is started
+again in place when it ends, as it does when one of its watches dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import kopf
+import structlog
+
+from dtjob_operator import kinds
+from dtjob_operator.kinds import Json, Kind
+from dtjob_operator.metrics import Metrics
+
+Deliver = Callable[[Kind, Json, bool], None]
+"""Takes an object of a kind and whether it still exists."""
+
+_RESTART_SECONDS = (1.0, 5.0)
+_STOP_SECONDS = 5.0
+
+
+def registry(deliver: Deliver) -> kopf.OperatorRegistry:
+    """Handlers for events on jobs and ledgers, whose news they pass on."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    def watch(kind: Kind) -> None:
+        group, version = kind.api_version.split("/")
+
+        @kopf.on.event(group, version, kind.plural, registry=handlers, id=kind.plural)
+        async def note(event: Any, **_: Any) -> None:
+            deliver(kind, kinds.typed(dict(event["object"]), kind), event["type"] != "DELETED")
+
+    watch(kinds.JOB)
+    watch(kinds.LEDGER)
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf with everything off that would write or look at other kinds."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True
+    chosen.process.ultimate_exiting_timeout = None
+    chosen.networking.connect_timeout = 5.0
+    chosen.networking.request_timeout = 60.0
+    # Not so long that an outage of a minute costs another half minute of silence.
+    chosen.networking.error_backoffs = (0.5, 1, 1, 2, 2, 3, 3)
+    return chosen
+
+
+class EventStream:
+    """Runs kopf until it is stopped.
+
+    Parameters
+    ----------
+    deliver
+        Called in the loop that `run` runs in.
+    gap
+        Awaited whenever kopf begins anew: it never tells of what was deleted in between.
+    """
+
+    def __init__(self, deliver: Deliver, gap: Callable[[], Awaitable[None]], metrics: Metrics):
+        self._deliver = deliver
+        self._gap = gap
+        self._metrics = metrics
+        self._stop: Callable[[], object] | None = None
+        self._log = structlog.get_logger("handlers")
+        self.running = False
+
+    async def run(self) -> None:
+        """Run kopf, again and again, until cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(kind: Kind, obj: Json, exists: bool) -> None:
+            loop.call_soon_threadsafe(self._deliver, kind, obj, exists)
+
+        while True:
+            kopf_thread = asyncio.create_task(asyncio.to_thread(self._kopf, deliver))
+            self.running = True
+            try:
+                ended = await asyncio.shield(kopf_thread)
+            except asyncio.CancelledError:
+                if self._stop is not None:
+                    self._stop()
+                await asyncio.wait([kopf_thread], timeout=_STOP_SECONDS)
+                raise
+            finally:
+                self.running = False
+            self._metrics.watch_restarts.inc()
+            self._log.warning("the event stream ended and is started again", cause=ended)
+            await asyncio.sleep(random.uniform(*_RESTART_SECONDS))  # noqa: S311
+            await self._gap()
+
+    def _kopf(self, deliver: Deliver) -> str:
+        """Run kopf in this thread until it ends; returns why."""
+
+        async def operate() -> None:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            self._stop = partial(loop.call_soon_threadsafe, stop.set)
+            await kopf.operator(
+                registry=registry(deliver),
+                settings=settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=stop,
+            )
+
+        try:
+            asyncio.run(operate())
+        except Exception as error:  # whatever it was, the next start begins from a list
+            return f"{type(error).__name__}: {error}"
+        return "stopped"

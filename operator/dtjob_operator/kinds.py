@@ -1,0 +1,106 @@
+"""The kinds of objects that the operator talks about, and what it remembers of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dtjob_api.model import API_GROUP, API_VERSION
+
+Json = dict[str, Any]
+
+JOB_LABEL = f"{API_GROUP}/job"
+JOB_UID_LABEL = f"{API_GROUP}/job-uid"
+WORKER_ACCOUNT = "dtjob-worker"
+"""ServiceAccount, RoleBinding and ClusterRole of the workers of a namespace."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where objects of one kind are found."""
+
+    api_version: str
+    name: str
+    plural: str
+
+    def path(self, namespace: str | None = None, name: str | None = None) -> str:
+        """The URL path of the collection, or of one object; all namespaces where none is given."""
+        root = "/api" if "/" not in self.api_version else "/apis"
+        parts = [root, self.api_version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(name)
+        return "/".join(parts)
+
+
+JOB = Kind(API_VERSION, "DistributedTrainingJob", "distributedtrainingjobs")
+LEDGER = Kind(API_VERSION, "PrivacyLedger", "privacyledgers")
+STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
+SERVICE = Kind("v1", "Service", "services")
+POD = Kind("v1", "Pod", "pods")
+CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+ROLE_BINDING = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
+EVENT = Kind("v1", "Event", "events")
+
+ALL = (
+    JOB,
+    LEDGER,
+    STATEFUL_SET,
+    SERVICE,
+    POD,
+    CLAIM,
+    SERVICE_ACCOUNT,
+    ROLE_BINDING,
+    EVENT,
+)
+_BY_NAME = {(kind.api_version, kind.name): kind for kind in ALL}
+
+
+def kind_of(obj: Json) -> Kind:
+    """The kind of an object that carries apiVersion and kind."""
+    return _BY_NAME[obj["apiVersion"], obj["kind"]]
+
+
+def typed(obj: Json, kind: Kind) -> Json:
+    """The object with the apiVersion and kind that the items of a list lack."""
+    return {"apiVersion": kind.api_version, "kind": kind.name, **obj}
+
+
+def without_managed_fields(obj: Json) -> Json:
+    """The whole object but for the bookkeeping of server-side apply."""
+    metadata = {k: v for k, v in obj["metadata"].items() if k != "managedFields"}
+    return {**obj, "metadata": metadata}
+
+
+_POD_SPEC = ("nodeName", "serviceAccountName")
+
+
+def trimmed_pod(obj: Json) -> Json:
+    """A pod as far as a diagnosis reads it: identity, place and status."""
+    pod = without_managed_fields(obj)
+    spec = pod.get("spec", {})
+    return {**pod, "spec": {field: spec[field] for field in _POD_SPEC if field in spec}}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which objects of a kind are watched, and what is kept of each."""
+
+    kind: Kind
+    label_selector: str | None = None
+    field_selector: str | None = None
+    trim: Callable[[Json], Json] = without_managed_fields
+
+
+CHILDREN = (
+    Selection(STATEFUL_SET, label_selector=JOB_UID_LABEL),
+    Selection(SERVICE, label_selector=JOB_UID_LABEL),
+    Selection(POD, label_selector=JOB_UID_LABEL, trim=trimmed_pod),
+    Selection(CLAIM, label_selector=JOB_UID_LABEL),
+    Selection(SERVICE_ACCOUNT, field_selector=f"metadata.name={WORKER_ACCOUNT}"),
+    Selection(ROLE_BINDING, field_selector=f"metadata.name={WORKER_ACCOUNT}"),
+)

@@ -1,0 +1,78 @@
+"""What the operator tells Prometheus about itself and its jobs."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+from dtjob_api.reasons import Phase
+from dtjob_operator.kinds import Json, Kind
+from dtjob_operator.work_queue import WorkQueue
+
+
+class Metrics:
+    """The operator's own registry."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.reconciles = Counter(
+            "dtjob_reconciles",
+            "Reconciliations by result: ok, retry (the cluster had moved on or did not answer), "
+            "error.",
+            ["result"],
+            registry=self._registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "dtjob_reconcile_seconds",
+            "Duration of a reconciliation.",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            registry=self._registry,
+        )
+        self._requests = Counter(
+            "dtjob_api_requests",
+            "Requests to the API server by verb, resource and HTTP status (0: no answer).",
+            ["verb", "resource", "code"],
+            registry=self._registry,
+        )
+        self.watch_restarts = Counter(
+            "dtjob_event_stream_restarts",
+            "Times that the stream of events on jobs and ledgers ended and was started again.",
+            registry=self._registry,
+        )
+        for result in ("ok", "retry", "error"):
+            self.reconciles.labels(result)
+
+    def observe_request(self, verb: str, kind: Kind, code: int) -> None:
+        """Count a request to the API server."""
+        self._requests.labels(verb, kind.plural, str(code)).inc()
+
+    def show(self, jobs: Iterable[Json], queue: WorkQueue) -> None:
+        """Tell the jobs' phases and the queue's depth too, computed whenever they are asked for."""
+        self._registry.register(_State(jobs, queue))
+
+    def exposition(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _State:
+    """Gauges that are read off the operator's state."""
+
+    def __init__(self, jobs: Iterable[Json], queue: WorkQueue) -> None:
+        self._jobs = jobs
+        self._queue = queue
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        phases = Tally(
+            job.get("status", {}).get("phase", Phase.PENDING.value) for job in self._jobs
+        )
+        jobs = GaugeMetricFamily("dtjob_jobs", "Jobs by phase.", labels=["phase"])
+        for phase in Phase:
+            jobs.add_metric([phase.value], phases[phase.value])
+        yield jobs
+        yield GaugeMetricFamily(
+            "dtjob_queue_depth", "Jobs that wait to be reconciled.", value=len(self._queue)
+        )

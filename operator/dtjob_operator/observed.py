@@ -1,0 +1,126 @@
+"""What is seen of one job, and what is decided about it: plain data, no behaviour.
+
+`observed` goes into `dtjob_operator.plan.plan`, `Decision` comes out. Kubernetes objects are the
+API server's own JSON as dicts, read and never changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from dtjob_accounting.errors import PlanError
+from dtjob_api.ledger import PrivacyPlan
+from dtjob_operator.kinds import Json
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """One object of the job's namespace; `uid` is the precondition of whatever is done to it."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An apply that the API server refused for good (403, 422): not a conflict, not an outage."""
+
+    kind: str
+    name: str
+    message: str
+    """The API server's own message."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a decision about one job depends on, apart from the time.
+
+    Attributes
+    ----------
+    job
+        The stored DistributedTrainingJob, status included. A status older than the operator's own
+        last patch makes it repeat that patch.
+    ledger, stateful_set, service
+        The objects named `dtjob_api.derive.child_name`, whoever owns them. Untrimmed but for
+        `metadata.managedFields`: drift is found by comparing them with what is wanted.
+    service_account, role_binding
+        The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, untrimmed likewise.
+    pods, claims
+        By the label `dtjob.dev/job-uid`. Used of a pod: metadata (name, deletionTimestamp,
+        creationTimestamp), status.{phase, reason, message, conditions, containerStatuses,
+        initContainerStatuses}; of a claim: metadata, spec.storageClassName, status.phase.
+    events
+        core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
+        needed only while the job is not Running.
+    report
+        The coordinator's `/report` as last scraped; None when there is none or its pod has gone.
+    privacy_plan
+        The plan, or why there can't be one; None while it is calibrated. Not needed once the
+        ledger exists.
+    epsilon_spent
+        Epsilon of the ledger's segments as a decimal string, rounded up; None when nothing is
+        spent or it is being computed.
+    rejections
+        Applies of this job's children that the API server refused when last tried, and that have
+        not succeeded since.
+    status_written
+        When this process last patched the job's status; None: not yet. Figures that move all the
+        time are written no more often than `Settings.telemetry_seconds` after it.
+    """
+
+    job: Json
+    ledger: Json | None = None
+    stateful_set: Json | None = None
+    service: Json | None = None
+    service_account: Json | None = None
+    role_binding: Json | None = None
+    pods: tuple[Json, ...] = ()
+    claims: tuple[Json, ...] = ()
+    events: tuple[Json, ...] = ()
+    report: Json | None = None
+    privacy_plan: PrivacyPlan | PlanError | None = None
+    epsilon_spent: str | None = None
+    rejections: tuple[Rejection, ...] = ()
+    status_written: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Emit:
+    """A core/v1 Event to record on the job."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about one job now.
+
+    Attributes
+    ----------
+    applies
+        Whole desired objects for server-side apply, in this order, only those that are missing or
+        have drifted. One that exists carries its `metadata.uid`; one without a uid must be absent
+        (if it is not, the API server knows an object that was not observed: look again).
+    deletes
+        Objects to delete before applying, each with its uid as the precondition.
+    status
+        The whole desired `status` of the job; equal to the stored one when nothing is to be
+        written. Written after the applies.
+    events
+        To record once the status is written.
+    wake_after
+        Seconds until the job should be looked at again although nothing changed; None: not.
+    """
+
+    applies: tuple[Json, ...] = ()
+    deletes: tuple[ObjectRef, ...] = ()
+    status: Json | None = None
+    events: tuple[Emit, ...] = ()
+    wake_after: float | None = None

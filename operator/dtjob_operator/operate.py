@@ -1,0 +1,195 @@
+"""The operator's parts, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from dtjob_accounting.process import PldProcess
+from dtjob_operator import guard, kinds
+from dtjob_operator.cluster import Cluster
+from dtjob_operator.errors import ApiError
+from dtjob_operator.handlers import EventStream
+from dtjob_operator.kinds import JOB_LABEL, Json, Kind
+from dtjob_operator.metrics import Metrics
+from dtjob_operator.observer import Observer, Stores
+from dtjob_operator.privacy import Accounting
+from dtjob_operator.reconcile import Reconciler
+from dtjob_operator.reflector import Reflector
+from dtjob_operator.scrape import Scraper
+from dtjob_operator.settings import Settings
+from dtjob_operator.work_queue import WorkQueue
+
+_PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
+_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the operator runs.
+
+    Attributes
+    ----------
+    namespace
+        Its own, where the canary ledger lies.
+    workers
+        Jobs that are reconciled at a time.
+    resync_seconds
+        How often all jobs and ledgers are listed anew and every job is looked at.
+    scrape_seconds
+        How often a running job's coordinator is asked for its report.
+    """
+
+    namespace: str
+    workers: int = 8
+    resync_seconds: float = 300.0
+    scrape_seconds: float = 5.0
+
+
+class Operator:
+    """Everything that runs while the operator runs, in one event loop."""
+
+    def __init__(
+        self, cluster: Cluster, process: PldProcess, metrics: Metrics, options: Options
+    ) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._stores = Stores()
+        self._queue = WorkQueue()
+        self._scraper = Scraper(self._queue.add, options.scrape_seconds)
+        self._accounting = Accounting(process, self._queue.add)
+        observer = Observer(cluster, self._stores, self._accounting, self._scraper)
+        self._reconciler = Reconciler(cluster, self._stores, observer, Settings(), metrics)
+        self._reflectors = [
+            Reflector(
+                cluster, selection, self._stores[selection.kind], self._noticer(selection.kind)
+            )
+            for selection in kinds.CHILDREN
+        ]
+        self._stream = EventStream(self._delivered, self._resync, metrics)
+        self._starting: str | None = "the API server has not answered yet"
+        self._log = structlog.get_logger("operator")
+        metrics.show(self._stores[kinds.JOB], self._queue)
+
+    def trouble(self) -> str | None:
+        """Why jobs are not looked after at the moment; None while they are."""
+        if self._starting:
+            return self._starting
+        if not self._stream.running:
+            return "the stream of events on jobs is being started again"
+        return next((each.trouble for each in self._reflectors if each.trouble), None)
+
+    async def run(self) -> None:
+        """Prove the guard, fill the stores, then reconcile until cancelled.
+
+        Raises
+        ------
+        guard.Unguarded
+            The API server does not protect ledgers.
+        """
+        await self._prove_guard()
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+            for reflector in self._reflectors:
+                await reflector.synced.wait()
+            await self._resync()
+            self._starting = None
+            group.create_task(self._check_policy())
+            group.create_task(self._stream.run())
+            group.create_task(self._resync_regularly())
+            group.create_task(self._reconcile())
+            self._log.info("started", jobs=len(self._stores[kinds.JOB]))
+
+    async def close(self) -> None:
+        """Give up what was opened when it was made."""
+        self._accounting.close()
+        await self._scraper.close()
+
+    async def _reconcile(self) -> None:
+        """Work on the queue; when cancelled finish what is under way, which takes seconds."""
+        work = asyncio.create_task(self._queue.run(self._reconciler, self._options.workers))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._queue.close()
+            await work
+            raise
+
+    async def _prove_guard(self) -> None:
+        while True:
+            try:
+                await guard.prove(self._cluster, self._options.namespace)
+                break
+            except ApiError as error:
+                self._starting = error.message
+                self._log.warning("waiting for the API server", error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+        self._log.info("the API server guards ledgers")
+
+    async def _check_policy(self) -> None:
+        """Say so if nothing but the ledger's own rules protects it."""
+        try:
+            if not await guard.policy_is_active(self._cluster, self._options.namespace):
+                self._log.warning(
+                    "the admission policy ledger-writer does not work here: ledgers can't be "
+                    "lowered, but others than their coordinator could raise or delete them"
+                )
+        except ApiError as error:
+            self._log.warning("the policy ledger-writer was not tried", error=error.message)
+
+    async def _resync(self) -> None:
+        """List jobs and ledgers anew and look at every job, until that has worked."""
+        while True:
+            try:
+                for kind in (kinds.LEDGER, kinds.JOB):
+                    objects, version = await self._cluster.list(kind)
+                    trimmed = map(kinds.without_managed_fields, objects)
+                    for changed in self._stores[kind].replace(trimmed, version):
+                        self._enqueue(kind, changed)
+                break
+            except ApiError as error:
+                self._log.warning("listing jobs failed", error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+        for job in self._stores[kinds.JOB]:
+            self._enqueue(kinds.JOB, job)
+
+    async def _resync_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.resync_seconds)
+            await self._resync()
+
+    def _delivered(self, kind: Kind, obj: Json, exists: bool) -> None:
+        """News of a job or a ledger."""
+        obj = kinds.without_managed_fields(obj)
+        store = self._stores[kind]
+        if store.put(obj) if exists else store.remove(obj):
+            self._enqueue(kind, obj)
+
+    def _noticer(self, kind: Kind) -> Callable[[Json], None]:
+        def noticed(obj: Json) -> None:
+            if kind is kinds.POD:
+                metadata = obj["metadata"]
+                known = self._stores[kind].get(metadata["namespace"], metadata["name"])
+                self._scraper.pod_changed(obj, exists=known is not None)
+            self._enqueue(kind, obj)
+
+        return noticed
+
+    def _enqueue(self, kind: Kind, obj: Json) -> None:
+        """Ask for the jobs that an object concerns."""
+        metadata = obj["metadata"]
+        namespace = metadata["namespace"]
+        if kind is kinds.JOB:
+            self._queue.add((namespace, metadata["name"]))
+        elif kind is kinds.LEDGER:
+            self._queue.add((namespace, obj["spec"]["jobName"]))
+        elif kind in _PER_NAMESPACE:
+            for job in self._stores[kinds.JOB]:
+                if job["metadata"]["namespace"] == namespace:
+                    self._queue.add((namespace, job["metadata"]["name"]))
+        elif name := metadata.get("labels", {}).get(JOB_LABEL):
+            self._queue.add((namespace, name))

@@ -1,0 +1,157 @@
+"""Privacy arithmetic for reconciliation: asked without waiting, answered by a later call."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+
+import structlog
+from pydantic import ValidationError
+
+from dtjob_accounting.errors import PlanError
+from dtjob_accounting.plan import make_plan
+from dtjob_accounting.process import HelperFailed, PldProcess
+from dtjob_accounting.rounding import decimal_up
+from dtjob_api.derive import total_steps
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import PrivacyPlan
+from dtjob_operator.kinds import Json
+from dtjob_operator.store import Key
+
+_CACHED = 4096
+_RETRY_SECONDS = 10.0
+
+Answer = PrivacyPlan | PlanError
+
+
+class Accounting:
+    """Plans and epsilons from the helper process; they take seconds, so nobody waits for them.
+
+    Parameters
+    ----------
+    process
+        The warm helper process.
+    changed
+        Called with the key of each job that asked, as soon as the answer is there.
+    """
+
+    def __init__(self, process: PldProcess, changed: Callable[[Key], None]) -> None:
+        self._process = process
+        self._changed = changed
+        self._plans: OrderedDict[str, Answer] = OrderedDict()
+        self._epsilons: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._asking: dict[str, set[Key]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("privacy")
+
+    def plan(self, key: Key, job: Json) -> Answer | None:
+        """The privacy plan of a job, why there can't be one, or None while it is computed (Rule 9).
+
+        Jobs that agree in all that the plan depends on share one computation.
+        """
+        spec = job["spec"]
+        parts = ("privacy", "training", "checkpoint")
+        question = json.dumps([spec.get(part) for part in parts], sort_keys=True)
+        if question in self._plans:
+            self._plans.move_to_end(question)
+            return self._plans[question]
+        self._ask(question, key, self._compute_plan, job)
+        return None
+
+    def epsilon_spent(self, key: Key, ledger: Json) -> str | None:
+        """Epsilon of all draws charged so far, rounded up to four decimals (Rules 13 and 23).
+
+        None where nothing is charged or there is no privacy. While a new figure is computed the
+        one before is told: epsilon only grows, so it is late but never taken back.
+        """
+        uid = ledger["metadata"]["uid"]
+        delta = ledger["spec"]["plan"].get("delta")
+        segments = [
+            (segment["noiseMultiplier"], segment["sampleRate"], segment["draws"])
+            for segment in ledger.get("status", {}).get("segments", ())
+            if segment["draws"] and "noiseMultiplier" in segment and "sampleRate" in segment
+        ]
+        if delta is None or not segments:
+            return None
+        question = json.dumps([uid, segments, delta])
+        answered, epsilon = self._epsilons.get(uid, ("", None))
+        if answered != question:
+            self._ask(question, key, self._compute_epsilon, uid, segments, delta)
+        return epsilon
+
+    def close(self) -> None:
+        """Stop waiting for answers."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _ask(
+        self,
+        question: str,
+        key: Key,
+        compute: Callable[..., Coroutine[None, None, None]],
+        *arguments: object,
+    ) -> None:
+        """Compute an answer once, whoever asks for it meanwhile."""
+        if question in self._asking:
+            self._asking[question].add(key)
+            return
+        self._asking[question] = {key}
+        task = asyncio.create_task(self._answer(question, compute(question, *arguments)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, question: str, computation: Coroutine[None, None, None]) -> None:
+        try:
+            await computation
+        except HelperFailed as error:
+            self._log.error("the accounting helper gave no answer", error=str(error))
+            await asyncio.sleep(_RETRY_SECONDS)
+        for key in self._asking.pop(question):
+            self._changed(key)
+
+    async def _compute_plan(self, question: str, job: Json) -> None:
+        self._plans[question] = await self._planned(job)
+        if len(self._plans) > _CACHED:
+            self._plans.popitem(last=False)
+
+    async def _planned(self, job: Json) -> Answer:
+        try:
+            spec = DistributedTrainingJob.model_validate(job).spec
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            return PlanError(field, first["input"], first["msg"])
+        try:
+            plan = await asyncio.to_thread(
+                make_plan,
+                mode=spec.privacy.mode.value,
+                epsilon=spec.privacy.epsilon,
+                noise_multiplier=spec.privacy.noise_multiplier,
+                delta=spec.privacy.delta,
+                max_grad_norm=spec.privacy.max_grad_norm,
+                dataset_size=spec.privacy.dataset_size,
+                batch_size=spec.training.batch_size,
+                steps=total_steps(spec),
+                every_steps=spec.checkpoint.every_steps,
+                replay_reserve_steps=spec.privacy.replay_reserve_steps,
+                accountant=self._process,
+            )
+        except PlanError as error:
+            return error
+        return PrivacyPlan(**dataclasses.asdict(plan))
+
+    async def _compute_epsilon(
+        self, question: str, uid: str, segments: list[tuple[float, float, int]], delta: float
+    ) -> None:
+        asked = self._process.submit_epsilon_of_segments(segments, delta)
+        epsilon = decimal_up(await asyncio.wrap_future(asked))
+        # Each figure is a bound of its own; the larger of two is still true of the later one.
+        _, before = self._epsilons.get(uid, ("", epsilon))
+        self._epsilons[uid] = question, max(before, epsilon, key=Decimal)
+        self._epsilons.move_to_end(uid)
+        if len(self._epsilons) > _CACHED:
+            self._epsilons.popitem(last=False)

@@ -1,0 +1,162 @@
+"""One job brought a step closer to what it asks for: observe, plan, apply, tell."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import structlog
+
+from dtjob_operator import kinds
+from dtjob_operator.cluster import Cluster
+from dtjob_operator.errors import (
+    ApiError,
+    Conflict,
+    Gone,
+    NamespaceTerminating,
+    NotFound,
+    Unavailable,
+)
+from dtjob_operator.kinds import Json, kind_of
+from dtjob_operator.metrics import Metrics
+from dtjob_operator.observed import ObjectRef, Rejection
+from dtjob_operator.observer import Memory, Observer, Stores
+from dtjob_operator.plan import plan
+from dtjob_operator.recorder import Recorder
+from dtjob_operator.settings import Settings
+from dtjob_operator.store import Key
+
+# The cluster moved on or is away: looked at again, and no news for a person.
+_PASSING = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
+_STEP_SECONDS, _LONGEST_STEP_SECONDS = 0.01, 15.0
+_REJECTED_SECONDS = 1.0
+
+
+class Reconciler:
+    """Work on one key, for the work queue."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        stores: Stores,
+        observer: Observer,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._cluster = cluster
+        self._stores = stores
+        self._observer = observer
+        self._recorder = Recorder(cluster)
+        self._settings = settings
+        self._metrics = metrics
+        self._memories: dict[Key, Memory] = {}
+        self._log = structlog.get_logger("reconcile")
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile a job; returns the seconds after which to look again though nothing changed.
+
+        Raises
+        ------
+        Exception
+            Whatever went wrong, after it was logged and counted; the queue brings the key back.
+        """
+        started = time.monotonic()
+        result = "error"
+        with structlog.contextvars.bound_contextvars(job="/".join(key)):
+            try:
+                again = await self._reconcile(key)
+                result = "ok"
+            except _PASSING as error:
+                result = "retry"
+                self._log.info("to be tried again", error=error.message, status=error.status)
+                if not isinstance(error, Unavailable):
+                    await self._refresh(key)
+                raise
+            except ApiError as error:
+                self._log.error("refused by the API server", error=error.message)
+                raise
+            except Exception:
+                self._log.exception("reconciliation failed")
+                raise
+            finally:
+                self._metrics.reconciles.labels(result).inc()
+                self._metrics.reconcile_seconds.observe(time.monotonic() - started)
+        return again
+
+    async def _reconcile(self, key: Key) -> float | None:
+        job = self._stores[kinds.JOB].get(*key)
+        if job is None:
+            self._memories.pop(key, None)
+            return None
+        if "deletionTimestamp" in job["metadata"]:
+            return None  # its children go with it; what is made now would only hinder that
+        memory = self._memory(key, job)
+        observed = await self._observer.observe(key, job, memory)
+        decision = plan(observed, datetime.now(UTC), self._settings)
+
+        for reference in decision.deletes:
+            await self._delete(reference)
+        rejected = False
+        for child in decision.applies:
+            if not await self._apply(child, memory):
+                rejected = True
+                break  # what follows builds on it
+        for event in decision.events:
+            # Before the status: if we are killed in between it is told again, not lost.
+            await self._recorder.record(job, event.type, event.reason, event.message)
+        if decision.status is not None and decision.status != job.get("status", {}):
+            written = await self._cluster.replace_status(job, decision.status)
+            self._stores.note(written)
+            memory.status_written = datetime.now(UTC)
+            self._log.info("status", phase=decision.status.get("phase"))
+        if rejected:
+            return _REJECTED_SECONDS
+        if not decision.applies and not decision.deletes:
+            memory.steps = 0
+            return decision.wake_after
+        # What was done is known already, so no watch will bring the key back. A plan that does
+        # not come to rest is slowed down.
+        memory.steps += 1
+        return min(_STEP_SECONDS * 2.0**memory.steps, _LONGEST_STEP_SECONDS)
+
+    def _memory(self, key: Key, job: Json) -> Memory:
+        uid = job["metadata"]["uid"]
+        memory = self._memories.get(key)
+        if memory is None or memory.job_uid != uid:
+            memory = self._memories[key] = Memory(uid)
+        return memory
+
+    async def _apply(self, child: Json, memory: Memory) -> bool:
+        """Apply a child; returns False where the API server refuses it for good."""
+        kind, name = child["kind"], child["metadata"]["name"]
+        try:
+            applied = await self._cluster.apply(child)
+        except _PASSING:
+            raise
+        except ApiError as error:
+            if memory.rejections.get((kind, name)) is None:
+                self._log.warning("child refused", kind=kind, name=name, error=error.message)
+            memory.rejections[kind, name] = Rejection(kind, name, error.message)
+            return False
+        memory.rejections.pop((kind, name), None)
+        self._stores.note(applied)
+        self._log.info("applied", kind=kind, name=name)
+        return True
+
+    async def _delete(self, reference: ObjectRef) -> None:
+        kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
+        try:
+            await self._cluster.delete(kind, reference.namespace, reference.name, reference.uid)
+        except NotFound:
+            return
+        self._log.info("deleted", kind=reference.kind, name=reference.name)
+
+    async def _refresh(self, key: Key) -> None:
+        """Read the job anew: the watch may be behind what made a write fail."""
+        try:
+            self._stores.note(await self._cluster.get(kinds.JOB, *key))
+        except NotFound:
+            if job := self._stores[kinds.JOB].get(*key):
+                self._stores[kinds.JOB].remove(job)
+        except ApiError as error:
+            self._log.info("not read anew", error=error.message)

@@ -1,0 +1,99 @@
+"""Keeps a store equal to what the API server has of one kind: list, replace, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from dtjob_operator.cluster import Cluster
+from dtjob_operator.errors import ApiError, Gone
+from dtjob_operator.kinds import Json, Selection
+from dtjob_operator.store import Store, version_of
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+
+
+class Reflector:
+    """One kind's list and watch, for ever.
+
+    Parameters
+    ----------
+    selection
+        What is watched and what is kept of each object.
+    store
+        Filled before `synced` is set.
+    changed
+        Called with every object that appeared, changed or vanished.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        selection: Selection,
+        store: Store,
+        changed: Callable[[Json], None],
+    ) -> None:
+        self._cluster = cluster
+        self._selection = selection
+        self._store = store
+        self._changed = changed
+        self._log = structlog.get_logger("reflector").bind(kind=selection.kind.plural)
+        self.synced = asyncio.Event()
+        self._version: int | None = None
+        self.trouble: str | None = "not listed yet"
+        """Why what the store tells may be old; None while the watch stands."""
+
+    async def run(self) -> None:
+        """List and watch until cancelled; what goes wrong is tried again within 5 s."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                if self._version is None:
+                    self._version = await self._list()
+                    self.synced.set()
+                await self._watch(self._version)
+                pause = _FIRST_PAUSE
+            except Gone:
+                self._log.info("listing again", cause="the watch fell behind")
+                self._version = None
+            except ApiError as error:
+                if self.trouble is None:
+                    pause = _FIRST_PAUSE
+                self.trouble = error.message
+                self._log.warning("watch interrupted", error=error.message)
+                # The next watch begins where this one broke off: nothing is missed.
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _list(self) -> int:
+        selection = self._selection
+        objects, version = await self._cluster.list(
+            selection.kind,
+            label_selector=selection.label_selector,
+            field_selector=selection.field_selector,
+        )
+        for obj in self._store.replace(map(selection.trim, objects), version):
+            self._changed(obj)
+        return version
+
+    async def _watch(self, version: int) -> None:
+        """Follow a watch until the API server ends it."""
+        selection = self._selection
+        async with self._cluster.watch(
+            selection.kind,
+            version,
+            label_selector=selection.label_selector,
+            field_selector=selection.field_selector,
+        ) as events:
+            self.trouble = None
+            async for event, raw in events:
+                self._version = version_of(raw)
+                if event == "BOOKMARK":
+                    continue
+                obj = selection.trim(raw)
+                news = self._store.remove(obj) if event == "DELETED" else self._store.put(obj)
+                if news:
+                    self._changed(obj)

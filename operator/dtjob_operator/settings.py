@@ -1,0 +1,25 @@
+"""What the operator's owner may set that decisions depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times that the plan follows, in seconds.
+
+    Attributes
+    ----------
+    telemetry_seconds
+        Least time between two status patches that only carry new figures.
+    probe_seconds
+        How often a job that is not running is looked at although nothing was heard of it.
+    settle_seconds
+        Age below which a pod's trouble is not reported: schedulers and provisioners complain
+        about what the next second mends.
+    """
+
+    telemetry_seconds: float = 15.0
+    probe_seconds: float = 5.0
+    settle_seconds: float = 3.0

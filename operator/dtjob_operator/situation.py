@@ -1,0 +1,250 @@
+"""Where one job stands: the facts that the plan and the status both follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
+from dtjob_api.reasons import ConditionType, Reason
+from dtjob_operator import containers, names, report
+from dtjob_operator.diagnosis import Finding, diagnose
+from dtjob_operator.kinds import JOB_UID_LABEL, Json
+from dtjob_operator.observed import Observed
+from dtjob_operator.ownership import conflict
+from dtjob_operator.settings import Settings
+
+_IN_ORDER = frozenset(
+    {Reason.STOPPED, Reason.DRAINED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED}
+)
+_BLOCKING = frozenset(
+    {
+        Reason.PRIVACY_STATE_LOST,
+        Reason.CHECKPOINT_LOST,
+        Reason.LEDGER_UNREADABLE,
+        Reason.STORAGE_FULL,
+    }
+)
+# A probe may find a worker ready some seconds after the gang has met.
+_PROBE_SLACK = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The facts about one job at one moment.
+
+    Attributes
+    ----------
+    stored
+        The job's status as stored, {} if it has none.
+    ledger
+        The job's own ledger; None if there is none or it can't be read.
+    halted
+        What is lost that pods must not run without: the ledger, or the volume of charged draws.
+    blocked
+        Why nothing can be made or repaired: a name that another object has, a ledger of another
+        version. Pods that run are left running.
+    refused
+        Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
+    finding
+        What keeps pods from coming up.
+    report
+        The coordinator's, if it speaks of the ledger's attempt.
+    met
+        The gang of the current attempt has formed and its coordinator lives.
+    training
+        It has leased draws too.
+    ready
+        Worker pods that are ready.
+    """
+
+    job: DistributedTrainingJob
+    stored: Json
+    ledger: PrivacyLedger | None
+    halted: Finding | None
+    blocked: Finding | None
+    refused: Finding | None
+    finding: Finding | None
+    report: report.Report | None
+    met: bool
+    training: bool
+    ready: int
+    workers: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stored status is terminal: it never changes again."""
+        return any(is_true(self.stored, kind) for kind in _TERMINAL)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the job ended, as the ledger has it."""
+        return self.ledger.status.outcome if self.ledger else None
+
+    @property
+    def last_attempt(self) -> AttemptRecord | None:
+        """The newest attempt."""
+        return self.ledger.status.attempts[-1] if self.ledger and self.attempts else None
+
+    @property
+    def attempts(self) -> list[AttemptRecord]:
+        """The newest attempts, oldest first."""
+        return self.ledger.status.attempts if self.ledger else []
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether an attempt came to an end or a draw was charged: what follows is a restart."""
+        status = self.ledger.status if self.ledger else None
+        return status is not None and (
+            status.charged > 0 or any(a.end is not None for a in self.attempts)
+        )
+
+
+_TERMINAL = (ConditionType.SUCCEEDED, ConditionType.FAILED)
+
+
+def condition(status: Json, kind: ConditionType) -> Json | None:
+    """One condition of a status."""
+    return next((c for c in status.get("conditions") or [] if c["type"] == kind), None)
+
+
+def is_true(status: Json, kind: ConditionType) -> bool:
+    """Whether a condition of a status is True."""
+    found = condition(status, kind)
+    return found is not None and found["status"] == "True"
+
+
+def failed(record: AttemptRecord) -> bool:
+    """Whether an attempt ended otherwise than it was told to."""
+    return record.end is not None and record.reason not in _IN_ORDER
+
+
+def assess(
+    observed: Observed, job: DistributedTrainingJob, now: datetime, settings: Settings
+) -> Situation:
+    """Derive the facts from what is observed."""
+    stored = observed.job.get("status") or {}
+    ledger, unreadable = _own_ledger(observed, job)
+    workers = ledger.spec.run.workers if ledger else job.spec.workers.replicas
+    blocked = unreadable or conflict(observed, job)
+    if ledger is not None:
+        halted = _claim_lost(observed, job, ledger)
+    else:
+        halted = None if unreadable else _ledger_missing(observed, job, stored)
+    coordinator = next(
+        (p for p in observed.pods if p["metadata"]["name"] == names.pod_name(job, 0)), None
+    )
+    said = report.read(observed.report)
+    current = said if ledger and said and said.attempt == ledger.status.attempt else None
+    met = ledger is not None and _has_met(ledger, coordinator, now)
+    lease = ledger.status.lease if ledger else None
+    training = bool(
+        met
+        and ledger
+        and lease
+        and lease.attempt == ledger.status.attempt
+        and lease.closed_at is None
+    )
+    return Situation(
+        job=job,
+        stored=stored,
+        ledger=ledger,
+        halted=halted,
+        blocked=blocked,
+        refused=None if met else _refused(ledger, coordinator, current),
+        finding=None if met else diagnose(observed, job, workers, now, settings),
+        report=current,
+        met=met,
+        training=training,
+        ready=sum(containers.is_ready(pod) for pod in observed.pods),
+        workers=workers,
+    )
+
+
+def _own_ledger(
+    observed: Observed, job: DistributedTrainingJob
+) -> tuple[PrivacyLedger | None, Finding | None]:
+    raw = observed.ledger
+    if raw is None or raw.get("spec", {}).get("jobUID") != job.metadata.uid:
+        return None, None
+    try:
+        return PrivacyLedger.from_dict(raw), None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return None, Finding(
+            Reason.LEDGER_UNREADABLE,
+            f"PrivacyLedger {raw['metadata']['name']} can't be read: {where}: {first['msg']}. "
+            "Nothing was changed; run the operator's version that wrote it",
+        )
+
+
+def _ledger_missing(
+    observed: Observed, job: DistributedTrainingJob, stored: Json
+) -> Finding | None:
+    """Rule 11: what was spent is unknown, so nothing is trained and no ledger is made anew.
+
+    StatefulSet and claims come only after the ledger, so that they too tell that there was one;
+    once it is known to be missing, nothing but the ledger itself says otherwise.
+    """
+    own_set = observed.stateful_set is not None and names.is_ours(observed.stateful_set, job)
+    told = condition(stored, ConditionType.RUNNING)
+    known = told is not None and told["reason"] == Reason.LEDGER_MISSING
+    if not (is_true(stored, ConditionType.ACCEPTED) or own_set or observed.claims or known):
+        return None
+    return Finding(
+        Reason.LEDGER_MISSING,
+        f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone, and "
+        "with it the record of what was spent. Nothing runs and nothing is made anew: restore it "
+        "from a backup that is not older than the loss, or create a new job, which spends anew",
+    )
+
+
+def _claim_lost(
+    observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger
+) -> Finding | None:
+    """Rule 11: without the volume of a job that has charged draws there is no silent restart."""
+    name = names.claim_name(job, 0)
+    charged = ledger.status.charged
+    if charged == 0 or any(claim["metadata"]["name"] == name for claim in observed.claims):
+        return None
+    return Finding(
+        Reason.CHECKPOINT_LOST,
+        f"PersistentVolumeClaim {name} in namespace {names.namespace(job)} is gone: it held the "
+        f"checkpoints and the journal of {charged} charged draws. Restore it under this name, "
+        f"with label {JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and the job "
+        "goes on; or create a new job, which spends anew",
+    )
+
+
+def _has_met(ledger: PrivacyLedger, coordinator: Json | None, now: datetime) -> bool:
+    """Whether the current attempt runs in the coordinator that is there now."""
+    status = ledger.status
+    last = status.attempts[-1] if status.attempts else None
+    if last is None or last.attempt != status.attempt or last.end is not None:
+        return False
+    if coordinator is None or "deletionTimestamp" in coordinator["metadata"]:
+        return False
+    started = containers.running_since(coordinator)
+    if started is None or started > last.start:
+        return False
+    return now - last.start < _PROBE_SLACK or containers.is_ready(coordinator)
+
+
+def _refused(
+    ledger: PrivacyLedger | None, coordinator: Json | None, said: report.Report | None
+) -> Finding | None:
+    """Why the coordinator refuses to train; the newest word counts."""
+    crash = containers.crash(coordinator) if coordinator else None
+    if crash is not None and crash.refused:
+        return Finding(crash.reason, crash.message)
+    if said is not None and said.state == "Refused" and (reason := containers.known(said.reason)):
+        return Finding(reason, said.message or str(reason))
+    last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
+    reason = containers.known(last.reason) if last is not None and last.end else None
+    if last is not None and reason in _BLOCKING:
+        return Finding(reason, last.message or str(reason))
+    return None

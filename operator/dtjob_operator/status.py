@@ -1,0 +1,220 @@
+"""The status of a job, whole: what its owner sees of it.
+
+Of two figures that must not fall (epsilon, draws charged) the greater of the stored and the new
+one is shown; a terminal status changes only in these and in the pods that are left.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import OutcomeState, PrivacyLedger
+from dtjob_api.privacy import PrivacyMode
+from dtjob_api.reasons import ConditionType, Phase
+from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
+from dtjob_operator import figures, names
+from dtjob_operator.conditions import conditions
+from dtjob_operator.diagnosis import Finding
+from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Observed
+from dtjob_operator.situation import Situation, failed, is_true
+
+_GIB = 2**30
+
+
+def status(
+    observed: Observed, situation: Situation, refusal: Finding | None, now: datetime
+) -> Json:
+    """The job's status as it should read now.
+
+    Parameters
+    ----------
+    refusal
+        Why the job is refused at admission, if it is.
+    """
+    stored, job, ledger = situation.stored, situation.job, situation.ledger
+    new: Json = dict(stored)
+    if job.metadata.generation is not None:
+        new["observedGeneration"] = job.metadata.generation
+    new["workers"] = _workers(situation)
+    if ledger is not None:
+        new["privacy"] = _privacy(observed, situation, ledger)
+    if not situation.finished:
+        new["conditions"] = conditions(situation, refusal, now)
+        new["phase"] = str(_phase(situation, refusal))
+        if ledger is not None:
+            new |= _course(situation, ledger, now)
+            new |= {"gpu": _gpu(situation)}
+        if refusal is not None:
+            new["completionTime"] = figures.timestamp(now)
+    new["display"] = _display(new, job, now)
+    return {field: value for field, value in new.items() if value is not None}
+
+
+def _phase(situation: Situation, refusal: Finding | None) -> Phase:
+    """Pending: no pods are wanted; Restarting: they are, and it has trained before."""
+    if refusal is not None:
+        return Phase.FAILED
+    if (outcome := situation.outcome) is not None:
+        return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
+    if situation.ledger is None or situation.halted is not None:
+        return Phase.PENDING
+    if situation.training:
+        return Phase.RUNNING
+    if situation.blocked is not None:
+        return Phase.PENDING
+    return Phase.RESTARTING if situation.has_trained else Phase.STARTING
+
+
+def _workers(situation: Situation) -> Json:
+    selector = ",".join(f"{key}={value}" for key, value in names.selector(situation.job).items())
+    return WorkersStatus(
+        desired=situation.workers,
+        ready=situation.ready,
+        selector=selector,
+        generation=situation.ledger.spec.run.generation if situation.ledger else None,
+    ).to_dict()
+
+
+def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
+    """What moves while a job runs: progress, GPUs, checkpoint, attempts, times, result."""
+    stored = situation.stored
+    course: Json = {
+        "progress": _progress(situation, ledger),
+        "attempts": ledger.status.attempt,
+        "restarts": _restarts(stored, ledger),
+        "startTime": stored.get("startTime") or figures.timestamp(now),
+    }
+    if (record := ledger.status.checkpoint) is not None:
+        course["checkpoint"] = {
+            "step": record.step,
+            "time": figures.timestamp(record.time),
+            "location": f"{names.claim_name(situation.job, 0)}:{record.path}"[:1024],
+        }
+    if (outcome := ledger.status.outcome) is not None:
+        course["completionTime"] = figures.timestamp(outcome.time)
+        if outcome.result is not None:
+            course["result"] = outcome.result
+    return course
+
+
+def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
+    """Steps from the coordinator's report; without one, what is durable."""
+    plan, report, before = ledger.spec.plan, situation.report, situation.stored.get("progress", {})
+    running = situation.training and situation.outcome is None
+    durable = ledger.status.checkpoint.step if ledger.status.checkpoint else 0
+    if running and report is not None:
+        step = max(report.step, durable)
+    elif running:
+        step = max(before.get("step", 0), durable)
+    else:
+        step = durable
+    step = min(step, plan.steps)
+    rate = report.samples_per_second if running and report is not None else None
+    progress: Json = {
+        "step": step,
+        "totalSteps": plan.steps,
+        "percent": figures.percent(step, plan.steps),
+        "epoch": figures.rounded(step * plan.batch_size / plan.dataset_size, 2),
+        "samplesPerSecond": figures.rounded(rate, 1) if rate else before.get("samplesPerSecond"),
+        "evaluation": (report.evaluation if report else None) or before.get("evaluation"),
+        "heartbeatTime": figures.timestamp(report.heartbeat)
+        if report is not None and report.heartbeat is not None
+        else before.get("heartbeatTime"),
+    }
+    if running and report is not None and report.estimated_completion is not None:
+        progress["estimatedCompletionTime"] = figures.timestamp(report.estimated_completion)
+    return ProgressStatus.model_validate(
+        {key: value for key, value in progress.items() if value is not None}
+    ).to_dict()
+
+
+def _gpu(situation: Situation) -> Json | None:
+    """The GPUs of a gang that trains; a missed report leaves the figures as they were."""
+    if not situation.training or situation.outcome is not None:
+        return None
+    if situation.report is not None:
+        return situation.report.gpu
+    stored: Json | None = situation.stored.get("gpu")
+    return stored
+
+
+def _restarts(stored: Json, ledger: PrivacyLedger) -> int:
+    """Attempts after a failure; those that the status does not count yet are in the ledger."""
+    counted = stored.get("attempts", 0)
+    new = [a for a in ledger.status.attempts if counted <= a.attempt < ledger.status.attempt]
+    return int(stored.get("restarts", 0)) + sum(failed(record) for record in new)
+
+
+def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) -> Json:
+    """Rule 13: epsilon comes from the ledger and never goes down."""
+    plan, before = ledger.spec.plan, situation.stored.get("privacy", {})
+    charged = max(ledger.status.charged, before.get("drawsCharged", 0))
+    if plan.mode is PrivacyMode.DISABLED:
+        return {"drawsReserved": ledger.spec.reserved_draws, "drawsCharged": charged}
+    result = (ledger.status.outcome.result if ledger.status.outcome else None) or {}
+    told = result.get("epsilonSpent")
+    return PrivacyStatus(
+        epsilon_spent=_greatest(
+            observed.epsilon_spent,
+            told if isinstance(told, str) else None,
+            before.get("epsilonSpent"),
+        ),
+        epsilon_target=figures.exact(plan.epsilon) if plan.epsilon else None,
+        epsilon_guaranteed=figures.rounded_up(plan.epsilon_guaranteed, 4)
+        if plan.epsilon_guaranteed
+        else None,
+        delta=figures.exact(plan.delta) if plan.delta else None,
+        noise_multiplier=figures.rounded_down(plan.noise_multiplier, 4)
+        if plan.noise_multiplier
+        else None,
+        sample_rate=figures.rounded_up(plan.sample_rate, 6) if plan.sample_rate else None,
+        draws_reserved=ledger.spec.reserved_draws,
+        draws_charged=charged,
+        accountant=f"{plan.accountant} ({plan.accountant_version})"[:64],
+    ).to_dict()
+
+
+def _greatest(*epsilons: str | None) -> str | None:
+    known = [(figures.decimal(text), text) for text in epsilons]
+    valid = [(value, text) for value, text in known if value is not None and text is not None]
+    return max(valid, key=lambda pair: pair[0], default=(Decimal(0), None))[1]
+
+
+def _display(status: Json, job: DistributedTrainingJob, now: datetime) -> Json:
+    """The printer columns."""
+    workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
+    eta = (progress or {}).get("estimatedCompletionTime")
+    usage = gpu.get("utilizationPercent")
+    used, total = gpu.get("memoryUsedBytes"), gpu.get("memoryTotalBytes")
+    return DisplayStatus(
+        ready=f"{workers['ready']}/{workers['desired']}",
+        progress=f"{progress['percent']}%" if progress else None,
+        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode),
+        gpu=f"{usage['mean']}%" if usage else None,
+        memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
+        eta=figures.clock(datetime.fromisoformat(eta), now) if eta else None,
+    ).to_dict()
+
+
+def _display_epsilon(privacy: Json, mode: PrivacyMode) -> str | None:
+    """Spent of promised, such as 2.31/8; both rounded up."""
+    if not privacy:
+        return None
+    if mode is PrivacyMode.DISABLED:
+        return str(mode)
+    promised = privacy.get("epsilonTarget")
+    if promised is None and "epsilonGuaranteed" in privacy:
+        promised = figures.rounded_up(privacy["epsilonGuaranteed"], 2)
+    if (spent := privacy.get("epsilonSpent")) is not None:
+        shown = figures.rounded_up(spent, 2)
+    else:
+        shown = "0" if privacy.get("drawsCharged") == 0 else "?"
+    return f"{shown}/{promised}" if promised else shown
+
+
+def is_terminal(status: Json) -> bool:
+    """Whether a status is final."""
+    return is_true(status, ConditionType.SUCCEEDED) or is_true(status, ConditionType.FAILED)

@@ -1,0 +1,179 @@
+"""Which runs go on, and which are refused before any worker is started."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dtjob_accounting import draws
+from dtjob_api.derive import ledger_spec
+from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger, PrivacyPlan
+from dtjob_api.model import ObjectMeta
+from dtjob_cli import manifests, ports, runs
+from dtjob_cli.main import app
+from dtjob_trainer.ledger_file import FileLedger
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+UID = "0a1b2c3d-0000-4000-8000-000000000000"
+PLAN = PrivacyPlan(
+    mode="DPSGD",
+    noise_multiplier=2.2027,
+    sample_rate=draws.sample_rate(256, 1437),
+    epsilon=8.0,
+    epsilon_guaranteed=7.9997,
+    delta=1e-5,
+    max_grad_norm=1.0,
+    batch_size=256,
+    dataset_size=1437,
+    steps=336,
+    replay_reserve_steps=30,
+    lease_steps=10,
+    accountant_version="dp-accounting 0.6.0",
+)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(EXAMPLE, "digits.yaml")
+    return Path("digits.yaml")
+
+
+@pytest.fixture
+def run(manifest: Path) -> runs.RunDirectory:
+    """A run whose workers have ended and whose ledger has no outcome."""
+    job = manifests.job(manifests.read(manifest), UID)
+    made = runs.create(Path("dtjob-runs"), f"digits-{UID[:8]}", manifest)
+    meta = ObjectMeta(name=made.path.name, namespace="default")
+    ledger = PrivacyLedger(metadata=meta, spec=ledger_spec(job, PLAN))
+    FileLedger(made.ledger).create(ledger)
+    (made.state / "attempt-1").mkdir()
+    return made
+
+
+def _dtjob(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def _versions(run: runs.RunDirectory) -> list[str]:
+    return sorted(path.name for path in run.ledger.iterdir())
+
+
+@pytest.mark.parametrize("directory", [(), (f"dtjob-runs/digits-{UID[:8]}",)])
+def test_a_change_of_what_was_promised_is_refused_by_field(
+    run: runs.RunDirectory, manifest: Path, directory: tuple[str, ...]
+) -> None:
+    manifest.write_text(manifest.read_text().replace("steps: 336", "steps: 400"))
+
+    result = _dtjob("run", "digits.yaml", "--resume", *directory)
+
+    assert result.exit_code == 2
+    assert "spec.training.steps: 336 in the run, now 400" in result.stderr
+    assert "without" in result.stderr or "leave out --resume" in result.stderr
+    assert _versions(run) == ["0000000001.json"]
+
+
+def test_a_lost_ledger_is_never_made_anew(run: runs.RunDirectory) -> None:
+    """Rule 11: a resume without a readable ledger is refused."""
+    shutil.rmtree(run.ledger)
+
+    result = _dtjob("run", "digits.yaml", "--resume")
+
+    assert result.exit_code == 3
+    assert "PrivacyStateLost" in result.stderr
+    assert not run.ledger.exists()
+
+
+def test_a_torn_ledger_is_refused_and_left_as_it_is(run: runs.RunDirectory) -> None:
+    """Rule 11: no older version is taken in its place."""
+    (run.ledger / "0000000002.json").write_text('{"spec": ')
+
+    result = _dtjob("run", "digits.yaml", "--resume")
+
+    assert result.exit_code == 3
+    assert "LedgerUnreadable" in result.stderr
+    assert "0000000002.json" in result.stderr
+    assert _versions(run) == ["0000000001.json", "0000000002.json"]
+
+
+def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
+    ledger = FileLedger(run.ledger)
+    versioned = ledger.read()
+    failed = Outcome(
+        state=OutcomeState.FAILED,
+        reason="TaskInvalid",
+        message="module no_such_package was not found; install it",
+        time="2026-01-01T00:00:00Z",
+    )
+    ledger.replace_status(versioned, LedgerStatus(attempt=0, outcome=failed))
+
+    result = _dtjob("run", "digits.yaml", "--resume")
+
+    assert result.exit_code == 1
+    assert "no_such_package" in result.stderr
+
+
+def test_a_run_in_use_is_left_alone(
+    run: runs.RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtjob_cli.resume.LEAVE_SECONDS", 0.0)
+    with runs.held(run):
+        result = _dtjob("run", "digits.yaml", "--resume")
+
+    assert result.exit_code == 3
+    assert "RunInUse" in result.stderr
+
+
+def test_without_an_earlier_run_nothing_is_resumed(manifest: Path) -> None:
+    result = _dtjob("run", "digits.yaml", "--resume")
+
+    assert result.exit_code == 2
+    assert "no run of job digits in dtjob-runs" in result.stderr
+
+
+def test_a_directory_without_resume_is_a_mistake(run: runs.RunDirectory) -> None:
+    result = _dtjob("run", "digits.yaml", str(run.path))
+
+    assert result.exit_code == 2
+    assert "--resume" in result.stderr
+
+
+def test_a_run_that_never_drew_has_nothing_to_resume(manifest: Path) -> None:
+    run = runs.create(Path("dtjob-runs"), f"digits-{UID[:8]}", manifest)
+
+    result = _dtjob("run", "digits.yaml", "--resume", str(run.path))
+
+    assert result.exit_code == 2
+    assert "NeverStarted" in result.stderr
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", ports.free()))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_port_in_use_is_told_before_anything_is_made(manifest: Path, taken_port: int) -> None:
+    result = _dtjob("run", "digits.yaml", "--port", str(taken_port))
+
+    assert result.exit_code == 2
+    assert f"port {taken_port} is in use" in result.stderr
+    assert "--port" in result.stderr
+    assert not Path("dtjob-runs").exists()
+
+
+def test_data_in_a_claim_needs_a_path_here(manifest: Path) -> None:
+    text = manifest.read_text().replace("  storage:\n", "  storage:\n    data: {claimName: d}\n")
+    manifest.write_text(text)
+
+    result = _dtjob("run", "digits.yaml")
+
+    assert result.exit_code == 2
+    assert "--data" in result.stderr

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtjob_cli import runs
+from dtjob_cli.errors import BadInput
+
+MANIFEST: dict[str, Any] = {
+    "metadata": {"name": "digits"},
+    "spec": {
+        "image": "trainer",
+        "workers": {"replicas": 2},
+        "training": {"steps": 336, "optimizer": {"name": "sgd", "learningRate": 4.0}},
+        "privacy": {"epsilon": 8.0},
+        "storage": {"checkpoints": {"size": "1Gi"}},
+    },
+}
+
+
+def _run(parent: Path, name: str, *, begun: bool = True) -> runs.RunDirectory:
+    manifest = parent.parent / "job.yaml"
+    manifest.write_text("kind: DistributedTrainingJob\n")
+    run = runs.create(parent, name, manifest)
+    if begun:
+        (run.ledger / "0000000001.json").write_text("{}")
+    return run
+
+
+def test_the_newest_run_of_a_job_is_the_one_made_last(tmp_path: Path) -> None:
+    made = [_run(tmp_path / "runs", f"digits-{number:08x}") for number in (9, 3, 5)]
+    for age, run in enumerate(reversed(made)):
+        os.utime(run.manifest, ns=(0, 10**18 - age))
+
+    assert runs.newest(tmp_path / "runs", "digits") == made[-1]
+
+
+def test_runs_of_other_jobs_and_runs_that_never_began_are_not_resumed(tmp_path: Path) -> None:
+    parent = tmp_path / "runs"
+    mine = _run(parent, "digits-00000001")
+    _run(parent, "digits-large-00000002")
+    _run(parent, "digits-00000003", begun=False)
+
+    assert runs.newest(parent, "digits") == mine
+
+
+def test_without_a_run_to_resume_the_message_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=str(tmp_path / "runs")):
+        runs.newest(tmp_path / "runs", "digits")
+
+
+def test_only_a_run_without_ledger_and_journal_is_ever_removed(tmp_path: Path) -> None:
+    fresh = _run(tmp_path / "runs", "digits-00000001", begun=False)
+    begun = _run(tmp_path / "runs", "digits-00000002")
+    journal_only = _run(tmp_path / "runs", "digits-00000003", begun=False)
+    (journal_only.state / "attempt-1").mkdir()
+
+    for run in (fresh, begun, journal_only):
+        runs.discard(run)
+
+    assert not fresh.path.exists()
+    assert begun.ledger.exists()
+    assert journal_only.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("training", "steps"), 400, "spec.training.steps: 336 in the run, now 400"),
+        (
+            ("training", "optimizer", "learningRate"),
+            2.0,
+            "spec.training.optimizer.learningRate: 4.0 in the run, now 2.0",
+        ),
+        (("privacy", "epsilon"), None, "spec.privacy.epsilon: 8.0 in the run, now absent"),
+        (("privacy", "noiseMultiplier"), 1.0, "spec.privacy.noiseMultiplier: absent in the run"),
+        (("storage", "data"), {"claimName": "x"}, "spec.storage.data"),
+        (("checkpoint",), {"everySteps": 5}, "spec.checkpoint"),
+    ],
+)
+def test_a_change_of_what_is_frozen_is_named(
+    path: tuple[str, ...], value: object, said: str
+) -> None:
+    changed = copy.deepcopy(MANIFEST)
+    *parents, last = path
+    section = changed["spec"]
+    for parent in parents:
+        section = section[parent]
+    if value is None:
+        del section[last]
+    else:
+        section[last] = value
+
+    found = runs.difference(MANIFEST, changed)
+
+    assert found is not None
+    assert said in found
+
+
+def test_workers_and_image_may_change_between_resumes() -> None:
+    changed = copy.deepcopy(MANIFEST)
+    changed["spec"]["workers"] = {"replicas": 5}
+    changed["spec"]["image"] = "other"
+
+    assert runs.difference(MANIFEST, changed) is None
+
+
+def test_a_run_is_held_until_the_last_process_that_inherited_it_ends(tmp_path: Path) -> None:
+    run = _run(tmp_path / "runs", "digits-00000001")
+    with runs.held(run) as hold:
+        heir = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(hold,)
+        )
+        with pytest.raises(runs.RunInUse), runs.held(run):
+            pass
+    try:
+        with pytest.raises(runs.RunInUse), runs.held(run):
+            pass
+    finally:
+        heir.communicate(b"\n", timeout=30)
+
+    with runs.held(run):
+        pass
+
+
+def test_a_place_that_can_not_be_written_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(BadInput, match="run directory"):
+        runs.create(tmp_path / "file", "digits-00000001", tmp_path / "file")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from dtjob_cli.main import app
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+
+
+def test_the_example_is_valid() -> None:
+    result = CliRunner().invoke(app, ["validate", str(EXAMPLE)])
+
+    assert result.exit_code == 0
+    assert result.stdout == f"{EXAMPLE}: valid\n"
+
+
+def test_each_bad_file_is_told_with_field_and_remedy(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    text = EXAMPLE.read_text().replace("epsilon: 8", "epsilon: -1")
+    bad.write_text(text.replace("batchSize: 256", "batchSize: 2000"))
+
+    result = CliRunner().invoke(app, ["validate", str(EXAMPLE), str(bad)])
+
+    assert result.exit_code == 2
+    assert f"{EXAMPLE}: valid" in result.stdout
+    assert "spec.privacy.epsilon: Invalid value: -1" in result.stderr
+    assert "spec.training.batchSize: Invalid value" in result.stderr
+    assert "must be greater than 0" in result.stderr
+
+
+def test_programs_get_one_object(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("spec: [1, 2\n")
+    missing = tmp_path / "missing.yaml"
+
+    result = CliRunner().invoke(
+        app, ["validate", str(EXAMPLE), str(torn), str(missing), "-o", "json"]
+    )
+
+    assert result.exit_code == 2
+    files = json.loads(result.stdout)["files"]
+    assert [(entry["file"], entry["valid"]) for entry in files] == [
+        (str(EXAMPLE), True),
+        (str(torn), False),
+        (str(missing), False),
+    ]
+    assert f"{torn}:2:1" in files[1]["errors"][0]
+    assert "No such file" in files[2]["errors"][0]

@@ -1,0 +1,125 @@
+"""One message for each way in which a run can end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtjob_cli import local, verdict
+from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.runs import RunDirectory
+
+RUN = RunDirectory(Path("dtjob-runs/digits-0a1b2c3d"))
+RESUME = f"dtjob run digits.yaml --resume {RUN.path}"
+
+
+def _report(state: str = "Unfinished", **more: Any) -> dict[str, Any]:
+    plan = {"steps": 336, "reservedDraws": 366}
+    spent = {"draws": 20, "epsilon": 1.7606}
+    return {"state": state, "step": 11, "plan": plan, "spent": spent, **more}
+
+
+def _end(code: int, *, reason: str = "", message: str = "", ordinal: int = 0) -> local.End:
+    return local.End(ordinal, code, reason, message, restarted=False)
+
+
+def _error(
+    report: dict[str, Any] | None, *ends: local.End, interrupted: bool = False
+) -> CommandError:
+    with pytest.raises(CommandError) as caught:
+        verdict.check(report, ends, interrupted=interrupted, run=RUN, resume_command=RESUME)
+    return caught.value
+
+
+def test_success_is_no_error_even_if_the_user_wanted_to_stop() -> None:
+    verdict.check(_report("Succeeded"), [_end(0)], interrupted=True, run=RUN, resume_command=RESUME)
+
+
+def test_the_outcome_in_the_ledger_speaks_first() -> None:
+    failed = _report("Failed", reason="TaskInvalid", message="module no_such was not found")
+
+    error = _error(failed, _end(-9), _end(3, reason="NoSpace"))
+
+    assert (error.exit_code, error.reason) == (ExitCode.FAILED, "TaskInvalid")
+    assert "no_such" in error.message
+
+
+def test_an_interrupted_run_says_where_it_stands_and_how_to_go_on() -> None:
+    error = _error(_report(), _end(0), interrupted=True)
+
+    assert error.exit_code == ExitCode.INTERRUPTED
+    assert "step 11 of 336" in error.message
+    assert "1.7606" in error.message
+    assert RESUME in error.remedy
+
+
+def test_before_the_ledger_nothing_was_spent() -> None:
+    assert "no privacy was spent" in _error(None, interrupted=True).message
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "reason"),
+    [
+        (1, ExitCode.FAILED, "Failed"),
+        (2, ExitCode.BAD_INPUT, "BadConfiguration"),
+        (3, ExitCode.REFUSED, "Refused"),
+        (4, ExitCode.REFUSED, "Superseded"),
+        (-9, ExitCode.FAILED, "WorkerDied"),
+        (0, ExitCode.REFUSED, "Stopped"),
+    ],
+)
+def test_without_an_outcome_the_workers_decide(code: int, exit_code: ExitCode, reason: str) -> None:
+    error = _error(_report(), _end(0, ordinal=1), _end(code))
+
+    assert (error.exit_code, error.reason) == (exit_code, reason)
+
+
+def test_what_can_be_resumed_says_how() -> None:
+    refused = _error(_report(), _end(3, reason="NoSpace", message="no space left on /data"))
+
+    assert refused.reason == "NoSpace"
+    assert "no space left on /data" in refused.message
+    assert RESUME in refused.remedy
+    for code in (0, -9):
+        assert RESUME in _error(_report(), _end(code)).remedy
+
+
+def test_a_bad_configuration_outweighs_the_others_that_were_stopped_for_it() -> None:
+    error = _error(
+        None, _end(-15, ordinal=1), _end(2, reason="PortInUse", message="port 80 is in use")
+    )
+
+    assert error.reason == "PortInUse"
+    assert "worker 0" in error.message
+
+
+def test_of_equal_words_the_coordinators_counts() -> None:
+    echo = _end(3, reason="RankFailed", message="lost its peers", ordinal=1)
+
+    assert _error(_report(), echo, _end(3, reason="StorageFull")).reason == "StorageFull"
+
+
+def test_the_last_error_of_a_log_is_found_after_where_this_run_began(tmp_path: Path) -> None:
+    log = tmp_path / "worker-0.jsonl"
+    old = {"level": "error", "reason": "Old", "message": "of an earlier run"}
+    log.write_text(json.dumps(old) + "\n")
+    start = log.stat().st_size
+    new = [
+        {"level": "error", "reason": "NoSpace", "message": "finished", "detail": "disk is full"},
+        {"level": "info", "message": "bye"},
+    ]
+    with log.open("a") as stream:
+        stream.writelines(json.dumps(entry) + "\n" for entry in new)
+
+    assert local.last_error(log, start) == ("NoSpace", "disk is full")
+    assert local.last_error(log, log.stat().st_size) == ("", "")
+
+
+def test_words_of_the_interpreter_count_where_nothing_structured_was_said(tmp_path: Path) -> None:
+    log = tmp_path / "worker-0.jsonl"
+    log.write_text("No module named dtjob_trainer\n")
+
+    assert local.last_error(log, 0) == ("", "No module named dtjob_trainer")

@@ -1,0 +1,109 @@
+"""dtjob installed in the shared cluster, its operator run as a process of the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from api_proxy import ApiProxy
+from kube import Kubectl, Manifest, wait_for
+from operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
+
+from localcluster.providers.base import Provider
+
+_DEPLOYMENT = "deployment/dtjob-operator"
+
+
+@pytest.fixture(scope="session")
+def admin(cluster: Provider) -> Kubectl:
+    """The cluster's administrator, in the operator's namespace."""
+    return Kubectl(cluster.kubectl(), cluster.kubeconfig(), OPERATOR_NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def installed(admin: Kubectl) -> Iterator[Kubectl]:
+    """dtjob installed; an operator that runs here as a pod rests meanwhile."""
+    install(admin)
+    replicas = admin("get", _DEPLOYMENT, "--ignore-not-found", "--output=jsonpath={.spec.replicas}")
+    if replicas and replicas != "0":
+        admin("scale", _DEPLOYMENT, "--replicas=0")
+        selector = "--selector=app.kubernetes.io/component=operator"
+        admin("wait", "--for=delete", "pods", selector, "--timeout=60s")
+    yield admin
+    if replicas and replicas != "0":
+        admin("scale", _DEPLOYMENT, f"--replicas={replicas}")
+
+
+@pytest.fixture(scope="session")
+def operator_token(installed: Kubectl) -> str:
+    """A token of the operator's own account."""
+    return installed("create", "token", "dtjob-operator", "--duration=4h").strip()
+
+
+@pytest.fixture(scope="module")
+def proxy(installed: Kubectl) -> Iterator[ApiProxy]:
+    """What the operator believes to be the API server."""
+    proxy = ApiProxy(installed.kubeconfig)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def start_operator(
+    proxy: ApiProxy, operator_token: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], OperatorProcess]]:
+    """Start operators; those that still run are killed at the end.
+
+    None may have logged an error or a traceback: whatever a test does to it, the input is valid.
+    """
+    started: list[OperatorProcess] = []
+    folder = tmp_path_factory.mktemp("operator")
+
+    def start() -> OperatorProcess:
+        kubeconfig = proxy.kubeconfig(operator_token)
+        started.append(OperatorProcess(kubeconfig, folder / f"{len(started)}.log"))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+    for process in started:
+        bad = [line for line in process.logs() if line["level"] in ("error", "critical")]
+        assert not bad
+
+
+@pytest.fixture(scope="module")
+def operator(start_operator: Callable[[], OperatorProcess]) -> OperatorProcess:
+    """A running operator."""
+    process = start_operator()
+    process.wait_until_ready()
+    return process
+
+
+@pytest.fixture(scope="session")
+def with_token(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kubectl, str], Kubectl]:
+    """kubectl with a token's rights instead of the administrator's."""
+    folder = tmp_path_factory.mktemp("tokens")
+
+    def make(kubectl: Kubectl, token: str) -> Kubectl:
+        content: Manifest = json.loads(kubectl.kubeconfig.read_text())
+        content["users"] = [{"name": content["users"][0]["name"], "user": {"token": token}}]
+        file: Path = folder / f"{abs(hash(token))}.kubeconfig"
+        file.write_text(json.dumps(content))
+        return Kubectl(kubectl.program, file, kubectl.namespace)
+
+    return make
+
+
+@pytest.fixture
+def stored_job(namespace: Kubectl) -> Callable[[Manifest], Manifest]:
+    """Apply a job and return it as it is stored."""
+
+    def make(manifest: Manifest) -> Manifest:
+        namespace.apply(manifest)
+        name = manifest["metadata"]["name"]
+        return wait_for("the job is stored", lambda: namespace.get("dtjob", name), 10)
+
+    return make

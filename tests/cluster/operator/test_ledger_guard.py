@@ -1,0 +1,348 @@
+"""Every attack on a ledger, tried on the API server; what protects it is the CRD and a policy."""
+
+from __future__ import annotations
+
+import copy
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kube import Kubectl, Manifest, wait_for
+
+from dtjob_api.ledger_rules import (
+    CHARGED_NEVER_DECREASES,
+    OUTCOME_IS_FINAL,
+    RESERVED_COVERS_CHARGED,
+    STATUS_NEVER_VANISHES,
+)
+
+pytestmark = pytest.mark.cluster
+
+SET = "victim-0a1b2c3d"
+COORDINATOR = f"{SET}-0"
+NOT_THE_COORDINATOR = "only the coordinator pod of the ledger's own StatefulSet"
+NOT_THE_OPERATOR = "only the dtjob operator"
+NEVER_DELETED = "never deleted"
+LEDGER_ATTEMPT_FALLS = "status.attempt never decreases"
+IN_USE: dict[str, Any] = {
+    "attempt": 2,
+    "charged": 20,
+    "lease": {"attempt": 2, "fromDraw": 10, "toDraw": 20, "fromStep": 10},
+    "segments": [{"draws": 20, "image": "example.invalid/trainer:1"}],
+}
+OUTCOME = {
+    "state": "Succeeded",
+    "reason": "Completed",
+    "message": "",
+    "time": "2026-01-01T00:00:00Z",
+}
+WithToken = Callable[[Kubectl, str], Kubectl]
+
+
+def ledger(name: str = SET) -> Manifest:
+    plan = {
+        "mode": "Disabled",
+        "batchSize": 256,
+        "datasetSize": 1437,
+        "steps": 40,
+        "replayReserveSteps": 30,
+        "leaseSteps": 10,
+        "accountantVersion": "none",
+    }
+    return {
+        "apiVersion": "dtjob.dev/v1alpha1",
+        "kind": "PrivacyLedger",
+        "metadata": {"name": name},
+        "spec": {
+            "jobUID": "0a1b2c3d-0000-0000-0000-000000000000",
+            "jobName": name.rsplit("-", 1)[0],
+            "statefulSet": name,
+            "plan": plan,
+            "reservedDraws": 70,
+            "run": {"generation": 1, "workers": 2, "state": "Run"},
+        },
+    }
+
+
+def pod(name: str, account: str = "dtjob-worker") -> Manifest:
+    """A pod that no node takes: a token can be bound to it all the same."""
+    container = {
+        "name": "worker",
+        "image": "example.invalid/trainer:1",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "serviceAccountName": account,
+            "nodeSelector": {"dtjob.dev/test": "no-such-node"},
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+        },
+    }
+
+
+def grant(kubectl: Kubectl, account: str, role: str, account_namespace: str) -> None:
+    kubectl(
+        "create",
+        "rolebinding",
+        f"{role}-{secrets.token_hex(3)}",
+        f"--clusterrole={role}",
+        f"--serviceaccount={account_namespace}:{account}",
+    )
+
+
+def workers(kubectl: Kubectl, *pods: str) -> None:
+    """The namespace's workers' account, bound as the operator binds it, and some of its pods."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "dtjob-worker"}}
+    kubectl.apply(account)
+    grant(kubectl, "dtjob-worker", "dtjob-worker", kubectl.namespace)
+    # The account admission controller takes a moment to see a new account.
+    wait_for("an account", lambda: kubectl.get("serviceaccount", "dtjob-worker"), 10)
+    kubectl.apply(*map(pod, pods))
+
+
+def bound_token(kubectl: Kubectl, pod_name: str, account: str = "dtjob-worker") -> str:
+    binding = ("--bound-object-kind=Pod", f"--bound-object-name={pod_name}")
+    return kubectl("create", "token", account, *binding).strip()
+
+
+def put_status(kubectl: Kubectl, status: Manifest | None, *, fails: bool = False) -> str:
+    """Replace the ledger's status as the workers do; returns what is said about a failure."""
+    stored = json.loads(kubectl("get", "privacyledger", SET, "--output=json"))
+    changed = copy.deepcopy(stored)
+    changed.pop("status", None)
+    if status is not None:
+        changed["status"] = status
+    arguments = ("replace", "--subresource=status", "--filename=-")
+    return kubectl(*arguments, stdin=json.dumps(changed), fails=fails)
+
+
+@pytest.fixture(scope="module")
+def home(
+    new_namespace: Callable[[], Kubectl],
+    installed: Kubectl,
+    operator_token: str,
+    with_token: WithToken,
+) -> Kubectl:
+    """A namespace with a ledger, its job's two pods and a pod of another job."""
+    kubectl = new_namespace()
+    workers(kubectl, COORDINATOR, f"{SET}-1", "other-4e5f6a7b-0")
+    with_token(kubectl, operator_token)("create", "--filename=-", stdin=json.dumps(ledger()))
+    wait_for("the policy works, some seconds after it is installed", lambda: _refused(kubectl), 30)
+    return kubectl
+
+
+def _refused(kubectl: Kubectl) -> bool:
+    try:
+        return bool(kubectl("delete", "privacyledger", SET, "--dry-run=server", fails=True))
+    except AssertionError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def coordinator(home: Kubectl, with_token: WithToken) -> Kubectl:
+    """kubectl as the coordinator pod, which has charged 20 draws."""
+    kubectl = with_token(home, bound_token(home, COORDINATOR))
+
+    put_status(kubectl, IN_USE)
+    return kubectl
+
+
+@pytest.fixture(scope="module")
+def tampering_user(home: Kubectl, coordinator: Kubectl) -> str:
+    """A user who may do all to ledgers, but for the verbs `plan` and `restore`."""
+    verbs = "get,list,create,update,patch,delete,deletecollection"
+    resources = "privacyledgers.dtjob.dev,privacyledgers.dtjob.dev/status"
+    home("create", "role", "all", f"--verb={verbs}", f"--resource={resources}")
+    home("create", "rolebinding", "all", "--role=all", "--user=mallory")
+    return "--as=mallory"
+
+
+def changed(**fields: Any) -> Manifest:
+    status = {**copy.deepcopy(IN_USE), **fields}
+    return {name: value for name, value in status.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("status", "rule"),
+    [
+        pytest.param(changed(charged=19), CHARGED_NEVER_DECREASES, id="charged lowered"),
+        pytest.param(changed(charged=None), CHARGED_NEVER_DECREASES, id="charged removed"),
+        pytest.param(None, STATUS_NEVER_VANISHES, id="status removed"),
+        pytest.param({}, CHARGED_NEVER_DECREASES, id="status emptied"),
+        pytest.param(changed(attempt=1), LEDGER_ATTEMPT_FALLS, id="attempt lowered"),
+        pytest.param(changed(charged=71), RESERVED_COVERS_CHARGED, id="charged over reserved"),
+        pytest.param(changed(lease=None), "status.lease can't be removed", id="lease removed"),
+        pytest.param(
+            changed(lease={"attempt": 2, "fromDraw": 5, "toDraw": 20, "fromStep": 10}),
+            "a new status.lease",
+            id="draws leased twice",
+        ),
+        pytest.param(changed(segments=[]), "status.segments never shrinks", id="segments removed"),
+    ],
+)
+def test_not_even_the_coordinator_takes_back_what_is_spent(
+    coordinator: Kubectl, status: Manifest | None, rule: str
+) -> None:
+    """Rules 10, 11 and 17."""
+    assert rule in put_status(coordinator, status, fails=True)
+    stored = coordinator.get("privacyledger", SET)
+    assert stored is not None
+    assert stored["status"]["charged"] == IN_USE["charged"]
+
+
+def test_an_outcome_is_set_once(coordinator: Kubectl) -> None:
+    done = changed(outcome=OUTCOME)
+    put_status(coordinator, done)
+    second = OUTCOME | {"state": "Failed", "reason": "TaskFailed"}
+    for status in (changed(outcome=second), changed()):
+        assert OUTCOME_IS_FINAL in put_status(coordinator, status, fails=True)
+    later = {"attempt": 2, "fromDraw": 20, "toDraw": 30, "fromStep": 20}
+    refusal = put_status(coordinator, {**done, "charged": 30, "lease": later}, fails=True)
+    assert "no lease after status.outcome" in refusal
+
+
+@pytest.mark.parametrize("writer", [f"{SET}-1", "other-4e5f6a7b-0"])
+def test_only_the_coordinators_pod_writes(
+    home: Kubectl, coordinator: Kubectl, with_token: WithToken, writer: str
+) -> None:
+    """Rule 18: neither the job's other pods nor the pods of another job."""
+    kubectl = with_token(home, bound_token(home, writer))
+    raised = _stored_status(home) | {"attempt": 3}
+    assert NOT_THE_COORDINATOR in put_status(kubectl, raised, fails=True)
+
+
+def test_a_token_without_a_pod_does_not_write(
+    home: Kubectl, coordinator: Kubectl, with_token: WithToken
+) -> None:
+    """Who may ask for tokens of the workers' account is not thereby a worker."""
+    kubectl = with_token(home, home("create", "token", "dtjob-worker").strip())
+    raised = _stored_status(home) | {"attempt": 3}
+    assert NOT_THE_COORDINATOR in put_status(kubectl, raised, fails=True)
+
+
+def test_a_pod_of_that_name_in_another_namespace_does_not_write(
+    home: Kubectl,
+    coordinator: Kubectl,
+    with_token: WithToken,
+    new_namespace: Callable[[], Kubectl],
+) -> None:
+    elsewhere = new_namespace()
+    workers(elsewhere, COORDINATOR)
+    grant(home, "dtjob-worker", "dtjob-worker", elsewhere.namespace)
+    kubectl = with_token(home, bound_token(elsewhere, COORDINATOR))
+    raised = _stored_status(home) | {"attempt": 3}
+    assert NOT_THE_COORDINATOR in put_status(kubectl, raised, fails=True)
+
+
+def test_who_may_edit_the_namespace_does_not_write(home: Kubectl, coordinator: Kubectl) -> None:
+    """Rule 18; RBAC refuses, before the policy would."""
+    home("create", "rolebinding", "editor", "--clusterrole=edit", "--user=eve")
+    patch = ("patch", "privacyledger", SET, "--type=merge", "--as=eve")
+    status = ("--subresource=status", '--patch={"status":{"attempt":9}}')
+    assert "cannot patch" in home(*patch, *status, fails=True)
+    assert "cannot patch" in home(*patch, '--patch={"spec":{"reservedDraws":1}}', fails=True)
+    assert "cannot delete" in home("delete", "privacyledger", SET, "--as=eve", fails=True)
+    assert "cannot create" in home(
+        "create",
+        "--filename=-",
+        "--as=eve",
+        stdin=json.dumps(ledger("forged-00000000")),
+        fails=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        (
+            ("patch", "--subresource=status", "--type=merge", '-p={"status":{"attempt":9}}'),
+            NOT_THE_COORDINATOR,
+        ),
+        (("patch", "--type=merge", '-p={"spec":{"reservedDraws":60}}'), NOT_THE_OPERATOR),
+        (("patch", "--type=merge", '-p={"metadata":{"finalizers":["a.b/c"]}}'), NOT_THE_OPERATOR),
+        (("delete",), NEVER_DELETED),
+    ],
+)
+def test_not_even_all_rights_on_ledgers_suffice(
+    home: Kubectl, tampering_user: str, arguments: tuple[str, ...], refusal: str
+) -> None:
+    """A wildcard in someone's Role: the policy refuses what RBAC lets pass."""
+    verb, *rest = arguments
+    assert refusal in home(verb, "privacyledger", SET, tampering_user, *rest, fails=True)
+
+
+def test_not_even_all_rights_on_ledgers_make_one(home: Kubectl, tampering_user: str) -> None:
+    forged = json.dumps(ledger("forged-00000000"))
+    assert NOT_THE_OPERATOR in home("create", "-f=-", tampering_user, stdin=forged, fails=True)
+
+
+def test_nobody_deletes_a_ledger(
+    home: Kubectl, coordinator: Kubectl, operator_token: str, with_token: WithToken
+) -> None:
+    """Not the administrator, one by one or all at once, and not the operator."""
+    assert NEVER_DELETED in home("delete", "privacyledger", SET, fails=True)
+    assert NEVER_DELETED in home("delete", "privacyledgers", "--all", fails=True)
+    path = f"/apis/dtjob.dev/v1alpha1/namespaces/{home.namespace}/privacyledgers"
+    assert NEVER_DELETED in home("delete", "--raw", path, fails=True)
+    operator = with_token(home, operator_token)
+    assert "cannot delete" in operator("delete", "privacyledger", SET, fails=True)
+    assert home.get("privacyledger", SET)
+
+
+def test_the_operator_does_not_write_what_is_spent(
+    home: Kubectl, tampering_user: str, operator_token: str, with_token: WithToken
+) -> None:
+    """Not even if RBAC let it; its own role does not."""
+    account = "--serviceaccount=dtjob-system:dtjob-operator"
+    home("create", "rolebinding", "operator", "--role=all", account)
+    operator = with_token(home, operator_token)
+    raised = _stored_status(home) | {"attempt": 3}
+    assert NOT_THE_COORDINATOR in put_status(operator, raised, fails=True)
+
+
+def test_who_may_restore_raises_and_nothing_else(
+    new_namespace: Callable[[], Kubectl], operator_token: str, with_token: WithToken
+) -> None:
+    """Rule 11: after a rollback of the ledger, its charges are raised to what the journal says."""
+    kubectl = new_namespace()
+    workers(kubectl, COORDINATOR)
+    operator = with_token(kubectl, operator_token)
+    operator("create", "--filename=-", stdin=json.dumps(ledger()))
+    put_status(with_token(kubectl, bound_token(kubectl, COORDINATOR)), IN_USE)
+    kubectl("create", "rolebinding", "restore", "--clusterrole=dtjob-ledger-restore", "--user=rita")
+    patch = ("patch", "privacyledger", SET, "--subresource=status", "--type=merge", "--as=rita")
+
+    kubectl(*patch, '-p={"status":{"charged":40}}')
+    lowered = kubectl(*patch, '-p={"status":{"charged":39}}', fails=True)
+    assert CHARGED_NEVER_DECREASES in lowered or NOT_THE_COORDINATOR in lowered
+    ended = json.dumps({"status": {"outcome": OUTCOME}})
+    assert NOT_THE_COORDINATOR in kubectl(*patch, f"-p={ended}", fails=True)
+    spec = ("patch", "privacyledger", SET, "--type=merge", "--as=rita")
+    assert "cannot patch" in kubectl(*spec, '-p={"spec":{"reservedDraws":60}}', fails=True)
+
+
+def test_a_ledger_goes_with_its_namespace(
+    installed: Kubectl, operator_token: str, with_token: WithToken
+) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    installed("create", "namespace", name)
+    kubectl = Kubectl(installed.program, installed.kubeconfig, name)
+    operator = with_token(kubectl, operator_token)
+    operator("create", "--filename=-", stdin=json.dumps(ledger()))
+    installed("delete", "namespace", name, "--timeout=60s")
+
+
+def _stored_status(kubectl: Kubectl) -> Manifest:
+    stored = kubectl.get("privacyledger", SET)
+    assert stored is not None
+    status: Manifest = stored["status"]
+    return status

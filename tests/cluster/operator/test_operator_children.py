@@ -1,0 +1,191 @@
+"""A job's children: made, repaired, cleaned up, and never shared with another incarnation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from api_proxy import ApiProxy
+from kube import Kubectl, Manifest, wait_for
+from operator_process import OperatorProcess, child_name, job
+
+pytestmark = pytest.mark.cluster
+
+BACK_SECONDS = 5
+STARTS_SECONDS = 20
+StoredJob = Callable[[Manifest], Manifest]
+
+
+def phase(kubectl: Kubectl, name: str) -> str | None:
+    stored = kubectl.get("dtjob", name)
+    return stored.get("status", {}).get("phase") if stored else None
+
+
+def condition(kubectl: Kubectl, name: str, kind: str) -> Manifest:
+    stored = kubectl.get("dtjob", name) or {}
+    conditions = stored.get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def started(kubectl: Kubectl, name: str) -> None:
+    wait_for(f"{name} is Starting", lambda: phase(kubectl, name) == "Starting", STARTS_SECONDS)
+
+
+@pytest.fixture
+def running(operator: OperatorProcess, namespace: Kubectl, stored_job: StoredJob) -> Manifest:
+    """A job whose children are there."""
+    stored = stored_job(job("digits"))
+    started(namespace, "digits")
+    return stored
+
+
+@pytest.mark.parametrize("kind", ["statefulset", "service", "serviceaccount", "rolebinding"])
+def test_a_deleted_child_is_back(running: Manifest, namespace: Kubectl, kind: str) -> None:
+    shared = kind in ("serviceaccount", "rolebinding")
+    name = "dtjob-worker" if shared else child_name(running)
+    before = namespace.get(kind, name)
+    assert before is not None
+    namespace("delete", kind, name, "--wait=false")
+
+    def again() -> bool:
+        found = namespace.get(kind, name)
+        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
+
+    wait_for(f"the {kind} is back", again, BACK_SECONDS)
+
+
+def test_a_changed_child_is_repaired(running: Manifest, namespace: Kubectl) -> None:
+    name = child_name(running)
+    namespace("patch", "service", name, '--patch={"spec":{"publishNotReadyAddresses":false}}')
+
+    def repaired() -> bool:
+        found = namespace.get("service", name)
+        return bool(found and found["spec"].get("publishNotReadyAddresses"))
+
+    wait_for("the service is repaired", repaired, BACK_SECONDS)
+
+
+def test_deleting_the_job_leaves_its_ledger_and_its_claims(
+    running: Manifest, namespace: Kubectl
+) -> None:
+    """Rule 13; and the garbage collector does the rest."""
+    name = child_name(running)
+    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 30)
+    namespace("delete", "dtjob", "digits")
+    for kind in ("statefulset", "service"):
+        wait_for(f"no {kind}", lambda kind=kind: namespace.get(kind, name) is None, 60)
+    wait_for("no pods", lambda: not namespace.list("pods"), 60)
+    assert namespace.get("privacyledger", name)
+    assert len(namespace.list("pvc")) == 2
+
+
+def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(
+    running: Manifest, namespace: Kubectl, stored_job: StoredJob
+) -> None:
+    namespace("delete", "dtjob", "digits", "--wait=false")
+    again = stored_job(job("digits"))
+    assert child_name(again) != child_name(running)
+    wait_for("its own set", lambda: namespace.get("statefulset", child_name(again)), 30)
+    for kind in ("statefulset", "service"):
+        child = namespace.get(kind, child_name(again))
+        assert child is not None
+        assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [
+            again["metadata"]["uid"]
+        ]
+        wait_for("the old one goes", lambda k=kind: not namespace.get(k, child_name(running)), 60)
+
+
+def test_replicas_are_latched_at_the_start(running: Manifest, namespace: Kubectl) -> None:
+    namespace("patch", "dtjob", "digits", "--type=merge", '-p={"spec":{"workers":{"replicas":3}}}')
+
+    def told() -> bool:
+        return "ReplicasLatched" in namespace("describe", "dtjob", "digits")
+
+    wait_for("an event says so", told, 10)
+    stateful_set = namespace.get("statefulset", child_name(running))
+    assert stateful_set is not None
+    assert stateful_set["spec"]["replicas"] == 2
+
+
+def test_deleting_the_ledger_is_refused(running: Manifest, namespace: Kubectl) -> None:
+    refusal = namespace("delete", "privacyledger", child_name(running), fails=True)
+    assert "never deleted" in refusal
+
+
+def test_a_start_costs_at_most_ten_writes(
+    operator: OperatorProcess, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
+) -> None:
+    """Eight to Starting, the namespace's first job; Running takes a patch and an event more."""
+    before = len(proxy.writes())
+    stored_job(job("digits"))
+    started(namespace, "digits")
+    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 30)
+    written = [(each.verb, each.resource) for each in proxy.writes()[before:]]
+    assert len(written) <= 8, written
+
+
+def test_a_restart_writes_nothing(
+    start_operator: Callable[[], OperatorProcess],
+    operator: OperatorProcess,
+    proxy: ApiProxy,
+    running: Manifest,
+    namespace: Kubectl,
+) -> None:
+    assert operator.terminate() == 0
+    before = len(proxy.writes())
+    again = start_operator()
+    again.wait_until_ready()
+
+    def looked() -> bool:
+        return again.metrics()['dtjob_reconciles_total{result="ok"}'] >= 3
+
+    wait_for("jobs are reconciled", looked, 20)
+    assert proxy.writes()[before:] == []
+    again.terminate()
+
+
+def test_a_foreign_object_of_a_childs_name_is_left_alone(
+    start_operator: Callable[[], OperatorProcess],
+    operator: OperatorProcess,
+    namespace: Kubectl,
+    stored_job: StoredJob,
+) -> None:
+    operator.kill()
+    stored = stored_job(job("digits"))
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": child_name(stored)},
+        "spec": {"clusterIP": "None", "ports": [{"port": 1}]},
+    }
+    namespace.apply(foreign)
+    process = start_operator()
+
+    def conflict() -> bool:
+        return condition(namespace, "digits", "ResourcesReady").get("reason") == "NameConflict"
+
+    wait_for("a condition says so", conflict, 60)
+    found = namespace.get("service", child_name(stored))
+    assert found is not None
+    assert found["spec"]["ports"][0]["port"] == 1
+    assert "ownerReferences" not in found["metadata"]
+
+    namespace("delete", "service", child_name(stored))
+    started(namespace, "digits")
+    process.terminate()
+
+
+def test_kubectl_delete_works_while_the_operator_is_down(
+    start_operator: Callable[[], OperatorProcess],
+    namespace: Kubectl,
+    stored_job: StoredJob,
+) -> None:
+    process = start_operator()
+    stored = stored_job(job("digits"))
+    started(namespace, "digits")
+    process.kill()
+    namespace("delete", "dtjob", "digits", "--timeout=20s")
+    wait_for("no set", lambda: not namespace.get("statefulset", child_name(stored)), 60)
+    finalizers = json.loads(namespace("get", "privacyledgers", "--output=json"))["items"]
+    assert all("finalizers" not in each["metadata"] for each in finalizers)

@@ -1,0 +1,199 @@
+"""Kills, outages and refusals: whatever is in its way, the operator ends where it would have."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+from api_proxy import ApiProxy
+from kube import Kubectl, Manifest, wait_for
+from operator_process import OperatorProcess, child_name, job
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+STARTS_SECONDS = 60
+OUTAGE_SECONDS = 20
+NOT_NEWS = {"resourceVersion", "uid", "creationTimestamp", "managedFields", "name", "generateName"}
+StoredJob = Callable[[Manifest], Manifest]
+Start = Callable[[], OperatorProcess]
+
+
+def phase(kubectl: Kubectl, name: str) -> str | None:
+    stored = kubectl.get("dtjob", name)
+    return stored.get("status", {}).get("phase") if stored else None
+
+
+def started(kubectl: Kubectl, name: str) -> None:
+    wait_for(f"{name} is Starting", lambda: phase(kubectl, name) == "Starting", STARTS_SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def clear(proxy: ApiProxy) -> None:
+    """The proxy lets everything pass again."""
+    proxy.after_write = lambda _count: None
+    proxy.refuse = lambda _method, _path: None
+
+
+def outcome(kubectl: Kubectl, stored: Manifest) -> Manifest:
+    """What a start has come to, without what differs from one job to the next."""
+    name = child_name(stored)
+    found: Manifest = {}
+    for kind in ("statefulset", "service", "privacyledger"):
+        child = kubectl.get(kind, name)
+        assert child is not None, kind
+        found[kind] = child["spec"], sorted(child["metadata"]["labels"])
+        owners = child["metadata"].get("ownerReferences", [])
+        assert [each["uid"] for each in owners] in ([], [stored["metadata"]["uid"]])
+    for kind in ("serviceaccount", "rolebinding"):
+        child = kubectl.get(kind, "dtjob-worker")
+        assert child is not None, kind
+        found[kind] = child["metadata"]["labels"]
+    job_now = kubectl.get("dtjob", stored["metadata"]["name"])
+    assert job_now is not None
+    conditions = job_now["status"]["conditions"]
+    found["conditions"] = [(each["type"], each["status"], each["reason"]) for each in conditions]
+    found["events"] = sorted(
+        (event["reason"], event["type"])
+        for event in kubectl.list("events")
+        if event["involvedObject"]["uid"] == stored["metadata"]["uid"]
+    )
+    text = repr(found).replace(name, "<child>").replace(stored["metadata"]["uid"], "<uid>")
+    return {"text": text.replace(kubectl.namespace, "<namespace>")}
+
+
+def test_a_kill_after_any_write_changes_nothing_in_the_end(
+    start_operator: Start, proxy: ApiProxy, new_namespace: Callable[[], Kubectl]
+) -> None:
+    """For every k: SIGKILL after the k-th write of a start took effect, before it was answered."""
+    process = start_operator()
+    process.wait_until_ready()
+    undisturbed: Manifest | None = None
+    for k in itertools.count():
+        namespace = new_namespace()
+        start = len(proxy.writes())
+        if k > 0:
+
+            def kill(count: int, victim: OperatorProcess = process, at: int = start + k) -> None:
+                if count == at:
+                    victim.kill()
+
+            proxy.after_write = kill
+        namespace.apply(job("digits"))
+        if k > 0:
+            try:
+                wait_for(f"the kill after write {k}", lambda p=process: not p.alive, 15)
+            except AssertionError:
+                break  # the start took fewer writes than k
+            proxy.after_write = lambda _count: None
+            process = start_operator()
+        started(namespace, "digits")
+        wait_for("claims", lambda n=namespace: len(n.list("pvc")) == 2, 30)
+        settle(proxy)
+        stored = namespace.get("dtjob", "digits")
+        assert stored is not None
+        end = outcome(namespace, stored)
+        if undisturbed is None:
+            undisturbed = end
+        assert end == undisturbed, f"after write {k}"
+    assert k > 5
+    process.terminate()
+
+
+def settle(proxy: ApiProxy) -> None:
+    """Wait until the operator has written nothing for two seconds."""
+
+    def quiet() -> bool:
+        before = len(proxy.writes())
+        time.sleep(2)
+        return len(proxy.writes()) == before
+
+    wait_for("no more writes", quiet, 30)
+
+
+def test_the_api_server_away_and_back(
+    start_operator: Start, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
+) -> None:
+    """The process lives, says that it isn't ready, and looks after what happened meanwhile."""
+    process = start_operator()
+    first = stored_job(job("first"))
+    started(namespace, "first")
+    proxy.disconnect()
+    try:
+        wait_for("it says so", lambda: process.ready() != "ok", 10)
+        stored_job(job("second"))
+        namespace("delete", "service", child_name(first))
+        away = time.monotonic() + OUTAGE_SECONDS
+        while time.monotonic() < away:
+            assert process.alive
+            time.sleep(0.5)
+        assert process.ready() != "ok"
+    finally:
+        proxy.connect()
+    back = time.monotonic()
+    wait_for("it is ready", lambda: process.ready() == "ok", 15)
+    wait_for("the service is back", lambda: namespace.get("service", child_name(first)), 15)
+    wait_for("the new job starts", lambda: phase(namespace, "second") == "Starting", 15)
+    assert time.monotonic() - back < 20
+    assert process.terminate() == 0
+
+
+def test_what_is_deleted_during_an_outage_is_noticed(
+    start_operator: Start, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
+) -> None:
+    """kopf never tells of it: a job of the same name comes up as if there had been none."""
+    process = start_operator()
+    process.wait_until_ready()
+    stored_job(job("digits"))
+    started(namespace, "digits")
+    proxy.disconnect()
+    wait_for("it says so", lambda: process.ready() != "ok", 10)
+    namespace("delete", "dtjob", "digits")
+    again = stored_job(job("digits"))
+    proxy.connect()
+    wait_for("its set", lambda: namespace.get("statefulset", child_name(again)), 30)
+    started(namespace, "digits")
+    assert process.terminate() == 0
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+def test_refusals_that_pass(
+    start_operator: Start,
+    proxy: ApiProxy,
+    namespace: Kubectl,
+    stored_job: StoredJob,
+    status: int,
+) -> None:
+    """One request in four fails for a while."""
+    process = start_operator()
+    process.wait_until_ready()
+    chance = random.Random(status)
+
+    def refuse(method: str, _path: str) -> int | None:
+        fails = chance.random() < 0.25 and (status != 409 or method != "GET")
+        return status if fails else None
+
+    proxy.refuse = refuse
+    stored_job(job("digits"))
+    started(namespace, "digits")
+    proxy.refuse = lambda _method, _path: None
+    wait_for("it is ready", lambda: process.ready() == "ok", 20)
+    assert process.terminate() == 0
+
+
+def test_broken_watches(
+    start_operator: Start, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
+) -> None:
+    """Connections that break every half second while jobs come and go."""
+    process = start_operator()
+    process.wait_until_ready()
+    for number in range(4):
+        proxy.disconnect()
+        stored_job(job(f"job-{number}"))
+        proxy.connect()
+        time.sleep(0.5)
+    for number in range(4):
+        started(namespace, f"job-{number}")
+    assert process.terminate() == 0

@@ -1,0 +1,259 @@
+"""What the coordinator says reaches the job's status, and what the operator may do is no more
+than what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from api_proxy import ApiProxy, Asked
+from kube import Kubectl, Manifest, wait_for
+from operator_process import BASE, OperatorProcess, child_name, job
+
+pytestmark = pytest.mark.cluster
+
+OUTCOME_SECONDS = 2
+STARTS_SECONDS = 30
+StoredJob = Callable[[Manifest], Manifest]
+WithToken = Callable[[Kubectl, str], Kubectl]
+
+
+class Coordinator:
+    """Plays the coordinator pod of a job: its address, its report, its ledger."""
+
+    def __init__(self, kubectl: Kubectl, stored: Manifest, with_token: WithToken) -> None:
+        self._kubectl = kubectl
+        self.name = child_name(stored)
+        self.pod = f"{self.name}-0"
+        wait_for("the pod", lambda: kubectl.get("pod", self.pod), STARTS_SECONDS)
+        binding = ("--bound-object-kind=Pod", f"--bound-object-name={self.pod}")
+        token = kubectl("create", "token", "dtjob-worker", *binding).strip()
+        self._as_pod = with_token(kubectl, token)
+        # An address of its own on this machine, where its report is served.
+        self.address = str(
+            ipaddress.ip_address("127.77.0.2") + zlib.crc32(self.pod.encode()) % 9999
+        )
+        self.report: dict[str, Any] = {}
+        self.asked = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(5)
+
+    async def _serve(self) -> None:
+        async def report(_request: web.Request) -> web.Response:
+            self.asked.set()
+            return web.json_response(self.report)
+
+        app = web.Application()
+        app.router.add_get("/report", report)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.address, 8080).start()
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def run_pods(self) -> None:
+        """All pods of the set are ready, as a kubelet would tell."""
+        for pod in self._kubectl.list("pods"):
+            name = pod["metadata"]["name"]
+            now = "2026-01-01T00:00:00Z"
+            address = self.address if name == self.pod else "127.77.0.1"
+            container = {
+                "name": "worker",
+                "image": "example.invalid/trainer:1",
+                "imageID": "",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "state": {"running": {"startedAt": now}},
+            }
+            status = {
+                "phase": "Running",
+                "podIP": address,
+                "podIPs": [{"ip": address}],
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+                "containerStatuses": [container],
+            }
+            patch = json.dumps({"status": status})
+            self._kubectl("patch", "pod", name, "--subresource=status", f"--patch={patch}")
+
+    def write(self, status: Manifest) -> None:
+        """Replace the ledger's status."""
+        stored = self._kubectl.get("privacyledger", self.name)
+        assert stored is not None
+        ledger = json.dumps({**stored, "status": {**stored.get("status", {}), **status}})
+        self._as_pod("replace", "--subresource=status", "--filename=-", stdin=ledger)
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {
+        "generation": 1,
+        "attempt": 1,
+        "workers": 2,
+        "state": "Running",
+        "stage": "training",
+        "step": 4,
+        "totalSteps": 40,
+        "charged": 10,
+        "reservedDraws": 70,
+        "samplesPerSecond": 1234.5,
+        "evaluation": {"step": 4, "accuracy": 0.5},
+        "checkpoint": None,
+        "heartbeatTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "estimatedCompletionTime": None,
+        "gpu": None,
+        "restarts": 0,
+        "reason": None,
+        "message": None,
+    } | changes
+
+
+def status(kubectl: Kubectl) -> dict[str, Any]:
+    stored = kubectl.get("dtjob", "digits") or {}
+    found: dict[str, Any] = stored.get("status", {})
+    return found
+
+
+@pytest.fixture
+def coordinator(
+    operator: OperatorProcess, namespace: Kubectl, stored_job: StoredJob, with_token: WithToken
+) -> Iterator[Coordinator]:
+    played = Coordinator(namespace, stored_job(job("digits")), with_token)
+    yield played
+    played.close()
+
+
+def begin(played: Coordinator, kubectl: Kubectl) -> None:
+    """Pods come up, form the first attempt, lease draws and report."""
+    played.report = report(state="Starting", stage="importing torch", samplesPerSecond=None)
+    played.run_pods()
+    wait_for("the operator asks for the report", played.asked.is_set, 10)
+    lease = {"attempt": 1, "fromDraw": 0, "toDraw": 10, "fromStep": 0}
+    segments = [{"draws": 10, "image": "example.invalid/trainer:1"}]
+    attempts = [{"attempt": 1, "start": "2026-01-01T00:00:00Z"}]
+    played.report = report()
+    played.write(
+        {"attempt": 1, "charged": 10, "lease": lease, "segments": segments, "attempts": attempts}
+    )
+    wait_for("Running", lambda: status(kubectl).get("phase") == "Running", 10)
+
+
+def test_the_first_report_is_shown_at_once(coordinator: Coordinator, namespace: Kubectl) -> None:
+    begin(coordinator, namespace)
+
+    def shown() -> bool:
+        progress = status(namespace).get("progress", {})
+        return progress.get("step") == 4 and "samplesPerSecond" in progress
+
+    wait_for("step and speed in the status", shown, 5)
+
+
+def test_an_outcome_is_a_condition_within_two_seconds(
+    coordinator: Coordinator, namespace: Kubectl
+) -> None:
+    begin(coordinator, namespace)
+    outcome = {
+        "state": "Failed",
+        "reason": "TaskInvalid",
+        "message": "module bn: BatchNorm; use GroupNorm",
+        "time": "2026-01-01T00:00:00Z",
+    }
+    coordinator.write({"outcome": outcome})
+    written = time.monotonic()
+
+    def failed() -> bool:
+        conditions = status(namespace).get("conditions", [])
+        return any(
+            each["type"] == "Failed"
+            and each["status"] == "True"
+            and each["reason"] == "TaskInvalid"
+            for each in conditions
+        )
+
+    wait_for("the condition", failed, OUTCOME_SECONDS, every=0.05)
+    assert time.monotonic() - written < OUTCOME_SECONDS
+    wait_for("pods are released", lambda: replicas(namespace, coordinator.name) == 0, 5)
+    wait_for("an event", lambda: "BatchNorm" in namespace("describe", "dtjob", "digits"), 5)
+
+
+def replicas(kubectl: Kubectl, name: str) -> int | None:
+    stateful_set = kubectl.get("statefulset", name)
+    return stateful_set["spec"]["replicas"] if stateful_set else None
+
+
+def test_from_create_to_running_the_operator_writes_ten_times(
+    operator: OperatorProcess,
+    proxy: ApiProxy,
+    namespace: Kubectl,
+    stored_job: StoredJob,
+    with_token: WithToken,
+) -> None:
+    """The first job of a namespace, whose workers' account is made too."""
+    start = len(proxy.writes())
+    played = Coordinator(namespace, stored_job(job("digits")), with_token)
+    try:
+        begin(played, namespace)
+    finally:
+        played.close()
+    written = [
+        (each.verb, each.resource)
+        for each in proxy.writes()[start:]
+        if each.namespace == namespace.namespace
+    ]
+    assert len(written) <= 10, "\n".join(map(str, written))
+
+
+def test_rights_used_are_the_rights_granted(
+    coordinator: Coordinator, proxy: ApiProxy, namespace: Kubectl
+) -> None:
+    """Runs after the tests above: what they made the operator do is on record."""
+    used = {right for asked in proxy.asked for right in rights(asked)}
+    beyond = [asked for asked in proxy.asked if asked.status == 403 and not asked.dry_run]
+    assert not [asked for asked in beyond if namespace.namespace == asked.namespace]
+    # Rights that no test of this module makes use of, each with what it is for.
+    rare = {
+        ("privacyledgers.dtjob.dev", "plan"): "a policy's own verb",
+        ("clusterroles.rbac.authorization.k8s.io", "bind"): "asked for by the API server",
+        ("rolebindings.rbac.authorization.k8s.io", "delete"): "a binding to another role",
+        ("distributedtrainingjobs.dtjob.dev", "get"): "after a conflict",
+        ("events.", "get"): "an event told again",
+        ("events.", "patch"): "an event told again",
+    }
+    granted = {right for right in granted_rights() if right not in rare}
+    assert granted - used == set()
+
+
+def rights(asked: Asked) -> set[tuple[str, str]]:
+    """What RBAC has to allow for a request."""
+    resource, _, subresource = asked.resource.partition("/")
+    full = f"{resource}.{asked.group}" + (f"/{subresource}" if subresource else "")
+    # A server-side apply that makes an object needs the right to create it too.
+    creates = asked.verb == "patch" and asked.status == 201
+    return {(full, asked.verb)} | ({(full, "create")} if creates else set())
+
+
+def granted_rights() -> set[tuple[str, str]]:
+    documents = yaml.safe_load_all((BASE / "operator-rbac.yaml").read_text())
+    found = set()
+    for document in documents:
+        for rule in document.get("rules", ()):
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    name, _, subresource = resource.partition("/")
+                    full = f"{name}.{group}" + (f"/{subresource}" if subresource else "")
+                    found |= {(full, verb) for verb in rule["verbs"]}
+    return found

@@ -1,0 +1,294 @@
+"""What is wanted of each child, as YAML that a person can read, and how drift is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import children_files
+import pytest
+from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod
+
+from dtjob_api.worker import WorkerConfig
+from dtjob_operator.drift import has_drifted
+
+Json = dict[str, Any]
+folders = pytest.mark.parametrize("folder", children_files.FOLDERS, ids=lambda folder: folder.name)
+
+
+@folders
+def test_children_are_what_the_files_say(folder: Path) -> None:
+    assert children_files.build(folder) == children_files.read(folder / "wanted.yaml")
+
+
+@folders
+def test_what_the_api_server_adds_is_no_drift(folder: Path) -> None:
+    """Defaults, canonical quantities and bookkeeping would else be fought for ever."""
+    wanted = children_files.read(folder / "wanted.yaml")
+    for kind, stored in children_files.read(folder / "stored.yaml").items():
+        assert not has_drifted(stored, wanted[kind]), kind
+
+
+def template(stored: Json) -> Json:
+    found: Json = stored["StatefulSet"]["spec"]["template"]["spec"]
+    return found
+
+
+CHANGES: dict[str, Callable[[Json], Any]] = {
+    "replicas": lambda s: s["StatefulSet"]["spec"].update(replicas=5),
+    "image": lambda s: template(s)["containers"][0].update(image="other"),
+    "command": lambda s: template(s)["containers"][0]["command"].append("--debug"),
+    "variable removed": lambda s: template(s)["containers"][0]["env"].pop(0),
+    "memory limit": lambda s: template(s)["containers"][0]["resources"]["limits"].update(
+        memory="3Gi"
+    ),
+    "toleration added": lambda s: template(s)["tolerations"].append({"operator": "Exists"}),
+    "security": lambda s: template(s)["securityContext"].update(runAsNonRoot=False),
+    "service selector": lambda s: s["Service"]["spec"].update(selector={"app": "other"}),
+    "not ready addresses": lambda s: s["Service"]["spec"].pop("publishNotReadyAddresses"),
+    "owner": lambda s: s["Service"]["metadata"].pop("ownerReferences"),
+    "subjects": lambda s: s["RoleBinding"].update(subjects=[]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_by_another_is_drift(change: str) -> None:
+    folder = children_files.FOLDERS[0]
+    wanted = children_files.read(folder / "wanted.yaml")
+    stored = children_files.read(folder / "stored.yaml")
+    CHANGES[change](stored)
+    assert [k for k in wanted if has_drifted(stored[k], wanted[k])] == [
+        "RoleBinding" if change == "subjects" else _kind_of(change)
+    ]
+
+
+def _kind_of(change: str) -> str:
+    return (
+        "Service"
+        if change in {"service selector", "not ready addresses", "owner"}
+        else ("StatefulSet")
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "drifted"),
+    [
+        ("1Gi", "1024Mi", False),
+        ("500m", "0.5", False),
+        ("2", "2", False),
+        ("1G", "1Gi", True),
+        ("1e3", "1k", False),
+    ],
+)
+def test_quantities_are_compared_by_value(stored: str, wanted: str, drifted: bool) -> None:
+    assert has_drifted({"limits": {"memory": stored}}, {"limits": {"memory": wanted}}) is drifted
+
+
+def started() -> World:
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    return world
+
+
+def test_workers_get_their_configuration() -> None:
+    world = started()
+    assert world.observed.stateful_set is not None
+    (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
+    variable = next(v for v in container["env"] if v["name"] == "DTJOB_WORKER_CONFIG")
+    config = WorkerConfig.model_validate_json(variable["value"])
+    assert config.coordinator_host == f"{CHILD}-0.{CHILD}"
+    assert (config.ledger.namespace, config.ledger.name) == ("research", CHILD)
+    assert config.hold
+    assert config.job.uid == UID
+    assert config.data_dir is None
+
+
+def test_the_kubelet_expands_no_task_argument() -> None:
+    job = digits()
+    job["spec"]["training"]["args"] = {"pattern": "$(HOME)"}
+    world = World.of(job, privacy_plan=PLAN)
+    world.settle()
+    assert world.observed.stateful_set is not None
+    text = json.dumps(world.observed.stateful_set)
+    assert "$$(HOME)" in text
+
+
+def test_drift_is_repaired_with_the_uid_of_what_is_there() -> None:
+    world = started()
+    assert world.observed.stateful_set is not None
+    changed = copy.deepcopy(world.observed.stateful_set)
+    changed["spec"]["replicas"] = 1
+    world.see(stateful_set=changed)
+    (repair,) = world.decide().applies
+    assert repair["metadata"]["uid"] == changed["metadata"]["uid"]
+    assert repair["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize("kind", ["stateful_set", "service", "service_account", "role_binding"])
+def test_a_deleted_child_comes_back(kind: str) -> None:
+    world = started()
+    before = getattr(world.observed, kind)
+    world.see(**{kind: None})
+    world.settle()
+    assert getattr(world.observed, kind)["metadata"]["name"] == before["metadata"]["name"]
+
+
+def test_a_child_that_is_being_deleted_is_waited_for() -> None:
+    world = started()
+    assert world.observed.service is not None
+    going = copy.deepcopy(world.observed.service)
+    going["metadata"]["deletionTimestamp"] = "2026-03-01T14:00:01Z"
+    going["spec"]["selector"] = {}
+    world.see(service=going)
+    assert world.decide().applies == ()
+
+
+def test_a_newer_operator_leaves_the_template_of_running_pods() -> None:
+    """An upgrade touches no running pod: the template follows at 0 pods."""
+    world = started()
+    assert world.observed.stateful_set is not None
+    older = copy.deepcopy(world.observed.stateful_set)
+    older["metadata"]["annotations"] = {"dtjob.dev/template-digest": "older"}
+    older["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 5
+    world.see(stateful_set=older, pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    assert world.decide().applies == ()
+
+    scaled = copy.deepcopy(older)
+    scaled["spec"]["replicas"] = 0
+    world.see(stateful_set=scaled, pods=())
+    (repair,) = world.decide().applies
+    assert repair["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
+
+
+def test_a_template_of_this_operator_is_repaired_at_once() -> None:
+    world = started()
+    assert world.observed.stateful_set is not None
+    edited = copy.deepcopy(world.observed.stateful_set)
+    edited["spec"]["template"]["spec"]["containers"][0]["image"] = "edited"
+    world.see(stateful_set=edited, pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    (repair,) = world.decide().applies
+    assert repair["spec"]["template"]["spec"]["containers"][0]["image"] != "edited"
+
+
+def test_a_larger_volume_does_not_touch_the_immutable_claim_template() -> None:
+    world = started()
+    job = copy.deepcopy(world.observed.job)
+    job["spec"]["storage"]["checkpoints"]["size"] = "2Gi"
+    world.see(job=job)
+    assert world.decide().applies == ()
+
+
+def test_a_prepared_account_is_used_as_it_is() -> None:
+    """Platform teams may prepare namespaces themselves."""
+    prepared = {"kind": "ServiceAccount", "metadata": {"name": "dtjob-worker", "uid": "theirs"}}
+    binding = {
+        "kind": "RoleBinding",
+        "metadata": {"name": "dtjob-worker", "uid": "theirs"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "dtjob-worker",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": "dtjob-worker", "namespace": "research"}],
+    }
+    world = World.of(privacy_plan=PLAN, service_account=prepared, role_binding=binding)
+    world.settle()
+    assert world.applied == ["Service", "PrivacyLedger", "StatefulSet"]
+
+
+def test_our_binding_to_another_role_is_made_anew() -> None:
+    world = started()
+    assert world.observed.role_binding is not None
+    other = copy.deepcopy(world.observed.role_binding)
+    other["roleRef"]["name"] = "view"
+    world.see(role_binding=other)
+    world.settle()
+    assert world.observed.role_binding["roleRef"]["name"] == "dtjob-worker"
+
+
+def test_an_account_of_the_user_is_neither_made_nor_bound() -> None:
+    job = digits(workers={"replicas": 1, "serviceAccountName": "trainers"})
+    world = World.of(job, privacy_plan=PLAN)
+    world.settle()
+    assert world.applied == ["Service", "PrivacyLedger", "StatefulSet"]
+    assert world.observed.stateful_set is not None
+    spec = world.observed.stateful_set["spec"]["template"]["spec"]
+    assert spec["serviceAccountName"] == "trainers"
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Service", "PrivacyLedger"])
+def test_a_foreign_object_of_a_childs_name_is_left_alone(kind: str) -> None:
+    slot = {"StatefulSet": "stateful_set", "Service": "service", "PrivacyLedger": "ledger"}[kind]
+    foreign: Json = {
+        "kind": kind,
+        "metadata": {"name": CHILD, "namespace": "research", "uid": "theirs"},
+        "spec": {"replicas": 3},
+    }
+    world = World.of(privacy_plan=PLAN, **{slot: foreign})
+    world.settle()
+    assert getattr(world.observed, slot) == foreign
+    assert "StatefulSet" not in world.applied
+    assert world.reason("ResourcesReady") == ("False", "NameConflict")
+    message = world.condition("ResourcesReady")["message"]
+    assert f"{kind} {CHILD} in namespace research" in message
+    assert "delete it" in message
+    assert world.events == ["NameConflict"]
+    assert world.status["phase"] == "Pending"
+
+    world.see(**{slot: None})
+    world.settle()
+    assert "StatefulSet" in world.applied
+
+
+def test_another_incarnation_shares_no_name() -> None:
+    first, second = started(), started()
+    job = copy.deepcopy(second.observed.job)
+    job["metadata"]["uid"] = "ffffffff-0000-4000-8000-000000000002"
+    job.pop("status")
+    again = World.of(job, privacy_plan=PLAN)
+    again.settle()
+    for slot in ("stateful_set", "service", "ledger"):
+        one, other = getattr(first.observed, slot), getattr(again.observed, slot)
+        assert one["metadata"]["name"] != other["metadata"]["name"]
+
+
+def test_the_ledger_comes_before_everything_that_spends() -> None:
+    """Rule 9: all draws are reserved, the plan is frozen, and only then is there a pod."""
+    world = World.of(privacy_plan=PLAN)
+    world.reconcile()
+    assert world.applied == ["ServiceAccount", "RoleBinding", "Service", "PrivacyLedger"]
+    assert world.observed.ledger is not None
+    spec = world.observed.ledger["spec"]
+    assert spec["reservedDraws"] == PLAN.steps + PLAN.replay_reserve_steps == 366
+    assert spec["plan"] == PLAN.to_dict()
+    assert "ownerReferences" not in world.observed.ledger["metadata"]
+    assert "status" not in world.observed.ledger
+    world.reconcile()
+    assert world.applied[-1] == "StatefulSet"
+
+
+def test_the_number_of_workers_is_latched() -> None:
+    world = World.of(privacy_plan=PLAN)
+    world.start()
+    job = copy.deepcopy(world.observed.job)
+    job["spec"]["workers"]["replicas"] = 5
+    job["metadata"]["generation"] = 2
+    world.see(job=job)
+    world.settle()
+    assert world.applied.count("StatefulSet") == 1
+    assert world.events.count("ReplicasLatched") == 1
+    assert world.status["workers"]["desired"] == 2
+    assert world.status["observedGeneration"] == 2
+
+
+def test_a_terminating_job_is_left_to_the_garbage_collector() -> None:
+    world = World.of(privacy_plan=PLAN)
+    world.start()
+    world.observed.job["metadata"]["deletionTimestamp"] = str(NOW)
+    world.see(stateful_set=None, pods=())
+    decision = world.decide()
+    assert (decision.applies, decision.deletes, decision.events) == ((), (), ())
+    assert decision.status == world.status

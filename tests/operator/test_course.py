@@ -1,0 +1,409 @@
+"""The course of a job as its owner sees it: phases, conditions, columns, events, and their cost."""
+
+from __future__ import annotations
+
+import copy
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from world import CHILD, NOW, PLAN, World, checkpoint, claim, digits, pod, report, stamp
+
+from dtjob_accounting.errors import PlanError
+from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.status import JobStatus
+
+
+def running() -> World:
+    world = World.of()
+    world.start()
+    return world
+
+
+def phases(world: World) -> list[str]:
+    return [patch["phase"] for patch in world.patches]
+
+
+def test_a_start_costs_ten_writes() -> None:
+    """From creation to Running, with every step of it seen, looked at twice a second."""
+    world = World.of()
+
+    def pass_time(seconds: float) -> None:
+        for _ in range(int(2 * seconds)):
+            world.later(0.5)
+            world.settle()
+
+    starting: dict[str, Any] = {
+        "phase": "Pending",
+        "containerStatuses": [
+            {"name": "worker", "state": {"waiting": {"reason": "ContainerCreating"}}}
+        ],
+    }
+    world.settle()
+    pass_time(1)
+    world.see(privacy_plan=PLAN)
+    pass_time(1)
+    world.see(pods=(pod(0, world.now, **starting), pod(1, world.now, **starting)))
+    pass_time(2)
+    world.see(pods=(pod(0, world.now), pod(1, world.now, **starting)))
+    pass_time(1)
+    world.see(pods=(pod(0, world.now), pod(1, world.now)), claims=(claim(0), claim(1)))
+    pass_time(14)
+    world.ledger_status(attempt=1, attempts=[{"attempt": 1, "start": stamp(world.now)}])
+    world.see(report=report(0, state="Starting", stage="dry run", samplesPerSecond=None))
+    pass_time(2)
+    world.lease()
+    world.settle()
+
+    assert phases(world) == ["Pending", "Starting", "Running"]
+    assert world.events == ["Planned", "Training"]
+    assert len(world.patches) + len(world.events) + len(world.applied) <= 10
+    for kind in ("Accepted", "ResourcesReady", "RendezvousReady", "Running", "CheckpointFresh"):
+        assert world.condition(kind)["status"] == "True"
+
+
+def test_every_status_is_one_that_the_api_server_takes() -> None:
+    world = running()
+    world.later(20)
+    world.see(report=report(100, gpu={"count": 1, "utilizationPercent": _ranges(93)}))
+    world.settle()
+    world.end(result={"steps": 336})
+    world.settle()
+    for patch in world.patches:
+        assert JobStatus.model_validate(patch).to_dict() == patch
+
+
+def _ranges(mean: int) -> dict[str, int]:
+    return {"min": mean - 3, "mean": mean, "max": mean + 2}
+
+
+def test_columns() -> None:
+    world = running()
+    world.later(20)
+    gpu = {
+        "count": 2,
+        "utilizationPercent": _ranges(93),
+        "memoryUsedBytes": 61 * 2**30,
+        "memoryTotalBytes": 160 * 2**30,
+    }
+    world.see(
+        report=report(195, gpu=gpu, evaluation={"step": 190, "accuracy": 0.94321987}),
+        epsilon_spent="2.3012",
+    )
+    world.settle()
+    assert world.status["display"] == {
+        "ready": "2/2",
+        "progress": "58%",
+        "epsilon": "2.31/8",
+        "gpu": "93%",
+        "memory": "61/160Gi",
+        "eta": "14:05Z",
+    }
+    progress = world.status["progress"]
+    assert (progress["step"], progress["totalSteps"], progress["percent"]) == (195, 336, 58)
+    assert progress["samplesPerSecond"] == "2560.0"
+    assert progress["epoch"] == "34.74"
+    assert progress["evaluation"]["accuracy"] == "0.94322"
+    assert world.status["privacy"] == {
+        "epsilonSpent": "2.3012",
+        "epsilonTarget": "8",
+        "epsilonGuaranteed": "7.9992",
+        "delta": "1e-5",
+        "noiseMultiplier": "2.2031",
+        "sampleRate": "0.178149",
+        "drawsReserved": 366,
+        "drawsCharged": 10,
+        "accountant": "PLD (dp-accounting 0.6)",
+    }
+    assert world.status["checkpoint"]["location"] == (f"checkpoints-{CHILD}-0:attempt-1/step-0.pt")
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"), [(timedelta(hours=2), "16:00Z"), (timedelta(hours=30), "03-02 20:00Z")]
+)
+def test_a_distant_end_names_its_day(at: timedelta, shown: str) -> None:
+    world = running()
+    world.later(20)
+    world.see(report=report(5, estimatedCompletionTime=stamp(NOW + at)))
+    world.settle()
+    assert world.status["display"]["eta"] == shown
+
+
+def test_without_privacy_no_epsilon_is_shown() -> None:
+    spends = ("noiseMultiplier", "epsilon", "epsilonGuaranteed", "delta", "maxGradNorm")
+    fields = {name: value for name, value in PLAN.to_dict().items() if name not in spends}
+    plan = PrivacyPlan.model_validate(fields | {"mode": "Disabled"})
+    privacy = {"mode": "Disabled", "datasetSize": 1437}
+    world = World.of(digits(privacy=privacy), privacy_plan=plan)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "Disabled"
+    assert world.status["privacy"] == {"drawsReserved": 366, "drawsCharged": 0}
+    assert "without privacy" in world.condition("Accepted")["message"]
+
+
+def test_telemetry_is_written_every_15_seconds_and_only_if_it_moves() -> None:
+    world = running()
+    world.see(report=report(1))
+    world.settle()
+    before = len(world.patches)
+    for second in range(60):
+        world.later(1)
+        world.see(report=report(2 + second))
+        world.reconcile()
+    assert len(world.patches) - before == 4
+    standing = len(world.patches)
+    for _ in range(60):
+        world.later(1)
+        world.see(report=report(61, heartbeatTime=stamp(world.now)))
+        world.reconcile()
+    assert len(world.patches) <= standing + 1
+
+
+def test_the_first_figures_are_written_at_once() -> None:
+    world = running()
+    assert world.decide().wake_after == 1.0
+    world.later(1)
+    world.see(report=report(3))
+    world.reconcile()
+    assert world.status["progress"]["step"] == 3
+    assert world.decide().wake_after == 15.0
+
+
+def test_an_operator_that_restarts_writes_nothing_new() -> None:
+    world = running()
+    world.see(status_written=None)
+    decision = world.decide()
+    assert decision.applies == ()
+    assert decision.status == world.status
+
+
+def test_a_transition_time_moves_only_with_the_status() -> None:
+    world = running()
+    was = world.condition("Running")["lastTransitionTime"]
+    job = copy.deepcopy(world.observed.job)
+    job["metadata"]["generation"] = 7
+    world.see(job=job)
+    world.later(60)
+    world.settle()
+    condition = world.condition("Running")
+    assert condition["lastTransitionTime"] == was
+    assert condition["observedGeneration"] == 7
+
+
+def restarted(**end: Any) -> World:
+    """A job whose first attempt ended after 40 steps, of which 30 are durable."""
+    world = running()
+    world.later(20)
+    world.see(report=report(40))
+    world.settle()
+    first = {"attempt": 1, "start": stamp(NOW + timedelta(seconds=5)), "end": stamp(world.now)}
+    world.ledger_status(
+        charged=50, attempts=[first | end], checkpoint=checkpoint(30, 1, 40, world.now)
+    )
+    world.settle()
+    return world
+
+
+def test_a_crash_is_a_restart_that_names_its_cause() -> None:
+    world = restarted(reason="RankFailed", message="rank 1 was killed by signal 9", rank=1)
+    assert world.status["phase"] == "Restarting"
+    assert world.reason("Running") == ("False", "Restarting")
+    assert "rank 1 was killed by signal 9" in world.condition("Running")["message"]
+    assert world.status["progress"]["step"] == 30
+    assert world.status["restarts"] == 0
+    assert world.events[-1] == "Restarting"
+    assert "eta" not in world.status["display"]
+
+    world.later(3)
+    world.lease(attempt=2, charged=60, step=30)
+    world.see(report=report(31, attempt=2))
+    world.settle()
+    assert world.status["phase"] == "Running"
+    assert (world.status["attempts"], world.status["restarts"]) == (2, 1)
+    assert world.events[-1] == "Training"
+
+
+def test_an_orderly_stop_is_no_failure() -> None:
+    world = restarted(reason="Stopped", message="")
+    world.lease(attempt=2, charged=60, step=30)
+    world.settle()
+    assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
+
+
+def test_a_lost_coordinator_is_not_running() -> None:
+    """Before the ledger tells of a new attempt: its pod, or its container, is another one."""
+    world = running()
+    world.later(60)
+    world.see(pods=(pod(1),))
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+    world.see(pods=(pod(0, since=world.now), pod(1)))
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+    world.later(10)
+    world.lease(attempt=2, charged=20)
+    world.settle()
+    assert world.status["phase"] == "Running"
+
+
+def test_a_stale_checkpoint_is_told() -> None:
+    world = running()
+    world.see(report=report(50))
+    world.later(119)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
+    world.later(20)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("False", "CheckpointStale")
+
+
+RESULT = {"epsilonSpent": "7.5012", "steps": 336, "evaluation": {"accuracy": 0.943}}
+
+
+def succeeded() -> World:
+    world = running()
+    world.later(100)
+    world.ledger_status(charged=336, checkpoint=checkpoint(336, 1, 336, world.now))
+    world.end(result=RESULT, message="all 336 steps are done")
+    return world
+
+
+def test_the_status_tells_the_outcome_before_the_pods_go() -> None:
+    world = succeeded()
+    first = world.reconcile()
+    assert first.applies == ()
+    assert first.wake_after == 0.0
+    assert world.status["phase"] == "Succeeded"
+    second = world.reconcile()
+    assert [child["spec"]["replicas"] for child in second.applies] == [0]
+    world.see(pods=())
+    world.later(15)
+    world.settle()
+    assert world.decide().wake_after is None
+    assert world.status["display"]["ready"] == "0/2"
+    assert world.status["result"] == RESULT
+    assert world.status["completionTime"] == stamp(NOW + timedelta(seconds=105))
+    assert world.status["progress"]["percent"] == 100
+    assert world.status["privacy"]["epsilonSpent"] == "7.5012"
+    assert world.reason("Succeeded") == ("True", "Completed")
+    assert world.reason("Running") == ("False", "Finished")
+    assert world.events[-1] == "Completed"
+
+
+def test_nothing_is_made_for_a_job_whose_ledger_has_an_outcome() -> None:
+    """Also where the operator was away when the StatefulSet went and the job ended."""
+    world = succeeded()
+    world.see(stateful_set=None, service=None, pods=())
+    world.settle()
+    assert world.observed.stateful_set is None
+    assert world.applied.count("StatefulSet") == 1
+
+
+def test_a_failure_keeps_the_ledgers_words() -> None:
+    world = running()
+    message = "dtjob_tasks.model:task: layer1 is a BatchNorm1d; use GroupNorm"
+    world.end("Failed", "TaskInvalid", message=message)
+    world.settle()
+    assert world.status["phase"] == "Failed"
+    assert world.reason("Failed") == ("True", "TaskInvalid")
+    assert world.condition("Failed")["message"] == message
+    assert world.events[-1] == "TaskInvalid"
+    assert "result" not in world.status
+
+
+def test_a_finished_job_is_never_run_again() -> None:
+    world = succeeded()
+    world.settle()
+    world.see(pods=())
+    world.settle()
+    for slot in ("service", "service_account", "role_binding"):
+        world.see(**{slot: None})
+    applied = len(world.applied)
+    world.settle()
+    assert len(world.applied) == applied
+
+    assert world.observed.stateful_set is not None
+    scaled = copy.deepcopy(world.observed.stateful_set)
+    scaled["spec"]["replicas"] = 2
+    world.see(stateful_set=scaled)
+    world.settle()
+    assert world.observed.stateful_set["spec"]["replicas"] == 0
+
+    world.see(stateful_set=None)
+    world.settle()
+    assert world.observed.stateful_set is None
+
+
+def test_a_terminal_condition_is_final() -> None:
+    world = succeeded()
+    world.settle()
+    conditions = world.status["conditions"]
+    world.end("Failed", "TaskFailed")
+    world.later(100)
+    world.settle()
+    world.see(ledger=None)
+    world.settle()
+    assert world.status["conditions"] == conditions
+    assert world.status["phase"] == "Succeeded"
+
+
+def test_an_impossible_plan_fails_the_job_for_good() -> None:
+    error = PlanError("spec.privacy.epsilon", 0.001, "no noise reaches it; raise epsilon")
+    world = World.of(privacy_plan=error)
+    world.settle()
+    assert world.applied == []
+    assert world.status["phase"] == "Failed"
+    assert world.reason("Accepted") == ("False", "PrivacyImpossible")
+    assert world.reason("Failed") == ("True", "PrivacyImpossible")
+    assert "spec.privacy.epsilon: Invalid value: 0.001" in world.condition("Failed")["message"]
+    assert world.events == ["PrivacyImpossible"]
+    world.see(privacy_plan=PLAN)
+    world.settle()
+    assert world.applied == []
+
+
+@pytest.mark.parametrize("path", ["/data", "/tmp", "/var/run/dtjob/state", "/var", "/dev/shm/"])
+def test_a_mount_over_the_operators_own_is_refused(path: str) -> None:
+    template = {
+        "volumes": [{"name": "mine", "emptyDir": {}}],
+        "volumeMounts": [{"name": "mine", "mountPath": path}],
+    }
+    world = World.of(digits(workers={"template": template}), privacy_plan=PLAN)
+    world.settle()
+    assert world.applied == []
+    assert world.reason("Failed") == ("True", "InvalidSpec")
+    assert path in world.condition("Failed")["message"]
+
+
+def test_a_job_of_another_version_is_left_as_it_is() -> None:
+    world = running()
+    job = copy.deepcopy(world.observed.job)
+    job["spec"]["rerun"] = 1
+    world.see(job=job)
+    decision = world.reconcile()
+    assert decision.applies == ()
+    assert world.reason("Accepted") == ("False", "InvalidSpec")
+    assert "spec.rerun" in world.condition("Accepted")["message"]
+    assert world.status["phase"] == "Running"
+    assert world.decide().status == world.status
+
+
+def test_a_report_of_nonsense_changes_nothing() -> None:
+    """It comes out of a pod that runs users' code."""
+    world = running()
+    nonsense = {
+        "attempt": 1,
+        "step": 10**30,
+        "samplesPerSecond": float("nan"),
+        "evaluation": {"accuracy": float("inf"), 3: 4, "loss": "x" * 10**6},
+        "gpu": {"count": "many"},
+        "heartbeatTime": "yesterday",
+        "estimatedCompletionTime": 7,
+        "epsilonSpent": "0",
+    }
+    world.see(report=nonsense)
+    world.later(60)
+    world.settle()
+    JobStatus.model_validate(world.status)
+    assert world.status["progress"]["step"] == 0
+    assert "gpu" not in world.status

@@ -1,0 +1,86 @@
+"""Bad surroundings end in a reason and a message that says what, where and the remedy."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from world import NOW, PLAN, World, claim, digits, pod, stamp
+
+from dtjob_operator.observed import Rejection
+
+CASES = YAML(typ="safe").load(Path(__file__).with_name("diagnoses.yaml").read_text())
+
+
+def event(case: dict[str, Any]) -> dict[str, Any]:
+    kind, name = case["about"].split("/")
+    return {
+        "metadata": {},
+        "type": "Warning",
+        "involvedObject": {"kind": kind, "name": name},
+        "reason": case["reason"],
+        "message": case["message"],
+        "lastTimestamp": stamp(NOW + timedelta(seconds=case.get("seen", 20))),
+    }
+
+
+def started(case: dict[str, Any]) -> World:
+    """A job whose StatefulSet has just been made, in the surroundings of a case."""
+    spec: dict[str, Any] = {"workers": {"replicas": case.get("workers", 1)}}
+    world = World.of(digits(**spec | case.get("spec", {})), privacy_plan=PLAN)
+    world.settle()
+    world.later(case.get("age", 30))
+    world.see(
+        pods=(pod(0, **case["pod"]),) if "pod" in case else (),
+        claims=tuple(
+            claim(
+                0, each["phase"], **({"storageClassName": each["class"]} if "class" in each else {})
+            )
+            for each in case.get("claims", ())
+        ),
+        events=tuple(event(each) for each in case.get("events", ())),
+        rejections=tuple(Rejection(**each) for each in case.get("rejections", ())),
+    )
+    return world
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_surroundings_are_explained(case: dict[str, Any]) -> None:
+    world = started(case)
+    written = len(world.patches)
+    world.reconcile()
+    if case["expect"] is None:
+        assert world.reason("ResourcesReady")[1] in {"CreatingResources", "ResourcesCreated"}
+        return
+    ((reason, words),) = case["expect"].items()
+    assert len(world.patches) == written + 1, "trouble is told at once"
+    for kind in ("ResourcesReady", "Running"):
+        assert world.reason(kind) == ("False", reason)
+        for word in words:
+            assert word in world.condition(kind)["message"]
+    assert world.events[-1] == reason
+    assert world.status["phase"] == "Starting"
+
+
+def test_trouble_that_has_passed_is_cleared_at_once() -> None:
+    world = started(next(case for case in CASES if case["name"] == "quota"))
+    world.reconcile()
+    world.later(1)
+    world.see(events=(), pods=(pod(0, since=world.now),))
+    world.reconcile()
+    assert world.reason("ResourcesReady") == ("True", "ResourcesCreated")
+    assert world.reason("Running") == ("False", "WaitingForWorkers")
+
+
+def test_a_standing_trouble_is_written_and_announced_once() -> None:
+    world = started(next(case for case in CASES if case["name"] == "quota"))
+    world.reconcile()
+    written, told = len(world.patches), list(world.events)
+    for _ in range(10):
+        world.later(5)
+        world.reconcile()
+    assert len(world.patches) == written
+    assert world.events == told

@@ -1,0 +1,160 @@
+"""What is lost is never replaced in silence (privacy.md, rules 11 and 13)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from world import CHILD, PLAN, UID, World, claim, pod, report, stamp, waiting_pod
+
+
+def running() -> World:
+    world = World.of()
+    world.start()
+    return world
+
+
+def replicas(world: World) -> int:
+    assert world.observed.stateful_set is not None
+    found: int = world.observed.stateful_set["spec"]["replicas"]
+    return found
+
+
+def test_rule_11_a_lost_ledger_stops_the_job_and_is_not_made_anew() -> None:
+    world = running()
+    ledger = world.observed.ledger
+    world.see(ledger=None)
+    world.settle()
+    assert world.observed.ledger is None
+    assert replicas(world) == 0
+    for kind in ("ResourcesReady", "Running"):
+        assert world.reason(kind) == ("False", "LedgerMissing")
+    assert f"PrivacyLedger {CHILD}" in world.condition("Running")["message"]
+    assert world.reason("Accepted") == ("True", "Planned")
+    assert world.status["phase"] == "Pending"
+    assert world.events[-1] == "LedgerMissing"
+
+    world.see(pods=())
+    world.later(600)
+    world.settle()
+    assert world.observed.ledger is None
+
+    world.see(ledger=ledger)
+    world.settle()
+    assert replicas(world) == 2
+    assert world.reason("ResourcesReady")[1] != "LedgerMissing"
+
+
+@pytest.mark.parametrize("evidence", ["stateful_set", "claims"])
+def test_rule_11_children_prove_that_there_was_a_ledger(evidence: str) -> None:
+    """Also where the operator was killed before its status told of it."""
+    started = running()
+    seen = {evidence: getattr(started.observed, evidence)}
+    world = World.of(privacy_plan=PLAN, **seen)
+    world.settle()
+    assert world.reason("Running") == ("False", "LedgerMissing")
+    world.see(stateful_set=None, claims=())
+    world.settle()
+    assert world.observed.ledger is None
+    assert world.reason("Running") == ("False", "LedgerMissing")
+
+
+def test_rule_11_a_lost_claim_stops_the_job_until_it_is_back() -> None:
+    world = running()
+    world.see(claims=(claim(1),), pods=())
+    world.settle()
+    assert replicas(world) == 0
+    for kind in ("ResourcesReady", "Running", "CheckpointFresh"):
+        assert world.reason(kind) == ("False", "CheckpointLost")
+    message = world.condition("Running")["message"]
+    assert f"checkpoints-{CHILD}-0" in message
+    assert f"dtjob.dev/job-uid={UID}" in message
+    assert "Failed" not in {c["type"] for c in world.status["conditions"]}
+
+    world.see(claims=(claim(0), claim(1)))
+    world.settle()
+    assert replicas(world) == 2
+
+
+def test_a_claim_of_a_job_that_has_spent_nothing_is_no_loss() -> None:
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    assert replicas(world) == 2
+    assert world.reason("ResourcesReady") == ("False", "CreatingResources")
+
+
+@pytest.mark.parametrize("reason", ["PrivacyStateLost", "CheckpointLost", "StorageFull"])
+def test_a_refused_attempt_is_told_but_not_final(reason: str) -> None:
+    world = running()
+    world.later(10)
+    (attempt,) = (world.observed.ledger or {})["status"]["attempts"]
+    ended = attempt | {"end": stamp(world.now), "reason": reason, "message": "what and how"}
+    world.ledger_status(attempts=[ended])
+    world.settle()
+    assert world.reason("Running") == ("False", reason)
+    assert world.condition("Running")["message"] == "what and how"
+    assert world.status["phase"] == "Restarting"
+    assert replicas(world) == 2
+    fresh = "CheckpointRecorded" if reason == "PrivacyStateLost" else reason
+    assert world.reason("CheckpointFresh")[1] == fresh
+
+    world.later(60)
+    world.lease(attempt=2, charged=20)
+    world.settle()
+    assert world.reason("Running") == ("True", "Training")
+
+
+def test_the_last_words_of_a_supervisor_that_refuses_are_told() -> None:
+    world = running()
+    last = {"level": "error", "message": "finished", "reason": "PrivacyStateLost", "detail": "why"}
+    ended = {"exitCode": 3, "reason": "Error", "message": "starting\n" + json.dumps(last) + "\n"}
+    crashed = waiting_pod("CrashLoopBackOff", lastState={"terminated": ended})
+    world.later(10)
+    world.see(pods=(crashed, pod(1)))
+    world.settle()
+    assert world.reason("Running") == ("False", "PrivacyStateLost")
+    assert world.condition("Running")["message"] == "why"
+
+
+def test_a_refusal_in_the_report_is_told() -> None:
+    world = World.of()
+    world.see(privacy_plan=PLAN)
+    world.settle()
+    said = report(0, attempt=0, state="Refused", reason="LedgerUnreadable", message="why")
+    world.see(pods=(pod(0), pod(1)), report=said)
+    world.settle()
+    assert world.reason("Running") == ("False", "LedgerUnreadable")
+
+
+def test_a_ledger_of_another_version_is_neither_replaced_nor_run_from() -> None:
+    world = running()
+    assert world.observed.ledger is not None
+    spec = world.observed.ledger["spec"] | {"future": True}
+    world.see(ledger=world.observed.ledger | {"spec": spec})
+    decision = world.reconcile()
+    assert decision.applies == ()
+    assert world.reason("Running") == ("False", "LedgerUnreadable")
+    assert replicas(world) == 2
+
+
+def test_rule_13_epsilon_never_goes_down() -> None:
+    world = running()
+    for told, shown in (("2.31", "2.31"), ("1.9", "2.31"), (None, "2.31"), ("10.2", "10.2")):
+        world.see(epsilon_spent=told)
+        world.later(20)
+        world.settle()
+        assert world.status["privacy"]["epsilonSpent"] == shown
+
+
+def test_rule_13_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> None:
+    world = running()
+    world.see(epsilon_spent="2.31")
+    world.ledger_status(charged=336)
+    world.end()
+    world.settle()
+    world.see(epsilon_spent="7.48")
+    world.later(20)
+    world.settle()
+    assert world.status["privacy"]["epsilonSpent"] == "7.48"
+    assert world.status["privacy"]["drawsCharged"] == 336
+    assert world.status["display"]["epsilon"] == "7.48/8"

@@ -1,0 +1,162 @@
+"""Asking coordinators: real HTTP from a real socket, honest and otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from dtjob_operator import scrape
+from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
+from dtjob_operator.store import Key
+
+REPORT = {"attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
+DEADLINE = 10.0
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def pod(port_host: str = "127.0.0.1", **changes: object) -> Json:
+    labels = {JOB_LABEL: "digits", JOB_UID_LABEL: "job-uid"}
+    metadata = {"namespace": "ns", "name": "digits-0a1b2c3d-0", "uid": "pod-1", "labels": labels}
+    return {
+        "metadata": metadata | changes,
+        "status": {"phase": "Running", "podIP": port_host},
+    }
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], Awaitable[web.AppRunner]]:
+    """Serve /report on a free port, which the scraper takes for the workers' port."""
+
+    async def start(handler: Handler) -> web.AppRunner:
+        app = web.Application()
+        app.router.add_get("/report", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        monkeypatch.setattr(scrape, "HTTP_PORT", runner.addresses[0][1])
+        return runner
+
+    return start
+
+
+async def reports_of(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]], handler: Handler, until: int
+) -> tuple[list[Key], Json | None]:
+    """Follow a pod until the job was told of often enough, or for half a second if never."""
+    runner = await serve(handler)
+    told: list[Key] = []
+    scraper = scrape.Scraper(told.append, interval=0.05)
+    scraper.pod_changed(pod(), exists=True)
+    try:
+        if until == 0:
+            await asyncio.sleep(0.5)
+        else:
+            async with asyncio.timeout(DEADLINE):
+                while len(told) < until:
+                    await asyncio.sleep(0.01)
+        return told, scraper.report("job-uid")
+    finally:
+        await scraper.close()
+        await runner.cleanup()
+
+
+def test_a_report_is_asked_for_again_and_again(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response(REPORT)
+
+    told, report = asyncio.run(reports_of(serve, handler, until=3))
+    assert set(told) == {("ns", "digits")}
+    assert report == REPORT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not JSON",
+        b"[1]",
+        b"[" * 50_000,
+        json.dumps({"padding": "x" * scrape.MAX_BYTES}).encode(),
+    ],
+    ids=["not JSON", "no object", "nested", "too large"],
+)
+def test_what_is_no_report_is_dropped(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]], body: bytes
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    told, report = asyncio.run(reports_of(serve, handler, until=0))
+    assert (told, report) == ([], None)
+
+
+def test_a_report_without_end_is_not_read_to_its_end(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    sent = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while sent < 2**26:
+            await response.write(b"x" * 2**16)
+            sent += 2**16
+        return response
+
+    told, report = asyncio.run(reports_of(serve, handler, until=0))
+    assert (told, report) == ([], None)
+    assert sent < 2**26
+
+
+def test_a_redirect_is_not_followed(serve: Callable[[Handler], Awaitable[web.AppRunner]]) -> None:
+    """Else a pod could make the operator ask anyone anything."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if "again" in request.query:
+            return web.json_response(REPORT)
+        raise web.HTTPFound("/report?again=1")
+
+    told, report = asyncio.run(reports_of(serve, handler, until=0))
+    assert (told, report) == ([], None)
+
+
+def test_the_report_of_a_pod_that_is_gone_is_forgotten(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response(REPORT)
+
+    async def scenario() -> None:
+        runner = await serve(handler)
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05)
+        for replaced in (pod(uid="pod-2"), None):
+            scraper.pod_changed(pod(), exists=True)
+            async with asyncio.timeout(DEADLINE):
+                while scraper.report("job-uid") is None:
+                    await asyncio.sleep(0.01)
+            if replaced:
+                scraper.pod_changed(replaced, exists=True)
+                assert scraper.report("job-uid") is None
+            else:
+                scraper.pod_changed(pod(), exists=False)
+                assert scraper.report("job-uid") is None
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+def test_other_pods_than_the_coordinator_are_not_asked() -> None:
+    async def scenario() -> None:
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05)
+        scraper.pod_changed(pod(name="digits-0a1b2c3d-1"), exists=True)
+        assert not scraper._following
+        await scraper.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,90 @@
+"""The store: news from watches, lists and our own writes come in any order; the newest counts."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtjob_operator.kinds import JOB_UID_LABEL, Json
+from dtjob_operator.store import Store
+
+
+def obj(version: int, name: str = "a", uid: str = "u", **content: object) -> Json:
+    metadata = {
+        "namespace": "ns",
+        "name": name,
+        "resourceVersion": str(version),
+        "labels": {JOB_UID_LABEL: uid},
+    }
+    return {"metadata": metadata, **content}
+
+
+def test_older_news_does_not_replace_newer() -> None:
+    store = Store()
+    assert store.put(obj(10, spec="new"))
+    assert not store.put(obj(9, spec="old"))
+    assert not store.put(obj(10, spec="the same"))
+    assert store.get("ns", "a") == obj(10, spec="new")
+
+
+def test_versions_are_numbers_not_text() -> None:
+    store = Store()
+    store.put(obj(9))
+    assert store.put(obj(10))
+
+
+def test_an_answer_that_arrives_after_the_deletion_brings_nothing_back() -> None:
+    store = Store()
+    store.put(obj(1))
+    assert store.remove(obj(3))
+    assert not store.put(obj(2))
+    assert store.get("ns", "a") is None
+    assert store.put(obj(4))
+
+
+def test_a_late_deletion_of_an_earlier_object_does_not_remove_the_later_one() -> None:
+    store = Store()
+    store.put(obj(5))
+    assert not store.remove(obj(3))
+    assert store.get("ns", "a") == obj(5)
+
+
+def test_objects_are_found_by_job() -> None:
+    store = Store()
+    for name in ("b", "a"):
+        store.put(obj(1, name))
+    store.put(obj(1, "c", uid="other"))
+    assert [each["metadata"]["name"] for each in store.of_job("u")] == ["a", "b"]
+    store.put(obj(2, "a", uid="other"))
+    assert [each["metadata"]["name"] for each in store.of_job("u")] == ["b"]
+    store.remove(obj(3, "b"))
+    assert store.of_job("u") == ()
+
+
+def test_a_list_tells_what_vanished_and_keeps_what_is_newer_than_it() -> None:
+    store = Store()
+    for version, name in ((1, "gone"), (2, "same"), (3, "changed"), (9, "newer")):
+        store.put(obj(version, name))
+    listed = [obj(2, "same"), obj(5, "changed"), obj(4, "added")]
+    changed = store.replace(listed, version=6)
+    assert {each["metadata"]["name"] for each in changed} == {"gone", "changed", "added"}
+    names = {each["metadata"]["name"] for each in store}
+    assert names == {"same", "changed", "added", "newer"}
+
+
+@given(order=st.permutations(range(6)), data=st.data())
+def test_any_order_of_a_history_ends_in_its_last_state(
+    order: list[int], data: st.DataObject
+) -> None:
+    """Puts and removals of one object in any order, some told twice."""
+    alive = data.draw(st.lists(st.booleans(), min_size=6, max_size=6))
+    history = [(alive[step], obj(step + 1)) for step in range(6)]
+    repeated = data.draw(st.lists(st.sampled_from(order), max_size=4))
+    store = Store()
+    for step in itertools.chain(order, repeated):
+        exists, told = history[step]
+        (store.put if exists else store.remove)(told)
+    last_exists, last = history[-1]
+    assert store.get("ns", "a") == (last if last_exists else None)

@@ -1,0 +1,189 @@
+"""The work queue: no key is lost, none runs twice at a time, failures come back later."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtjob_operator.store import Key
+from dtjob_operator.work_queue import WorkQueue
+
+A, B = ("ns", "a"), ("ns", "b")
+DEADLINE = 5.0
+
+
+async def until(condition: object) -> None:
+    """Let the loop run until a condition holds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.001)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.booleans()), min_size=1, max_size=30
+    )
+)
+def test_every_change_is_seen_by_a_later_run(events: list[tuple[str, int, bool]]) -> None:
+    """Whatever the timing: after the last change of a key it is worked on, alone."""
+    changes: Counter[Key] = Counter()
+    seen: Counter[Key] = Counter()
+    running: Counter[Key] = Counter()
+
+    async def scenario() -> None:
+        queue = WorkQueue()
+        failing = {("ns", name) for name, _, fails in events if fails}
+
+        async def work(key: Key) -> None:
+            running[key] += 1
+            assert running[key] == 1
+            found = changes[key]
+            await asyncio.sleep(0)
+            running[key] -= 1
+            if key in failing:
+                failing.discard(key)
+                raise RuntimeError("once")
+            seen[key] = found
+
+        workers = asyncio.create_task(queue.run(work, 2))
+        for name, pauses, _ in events:
+            changes["ns", name] += 1
+            queue.add(("ns", name))
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+        await until(lambda: seen == changes and len(queue) == 0)
+        queue.close()
+        await workers
+
+    asyncio.run(scenario())
+
+
+def test_added_many_times_is_worked_on_once() -> None:
+    async def scenario() -> list[Key]:
+        queue, done = WorkQueue(), []
+
+        async def work(key: Key) -> None:
+            done.append(key)
+
+        for _ in range(5):
+            queue.add(A)
+        assert len(queue) == 1
+        workers = asyncio.create_task(queue.run(work, 4))
+        await until(lambda: len(queue) == 0 and done)
+        queue.close()
+        await workers
+        return done
+
+    assert asyncio.run(scenario()) == [A]
+
+
+def test_failures_come_back_ever_later_and_success_forgets_them() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+        times: list[float] = []
+        loop = asyncio.get_running_loop()
+
+        async def work(key: Key) -> None:
+            times.append(loop.time())
+            if len(times) < 5:
+                raise RuntimeError
+
+        queue.add(A)
+        workers = asyncio.create_task(queue.run(work, 1))
+        await until(lambda: len(times) == 5)
+        pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+        for number, pause in enumerate(pauses):
+            assert pause >= 0.05 * 2**number * 0.74
+        queue.close()
+        await workers
+
+    asyncio.run(scenario())
+
+
+def test_a_key_comes_back_when_it_asked_to() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+        runs: list[Key] = []
+
+        async def work(key: Key) -> float | None:
+            runs.append(key)
+            return 0.01 if len(runs) < 3 else None
+
+        queue.add(A)
+        workers = asyncio.create_task(queue.run(work, 1))
+        await until(lambda: len(runs) == 3)
+        await asyncio.sleep(0.05)
+        assert len(runs) == 3
+        queue.close()
+        await workers
+
+    asyncio.run(scenario())
+
+
+def test_closing_finishes_what_is_under_way_and_nothing_else() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+        begun, may_end, ended = asyncio.Event(), asyncio.Event(), []
+
+        async def work(key: Key) -> None:
+            begun.set()
+            await may_end.wait()
+            ended.append(key)
+
+        queue.add(A)
+        queue.add(B)
+        workers = asyncio.create_task(queue.run(work, 1))
+        await begun.wait()
+        queue.close()
+        queue.add(A)
+        may_end.set()
+        async with asyncio.timeout(DEADLINE):
+            await workers
+        assert ended == [A]
+
+    asyncio.run(scenario())
+
+
+def test_another_keys_work_goes_on_while_one_hangs() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+        done: list[Key] = []
+        may_end = asyncio.Event()
+
+        async def work(key: Key) -> None:
+            if key == A:
+                await may_end.wait()
+            done.append(key)
+
+        queue.add(A)
+        queue.add(B)
+        workers = asyncio.create_task(queue.run(work, 2))
+        await until(lambda: done == [B])
+        may_end.set()
+        queue.close()
+        await workers
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_queue_does_not_hang() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+
+        async def work(_key: Key) -> None:
+            await asyncio.Event().wait()
+
+        queue.add(A)
+        workers = asyncio.create_task(queue.run(work, 2))
+        await asyncio.sleep(0.01)
+        workers.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await workers
+
+    asyncio.run(scenario())

@@ -1,0 +1,235 @@
+"""A gang of real supervisors for tests: started, killed and restarted as a kubelet would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dtjob_api.job import Training
+from dtjob_api.ledger import LedgerSpec, PrivacyLedger, PrivacyPlan, Run
+from dtjob_api.worker import JobIdentity, LedgerKind, LedgerRef, WorkerConfig
+from dtjob_trainer.ledger_file import FileLedger
+
+HERE = Path(__file__).parent
+SLOW = {"entrypoint": "slow_task:task", "args": {"seconds": 0.03}}
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One draw that one rank began to execute, as that rank's recorder wrote it down."""
+
+    attempt: int
+    rank: int
+    pid: int
+    draw: int
+    step: int
+    mask: str
+    noise: str
+
+
+@dataclass
+class GangRun:
+    """A run in ``folder``: ledger, checkpoint volume, record of draws, logs.
+
+    The plan's noise multiplier is fixed here: what these tests hold is which draws are charged.
+    """
+
+    folder: Path
+    workers: int = 2
+    processes_per_worker: int = 1
+    steps: int = 60
+    lease_steps: int = 5
+    reserve: int = 60
+    stall_seconds: int = 60
+    max_restarts: int = 10
+    task: dict[str, Any] = field(default_factory=lambda: SLOW)
+    state: Path | None = None
+    name: str = "a"
+
+    def __post_init__(self) -> None:
+        self.ledger = FileLedger(self.folder / "ledger")
+        self.record = self.folder / "draws.jsonl"
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.state = self.state or self.folder / "state"
+        self.state.mkdir(exist_ok=True)
+        self.store_port, self.http_port = _free_ports()
+
+    def create_ledger(self) -> None:
+        plan = PrivacyPlan(
+            mode="DPSGD",
+            noise_multiplier=2.0,
+            sample_rate=0.18,
+            delta=1e-5,
+            epsilon_guaranteed=9.0,
+            max_grad_norm=1.0,
+            batch_size=256,
+            dataset_size=1437,
+            steps=self.steps,
+            replay_reserve_steps=self.reserve,
+            lease_steps=self.lease_steps,
+            accountant_version="test",
+        )
+        spec = LedgerSpec(
+            job_uid="5ac7f6f2-1111-4222-8333-444455556666",
+            job_name="faults",
+            stateful_set="faults-5ac7f6f2",
+            plan=plan,
+            reserved_draws=self.steps + self.reserve,
+            run=Run(generation=1, workers=self.workers),
+        )
+        self.ledger.create(PrivacyLedger(metadata={"name": "faults-5ac7f6f2"}, spec=spec))
+
+    def config(self, ordinal: int) -> WorkerConfig:
+        training = {
+            "batchSize": 256,
+            "steps": self.steps,
+            "optimizer": {"name": "sgd", "learningRate": 1.0},
+            **self.task,
+        }
+        return WorkerConfig(
+            job=JobIdentity(
+                namespace="test", name="faults", uid="5ac7f6f2", image="example.test/trainer:1"
+            ),
+            training=Training.model_validate(training),
+            processes_per_worker=self.processes_per_worker,
+            ledger=LedgerRef(kind=LedgerKind.FILE, path=str(self.ledger.path)),
+            state_dir=str(self.state),
+            stall_seconds=self.stall_seconds,
+            max_restarts=self.max_restarts,
+            coordinator_host="127.0.0.1",
+            coordinator_port=self.http_port,
+            store_port=self.store_port,
+            http_port=self.http_port + ordinal,
+        )
+
+    def start(self) -> None:
+        for ordinal in range(self.workers):
+            self.start_worker(ordinal)
+
+    def start_worker(self, ordinal: int) -> None:
+        config = self.folder / f"config-{self.name}-{ordinal}.json"
+        config.write_text(self.config(ordinal).model_dump_json())
+        command = [sys.executable, str(HERE / "recording_supervisor.py"), str(self.record)]
+        with self.log(ordinal).open("ab") as log:
+            self.processes[ordinal] = subprocess.Popen(
+                [*command, "--config", str(config), "--ordinal", str(ordinal)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(HERE)},
+            )
+
+    def log(self, ordinal: int) -> Path:
+        return self.folder / f"worker-{self.name}-{ordinal}.log"
+
+    def kill(self, ordinal: int, number: signal.Signals = signal.SIGKILL) -> None:
+        process = self.processes[ordinal]
+        process.send_signal(number)
+        if number is signal.SIGKILL:
+            process.wait(timeout=10)
+
+    def pids(self) -> list[int]:
+        """The supervisors and every process below them."""
+        return [pid for p in self.processes.values() for pid in with_descendants(p.pid)]
+
+    def executed(self) -> list[Executed]:
+        if not self.record.exists():
+            return []
+        lines = self.record.read_text().splitlines()
+        return [Executed(**json.loads(line)) for line in lines]
+
+    def report(self) -> dict[str, Any] | None:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.http_port}/report", timeout=2)
+        except httpx.HTTPError:
+            return None
+        report: dict[str, Any] = answer.json()
+        return report
+
+    def wait(self, what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if value := condition():
+                return value
+            time.sleep(0.02)
+        raise AssertionError(f"no {what} within {seconds} s\n{self.logs()}")
+
+    def wait_for_step(self, step: int, attempt: int = 1) -> list[Executed]:
+        """Every rank of an attempt has begun that step."""
+        ranks = self.workers * self.processes_per_worker
+
+        def begun() -> list[Executed]:
+            last = {e.rank: e for e in self.executed() if e.attempt >= attempt}
+            reached = [e for e in last.values() if e.step >= step]
+            return reached if len(reached) == ranks else []
+
+        found: list[Executed] = self.wait(f"step {step} of attempt {attempt}", begun)
+        return found
+
+    def wait_for_exit(self, seconds: float = 120) -> list[int]:
+        def ended() -> bool:
+            return all(p.poll() is not None for p in self.processes.values())
+
+        self.wait("end of all supervisors", ended, seconds)
+        return [self.processes[k].returncode for k in sorted(self.processes)]
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- worker {k}\n{self.log(k).read_text()[-3000:]}"
+            for k in range(self.workers)
+            if self.log(k).exists()
+        )
+
+    def stop(self) -> None:
+        for pid in self.pids():
+            _signal(pid, signal.SIGKILL)
+        for process in self.processes.values():
+            process.wait(timeout=10)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    """Send a signal to processes that the run started."""
+    for pid in pids:
+        _signal(pid, number)
+
+
+def with_descendants(root: int) -> list[int]:
+    """A process and all processes below it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, todo = [], [root]
+    while todo:
+        found.append(todo.pop())
+        todo.extend(children.get(found[-1], []))
+    return found
+
+
+def _free_ports() -> tuple[int, int]:
+    """A store port and the first of a few neighbouring HTTP ports, free a moment ago."""
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]

@@ -1,0 +1,56 @@
+"""The real supervisor, with each draw written down by an independent hand before it is executed.
+
+``python recording_supervisor.py RECORD --config FILE --ordinal K``
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from dtjob_trainer import prf, rank, supervisor
+from dtjob_trainer.processes import RankSetup
+
+
+class Recorder:
+    """Notes attempt, rank, process, draw and step, and what the keys give for that draw."""
+
+    def __init__(self, step: Any, setup: RankSetup, record: Path) -> None:
+        self._step, self._setup, self._record = step, setup, record
+
+    def run(self, draw: int, step: int) -> None:
+        keys = self._step._keys
+        line = {
+            "attempt": self._setup.attempt,
+            "rank": self._setup.rank,
+            "pid": os.getpid(),
+            "draw": draw,
+            "step": step,
+            "mask": _digest(keys.sampling, draw),
+            "noise": _digest(keys.noise, draw),
+        }
+        descriptor = os.open(self._record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
+        os.close(descriptor)
+        self._step.run(draw, step)
+
+
+def _digest(key: bytes, draw: int) -> str:
+    return hashlib.sha256(prf.words(key, draw, 0, 64).tobytes()).hexdigest()[:16]
+
+
+def recorded_rank(setup: RankSetup, pipe: Connection, *, record: Path) -> None:
+    rank.main(setup, pipe, watch=lambda step: Recorder(step, setup, record))
+
+
+if __name__ == "__main__":
+    target = functools.partial(recorded_rank, record=Path(sys.argv[1]))
+    code = supervisor.main(sys.argv[2:], rank_main=target)
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,101 @@
+"""DP-SGD as the design writes it: one process, one example at a time, fp64, no tricks.
+
+Shares no code with dtjob_trainer: AES block by block, normals one by one, gradients one by one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+
+def word(key: bytes, draw: int, index: int) -> int:
+    """64-bit word ``index`` of a draw's stream."""
+    block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+    encrypted = block.update(struct.pack(">QQ", draw, index // 2))
+    return struct.unpack("<QQ", encrypted)[index % 2]
+
+
+def drawn(key: bytes, draw: int, records: int, batch_size: int, dataset_size: int) -> list[int]:
+    """Ids of a draw at rate batch_size / dataset_size."""
+    threshold = batch_size * 2**64 // dataset_size
+    return [i for i in range(records) if word(key, draw, i) < threshold]
+
+
+def normal(key: bytes, draw: int, coordinate: int) -> float:
+    """The standard normal of one coordinate."""
+    first = 2 * (coordinate // 2)
+    u, v = (((word(key, draw, w) >> 11) + 0.5) * 2.0**-53 for w in (first, first + 1))
+    radius = math.sqrt(-2 * math.log(u))
+    wave = math.cos if coordinate % 2 == 0 else math.sin
+    return radius * wave(2 * math.pi * v)
+
+
+def grid(noise_multiplier: float, max_grad_norm: float) -> float:
+    """The lattice's step."""
+    return 2.0 ** (math.floor(math.log2(noise_multiplier * max_grad_norm)) - 30)
+
+
+def noise(
+    key: bytes, draw: int, coordinates: int, noise_multiplier: float, max_grad_norm: float
+) -> np.ndarray:
+    """What is added to the sum: float64[coordinates]."""
+    step = grid(noise_multiplier, max_grad_norm)
+    scale = noise_multiplier * max_grad_norm
+    return np.array([round(scale * normal(key, draw, i) / step) * step for i in range(coordinates)])
+
+
+def clipped_gradient(
+    task: Any, model: torch.nn.Module, record: Mapping[str, Any], max_grad_norm: float
+) -> np.ndarray:
+    """One record's clipped gradient in fp64, or zeros if it is not finite."""
+    model = copy.deepcopy(model).double()
+    batch = {}
+    for name, spec in task.example_spec.items():
+        tensor = torch.as_tensor(np.asarray(record[name]).astype(spec.dtype))[None]
+        batch[name] = tensor.double() if tensor.is_floating_point() else tensor
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    (loss,) = task.losses(model, batch)
+    gradients = torch.autograd.grad(loss, parameters)
+    flat = np.concatenate([g.numpy().reshape(-1) for g in gradients])
+    norm = math.sqrt(float(np.dot(flat, flat)))
+    if not math.isfinite(norm):
+        return np.zeros_like(flat)
+    return flat * min(1.0, max_grad_norm * (1 - 2**-10) / norm) if norm else flat
+
+
+def train(
+    task: Any,
+    plan: Any,
+    sampling_key: bytes,
+    noise_key: bytes,
+    charges: Sequence[int],
+    learning_rate: Callable[[int], float],
+) -> np.ndarray:
+    """Run plain DP-SGD over the given draws and return the flat parameters, fp64."""
+    model = task.model().double()
+    records = task.dataset()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    coordinates = sum(p.numel() for p in parameters)
+    sigma, norm = plan.noise_multiplier, plan.max_grad_norm
+    for step, draw in enumerate(charges):
+        ids = drawn(sampling_key, draw, len(records), plan.batch_size, plan.dataset_size)
+        total = np.zeros(coordinates)
+        for i in ids:
+            total += clipped_gradient(task, model, records[i], norm)
+        if sigma:
+            total += noise(noise_key, draw, coordinates, sigma, norm)
+        mean = torch.from_numpy(total / plan.batch_size)
+        start = 0
+        with torch.no_grad():
+            for p in parameters:
+                p.sub_(learning_rate(step) * mean[start : start + p.numel()].view_as(p))
+                start += p.numel()
+    return np.concatenate([p.detach().numpy().reshape(-1) for p in parameters])

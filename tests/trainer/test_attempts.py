@@ -1,0 +1,140 @@
+"""Attempts: numbers, ends, failure outcomes and the restart budget."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from durability import START, Job
+
+from dtjob_api.ledger import AttemptRecord, OutcomeState
+from dtjob_api.reasons import Reason
+from dtjob_trainer.attempts import (
+    AttemptEnd,
+    end_attempt,
+    fail,
+    may_restart,
+    report_drained,
+)
+from dtjob_trainer.ledger import Superseded
+
+KILLED = AttemptEnd(Reason.RANK_FAILED, "killed", rank=1, signal=9)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    made = Job(tmp_path / "job")
+    made.create()
+    return made
+
+
+def test_numbers_rise_and_an_attempt_that_nobody_saw_end_is_lost(job: Job) -> None:
+    """Rule 2: every formation of the group has its own number."""
+    assert [job.begin(), job.begin()] == [1, 2]
+    first, second = job.read().status.attempts
+    assert (first.reason, first.end is None) == (Reason.WORKER_LOST, False)
+    assert (second.attempt, second.end) == (2, None)
+
+
+def test_end_is_recorded_once_and_stays(job: Job) -> None:
+    attempt = job.begin()
+    end_attempt(job.ledger, attempt, KILLED, START)
+    end_attempt(job.ledger, attempt, AttemptEnd(Reason.STOPPED), START)
+    [record] = job.read().status.attempts
+    assert (record.reason, record.rank, record.signal) == (Reason.RANK_FAILED, 1, 9)
+    job.begin()
+    assert job.read().status.attempts[0] == record
+
+
+def test_superseded_attempt_records_nothing(job: Job) -> None:
+    """Rule 10: every write carries its attempt."""
+    attempt = job.begin()
+    job.begin()
+    for write in (
+        lambda: end_attempt(job.ledger, attempt, KILLED, START),
+        lambda: report_drained(job.ledger, attempt, 1),
+    ):
+        with pytest.raises(Superseded):
+            write()
+
+
+def test_failure_is_written_with_the_attempts_end_and_is_final(job: Job) -> None:
+    attempt = job.begin()
+
+    def write(message: str) -> None:
+        fail(
+            job.ledger,
+            attempt,
+            end=KILLED,
+            reason=Reason.RESTARTS_EXHAUSTED,
+            message=message,
+            now=START,
+        )
+
+    write("x" * 5000)
+    write("x" * 5000)  # the same again: its answer may have been lost
+    status = job.read().status
+    assert status.outcome is not None
+    assert status.outcome.state is OutcomeState.FAILED
+    assert status.outcome.reason is Reason.RESTARTS_EXHAUSTED
+    assert len(status.outcome.message) == 1024
+    assert status.attempts[0].reason == Reason.RANK_FAILED
+    with pytest.raises(Superseded, match="the job has ended"):
+        write("another")
+    with pytest.raises(Superseded, match="a finished job is not run again"):
+        job.begin()
+
+
+def test_end_of_the_last_attempt_is_recorded_after_the_outcome(job: Job) -> None:
+    job.run()
+    end_attempt(job.ledger, 1, AttemptEnd(Reason.COMPLETED), START)
+    assert job.read().status.attempts[0].reason == Reason.COMPLETED
+
+
+def test_drain_is_answered_once(job: Job) -> None:
+    attempt = job.begin()
+    report_drained(job.ledger, attempt, 1)
+    version = job.ledger.read().version
+    report_drained(job.ledger, attempt, 1)
+    assert job.ledger.read().version == version
+    assert job.read().status.drained == 1
+
+
+def test_the_last_twenty_attempts_are_kept(job: Job) -> None:
+    for _ in range(23):
+        job.begin()
+    numbers = [record.attempt for record in job.read().status.attempts]
+    assert numbers == list(range(4, 24))
+
+
+def ended(*ends: tuple[int, Reason]) -> list[AttemptRecord]:
+    """Attempts that ended so many minutes before `START`, and why."""
+    return [
+        AttemptRecord(
+            attempt=number,
+            start=START - timedelta(days=1),
+            end=START - timedelta(minutes=minutes),
+            reason=reason,
+        )
+        for number, (minutes, reason) in enumerate(ends, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "max_restarts", "expected"),
+    [
+        (ended(), 0, True),
+        (ended((1, Reason.RANK_FAILED)), 0, False),
+        (ended((1, Reason.RANK_FAILED)), 1, True),
+        (ended(*[(1, Reason.RANK_FAILED)] * 2), 1, False),
+        (ended((61, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, True),
+        (ended((59, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, False),
+        (ended(*[(1, Reason.DRAINED)] * 9, (1, Reason.STOPPED)), 0, True),
+        (ended(*[(1, Reason.WORKER_LOST)] * 20), 100, False),
+        ([AttemptRecord(attempt=1, start=START)], 0, True),
+    ],
+)
+def test_restart_budget(attempts: list[AttemptRecord], max_restarts: int, expected: bool) -> None:
+    """At most `max_restarts` failures an hour; what was asked for costs nothing."""
+    assert may_restart(attempts, START, max_restarts) is expected

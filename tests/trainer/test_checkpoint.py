@@ -1,0 +1,245 @@
+"""Checkpoints: what was saved is read back, anything else is refused with its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from durability import JOB_UID, START, plan, state_at
+
+from dtjob_api.ledger import CheckpointRecord
+from dtjob_trainer import durable
+from dtjob_trainer.checkpoint import (
+    CheckpointStore,
+    CheckpointUnusable,
+    TrainingState,
+    expected_bytes,
+    parameter_digest,
+    plan_digest,
+)
+
+PLAN = plan()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    for attempt in range(1, 5):
+        (tmp_path / f"attempt-{attempt}").mkdir()
+    return CheckpointStore(tmp_path, JOB_UID, PLAN, keep=2)
+
+
+def save(store: CheckpointStore, attempt: int, step: int) -> CheckpointRecord:
+    return store.save(attempt, step, step, state_at(step), START)
+
+
+def file_of(store: CheckpointStore, record: CheckpointRecord) -> Path:
+    return store.state_dir / record.path
+
+
+def names(store: CheckpointStore) -> list[str]:
+    return [str(file.path.relative_to(store.state_dir)) for file in store.files()]
+
+
+def test_model_and_optimizer_come_back_bit_for_bit(store: CheckpointStore) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    saved = TrainingState(model.state_dict(), optimizer.state_dict())
+    loaded = store.load(store.save(1, 1, 1, saved, START))
+    assert parameter_digest(loaded.state.model) == parameter_digest(saved.model)
+    other = torch.optim.Adam(torch.nn.Linear(3, 2).parameters(), lr=0.5)
+    other.load_state_dict(dict(loaded.state.optimizer))
+    assert other.param_groups[0]["lr"] == 0.1
+    assert torch.equal(
+        other.state_dict()["state"][0]["exp_avg"], saved.optimizer["state"][0]["exp_avg"]
+    )
+    assert (loaded.step, loaded.charged) == (1, 1)
+
+
+def test_path_is_relative_to_the_volume(store: CheckpointStore) -> None:
+    """The volume may be mounted elsewhere next time."""
+    assert save(store, 1, 3).path == "attempt-1/step-3.pt"
+
+
+def test_every_truncation_is_refused(store: CheckpointStore) -> None:
+    record = save(store, 1, 1)
+    file = file_of(store, record)
+    data = file.read_bytes()
+    for size in range(0, len(data), 97):
+        file.write_bytes(data[:size])
+        with pytest.raises(CheckpointUnusable, match="its SHA-256 is"):
+            store.load(record)
+        assert file.stat().st_size == size
+
+
+def test_flipped_bit_is_refused_without_torch(store: CheckpointStore) -> None:
+    record = save(store, 1, 1)
+    data = bytearray(file_of(store, record).read_bytes())
+    data[len(data) // 2] ^= 1
+    file_of(store, record).write_bytes(data)
+    with pytest.raises(CheckpointUnusable, match="the ledger's record says"):
+        store.verify(record)
+
+
+def test_missing_file_is_refused(store: CheckpointStore) -> None:
+    record = save(store, 1, 1)
+    file_of(store, record).unlink()
+    with pytest.raises(CheckpointUnusable, match=r"step-1\.pt: No such file"):
+        store.load(record)
+
+
+def test_other_steps_file_under_the_right_name_is_refused(store: CheckpointStore) -> None:
+    first, second = save(store, 1, 1), save(store, 1, 2)
+    shutil.copy(file_of(store, first), file_of(store, second))
+    with pytest.raises(CheckpointUnusable, match="its SHA-256 is"):
+        store.load(second)
+    swapped = second.model_copy(update={"sha256": first.sha256})
+    with pytest.raises(CheckpointUnusable, match="its step is 1, not 2"):
+        store.load(swapped)
+
+
+def test_other_jobs_file_is_refused(store: CheckpointStore) -> None:
+    record = CheckpointStore(store.state_dir, "another", PLAN, 2).save(1, 1, 1, state_at(1), START)
+    with pytest.raises(CheckpointUnusable, match="its job_uid is 'another'"):
+        store.load(record)
+
+
+def test_other_plans_file_is_refused(store: CheckpointStore) -> None:
+    record = CheckpointStore(store.state_dir, JOB_UID, plan(noise_multiplier=1.0), 2).save(
+        1, 1, 1, state_at(1), START
+    )
+    with pytest.raises(CheckpointUnusable, match="its plan_digest is"):
+        store.load(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("attempt", 2, "its attempt is 2, not 1"),
+        ("charged", 2, "its charged is 2, not 1"),
+        ("parameter_digest", "0" * 64, "its parameters don't match their digest"),
+    ],
+)
+def test_payload_that_is_not_what_the_record_says_is_refused(
+    store: CheckpointStore, name: str, value: object, words: str
+) -> None:
+    """A whole file with a right SHA-256, written by something else."""
+    record = save(store, 1, 1)
+    payload = torch.load(file_of(store, record), weights_only=True)
+    torch.save(payload | {name: value}, file_of(store, record))
+    digest = hashlib.sha256(file_of(store, record).read_bytes()).hexdigest()
+    with pytest.raises(CheckpointUnusable, match=words):
+        store.load(record.model_copy(update={"sha256": digest}))
+
+
+def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path) -> None:
+    """Rule 14: weights_only."""
+
+    class Payload:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return Path.touch, (tmp_path / "run",)
+
+    record = store.save(1, 1, 1, TrainingState({}, {"state": Payload()}), START)
+    with pytest.raises(CheckpointUnusable, match="torch can't load it"):
+        store.load(record)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_what_the_ledger_moved_past_is_pruned(store: CheckpointStore) -> None:
+    for step in (0, 10, 20):
+        save(store, 1, step)
+    record = save(store, 2, 20)
+    store.prune(record, 2)
+    assert names(store) == ["attempt-1/step-20.pt", "attempt-2/step-20.pt"]
+
+
+def test_unpublished_files_of_dead_attempts_are_pruned(store: CheckpointStore) -> None:
+    """They hold steps that no ledger knows; the room is needed for the next checkpoint."""
+    record = save(store, 1, 10)
+    save(store, 1, 20)
+    save(store, 2, 20)
+    store.prune(record, 3)
+    assert names(store) == ["attempt-1/step-10.pt"]
+
+
+def test_stale_attempt_touches_nothing_of_a_newer_one(store: CheckpointStore) -> None:
+    """Rule 10: woken after its successor has published, it may only tidy what is its own."""
+    record = save(store, 1, 10)
+    newer = [save(store, 2, 10), save(store, 2, 20)]
+    half = store.state_dir / "attempt-2" / ".step-30.pt.0.tmp"
+    half.touch()
+    store.prune(record, 1)
+    store.clear_unfinished(1)
+    assert half.exists()
+    assert names(store) == ["attempt-1/step-10.pt", *(entry.path for entry in newer)]
+
+
+def test_half_written_files_are_cleared(store: CheckpointStore) -> None:
+    half = store.state_dir / "attempt-1" / ".step-30.pt.0.tmp"
+    half.touch()
+    store.clear_unfinished(2)
+    assert not half.exists()
+
+
+def test_recorded_file_stays_though_keep_is_one(store: CheckpointStore) -> None:
+    one = CheckpointStore(store.state_dir, JOB_UID, PLAN, keep=1)
+    record = save(one, 2, 10)
+    save(one, 1, 0)
+    one.prune(record, 2)
+    assert names(one) == [record.path]
+    with pytest.raises(ValueError, match="keep is 0"):
+        CheckpointStore(store.state_dir, JOB_UID, PLAN, keep=0)
+
+
+def test_room_for_keep_and_one_counts_what_is_there(store: CheckpointStore) -> None:
+    free = durable.free_bytes(store.state_dir)
+    store.require_room(free // 4)
+    with pytest.raises(durable.VolumeFull, match="3 checkpoints of") as full:
+        store.require_room(free)
+    assert full.value.needed == 3 * free
+    held = file_of(store, save(store, 1, 0)).stat().st_size
+    with pytest.raises(durable.VolumeFull) as full:
+        store.require_room(free)
+    assert full.value.needed == 3 * free - held
+
+
+@pytest.mark.parametrize(("name", "slots"), [("SGD", 0), ("Adam", 2)])
+def test_expected_size_is_enough_and_not_absurd(
+    store: CheckpointStore, name: str, slots: int
+) -> None:
+    model = torch.nn.Linear(300, 200)
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1)
+    expected = expected_bytes(TrainingState(model.state_dict(), optimizer.state_dict()), slots)
+    model(torch.ones(1, 300)).sum().backward()
+    optimizer.step()
+    state = TrainingState(model.state_dict(), optimizer.state_dict())
+    size = file_of(store, store.save(1, 1, 1, state, START)).stat().st_size
+    assert size <= expected <= 1.5 * size
+
+
+def test_digests_tell_values_types_and_shapes_apart() -> None:
+    weights = torch.arange(6, dtype=torch.float32)
+    digests = {
+        parameter_digest(model)
+        for model in (
+            {"w": weights},
+            {"v": weights},
+            {"w": weights.reshape(2, 3)},
+            {"w": weights.to(torch.bfloat16)},
+            {"w": weights + 1},
+            {"w": torch.tensor(1.0)},
+        )
+    }
+    assert len(digests) == 6
+    assert parameter_digest({"w": weights.reshape(2, 3).T.contiguous().T}) == parameter_digest(
+        {"w": weights.reshape(2, 3)}
+    )
+
+
+def test_plan_digest_changes_with_any_figure() -> None:
+    plans = [PLAN, plan(noise_multiplier=2.5), plan(steps=6), plan(dataset_size=17)]
+    assert len({plan_digest(one) for one in plans}) == len(plans)

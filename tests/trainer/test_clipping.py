@@ -1,0 +1,321 @@
+"""Rules 4 and 5: what one example can change, measured in fp64."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import reference
+import torch
+from models import CLASSES, FEATURES, cross_entropy, linear, make_task, rows, silent
+from opacus.layers import DPLSTM, DPMultiheadAttention
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dtjob_trainer.clipping import (
+    ClippedSum,
+    GradientUnreached,
+    PerExampleGradients,
+    PlainSum,
+    exact_fp32,
+    squared_norms,
+    trainable,
+)
+from dtjob_trainer.noise import clipped_norm
+
+C = 0.7
+
+
+class Sequences(nn.Module):
+    """Embedding, LayerNorm and a layer over sequences of ids."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 8)
+        self.norm = nn.LayerNorm(8)
+        self.layer = layer
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.norm(self.embedding((2 * x).round().long() + 2))
+        if isinstance(self.layer, DPMultiheadAttention):
+            x = self.layer(x, x, x)[0]
+        elif isinstance(self.layer, DPLSTM):
+            x = self.layer(x)[0]
+        else:
+            x = self.layer(x)
+        return self.head(x.mean(1))
+
+
+class Twice(nn.Module):
+    """One layer called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, FEATURES)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(torch.tanh(self.layer(x)))))
+
+
+class Checkpointed(nn.Module):
+    """One layer called twice, each call with activation checkpointing: passes of their own."""
+
+    def __init__(self, use_reentrant):
+        super().__init__()
+        self.use_reentrant = use_reentrant
+        self.first = nn.Linear(FEATURES, FEATURES)
+        self.layer = nn.Linear(FEATURES, FEATURES)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        x = self.first(x)
+        for _ in range(2):
+            x = torch.tanh(checkpoint(self.layer, x, use_reentrant=self.use_reentrant))
+        return self.head(x)
+
+
+class Scale(nn.Module):
+    """A layer of the user's own, for which Opacus derives the gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(FEATURES))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def seeded(make):
+    def model():
+        torch.manual_seed(1)
+        return make()
+
+    return model
+
+
+MODELS = {
+    "linear": linear,
+    "conv": seeded(
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 2, 3)),
+            nn.Conv2d(1, 4, (2, 2), padding=1),
+            nn.GroupNorm(2, 4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48, CLASSES),
+        )
+    ),
+    "embedding, layer norm": seeded(lambda: Sequences(nn.Linear(8, 8))),
+    "lstm": seeded(lambda: Sequences(DPLSTM(8, 8, batch_first=True))),
+    "attention": seeded(lambda: Sequences(DPMultiheadAttention(8, 2, batch_first=True))),
+    "called twice": seeded(Twice),
+    "checkpointed": seeded(lambda: Checkpointed(use_reentrant=False)),
+    "own layer": seeded(lambda: nn.Sequential(Scale(), nn.Linear(FEATURES, CLASSES))),
+    "partly frozen": seeded(
+        lambda: nn.Sequential(
+            nn.Linear(FEATURES, 4).requires_grad_(False), nn.ReLU(), nn.Linear(4, CLASSES)
+        )
+    ),
+}
+
+
+def clipped_sum(model, losses=cross_entropy, norm=C):
+    gradients = PerExampleGradients(model, losses)
+    return ClippedSum(gradients, list(trainable(model).values()), clipped_norm(norm), 1)
+
+
+def tensors(arrays):
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def total(model, arrays, mask=None, **options):
+    one = clipped_sum(model, **options)
+    batch = tensors(arrays)
+    size = len(batch["y"])
+    one.add(batch, torch.ones(size, dtype=torch.bool) if mask is None else torch.tensor(mask))
+    one.close()
+    return one.flat.clone()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("norm", [0.01, 0.7, 100.0])
+def test_rule_4_the_sum_is_that_of_clipped_reference_gradients(name, norm):
+    model, arrays = MODELS[name](), rows(12)
+    expected = sum(
+        reference.clipped_gradient(make_task(), model, {k: v[i] for k, v in arrays.items()}, norm)
+        for i in range(12)
+    )
+    found = total(model, arrays, norm=norm).double().numpy()
+    assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rule_4_masked_rows_contribute_nothing(name):
+    model, arrays = MODELS[name](), rows(12)
+    mask = [i % 3 != 0 for i in range(12)]
+    kept = {k: v[mask] for k, v in arrays.items()}
+    assert torch.allclose(total(model, arrays, mask), total(model, kept), rtol=1e-4, atol=1e-6)
+
+
+ADVERSARIAL = {
+    "huge": np.full(FEATURES, 1e4, np.float32),
+    "enormous": np.full(FEATURES, 1e18, np.float32),
+    "at the end of fp32": np.full(FEATURES, 3e38, np.float32),
+    "tiny": np.full(FEATURES, 1e-30, np.float32),
+    "denormal": np.full(FEATURES, 1e-44, np.float32),
+    "infinite": np.array([np.inf] + [0.1] * (FEATURES - 1), np.float32),
+    "nan": np.array([np.nan] + [0.1] * (FEATURES - 1), np.float32),
+    "huge and tiny": np.array([1e18, 1e-30] * (FEATURES // 2), np.float32),
+}
+
+
+@pytest.mark.parametrize("record", ADVERSARIAL)
+@pytest.mark.parametrize("name", ["linear", "called twice", "own layer"])
+@pytest.mark.parametrize("norm", [1e-6, 1.0, 1e4])
+def test_rule_4_one_record_changes_the_sum_by_at_most_c(record, name, norm):
+    """fp64 ‖sum(D ∪ x) − sum(D)‖ <= C, for records that the range check would not even pass."""
+    arrays = rows(8)
+    arrays["x"][-1] = ADVERSARIAL[record]
+    with_it = total(MODELS[name](), arrays, norm=norm)
+    without = total(MODELS[name](), arrays, [True] * 7 + [False], norm=norm)
+    assert with_it.isfinite().all()
+    assert without.isfinite().all()
+    assert torch.linalg.vector_norm(with_it.double() - without.double()).item() <= norm
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_rule_4_a_row_that_is_not_finite_becomes_zero_and_spoils_no_other(bad):
+    def losses(model, batch):
+        sound = cross_entropy(model, {"x": batch["x"], "y": batch["y"].clamp(max=2)})
+        return sound * torch.where(batch["y"] == 9, bad, 1.0)
+
+    arrays = rows(6)
+    arrays["y"][3] = 9
+    found = total(linear(), arrays, losses=losses)
+    kept = total(linear(), arrays, [True, True, True, False, True, True], losses=losses)
+    assert torch.equal(found, kept)
+    assert found.isfinite().all()
+
+
+def test_rule_4_long_rows_are_measured_better_than_the_slack():
+    """One fp32 sum over a long row falls short of its norm by more than 2⁻¹⁰."""
+    worst = 0.0
+    for value in (0.3, 0.7, 1 + 2**-12, 0.1, 1.7):
+        row = torch.full((1, 4_000_001), value)
+        exact = float(row[0, 0]) * math.sqrt(row.numel())
+        worst = max(worst, abs(squared_norms(row).sqrt().item() / exact - 1))
+        generator = torch.Generator().manual_seed(0)
+        row = torch.randn(1, 100_001, generator=generator)
+        exact = row.double().norm().item()
+        worst = max(worst, abs(squared_norms(row).sqrt().item() / exact - 1))
+    assert worst < 2**-17
+
+
+@pytest.mark.parametrize("columns", [1, 255, 256, 257, 1000])
+def test_norms_of_every_length(columns):
+    rows_ = torch.randn(3, columns, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(squared_norms(rows_), rows_.double().square().sum(1), rtol=1e-5)
+
+
+def test_rule_4_autocast_and_low_precision_products_do_not_reach_the_clip():
+    def half(model, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return cross_entropy(model, batch).float()
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = total(linear(), rows(1), losses=half, norm=0.01)
+            with exact_fp32(torch.device("cpu")):
+                product = torch.full((64, 64), 1 + 2**-9) @ torch.ones(64, 64)
+                assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert product.dtype == torch.float32
+    assert product[0, 0] == 64 * (1 + 2**-9)
+    assert found.double().norm().item() == pytest.approx(clipped_norm(0.01), rel=1e-6)
+
+
+def test_rule_8_an_interrupted_pass_leaves_nothing_behind():
+    model, arrays = MODELS["called twice"](), rows(8)
+    expected = total(model, arrays)
+
+    class Stop(Exception):
+        pass
+
+    armed = [True]
+
+    def losses(model, batch):
+        result = cross_entropy(model, batch)
+        if armed[0]:
+            model(batch["x"])  # a second forward whose activations nobody consumes
+            raise Stop
+        return result
+
+    one = clipped_sum(model, losses)
+    mask = torch.ones(8, dtype=torch.bool)
+    with pytest.raises(Stop):
+        one.add(tensors(arrays), mask)
+    armed[0] = False
+    one.zero_()
+    one.add(tensors(arrays), mask)
+    assert torch.equal(one.flat, expected)
+
+
+def test_sums_add_up_over_micro_batches():
+    model, arrays = linear(), rows(12)
+    one = clipped_sum(model)
+    for part in (slice(0, 5), slice(5, 12)):
+        chunk = tensors({k: v[part] for k, v in arrays.items()})
+        one.add(chunk, torch.ones(len(chunk["y"]), dtype=torch.bool))
+    one.close()
+    assert torch.allclose(one.flat, total(model, arrays), rtol=1e-5, atol=1e-6)
+
+
+def test_rule_4_a_gradient_that_bypasses_the_hooks_is_never_used():
+    class Bypass(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(FEATURES, CLASSES)
+
+        def forward(self, x):
+            return x @ self.layer.weight.t()
+
+    with pytest.raises(GradientUnreached, match=r"layer\.weight"):
+        total(Bypass(), rows(4))
+
+
+def test_rule_4_several_passes_over_a_module_in_one_batch_are_refused():
+    with pytest.raises(GradientUnreached, match=r"parameter layer\..*several passes"):
+        total(Checkpointed(use_reentrant=True), rows(4))
+
+
+def test_a_pass_without_any_gradient_adds_nothing():
+    assert not total(linear(), rows(4), losses=silent).any()
+
+
+def test_no_warning_reaches_the_log():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        total(linear(), rows(4))
+
+
+def test_hooks_leave_no_trace_on_the_users_model():
+    model = linear()
+    before = set(vars(model.weight)), list(model.state_dict())
+    total(model, rows(4))
+    assert (set(vars(model.weight)), list(model.state_dict())) == before
+    assert model.weight.grad is None
+
+
+def test_mode_disabled_sums_plain_gradients_of_unmasked_rows():
+    model, arrays = MODELS["conv"](), rows(8)
+    plain = PlainSum(model, cross_entropy, 1)
+    plain.add(tensors(arrays), torch.tensor([True] * 5 + [False] * 3))
+    cross_entropy(model, tensors({k: v[:5] for k, v in arrays.items()})).sum().backward()
+    expected = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+    assert torch.allclose(plain.flat[: expected.numel()], expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,165 @@
+"""The file-system primitives: whole or not at all, durable on return, a full volume named."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from durability import Crash, Disk, Job, plan, state_at, with_disk
+
+from dtjob_trainer import durable
+
+
+@contextlib.contextmanager
+def volume_of(folder: Path, kibibytes: int) -> Iterator[Callable[[], None]]:
+    """A volume that yields the way to fill it up; calling it again makes room.
+
+    A file system of its own where this process may mount one, and the kernel's limit on the
+    size of a file where it may not: both refuse a write for real.
+    """
+    folder.mkdir()
+    size = f"size={kibibytes}k"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "dtjob-test", str(folder)]
+    mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ballast = folder / "ballast"
+
+    def toggle() -> None:
+        if not mounted:
+            full = resource.getrlimit(resource.RLIMIT_FSIZE) != limit
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit if full else (100, limit[1]))
+        elif ballast.exists():
+            ballast.unlink()
+        else:
+            ballast.write_bytes(bytes(durable.free_bytes(folder)))
+
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield toggle
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def crash_everywhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, action: Callable[[Path], None]
+) -> list[bytes]:
+    """Contents of `folder/file` after the power fails before each call of `action`."""
+    seen: list[bytes] = []
+    for crash_at in range(1, 100):
+        root = folder / str(crash_at)
+        root.mkdir()
+        (root / "file").write_bytes(b"old")
+        disk = Disk(root, crash_at)
+        with_disk(disk, monkeypatch)
+        try:
+            action(root / "file")
+        except Crash:
+            disk.power_off()
+            seen.append((root / "file").read_bytes())
+            continue
+        disk.power_off()
+        seen.append((root / "file").read_bytes())
+        return seen
+    raise AssertionError("the action never ended")
+
+
+def write_new(path: Path) -> None:
+    with durable.new_file(path, replace=True) as file:
+        file.write(b"ne")
+        file.write(b"w")
+
+
+def test_replaced_file_is_old_or_new_at_every_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = crash_everywhere(tmp_path, monkeypatch, write_new)
+    assert set(seen) == {b"old", b"new"}
+    assert seen[-1] == b"new"
+
+
+def test_appended_bytes_are_durable_on_return_and_a_prefix_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = crash_everywhere(tmp_path, monkeypatch, lambda path: durable.append(path, b" + new"))
+    assert all(b"old + new".startswith(content) for content in seen)
+    assert seen[-1] == b"old + new"
+
+
+def test_new_name_is_taken_once(tmp_path: Path) -> None:
+    durable.create(tmp_path / "file", b"first")
+    with pytest.raises(FileExistsError):
+        durable.create(tmp_path / "file", b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_new_folder_and_its_parents_survive_the_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    with_disk(disk, monkeypatch)
+    durable.make_folder(tmp_path / "a" / "b")
+    durable.create(tmp_path / "a" / "b" / "file", b"here")
+    disk.power_off()
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"here"
+
+
+def test_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        with durable.new_file(path, replace=True) as file:
+            file.write(b"half")
+            raise ValueError("the payload can't be written")
+
+    with pytest.raises(ValueError, match="payload"):
+        fail(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_size_limit_is_named_like_a_full_volume(tmp_path: Path) -> None:
+    """A real refusal by the kernel, without privileges: RLIMIT_FSIZE."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(durable.VolumeFull, match="needs 4096 bytes") as full:
+            durable.create(tmp_path / "file", bytes(4096))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert full.value.needed == 4096
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_volume_that_fills_up_keeps_checkpoint_and_ledger(tmp_path: Path) -> None:
+    """Rule 14 on a real volume of 64 KiB: refused, named, and the job goes on after."""
+    volume = tmp_path / "volume"
+    with volume_of(volume, 64) as toggle_full:
+        job = Job(volume / "job", plan(steps=3, lease_steps=2, reserve=4))
+        job.create()
+        account, _ = job.opened()
+        assert [job.draw(account), job.draw(account)] == [0, 1]
+        toggle_full()
+        with pytest.raises(durable.VolumeFull) as full:
+            account.publish(2, state_at(2))
+        message = str(full.value)
+        assert str(volume) in message
+        assert re.search(r"needs \d+ bytes, \d+ are free", message)
+        assert "are intact; enlarge the volume" in message
+        assert full.value.needed > 0
+        status = job.check().status
+        assert status.checkpoint is not None
+        assert (status.charged, status.checkpoint.step) == (2, 0)
+        toggle_full()
+        job.run()
+        finished = job.check().status.checkpoint
+        assert finished is not None
+        assert finished.step == 3

@@ -1,0 +1,256 @@
+"""Real signals to real processes: the job ends with the promised steps and a true account.
+
+Each test is named by the failure it causes. The oracle of all: `assert_true_account`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gang import GangRun, signal_all, with_descendants
+
+from dtjob_api.ledger import PrivacyLedger
+from dtjob_trainer.ledger import Conflict
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def runs() -> Iterator[list[GangRun]]:
+    started: list[GangRun] = []
+    yield started
+    for run in started:
+        run.stop()
+
+
+@pytest.fixture
+def start(tmp_path: Path, runs: list[GangRun]) -> Any:
+    def begin(**settings: Any) -> GangRun:
+        run = GangRun(tmp_path, **settings)
+        runs.append(run)
+        run.create_ledger()
+        run.start()
+        return run
+
+    return begin
+
+
+def assert_true_account(run: GangRun) -> PrivacyLedger:
+    """Rules 1, 2, 10, 13: charged covers what was executed; no draw, mask or noise came twice."""
+    versions = sorted(run.ledger.path.glob("*.json"))
+    charged = [json.loads(v.read_text()).get("status", {}).get("charged", 0) for v in versions]
+    assert charged == sorted(charged), "epsilon went down"
+    ledger = run.ledger.read().ledger
+    executed = run.executed()
+    assert executed
+    assert max(e.draw for e in executed) < ledger.status.charged
+    by_draw = {(e.draw, e.rank): e for e in executed}
+    assert len(by_draw) == len(executed), "a draw was executed twice"
+    assert len({(e.attempt, e.draw) for e in executed}) == len({e.draw for e in executed})
+    first = [e for e in executed if e.rank == 0]
+    assert len({e.mask for e in first}) == len(first), "a mask came twice"
+    assert len({e.noise for e in first}) == len(first), "noise came twice"
+    return ledger
+
+
+def assert_finished(run: GangRun) -> PrivacyLedger:
+    assert run.wait_for_exit() == [0] * run.workers, run.logs()
+    ledger = assert_true_account(run)
+    assert ledger.status.outcome is not None
+    assert ledger.status.outcome.reason == "Completed", ledger.status.outcome
+    assert ledger.status.checkpoint is not None
+    assert ledger.status.checkpoint.step == run.steps
+    return ledger
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(1, 1), (3, 1), (2, 2)])
+def test_no_failure(start: Any, workers: int, processes: int) -> None:
+    run = start(workers=workers, processes_per_worker=processes, steps=12)
+    ledger = assert_finished(run)
+    assert ledger.status.charged == 12
+    assert {e.rank for e in run.executed()} == set(range(workers * processes))
+
+
+@pytest.mark.parametrize("rank", [0, 1], ids=["coordinator", "follower"])
+def test_rank_is_killed(start: Any, rank: int) -> None:
+    run = start()
+    victim = next(e for e in run.wait_for_step(8) if e.rank == rank)
+    signal_all([victim.pid], signal.SIGKILL)
+    ledger = assert_finished(run)
+    assert ledger.status.attempt == 2
+    first = ledger.status.attempts[0]
+    assert (first.rank, first.signal, first.reason) == (rank, signal.SIGKILL, "RankFailed")
+
+
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_supervisor_is_killed(start: Any, ordinal: int) -> None:
+    run = start()
+    run.wait_for_step(8)
+    below = with_descendants(run.processes[ordinal].pid)
+    run.kill(ordinal)
+    run.start_worker(ordinal)
+    ledger = assert_finished(run)
+    assert ledger.status.attempt == 2
+    run.wait("end of orphans", lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
+
+
+def test_everything_is_killed_at_once(start: Any) -> None:
+    run = start()
+    run.wait_for_step(8)
+    signal_all(run.pids(), signal.SIGKILL)
+    run.wait_for_exit()
+    run.start()
+    ledger = assert_finished(run)
+    assert ledger.status.attempt == 2
+
+
+def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
+    """Rule 10: an orderly stop loses no leased draw, so charged ends at the promised steps."""
+    run = start()
+    run.wait_for_step(7)
+    for ordinal in range(run.workers):
+        run.kill(ordinal, signal.SIGTERM)
+    assert run.wait_for_exit() == [0, 0], run.logs()
+    stopped = run.ledger.read().ledger.status
+    assert stopped.outcome is None
+    assert stopped.lease is not None
+    assert stopped.checkpoint is not None
+    assert (
+        stopped.lease.closed_at
+        == stopped.checkpoint.step
+        == 1 + max(e.step for e in run.executed())
+    )
+    run.start()
+    ledger = assert_finished(run)
+    assert ledger.status.charged == run.steps
+
+
+def test_operator_drains_and_runs_another_size(start: Any) -> None:
+    """Rules 10 and 15: drained at a boundary, the next generation has three workers."""
+    run = start()
+    run.wait_for_step(7)
+    _order(run, state="Drain")
+    run.wait("drained", lambda: run.ledger.read().ledger.status.drained == 1)
+    run.start_worker(2)
+    run.workers = 3
+    _order(run, generation=2, workers=3, state="Run")
+    ledger = assert_finished(run)
+    assert ledger.status.charged == run.steps
+    assert {e.rank for e in run.executed() if e.attempt == 2} == {0, 1, 2}
+
+
+def _order(run: GangRun, **order: Any) -> None:
+    def once() -> bool:
+        versioned = run.ledger.read()
+        spec = versioned.ledger.spec
+        changed = spec.run.model_validate({**spec.run.to_dict(), **order})
+        try:
+            run.ledger.replace_spec(versioned, spec.model_copy(update={"run": changed}))
+        except Conflict:
+            return False
+        return True
+
+    run.wait("write of the order", once)
+
+
+def test_rank_hangs(start: Any) -> None:
+    run = start(stall_seconds=3)
+    victim = next(e for e in run.wait_for_step(8) if e.rank == 1)
+    signal_all([victim.pid], signal.SIGSTOP)
+    ledger = assert_finished(run)
+    assert ledger.status.attempts[0].reason == "Stalled"
+
+
+def test_reserve_is_spent(start: Any) -> None:
+    """Rule 12: lost leases use up the reserve, the last checkpoint is the result."""
+    run = start(steps=40, reserve=5, workers=1)
+    for attempt in (1, 2):
+        victims = run.wait_for_step(6, attempt)
+        signal_all([e.pid for e in victims], signal.SIGKILL)
+        run.wait("next attempt", lambda a=attempt: run.ledger.read().ledger.status.attempt > a)
+    assert run.wait_for_exit() == [0], run.logs()
+    ledger = assert_true_account(run)
+    assert ledger.status.outcome is not None
+    assert ledger.status.outcome.reason == "PrivacyBudgetExhausted"
+    assert ledger.status.charged == 45
+    assert ledger.status.checkpoint is not None
+    assert 0 < ledger.status.checkpoint.step < 40
+
+
+def test_restarts_are_exhausted(start: Any) -> None:
+    run = start(workers=1, max_restarts=0)
+    victims = run.wait_for_step(3)
+    signal_all([e.pid for e in victims], signal.SIGKILL)
+    assert run.wait_for_exit() == [1]
+    outcome = assert_true_account(run).status.outcome
+    assert outcome is not None
+    assert outcome.reason == "RestartsExhausted"
+    assert "runPolicy.maxRestarts" in outcome.message
+
+
+def test_stopped_gang_is_superseded_and_woken(
+    start: Any, tmp_path: Path, runs: list[GangRun]
+) -> None:
+    """Rule 10: a gang that slept through its successor's start can neither lease nor publish."""
+    old = start(workers=1)
+    old.wait_for_step(8)
+    asleep = old.pids()
+    signal_all(asleep, signal.SIGSTOP)
+    new = GangRun(tmp_path, workers=1, name="b")
+    runs.append(new)
+    new.start()
+    new.wait_for_step(20, attempt=2)
+    signal_all(asleep, signal.SIGCONT)
+    assert old.wait_for_exit() == [4], old.logs()
+    ledger = assert_finished(new)
+    assert ledger.status.attempt == 2
+    leases = [
+        json.loads(v.read_text())["status"].get("lease", {})
+        for v in sorted(new.ledger.path.glob("*.json"))
+    ]
+    attempts = [lease["attempt"] for lease in leases if lease]
+    assert attempts == sorted(attempts), "the old gang leased after the new one"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "reason", "said"),
+    [
+        ("no_such_module:task", "EntrypointInvalid", "no_such_module"),
+        ("slow_task:raises_in_dry_run", "DryRunFailed", "shapes do not fit"),
+        ("slow_task:with_batch_norm", "ModelRefused", "BatchNorm"),
+        ("slow_task:with_mean_loss", "TaskInvalid", "losses"),
+        ("slow_task:raises_on_private_data", "TaskFailed", "ValueError"),
+    ],
+)
+def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) -> None:
+    """Rules 20 and 21: a permanent failure is the outcome, before any draw is charged."""
+    run = start(workers=1, task={"entrypoint": entrypoint})
+    assert run.wait_for_exit() == [1], run.logs()
+    status = run.ledger.read().ledger.status
+    assert status.outcome is not None
+    assert (status.outcome.reason, status.charged) == (reason, 0), status.outcome
+    assert said in status.outcome.message
+    written = run.logs() + run.ledger.read().ledger.model_dump_json()
+    assert "JANE DOE" not in written
+    assert "Traceback" not in run.logs() or reason == "DryRunFailed"
+
+
+@pytest.mark.parametrize("port", ["http_port", "store_port"])
+def test_port_is_in_use(tmp_path: Path, runs: list[GangRun], port: str) -> None:
+    run = GangRun(tmp_path, workers=1)
+    runs.append(run)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        setattr(run, port, other.getsockname()[1])
+        run.create_ledger()
+        run.start()
+        assert run.wait_for_exit() == [2]
+    last = json.loads(run.log(0).read_text().splitlines()[-1])
+    assert str(getattr(run, port)) in last["detail"]

@@ -1,0 +1,71 @@
+"""Rule 15: the same training in any layout, against the single-process per-example reference.
+
+To a step a layout is its ranks: two workers with two processes each are the world of four.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import reference
+from layouts import run_world
+from models import KEYS, flat
+from ranks import scenarios, train_all
+
+from dtjob_trainer.distributed import Group
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+
+WORLDS = (1, 2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    return {1: [train_all(Group())]} | {size: run_world(train_all, size) for size in WORLDS[1:]}
+
+
+@pytest.mark.parametrize("size", WORLDS)
+@pytest.mark.parametrize("name", list(scenarios()))
+def test_rule_15_updates_equal_the_reference(worlds, size, name):
+    task, records, plan, charges, _ = scenarios()[name]
+    task = dataclasses.replace(task, dataset=lambda: records)
+    expected = reference.train(task, plan, KEYS.sampling, KEYS.noise, charges, lambda _: 0.5)
+    start = flat(task.model()).astype(np.float64)
+    found = worlds[size][0][name][0]
+    assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+    # The update itself, up to the fp32 rounding of the parameters it is added to.
+    rounding = 2.0**-24 * np.linalg.norm(start) * len(charges)
+    assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected - start) + rounding
+
+
+@pytest.mark.parametrize("size", WORLDS)
+@pytest.mark.parametrize("name", list(scenarios()))
+def test_rule_15_masks_are_the_same_in_any_layout(worlds, size, name):
+    _, records, plan, charges, _ = scenarios()[name]
+    for number, charge in enumerate(charges):
+        shares = [rank[name][1][number] for rank in worlds[size]]
+        drawn = reference.drawn(
+            KEYS.sampling, charge, len(records), plan.batch_size, plan.dataset_size
+        )
+        assert [shares[i % size][i // size] for i in range(len(drawn))] == drawn
+        assert sum(map(len, shares)) == len(drawn)
+
+
+@pytest.mark.parametrize("size", WORLDS)
+def test_rule_15_noise_is_bit_equal_in_any_layout(worlds, size):
+    assert np.array_equal(worlds[size][0]["noise alone"][0], worlds[1][0]["noise alone"][0])
+
+
+@pytest.mark.parametrize("size", WORLDS)
+def test_rule_6_all_ranks_hold_the_same_model(worlds, size):
+    for name in scenarios():
+        assert len({rank[name][2] for rank in worlds[size]}) == 1
+
+
+def test_the_scenarios_cover_empty_shares_and_overflow():
+    _, records, plan, charges, _ = scenarios()["empty"]
+    drawn = [
+        reference.drawn(KEYS.sampling, c, len(records), plan.batch_size, plan.dataset_size)
+        for c in charges
+    ]
+    assert drawn == [[], [], []]

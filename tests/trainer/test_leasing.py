@@ -1,0 +1,583 @@
+"""The account of draws: lease, publish, stop, resume, supersede (rules 10 to 12)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+from pathlib import Path
+
+import pytest
+from durability import (
+    IMAGE,
+    Crash,
+    Disk,
+    Job,
+    LossyLedger,
+    full_disk_after,
+    new_ledger,
+    no_fault,
+    plan,
+    state_at,
+    with_disk,
+)
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from dtjob_api.privacy import PrivacyMode
+from dtjob_api.reasons import Reason
+from dtjob_trainer import durable, recovery
+from dtjob_trainer.attempts import AttemptEnd, fail
+from dtjob_trainer.journal import JournalUnreadable, read_all
+from dtjob_trainer.lease import next_lease
+from dtjob_trainer.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger import LedgerUnreadable, Superseded
+from dtjob_trainer.ledger_file import FileLedger
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    made = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    made.create()
+    return made
+
+
+def use(job: Job, account: DrawAccount, count: int) -> None:
+    for _ in range(count):
+        assert job.draw(account) is not None
+
+
+# The uniform operation
+
+
+def test_first_write_names_checkpoint_zero_and_the_first_lease_together(job: Job) -> None:
+    """Rules 10, 14: no version of the ledger has a lease without its checkpoint."""
+    job.opened()
+    status = job.read().status
+    assert status.lease is not None
+    assert status.checkpoint is not None
+    assert (status.lease.from_draw, status.lease.to_draw, status.charged) == (0, 2, 2)
+    assert (status.checkpoint.step, status.checkpoint.charged) == (0, 0)
+    assert job.ledger.read().version == "3"  # created, attempt begun, and this
+
+
+def test_draw_is_in_ledger_and_journal_before_it_is_handed_out(job: Job) -> None:
+    """Rule 11: both know of a lease before its first draw is used."""
+    account, _ = job.opened()
+    for step in (0, 1, 2):
+        draw = job.draw(account)
+        if draw is None:
+            account.publish(step, state_at(step))
+            draw = job.draw(account)
+        assert draw is not None
+        assert draw < job.read().status.charged
+        assert draw < max(journal.charged for journal in read_all(job.state_dir))
+
+
+def test_lease_used_up_asks_for_a_checkpoint(job: Job) -> None:
+    """Rule 10: no step is further than n from the last durable checkpoint."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    assert account.next_draw() is None
+    account.publish(2, state_at(2))
+    lease, checkpoint = job.read().status.lease, job.read().status.checkpoint
+    assert lease is not None
+    assert checkpoint is not None
+    assert (lease.from_step, checkpoint.step) == (2, 2)
+    assert lease.to_draw - lease.from_draw == 2
+
+
+def test_checkpoint_inside_a_lease_leases_nothing(job: Job) -> None:
+    account, _ = job.opened()
+    use(job, account, 1)
+    account.publish(1, state_at(1))
+    status = job.check().status
+    assert status.checkpoint is not None
+    assert status.checkpoint.step == 1
+    assert status.charged == 2
+    assert job.draw(account) == 1
+
+
+def test_step_that_no_draw_paid_for_is_refused(job: Job) -> None:
+    """Rule 10: a step needs a leased, unused draw."""
+    account, _ = job.opened()
+    use(job, account, 1)
+    with pytest.raises(ValueError, match="step 2 can't follow"):
+        account.publish(2, state_at(2))
+
+
+def test_discarded_batch_costs_its_draw_and_no_step(job: Job) -> None:
+    """Rule 8: a batch that SIGTERM breaks is discarded whole; its draw is not given again."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    account.close(1, state_at(1))
+    account, step = job.opened()
+    assert step == 1
+    assert job.draw(account) == 2
+
+
+@pytest.mark.parametrize(
+    ("next_draw", "step", "reserved", "expected"),
+    [
+        (0, 0, 8, (0, 2)),
+        (4, 4, 8, (4, 5)),  # T - step
+        (7, 3, 8, (7, 8)),  # what is reserved
+        (8, 3, 8, None),  # the reserve is spent
+        (5, 5, 8, None),  # no step is left
+    ],
+)
+def test_lease_length(
+    next_draw: int, step: int, reserved: int, expected: tuple[int, int] | None
+) -> None:
+    """Rule 10: min(n, T - step, reserved - next draw)."""
+    ledger = new_ledger(plan(steps=5, lease_steps=2, reserve=3), attempt=1)
+    spec = ledger.spec.model_copy(update={"reserved_draws": reserved})
+    lease = next_lease(ledger.model_copy(update={"spec": spec}), 1, next_draw, step)
+    assert (lease and (lease.from_draw, lease.to_draw)) == expected
+
+
+# Ends of attempts
+
+
+def test_crash_spends_the_whole_lease(job: Job) -> None:
+    """Rule 10: nobody knows which draws of a lost lease were used."""
+    account, _ = job.opened()
+    use(job, account, 1)
+    account, step = job.opened()
+    assert step == 0
+    assert job.draw(account) == 2
+
+
+def test_orderly_stop_leaves_the_rest_to_the_successor(job: Job) -> None:
+    """Rule 10: `closedAt` is the next unused draw; the rest is not charged again."""
+    account, _ = job.opened()
+    use(job, account, 1)
+    account.close(1, state_at(1), drained=1)
+    status = job.check().status
+    assert status.lease is not None
+    assert (status.lease.closed_at, status.charged, status.drained) == (1, 2, 1)
+    account, step = job.opened()
+    assert (step, job.draw(account)) == (1, 1)
+    assert job.check().status.charged == 3
+
+
+def test_crash_after_an_orderly_stop_spends_only_new_leases(job: Job) -> None:
+    account, _ = job.opened()
+    use(job, account, 1)
+    account.close(1, state_at(1))
+    job.begin()  # dies before it leases
+    _, step = job.opened()
+    assert step == 1
+    assert job.check().status.charged == 3
+
+
+def test_job_without_faults_charges_its_steps_and_no_more(job: Job) -> None:
+    job.run(stop_after=1)
+    job.run(stop_after=2)
+    job.run()
+    status = job.check().status
+    assert status.charged == 5
+    assert job.handed == [0, 1, 2, 3, 4]
+    assert status.outcome is not None
+    assert status.outcome.reason is Reason.COMPLETED
+
+
+def test_reserve_spent_ends_with_the_last_checkpoint(job: Job) -> None:
+    """Rule 12: the budget is checked before a step; the last checkpoint is the result."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    account.publish(2, state_at(2))
+    for _ in range(2):  # with the one above three lost leases, two draws each, of eight
+        job.opened()
+    account, step = job.opened()
+    with pytest.raises(ReserveSpent, match="all reserved draws are charged"):
+        account.next_draw()
+    account.succeed(step, state_at(step), result={"step": step}, message="")
+    status = job.check().status
+    assert status.charged == 8
+    assert status.checkpoint is not None
+    assert status.checkpoint.step == 2
+    assert status.outcome is not None
+    assert status.outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED
+
+
+def test_result_before_the_last_step_needs_a_spent_reserve(job: Job) -> None:
+    """Rule 12: nobody may stop early and call it a success."""
+    account, _ = job.opened()
+    with pytest.raises(ValueError, match="no result while draws are left"):
+        account.succeed(0, state_at(0), result={}, message="")
+
+
+def test_last_steps_use_a_shortened_lease_before_rule_12_ends_the_run(job: Job) -> None:
+    """Rule 12: every reserved draw is used before the run ends, and the last state is kept."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    account.publish(2, state_at(2))
+    job.opened()
+    account, step = job.opened()  # draws 6 and 7 are the last of eight
+    use(job, account, 2)
+    account.publish(4, state_at(4))
+    assert step == 2
+    with pytest.raises(ReserveSpent):
+        account.next_draw()
+    assert job.check().status.checkpoint.step == 4
+
+
+def test_finished_ledger_takes_no_attempt(job: Job) -> None:
+    job.run()
+    with pytest.raises(Superseded, match="a finished job is not run again"):
+        job.begin()
+
+
+def test_disabled_privacy_has_the_same_leases_and_no_noise(tmp_path: Path) -> None:
+    public = plan(
+        mode=PrivacyMode.DISABLED,
+        noise_multiplier=None,
+        sample_rate=None,
+        delta=None,
+        max_grad_norm=None,
+    )
+    job = Job(tmp_path / "job", public)
+    job.create()
+    job.run(stop_after=1)
+    job.run()
+    status = job.check().status
+    assert status.charged == public.steps
+    assert [s.noise_multiplier for s in status.segments] == [None]
+
+
+def test_change_of_image_opens_a_segment(job: Job) -> None:
+    """Rule 14: which code spent which draws."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    account.close(2, state_at(2))
+    account, _ = job.opened(image="other")
+    segments = job.check().status.segments
+    assert [(segment.image, segment.draws) for segment in segments] == [(IMAGE, 2), ("other", 2)]
+
+
+# Two incarnations
+
+
+def test_superseded_attempt_neither_leases_nor_publishes(job: Job) -> None:
+    """Rule 10: it may finish what it paid for, and its files stay invisible."""
+    stale, _ = job.opened()
+    use(job, stale, 1)
+    job.opened()
+    before = job.ledger.read()
+    use(job, stale, 1)  # what it has paid for
+    for write in (
+        lambda: stale.publish(2, state_at(2)),
+        lambda: stale.close(2, state_at(2)),
+        lambda: stale.succeed(5, state_at(5), result={}, message=""),
+        lambda: fail(
+            job.ledger,
+            1,
+            end=AttemptEnd(Reason.RANK_FAILED),
+            reason=Reason.TASK_FAILED,
+            message="",
+            now=job.clock(),
+        ),
+    ):
+        with pytest.raises((Superseded, ValueError)):
+            write()
+    assert job.ledger.read().version == before.version
+    assert stale.next_draw() is None
+
+
+def test_second_process_with_the_same_attempt_number_is_refused(job: Job) -> None:
+    attempt = job.begin()
+    first, second = job.account(attempt), job.account(attempt)
+    first.resume()
+    second.resume()
+    first.open(state_at(0), 4096)
+    with pytest.raises(Superseded, match="somebody else runs under its number"):
+        second.open(state_at(0), 4096)
+
+
+def test_ledger_charged_by_somebody_else_stops_the_attempt(job: Job) -> None:
+    """Rule 11: an administrator raised the ledger while it ran."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    versioned = job.ledger.read()
+    raised = versioned.ledger.status.model_copy(update={"charged": 4})
+    job.ledger.replace_status(versioned, raised)
+    with pytest.raises(LedgerUnreadable, match="somebody else has written"):
+        account.publish(2, state_at(2))
+
+
+def test_reserve_taken_back_refuses_the_next_lease(job: Job) -> None:
+    """Rule 17: close, then refund; no survivor leases after it."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    versioned = job.ledger.read()
+    closed = versioned.ledger.spec.model_copy(update={"reserved_draws": 2})
+    FileLedger(job.root / "ledger").replace_spec(versioned, closed)
+    account.publish(2, state_at(2))
+    with pytest.raises(ReserveSpent):
+        account.next_draw()
+
+
+# Lost answers and conflicts
+
+
+@pytest.mark.parametrize("what", ["lose", "drop", "conflict"])
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int) -> None:
+    """Rule 10: an account knows its own write again, and retries one that did not happen."""
+    job.ledger = LossyLedger(
+        FileLedger(job.root / "ledger"), lambda number: what if number == nth else None
+    )
+    job.run(stop_after=3)
+    job.run()
+    status = job.check().status
+    assert status.charged == 5
+    assert job.handed == [0, 1, 2, 3, 4]
+    assert status.outcome is not None
+    # A begin whose answer is lost costs a number; nothing tells it from somebody else's.
+    assert status.attempt == (3 if what == "lose" and nth in {1, 5} else 2)
+
+
+def test_write_whose_answer_was_lost_survives_the_power(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 11: a version that was linked but not yet durable is made so before it is used."""
+    disk = Disk(job.root)
+    with_disk(disk, monkeypatch)
+    attempt = job.begin()
+    account = job.account(attempt)
+    account.resume()
+    links = itertools.count()
+
+    def fail_after_the_link(name: str, arguments: tuple[object, ...]) -> int | None:
+        if name == "link" and "ledger" in str(arguments[1]):
+            next(links)
+            disk.fail = fail_the_folder
+        return None
+
+    def fail_the_folder(name: str, arguments: tuple[object, ...]) -> int | None:
+        if name == "fsync" and os.readlink(f"/proc/self/fd/{arguments[0]}").endswith("ledger"):
+            disk.fail = no_fault
+            return errno.EIO
+        return None
+
+    disk.fail = fail_after_the_link
+    account.open(state_at(0), 4096)
+    use(job, account, 2)
+    disk.power_off()
+    assert next(links) == 1
+    assert job.check().status.charged == 2
+
+
+# No space
+
+
+def test_full_disk_at_any_write_leaves_checkpoint_and_ledger_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 14: the error names the volume, what is needed and what is free; then it goes on."""
+    for writes in itertools.count(0, 3):
+        job = Job(tmp_path / str(writes), plan(steps=3, lease_steps=2, reserve=9))
+        job.create()
+        disk = Disk(job.root)
+        with_disk(disk, monkeypatch)
+        disk.fail = full_disk_after(writes)
+        full = None
+        try:
+            job.run()
+        except durable.VolumeFull as error:
+            full = str(error)
+        if full is None:
+            break
+        assert str(job.root) in full
+        assert re.search(r"needs \d+ bytes, \d+ are free", full)
+        assert not list(job.root.rglob("*.tmp"))
+        disk.fail = no_fault
+        job.check()
+        job.run()
+        assert job.check().status.outcome is not None
+    assert writes > 30
+
+
+def test_journal_that_could_not_be_written_hands_out_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 11: half a line is followed by nothing; a new attempt goes on."""
+    account, _ = job.opened()
+    use(job, account, 2)
+    disk = Disk(job.root)
+    with_disk(disk, monkeypatch)
+
+    def no_room_in_the_journal(name: str, arguments: tuple[object, ...]) -> int | None:
+        if name != "write" or not os.readlink(f"/proc/self/fd/{arguments[0]}").endswith("journal"):
+            return None
+        os.write(arguments[0], b'{"from_')
+        return errno.ENOSPC
+
+    disk.fail = no_room_in_the_journal
+    with pytest.raises(durable.VolumeFull):
+        account.publish(2, state_at(2))
+    assert account.next_draw() is None
+    disk.fail = no_fault
+    with pytest.raises(JournalUnreadable, match="start a new attempt"):
+        account.publish(2, state_at(2))
+    job.run()
+    assert job.check().status.outcome is not None
+
+
+def test_volume_too_small_for_keep_and_one_is_refused_at_the_start(job: Job) -> None:
+    account = job.account(job.begin(), keep=2)
+    account.resume()
+    with pytest.raises(durable.VolumeFull, match=r"checkpoint.keep \+ 1 = 3 checkpoints"):
+        account.open(state_at(0), 2**60)
+    assert job.read().status.charged == 0
+
+
+def test_what_a_dead_attempt_left_half_written_makes_room(job: Job) -> None:
+    attempt = job.begin()
+    folder = job.state_dir / f"attempt-{attempt}"
+    folder.mkdir()
+    (folder / ".step-0.pt.0123.tmp").touch()
+    job.opened()
+    assert not list(job.root.rglob("*.tmp"))
+
+
+# Any interleaving
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Crashes, stops, restarts and a stale incarnation, in any order hypothesis thinks of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = contextlib.ExitStack()
+        self._monkeypatch = self._stack.enter_context(pytest.MonkeyPatch.context())
+        factory = type(self).folders
+        self.job = Job(next(factory), plan(steps=6, lease_steps=3, reserve=6))
+        self.job.create()
+        self.disk = Disk(self.job.root)
+        with_disk(self.disk, self._monkeypatch)
+        self.running: tuple[DrawAccount, int] | None = None
+        self.stale: list[tuple[DrawAccount, int]] = []
+
+    folders = iter([Path()])
+
+    def teardown(self) -> None:
+        self._stack.close()
+
+    def unfinished(self) -> bool:
+        return self.job.read().status.outcome is None
+
+    def step(self, account: DrawAccount, step: int) -> int | None:
+        """One step, or the checkpoint or the end that is due instead; None at the end."""
+        try:
+            if step == 6:
+                account.succeed(step, state_at(step), result={}, message="")
+                return None
+            if self.job.draw(account) is None:
+                account.publish(step, state_at(step))
+                return step
+        except ReserveSpent:
+            account.succeed(step, state_at(step), result={}, message="")
+            return None
+        return step + 1
+
+    @precondition(lambda self: self.running is None and self.unfinished())
+    @rule(crash_at=st.none() | st.integers(1, 60), power=st.booleans())
+    def start(self, crash_at: int | None, power: bool) -> None:
+        with self.dying(crash_at, power):
+            self.running = self.job.opened()
+
+    @precondition(lambda self: self.running is not None)
+    @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans())
+    def go_on(self, crash_at: int | None, power: bool) -> None:
+        account, step = self.running
+        self.running = None
+        with self.dying(crash_at, power):
+            after = self.step(account, step)
+            self.running = None if after is None else (account, after)
+
+    @precondition(lambda self: self.running is not None)
+    @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans(), discard=st.booleans())
+    def stop_in_order(self, crash_at: int | None, power: bool, discard: bool) -> None:
+        account, step = self.running
+        self.running = None
+        if discard and step < 6:
+            with contextlib.suppress(ReserveSpent):
+                self.job.draw(account)
+        with self.dying(crash_at, power):
+            account.close(step, state_at(step))
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def crash(self) -> None:
+        self.running = None
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def lose_sight(self) -> None:
+        """A stopped process: another attempt begins while this one still lives."""
+        self.stale.append(self.running)
+        self.running = None
+        self.job.begin()
+
+    @precondition(lambda self: self.stale)
+    @rule(data=st.data())
+    def wake_stale(self, data: st.DataObject) -> None:
+        """Rule 10: it may use what it paid for; it can neither lease nor publish."""
+        index = data.draw(st.integers(0, len(self.stale) - 1))
+        account, step = self.stale[index]
+        before = self.job.ledger.read()
+        with contextlib.suppress(Superseded):
+            after = self.step(account, step)
+            assert after == step + 1, "a stale attempt has leased or ended the job"
+            self.stale[index] = (account, after)
+        with pytest.raises(Superseded):
+            account.close(step, state_at(step))
+        assert self.job.ledger.read().version == before.version
+
+    @precondition(lambda self: not self.unfinished())
+    @rule()
+    def finished(self) -> None:
+        with pytest.raises(Superseded):
+            self.job.begin()
+
+    @contextlib.contextmanager
+    def dying(self, crash_at: int | None, power: bool):  # type: ignore[no-untyped-def]
+        self.disk.crash_at = None if crash_at is None else self.disk.calls + crash_at
+        try:
+            yield
+        except Crash:
+            self.running, self.disk.dead = None, False
+            if power:
+                self.stale.clear()
+                self.disk.power_off()
+        finally:
+            self.disk.crash_at = None
+
+    @invariant()
+    def rules_hold(self) -> None:
+        self.job.check()
+
+    @invariant()
+    def resume_is_never_refused(self) -> None:
+        """Rule 11: no crash looks like lost state."""
+        ledger = self.job.read()
+        volume = recovery.VolumeState(read_all(self.job.state_dir), ())
+        recovery.resume_point(ledger, volume)
+
+
+def test_any_interleaving_keeps_the_rules(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Rules 10 to 13 under any order of crash, stop, restart and a second incarnation."""
+    Interleavings.folders = (tmp_path_factory.mktemp("job") / "job" for _ in itertools.count())
+    Interleavings.TestCase.settings = settings(
+        max_examples=20,
+        stateful_step_count=18,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    Interleavings.TestCase("runTest").debug()

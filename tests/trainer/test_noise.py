@@ -1,0 +1,146 @@
+"""Rule 7: lattice noise from AES.
+
+The statistical tests each raise a false alarm with probability 1e-6 over the choice of the key,
+which is fixed.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+from scipy import stats
+
+from dtjob_trainer.noise import Lattice, clipped_norm, gaussian
+
+KEY = bytes(range(32))
+ALARM = 1e-6
+COUNT = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def normals():
+    return gaussian(KEY, 9, 0, COUNT)
+
+
+def two_sided(z):
+    return 2 * stats.norm.sf(abs(z))
+
+
+def test_rule_7_normals_are_those_of_the_format():
+    expected = [reference.normal(KEY, 3, i) for i in range(1000)]
+    assert np.allclose(gaussian(KEY, 3, 0, 1000), expected, rtol=1e-14, atol=1e-15)
+    # Computed by the reference: AES block by block, Box-Muller with the math module.
+    assert gaussian(KEY, 0, 0, 3) == pytest.approx(
+        [-0.6397276225832937, -0.007310187168550739, 0.0318637331585755], rel=1e-14
+    )
+
+
+def test_rule_6_a_slice_equals_the_slice_of_the_whole_bit_for_bit(normals):
+    generator = np.random.default_rng(0)
+    for start in [0, 1, 2, 7, *generator.integers(0, COUNT - 5000, 40).tolist()]:
+        count = int(generator.integers(0, 5000))
+        assert np.array_equal(gaussian(KEY, 9, start, count), normals[start : start + count])
+
+
+def test_rule_7_moments(normals):
+    n = COUNT
+    assert two_sided(normals.mean() * math.sqrt(n)) > ALARM
+    assert two_sided((normals.var() - 1) / math.sqrt(2 / n)) > ALARM
+    assert two_sided(stats.skew(normals) / math.sqrt(6 / n)) > ALARM
+    assert two_sided(stats.kurtosis(normals) / math.sqrt(24 / n)) > ALARM
+
+
+def test_rule_7_distribution(normals):
+    assert stats.kstest(normals, "norm").pvalue > ALARM
+    for part in (normals[0::2], normals[1::2]):
+        assert stats.kstest(part, "norm").pvalue > ALARM
+
+
+@pytest.mark.parametrize("beyond", [3.0, 4.0, 4.5])
+def test_rule_7_tails(normals, beyond):
+    found = int((np.abs(normals) > beyond).sum())
+    assert stats.binomtest(found, COUNT, 2 * stats.norm.sf(beyond)).pvalue > ALARM
+
+
+def test_rule_7_the_tail_goes_on_beyond_what_fp32_reaches():
+    smallest = 0.5 * 2.0**-53
+    assert math.sqrt(-2 * math.log(smallest)) > 8.5
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3])
+def test_rule_7_coordinates_are_uncorrelated(normals, lag):
+    for values in (normals, normals**2 - 1):
+        product = (values[:-lag] * values[lag:]).mean() / values.var()
+        assert two_sided(product * math.sqrt(COUNT)) > ALARM
+
+
+def test_rule_7_draws_and_keys_give_other_noise(normals):
+    for other in (gaussian(KEY, 10, 0, COUNT), gaussian(bytes(32), 9, 0, COUNT)):
+        assert not np.any(other == normals)
+        assert two_sided((other * normals).mean() * math.sqrt(COUNT)) > ALARM
+
+
+@pytest.mark.parametrize(
+    ("sigma", "norm", "exponent"),
+    [(1.0, 1.0, -30), (2.203, 1.0, -29), (0.999, 1.0, -31), (0.5, 8.0, -28), (3e-3, 1.0, -39)],
+)
+def test_rule_7_grid_is_a_power_of_two(sigma, norm, exponent):
+    assert Lattice(sigma, norm, 10).grid == 2.0**exponent == reference.grid(sigma, norm)
+
+
+def test_rule_7_outputs_of_neighbours_share_one_lattice():
+    lattice = Lattice(2.203, 1.0, 1000)
+    generator = np.random.default_rng(0)
+    total = generator.normal(0, 10, 1000).astype(np.float32)
+    neighbour = (total + generator.normal(0, 0.03, 1000)).astype(np.float32)
+    one, other = (lattice.noised(t, KEY, 4, 0) / lattice.grid for t in (total, neighbour))
+    assert np.array_equal(one, np.rint(one))
+    assert np.array_equal(other, np.rint(other))
+    # The same noise was added to both, exactly.
+    assert np.array_equal(
+        one - np.rint(total / lattice.grid), other - np.rint(neighbour / lattice.grid)
+    )
+    expected = reference.noise(KEY, 4, 1000, 2.203, 1.0)
+    difference = lattice.noised(np.zeros(1000, np.float32), KEY, 4, 0) - expected
+    assert np.abs(difference).max() <= lattice.grid  # an ulp of the math library may round over
+    assert (difference == 0).mean() > 0.999
+
+
+def test_rule_7_rounding_is_half_to_even():
+    lattice = Lattice(1.0, 1.0, 4)
+    total = (np.array([0.5, 1.5, -0.5, 2.5]) * lattice.grid).astype(np.float32)
+    noise = lattice.noised(np.zeros(4, np.float32), KEY, 0, 0)
+    units = (lattice.noised(total, KEY, 0, 0) - noise) / lattice.grid
+    assert units.tolist() == [0, 2, 0, 2]
+
+
+def test_rule_7_noise_has_standard_deviation_sigma_c():
+    lattice = Lattice(3.0, 0.25, COUNT)
+    noise = lattice.noised(np.zeros(COUNT, np.float32), KEY, 1, 0)
+    assert two_sided((noise.var() / 0.75**2 - 1) / math.sqrt(2 / COUNT)) > ALARM
+
+
+@pytest.mark.parametrize("coordinates", [1, 650, 3_400_000, 2**40])
+def test_rule_7_the_slack_covers_the_rounding(coordinates):
+    limit = 2.0**20 / math.sqrt(coordinates)
+    lattice = Lattice(limit, 1.0, coordinates)
+    assert clipped_norm(1.0) + lattice.grid * math.sqrt(coordinates) <= 1.0
+    with pytest.raises(ValueError, match="too large for"):
+        Lattice(4 * limit, 1.0, coordinates)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 2.0**23])
+def test_rule_7_a_sum_outside_the_exact_range_is_refused(bad):
+    lattice = Lattice(1.0, 1.0, 2)  # 2**52 * g = 2**22
+    with pytest.raises(OverflowError, match="lattice"):
+        lattice.noised(np.array([0.0, bad], np.float32), KEY, 0, 0)
+    lattice.noised(np.array([0.0, 2.0**21], np.float32), KEY, 0, 0)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf"), 1e-13])
+def test_rule_6_there_is_no_lattice_without_noise(sigma):
+    with pytest.raises(ValueError, match="noise_multiplier"):
+        Lattice(sigma, 1.0, 10)
+    with pytest.raises(ValueError, match="max_grad_norm"):
+        Lattice(1.0, sigma, 10)

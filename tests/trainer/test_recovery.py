@@ -1,0 +1,240 @@
+"""Where a new attempt goes on, and when it must not (rule 11)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durability import JOB_UID, START, Job, new_ledger, plan, state_at
+
+from dtjob_api.ledger import CheckpointRecord, Lease, PrivacyLedger, Segment
+from dtjob_api.reasons import Reason
+from dtjob_trainer.journal import AttemptJournal, Entry, Header
+from dtjob_trainer.recovery import (
+    Refusal,
+    ResumePoint,
+    VolumeState,
+    contradictions,
+    resume_point,
+)
+
+RECORD = CheckpointRecord(step=2, charged=2, attempt=1, path="a", sha256="0" * 64, time=START)
+
+
+def ledger(**changes: Any) -> PrivacyLedger:
+    """Attempt 2 begins after attempt 1 leased draws 2 and 3 from its checkpoint at step 2."""
+    fields: dict[str, Any] = {
+        "attempt": 2,
+        "charged": 4,
+        "lease": Lease(attempt=1, from_draw=2, to_draw=4, from_step=2),
+        "segments": [Segment(draws=4, image="a", noise_multiplier=2.0, sample_rate=0.25)],
+        "checkpoint": RECORD,
+    }
+    return new_ledger(plan(), **(fields | changes))
+
+
+def journal(*entries: Entry, attempt: int = 1, charged: int = 0, uid: str = JOB_UID) -> Any:
+    return AttemptJournal(Path("journal"), Header(uid, attempt, charged), entries)
+
+
+JOURNAL = journal(Entry(0, 2, 0), Entry(2, 4, 2))
+FILES = ((1, 0), (1, 2))
+CLOSED = Lease(attempt=1, from_draw=2, to_draw=4, from_step=2, closed_at=3)
+
+
+def refused(newest: PrivacyLedger, volume: VolumeState) -> tuple[Reason, str]:
+    with pytest.raises(Refusal) as refusal:
+        resume_point(newest, volume)
+    assert "Nothing was changed" in refusal.value.message
+    return refusal.value.reason, refusal.value.message
+
+
+def test_a_lost_lease_is_spent_whole() -> None:
+    """Rule 10."""
+    assert resume_point(ledger(), VolumeState([JOURNAL], FILES)) == ResumePoint(2, 4, RECORD)
+
+
+def test_a_closed_lease_is_used_up() -> None:
+    """Rule 10."""
+    point = resume_point(ledger(lease=CLOSED), VolumeState([JOURNAL], FILES))
+    assert point.next_draw == 3
+
+
+def test_an_empty_ledger_starts_at_zero() -> None:
+    point = resume_point(new_ledger(attempt=1), VolumeState([], ()))
+    assert point == ResumePoint(0, 0, None)
+
+
+def test_ledger_ahead_of_the_journal_is_a_crash_between_the_two() -> None:
+    one_behind = journal(Entry(0, 2, 0))
+    assert resume_point(ledger(), VolumeState([one_behind], FILES)).next_draw == 4
+
+
+def test_checkpoint_ahead_of_the_ledger_in_step_is_a_crash_before_the_write() -> None:
+    assert resume_point(ledger(), VolumeState([JOURNAL], [*FILES, (1, 4)])).step == 2
+
+
+def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
+    """Rule 11: after `restore` nothing below the raised charge is given out."""
+    raised = ledger(
+        charged=7,
+        lease=CLOSED,
+        segments=[Segment(draws=7, image="a", noise_multiplier=2.0, sample_rate=0.25)],
+    )
+    assert resume_point(raised, VolumeState([JOURNAL], FILES)).next_draw == 7
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"),
+    [
+        (
+            VolumeState([journal(Entry(0, 2, 0), Entry(2, 5, 2))], FILES),
+            "holds a lease up to draw 5, the ledger has charged 4",
+        ),
+        (
+            VolumeState([JOURNAL, journal(attempt=3, charged=4)], FILES),
+            "is of attempt 3, the ledger is at attempt 2",
+        ),
+        (VolumeState([JOURNAL, journal(attempt=2, charged=6)], FILES), "up to draw 6"),
+        (VolumeState([JOURNAL], [*FILES, (1, 5)]), "step 5 of attempt 1 is on the volume"),
+        (VolumeState([JOURNAL], [*FILES, (3, 1)]), "step 1 of attempt 3 is on the volume"),
+    ],
+    ids=["lease", "attempt", "header", "checkpoint step", "checkpoint attempt"],
+)
+def test_ledger_behind_journal_or_checkpoint_is_privacy_state_lost(
+    volume: VolumeState, words: str
+) -> None:
+    """Rule 11: spending that the ledger has forgotten."""
+    reason, message = refused(ledger(), volume)
+    assert reason is Reason.PRIVACY_STATE_LOST
+    assert words in message
+    assert "dtjob ledger restore" in message
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"),
+    [
+        (VolumeState([], ()), "the journal of attempt 1, which leased them, is not on"),
+        (VolumeState([journal(attempt=2)], ()), "the journal of attempt 1"),
+        (VolumeState([journal(Entry(0, 1, 0))], FILES), "is older than the ledger"),
+        (VolumeState([journal(uid="other")], FILES), "belongs to the job with UID other"),
+    ],
+    ids=["empty", "attempt missing", "rolled back", "another job's"],
+)
+def test_volume_lost_while_draws_are_charged_is_checkpoint_lost(
+    volume: VolumeState, words: str
+) -> None:
+    """Rule 11: no silent restart from step 0."""
+    reason, message = refused(ledger(), volume)
+    assert reason is Reason.CHECKPOINT_LOST
+    assert words in message
+    assert "training does not start over" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"checkpoint": None}, "charged is 4 without a lease and a checkpoint"),
+        ({"lease": None}, "charged is 4 without a lease and a checkpoint"),
+        ({"segments": []}, "charged is 4, its segments hold 0"),
+        ({"charged": 10, "segments": [Segment(draws=10, image="a")]}, "of 9 reserved"),
+        ({"lease": Lease(attempt=1, from_draw=2, to_draw=5, from_step=2)}, "lease ends at 5"),
+        ({"lease": Lease(attempt=3, from_draw=2, to_draw=4, from_step=2)}, "attempt 3 has"),
+        ({"lease": CLOSED.model_copy(update={"closed_at": 1})}, "ends at 1"),
+        ({"checkpoint": RECORD.model_copy(update={"attempt": 3})}, "attempt 3 has saved"),
+        ({"checkpoint": RECORD.model_copy(update={"step": 3})}, "step 3 was charged 2"),
+        ({"checkpoint": RECORD.model_copy(update={"charged": 5})}, "was charged 5"),
+    ],
+)
+def test_ledger_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
+    reason, message = refused(ledger(**changes), VolumeState([JOURNAL], FILES))
+    assert reason is Reason.LEDGER_UNREADABLE
+    assert "contradicts itself" in message
+    assert words in message
+
+
+def test_checkpoint_past_the_plan_contradicts() -> None:
+    far = RECORD.model_copy(update={"step": 6, "charged": 6})
+    lease = Lease(attempt=1, from_draw=4, to_draw=6, from_step=2)
+    segment = Segment(draws=6, image="a")
+    found = contradictions(ledger(charged=6, lease=lease, segments=[segment], checkpoint=far))
+    assert found == ["the checkpoint is of step 6 of 5"]
+
+
+# The same on a real volume
+
+
+def _remove_volume(job: Job) -> None:
+    shutil.rmtree(job.state_dir)
+
+
+def _remove_newest_ledger_versions(job: Job) -> None:
+    for _ in range(2):  # the new attempt, and the lease before it
+        max((job.root / "ledger").iterdir()).unlink()
+
+
+def _remove_checkpoint(job: Job) -> None:
+    record = job.read().status.checkpoint
+    assert record is not None
+    (job.state_dir / record.path).unlink()
+
+
+def _truncate_checkpoint(job: Job) -> None:
+    record = job.read().status.checkpoint
+    assert record is not None
+    file = job.state_dir / record.path
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _swap_checkpoints(job: Job) -> None:
+    first, second = job.state_dir / "attempt-1/step-0.pt", job.state_dir / "attempt-1/step-2.pt"
+    first.rename(job.state_dir / "third")
+    second.rename(first)
+    (job.state_dir / "third").rename(second)
+
+
+def _break_journal(job: Job) -> None:
+    file = job.state_dir / "attempt-1" / "journal"
+    file.write_bytes(file.read_bytes().replace(b"to_draw", b"to_drew", 1))
+
+
+def _remove_journal(job: Job) -> None:
+    (job.state_dir / "attempt-1" / "journal").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_remove_volume, Reason.CHECKPOINT_LOST),
+        (_remove_newest_ledger_versions, Reason.PRIVACY_STATE_LOST),
+        (_remove_checkpoint, Reason.CHECKPOINT_LOST),
+        (_truncate_checkpoint, Reason.CHECKPOINT_LOST),
+        (_swap_checkpoints, Reason.CHECKPOINT_LOST),
+        (_break_journal, Reason.CHECKPOINT_LOST),
+        (_remove_journal, Reason.CHECKPOINT_LOST),
+    ],
+)
+def test_damage_is_refused_and_nothing_is_lost(
+    damage: Callable[[Job], None], reason: Reason, tmp_path: Path
+) -> None:
+    """Rule 11: refused with the reason, what is there stays as it is."""
+    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    job.create()
+    account, _ = job.opened()
+    assert [job.draw(account), job.draw(account)] == [0, 1]
+    account.publish(2, state_at(2))
+    job.begin()
+    damage(job)
+    if damage is _remove_newest_ledger_versions:
+        job.ledger = type(job.ledger)(job.root / "ledger")
+    before = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
+    attempt = job.read().status.attempt
+    with pytest.raises(Refusal) as refusal:
+        job.account(attempt).resume()
+    assert refusal.value.reason is reason
+    assert "Nothing was changed" in refusal.value.message
+    after = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
+    assert after == before

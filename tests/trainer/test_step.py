@@ -1,0 +1,289 @@
+"""A logical batch in one process, against the per-example reference."""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from models import (
+    FEATURES,
+    KEYS,
+    Plan,
+    Records,
+    cross_entropy,
+    flat,
+    linear,
+    make_step,
+    make_task,
+    rows,
+    silent,
+)
+
+from dtjob_accounting import draws
+from dtjob_trainer.keys import derive_keys
+from dtjob_trainer.noise import clipped_norm
+
+
+def train(plan, charges, task=None, keys=KEYS, records=None, **options):
+    task = task or make_task()
+    model = task.model()
+    records = records if records is not None else task.dataset()
+    step = make_step(task, model, plan, records, keys=keys, **options)
+    for number, charge in enumerate(charges):
+        step.run(charge, number)
+    step.close()
+    return model, records, step
+
+
+def difference(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("physical", [None, 1, 5, 16, 64])
+@pytest.mark.parametrize("norm", [0.1, 1.0, 50.0])
+def test_rule_5_training_is_that_of_the_reference(physical, norm):
+    plan, charges = Plan(max_grad_norm=norm), [0, 1, 2, 7]
+    expected = reference.train(make_task(), plan, KEYS.sampling, KEYS.noise, charges, lambda _: 0.5)
+    model, _, _ = train(plan, charges, physical_batch_size=physical)
+    assert difference(flat(model), expected) < 1e-6
+
+
+def test_rule_3_each_drawn_record_is_read_once_and_no_other():
+    for charge in range(20):
+        _, records, _ = train(Plan(), [charge])
+        assert records.read == reference.drawn(KEYS.sampling, charge, 64, 16, 64)
+
+
+def test_rule_2_another_attempt_draws_other_records_and_other_noise():
+    other = derive_keys(bytes(range(32)), "8c5e6b1c-1111-2222-3333-444455556666", 4)
+    one, first, _ = train(Plan(), [5], make_task(losses=silent))
+    two, second, _ = train(Plan(), [5], make_task(losses=silent), keys=other)
+    assert first.read != second.read
+    assert not np.any(flat(one) == flat(two))
+
+
+def test_rule_6_every_coordinate_is_noised_once_with_the_reference_noise():
+    plan = Plan(noise_multiplier=1.5, max_grad_norm=2.0)
+    model, _, _ = train(plan, [4], make_task(losses=silent), rate=1.0)
+    noise = reference.noise(KEYS.noise, 4, flat(model).size, 1.5, 2.0).astype(np.float32)
+    start = torch.from_numpy(flat(linear()))
+    assert np.array_equal(flat(model), (start - torch.from_numpy(noise) / 16).numpy())
+
+
+def test_rule_1_an_empty_draw_is_a_step_with_noise():
+    plan = Plan(batch_size=1, dataset_size=1000)
+    records = Records(rows(3))
+    charge = next(c for c in range(50) if not reference.drawn(KEYS.sampling, c, 3, 1, 1000))
+    model, records, step = train(plan, [charge], records=records)
+    assert records.read == []
+    assert step.micro_batches >= 1
+    assert np.all(flat(model) != flat(linear()))
+
+
+def test_rule_5_the_real_number_of_records_changes_no_constant():
+    plan = Plan(batch_size=16, dataset_size=64)
+    results = []
+    for count in (1, 64, 500):
+        records = Records(rows(count))
+        model, _, step = train(plan, [3], make_task(losses=silent), records=records)
+        results.append((step.micro_batches, step.physical_batch_size, flat(model).tolist()))
+        assert records.read == reference.drawn(KEYS.sampling, 3, count, 16, 64)
+    assert results[0] == results[1] == results[2]
+
+
+def test_rule_8_the_number_of_passes_does_not_depend_on_the_draw():
+    passes = []
+
+    def losses(model, batch):
+        passes.append(len(batch["y"]))
+        return cross_entropy(model, batch)
+
+    plan = Plan(batch_size=16, dataset_size=64)
+    quantile = draws.batch_size_quantile(64, 16)
+    train(plan, range(30), make_task(losses=losses), physical_batch_size=4)
+    assert passes == [4] * (30 * math.ceil(quantile / 4))
+
+
+def test_rule_8_a_draw_beyond_the_quantile_is_executed_in_full():
+    # Eight times as many records as the plan says: every draw overflows.
+    records = Records(rows(512))
+    plan = Plan(batch_size=16, dataset_size=64)
+    task = make_task(records=records)
+    drawn = reference.drawn(KEYS.sampling, 2, 512, 16, 64)
+    _, _, step = train(plan, [], task)
+    assert len(drawn) > step.micro_batches * step.physical_batch_size
+    model, _, _ = train(plan, [2], task, records=Records(rows(512)))
+    expected = reference.train(task, plan, KEYS.sampling, KEYS.noise, [2], lambda _: 0.5)
+    assert difference(flat(model), expected) < 1e-6
+
+
+class Interrupted(Exception):
+    pass
+
+
+PLACES = ["load", "losses", "after losses", "reduce", "noise", "optimizer"]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_rule_8_an_interruption_anywhere_discards_the_whole_logical_batch(where, monkeypatch):
+    armed = [False]
+
+    def trip(here):
+        if armed[0] and here == where:
+            raise Interrupted
+
+    passes = [0]
+
+    def losses(model, batch):
+        passes[0] += 1
+        if passes[0] % 3 == 2:
+            trip("losses")
+        result = cross_entropy(model, batch)
+        if passes[0] % 3 == 2:
+            trip("after losses")
+        return result
+
+    class Tripping(Records):
+        def __getitem__(self, index):
+            if armed[0] and where == "load" and len(self.read) > 6:
+                raise KeyboardInterrupt  # as a signal handler would
+            return super().__getitem__(index)
+
+    task = make_task(losses=losses)
+    model, records = task.model(), Tripping(rows())
+    step = make_step(task, model, Plan(), records, physical_batch_size=4)
+    for name, method in (("reduce", "all_gather"), ("noise", "reduce_scatter")):
+        original = getattr(step._group, method)
+        monkeypatch.setattr(
+            step._group,
+            method,
+            lambda x, name=name, call=original: (trip(name), call(x))[1],
+        )
+    hook = step._optimizer.register_step_pre_hook(lambda *_: trip("optimizer"))
+    step.run(0, 0)
+    records.read.clear()
+    before = flat(model)
+    armed[0] = True
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        step.run(1, 1)
+    armed[0] = False
+    assert np.array_equal(flat(model), before)
+    assert all(p.grad is None for p in model.parameters())
+    step.run(2, 1)
+    hook.remove()
+    expected, _, _ = train(Plan(), [0, 2], physical_batch_size=4)
+    assert np.array_equal(flat(model), flat(expected))
+
+
+def test_rule_4_the_optimizer_sees_only_what_the_step_wrote():
+    seen = []
+    task = make_task()
+    model = task.model()
+    step = make_step(task, model, Plan(noise_multiplier=0.0), task.dataset(), allow_zero_noise=True)
+    step._optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]))
+    )
+    model.weight.grad = torch.full_like(model.weight, 1e6)
+    step.run(0, 0)
+    drawn = reference.drawn(KEYS.sampling, 0, 64, 16, 64)
+    records = task.dataset()
+    expected = sum(reference.clipped_gradient(task, linear(), records[i], 1.0) for i in drawn) / 16
+    assert difference(seen[0].numpy(), expected) < 1e-6
+
+
+def test_rule_4_one_added_record_changes_the_sum_by_at_most_c():
+    """fp64 ‖sum(D ∪ x) − sum(D)‖ <= C through the whole step, whatever the record holds."""
+    plan = Plan(noise_multiplier=0.0, batch_size=64, dataset_size=64)  # every record, every step
+    for x in (1.0, -1.0, 1e-30, 5.0, np.nan, np.inf):
+        sums = []
+        for count in (63, 64):
+            arrays = rows(64)
+            arrays["x"][63] = x
+            records = Records({k: v[:count] for k, v in arrays.items()})
+            model, _, _ = train(plan, [0], records=records, rate=1.0, allow_zero_noise=True)
+            sums.append((flat(linear()).astype(np.float64) - flat(model)) * 64)
+        assert np.isfinite(sums[1]).all()
+        assert np.linalg.norm(sums[1] - sums[0]) <= 1.0
+        if abs(x) == 1.0:  # a record within the ranges is clipped to just below C
+            assert np.linalg.norm(sums[1] - sums[0]) > 0.9 * clipped_norm(1.0)
+        if not abs(x) <= 1:
+            assert np.array_equal(sums[1], sums[0])
+
+
+def test_rule_20_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
+    arrays = rows()
+    arrays["x"][::5] = np.nan
+    plan = Plan()
+    expected = reference.train(
+        make_task(records=Records(arrays)), plan, KEYS.sampling, KEYS.noise, [0, 1], lambda _: 0.5
+    )
+    model, _, _ = train(plan, [0, 1], records=Records(arrays))
+    assert np.isfinite(flat(model)).all()
+    assert difference(flat(model), expected) < 1e-6
+
+
+def test_rule_6_no_argument_of_a_plan_turns_the_noise_off():
+    task = make_task()
+    for plan in (Plan(noise_multiplier=0.0), Plan(noise_multiplier=None), Plan(mode="Off")):
+        with pytest.raises(ValueError, match=r"noise_multiplier|mode"):
+            make_step(task, task.model(), plan, task.dataset())
+
+
+def test_mode_disabled_samples_the_same_way_without_clip_and_noise():
+    plan = Plan(noise_multiplier=None, max_grad_norm=None, mode="Disabled")
+    model, records, _ = train(plan, [0], rate=1.0)
+    drawn = reference.drawn(KEYS.sampling, 0, 64, 16, 64)
+    assert records.read == drawn
+    expected = sum(
+        reference.clipped_gradient(make_task(), linear(), records[i], 1e9) for i in drawn
+    )
+    assert difference((flat(linear()) - flat(model)) * 16, expected) < 1e-5
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_the_learning_rate_is_that_of_the_step(optimizer):
+    task = make_task()
+    model = task.model()
+    step = make_step(task, model, Plan(), task.dataset(), optimizer=optimizer)
+    step._learning_rate = lambda number: 0.0 if number == 3 else 0.1
+    step.run(0, 3)
+    assert np.array_equal(flat(model), flat(linear()))
+    step.run(1, 4)
+    assert not np.array_equal(flat(model), flat(linear()))
+
+
+def test_rule_21_an_optimizer_over_other_parameters_is_refused():
+    task = make_task()
+    model = task.model()
+    with pytest.raises(ValueError, match="exactly the model's trainable parameters"):
+        make_step(task, linear(), Plan(), task.dataset(), model_for_optimizer=model)
+    model.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="exactly the model's trainable parameters"):
+        make_step(task, model, Plan(), task.dataset(), model_for_optimizer=linear())
+
+
+def test_frozen_parameters_and_padding_of_the_model_stay_as_they_are():
+    task = make_task()
+    model = task.model()
+    model.weight.requires_grad_(False)
+    make_step(task, model, Plan(), task.dataset()).run(0, 0)
+    assert torch.equal(model.weight, linear().weight)
+    assert not torch.equal(model.bias, linear().bias)
+
+
+def test_the_time_of_each_part_is_measured():
+    _, _, step = train(Plan(), [0, 1])
+    assert set(step.seconds) == {"draw", "load", "gradients", "reduce", "noise", "update"}
+    assert all(seconds > 0 for seconds in step.seconds.values())
+
+
+def test_dropout_and_evaluation_mode_do_not_leak_into_a_step():
+    task = make_task(
+        model=lambda: torch.nn.Sequential(
+            torch.nn.Linear(FEATURES, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3)
+        )
+    )
+    model = task.model().eval()
+    make_step(task, model, Plan(), task.dataset()).run(0, 0)
+    assert model.training

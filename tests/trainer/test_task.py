@@ -1,0 +1,182 @@
+"""Entrypoints, and what may be told of their failures (Rule 20)."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from dtjob_trainer.task import ArraySpec, TaskError, load_task, task_code_place
+
+GOOD = """
+    from dtjob_trainer.task import ArraySpec, Task
+    SPEC = {"x": ArraySpec((2,), "float32", 0, 1)}
+    def task(args):
+        return Task(lambda: args, lambda: [], SPEC, lambda m, b: None)
+    number = 3
+    def raises(args):
+        raise KeyError("rate")
+    def nothing(args):
+        pass
+    def no_spec(args):
+        return Task(print, print, {}, print)
+    def bad_spec(args):
+        return Task(print, print, {"x": (2,)}, print)
+    def bad_model(args):
+        return Task(None, print, SPEC, print)
+    def bad_evaluate(args):
+        return Task(print, print, SPEC, print, evaluate=3)
+    def bad_range(args):
+        return Task(print, print, {"x": ArraySpec((2,), "float32", 0, float("inf"))}, print)
+    class Tasks:
+        linear = staticmethod(task)
+"""
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A folder on the path, for modules that are forgotten after the test."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_task_is_called_with_a_copy_of_the_manifests_arguments(code):
+    code("good_task.py", GOOD)
+    arguments = {"depth": 3}
+    found = load_task("good_task:task", arguments).model()
+    assert found == arguments
+    assert found is not arguments
+    assert load_task("good_task:Tasks.linear", {}).model() == {}
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "reason", "words"),
+    [
+        ("good_task", "EntrypointInvalid", "package.module:callable"),
+        (":task", "EntrypointInvalid", "package.module:callable"),
+        ("no_such_module_at_all:task", "EntrypointInvalid", "check the spelling"),
+        ("dtjob_trainer.no_such:task", "EntrypointInvalid", "dtjob_trainer.no_such"),
+        ("imports_missing:task", "EntrypointInvalid", "install no_such_library"),
+        ("fails_to_import:task", "EntrypointInvalid", "1 / 0"),
+        ("fails_to_parse:task", "EntrypointInvalid", "SyntaxError"),
+        ("good_task:tsak", "EntrypointInvalid", "bad_evaluate, bad_model"),
+        ("good_task:number", "EntrypointInvalid", "is a int, not a callable"),
+        ("good_task:raises", "EntrypointInvalid", "KeyError: 'rate'"),
+        ("good_task:nothing", "TaskInvalid", "returned a NoneType"),
+        ("good_task:no_spec", "TaskInvalid", "example_spec"),
+        ("good_task:bad_spec", "TaskInvalid", "ArraySpec(shape, dtype, low, high)"),
+        ("good_task:bad_model", "TaskInvalid", "Task.model"),
+        ("good_task:bad_evaluate", "TaskInvalid", "Task.evaluate"),
+        ("good_task:bad_range", "EntrypointInvalid", "must be finite"),
+    ],
+)
+def test_a_bad_entrypoint_is_refused_with_a_remedy_and_no_traceback_of_ours(
+    code, entrypoint, reason, words
+):
+    code("good_task.py", GOOD)
+    code("imports_missing.py", "import no_such_library")
+    code("fails_to_import.py", "x = 1 / 0")
+    code("fails_to_parse.py", "def task(:")
+    with pytest.raises(TaskError) as caught:
+        load_task(entrypoint, {})
+    assert caught.value.reason == reason
+    assert words in caught.value.message
+    assert "in load_task" not in caught.value.message
+    assert "importlib" not in caught.value.message
+
+
+def test_loading_a_task_imports_no_torch():
+    program = (
+        "import sys; from dtjob_trainer.task import load_task; "
+        "import dtjob_trainer.keys, dtjob_trainer.prf, dtjob_trainer.sampling, "
+        "dtjob_trainer.noise; load_task('dtjob_trainer.tasks.digits:task', {}); "
+        "sys.exit(bool({'torch', 'opacus', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+SECRET = "patient-4711"
+
+FAILING = f"""
+    import numpy as np
+    def read(index):
+        return helper({{"name": "{SECRET}"}})
+    def helper(record):
+        raise ValueError("cannot decode " + record["name"])
+    def library(index):
+        np.zeros(3) @ np.zeros(4)
+"""
+
+
+def failure(call):
+    try:
+        call(0)
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+def test_rule_20_a_private_failure_tells_class_and_deepest_line_of_task_code(code):
+    code("clinic/__init__.py", "")
+    code("clinic/data/__init__.py", "")
+    path = code("clinic/data/reader.py", FAILING)
+    code(
+        "clinic/train.py", "from clinic.data.reader import read, library\n" + textwrap.dedent(GOOD)
+    )
+    load_task("clinic.train:task", {})
+    module = sys.modules["clinic.data.reader"]
+    error = failure(module.read)
+    line = 1 + path.read_text().splitlines().index(
+        '    raise ValueError("cannot decode " + record["name"])'
+    )
+    assert task_code_place(error, "clinic.train:task") == f"clinic/data/reader.py:{line}"
+    inside_numpy = failure(module.library)
+    assert task_code_place(inside_numpy, "clinic.train:task") == "clinic/data/reader.py:8"
+    assert SECRET in str(error)
+    assert SECRET not in task_code_place(error, "clinic.train:task")
+
+
+def test_rule_20_a_lone_module_is_its_own_task_code(code):
+    code("lone.py", textwrap.dedent(GOOD) + textwrap.dedent(FAILING))
+    load_task("lone:task", {})
+    place = task_code_place(failure(sys.modules["lone"].read), "lone:task")
+    assert place.endswith("lone.py:" + place.rpartition(":")[2])
+
+
+def test_rule_20_failures_outside_task_code_have_no_place():
+    load_task("dtjob_trainer.tasks.digits:task", {})
+    error = failure(lambda _: ArraySpec((1,), "float32", 1, 0))
+    assert task_code_place(error, "dtjob_trainer.tasks.digits:task") is None
+    assert task_code_place(error, "never.imported:task") is None
+    assert (
+        task_code_place(
+            failure(lambda _: load_task("dtjob_trainer.tasks.digits:task", {"a": 1})),
+            "dtjob_trainer.tasks.digits:task",
+        )
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (((0,), "float32", 0, 1), "at least 1"),
+        ((("a",), "float32", 0, 1), "integers"),
+        (((2,), "float16", 0, 1), "dtype 'float16' must be one of bool, float32"),
+        (((2,), "float32", 2, 1), "low <= high"),
+        (((2,), "float32", float("nan"), 1), "finite"),
+    ],
+)
+def test_bad_array_specs(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        ArraySpec(*arguments)

@@ -1,0 +1,202 @@
+"""Attempts: who may write the ledger now, how earlier ones ended, when there are too many.
+
+The supervisor of ordinal 0 writes these (a dead rank can't). Every formation of the process
+group takes a new number by compare-and-swap (privacy.md, rule 2); that number is the fence for
+every later write (rule 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dtjob_api.ledger import (
+    MAX_ATTEMPTS_KEPT,
+    AttemptRecord,
+    LedgerStatus,
+    Outcome,
+    OutcomeState,
+    PrivacyLedger,
+)
+from dtjob_api.reasons import Reason
+from dtjob_trainer.ledger import (
+    AnswerLost,
+    Conflict,
+    Ledger,
+    Superseded,
+    Versioned,
+    clipped,
+    update,
+)
+
+RESTART_WINDOW = timedelta(hours=1)
+IN_ORDER = frozenset(
+    {Reason.STOPPED, Reason.DRAINED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED}
+)
+"""Reasons of attempts that ended as asked; no other kind of end is free of charge."""
+
+
+@dataclass(frozen=True)
+class AttemptEnd:
+    """How an attempt ended, without private data (rule 20).
+
+    Attributes
+    ----------
+    rank
+        The rank that failed first, if one did; `exit_code` or `signal` are its.
+    """
+
+    reason: Reason
+    message: str = ""
+    rank: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+def begin_attempt(ledger: Ledger, now: datetime) -> Versioned:
+    """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
+
+    An attempt before it that nobody saw end is recorded as `WorkerLost`. After a lost answer
+    another number is taken: nothing tells one's own number from another supervisor's, and
+    numbers cost nothing.
+
+    Raises
+    ------
+    Superseded
+        The job has its outcome: there is nothing left to attempt.
+    LedgerUnreadable, LedgerRejected
+    """
+    while True:
+        versioned = ledger.read()
+        status = versioned.ledger.status
+        if status.outcome is not None:
+            raise Superseded(
+                f"the job has ended ({status.outcome.state}, {status.outcome.reason}); "
+                "a finished job is not run again"
+            )
+        attempt = status.attempt + 1
+        lost = AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
+        earlier = [
+            record if record.end is not None else _ended(record, lost, now)
+            for record in status.attempts
+        ]
+        records = [*earlier, AttemptRecord(attempt=attempt, start=now)]
+        begun = status.model_copy(
+            update={"attempt": attempt, "attempts": records[-MAX_ATTEMPTS_KEPT:]}
+        )
+        try:
+            return ledger.replace_status(versioned, begun)
+        except (Conflict, AnswerLost):
+            continue
+
+
+def end_attempt(ledger: Ledger, attempt: int, end: AttemptEnd, now: datetime) -> Versioned:
+    """Record how `attempt` ended, also after the job's outcome; what is recorded stays.
+
+    Raises
+    ------
+    Superseded, LedgerUnreadable, LedgerRejected
+    """
+
+    def change(newest: PrivacyLedger) -> LedgerStatus | None:
+        return _with_end(newest.status, attempt, end, now)
+
+    return update(ledger, attempt, change, after_outcome=True)
+
+
+def fail(
+    ledger: Ledger, attempt: int, *, end: AttemptEnd, reason: Reason, message: str, now: datetime
+) -> Versioned:
+    """Write the job's failure, and how its last attempt ended, in one write.
+
+    Parameters
+    ----------
+    end
+        Of the attempt.
+    reason, message
+        Of the job; they differ where the attempt was one too many (`RestartsExhausted`).
+
+    Raises
+    ------
+    Superseded
+        A newer attempt has begun, or the job has an outcome: that one stands.
+    LedgerUnreadable, LedgerRejected
+    """
+    outcome = Outcome(state=OutcomeState.FAILED, reason=reason, message=clipped(message), time=now)
+
+    def change(newest: PrivacyLedger) -> LedgerStatus | None:
+        if newest.status.outcome == outcome:
+            return None
+        ended = _with_end(newest.status, attempt, end, now) or newest.status
+        return ended.model_copy(update={"outcome": outcome})
+
+    return update(ledger, attempt, change)
+
+
+def report_drained(ledger: Ledger, attempt: int, generation: int) -> Versioned:
+    """Answer a drain or stop of `generation` that came while no gang was running.
+
+    A running gang answers with `DrawAccount.close`.
+
+    Raises
+    ------
+    Superseded, LedgerUnreadable, LedgerRejected
+    """
+
+    def change(newest: PrivacyLedger) -> LedgerStatus | None:
+        drained = newest.status.drained
+        if drained is not None and drained >= generation:
+            return None
+        return newest.status.model_copy(update={"drained": generation})
+
+    return update(ledger, attempt, change)
+
+
+def may_restart(
+    attempts: Sequence[AttemptRecord],
+    now: datetime,
+    max_restarts: int,
+    window: timedelta = RESTART_WINDOW,
+) -> bool:
+    """Whether another attempt may follow: at most `max_restarts` failures in the last `window`.
+
+    A failure is an attempt that ended for any reason not in `IN_ORDER`; stops, drains and
+    resizes cost nothing, and old failures are forgotten, so that a job of weeks is not ended by
+    its eleventh lost node. The ledger keeps the last 20 attempts, so more than 19 restarts can't
+    be told from 19.
+
+    Parameters
+    ----------
+    attempts
+        The ledger's, the one that has just ended included.
+    """
+    failures = sum(
+        1
+        for record in attempts
+        if record.end is not None and record.reason not in IN_ORDER and now - record.end < window
+    )
+    return failures <= min(max_restarts, MAX_ATTEMPTS_KEPT - 1)
+
+
+def _with_end(
+    status: LedgerStatus, attempt: int, end: AttemptEnd, now: datetime
+) -> LedgerStatus | None:
+    open_records = [r for r in status.attempts if r.attempt == attempt and r.end is None]
+    if not open_records:
+        return None
+    records = [_ended(r, end, now) if r.attempt == attempt else r for r in status.attempts]
+    return status.model_copy(update={"attempts": records})
+
+
+def _ended(record: AttemptRecord, end: AttemptEnd, now: datetime) -> AttemptRecord:
+    return record.model_copy(
+        update={
+            "end": now,
+            "rank": end.rank,
+            "exit_code": end.exit_code,
+            "signal": end.signal,
+            "reason": str(end.reason),
+            "message": clipped(end.message),
+        }
+    )

@@ -1,0 +1,314 @@
+"""Checkpoints: ``attempt-<a>/step-<s>.pt`` on the checkpoint volume.
+
+A file is nobody's checkpoint until the ledger names it together with its SHA-256 (privacy.md,
+rules 10 and 14), so there is no ``latest`` file that a stale process could move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from dtjob_api.ledger import CheckpointRecord, PrivacyPlan
+from dtjob_trainer import durable
+from dtjob_trainer.journal import attempt_folder, attempts_on
+
+if TYPE_CHECKING:
+    import torch
+
+_FILE = re.compile(r"step-(0|[1-9][0-9]*)\.pt")
+_OVERHEAD_BYTES = 64 * 1024
+_OVERHEAD_BYTES_PER_TENSOR = 1024
+
+
+class CheckpointUnusable(Exception):
+    """The recorded checkpoint is missing, or not what was saved; the message says which."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a checkpoint keeps of the training: two ``state_dict()`` results, on any device."""
+
+    model: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint read back and checked; tensors are on the CPU."""
+
+    step: int
+    charged: int
+    parameter_digest: str
+    state: TrainingState
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint file seen on the volume, recorded in the ledger or not."""
+
+    attempt: int
+    step: int
+    path: Path
+
+
+class CheckpointStore:
+    """The checkpoints of one job.
+
+    Parameters
+    ----------
+    state_dir
+        The checkpoint volume.
+    job_uid, plan
+        Written into every checkpoint; one of another job or plan is refused.
+    keep
+        How many of the newest checkpoints stay on the volume, at least 1.
+    """
+
+    def __init__(self, state_dir: Path, job_uid: str, plan: PrivacyPlan, keep: int) -> None:
+        if keep < 1:
+            raise ValueError(f"keep is {keep}: the newest checkpoint must stay, so at least 1")
+        self.state_dir, self.job_uid, self.keep = state_dir, job_uid, keep
+        self._plan_digest = plan_digest(plan)
+
+    def save(
+        self, attempt: int, step: int, charged: int, state: TrainingState, now: datetime
+    ) -> CheckpointRecord:
+        """Write a checkpoint; it is on the disk when this returns, and not yet in the ledger.
+
+        Parameters
+        ----------
+        charged
+            Draws charged when it is taken.
+
+        Raises
+        ------
+        durable.VolumeFull
+            Earlier checkpoints are untouched.
+        """
+        import torch
+
+        payload = {
+            "job_uid": self.job_uid,
+            "plan_digest": self._plan_digest,
+            "attempt": attempt,
+            "step": step,
+            "charged": charged,
+            "parameter_digest": parameter_digest(state.model),
+            "model": dict(state.model),
+            "optimizer": dict(state.optimizer),
+        }
+        path = attempt_folder(self.state_dir, attempt) / f"step-{step}.pt"
+        with durable.new_file(path, replace=True, expected=expected_bytes(state)) as file:
+            hashing = _Hashing(file)
+            try:
+                torch.save(payload, cast(BinaryIO, hashing))
+            except RuntimeError:
+                if hashing.failure is None:
+                    raise
+                # torch hides the file's error behind an "unexpected pos" of its own.
+                raise hashing.failure from None
+        return CheckpointRecord(
+            step=step,
+            charged=charged,
+            attempt=attempt,
+            path=str(path.relative_to(self.state_dir)),
+            sha256=hashing.hexdigest(),
+            time=now,
+        )
+
+    def verify(self, record: CheckpointRecord) -> None:
+        """Compare the file with the ledger's record of it, byte for byte, without torch.
+
+        Raises
+        ------
+        CheckpointUnusable
+        """
+        with self._open(record):
+            pass
+
+    def load(self, record: CheckpointRecord) -> Checkpoint:
+        """Read the recorded checkpoint back.
+
+        Raises
+        ------
+        CheckpointUnusable
+            Missing, torn, another job's, another step's, or not readable with
+            ``weights_only=True``. Nothing is deleted.
+        """
+        import torch
+
+        with self._open(record) as file:
+            try:
+                payload = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:
+                # torch raises anything here, from KeyError to RuntimeError.
+                raise self._unusable(record, f"torch can't load it: {error}") from error
+        expected = {
+            "job_uid": self.job_uid,
+            "plan_digest": self._plan_digest,
+            "attempt": record.attempt,
+            "step": record.step,
+            "charged": record.charged,
+        }
+        for name, value in expected.items():
+            if (found := payload.get(name)) != value:
+                raise self._unusable(record, f"its {name} is {found!r}, not {value!r}")
+        if parameter_digest(payload["model"]) != payload["parameter_digest"]:
+            raise self._unusable(record, "its parameters don't match their digest")
+        return Checkpoint(
+            record.step,
+            record.charged,
+            payload["parameter_digest"],
+            TrainingState(payload["model"], payload["optimizer"]),
+        )
+
+    def files(self) -> list[CheckpointFile]:
+        """All checkpoint files on the volume, ascending by attempt, then step."""
+        found = [
+            CheckpointFile(attempt, int(match.group(1)), path)
+            for attempt in attempts_on(self.state_dir)
+            for path in attempt_folder(self.state_dir, attempt).iterdir()
+            if (match := _FILE.fullmatch(path.name))
+        ]
+        return sorted(found, key=lambda file: (file.attempt, file.step))
+
+    def prune(self, record: CheckpointRecord, attempt: int) -> None:
+        """Remove what the ledger has moved past; call it only once the ledger names `record`.
+
+        Parameters
+        ----------
+        record
+            The ledger's. It and the `keep` - 1 files before it stay.
+        attempt
+            The caller's. Earlier attempts can't publish any more, so what they left unpublished
+            goes; a later attempt's files are not touched, for then the caller is the stale one.
+        """
+        newest = (record.attempt, record.step)
+        files = self.files()
+        published = [file for file in files if (file.attempt, file.step) <= newest]
+        orphans = [
+            file for file in files if newest < (file.attempt, file.step) and file.attempt < attempt
+        ]
+        for file in published[: -self.keep] + orphans:
+            if file.path != self.state_dir / record.path:
+                durable.remove(file.path)
+
+    def clear_unfinished(self, attempt: int) -> None:
+        """Remove what `attempt` and earlier ones left half-written; none of them writes now."""
+        for past in attempts_on(self.state_dir):
+            if past <= attempt:
+                folder = attempt_folder(self.state_dir, past)
+                for path in folder.glob(f".step-*{durable.TEMPORARY_SUFFIX}"):
+                    durable.remove(path)
+
+    def require_room(self, size: int) -> None:
+        """Check before training that the volume can hold `keep` + 1 checkpoints.
+
+        Parameters
+        ----------
+        size
+            Bytes of one checkpoint; see :func:`expected_bytes`.
+
+        Raises
+        ------
+        durable.VolumeFull
+        """
+        held = sum(file.path.stat().st_size for file in self.files())
+        needed = (self.keep + 1) * size - held
+        if needed > (free := durable.free_bytes(self.state_dir)):
+            raise durable.VolumeFull(
+                self.state_dir / "checkpoints",
+                needed,
+                free,
+                f"checkpoint.keep + 1 = {self.keep + 1} checkpoints of {size} bytes",
+            )
+
+    def _open(self, record: CheckpointRecord) -> BinaryIO:
+        path = self.state_dir / record.path
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise self._unusable(record, str(error.strerror)) from error
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != record.sha256:
+            file.close()
+            raise self._unusable(
+                record, f"its SHA-256 is {digest}, the ledger's record says {record.sha256}"
+            )
+        file.seek(0)
+        return file
+
+    def _unusable(self, record: CheckpointRecord, why: str) -> CheckpointUnusable:
+        return CheckpointUnusable(f"checkpoint {self.state_dir / record.path}: {why}")
+
+
+def expected_bytes(state: TrainingState, optimizer_slots: int = 0) -> int:
+    """Bytes that a checkpoint of `state` will take, rounded up.
+
+    Parameters
+    ----------
+    optimizer_slots
+        Tensors of a parameter's size that the optimizer keeps once it has stepped (plain SGD 0,
+        Adam 2); before its first step its state is empty.
+    """
+    optimizer = list(_tensors(state.optimizer))
+    model_bytes = sum(tensor.nbytes for tensor in state.model.values())
+    optimizer_bytes = max(sum(tensor.nbytes for tensor in optimizer), optimizer_slots * model_bytes)
+    count = len(optimizer) + (1 + optimizer_slots) * len(state.model)
+    overhead = _OVERHEAD_BYTES + _OVERHEAD_BYTES_PER_TENSOR * count
+    return model_bytes + optimizer_bytes + overhead
+
+
+def parameter_digest(model: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256, in hex, over names, types, shapes and bytes of a model's state, by name."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(model):
+        tensor = model[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def plan_digest(plan: PrivacyPlan) -> str:
+    """SHA-256, in hex, of a plan's JSON with sorted keys and without what is absent."""
+    fields = plan.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+class _Hashing:
+    """Hashes what passes through to a file, so that a checkpoint is not read back to be hashed."""
+
+    def __init__(self, file: durable.Writer) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self.failure: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        try:
+            return self._file.write(data)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return [cast("torch.Tensor", value)] if hasattr(value, "nbytes") else []

@@ -1,0 +1,274 @@
+"""Per-example gradients, clipped and summed in fp32 (Rules 4 and 5)."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+
+Batch = Mapping[str, torch.Tensor]
+Losses = Callable[[torch.nn.Module, Batch], torch.Tensor]
+
+# Rows of a larger norm become zero: their squares leave fp32's range somewhere beyond.
+_LARGEST_NORM = 2.0**60
+_NORM_BLOCK = 256
+
+
+class GradientUnreached(RuntimeError):
+    """Autograd gave a parameter a gradient that no per-example gradient accounts for (Rule 4)."""
+
+
+class LossesInvalid(ValueError):
+    """``losses()`` didn't return one differentiable float per example (Rule 5)."""
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the trainable parameters in ``named_parameters`` order: the order of coordinates."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def check_losses(losses: object, rows: int) -> torch.Tensor:
+    """Return ``losses`` if it is one float per example that gradients can flow from (Rule 5).
+
+    Raises
+    ------
+    LossesInvalid
+        Otherwise, with the remedy.
+    """
+    if not isinstance(losses, torch.Tensor):
+        raise LossesInvalid(f"losses() returned a {type(losses).__name__}, not a tensor")
+    if losses.shape != (rows,):
+        raise LossesInvalid(
+            f"losses() returned shape {tuple(losses.shape)} for a batch of {rows}, not one loss "
+            'per example; use reduction="none" and reduce over everything but the first dimension',
+        )
+    if not losses.is_floating_point():
+        raise LossesInvalid(
+            f"losses() returned dtype {losses.dtype}; it must be a floating point one"
+        )
+    if not losses.requires_grad:
+        raise LossesInvalid(
+            "losses() returned a tensor without a graph: remove detach(), item(), no_grad() or "
+            "a conversion to numpy between the parameters and the losses",
+        )
+    return losses
+
+
+class PerExampleGradients:
+    """The gradient of each example's loss, by Opacus' hooks on the user's own module.
+
+    The module is not wrapped, so ``losses`` sees exactly what ``Task.model`` made.
+
+    Parameters
+    ----------
+    model
+        A module that the validator accepted.
+    losses
+        ``losses(model, batch) -> Tensor[P]``.
+    """
+
+    def __init__(self, model: torch.nn.Module, losses: Losses) -> None:
+        self._model = model
+        self._losses = losses
+        self._parameters = trainable(model)
+        self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
+
+    def __call__(self, batch: Batch, rows: int) -> list[torch.Tensor | None]:
+        """Return Tensor[P, n_k] for each trainable parameter, None where no gradient reached it.
+
+        The tensors are the caller's to overwrite. Nothing of an earlier call, complete or
+        interrupted, enters (Rule 8).
+        """
+        self.reset()
+        losses = check_losses(self._losses(self._model, batch), rows)
+        with warnings.catch_warnings():
+            # The first layer's inputs need no gradient, as everywhere in training.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
+        self.reset()
+        return gradients
+
+    def reset(self) -> None:
+        """Forget every activation and gradient that a pass may have left behind (Rule 8)."""
+        for p in self._parameters.values():
+            p.grad = None
+            p.grad_sample = None  # type: ignore[attr-defined]
+            p._forward_counter = 0  # type: ignore[attr-defined]
+            if hasattr(p, "_current_grad_sample"):
+                del p._current_grad_sample
+        for module in self._model.modules():
+            for attribute in ("activations", "max_batch_len"):
+                if attribute in module.__dict__:
+                    delattr(module, attribute)
+
+    def close(self) -> None:
+        """Take the hooks off the module."""
+        self.reset()
+        self._hooks.cleanup()
+
+    def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
+        sample: torch.Tensor | list[torch.Tensor] | None = p.grad_sample  # type: ignore[attr-defined]
+        if sample is None:
+            if p.grad is not None:
+                raise GradientUnreached(
+                    f"parameter {name} got a gradient outside its module's forward; call the "
+                    "module, and read its weights nowhere else",
+                )
+            return None
+        if isinstance(sample, list):
+            raise GradientUnreached(
+                f"parameter {name} got gradients in several passes over one batch; use activation "
+                "checkpointing with use_reentrant=False",
+            )
+        if sample.shape != (rows, *p.shape):
+            raise GradientUnreached(
+                f"parameter {name} has per-example gradients of shape {tuple(sample.shape)}, "
+                f"not {(rows, *p.shape)}; give its module inputs that have the batch first",
+            )
+        return sample.reshape(rows, -1).float()
+
+
+class ClippedSum:
+    """The sum of clipped per-example gradients in one flat fp32 buffer (Rules 4 and 5).
+
+    Adding or removing one example changes ``flat`` by at most ``clip_to`` in L2 norm, up to
+    rounding, which the slack between ``clip_to`` and C covers.
+
+    Parameters
+    ----------
+    gradients
+        Gives the per-example gradients.
+    parameters
+        The trainable parameters, in order; coordinate i of ``flat`` is coordinate i of them.
+    clip_to
+        C(1 − 2⁻¹⁰).
+    multiple
+        ``flat`` is padded with zeros to a multiple of this, the world size.
+    """
+
+    def __init__(
+        self,
+        gradients: PerExampleGradients,
+        parameters: Sequence[torch.nn.Parameter],
+        clip_to: float,
+        multiple: int,
+    ) -> None:
+        self.flat = flat_buffer(parameters, multiple)
+        self._slices = flat_slices(parameters)
+        self._gradients = gradients
+        self._clip_to = clip_to
+
+    def zero_(self) -> None:
+        """Start a logical batch; forgets whatever an earlier one left (Rule 8)."""
+        self.flat.zero_()
+        self._gradients.reset()
+
+    def add(self, batch: Batch, mask: torch.Tensor) -> None:
+        """Add the clipped gradients of the rows of a micro-batch that ``mask[P]`` selects."""
+        self.accumulate(self._gradients(batch, mask.numel()), mask)
+
+    def close(self) -> None:
+        """Take the hooks off the module."""
+        self._gradients.close()
+
+    def accumulate(self, gradients: Sequence[torch.Tensor | None], mask: torch.Tensor) -> None:
+        """Clip rows to ``clip_to`` and add them up (Rule 4); overwrites ``gradients``.
+
+        Norms are measured on the same fp32 operands that are then contracted. Rows that are
+        masked or not finite are overwritten with zeros before the contraction: 0 × NaN is NaN.
+        """
+        present = [
+            (flat, gradient)
+            for flat, gradient in zip(self._slices, gradients, strict=True)
+            if gradient is not None
+        ]
+        if not present:
+            return
+        with exact_fp32(self.flat.device):
+            squares = torch.stack([squared_norms(gradient) for _, gradient in present])
+            norms = squares.sum(0).sqrt()
+            keep = mask & (norms < _LARGEST_NORM)  # False for NaN
+            factors = torch.where(keep, (self._clip_to / norms).clamp(max=1.0), 0.0).float()
+            for flat, gradient in present:
+                gradient.masked_fill_(~keep[:, None], 0.0)
+                self.flat[flat].addmv_(gradient.t(), factors)
+
+
+class PlainSum:
+    """The sum of gradients without privacy, for ``mode: Disabled``: neither clipped nor noised."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        losses: Losses,
+        multiple: int,
+    ) -> None:
+        self._model = model
+        self._losses = losses
+        self._parameters = list(trainable(model).values())
+        self.flat = flat_buffer(self._parameters, multiple)
+        self._slices = flat_slices(self._parameters)
+
+    def zero_(self) -> None:
+        """Start a logical batch."""
+        self.flat.zero_()
+        for p in self._parameters:
+            p.grad = None
+
+    def add(self, batch: Batch, mask: torch.Tensor) -> None:
+        """Add the gradients of the rows that ``mask[P]`` selects."""
+        losses = check_losses(self._losses(self._model, batch), mask.numel())
+        torch.where(mask, losses, 0.0).sum().backward()  # type: ignore[no-untyped-call]
+        for flat, p in zip(self._slices, self._parameters, strict=True):
+            if p.grad is not None:
+                self.flat[flat] += p.grad.reshape(-1)
+            p.grad = None
+
+
+def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the squared L2 norm of each row of ``gradient[P, n]`` as fp64[P].
+
+    fp32 within blocks, fp64 across them: exact to 2⁻¹⁷, where one long fp32 sum of equal terms
+    can fall short by more than the clip's slack (Rule 4). All in fp64 takes ten times as long.
+    """
+    rows, n = gradient.shape
+    whole = n - n % _NORM_BLOCK
+    squares = torch.zeros(rows, dtype=torch.float64, device=gradient.device)
+    if whole:
+        blocks = gradient[:, :whole].reshape(rows, -1, _NORM_BLOCK)
+        squares += torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
+    if whole < n:
+        squares += torch.linalg.vector_norm(gradient[:, whole:], dim=1).double().square()
+    return squares
+
+
+def flat_buffer(parameters: Sequence[torch.nn.Parameter], multiple: int) -> torch.Tensor:
+    """Return fp32 zeros for all coordinates, padded to a multiple of ``multiple``."""
+    coordinates = sum(p.numel() for p in parameters)
+    padded = -(-coordinates // multiple) * multiple
+    return torch.zeros(padded, dtype=torch.float32, device=parameters[0].device)
+
+
+def flat_slices(parameters: Sequence[torch.nn.Parameter]) -> list[slice]:
+    """Return where in the flat buffer each parameter's coordinates lie."""
+    slices, start = [], 0
+    for p in parameters:
+        slices.append(slice(start, start + p.numel()))
+        start += p.numel()
+    return slices
+
+
+@contextlib.contextmanager
+def exact_fp32(device: torch.device) -> Iterator[None]:
+    """Compute fp32 products as fp32: no TF32, no bf16 passes, no autocast (Rule 4)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

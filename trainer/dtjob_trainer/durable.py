@@ -1,0 +1,178 @@
+"""The only file-system writes of the trainer that a crash must not tear.
+
+Everything here keeps two promises that POSIX gives only to those who ask: a file's content is
+on the disk before its name is (``fsync`` of the file, then ``rename`` or ``link``), and the name
+is there before the function returns (``fsync`` of the folder). Ledger, journal and checkpoints
+use nothing else, so a test that stops at each call made through :data:`os` here has stopped at
+every point where a crash could leave them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class VolumeFull(OSError):
+    """A write did not fit; what was there before is untouched.
+
+    Parameters
+    ----------
+    path
+        The file that was to be written.
+    needed, free
+        Bytes: the size of that file as far as it is known, and what its volume has free.
+    why
+        The operating system's own word, or what was being checked.
+    """
+
+    def __init__(self, path: Path, needed: int, free: int, why: str) -> None:
+        super().__init__(
+            errno.ENOSPC,
+            f"no room on the volume of {path.parent}: {path.name} needs {needed} bytes, "
+            f"{free} are free ({why}). The checkpoint and the ledger written before it are "
+            "intact; enlarge the volume or free space on it, then resume",
+        )
+        self.path, self.needed, self.free = path, needed, free
+
+
+class Writer:
+    """A binary file being written, as :func:`torch.save` needs one.
+
+    Attributes
+    ----------
+    written
+        Bytes so far.
+    """
+
+    def __init__(self, descriptor: int, path: Path, expected: int) -> None:
+        self._descriptor, self._path, self._expected = descriptor, path, expected
+        self.written = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Write all of `data`; raises `VolumeFull` when it does not fit."""
+        view = memoryview(data).cast("B")
+        with _full_volume_named(self._path, max(self._expected, self.written + len(view))):
+            rest = view
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        self.written += len(view)
+        return len(view)
+
+    def flush(self) -> None:
+        """Nothing is buffered here; file-like objects have this method."""
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer]:
+    """Write `path` so that it appears whole, or not at all.
+
+    Parameters
+    ----------
+    path
+        Its folder must exist.
+    replace
+        True: `rename` over what is there. False: `link`, which fails where the name exists,
+        also between processes and on network file systems.
+    expected
+        Size in bytes if known, for the message when the volume is full.
+
+    Raises
+    ------
+    FileExistsError
+        `replace` is False and the name is taken.
+    VolumeFull
+        Nothing was published; the temporary file is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    with _full_volume_named(path, expected):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            writer = Writer(descriptor, path, expected)
+            yield writer
+            with _full_volume_named(path, max(expected, writer.written)):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        with _full_volume_named(path, max(expected, writer.written)):
+            if replace:
+                os.rename(temporary, path)
+            else:
+                os.link(temporary, path)
+    except Exception:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if not replace:
+        os.unlink(temporary)
+    sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> None:
+    """Publish `data` under a name that must be free; see :func:`new_file`."""
+    with new_file(path, replace=False, expected=len(data)) as file:
+        file.write(data)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add `data` to an existing file; it is on the disk when this returns.
+
+    A crash may leave any prefix of `data` at the end of the file, so readers need a mark of
+    completeness at the end of each record.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        Writer(descriptor, path, os.fstat(descriptor).st_size + len(data)).write(data)
+        with _full_volume_named(path, len(data)):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and its missing parents; their names are on the disk when this returns."""
+    if not path.parent.is_dir():
+        make_folder(path.parent)
+    with contextlib.suppress(FileExistsError), _full_volume_named(path, 0):
+        os.mkdir(path, 0o755)
+    sync_folder(path.parent)  # also when it existed: who made it may have died before this line
+
+
+def sync_folder(path: Path) -> None:
+    """Put the folder's names on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that nothing points to any more; its absence is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an unprivileged process may still write on the volume of `folder`."""
+    figures = os.statvfs(folder)
+    return figures.f_bavail * figures.f_frsize
+
+
+@contextlib.contextmanager
+def _full_volume_named(path: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM or isinstance(error, VolumeFull):
+            raise
+        why = os.strerror(error.errno)
+        raise VolumeFull(path, needed, free_bytes(path.parent), why) from error

@@ -1,0 +1,192 @@
+"""Who is there, and what all are to do: the state that supervisor 0 keeps for its gang.
+
+Pure: the caller passes the time in. Every supervisor says ``Hello`` in a loop (also the one on
+ordinal 0) and gets the current ``Directive`` back; there is no other traffic between supervisors.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dtjob_api.reasons import Reason
+
+#: Seconds between two hellos of a supervisor that has nothing new to say.
+PING_SECONDS = 2.0
+#: After this many missed hellos a supervisor is lost; after as many missed answers it kills its
+#: ranks.
+MISSED_PINGS = 3
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EndKind(StrEnum):
+    """How a rank's part in an attempt ended."""
+
+    FINISHED = "Finished"  # orderly, as the coordinator said
+    SUCCEEDED = "Succeeded"  # coordinator only: the outcome stands in the ledger
+    DRAINED = "Drained"  # coordinator only: closed at a step boundary
+    FAILED = "Failed"  # for good: the task or its settings can't work
+    REFUSED = "Refused"  # not trained, nothing lost: a person must put something right
+    SUPERSEDED = "Superseded"  # a newer attempt holds the ledger
+    CRASHED = "Crashed"  # died, or lost its peers: a new attempt follows
+
+
+class End(_Message):
+    """The end of one rank of one attempt; ``message`` holds nothing of the data (Rule 20)."""
+
+    kind: EndKind
+    rank: int | None
+    reason: Reason
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+class Hello(_Message):
+    """What a supervisor says of itself."""
+
+    ordinal: int
+    incarnation: str
+    ready: bool
+    attempt: int = 0
+    ends: tuple[End, ...] = ()
+    drain: bool = False
+    gpus: tuple[dict[str, Any], ...] = ()
+    known: int = -1
+
+
+class Action(StrEnum):
+    WAIT = "Wait"
+    RUN = "Run"
+    END = "End"
+    DONE = "Done"
+
+
+class Directive(_Message):
+    """What every supervisor is to do now.
+
+    WAIT: be ready. RUN: have the ranks of ``attempt`` running. END: have none running. DONE: have
+    none running, and leave (or hold) with ``exit_code``.
+    """
+
+    revision: int = 0
+    action: Action = Action.WAIT
+    attempt: int = 0
+    workers: int = 0
+    exit_code: int = 0
+
+
+class _Member:
+    def __init__(self, hello: Hello, now: float) -> None:
+        self.hello = hello
+        self.seen = now
+
+
+class Gang:
+    """The members by ordinal and the one directive for all."""
+
+    def __init__(self) -> None:
+        self.directive = Directive()
+        self._members: dict[int, _Member] = {}
+
+    def direct(
+        self, action: Action, *, attempt: int = 0, workers: int = 0, exit_code: int = 0
+    ) -> None:
+        """Replace the directive; supervisors learn of it with the answer they are waiting for."""
+        self.directive = Directive(
+            revision=self.directive.revision + 1,
+            action=action,
+            attempt=attempt,
+            workers=workers,
+            exit_code=exit_code,
+        )
+
+    def hello(self, hello: Hello, now: float) -> None:
+        """Note what a supervisor says; a new incarnation of one replaces the old."""
+        self._members[hello.ordinal] = _Member(hello, now)
+
+    def absent(self, workers: int, now: float) -> list[int]:
+        """Ordinals of ``0..workers-1`` that are not ready to start a new attempt."""
+        return [
+            ordinal
+            for ordinal in range(workers)
+            if (member := self._members.get(ordinal)) is None
+            or not member.hello.ready
+            or member.hello.attempt != 0
+            or now - member.seen > PING_SECONDS * MISSED_PINGS
+        ]
+
+    def ends(self, attempt: int) -> list[End]:
+        """Every end that members told of ``attempt``."""
+        return [
+            end
+            for member in self._members.values()
+            if member.hello.attempt == attempt
+            for end in member.hello.ends
+        ]
+
+    def lost(self, incarnations: dict[int, str], now: float) -> End | None:
+        """The first member of a running attempt that is silent, or came back as another process."""
+        for ordinal, incarnation in sorted(incarnations.items()):
+            member = self._members.get(ordinal)
+            if member is None or now - member.seen > PING_SECONDS * MISSED_PINGS:
+                return _lost(f"worker {ordinal} stopped answering")
+            if member.hello.incarnation != incarnation:
+                return _lost(f"worker {ordinal} was restarted")
+        return None
+
+    def incarnations(self, workers: int) -> dict[int, str]:
+        """The process identities of the members that an attempt starts with."""
+        return {o: self._members[o].hello.incarnation for o in range(workers)}
+
+    def running(self, attempt: int) -> list[int]:
+        """Ordinals that still have processes of ``attempt``."""
+        return [o for o, m in self._members.items() if m.hello.attempt == attempt]
+
+    def wants_drain(self) -> bool:
+        """Whether any supervisor was asked to stop (SIGTERM)."""
+        return any(member.hello.drain for member in self._members.values())
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """GPU figures of all members, in order of ordinal."""
+        return [gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus]
+
+    def present(self, now: float) -> set[int]:
+        """Ordinals that were heard of lately."""
+        lately = PING_SECONDS * MISSED_PINGS
+        return {o for o, member in self._members.items() if now - member.seen <= lately}
+
+
+def _lost(message: str) -> End:
+    return End(kind=EndKind.CRASHED, rank=None, reason=Reason.WORKER_LOST, message=message)
+
+
+#: What decides an attempt first: a verdict before a death, a death before what peers saw of it.
+_CAUSES = (
+    EndKind.SUCCEEDED,
+    EndKind.FAILED,
+    EndKind.REFUSED,
+    EndKind.SUPERSEDED,
+    EndKind.DRAINED,
+)
+
+
+def cause(ends: list[End]) -> End | None:
+    """The end that explains the others: verdicts first, then killed processes, then the rest.
+
+    A rank whose peer was killed loses its connection and ends too; its end is a consequence.
+    """
+    for kind in _CAUSES:
+        for end in ends:
+            if end.kind is kind:
+                return end
+    crashed = [end for end in ends if end.kind is EndKind.CRASHED]
+    for end in crashed:
+        if end.signal is not None:
+            return end
+    return crashed[0] if crashed else None

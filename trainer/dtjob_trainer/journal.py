@@ -1,0 +1,188 @@
+"""The journal: every lease once more, on the checkpoint volume, before its first draw is used.
+
+One file for each attempt, ``attempt-<a>/journal``: a header line, then one line for each lease,
+each a JSON object that ends in a newline. The ledger is the truth; the journal lets a resume
+notice that the ledger it reads is older than what was spent (privacy.md, rule 11).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dtjob_trainer import durable
+
+FILE_NAME = "journal"
+_FOLDER = re.compile(r"attempt-(0|[1-9][0-9]*)")
+
+
+class JournalUnreadable(Exception):
+    """A journal says something that no crash explains; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """First line: whose journal this is and what was charged when the attempt opened it."""
+
+    job_uid: str
+    attempt: int
+    charged: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One lease: draws ``from_draw <= c < to_draw`` for steps from `from_step` on."""
+
+    from_draw: int
+    to_draw: int
+    from_step: int
+
+
+_Record = TypeVar("_Record", Header, Entry)
+
+
+@dataclass(frozen=True)
+class AttemptJournal:
+    """What one attempt wrote.
+
+    Attributes
+    ----------
+    charged
+        The highest number of charged draws this journal vouches for.
+    """
+
+    path: Path
+    header: Header
+    entries: tuple[Entry, ...]
+
+    @property
+    def charged(self) -> int:
+        return max([self.header.charged, *(entry.to_draw for entry in self.entries)])
+
+
+def attempt_folder(state_dir: Path, attempt: int) -> Path:
+    """Where attempt number `attempt` keeps its journal and its checkpoints."""
+    return state_dir / f"attempt-{attempt}"
+
+
+def attempts_on(state_dir: Path) -> list[int]:
+    """Numbers of the attempts that left a folder in `state_dir`, ascending."""
+    if not state_dir.is_dir():
+        return []
+    matches = (_FOLDER.fullmatch(entry.name) for entry in state_dir.iterdir())
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+class Journal:
+    """The journal of the running attempt, open for appending.
+
+    Parameters
+    ----------
+    state_dir
+        The checkpoint volume.
+    """
+
+    def __init__(self, state_dir: Path, header: Header) -> None:
+        self.path = attempt_folder(state_dir, header.attempt) / FILE_NAME
+        self._header = header
+        self._torn = False
+
+    def create(self) -> None:
+        """Make folder and file with its header; durable on return.
+
+        Raises
+        ------
+        FileExistsError
+            Somebody else runs (or ran) under this attempt's number.
+        durable.VolumeFull
+        """
+        durable.make_folder(self.path.parent)
+        durable.create(self.path, _line(self._header))
+
+    def append(self, entry: Entry) -> None:
+        """Rule 11: write a lease down; only after this returns may its draws be used.
+
+        After a failure the file may end in half a line, and nothing can follow that.
+
+        Raises
+        ------
+        durable.VolumeFull
+        JournalUnreadable
+            An earlier call failed; a new attempt has a new journal.
+        """
+        if self._torn:
+            raise JournalUnreadable(f"{self.path}: an earlier write failed; start a new attempt")
+        self._torn = True
+        durable.append(self.path, _line(entry))
+        self._torn = False
+
+
+def read_all(state_dir: Path) -> list[AttemptJournal]:
+    """Every attempt's journal in `state_dir`, ascending by attempt.
+
+    A folder without a journal belongs to an attempt that died before its first lease.
+
+    Raises
+    ------
+    JournalUnreadable
+    """
+    paths = [(a, attempt_folder(state_dir, a) / FILE_NAME) for a in attempts_on(state_dir)]
+    return [parse(path, path.read_bytes(), attempt) for attempt, path in paths if path.exists()]
+
+
+def parse(path: Path, data: bytes, attempt: int) -> AttemptJournal:
+    """Read one journal's bytes.
+
+    A last line without its newline is one whose write never returned: nobody used that lease,
+    and it is ignored. Whatever else can't be read is refused: no crash leaves that behind.
+
+    Raises
+    ------
+    JournalUnreadable
+    """
+    lines = data.split(b"\n")[:-1]
+    if not lines:
+        raise _unreadable(path, 1, "the header is missing")
+    header = _parsed(path, 1, lines[0], Header)
+    if header.attempt != attempt:
+        raise _unreadable(path, 1, f"it is the journal of attempt {header.attempt}")
+    entries = tuple(_parsed(path, n, line, Entry) for n, line in enumerate(lines[1:], start=2))
+    _check_order(path, header, entries)
+    return AttemptJournal(path, header, entries)
+
+
+def _check_order(path: Path, header: Header, entries: Iterable[Entry]) -> None:
+    charged, step = header.charged, 0
+    for number, entry in enumerate(entries, start=2):
+        if not entry.from_draw <= charged <= entry.to_draw or entry.from_draw == entry.to_draw:
+            raise _unreadable(path, number, f"the lease does not follow draw {charged}: {entry}")
+        if entry.from_step < step:
+            raise _unreadable(path, number, f"steps run backwards from {step}: {entry}")
+        charged, step = entry.to_draw, entry.from_step
+
+
+def _line(record: Header | Entry) -> bytes:
+    return json.dumps(asdict(record), separators=(",", ":")).encode() + b"\n"
+
+
+def _parsed(path: Path, number: int, line: bytes, kind: type[_Record]) -> _Record:
+    try:
+        fields: Any = json.loads(line)
+    except ValueError as error:
+        raise _unreadable(path, number, f"not JSON: {error}") from error
+    wanted = kind.__annotations__
+    if not isinstance(fields, dict) or fields.keys() != wanted.keys():
+        raise _unreadable(path, number, f"not exactly the fields {', '.join(wanted)}")
+    for name, value in fields.items():
+        ok = isinstance(value, str) if wanted[name] == "str" else type(value) is int and value >= 0
+        if not ok:
+            raise _unreadable(path, number, f"{name} is {value!r}")
+    return kind(**fields)
+
+
+def _unreadable(path: Path, number: int, why: str) -> JournalUnreadable:
+    return JournalUnreadable(f"{path}, line {number}: {why}")

@@ -1,0 +1,345 @@
+"""Supervisor 0's other task: form one attempt after the other until the ledger has an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
+from dtjob_api.reasons import Reason
+from dtjob_api.worker import WorkerConfig
+from dtjob_trainer import attempts
+from dtjob_trainer.durable import VolumeFull
+from dtjob_trainer.gang import Action, Directive, End, EndKind, Gang, Hello, cause
+from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
+from dtjob_trainer.logs import Logger
+from dtjob_trainer.telemetry import WorkerView
+
+# Exit codes of a supervisor; `dtjob run` documents the same numbers.
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+EXIT_REFUSED = 3
+EXIT_SUPERSEDED = 4
+
+#: How long a crash that may be the echo of another waits for the other to be told.
+_GRACE_SECONDS = 1.0
+#: How long an orderly end waits for the ranks that are still on their way out.
+_ORDERLY_SECONDS = 10.0
+#: One watch of the ledger; and how long to wait for what is not to be had now.
+_WATCH_SECONDS = 10.0
+_PATIENCE_SECONDS = 2.0
+#: How long a pod waits before it looks whether a person has put right what an attempt refused.
+_REFUSED_SECONDS = 60.0
+
+
+class Leader:
+    """Drives the gang on ordinal 0.
+
+    Parameters
+    ----------
+    tell_coordinator
+        Sends a message to the coordinator rank, which is a rank of this worker.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        ledger: Ledger,
+        view: WorkerView,
+        log: Logger,
+        tell_coordinator: Callable[[dict[str, str]], None],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._view = view
+        self._log = log
+        self._tell_coordinator = tell_coordinator
+        self._gang = Gang()
+        self._changed = asyncio.Event()
+        self._told = asyncio.Condition()
+        self._informed: set[int] = set()
+        self._order: Run | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.terminating = False
+        self.coordinator_heard = time.monotonic()
+
+    async def hello(self, hello: Hello) -> Directive:
+        """Answer one supervisor: at once if it doesn't know the directive, else when it changes."""
+        self._gang.hello(hello, time.monotonic())
+        self._view.gpus = self._gang.gpus()
+        self._changed.set()
+        if hello.known == self._gang.directive.revision:
+            try:
+                async with asyncio.timeout(2.0), self._told:
+                    await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
+            except TimeoutError:
+                pass
+        directive = self._gang.directive
+        if directive.action is Action.DONE:
+            self._informed.add(hello.ordinal)
+            self._changed.set()
+        return directive
+
+    def wake(self) -> None:
+        """Something of this worker changed (a message of a rank, a signal)."""
+        self._changed.set()
+
+    async def lead(self) -> int:
+        """Form attempts until there is an outcome, a refusal or an order to stop; the exit code."""
+        while True:
+            try:
+                code = await self._next()
+            except LedgerError as error:
+                code = await self._without(Reason.LEDGER_UNREADABLE, str(error))
+            except VolumeFull as error:
+                code = await self._without(Reason.STORAGE_FULL, str(error.strerror))
+            if code is not None:
+                return code
+
+    async def _next(self) -> int | None:
+        """Do what the ledger asks for now: end, hold, or one more attempt."""
+        versioned = await self._read()
+        if versioned is None:
+            return await self._finish(EXIT_OK, "Stopped", None, None)
+        ledger, run = versioned.ledger, versioned.ledger.spec.run
+        self._show(ledger)
+        if (outcome := ledger.status.outcome) is not None:
+            code = EXIT_OK if outcome.state == OutcomeState.SUCCEEDED else EXIT_FAILED
+            return await self._finish(code, outcome.state, outcome.reason, outcome.message)
+        if run.state is not RunState.RUN:
+            await self._rest(ledger)
+        elif await self._gather(run):
+            return await self._attempt(ledger)
+        return None
+
+    async def _read(self) -> Versioned | None:
+        """The ledger, waited for until it exists; None when told to stop."""
+        while not self.terminating:
+            try:
+                versioned = await asyncio.to_thread(self._ledger.read)
+            except LedgerMissing:
+                self._view.stage = "waiting for the ledger"
+                await self._change(0.2)
+                continue
+            self._order = versioned.ledger.spec.run
+            if self._watching is None:
+                self._watching = asyncio.create_task(self._watch(versioned.version))
+            return versioned
+        return None
+
+    async def _watch(self, version: str) -> None:
+        """Follow ``spec.run``, the operator's word to the workers."""
+        while True:
+            try:
+                newer = await asyncio.to_thread(self._ledger.wait, version, _WATCH_SECONDS)
+            except LedgerError:
+                await asyncio.sleep(_PATIENCE_SECONDS)  # who writes next finds it too, and judges
+                continue
+            if newer is not None:
+                version, self._order = newer.version, newer.ledger.spec.run
+                self._changed.set()
+
+    async def _without(
+        self, reason: Reason, message: str, seconds: float = _PATIENCE_SECONDS
+    ) -> int | None:
+        """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
+        if not self._config.hold:
+            return await self._finish(EXIT_REFUSED, "Refused", reason, message)
+        view = self._view
+        if view.message != message:
+            self._log.error("waiting", reason=reason, detail=message)
+        view.state, view.stage, view.reason, view.message = "Waiting", "waiting", reason, message
+        deadline = time.monotonic() + seconds
+        while not self.terminating and (left := deadline - time.monotonic()) > 0:
+            await self._change(left)
+        return None
+
+    async def _rest(self, ledger: PrivacyLedger) -> None:
+        """Answer an order to drain, and wait for another."""
+        generation, status = ledger.spec.run.generation, ledger.status
+        if status.drained is None or status.drained < generation:
+            await asyncio.to_thread(
+                attempts.report_drained, self._ledger, status.attempt, generation
+            )
+        self._view.state, self._view.stage = "Drained", "drained"
+        while self._order == ledger.spec.run and not self.terminating:
+            await self._change(1.0)
+
+    async def _gather(self, run: Run) -> bool:
+        """Wait until every worker is ready; False when something else is to be done first."""
+        self._gang.direct(Action.WAIT)
+        await self._tell_all()
+        while absent := self._gang.absent(run.workers, time.monotonic()):
+            if self.terminating or self._order != run:
+                return False
+            self._view.stage = (
+                f"waiting for {len(absent)} of {run.workers} workers to come up and import torch"
+            )
+            await self._change(0.5)
+        return not self.terminating
+
+    async def _attempt(self, ledger: PrivacyLedger) -> int | None:
+        """One attempt from its number to its record; an exit code if it was the last."""
+        run = ledger.spec.run
+        try:
+            begun = await asyncio.to_thread(attempts.begin_attempt, self._ledger, datetime.now(UTC))
+        except Superseded as error:
+            return await self._finish(EXIT_SUPERSEDED, "Refused", Reason.SUPERSEDED, str(error))
+        attempt = begun.ledger.status.attempt
+        self._log.info("attempt begins", attempt=attempt, workers=run.workers)
+        self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
+        self._view.stage = "starting ranks"
+        end = await self._run(attempt, run)
+        self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
+        return await self._judge(attempt, end)
+
+    async def _run(self, attempt: int, run: Run) -> End:
+        """Have all workers run the attempt; what ended it."""
+        incarnations = self._gang.incarnations(run.workers)
+        self.coordinator_heard = time.monotonic()
+        self._gang.direct(Action.RUN, attempt=attempt, workers=run.workers)
+        await self._tell_all()
+        end = await self._until_end(attempt, run, incarnations)
+        self._gang.direct(Action.END, attempt=attempt)
+        await self._tell_all()
+        while (left := self._gang.running(attempt)) and not self._gang.lost(
+            {o: incarnations[o] for o in left if o in incarnations}, time.monotonic()
+        ):
+            await self._change(0.5)
+        return end
+
+    async def _until_end(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
+        expected = run.workers * self._config.ranks
+        told_to_drain = False
+        deadline: float | None = None
+        while True:
+            now = time.monotonic()
+            ends = self._gang.ends(attempt)
+            first = cause(ends)
+            if first is None:
+                first = self._gang.lost(incarnations, now) or self._stalled(now)
+                if first is not None:
+                    return first
+            elif len(ends) == expected or first.signal is not None:
+                return first
+            else:
+                orderly = first.kind in (EndKind.SUCCEEDED, EndKind.DRAINED)
+                deadline = deadline or now + (_ORDERLY_SECONDS if orderly else _GRACE_SECONDS)
+                if now >= deadline:
+                    return first
+            stop = self.terminating or self._gang.wants_drain() or self._order != run
+            if stop and not told_to_drain:
+                told_to_drain = True
+                self._view.state, self._view.stage = "Draining", "finishing the step"
+                self._tell_coordinator({"type": "drain"})
+            await self._change(0.5 if deadline is None else max(0.0, min(0.5, deadline - now)))
+
+    def _stalled(self, now: float) -> End | None:
+        silent = now - self.coordinator_heard
+        if silent <= self._config.stall_seconds:
+            return None
+        return End(
+            kind=EndKind.CRASHED,
+            rank=0,
+            reason=Reason.STALLED,
+            message=f"no step for {silent:.0f} s (runPolicy.stallSeconds is "
+            f"{self._config.stall_seconds})",
+        )
+
+    async def _judge(self, attempt: int, end: End) -> int | None:
+        """Write the attempt's record; an exit code if no attempt follows."""
+        now = datetime.now(UTC)
+        record = attempts.AttemptEnd(
+            reason=end.reason,
+            message=end.message,
+            rank=end.rank,
+            exit_code=end.exit_code,
+            signal=end.signal,
+        )
+        try:
+            if end.kind is EndKind.SUPERSEDED:
+                raise Superseded(end.message)
+            if end.kind is EndKind.FAILED:
+                await self._fail(attempt, record, end.reason, end.message, now)
+                return None
+            ended = await asyncio.to_thread(
+                attempts.end_attempt, self._ledger, attempt, record, now
+            )
+            if end.kind is EndKind.CRASHED:
+                await self._after_crash(attempt, record, ended.ledger, now)
+        except Superseded as error:
+            return await self._finish(EXIT_SUPERSEDED, "Refused", Reason.SUPERSEDED, str(error))
+        if end.kind is EndKind.REFUSED:
+            return await self._without(end.reason, end.message, _REFUSED_SECONDS)
+        return None
+
+    async def _after_crash(
+        self, attempt: int, record: attempts.AttemptEnd, ledger: PrivacyLedger, now: datetime
+    ) -> None:
+        limit = self._config.max_restarts
+        if not attempts.may_restart(ledger.status.attempts, now, limit):
+            message = (
+                f"more than {limit} restarts within an hour (runPolicy.maxRestarts); "
+                f"the last time: {record.message}"
+            )
+            await self._fail(attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
+            return
+        self._view.restarts += 1
+        self._view.state, self._view.message = "Restarting", record.message
+
+    async def _fail(
+        self,
+        attempt: int,
+        record: attempts.AttemptEnd,
+        reason: Reason,
+        message: str,
+        now: datetime,
+    ) -> None:
+        await asyncio.to_thread(
+            lambda: attempts.fail(
+                self._ledger, attempt, end=record, reason=reason, message=message, now=now
+            )
+        )
+
+    async def _finish(self, code: int, state: str, reason: str | None, message: str | None) -> int:
+        """Tell all workers to leave, wait until they heard it, and give the exit code back."""
+        view = self._view
+        view.state, view.stage, view.reason, view.message = state, state.lower(), reason, message
+        say = (
+            self._log.error
+            if code in (EXIT_FAILED, EXIT_REFUSED, EXIT_SUPERSEDED)
+            else self._log.info
+        )
+        say("finished", state=state, reason=reason, detail=message, exit_code=code)
+        self._gang.direct(Action.DONE, exit_code=code)
+        await self._tell_all()
+        deadline = time.monotonic() + _ORDERLY_SECONDS
+        while self._gang.present(time.monotonic()) - self._informed and time.monotonic() < deadline:
+            await self._change(0.5)
+        return code
+
+    async def _tell_all(self) -> None:
+        async with self._told:
+            self._told.notify_all()
+
+    async def _change(self, seconds: float) -> None:
+        """Return when something changed, or after ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        self._changed.clear()
+
+    def _show(self, ledger: PrivacyLedger) -> None:
+        view = self._view
+        view.generation, view.workers = ledger.spec.run.generation, ledger.spec.run.workers
+        view.total_steps = ledger.spec.plan.steps
+        view.reserved_draws = ledger.spec.reserved_draws
+        view.charged = ledger.status.charged
+        view.attempt = ledger.status.attempt
+        if ledger.status.checkpoint is not None:
+            view.step = ledger.status.checkpoint.step

@@ -1,0 +1,53 @@
+"""The arithmetic of leases (privacy.md, rule 10); no clock, no I/O."""
+
+from __future__ import annotations
+
+from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, PrivacyLedger, Segment
+
+
+def next_unused_draw(status: LedgerStatus) -> int:
+    """Rule 10: the first draw that no attempt may have used, seen from a new attempt."""
+    lease = status.lease
+    # A lease that does not reach what is charged is not the last one: an administrator has
+    # raised a ledger that was behind, and whatever it says about its end is as old.
+    if lease is not None and lease.closed_at is not None and lease.to_draw == status.charged:
+        return lease.closed_at
+    return status.charged
+
+
+def next_lease(ledger: PrivacyLedger, attempt: int, next_draw: int, step: int) -> Lease | None:
+    """Rule 10: the lease after a durable checkpoint of `step`; None where none is possible.
+
+    It has min(n, T - step, reserved - next_draw) draws: what an orderly closed lease left is
+    used first and charged no second time, and no step is further than n from the checkpoint.
+    """
+    plan = ledger.spec.plan
+    length = min(plan.lease_steps, plan.steps - step, ledger.spec.reserved_draws - next_draw)
+    if length <= 0:
+        return None
+    return Lease(attempt=attempt, from_draw=next_draw, to_draw=next_draw + length, from_step=step)
+
+
+def with_lease(
+    ledger: PrivacyLedger, lease: Lease, record: CheckpointRecord, image: str
+) -> LedgerStatus:
+    """The status that charges `lease` and names the checkpoint it starts from (rules 10, 14)."""
+    status, plan = ledger.status, ledger.spec.plan
+    segment = Segment(
+        noise_multiplier=plan.noise_multiplier,
+        sample_rate=plan.sample_rate,
+        draws=max(0, lease.to_draw - status.charged),
+        image=image,
+    )
+    segments = list(status.segments)
+    if segments and segments[-1].image == image:
+        last = segments.pop()
+        segment = last.model_copy(update={"draws": last.draws + segment.draws})
+    return status.model_copy(
+        update={
+            "lease": lease,
+            "charged": max(status.charged, lease.to_draw),
+            "segments": [*segments, segment],
+            "checkpoint": record,
+        }
+    )

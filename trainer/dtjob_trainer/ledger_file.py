@@ -1,0 +1,167 @@
+"""The ledger of a run on one machine: a folder of versions, published by ``link(2)``.
+
+Version n is the file ``<n, ten digits>.json``, the whole PrivacyLedger. ``link`` fails where the
+name exists, which is compare-and-swap without a lock that a stopped process could hold. Versions
+are never pruned: a writer that slept through a thousand of them must still find its number taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_trainer import durable
+from dtjob_trainer.ledger import (
+    AnswerLost,
+    Conflict,
+    LedgerMissing,
+    LedgerRejected,
+    LedgerUnreadable,
+    Versioned,
+)
+from dtjob_trainer.ledger_rules import check_transition
+
+_VERSION = re.compile(r"([0-9]{10})\.json")
+_POLL_SECONDS = 0.1
+_REMEDY = (
+    "Nothing was changed. Put the file back from a copy of the volume; removing it would give "
+    "draws that are already spent out again"
+)
+
+
+class FileLedger:
+    """A `Ledger` in a folder of a local file system.
+
+    Parameters
+    ----------
+    path
+        The folder; made by :meth:`create`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, ledger: PrivacyLedger) -> Versioned:
+        """Publish the first version.
+
+        Raises
+        ------
+        Conflict
+            There is a ledger already: it is never reset.
+        LedgerRejected, durable.VolumeFull
+        """
+        durable.make_folder(self.path)
+        return self._publish(None, ledger, 1)
+
+    def read(self) -> Versioned:
+        """The newest version, checked against the one before it; see `Ledger.read`."""
+        numbers = self._numbers()
+        # A version's name may be visible before it is durable: who linked it may have died
+        # between the two, and what is decided on it must not outlive it.
+        with self._readable():
+            durable.sync_folder(self.path)
+        if not numbers:
+            raise LedgerMissing(
+                f"there is no ledger in {self.path}. A run is never started without one; "
+                "point to the folder of the run, or start a new run"
+            )
+        newest = numbers[-1]
+        if missing := set(range(1, newest)).difference(numbers):
+            gone = self._file(min(missing))
+            raise LedgerUnreadable(f"ledger version {gone} is missing. {_REMEDY}")
+        ledger = self._load(newest)
+        previous = self._load(newest - 1) if newest > 1 else None
+        if broken := check_transition(previous, ledger):
+            raise LedgerUnreadable(
+                f"ledger version {self._file(newest)} contradicts what was written before it: "
+                f"{'; '.join(broken)}. {_REMEDY}"
+            )
+        return Versioned(str(newest), ledger)
+
+    def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
+        """See `Ledger.replace_status`."""
+        return self._replace(versioned, versioned.ledger.model_copy(update={"status": status}))
+
+    def replace_spec(self, versioned: Versioned, spec: LedgerSpec) -> Versioned:
+        """See `OperatorLedger.replace_spec`."""
+        return self._replace(versioned, versioned.ledger.model_copy(update={"spec": spec}))
+
+    def wait(self, version: str, timeout: float) -> Versioned | None:
+        """See `Ledger.wait`; looks at the folder every 0.1 s."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if (numbers := self._numbers()) and str(numbers[-1]) != version:
+                return self.read()
+            if (left := deadline - time.monotonic()) <= 0:
+                return None
+            time.sleep(min(_POLL_SECONDS, left))
+
+    def _replace(self, versioned: Versioned, ledger: PrivacyLedger) -> Versioned:
+        return self._publish(versioned.ledger, ledger, int(versioned.version) + 1)
+
+    def _publish(self, old: PrivacyLedger | None, new: PrivacyLedger, number: int) -> Versioned:
+        # model_copy does not validate: what is written is what a reader will accept.
+        text = new.model_dump_json(by_alias=True, exclude_none=True)
+        try:
+            new = PrivacyLedger.model_validate_json(text)
+        except ValidationError as error:
+            raise LedgerRejected(f"not a PrivacyLedger: {_first(error)}") from error
+        if broken := check_transition(old, new):
+            raise LedgerRejected("; ".join(broken))
+        file = self._file(number)
+        try:
+            durable.create(file, text.encode() + b"\n")
+        except FileExistsError as error:
+            raise Conflict(f"{file} was written by somebody else") from error
+        except durable.VolumeFull:
+            raise
+        except OSError as error:
+            if file.exists():  # linked by us, but perhaps not durable; or by somebody else
+                raise AnswerLost(f"{file}: {error.strerror}") from error
+            raise LedgerRejected(
+                f"{file} can't be written: {error.strerror}. Make the volume writable, then resume"
+            ) from error
+        return Versioned(str(number), new)
+
+    def _load(self, number: int) -> PrivacyLedger:
+        file = self._file(number)
+        try:
+            return PrivacyLedger.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise LedgerUnreadable(
+                f"ledger version {file} can't be read: {_first(error)}. {_REMEDY}"
+            ) from error
+        except OSError as error:
+            raise LedgerUnreadable(
+                f"ledger version {file} can't be read: {error.strerror}. {_REMEDY}"
+            ) from error
+
+    def _numbers(self) -> list[int]:
+        with self._readable():
+            names = [entry.name for entry in self.path.iterdir()]
+        return sorted(int(match.group(1)) for name in names if (match := _VERSION.fullmatch(name)))
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LedgerUnreadable(
+                f"the ledger folder {self.path} can't be read: {error.strerror}. Point to the "
+                "folder of the run, or make it readable"
+            ) from error
+
+    def _file(self, number: int) -> Path:
+        return self.path / f"{number:010d}.json"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,0 +1,169 @@
+"""The ledger of a job in a cluster: a PrivacyLedger object, written through its status subresource.
+
+Compare-and-swap is the API server's own: an update that names a resourceVersion which is no longer
+the newest is answered with 409. The root rules of the CRD and the policy `ledger-writer` are
+evaluated on each write (privacy.md, rules 10 and 18).
+"""
+
+from __future__ import annotations
+
+import http
+import time
+from collections.abc import Callable
+from typing import Any
+
+import urllib3
+from kubernetes import client, config, watch
+from tenacity import retry, retry_if_exception, wait_random_exponential
+
+from dtjob_api.ledger import LedgerStatus, PrivacyLedger
+from dtjob_api.model import API_GROUP
+from dtjob_trainer.ledger import (
+    AnswerLost,
+    Conflict,
+    LedgerMissing,
+    LedgerRejected,
+    LedgerUnreadable,
+    Versioned,
+)
+
+_VERSION = "v1alpha1"
+_PLURAL = "privacyledgers"
+#: Connect and read limits of one request; a lease is far longer.
+_REQUEST_SECONDS = (5.0, 15.0)
+_PASSING = frozenset(
+    {
+        http.HTTPStatus.TOO_MANY_REQUESTS,
+        http.HTTPStatus.INTERNAL_SERVER_ERROR,
+        http.HTTPStatus.BAD_GATEWAY,
+        http.HTTPStatus.SERVICE_UNAVAILABLE,
+        http.HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether waiting may cure it: the API server is away, busy, or not itself yet."""
+    if isinstance(error, client.ApiException):
+        return error.status in _PASSING
+    return isinstance(error, urllib3.exceptions.HTTPError | OSError)
+
+
+_until_answered: Callable[[Callable[..., Any]], Callable[..., Any]] = retry(
+    retry=retry_if_exception(_passes), wait=wait_random_exponential(multiplier=0.2, max=5.0)
+)
+
+
+class KubernetesLedger:
+    """A `Ledger` kept by the API server.
+
+    In a pod the ServiceAccount's projected token is used and read again before it expires.
+
+    Parameters
+    ----------
+    namespace, name
+        Of the PrivacyLedger.
+    """
+
+    def __init__(self, namespace: str, name: str) -> None:
+        settings = client.Configuration()
+        config.load_config(client_configuration=settings)
+        settings.retries = False  # each answer is judged here
+        self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        self._object: dict[str, Any] = {
+            "group": API_GROUP,
+            "version": _VERSION,
+            "namespace": namespace,
+            "plural": _PLURAL,
+            "name": name,
+        }
+
+    def read(self) -> Versioned:
+        """The newest version; the API server is waited for. See `Ledger.read`."""
+        try:
+            return _versioned(self._get())
+        except client.ApiException as error:
+            raise self._unreadable(error) from error
+
+    def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
+        """Write ``status`` if ``versioned`` is the newest. See `Ledger.replace_status`."""
+        ledger = versioned.ledger.model_copy(update={"status": status}).to_dict()
+        ledger["metadata"]["resourceVersion"] = versioned.version
+        try:
+            written = self._api.replace_namespaced_custom_object_status(
+                **self._object, body=ledger, _request_timeout=_REQUEST_SECONDS
+            )
+        except client.ApiException as error:
+            if error.status == http.HTTPStatus.CONFLICT:
+                raise Conflict(f"{self._name} was written by somebody else meanwhile") from error
+            if _passes(error):
+                raise AnswerLost(f"{self._name}: {_said(error)}") from error
+            if error.status == http.HTTPStatus.NOT_FOUND:
+                raise self._unreadable(error) from error
+            raise LedgerRejected(f"{self._name} refuses the write: {_said(error)}") from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise AnswerLost(f"{self._name}: {type(error).__name__}") from error
+        return _versioned(written)
+
+    def wait(self, version: str, timeout: float) -> Versioned | None:
+        """The newest version once it is not ``version``. See `Ledger.wait`."""
+        deadline = time.monotonic() + timeout
+        newest = self.read()
+        while newest.version == version:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._watch(version, left):
+                return None
+            newest = self.read()
+        return newest
+
+    def _watch(self, version: str, seconds: float) -> bool:
+        """Whether an event came within the time; an interrupted watch counts as one."""
+        stream: Any = watch.Watch()
+        place = {key: value for key, value in self._object.items() if key != "name"}
+        try:
+            for _event in stream.stream(
+                self._api.list_namespaced_custom_object,
+                **place,
+                field_selector=f"metadata.name={self._object['name']}",
+                resource_version=version,
+                timeout_seconds=max(1, int(seconds)),
+            ):
+                return True
+        except client.ApiException as error:
+            if error.status != http.HTTPStatus.GONE and not _passes(error):
+                raise self._unreadable(error) from error
+            return True
+        except (urllib3.exceptions.HTTPError, OSError):
+            return True
+        finally:
+            stream.stop()
+        return False
+
+    @_until_answered
+    def _get(self) -> Any:
+        return self._api.get_namespaced_custom_object(
+            **self._object, _request_timeout=_REQUEST_SECONDS
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"privacyledger {self._object['namespace']}/{self._object['name']}"
+
+    def _unreadable(self, error: client.ApiException) -> LedgerUnreadable:
+        if error.status == http.HTTPStatus.NOT_FOUND:
+            return LedgerMissing(
+                f"there is no {self._name}; the operator makes it before the workers start, and "
+                "a run is never started without one"
+            )
+        return LedgerUnreadable(
+            f"{self._name} can't be read: {_said(error)}; check the RoleBinding of the worker's "
+            "ServiceAccount to the ClusterRole dtjob-worker"
+        )
+
+
+def _versioned(manifest: Any) -> Versioned:
+    return Versioned(manifest["metadata"]["resourceVersion"], PrivacyLedger.from_dict(manifest))
+
+
+def _said(error: client.ApiException) -> str:
+    return f"{error.status} {error.reason}: {(error.body or '')[:500]}"

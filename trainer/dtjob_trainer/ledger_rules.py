@@ -1,0 +1,150 @@
+"""The rules that every write of a ledger keeps, as a pure function.
+
+In a cluster the API server holds them (CEL at the root of the PrivacyLedger, beside the models in
+`dtjob_api.ledger`); a ledger in a folder has nobody but its writers, who evaluate them here. A
+test holds the two equal on a list of attacks.
+"""
+
+from __future__ import annotations
+
+from dtjob_api.ledger import (
+    CheckpointRecord,
+    Lease,
+    LedgerSpec,
+    LedgerStatus,
+    PrivacyLedger,
+)
+from dtjob_api.privacy import PrivacyMode
+from dtjob_trainer.lease import next_unused_draw
+
+
+def check_transition(old: PrivacyLedger | None, new: PrivacyLedger) -> list[str]:
+    """What is wrong with `new` as the version after `old`, in words; empty for a sound write.
+
+    Rules 10, 11 and 17: what is charged is never given back, no draw is leased twice, an
+    outcome is final, the plan never changes.
+
+    Parameters
+    ----------
+    old
+        The stored version; None where there is none yet.
+    """
+    found = _state(new.spec, new.status)
+    if old is not None:
+        found += _spec_transition(old.spec, new.spec)
+        found += _status_transition(old.status, new.status)
+        found += _lease_transition(old.status, new.status)
+    return found
+
+
+def _state(spec: LedgerSpec, status: LedgerStatus) -> list[str]:
+    plan, lease, checkpoint = spec.plan, status.lease, status.checkpoint
+    found = []
+    if spec.reserved_draws > plan.steps + plan.replay_reserve_steps:
+        found.append("spec.reservedDraws exceeds plan.steps + plan.replayReserveSteps")
+    if plan.mode is not PrivacyMode.DISABLED and None in (
+        plan.noise_multiplier,
+        plan.sample_rate,
+        plan.delta,
+        plan.max_grad_norm,
+    ):
+        found.append("spec.plan lacks a privacy parameter that mode DPSGD needs")
+    if status.charged > spec.reserved_draws:
+        found.append(
+            f"status.charged {status.charged} exceeds spec.reservedDraws {spec.reserved_draws}"
+        )
+    if lease is not None:
+        found += _lease_state(lease, status)
+    if checkpoint is not None and not (
+        checkpoint.attempt <= status.attempt
+        and checkpoint.charged <= status.charged
+        and checkpoint.step <= plan.steps
+    ):
+        found.append("status.checkpoint is ahead of status.attempt, status.charged or plan.steps")
+    if status.drained is not None and status.drained > spec.run.generation:
+        found.append("status.drained exceeds spec.run.generation")
+    return found
+
+
+def _lease_state(lease: Lease, status: LedgerStatus) -> list[str]:
+    found = []
+    if lease.from_draw > lease.to_draw:
+        found.append("status.lease.toDraw is less than fromDraw")
+    if lease.closed_at is not None and not lease.from_draw <= lease.closed_at <= lease.to_draw:
+        found.append("status.lease.closedAt lies outside the lease")
+    if lease.to_draw > status.charged or lease.attempt > status.attempt:
+        found.append("status.lease is ahead of status.charged or status.attempt")
+    return found
+
+
+def _spec_transition(old: LedgerSpec, new: LedgerSpec) -> list[str]:
+    found = [
+        f"spec.{name} never changes"
+        for name in ("job_uid", "job_name", "stateful_set", "plan")
+        if getattr(new, name) != getattr(old, name)
+    ]
+    if new.reserved_draws > old.reserved_draws:
+        found.append("spec.reservedDraws never grows")
+    if new.run.generation < old.run.generation:
+        found.append("spec.run.generation never decreases")
+    if new.run.workers != old.run.workers and new.run.generation <= old.run.generation:
+        found.append("spec.run.workers changes only with a new generation")
+    return found
+
+
+def _status_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
+    found = []
+    if new.charged < old.charged:
+        found.append(f"status.charged never decreases ({old.charged} to {new.charged})")
+    if new.attempt < old.attempt:
+        found.append(f"status.attempt never decreases ({old.attempt} to {new.attempt})")
+    if old.outcome is not None and new.outcome != old.outcome:
+        found.append("status.outcome is set once")
+    if old.initial_model_digest not in (None, new.initial_model_digest):
+        found.append("status.initialModelDigest is set once")
+    if old.drained is not None and (new.drained is None or new.drained < old.drained):
+        found.append("status.drained never decreases")
+    if len(new.segments) < len(old.segments) or _draws(new) < _draws(old):
+        found.append("status.segments never shrinks")
+    if old.checkpoint is not None and not _follows(old.checkpoint, new.checkpoint):
+        found.append("status.checkpoint never goes back to an earlier attempt, charge or step")
+    return found
+
+
+def _lease_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
+    before, after = old.lease, new.lease
+    if after is None:
+        return [] if before is None else ["status.lease can't be removed"]
+    found = []
+    if before is not None and (after.attempt < before.attempt or after.to_draw < before.to_draw):
+        found.append("status.lease is never replaced by an older or a shorter one")
+    if before is not None and _identity(after) == _identity(before):
+        if before.closed_at is not None and after.closed_at != before.closed_at:
+            found.append("status.lease.closedAt is set once")
+        return found
+    first_free = next_unused_draw(old)
+    if after.attempt != new.attempt or after.from_draw < first_free:
+        found.append(
+            f"a new status.lease belongs to the current attempt and begins at draw {first_free} "
+            f"or later: no draw is used twice"
+        )
+    if old.outcome is not None:
+        found.append("there is no lease after status.outcome")
+    return found
+
+
+def _follows(old: CheckpointRecord, new: CheckpointRecord | None) -> bool:
+    return (
+        new is not None
+        and new.attempt >= old.attempt
+        and new.charged >= old.charged
+        and (new.attempt > old.attempt or new.step >= old.step)
+    )
+
+
+def _identity(lease: Lease) -> tuple[int, int, int, int]:
+    return lease.attempt, lease.from_draw, lease.to_draw, lease.from_step
+
+
+def _draws(status: LedgerStatus) -> int:
+    return sum(segment.draws for segment in status.segments)

@@ -1,0 +1,206 @@
+"""The training loop: the coordinator says what each step is, all ranks do it.
+
+Rank 0 alone knows the ledger. Before each step it broadcasts a command of three integers; the
+other ranks have no state of their own to disagree with (Rule 1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+import torch
+
+from dtjob_trainer.checkpoint import TrainingState, parameter_digest
+from dtjob_trainer.distributed import Group, agreed_digest
+from dtjob_trainer.gang import EndKind
+from dtjob_trainer.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.mailbox import Mailbox
+
+#: Throughput is that of the last steps within this time.
+_WINDOW_SECONDS = 10.0
+#: How long the result waits for its epsilon: the helper that computes it may have been restarted.
+_EPSILON_SECONDS = 120.0
+
+
+class Command(IntEnum):
+    """First integer of a broadcast; then draw and step."""
+
+    STEP = 1
+    COMPARE = 2
+    STOP = 3
+
+
+class Stepper(Protocol):
+    """One logical batch; `dtjob_trainer.step.PrivateStep`."""
+
+    def run(self, draw: int, step: int) -> None: ...
+
+
+class Follower:
+    """Every rank but 0: does as told until told to stop."""
+
+    def __init__(self, step: Stepper, model: torch.nn.Module, group: Group, mail: Mailbox) -> None:
+        self._step, self._model, self._group, self._mail = step, model, group, mail
+
+    def run(self) -> EndKind:
+        """Follow commands; returns when all ranks stop together."""
+        self._mail.stage("training", state="Running")
+        while True:
+            command, draw, step = self._group.broadcast_ints([0, 0, 0])
+            match Command(command):
+                case Command.STEP:
+                    self._step.run(draw, step)
+                    self._mail.progress(step=step + 1)
+                case Command.COMPARE:
+                    agreed_digest(self._model, self._group)
+                case Command.STOP:
+                    return EndKind.FINISHED
+
+
+class Coordinator:
+    """Rank 0: leases draws, orders steps, checkpoints, evaluates, ends.
+
+    Parameters
+    ----------
+    account
+        Opened: its first lease is granted.
+    evaluate
+        Figures on public data, or None where the task has none.
+    evaluate_every
+        Steps between evaluations; None for the end only.
+    """
+
+    def __init__(
+        self,
+        step: Stepper,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        group: Group,
+        mail: Mailbox,
+        account: DrawAccount,
+        *,
+        start_step: int,
+        total_steps: int,
+        batch_size: int,
+        delta: float | None,
+        evaluate: Callable[[], dict[str, float]] | None,
+        evaluate_every: int | None,
+    ) -> None:
+        self._step = step
+        self._model = model
+        self._optimizer = optimizer
+        self._group = group
+        self._mail = mail
+        self._account = account
+        self._at = start_step
+        self._total = total_steps
+        self._batch_size = batch_size
+        self._delta = delta
+        self._evaluate = evaluate
+        self._evaluate_every = evaluate_every
+        self._evaluation: dict[str, Any] | None = None
+        self._finished_at: deque[tuple[float, int]] = deque()
+
+    def run(self) -> EndKind:
+        """Train to the plan's last step, to an ordered stop, or to the end of the reserve."""
+        self._tell_account()
+        self._mail.stage("training", state="Running", step=self._at)
+        self._finished_at.append((time.monotonic(), self._at))
+        while self._at < self._total:
+            if self._mail.drain_ordered():
+                return self._drain()
+            try:
+                draw = self._account.next_draw()
+            except ReserveSpent:
+                break
+            if draw is None:
+                self._compare()
+                with self._mail.waiting("writing checkpoint and ledger", state="Running"):
+                    self._account.publish(self._at, self._state())
+                self._tell_account()
+                continue
+            self._order(Command.STEP, draw)
+            self._step.run(draw, self._at)
+            self._at += 1
+            self._note_step()
+        return self._succeed()
+
+    def _drain(self) -> EndKind:
+        self._compare()
+        with self._mail.waiting("writing checkpoint and ledger", state="Draining"):
+            self._account.close(self._at, self._state())
+        self._tell_account()
+        self._order(Command.STOP)
+        return EndKind.DRAINED
+
+    def _succeed(self) -> EndKind:
+        self._compare()
+        self._run_evaluation()
+        spent = f"{self._account.charged} draws charged"
+        result: dict[str, Any] = {
+            "steps": self._at,
+            "charged": self._account.charged,
+            "initialModelDigest": self._account.initial_model_digest,
+            "modelDigest": f"sha256:{parameter_digest(self._model.state_dict())}",
+            "evaluation": self._evaluation,
+        }
+        if self._delta is not None:
+            with self._mail.waiting("computing epsilon", state="Running"):
+                epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
+            if epsilon is None:
+                raise TimeoutError("the process that computes epsilon gave no answer")
+            result["epsilonSpent"] = epsilon
+            spent = f"epsilon {epsilon} spent in {spent}"
+        message = f"{self._at} of {self._total} steps done, {spent}"
+        with self._mail.waiting("writing the result", state="Running"):
+            self._account.succeed(self._at, self._state(), result=result, message=message)
+        self._tell_account()
+        self._order(Command.STOP)
+        return EndKind.SUCCEEDED
+
+    def _order(self, command: Command, draw: int = 0) -> None:
+        self._group.broadcast_ints([command, draw, self._at])
+
+    def _compare(self) -> None:
+        self._order(Command.COMPARE)
+        agreed_digest(self._model, self._group)
+
+    def _state(self) -> TrainingState:
+        return TrainingState(self._model.state_dict(), self._optimizer.state_dict())
+
+    def _note_step(self) -> None:
+        now = time.monotonic()
+        window = self._finished_at
+        window.append((now, self._at))
+        while len(window) > 2 and now - window[0][0] > _WINDOW_SECONDS:
+            window.popleft()
+        (since, first), steps = window[0], self._at
+        rate = (steps - first) * self._batch_size / max(now - since, 1e-9)
+        self._mail.progress(step=self._at, samples_per_second=round(rate, 1))
+        if self._evaluate_every and self._at % self._evaluate_every == 0 and self._at < self._total:
+            self._run_evaluation()
+
+    def _run_evaluation(self) -> None:
+        if self._evaluate is not None:
+            self._evaluation = {"step": self._at, **self._evaluate()}
+            self._mail.stage("training", state="Running", evaluation=self._evaluation)
+
+    def _tell_account(self) -> None:
+        """Figures that only a write of the ledger changes."""
+        record = self._account.recorded
+        checkpoint = (
+            {"step": record.step, "time": record.time.isoformat(timespec="seconds")}
+            if record
+            else None
+        )
+        fields: dict[str, Any] = {"charged": self._account.charged, "checkpoint": checkpoint}
+        if self._delta is not None:
+            fields["delta"] = self._delta
+            fields["segments"] = [
+                [s.noise_multiplier, s.sample_rate, s.draws] for s in self._account.segments
+            ]
+        self._mail.progress(**fields)

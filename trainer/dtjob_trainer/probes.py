@@ -1,0 +1,187 @@
+"""Measurements on synthetic data that the validator judges; none of them knows the rules."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from dtjob_trainer.clipping import LossesInvalid, PerExampleGradients, check_losses, trainable
+from dtjob_trainer.task import DRY_RUN_FAILED, TASK_INVALID, Task, TaskError, task_traceback
+
+Batch = dict[str, torch.Tensor]
+T = TypeVar("T")
+
+# Rows may differ by these parts of their tensor's largest entry, and of the largest of all
+# tensors: other orders of fp32 sums, not leaks. (The true gradient of a key's bias in attention is
+# zero; what is measured is the rounding of much larger numbers.)
+TOLERANCE = 1e-4
+TOLERANCE_OF_ALL = 1e-6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass over a batch of P synthetic examples gave.
+
+    Attributes
+    ----------
+    losses
+        Tensor[P].
+    gradients
+        {parameter: Tensor[P, n]}, or None where autograd never reached it.
+    outputs
+        {module: Tensor[P, ...]} of each module whose first output has P rows, children before
+        parents, in the order of their first calls.
+    """
+
+    losses: torch.Tensor
+    gradients: dict[str, torch.Tensor | None]
+    outputs: dict[str, torch.Tensor]
+
+    @property
+    def gradient_scale(self) -> float:
+        """The largest entry of any gradient."""
+        found = [g.abs().max().item() for g in self.gradients.values() if g is not None]
+        return max(found, default=0.0)
+
+
+def dry_run(call: Callable[[], T]) -> T:
+    """Run task code on synthetic data; its errors are shown in full (Rule 20)."""
+    try:
+        return call()
+    except TaskError:
+        raise
+    except torch.cuda.OutOfMemoryError:
+        raise TaskError(
+            DRY_RUN_FAILED,
+            "the GPU's memory doesn't hold a batch; lower training.physicalBatchSize",
+        ) from None
+    except Exception as error:
+        raise TaskError(
+            DRY_RUN_FAILED, f"the dry run on synthetic data failed:\n{task_traceback(error)}"
+        ) from None
+
+
+@contextlib.contextmanager
+def same_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
+    """Give every pass the same random numbers, and leave the process's own untouched."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def move_off_initial_weights(model: torch.nn.Module) -> None:
+    """Add seeded noise to the trainable parameters: zero weights would hide every dependence."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in trainable(model).values():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator).to(p.device))
+
+
+def losses_of(task: Task, model: torch.nn.Module, batch: Batch, seed: int = 0) -> torch.Tensor:
+    """Return the losses of a batch, checked for shape and graph, in training mode."""
+    model.train()
+    with same_randomness(device_of(batch), seed):
+        losses = task.losses(model, dict(batch))
+    try:
+        return check_losses(losses, rows_of(batch))
+    except LossesInvalid as error:
+        raise TaskError(TASK_INVALID, str(error)) from None
+
+
+def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:
+    """Take each example's gradient by a backward pass of its own: the reference for Opacus."""
+    outputs: dict[str, torch.Tensor] = {}
+    rows = rows_of(batch)
+
+    def record(name: str, output: object) -> None:
+        first = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(first, torch.Tensor) and first.dim() and len(first) == rows:
+            outputs.setdefault(name, first.detach().clone())
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: record(name, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        losses = losses_of(task, model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    parameters = trainable(model)
+    per_example: dict[str, list[torch.Tensor | None]] = {name: [] for name in parameters}
+    for row in range(rows):
+        found = torch.autograd.grad(
+            losses[row],
+            list(parameters.values()),
+            retain_graph=row < rows - 1,
+            allow_unused=True,
+        )
+        for name, gradient in zip(parameters, found, strict=True):
+            per_example[name].append(gradient)
+    return Measured(
+        losses=losses.detach(),
+        gradients={
+            name: _stack(gradients, parameters[name]) for name, gradients in per_example.items()
+        },
+        outputs=outputs,
+    )
+
+
+def per_example_gradients(
+    task: Task,
+    model: torch.nn.Module,
+    batch: Batch,
+) -> dict[str, torch.Tensor | None]:
+    """Take each example's gradient as a training step does: {parameter: Tensor[P, n] or None}."""
+    gradients = PerExampleGradients(model, task.losses)
+    try:
+        model.train()
+        with same_randomness(device_of(batch)):
+            found = gradients(batch, rows_of(batch))
+    finally:
+        gradients.close()
+    return dict(zip(trainable(model), found, strict=True))
+
+
+def buffers_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of all buffers."""
+    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+
+
+def device_of(batch: Mapping[str, torch.Tensor]) -> torch.device:
+    """Return where the batch lies."""
+    return next(iter(batch.values())).device
+
+
+def rows_of(batch: Mapping[str, torch.Tensor]) -> int:
+    """Return P."""
+    return len(next(iter(batch.values())))
+
+
+def differing_rows(one: torch.Tensor, other: torch.Tensor, scale_of_all: float = 0.0) -> list[int]:
+    """Return the rows of two tensors [P, ...] that differ by more than rounding does."""
+    rows = len(one)
+    a, b = one.reshape(rows, -1).double(), other.reshape(rows, -1).double()
+    scale = max(a.abs().max().item(), b.abs().max().item())
+    allowed = TOLERANCE * scale + TOLERANCE_OF_ALL * scale_of_all
+    moved = ((a - b).abs() > allowed).any(dim=1)
+    return [int(row) for row in moved.nonzero().flatten()]
+
+
+def _stack(gradients: list[torch.Tensor | None], p: torch.nn.Parameter) -> torch.Tensor | None:
+    if all(gradient is None for gradient in gradients):
+        return None
+    return torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in gradients])

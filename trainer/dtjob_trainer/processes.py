@@ -1,0 +1,233 @@
+"""A supervisor's child processes: the ranks of one attempt and, on ordinal 0, the store.
+
+All are forked by a forkserver that has torch and opacus loaded already (trainer.md: 13.4 s once,
+then 0.04 s for each new attempt). This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer import confine
+from dtjob_trainer.gang import End, EndKind
+
+#: What is imported in the forkserver before it forks anything.
+PRELOAD = ["dtjob_trainer.preload"]
+
+
+@dataclass(frozen=True)
+class RankSetup:
+    """All that a rank process is told at its start; it holds no key."""
+
+    config: str  # WorkerConfig as JSON
+    attempt: int
+    rank: int
+    local_rank: int
+    world_size: int
+    threads: int
+
+
+RankMain = Callable[[RankSetup, Connection], None]
+
+
+def forkserver_context() -> ForkServerContext:
+    """The context whose processes come out of the preloaded forkserver."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def _prove_warm() -> None:
+    """The body of the process that proves that the forkserver has imported everything."""
+    # The forkserver itself passes over a module that does not import.
+    import dtjob_trainer.preload  # noqa: F401
+
+
+async def warm_up(context: ForkServerContext) -> None:
+    """Return once the forkserver has imported everything; raise RuntimeError if it can't."""
+    process = context.Process(target=_prove_warm)
+    await asyncio.to_thread(process.start)
+    await _ended(process)
+    if process.exitcode != 0:
+        raise RuntimeError(
+            f"the process that imports torch and opacus ended with {process.exitcode}"
+        )
+
+
+def serve_store(listener: socket.socket) -> None:
+    """Hold torch's TCPStore on ``listener`` until the supervisor ends."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    confine.end_with_parent(signal.SIGKILL)
+    port = listener.getsockname()[1]
+    store = TCPStore(
+        "127.0.0.1",
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+        use_libuv=False,
+    )
+    while store.port:
+        signal.pause()
+
+
+class Store:
+    """The store's process; it outlives ranks and attempts."""
+
+    def __init__(self, context: ForkServerContext, listener: socket.socket) -> None:
+        self._process = context.Process(target=serve_store, args=(listener,), name="store")
+
+    def start(self) -> None:
+        self._process.start()
+
+    def stop(self) -> None:
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
+
+
+class Ranks:
+    """The rank processes of one attempt on this worker.
+
+    ``on_message(rank, message)`` is called in the event loop for every message of a rank, and
+    ``on_end(End)`` once for each rank when its process is gone.
+    """
+
+    def __init__(
+        self,
+        context: ForkServerContext,
+        main: RankMain,
+        setups: list[RankSetup],
+        on_message: Callable[[int, dict[str, Any]], None],
+        on_end: Callable[[End], None],
+    ) -> None:
+        self._on_message = on_message
+        self._on_end = on_end
+        self._pipes: dict[int, Connection] = {}
+        self._processes: dict[int, ForkServerProcess] = {}
+        self._said: dict[int, End] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        for setup in setups:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=main, args=(setup, theirs), name=f"rank-{setup.rank}")
+            self._pipes[setup.rank] = ours
+            self._processes[setup.rank] = process
+            process.start()
+            theirs.close()
+
+    def watch(self) -> None:
+        """Begin to follow the processes; call in the event loop."""
+        loop = asyncio.get_running_loop()
+        for rank, process in self._processes.items():
+            loop.add_reader(self._pipes[rank].fileno(), self._read, rank)
+            self._watchers.append(asyncio.create_task(self._follow(rank, process)))
+
+    @property
+    def pids(self) -> dict[int, int | None]:
+        """Process ids by rank."""
+        return {rank: process.pid for rank, process in self._processes.items()}
+
+    def send(self, rank: int, message: dict[str, Any]) -> None:
+        """Send a message to a rank; one that is gone does not hear it."""
+        with contextlib.suppress(OSError):
+            self._pipes[rank].send(message)
+
+    async def kill(self) -> None:
+        """End every process of the attempt, stopped ones too, and wait until they are gone."""
+        for process in self._processes.values():
+            process.kill()
+        await asyncio.gather(*self._watchers)
+
+    def _read(self, rank: int) -> None:
+        pipe = self._pipes[rank]
+        try:
+            while pipe.poll():
+                self._take(rank, pipe.recv())
+        except (EOFError, OSError):
+            asyncio.get_running_loop().remove_reader(pipe.fileno())
+
+    def _take(self, rank: int, message: dict[str, Any]) -> None:
+        if message["type"] == "end":
+            self._said[rank] = End(rank=rank, **message["end"])
+        else:
+            self._on_message(rank, message)
+
+    async def _follow(self, rank: int, process: ForkServerProcess) -> None:
+        await _ended(process)
+        self._read(rank)
+        asyncio.get_running_loop().remove_reader(self._pipes[rank].fileno())
+        self._pipes[rank].close()
+        self._on_end(self._said.get(rank) or _died(rank, process.exitcode))
+
+
+def _died(rank: int, exitcode: int | None) -> End:
+    if exitcode is not None and exitcode < 0:
+        number = -exitcode
+        name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
+        return End(
+            kind=EndKind.CRASHED,
+            rank=rank,
+            reason=Reason.RANK_FAILED,
+            message=f"rank {rank} was ended by {name}",
+            signal=number,
+        )
+    return End(
+        kind=EndKind.CRASHED,
+        rank=rank,
+        reason=Reason.RANK_FAILED,
+        message=f"rank {rank} exited with code {exitcode}",
+        exit_code=exitcode,
+    )
+
+
+async def _ended(process: ForkServerProcess) -> None:
+    """Wait for a process without a thread: its sentinel becomes readable when it is gone."""
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    loop.add_reader(process.sentinel, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
+    process.join()
+
+
+def threads_per_rank(ranks: int) -> int:
+    """CPU threads for each rank: OMP_NUM_THREADS where it is set, else the container's CPU limit
+    shared out among the ranks, at least one.
+    """
+    if (given := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(1, int(given))
+    return max(1, int(_cpu_limit()) // ranks)
+
+
+def _cpu_limit() -> float:
+    """CPUs of this container: the cgroup's quota (v2, v1), else what the scheduler allows."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = _read_first("/sys/fs/cgroup/cpu.max").split()
+        return min(allowed, int(quota) / int(period))
+    with contextlib.suppress(OSError, ValueError):
+        quota = _read_first("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        if int(quota) > 0:
+            return min(
+                allowed, int(quota) / int(_read_first("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+            )
+    return allowed
+
+
+def _read_first(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.readline().strip()

@@ -1,0 +1,305 @@
+"""One rank of one attempt: from a fresh process to the training loop and out again."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtjob_api.job import Telemetry
+from dtjob_api.ledger import LedgerSpec
+from dtjob_api.reasons import Reason
+from dtjob_api.worker import WorkerConfig
+from dtjob_trainer import confine, logs
+from dtjob_trainer.durable import VolumeFull
+from dtjob_trainer.gang import EndKind
+from dtjob_trainer.ledger import LedgerError, Superseded
+from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.processes import RankSetup
+from dtjob_trainer.recovery import Refusal
+from dtjob_trainer.task import TaskError, load_task, task_code_place
+
+if TYPE_CHECKING:
+    import torch
+
+    from dtjob_trainer.checkpoint import Checkpoint
+    from dtjob_trainer.distributed import Group
+    from dtjob_trainer.leasing import DrawAccount
+    from dtjob_trainer.loop import Stepper
+    from dtjob_trainer.task import Task
+
+#: Where a task finds its private data, if the job has a data volume.
+DATA_VARIABLE = "DTJOB_DATA_DIR"
+#: Hangs are ended by the supervisors, never by a collective's own timeout (architecture).
+_NO_TIMEOUT = timedelta(days=7)
+
+Watch = Callable[["Stepper"], "Stepper"]
+
+
+_ORDERLY = {
+    EndKind.FINISHED: Reason.FINISHED,
+    EndKind.DRAINED: Reason.STOPPED,
+    EndKind.SUCCEEDED: Reason.COMPLETED,
+}
+
+
+def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None:
+    """Run one rank in its own process; it ends by a message on the pipe and an exit code.
+
+    Parameters
+    ----------
+    watch
+        Wraps the step, for tests that record what was executed.
+    """
+    confine.end_with_parent(signal.SIGKILL)
+    confine.forbid_core_dumps()
+    mail = Mailbox(pipe)
+    log = logs.configure(
+        confine.keep_own_log(), component="rank", rank=setup.rank, attempt=setup.attempt
+    )
+    rank = _Rank(setup, mail)
+    try:
+        kind = rank.run(watch)
+        reason, message = _ORDERLY[kind], ""
+    except Exception as error:
+        kind, reason, message = rank.explain(error)
+        log.error("rank failed", kind=kind, reason=reason, detail=message)
+    mail.end(kind, reason, message)
+    # Not a return: threads of the task or of torch must not keep a finished rank alive.
+    os._exit(0 if kind in _ORDERLY else 1)
+
+
+class _Rank:
+    def __init__(self, setup: RankSetup, mail: Mailbox) -> None:
+        self._setup = setup
+        self._mail = mail
+        self._config = WorkerConfig.model_validate_json(setup.config)
+        self._private = False
+
+    def run(self, watch: Watch | None) -> EndKind:
+        """Preflight, rendezvous, training."""
+        from dtjob_trainer import validation
+
+        config, setup = self._config, self._setup
+        device = _prepare_device(config, setup)
+        if config.data_dir is not None:
+            os.environ[DATA_VARIABLE] = config.data_dir
+        self._mail.stage("importing the task")
+        task = load_task(config.training.entrypoint, config.training.args)
+        self._mail.stage("dry run on synthetic data")
+        validation.preflight(task, device)
+        account, spec, checkpoint = None, None, None
+        if setup.rank == 0:
+            self._mail.stage("reading ledger and checkpoint")
+            account, spec, checkpoint = self._open_account()
+        self._mail.stage("waiting for the other ranks")
+        group = _join(config, setup, device)
+        return self._train(task, group, account, _share_spec(spec, group), checkpoint, watch)
+
+    def _open_account(self) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
+        from dtjob_trainer.checkpoint import CheckpointStore
+        from dtjob_trainer.leasing import DrawAccount
+        from dtjob_trainer.ledgers import open_ledger
+
+        config = self._config
+        ledger = open_ledger(config.ledger)
+        spec = ledger.read().ledger.spec
+        store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep)
+        account = DrawAccount(
+            ledger,
+            store,
+            self._setup.attempt,
+            image=config.job.image,
+            clock=lambda: datetime.now(UTC),
+        )
+        _, checkpoint = account.resume()
+        return account, spec, checkpoint
+
+    def _train(
+        self,
+        task: Task,
+        group: Group,
+        account: DrawAccount | None,
+        spec: LedgerSpec,
+        checkpoint: Checkpoint | None,
+        watch: Watch | None,
+    ) -> EndKind:
+        import torch
+
+        from dtjob_trainer import keys, loop, optim, step, validation
+        from dtjob_trainer.checkpoint import (
+            TrainingState,
+            expected_bytes,
+        )
+
+        training, plan = self._config.training, spec.plan
+        model = task.model().to(group.device)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = optim.make_optimizer(training.optimizer.name, parameters)
+        if checkpoint is not None:
+            model.load_state_dict(checkpoint.state.model)
+            optimizer.load_state_dict(dict(checkpoint.state.optimizer))
+        _share_training(model, optimizer, group)
+        self._mail.stage("opening the dataset")
+        self._begin_private()
+        records = task.dataset()
+        secret = keys.fresh_secret(group)
+        schedule = training.learning_rate_schedule
+        private_step: Any = step.PrivateStep(
+            task,
+            model,
+            records,
+            plan,
+            group,
+            keys=keys.derive_keys(secret, spec.job_uid, self._setup.attempt),
+            optimizer=optimizer,
+            learning_rate=optim.LearningRate(
+                training.optimizer.learning_rate,
+                schedule.name if schedule else "Constant",
+                plan.steps,
+                schedule.warmup_steps if schedule else 0,
+            ),
+            physical_batch_size=(
+                None if training.physical_batch_size == "auto" else training.physical_batch_size
+            ),
+        )
+        if watch is not None:
+            private_step = watch(private_step)
+        if account is None:
+            return loop.Follower(private_step, model, group, self._mail).run()
+        state = TrainingState(model.state_dict(), optimizer.state_dict())
+        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+            account.open(state, expected_bytes(state, _OPTIMIZER_SLOTS[training.optimizer.name]))
+        torch.set_grad_enabled(True)
+        return loop.Coordinator(
+            private_step,
+            model,
+            optimizer,
+            group,
+            self._mail,
+            account,
+            start_step=checkpoint.step if checkpoint else 0,
+            total_steps=plan.steps,
+            batch_size=plan.batch_size,
+            delta=plan.delta,
+            evaluate=(lambda: validation.public_figures(task, model)) if task.evaluate else None,
+            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
+        ).run()
+
+    def _begin_private(self) -> None:
+        """From here on private records may be in memory (Rule 20)."""
+        self._private = True
+        if self._config.telemetry is not Telemetry.NOT_COVERED_BY_EPSILON:
+            confine.drop_task_output()
+
+    def explain(self, error: Exception) -> tuple[EndKind, Reason, str]:
+        """What an exception means for the job, in words that hold nothing of the data (Rule 20)."""
+        match error:
+            case TaskError():
+                return EndKind.FAILED, Reason(error.reason), error.message
+            case Refusal():
+                return EndKind.REFUSED, error.reason, error.message
+            case Superseded():
+                return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
+            case LedgerError():
+                return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
+            case VolumeFull():
+                return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
+        if not self._private:
+            return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
+        place = task_code_place(error, self._config.training.entrypoint)
+        told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
+        if isinstance(error, OSError | MemoryError) or _in_collective(error):
+            return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self._setup.rank} raised {told}"
+        # Another attempt would run into it again, and spend a lease each time.
+        remedy = (
+            "its message is not shown because it may hold private data; reproduce it on synthetic "
+            "data, or set privacy.telemetry: NotCoveredByEpsilon"
+        )
+        return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}; {remedy}"
+
+
+def _in_collective(error: Exception) -> bool:
+    """Whether a peer's end, not this rank's own work, may be what raised."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(Path(file).parts[-2:] == ("dtjob_trainer", "distributed.py") for file in files)
+
+
+#: Tensors of a parameter's size that an optimizer keeps for it.
+_OPTIMIZER_SLOTS: Mapping[str, int] = {"sgd": 0, "adam": 2, "adamw": 2}
+
+
+def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
+    import torch
+
+    torch.set_num_threads(setup.threads)
+    if not config.gpus_per_worker:
+        return torch.device("cpu")
+    if torch.cuda.device_count() <= setup.local_rank:
+        raise TaskError(
+            Reason.TASK_INVALID,
+            f"workers.gpusPerWorker is {config.gpus_per_worker}, but this worker sees "
+            f"{torch.cuda.device_count()} GPUs; lower it, or run where GPUs and driver are",
+        )
+    device = torch.device("cuda", setup.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _join(config: WorkerConfig, setup: RankSetup, device: torch.device) -> Group:
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    from dtjob_trainer.distributed import Group
+
+    if setup.world_size == 1:
+        return Group(device)
+    store = TCPStore(
+        config.coordinator_host,
+        config.store_port,
+        is_master=False,
+        wait_for_workers=False,
+        timeout=_NO_TIMEOUT,
+        use_libuv=False,
+    )
+    return Group.join(
+        PrefixStore(f"attempt-{setup.attempt}", store),
+        setup.rank,
+        setup.world_size,
+        device,
+        _NO_TIMEOUT,
+    )
+
+
+def _share_spec(spec: LedgerSpec | None, group: Group) -> LedgerSpec:
+    """Only the coordinator reads the ledger; the others learn its plan from it."""
+    data = spec.model_dump_json(by_alias=True).encode() if spec is not None else None
+    return LedgerSpec.model_validate_json(_share_bytes(data, group))
+
+
+def _share_training(model: torch.nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> None:
+    """Every rank starts from the coordinator's weights and optimizer state."""
+    import torch
+
+    from dtjob_trainer.distributed import share_parameters
+
+    share_parameters(model, group)
+    if group.world_size == 1:
+        return
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    data = _share_bytes(buffer.getvalue() if group.rank == 0 else None, group)
+    if group.rank != 0:
+        optimizer.load_state_dict(
+            torch.load(io.BytesIO(data), map_location=group.device, weights_only=True)
+        )
+
+
+def _share_bytes(data: bytes | None, group: Group) -> bytes:
+    (length,) = group.broadcast_ints([len(data) if data is not None else 0])
+    return group.broadcast_bytes(data, length)

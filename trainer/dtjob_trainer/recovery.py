@@ -1,0 +1,192 @@
+"""Where a new attempt takes up the training, or why it must not (privacy.md, rule 11).
+
+The ledger is the truth; journals and checkpoints on the volume can only contradict it. All that
+is here is arithmetic on what was read; nothing is written and nothing deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dtjob_api.ledger import CheckpointRecord, PrivacyLedger
+from dtjob_api.reasons import Reason
+from dtjob_trainer.journal import AttemptJournal
+from dtjob_trainer.lease import next_unused_draw
+
+_REMEDY_STATE_LOST = (
+    "Draws were spent that the ledger does not know of, so no epsilon can be stated. Nothing was "
+    "changed; raise the ledger to what was spent (dtjob ledger restore), then resume"
+)
+_REMEDY_CHECKPOINT_LOST = (
+    "The draws stay charged and training does not start over. Nothing was changed; put the "
+    "checkpoint volume back from a copy, or start a new job, which spends anew"
+)
+_REMEDY_CONTRADICTORY = (
+    "Nothing was changed; put the ledger back from a copy that is not older than the volume"
+)
+
+
+class Refusal(Exception):
+    """Training must not go on; `reason` is an outcome's, the message names the remedy."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+@dataclass(frozen=True)
+class VolumeState:
+    """What was found on the checkpoint volume.
+
+    Attributes
+    ----------
+    journals
+        Of every attempt that left one.
+    checkpoints
+        (attempt, step) of every checkpoint file, recorded or not.
+    """
+
+    journals: Sequence[AttemptJournal]
+    checkpoints: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where the next lease begins.
+
+    Attributes
+    ----------
+    step
+        Of the recorded checkpoint; 0 without one.
+    next_draw
+        The first draw that no attempt was given.
+    checkpoint
+        The ledger's record; None before the first lease.
+    """
+
+    step: int
+    next_draw: int
+    checkpoint: CheckpointRecord | None
+
+
+def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
+    """Cross-check the ledger with the volume and find the place to go on.
+
+    Rule 10: after an orderly stop the successor uses the rest of the closed lease; after
+    anything else the whole lease is spent. Rule 11: a ledger behind journal or checkpoint is
+    refused.
+
+    Parameters
+    ----------
+    ledger
+        The newest version, with the new attempt's number already in it.
+
+    Raises
+    ------
+    Refusal
+        `PrivacyStateLost`, `CheckpointLost` or `LedgerUnreadable` (it contradicts itself).
+    """
+    status = ledger.status
+    for wrong in contradictions(ledger):
+        raise Refusal(
+            Reason.LEDGER_UNREADABLE,
+            f"the ledger of job {ledger.spec.job_name} contradicts itself: {wrong}. "
+            f"{_REMEDY_CONTRADICTORY}",
+        )
+    for journal in volume.journals:
+        if journal.header.job_uid != ledger.spec.job_uid:
+            raise checkpoint_lost(
+                f"the checkpoint volume is another job's: {journal.path} belongs to the job with "
+                f"UID {journal.header.job_uid}, this job's is {ledger.spec.job_uid}"
+            )
+    for wrong in _ledger_behind(ledger, volume):
+        raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
+    for wrong in _volume_behind(ledger, volume):
+        raise checkpoint_lost(wrong)
+    return ResumePoint(
+        step=status.checkpoint.step if status.checkpoint else 0,
+        next_draw=next_unused_draw(ledger.status),
+        checkpoint=status.checkpoint,
+    )
+
+
+def checkpoint_lost(why: str) -> Refusal:
+    """The refusal for a recorded checkpoint or a journal that can't be used."""
+    return Refusal(Reason.CHECKPOINT_LOST, f"{why}. {_REMEDY_CHECKPOINT_LOST}")
+
+
+def contradictions(ledger: PrivacyLedger) -> list[str]:
+    """What one version of a ledger says against itself, in words; empty for a sound one."""
+    status, spec, found = ledger.status, ledger.spec, []
+    lease, checkpoint = status.lease, status.checkpoint
+    if status.charged > spec.reserved_draws:
+        found.append(f"charged {status.charged} of {spec.reserved_draws} reserved draws")
+    if (segments := sum(segment.draws for segment in status.segments)) != status.charged:
+        found.append(f"charged is {status.charged}, its segments hold {segments}")
+    if status.charged > 0 and (lease is None or checkpoint is None):
+        found.append(f"charged is {status.charged} without a lease and a checkpoint")
+    if lease is not None:
+        used_to = lease.to_draw if lease.closed_at is None else lease.closed_at
+        if not lease.from_draw <= used_to <= lease.to_draw:
+            found.append(
+                f"the lease of draws {lease.from_draw} to {lease.to_draw} ends at {used_to}"
+            )
+        if lease.to_draw > status.charged:
+            found.append(f"charged is {status.charged}, the lease ends at {lease.to_draw}")
+        if lease.attempt > status.attempt:
+            found.append(f"attempt {lease.attempt} has the lease in attempt {status.attempt}")
+    if checkpoint is not None:
+        if checkpoint.attempt > status.attempt:
+            found.append(f"attempt {checkpoint.attempt} has saved in attempt {status.attempt}")
+        if not checkpoint.step <= checkpoint.charged <= status.charged:
+            found.append(
+                f"the checkpoint of step {checkpoint.step} was charged {checkpoint.charged} "
+                f"of {status.charged} draws"
+            )
+        if checkpoint.step > spec.plan.steps:
+            found.append(f"the checkpoint is of step {checkpoint.step} of {spec.plan.steps}")
+    return found
+
+
+def _ledger_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+    status = ledger.status
+    found = []
+    for journal in volume.journals:
+        if journal.charged > status.charged:
+            found.append(
+                f"the ledger is behind the journal: {journal.path} holds a lease up to draw "
+                f"{journal.charged}, the ledger has charged {status.charged}"
+            )
+        if journal.header.attempt > status.attempt:
+            found.append(
+                f"the ledger is behind the journal: {journal.path} is of attempt "
+                f"{journal.header.attempt}, the ledger is at attempt {status.attempt}"
+            )
+    for attempt, step in volume.checkpoints:
+        if attempt > status.attempt or step > status.charged:
+            found.append(
+                f"the ledger is behind a checkpoint: step {step} of attempt {attempt} is on the "
+                f"volume, the ledger has charged {status.charged} draws in attempt "
+                f"{status.attempt}"
+            )
+    return found
+
+
+def _volume_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+    lease = ledger.status.lease
+    if lease is None:
+        return []
+    journals = {journal.header.attempt: journal for journal in volume.journals}
+    journal = journals.get(lease.attempt)
+    if journal is None:
+        return [
+            f"the ledger has charged {ledger.status.charged} draws, but the journal of attempt "
+            f"{lease.attempt}, which leased them, is not on the checkpoint volume"
+        ]
+    if journal.charged < lease.from_draw:
+        return [
+            f"the checkpoint volume is older than the ledger: {journal.path} ends at draw "
+            f"{journal.charged}, the ledger's lease begins at {lease.from_draw}"
+        ]
+    return []

@@ -1,0 +1,243 @@
+"""One logical batch of DP-SGD (Abadi et al. 2016), from a charged draw to an updated model."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+
+from dtjob_accounting import draws
+from dtjob_trainer.batches import BatchLoader
+from dtjob_trainer.clipping import (
+    ClippedSum,
+    PerExampleGradients,
+    PlainSum,
+    flat_slices,
+    trainable,
+)
+from dtjob_trainer.distributed import Group
+from dtjob_trainer.keys import AttemptKeys
+from dtjob_trainer.noise import Lattice, clipped_norm
+from dtjob_trainer.sampling import deal, drawn_ids
+from dtjob_trainer.task import DATASET_INVALID, Records, Task, TaskError
+
+
+class StepPlan(Protocol):
+    """What a step reads of the frozen privacy plan: public constants only (Rule 5)."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def noise_multiplier(self) -> float | None: ...
+    @property
+    def max_grad_norm(self) -> float | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def dataset_size(self) -> int: ...
+
+
+class PrivateStep:
+    """Executes logical batches; keeps no state from one to the next but model and optimizer.
+
+    Every rank constructs one and calls ``run`` for every step, in the same order (Rule 1).
+
+    Parameters
+    ----------
+    task
+        Gives ``losses`` and ``example_spec``.
+    model
+        The module to train, on the group's device, accepted by ``validation.preflight``, equal on
+        all ranks.
+    records
+        The private records, of the same number on every rank.
+    plan
+        Mode, σ, C, B and N.
+    group
+        The ranks of this attempt.
+    keys
+        This attempt's keys; they come from nowhere else (Rule 2).
+    optimizer
+        Over exactly the model's trainable parameters.
+    learning_rate
+        The rate as a function of the step.
+    physical_batch_size
+        P rows per micro-batch, or None for min(⌈Q/W⌉, 512).
+    on_bad_record
+        See ``BatchLoader``.
+    allow_zero_noise
+        Accept σ = 0, which skips lattice and noise. For tests; nothing else sets it.
+
+    Attributes
+    ----------
+    physical_batch_size, micro_batches
+        P, and the M micro-batches that every step executes.
+    seconds
+        Wall-clock time of all steps so far, by part: draw, load, gradients, reduce, noise,
+        update. With a GPU, when the host waited for it.
+
+    Raises
+    ------
+    ValueError
+        Plan, optimizer and model don't fit each other.
+    TaskError
+        The ranks see different numbers of records.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        records: Records,
+        plan: StepPlan,
+        group: Group,
+        *,
+        keys: AttemptKeys,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: Callable[[int], float],
+        physical_batch_size: int | None = None,
+        on_bad_record: Callable[[int, str], None] | None = None,
+        allow_zero_noise: bool = False,
+    ) -> None:
+        self._parameters = list(trainable(model).values())
+        _check_optimizer(optimizer, self._parameters)
+        self._model = model
+        self._optimizer = optimizer
+        self._learning_rate = learning_rate
+        self._group = group
+        self._keys = keys
+        self._batch_size = plan.batch_size
+        self._threshold = draws.sampling_threshold(plan.batch_size, plan.dataset_size)
+        self._records = _agreed_length(records, group)
+        quantile = draws.batch_size_quantile(plan.dataset_size, plan.batch_size)
+        if physical_batch_size is None:
+            physical_batch_size = draws.physical_batch_size(quantile, group.world_size)
+        self.physical_batch_size = physical_batch_size
+        self.micro_batches = draws.micro_batches(quantile, group.world_size, physical_batch_size)
+        self._loader = BatchLoader(
+            records, task.example_spec, physical_batch_size, group.device, on_bad_record
+        )
+        self._slices = flat_slices(self._parameters)
+        self._sum, self._lattice = self._mechanism(task, plan, allow_zero_noise)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def run(self, draw: int, step: int) -> None:
+        """Execute draw c as step ``step`` of the model: one logical batch, whole or not at all.
+
+        An empty draw is a step like any other (Rule 1). Whatever interrupts it, nothing of it
+        reaches a later step (Rule 8): the model and the optimizer are written last.
+
+        Parameters
+        ----------
+        draw
+            The charge index c: leased, never used before (Rules 3 and 10).
+        step
+            0 <= step < T; only the learning rate depends on it.
+        """
+        self._discard()
+        try:
+            self._sum_gradients(draw)
+            with self._timed("reduce"):
+                own = self._group.reduce_scatter(self._sum.flat)
+            with self._timed("noise"):
+                own = self._noised(own, draw)
+            with self._timed("reduce"):
+                whole = self._group.all_gather(own)
+            with self._timed("update"):
+                self._update(whole / self._batch_size, self._learning_rate(step))
+        finally:
+            self._discard()
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        if isinstance(self._sum, ClippedSum):
+            self._sum.close()
+
+    def _mechanism(
+        self,
+        task: Task,
+        plan: StepPlan,
+        allow_zero_noise: bool,
+    ) -> tuple[ClippedSum | PlainSum, Lattice | None]:
+        multiple = self._group.world_size
+        if plan.mode == "Disabled":
+            return PlainSum(self._model, task.losses, multiple), None
+        if plan.mode != "DPSGD":
+            raise ValueError(f"privacy mode {plan.mode!r} must be DPSGD or Disabled")
+        sigma, norm = plan.noise_multiplier, plan.max_grad_norm
+        if sigma is None or norm is None:
+            raise ValueError("a plan of mode DPSGD needs noise_multiplier and max_grad_norm")
+        coordinates = sum(p.numel() for p in self._parameters)
+        lattice = None
+        if sigma != 0 or not allow_zero_noise:
+            lattice = Lattice(sigma, norm, coordinates)
+        gradients = PerExampleGradients(self._model, task.losses)
+        return ClippedSum(gradients, self._parameters, clipped_norm(norm), multiple), lattice
+
+    def _sum_gradients(self, draw: int) -> None:
+        """Sum over this rank's share of the draw, in the same number of passes on every rank."""
+        with self._timed("draw"):
+            ids = drawn_ids(self._keys.sampling, draw, self._records, self._threshold)
+            own = deal(ids, self._group.rank, self._group.world_size)
+        rows = self._group.world_size * self.physical_batch_size
+        count = max(self.micro_batches, -(-len(ids) // rows))
+        self._model.train()
+        batches = self._loader.micro_batches(own, count)
+        for _ in range(count):
+            with self._timed("load"):
+                batch = next(batches)
+            with self._timed("gradients"):
+                self._sum.add(batch.fields, batch.mask)
+
+    def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
+        """Noise the slice that this rank owns; no other rank noises it (Rule 6)."""
+        if self._lattice is None:
+            return own
+        noised = self._lattice.noised(
+            own.cpu().numpy(), self._keys.noise, draw, self._group.rank * own.numel()
+        )
+        return torch.from_numpy(noised).to(device=own.device, dtype=torch.float32)
+
+    def _update(self, mean: torch.Tensor, learning_rate: float) -> None:
+        """Hand the optimizer exactly the noised mean, nothing that autograd left (Rule 4)."""
+        for p, flat in zip(self._parameters, self._slices, strict=True):
+            p.grad = mean[flat].view_as(p)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+
+    def _discard(self) -> None:
+        self._sum.zero_()
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+) -> None:
+    """Refuse parameters that would be updated without noise, or noised but never updated."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if {id(p) for p in held} != {id(p) for p in parameters} or len(held) != len(parameters):
+        raise ValueError(
+            "the optimizer must hold exactly the model's trainable parameters (Rule 21)",
+        )
+
+
+def _agreed_length(records: Records, group: Group) -> int:
+    """Return |D| if all ranks see the same: a draw is over the same ids everywhere (Rule 3)."""
+    length = len(records)
+    if len(set(group.gather_bytes(length.to_bytes(8, "big")))) != 1:
+        raise TaskError(
+            DATASET_INVALID,
+            "the ranks see different numbers of records; every worker must mount the same data",
+        )
+    return length

@@ -1,0 +1,96 @@
+"""``python -m dtjob_trainer.supervisor``: the first process of a worker.
+
+Kept small: processes that come out of the forkserver execute the main module once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dtjob_trainer.processes import RankMain
+
+#: The WorkerConfig of a pod, as JSON.
+CONFIG_VARIABLE = "DTJOB_WORKER_CONFIG"
+
+
+def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) -> int:
+    """Run one worker's supervisor.
+
+    Parameters
+    ----------
+    arguments
+        Command line without the program's name.
+    rank_main
+        What a rank process executes; tests watch the real one through it.
+
+    Returns
+    -------
+    int
+        0 succeeded or stopped orderly, 1 the job failed, 2 bad configuration, 3 refused to train
+        with nothing lost, 4 superseded by a newer attempt.
+    """
+    from pydantic import ValidationError
+
+    from dtjob_trainer import confine, logs, rank
+    from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK
+    from dtjob_trainer.worker import ConfigurationError, Worker
+
+    parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
+    parser.add_argument(
+        "--config", type=Path, help=f"WorkerConfig file (default: ${CONFIG_VARIABLE})"
+    )
+    parser.add_argument(
+        "--ordinal", type=int, help="this worker's number (default: from the hostname)"
+    )
+    options = parser.parse_args(arguments)
+
+    confine.end_with_parent(signal.SIGTERM)
+    log = logs.configure(sys.stderr, component="supervisor")
+    try:
+        ordinal = options.ordinal if options.ordinal is not None else _ordinal_of_host()
+        log = log.bind(worker=ordinal)
+        worker = Worker(_read_config(options.config), ordinal, rank_main or rank.main, log)
+        code = asyncio.new_event_loop().run_until_complete(worker.run())
+    except (ConfigurationError, ValidationError, OSError) as error:
+        log.error("can't start", reason="ConfigurationInvalid", detail=str(error))
+        return EXIT_CONFIGURATION
+    except KeyboardInterrupt:
+        return EXIT_OK
+    return code
+
+
+def _read_config(path: Path | None):  # type: ignore[no-untyped-def]
+    from dtjob_api.worker import WorkerConfig
+
+    text = path.read_text(encoding="utf-8") if path is not None else os.environ.get(CONFIG_VARIABLE)
+    if text is None:
+        from dtjob_trainer.worker import ConfigurationError
+
+        raise ConfigurationError(f"no configuration: give --config FILE or set {CONFIG_VARIABLE}")
+    return WorkerConfig.model_validate_json(text)
+
+
+def _ordinal_of_host() -> int:
+    """A StatefulSet's pod is named ``<set>-<ordinal>``, and its host like the pod."""
+    host = os.uname().nodename
+    name, _, number = host.rpartition("-")
+    if not name or not number.isdigit():
+        from dtjob_trainer.worker import ConfigurationError
+
+        raise ConfigurationError(f"the host name {host!r} ends in no ordinal: give --ordinal")
+    return int(number)
+
+
+if __name__ == "__main__":
+    exit_code = main()
+    sys.stderr.flush()
+    # Not sys.exit: a thread may still wait for the forkserver's imports, and the kernel ends that
+    # process with this one.
+    os._exit(exit_code)

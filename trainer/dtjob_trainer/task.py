@@ -1,0 +1,276 @@
+"""What a user hands in: a model, its private data, a loss for each example.
+
+Nothing here imports torch, so that a bad entrypoint is refused before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = frozenset(
+    {"float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"},
+)
+
+# Reasons of a TaskError. They become the reason of the job's outcome.
+ENTRYPOINT_INVALID = "EntrypointInvalid"
+TASK_INVALID = "TaskInvalid"
+DRY_RUN_FAILED = "DryRunFailed"
+MODEL_REFUSED = "ModelRefused"
+DATASET_INVALID = "DatasetInvalid"
+EVALUATION_INVALID = "EvaluationInvalid"
+
+
+class TaskError(Exception):
+    """The task can't be trained as it is.
+
+    Parameters
+    ----------
+    reason
+        One PascalCase word, one of the constants of this module.
+    message
+        What is wrong, where, and the remedy. Free of private data.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+class Records(Protocol):
+    """A map-style data set: record i is a mapping from field name to an array-like (Rule 3)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One field of an example, by public constants only (Rule 5).
+
+    Parameters
+    ----------
+    shape
+        Shape of one example's array, without the batch; ``()`` for a scalar such as a label.
+    dtype
+        One of ``DTYPES``; the batch's tensor has it.
+    low, high
+        Both inclusive and finite. A record with a value outside contributes zero (Rule 20).
+        Padding and all synthetic examples are drawn from this range.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if not all(isinstance(n, int) and n >= 1 for n in self.shape):
+            raise ValueError(f"shape {self.shape!r} must hold integers of at least 1")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} must be one of {', '.join(sorted(DTYPES))}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(f"range [{self.low}, {self.high}] must be finite with low <= high")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training task.
+
+    Parameters
+    ----------
+    model
+        Makes the module, on the CPU, with float32 trainable parameters.
+    dataset
+        Opens the private records. First called after the dry run.
+    example_spec
+        The fields of one example.
+    losses
+        ``losses(model, batch) -> Tensor[P]`` where ``batch`` maps each field of ``example_spec``
+        to a tensor ``[P, *shape]``. Entry p depends on example p only (Rule 5).
+    evaluate
+        ``evaluate(model) -> dict[str, float]``: figures on *public* data (Rule 19).
+    """
+
+    model: Callable[[], torch.nn.Module]
+    dataset: Callable[[], Records]
+    example_spec: Mapping[str, ArraySpec]
+    losses: Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
+    evaluate: Callable[[torch.nn.Module], Mapping[str, float]] | None = None
+
+
+def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
+    """Import ``package.module:callable`` and call it with the manifest's ``training.args``.
+
+    Raises
+    ------
+    TaskError
+        The entrypoint doesn't import, isn't callable, raises, or returns no valid Task.
+    """
+    module_name, separator, name = entrypoint.partition(":")
+    if not (separator and module_name and name):
+        raise TaskError(
+            ENTRYPOINT_INVALID,
+            f"training.entrypoint {entrypoint!r} must have the form package.module:callable",
+        )
+    module = _import(module_name, entrypoint)
+    target: Any = module
+    for part in name.split("."):
+        target = getattr(target, part, None)
+        if target is None:
+            raise TaskError(
+                ENTRYPOINT_INVALID,
+                f"training.entrypoint {entrypoint!r}: module {module_name} has no {name!r}; "
+                f"it defines {_public_callables(module)}",
+            )
+    if not callable(target):
+        raise TaskError(
+            ENTRYPOINT_INVALID,
+            f"training.entrypoint {entrypoint!r}: {name} is a {type(target).__name__}, "
+            "not a callable that takes training.args and returns a Task",
+        )
+    try:
+        task = target(dict(args))
+    except Exception as error:
+        raise TaskError(
+            ENTRYPOINT_INVALID,
+            f"training.entrypoint {entrypoint!r} raised when called with training.args:\n"
+            f"{task_traceback(error)}",
+        ) from None
+    return _checked(task, entrypoint)
+
+
+def task_traceback(error: BaseException) -> str:
+    """Format an exception from its first frame outside dtjob, message included.
+
+    Only for what happens before the first private read: the message may show data.
+    """
+    frames = error.__traceback__
+    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    lines = traceback.format_exception(type(error), error, frames, chain=False)
+    return "".join(lines).rstrip()
+
+
+def task_code_place(error: BaseException, entrypoint: str) -> str | None:
+    """File and line of task code in an exception's traceback; None if it did not pass through any.
+
+    All that a failure on private data may tell besides its class (Rule 20): the exception's
+    message, arguments and chained exceptions may hold a record. Task code is what lies in the
+    entrypoint's top-level package (or beside a lone module).
+    """
+    root = _task_root(entrypoint)
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if root is not None and path.is_relative_to(root):
+            place = f"{path.relative_to(root.parent)}:{line}"
+    return place
+
+
+def _import(module_name: str, entrypoint: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            remedy = (
+                "check the spelling, and that the image has it installed or on PYTHONPATH"
+                f" (searched: {', '.join(p for p in sys.path if p) or 'nothing'})"
+            )
+        else:
+            remedy = f"{module_name} imports it; install {missing} in the image"
+        raise TaskError(
+            ENTRYPOINT_INVALID,
+            f"training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
+        ) from None
+    except Exception as error:
+        raise TaskError(
+            ENTRYPOINT_INVALID,
+            f"training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
+            f"{_without_import_machinery(error)}",
+        ) from None
+
+
+def _checked(task: object, entrypoint: str) -> Task:
+    if not isinstance(task, Task):
+        raise TaskError(
+            TASK_INVALID,
+            f"training.entrypoint {entrypoint!r} returned a {type(task).__name__}; "
+            "it must return a dtjob_trainer.task.Task",
+        )
+    for name in ("model", "dataset", "losses"):
+        if not callable(getattr(task, name)):
+            raise TaskError(TASK_INVALID, f"{entrypoint}: Task.{name} must be callable")
+    if task.evaluate is not None and not callable(task.evaluate):
+        raise TaskError(TASK_INVALID, f"{entrypoint}: Task.evaluate must be callable or None")
+    if not isinstance(task.example_spec, Mapping) or not task.example_spec:
+        raise TaskError(
+            TASK_INVALID,
+            f"{entrypoint}: Task.example_spec must map each field's name to an ArraySpec",
+        )
+    for name, spec in task.example_spec.items():
+        if not isinstance(name, str) or not isinstance(spec, ArraySpec):
+            raise TaskError(
+                TASK_INVALID,
+                f"{entrypoint}: Task.example_spec[{name!r}] is a {type(spec).__name__}; "
+                "use ArraySpec(shape, dtype, low, high)",
+            )
+    return task
+
+
+def _public_callables(module: ModuleType) -> str:
+    names = [
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    ]
+    return ", ".join(sorted(names)) or "no callable of its own"
+
+
+def _task_root(entrypoint: str) -> Path | None:
+    """The folder of task code; for built-in tasks the folder ``tasks``, not all of dtjob."""
+    module = sys.modules.get(entrypoint.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    if module is None or file is None:
+        return None
+    if _is_ours_package(module.__name__):
+        return Path(__file__).parent / "tasks"
+    top = sys.modules.get(module.__name__.partition(".")[0])
+    top_file = getattr(top, "__file__", None)
+    return Path(top_file if top_file is not None else file).parent
+
+
+def _is_ours_package(name: str) -> bool:
+    return name.partition(".")[0] == __package__
+
+
+def _is_ours(filename: str) -> bool:
+    path, here = Path(filename), Path(__file__).parent
+    return path.is_relative_to(here) and not path.is_relative_to(here / "tasks")
+
+
+def _without_import_machinery(error: BaseException) -> str:
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and (
+        _is_ours(frames.tb_frame.f_code.co_filename)
+        or "importlib" in frames.tb_frame.f_code.co_filename
+    ):
+        frames = frames.tb_next
+    return "".join(
+        traceback.format_exception(type(error), error, frames, chain=False),
+    ).rstrip()

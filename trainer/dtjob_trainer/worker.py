@@ -1,0 +1,363 @@
+"""PID 1 of a worker: starts ranks from a warm forkserver, watches them, and answers for them.
+
+It imports no torch. Every supervisor follows the directives of the one on ordinal 0, which also
+leads (see :mod:`dtjob_trainer.leader`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import time
+import uuid
+from datetime import UTC, datetime
+from multiprocessing import forkserver
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from dtjob_accounting.process import PldProcess
+from dtjob_accounting.rounding import decimal_up
+from dtjob_api.worker import WorkerConfig
+from dtjob_exporter.nvml import GpuCollector
+from dtjob_trainer import endpoints, telemetry
+from dtjob_trainer.gang import (
+    MISSED_PINGS,
+    PING_SECONDS,
+    Action,
+    Directive,
+    End,
+    EndKind,
+    Hello,
+)
+from dtjob_trainer.leader import Leader
+from dtjob_trainer.ledgers import open_ledger
+from dtjob_trainer.logs import Logger
+from dtjob_trainer.processes import (
+    RankMain,
+    Ranks,
+    RankSetup,
+    Store,
+    forkserver_context,
+    threads_per_rank,
+    warm_up,
+)
+
+_PORT_SECONDS = 3.0
+
+
+class ConfigurationError(Exception):
+    """This worker can't start as it is configured; the message names the remedy."""
+
+
+class Worker:
+    """One worker, as its supervisor sees it; ``run`` returns the process's exit code."""
+
+    def __init__(
+        self, config: WorkerConfig, ordinal: int, rank_main: RankMain, log: Logger
+    ) -> None:
+        self._config = config
+        self._ordinal = ordinal
+        self._rank_main = rank_main
+        self._log = log
+        self._bind_host = config.coordinator_host if _is_loopback(config.coordinator_host) else ""
+        self._incarnation = uuid.uuid4().hex
+        self._context = forkserver_context()
+        self._view = telemetry.WorkerView(ordinal=ordinal, stage="importing torch and opacus")
+        self._gpus = GpuCollector()
+        self._ranks: Ranks | None = None
+        self._attempt = 0
+        self._ends: list[End] = []
+        self._warm = False
+        self._terminating = False
+        self._news = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._pld: PldProcess | None = None
+        self._priced = -1
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leader: Leader | None = None
+        if ordinal == 0:
+            self._ledger = open_ledger(config.ledger)
+            self._leader = Leader(config, self._ledger, self._view, log, self._tell_coordinator)
+
+    async def run(self) -> int:
+        """Serve until the directive says DONE or this worker is told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._terminate)
+        listener = _listen(self._bind_host, self._config.http_port, "http_port")
+        runner = web.AppRunner(self._application(), access_log=None, handler_cancellation=True)
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        self._start_forkserver()
+        try:
+            code = await self._follow_until_done()
+            if self._config.hold:
+                # A StatefulSet restarts whatever exits: a finished worker must not run again.
+                await self._stopped.wait()
+            return code
+        finally:
+            await self._stop_ranks()
+            if self._pld is not None:
+                self._pld.close()
+            await runner.cleanup()
+
+    def _start_forkserver(self) -> None:
+        # From the main thread: the forkserver dies with the thread that started it.
+        os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(self._config.ranks))
+        forkserver.ensure_running()
+
+    async def _follow_until_done(self) -> int:
+        store: Store | None = None
+        if self._leader is not None:
+            store = Store(
+                self._context, _listen(self._bind_host, self._config.store_port, "store_port")
+            )
+        leading: asyncio.Task[int] | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                warming = group.create_task(self._warm_up(store))
+                if self._leader is not None:
+                    leading = group.create_task(self._leader.lead())
+                code = await self._follow()
+                warming.cancel()
+                if leading is not None:
+                    code = await leading
+            return code
+        finally:
+            if store is not None:
+                store.stop()
+
+    async def _warm_up(self, store: Store | None) -> None:
+        started = time.monotonic()
+        await warm_up(self._context)
+        if store is not None:
+            store.start()
+            self._pld = PldProcess()
+        self._log.info("ready", import_seconds=round(time.monotonic() - started, 2))
+        self._warm = True
+        self._news.set()
+
+    # Following the directives -------------------------------------------------------------
+
+    async def _follow(self) -> int:
+        """Say hello and do as told, again and again; the exit code when told that all is done."""
+        url = f"http://{self._config.coordinator_host}:{self._config.coordinator_port}/gang/hello"
+        known, missed = -1, 0
+        async with aiohttp.ClientSession() as session:
+            while True:
+                self._news.clear()
+                directive = await self._say_hello(session, url, known)
+                if directive is None:
+                    missed += 1
+                    if missed == MISSED_PINGS and self._ranks is not None:
+                        self._log.warning("coordinator lost: ranks are killed")
+                        await self._stop_ranks()
+                    if self._terminating and self._ranks is None:
+                        return 0
+                    await self._pause(PING_SECONDS / 4)
+                    continue
+                missed = 0
+                if directive.revision != known:
+                    known = directive.revision
+                    await self._obey(directive)
+                    if directive.action is Action.DONE:
+                        return directive.exit_code
+                if self._terminating and self._leader is None and self._ranks is None:
+                    return 0
+
+    async def _say_hello(
+        self, session: aiohttp.ClientSession, url: str, known: int
+    ) -> Directive | None:
+        """Exchange one hello for a directive; None if the leader gave no answer.
+
+        Cut short when this worker has news, so that a dead rank is told of at once.
+        """
+        hello = Hello(
+            ordinal=self._ordinal,
+            incarnation=self._incarnation,
+            ready=self._warm and not self._terminating,
+            attempt=self._attempt,
+            ends=tuple(self._ends),
+            drain=self._terminating,
+            gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
+            known=known,
+        )
+        request = asyncio.create_task(_post(session, url, hello))
+        news = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait({request, news}, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                return request.result()
+            return Directive(revision=known)
+        finally:
+            for task in (request, news):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def _obey(self, directive: Directive) -> None:
+        if directive.action is not Action.RUN or directive.attempt != self._attempt:
+            await self._stop_ranks()
+        if directive.action is Action.RUN and self._attempt == 0 and self._warm:
+            self._start_ranks(directive)
+
+    def _start_ranks(self, directive: Directive) -> None:
+        each = self._config.ranks
+        self._attempt = directive.attempt
+        self._view.attempt = directive.attempt
+        self._ranks = Ranks(
+            self._context,
+            self._rank_main,
+            [
+                RankSetup(
+                    config=self._config.model_dump_json(by_alias=True),
+                    attempt=directive.attempt,
+                    rank=self._ordinal * each + local,
+                    local_rank=local,
+                    world_size=directive.workers * each,
+                    threads=threads_per_rank(each),
+                )
+                for local in range(each)
+            ],
+            self._on_message,
+            self._on_end,
+        )
+        self._ranks.watch()
+        self._log.info("ranks started", attempt=self._attempt, pids=self._ranks.pids)
+        self._news.set()
+
+    async def _stop_ranks(self) -> None:
+        ranks, self._ranks = self._ranks, None
+        if ranks is not None:
+            await ranks.kill()
+        self._attempt = 0
+        self._ends = []
+        self._view.rank_steps.clear()
+        self._news.set()
+
+    # What ranks say -------------------------------------------------------------------------
+
+    def _tell_coordinator(self, message: dict[str, str]) -> None:
+        if self._ranks is not None:
+            self._ranks.send(0, message)
+
+    def _on_message(self, rank: int, message: dict[str, Any]) -> None:
+        self._view.rank_steps[rank] = message.get("step", 0)
+        if self._leader is None:
+            self._view.state, self._view.stage = "Running", message["stage"]
+            return
+        if rank != 0:
+            return
+        self._leader.coordinator_heard = time.monotonic()
+        view = self._view
+        view.heartbeat = datetime.now(UTC)
+        view.stage = message["stage"]
+        if view.state != "Draining":
+            view.state = message["state"]
+        for name in ("step", "charged", "samples_per_second", "evaluation", "checkpoint"):
+            if message.get(name) is not None:
+                setattr(view, name, message[name])
+        if (segments := message.get("segments")) is not None:
+            self._spawn(self._price(segments, message["delta"], message["charged"]))
+
+    async def _price(self, segments: list[list[float]], delta: float, charged: int) -> None:
+        """Have epsilon of the charged draws computed, and tell the coordinator (Rule 13)."""
+        if charged <= self._priced or self._pld is None:
+            return
+        self._priced = charged
+        priced = self._pld.submit_epsilon_of_segments(
+            [(s, q, int(n)) for s, q, n in segments], delta
+        )
+        self._view.epsilon_spent = decimal_up(await asyncio.wrap_future(priced))
+        self._tell_coordinator(
+            {"type": "epsilon", "charged": str(charged), "value": self._view.epsilon_spent}
+        )
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_end(self, end: End) -> None:
+        self._log.info("rank ended", **end.model_dump(exclude_none=True))
+        if end.kind is not EndKind.CRASHED or self._ranks is not None:
+            self._ends.append(end)
+        self._news.set()
+
+    # The rim --------------------------------------------------------------------------------
+
+    def _terminate(self) -> None:
+        self._terminating = True
+        self._stopped.set()
+        self._log.info("told to stop: the gang finishes its step and checkpoints")
+        if self._leader is not None:
+            self._leader.terminating = True
+            self._leader.wake()
+        self._news.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+
+    def _application(self) -> web.Application:
+        registry = CollectorRegistry(auto_describe=False)
+        job = self._config.job
+        registry.register(
+            telemetry.WorkerMetrics(
+                self._view,
+                {"namespace": job.namespace, "job": job.name, "worker": str(self._ordinal)},
+            )
+        )
+        return endpoints.application(
+            ready=lambda: self._warm,
+            report=lambda: telemetry.report(self._view, self._config.training.batch_size),
+            registry=registry,
+            hello=self._leader.hello if self._leader is not None else None,
+        )
+
+
+async def _post(session: aiohttp.ClientSession, url: str, hello: Hello) -> Directive | None:
+    try:
+        async with session.post(
+            url,
+            data=hello.model_dump_json(),
+            timeout=aiohttp.ClientTimeout(total=2 * PING_SECONDS),
+        ) as response:
+            response.raise_for_status()
+            return Directive.model_validate(json.loads(await response.text()))
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.")
+
+
+def _listen(host: str, port: int, name: str) -> socket.socket:
+    """Listen on ``port``; a predecessor that was just killed may hold it for a moment."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    deadline = time.monotonic() + _PORT_SECONDS
+    while True:
+        try:
+            listener.bind((host, port))
+            listener.listen(1024)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            listener.close()
+            raise ConfigurationError(
+                f"{name} {port} on {host or 'all addresses'}: {os.strerror(error.errno or 0)}; "
+                "choose another port or end the process that has it"
+            ) from None
+        return listener
