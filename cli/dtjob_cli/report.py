@@ -33,8 +33,6 @@ ASSUMED = (
 )
 TRUSTED_MACHINE = "This machine and who administers it."
 TRUSTED_CLUSTER = "The cluster: its administrators, nodes, storage and pod network."
-    "The cluster: its administrators, nodes, storage and the network between its pods."
-)
 TRUSTED = (
     "The job's code: its task sees the private data.",
     "The kernel's random numbers, and AES-256 as a source of more.",

@@ -109,6 +109,10 @@ class EventStream:
         async def operate() -> None:
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
+            # What is left of kopf's watches when it stops is closed under protest.
+            loop.set_exception_handler(
+                lambda _loop, context: self._log.debug("kopf's loop", trouble=context["message"])
+            )
             self._stop = partial(loop.call_soon_threadsafe, stop.set)
             await kopf.operator(
                 registry=registry(deliver),

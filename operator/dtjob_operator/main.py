@@ -69,11 +69,12 @@ async def _serve(options: argparse.Namespace) -> int:
         operator = Operator(cluster, process, metrics, Options(namespace=options.namespace))
         health = HealthServer(metrics, operator.trouble)
         try:
-            await health.start(options.port)
+            try:
+                await health.start(options.port)
+            except OSError as error:
+                log.error(f"port {options.port} can't be used; choose another by --port: {error}")
+                return 2
             await _run_until(stopped, operator)
-        except OSError as error:
-            log.error(f"port {options.port} can't be used; choose another by --port: {error}")
-            return 2
         except Unguarded as error:
             log.critical("ledgers are not protected; the operator stops", error=str(error))
             return 1
