@@ -63,6 +63,7 @@ check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
 
 .PHONY: test
 test: check  ## Every tier that this machine can run; says which it can't and why
+	@$(PYTHON) -m pytest -n 2 -m "slow and not processes"
 	@$(PYTHON) -m pytest -m "processes or gpu"
 	@$(PYTHON) -m pytest -m "cluster and not processes"
 

@@ -52,4 +52,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for tier, (count, reason) in _not_run.items():
         terminalreporter.write_line(f"tier {tier}: {count} tests not run: {reason}")
     for nodeid in _skipped:
-        terminalreporter.write_line(f"FAILED {nodeid}: skipped; a test that can't run belongs to a tier")
+        terminalreporter.write_line(
+            f"FAILED {nodeid}: skipped; a test that can't run belongs to a tier"
+        )

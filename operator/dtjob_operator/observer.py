@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,6 +58,7 @@ class Observer:
         self._accounting = accounting
         self._scraper = scraper
         self._warnings: dict[str, tuple[float, list[Json]]] = {}
+        self._listing = asyncio.Lock()
 
     async def observe(self, key: Key, job: Json, memory: Memory) -> Observed:
         """All that a decision about a job depends on."""
@@ -114,20 +116,20 @@ class Observer:
         return tuple(sorted(filter(concerns, events), key=_last_seen, reverse=True))
 
     async def _warnings_of(self, namespace: str) -> list[Json]:
-        """All warnings of a namespace, shared for a moment by its jobs."""
-        fetched, events = self._warnings.get(namespace, (float("-inf"), []))
-        now = time.monotonic()
-        if now - fetched > _EVENTS_FRESH_SECONDS:
+        """All warnings of a namespace, listed once for all of its jobs that ask together."""
+        async with self._listing:
+            now = time.monotonic()
             self._warnings = {
                 other: entry
                 for other, entry in self._warnings.items()
                 if now - entry[0] <= _EVENTS_FRESH_SECONDS
             }
-            events, _ = await self._cluster.list(
-                kinds.EVENT, namespace=namespace, field_selector="type=Warning"
-            )
-            self._warnings[namespace] = now, events
-        return events
+            if namespace not in self._warnings:
+                events, _ = await self._cluster.list(
+                    kinds.EVENT, namespace=namespace, field_selector="type=Warning"
+                )
+                self._warnings[namespace] = time.monotonic(), events
+            return self._warnings[namespace][1]
 
 
 def _last_seen(event: Json) -> str:

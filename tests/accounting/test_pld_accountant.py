@@ -16,6 +16,8 @@ from scipy.stats import norm
 from dtjob_accounting import draws, pld, rdp
 from dtjob_accounting.errors import PlanError
 
+pytestmark = pytest.mark.slow
+
 DIGITS_RATE = draws.sample_rate(256, 1437)
 
 

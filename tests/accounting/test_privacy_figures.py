@@ -11,6 +11,8 @@ from scipy.stats import binom, norm
 
 from dtjob_accounting import draws, pld, report
 
+pytestmark = pytest.mark.slow
+
 DIGITS = [(2.203, draws.sample_rate(256, 1437), 366)]
 
 

@@ -17,6 +17,8 @@ from kube import Kubectl
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+from installed import Installed  # noqa: E402
+
 from localcluster import choose  # noqa: E402
 from localcluster.instance import DEFAULT_NAME  # noqa: E402
 from localcluster.progress import Progress  # noqa: E402
@@ -24,14 +26,17 @@ from localcluster.providers.base import Provider  # noqa: E402
 
 
 class _Shared:
-    """The session's cluster, started before the first test that needs it.
+    """The session's cluster, started before the first test that needs it, and dtjob in it.
 
-    Not in a fixture: a first start may build Kubernetes, which no test's timeout allows for.
+    Not in a fixture: a first start may build Kubernetes, or images, which no test's timeout allows
+    for.
     """
 
     def __init__(self) -> None:
         self._provider: Provider | None = None
+        self._installed: Installed | None = None
         self._failure: Exception | None = None
+        self._install_failure: Exception | None = None
         self._started_here = False
 
     def start(self) -> None:
@@ -51,6 +56,20 @@ class _Shared:
         assert self._provider
         return self._provider
 
+    def install(self) -> None:
+        if self._installed or self._install_failure:
+            return
+        try:
+            self._installed = Installed.into(self.get())
+        except Exception as error:
+            self._install_failure = error
+
+    def get_installed(self) -> Installed:
+        if self._install_failure:
+            raise self._install_failure
+        assert self._installed
+        return self._installed
+
     def stop(self) -> None:
         if self._provider and self._started_here:
             self._provider.down()
@@ -68,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("cluster"):
         _shared.start()
+    if "trainer_image" in getattr(item, "fixturenames", ()):
+        _shared.install()
     return (yield)
 
 
@@ -79,6 +100,18 @@ def pytest_sessionfinish() -> None:
 def cluster() -> Provider:
     """The shared cluster, running."""
     return _shared.get()
+
+
+@pytest.fixture(scope="session")
+def trainer_image(cluster: Provider) -> str:
+    """How pods name the trainer's image, built from this checkout."""
+    return _shared.get_installed().trainer_image
+
+
+@pytest.fixture(scope="session")
+def installed(trainer_image: str) -> Installed:
+    """dtjob in the shared cluster, its operator in a pod."""
+    return _shared.get_installed()
 
 
 @pytest.fixture(scope="session")

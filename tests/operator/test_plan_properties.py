@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -255,7 +256,7 @@ class Course(RuleBasedStateMachine):
             self.final = course
 
 
-TestCourse = Course.TestCase
+TestCourse = pytest.mark.slow(Course.TestCase)
 TestCourse.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, derandomize=True
 )

@@ -570,6 +570,7 @@ class Interleavings(RuleBasedStateMachine):
         recovery.resume_point(ledger, volume)
 
 
+@pytest.mark.slow
 def test_any_interleaving_keeps_the_rules(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Rules 10 to 13 under any order of crash, stop, restart and a second incarnation."""
     Interleavings.folders = (tmp_path_factory.mktemp("job") / "job" for _ in itertools.count())

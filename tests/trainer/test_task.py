@@ -172,8 +172,12 @@ def test_rule_20_failures_outside_task_code_have_no_place():
     [
         (((0,), "float32", 0, 1), "at least 1"),
         ((("a",), "float32", 0, 1), "integers"),
-        (((2,), "float16", 0, 1), "dtype 'float16' must be one of bool, float32"),
+        (((2,), "float16", 0, 1), "dtype 'float16' must be one of float32, float64"),
         (((2,), "float32", 2, 1), "low <= high"),
+        (((2,), "uint8", 0, 256), "exceeds uint8"),
+        (((2,), "int8", -129, 0), "exceeds int8"),
+        (((2,), "float32", 0, 1e39), "exceeds float32"),
+        (((2,), "bool", 0, 2), "exceeds bool"),
         (((2,), "float32", float("nan"), 1), "finite"),
     ],
 )

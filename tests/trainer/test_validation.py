@@ -253,6 +253,10 @@ MIXING = {
         block(lambda m, x: m.second(self_scaled(m.first(x)))),
         "losses()",
     ),
+    "only in the value": (
+        make_task(losses=lambda m, b: cross_entropy(m, b) + b["x"].mean()),
+        "losses()",
+    ),
     "labels": (
         make_task(
             losses=lambda m, b: (

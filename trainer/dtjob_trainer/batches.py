@@ -143,11 +143,9 @@ class BatchLoader:
             name: np.repeat(padding, self._size, axis=0) for name, padding in self._padding.items()
         }
         mask = np.zeros(self._size, dtype=np.bool_)
-        # An overflow in a cast must not warn: a warning tells of a record.
-        with np.errstate(all="ignore"):
-            for row, index in enumerate(ids.tolist()):
-                mask[row] = self._read(arrays, row, index)
-            self._refuse_out_of_range(arrays, mask, ids)
+        for row, index in enumerate(ids.tolist()):
+            mask[row] = self._read(arrays, row, index)
+        self._refuse_out_of_range(arrays, mask, ids)
         for row in np.flatnonzero(~mask[: len(ids)]).tolist():
             for name, padding in self._padding.items():
                 arrays[name][row] = padding[0]
@@ -192,7 +190,7 @@ class BatchLoader:
 
 
 def _check_convertible(name: str, value: Array, spec: ArraySpec) -> None:
-    """Refuse another kind of number, and a value that the cast would wrap into the range."""
+    """Refuse another kind of number, and a value that a cast would wrap or warn of."""
     source, target = value.dtype.kind, np.dtype(spec.dtype).kind
     if source not in _KIND_RANK or _KIND_RANK[source] > _KIND_RANK[target]:
         raise TypeError(f"{name} has dtype {value.dtype}, which is no {spec.dtype}")

@@ -18,9 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
-DTYPES = frozenset(
-    {"float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"},
-)
+# The dtypes of fields, with the least and the greatest value of each.
+DTYPES = {
+    "float32": (-(2 - 2.0**-23) * 2.0**127, (2 - 2.0**-23) * 2.0**127),
+    "float64": (-sys.float_info.max, sys.float_info.max),
+    "bool": (0, 1),
+    "uint8": (0, 2**8 - 1),
+    "int8": (-(2**7), 2**7 - 1),
+    "int16": (-(2**15), 2**15 - 1),
+    "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+}
 
 # Reasons of a TaskError. They become the reason of the job's outcome.
 ENTRYPOINT_INVALID = "EntrypointInvalid"
@@ -80,9 +88,14 @@ class ArraySpec:
         if not all(isinstance(n, int) and n >= 1 for n in self.shape):
             raise ValueError(f"shape {self.shape!r} must hold integers of at least 1")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r} must be one of {', '.join(sorted(DTYPES))}")
+            raise ValueError(f"dtype {self.dtype!r} must be one of {', '.join(DTYPES)}")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
             raise ValueError(f"range [{self.low}, {self.high}] must be finite with low <= high")
+        least, greatest = DTYPES[self.dtype]
+        if self.low < least or self.high > greatest:
+            raise ValueError(
+                f"range [{self.low}, {self.high}] exceeds {self.dtype}'s [{least}, {greatest}]"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,311 @@
+"""Real kills, outages and repairs in pods: the promised steps, a true account, nothing shared.
+
+One slow job goes through most of them, one after the other: what it ends with has to be right after
+all of them together.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from installed import Installed
+from jobs import Course, Job, assert_true_account, report_of, slow_job, watched
+from kube import Kubectl, Manifest, wait_for
+
+from localcluster.providers.local import LocalProvider
+from localcluster.state import Process
+
+pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(400)]
+
+BACK_SECONDS = 5
+OUTAGE_SECONDS = 60
+LEASE = 10
+STEPS = 300
+
+
+@dataclass(frozen=True)
+class Enduring:
+    """The job that goes through it all."""
+
+    job: Job
+    course: Course
+    provider: LocalProvider
+
+    def training(self) -> int:
+        """Wait until it takes its next lease; the attempt that trains."""
+        account = self.job.account()
+        step = (account.get("checkpoint") or {}).get("step", 0)
+        newer = self.job.until_step(step + 1, max(1, account.get("attempt", 0)))
+        attempt: int = newer["attempt"]
+        return attempt
+
+    def goes_on_after(self, attempt: int) -> Manifest:
+        """Wait until a later attempt trains; the record of the one that ended."""
+        self.job.until_step(1, attempt + 1)
+        records = self.job.account()["attempts"]
+        record: Manifest = next(each for each in records if each["attempt"] == attempt)
+        return record
+
+    def supervisor(self, ordinal: int) -> Process:
+        """PID 1 of a worker pod."""
+        return self._process(ordinal, 1)
+
+    def rank(self, ordinal: int) -> Process:
+        """The only rank of a worker pod, whose number its supervisor's log tells."""
+        lines = self.job.kubectl("logs", self.job.pod_name(ordinal)).splitlines()
+        started = [json.loads(line) for line in lines if '"ranks started"' in line]
+        return self._process(ordinal, started[-1]["pids"][str(ordinal)])
+
+    def _process(self, ordinal: int, number: int) -> Process:
+        pod = self.job.pod(ordinal)["metadata"]["uid"]
+        return next(p for p in self.provider.pod_processes(pod) if in_pod(p.pid) == number)
+
+
+def in_pod(pid: int) -> int:
+    """How its own PID namespace numbers a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
+
+
+@pytest.fixture(scope="module")
+def enduring(installed: Installed, new_namespace: Callable[[], Kubectl]) -> Iterator[Enduring]:
+    """A job that is there long enough for every test here, and has reserve for all of them."""
+    provider = installed.cluster.provider
+    assert isinstance(provider, LocalProvider)
+    manifests = slow_job(
+        "enduring", installed.trainer_image, steps=STEPS, seconds=0.2, replayReserveSteps=150
+    )
+    manifests[-1]["spec"]["checkpoint"] = {"everySteps": LEASE}
+    job = Job.apply(installed, new_namespace(), *manifests)
+    with watched(job) as course:
+        yield Enduring(job, course, provider)
+
+
+@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
+def test_a_rank_is_killed(enduring: Enduring, ordinal: int) -> None:
+    attempt = enduring.training()
+    enduring.rank(ordinal).kill()
+    record = enduring.goes_on_after(attempt)
+    assert (record["rank"], record["signal"]) == (ordinal, signal.SIGKILL)
+    assert record["reason"] == "RankFailed"
+
+
+@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
+def test_a_supervisor_is_killed(enduring: Enduring, ordinal: int) -> None:
+    """The container comes back in the same pod."""
+    attempt = enduring.training()
+    pod = enduring.job.pod(ordinal)
+    enduring.supervisor(ordinal).kill()
+    enduring.goes_on_after(attempt)
+    again = enduring.job.pod(ordinal)
+    assert again["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert again["status"]["containerStatuses"][0]["restartCount"] == 1
+
+
+@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
+def test_a_pod_is_deleted(enduring: Enduring, ordinal: int) -> None:
+    """Rule 10: an orderly stop loses no leased draw, and the pod is back within seconds."""
+    attempt = enduring.training()
+    job, before = enduring.job, enduring.job.pod(ordinal)["metadata"]["uid"]
+    lost = draws_lost(job)
+    deleted = time.monotonic()
+    job.kubectl("delete", "pod", job.pod_name(ordinal), "--wait=false")
+
+    def back() -> bool:
+        found = job.kubectl.get("pod", job.pod_name(ordinal))
+        return found is not None and found["metadata"]["uid"] != before
+
+    job.until("the pod is back", back, BACK_SECONDS)
+    print(f"back after {time.monotonic() - deleted:.1f} s")
+    record = enduring.goes_on_after(attempt)
+    assert record["reason"] in ("Stopped", "Drained"), record
+    assert draws_lost(job) == lost
+
+
+def draws_lost(job: Job) -> int:
+    """Draws charged that lead to no step: those of leases that a crash cut short."""
+    account = job.account()
+    lease = account["lease"]
+    return int(account["charged"] - (lease["toDraw"] - lease["fromDraw"]) - lease["fromStep"])
+
+
+def test_a_pod_is_gone_without_a_word(enduring: Enduring) -> None:
+    attempt = enduring.training()
+    pod = enduring.job.pod_name(1)
+    enduring.job.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+    record = enduring.goes_on_after(attempt)
+    assert record["reason"] in ("WorkerLost", "RankFailed")
+
+
+@pytest.mark.parametrize("kind", ["service", "serviceaccount", "rolebinding", "statefulset"])
+def test_a_child_is_deleted(enduring: Enduring, kind: str) -> None:
+    """It is back within seconds, and the job goes on."""
+    enduring.training()
+    job = enduring.job
+    name = "dtjob-worker" if kind in ("serviceaccount", "rolebinding") else job.child
+    before = job.kubectl.get(kind, name)
+    assert before is not None
+    job.kubectl("delete", kind, name, "--wait=false")
+
+    def back() -> bool:
+        found = job.kubectl.get(kind, name)
+        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
+
+    job.until(f"the {kind} is back", back, BACK_SECONDS)
+    charged = job.account()["charged"]
+    job.until("it goes on", lambda: job.account()["charged"] > charged, 120)
+    enduring.training()
+
+
+def test_the_ledger_can_not_be_deleted(enduring: Enduring) -> None:
+    enduring.training()
+    job = enduring.job
+    refusal = job.kubectl("delete", "privacyledger", job.child, fails=True)
+    assert "never deleted" in refusal
+
+
+def test_another_number_of_replicas_has_no_effect(enduring: Enduring) -> None:
+    attempt = enduring.training()
+    job = enduring.job
+    change = '--patch={"spec":{"workers":{"replicas":3}}}'
+    job.kubectl("patch", "dtjob", job.name, "--type=merge", change)
+    job.until("an event says so", lambda: ("Warning", "ReplicasLatched") in job.events(), 10)
+    assert enduring.training() == attempt
+    assert len(job.kubectl.list("pods")) == 2
+    assert job.ledger()["spec"]["run"]["workers"] == 2
+
+
+def test_the_api_server_is_away_for_a_minute(enduring: Enduring) -> None:
+    """Training goes on inside its lease, waits for the next one, and goes on. Nobody restarts."""
+    attempt = enduring.training()
+    job, provider = enduring.job, enduring.provider
+    address = job.pod(0)["status"]["podIP"]
+    restarts = restart_counts(job)
+    (operator,) = job.installed.operator_pods()
+    before = report_of(address)
+    assert before is not None
+    provider.stop_component("kube-apiserver")
+    try:
+        away = time.monotonic()
+        steps = []
+        while time.monotonic() < away + OUTAGE_SECONDS:
+            said = report_of(address)
+            assert said is not None, "the coordinator gives no answer"
+            steps.append(said["step"])
+            time.sleep(0.5)
+    finally:
+        provider.start_component("kube-apiserver")
+    assert before["step"] < steps[-1] == steps[len(steps) // 2] <= before["step"] + 2 * LEASE
+    wait_for("the API server", lambda: provider.status().running, 60)
+
+    def goes_on() -> bool:
+        said = report_of(address)
+        return said is not None and said["step"] > steps[-1] + LEASE
+
+    job.until("it goes on", goes_on, 60)
+    assert enduring.training() == attempt
+    assert restart_counts(job) == restarts
+    (same,) = job.installed.operator_pods()
+    assert same["metadata"]["uid"] == operator["metadata"]["uid"]
+    assert container_restarts(same) == container_restarts(operator)
+    job.until("the status is fresh", lambda: job.phase() == "Running", 30)
+
+
+def restart_counts(job: Job) -> dict[str, int]:
+    """Container restarts by pod."""
+    return {pod["metadata"]["uid"]: container_restarts(pod) for pod in job.kubectl.list("pods")}
+
+
+def container_restarts(pod: Manifest) -> int:
+    """How often its container was started again."""
+    count: int = pod["status"]["containerStatuses"][0]["restartCount"]
+    return count
+
+
+def test_after_all_that_its_account_is_true(enduring: Enduring) -> None:
+    enduring.job.until_succeeded()
+    assert_true_account(enduring.job, enduring.course)
+
+
+def test_the_operator_is_killed_at_random_points(installed: Installed, namespace: Kubectl) -> None:
+    """From the first second to the end; fixed seed."""
+    chance, ended = random.Random(5), threading.Event()
+    kills = 0
+
+    def kill() -> None:
+        nonlocal kills
+        while not ended.wait(chance.uniform(1, 9)):
+            installed.kill_operator()
+            kills += 1
+
+    manifests = slow_job("unattended", installed.trainer_image, steps=60, seconds=0.2)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        job = Job.apply(installed, namespace, *manifests)
+        with watched(job) as course:
+            job.until("its outcome", lambda: "outcome" in job.account(), 240)
+            ended.set()
+            killer.join(30)
+            job.until_succeeded(60)
+            wait_for("no pods", lambda: not namespace.list("pods"), 60)
+    finally:
+        ended.set()
+        killer.join(30)
+        installed.wait_for_operator()
+    assert kills > 3
+    assert_true_account(job, course)
+    account = job.account()
+    assert (account["attempt"], account["charged"]) == (1, 60)
+    assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
+    assert sorted(job.events()) == [
+        ("Normal", "Completed"),
+        ("Normal", "Planned"),
+        ("Normal", "Training"),
+    ]
+
+
+def test_the_volume_is_lost_and_the_job_is_made_anew(
+    installed: Installed, namespace: Kubectl
+) -> None:
+    """Rule 11: no silent restart. And nothing of the old job is in a new one of its name."""
+    manifests = slow_job("digits", installed.trainer_image, steps=500, seconds=0.2)
+    job = Job.apply(installed, namespace, *manifests)
+    job.until_step(1)
+    namespace("delete", "pvc", job.claim(0), "--wait=false")
+    namespace("delete", "pod", job.pod_name(0), "--wait=false")
+
+    def lost() -> bool:
+        return job.condition("Running").get("reason") == "CheckpointLost"
+
+    job.until("a condition says so", lost, 90)
+    assert job.claim(0) in job.condition("Running")["message"]
+    described = namespace("describe", "dtjob", job.name)
+    assert "CheckpointLost" in described[described.index("Events:") :]
+    charged = job.account()["charged"]
+    time.sleep(2)
+    assert job.account()["charged"] == charged
+
+    with installed.without_operator():
+        namespace("delete", "dtjob", job.name, "--timeout=20s")
+        again = Job.apply(installed, namespace, *manifests)
+        assert again.child != job.child
+    again.until("its own children", lambda: namespace.get("statefulset", again.child), 30)
+    for kind in ("statefulset", "service"):
+        wait_for("the old one goes", lambda k=kind: not namespace.get(k, job.child), 60)
+        child = namespace.get(kind, again.child)
+        assert child is not None
+        assert [each["uid"] for each in child["metadata"]["ownerReferences"]] == [again.uid]
+    assert job.account()["charged"] == charged
+    assert again.account().get("charged", 0) == 0
+    claims = {claim["metadata"]["name"] for claim in namespace.list("pvc")}
+    assert job.claim(1) in claims
+    namespace("delete", "dtjob", again.name)
