@@ -64,12 +64,15 @@ def _json(command: Command) -> dict[str, Any]:
 
 
 def test_digits_from_the_manifest_to_the_report(place: Place) -> None:
+    """Keys are fresh in each run: over 28 of them accuracy was 0.9455 ± 0.0055, so that 0.915
+    (5.5 standard deviations) is missed by chance about once in 10⁷ runs.
+    """
     command = place.dtjob("run", "digits.yaml", "-o", "json")
 
     assert command.wait() == 0, command
     report = _json(command)
     assert report["state"] == "Succeeded"
-    assert report["evaluation"]["accuracy"] >= 0.93
+    assert report["evaluation"]["accuracy"] >= 0.915
     assert report["step"] == 336
     assert report["spent"]["draws"] == 336
     assert report["spent"]["epsilon"] < report["plan"]["epsilonGuaranteed"] <= 8

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dtjob_accounting import draws
 from dtjob_api.job import Telemetry
 from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
@@ -63,7 +64,7 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     log = logs.configure(
         confine.keep_own_log(), component="rank", rank=setup.rank, attempt=setup.attempt
     )
-    rank = _Rank(setup, mail)
+    rank = _Rank(setup, mail, log)
     try:
         kind = rank.run(watch)
         reason, message = _ORDERLY[kind], ""
@@ -76,8 +77,9 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
 
 
 class _Rank:
-    def __init__(self, setup: RankSetup, mail: Mailbox) -> None:
+    def __init__(self, setup: RankSetup, mail: Mailbox, log: logs.Logger) -> None:
         self._setup = setup
+        self._log = log
         self._mail = mail
         self._config = WorkerConfig.model_validate_json(setup.config)
         self._private = False
@@ -92,15 +94,17 @@ class _Rank:
             os.environ[DATA_VARIABLE] = config.data_dir
         self._mail.stage("importing the task")
         task = load_task(config.training.entrypoint, config.training.args)
-        self._mail.stage("dry run on synthetic data")
-        validation.preflight(task, device)
         account, spec, checkpoint = None, None, None
         if setup.rank == 0:
             self._mail.stage("reading ledger and checkpoint")
             account, spec, checkpoint = self._open_account()
         self._mail.stage("waiting for the other ranks")
         group = _join(config, setup, device)
-        return self._train(task, group, account, _share_spec(spec, group), checkpoint, watch)
+        spec = _share_spec(spec, group)
+        self._mail.stage("dry run on synthetic data")
+        rows = _physical_batch_size(config, spec, group.world_size)
+        validation.preflight(task, device, rows)
+        return self._train(task, group, account, spec, checkpoint, rows, watch)
 
     def _open_account(self) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
         from dtjob_trainer.checkpoint import CheckpointStore
@@ -128,18 +132,17 @@ class _Rank:
         account: DrawAccount | None,
         spec: LedgerSpec,
         checkpoint: Checkpoint | None,
+        rows: int,
         watch: Watch | None,
     ) -> EndKind:
-        import torch
-
-        from dtjob_trainer import keys, loop, optim, step, validation
+        from dtjob_trainer import batches, keys, loop, optim, step, validation
         from dtjob_trainer.checkpoint import (
             TrainingState,
             expected_bytes,
         )
 
         training, plan = self._config.training, spec.plan
-        model = task.model().to(group.device)
+        model = validation.build_model(task, group.device)
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = optim.make_optimizer(training.optimizer.name, parameters)
         if checkpoint is not None:
@@ -148,7 +151,7 @@ class _Rank:
         _share_training(model, optimizer, group)
         self._mail.stage("opening the dataset")
         self._begin_private()
-        records = task.dataset()
+        records = batches.open_records(task)
         secret = keys.fresh_secret(group)
         schedule = training.learning_rate_schedule
         private_step: Any = step.PrivateStep(
@@ -165,9 +168,8 @@ class _Rank:
                 plan.steps,
                 schedule.warmup_steps if schedule else 0,
             ),
-            physical_batch_size=(
-                None if training.physical_batch_size == "auto" else training.physical_batch_size
-            ),
+            physical_batch_size=rows,
+            on_bad_record=self._on_bad_record if self._shows_private_data else None,
         )
         if watch is not None:
             private_step = watch(private_step)
@@ -176,7 +178,6 @@ class _Rank:
         state = TrainingState(model.state_dict(), optimizer.state_dict())
         with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
             account.open(state, expected_bytes(state, _OPTIMIZER_SLOTS[training.optimizer.name]))
-        torch.set_grad_enabled(True)
         return loop.Coordinator(
             private_step,
             model,
@@ -195,8 +196,15 @@ class _Rank:
     def _begin_private(self) -> None:
         """From here on private records may be in memory (Rule 20)."""
         self._private = True
-        if self._config.telemetry is not Telemetry.NOT_COVERED_BY_EPSILON:
+        if not self._shows_private_data:
             confine.drop_task_output()
+
+    @property
+    def _shows_private_data(self) -> bool:
+        return self._config.telemetry is Telemetry.NOT_COVERED_BY_EPSILON
+
+    def _on_bad_record(self, index: int, wrong: str) -> None:
+        self._log.warning("record contributes zero", record=index, wrong=wrong)
 
     def explain(self, error: Exception) -> tuple[EndKind, Reason, str]:
         """What an exception means for the job, in words that hold nothing of the data (Rule 20)."""
@@ -239,6 +247,7 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
     import torch
 
     torch.set_num_threads(setup.threads)
+    torch.seed()  # ranks of one forkserver share a state, and with it dropout's masks
     if not config.gpus_per_worker:
         return torch.device("cpu")
     if torch.cuda.device_count() <= setup.local_rank:
@@ -250,6 +259,14 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
     device = torch.device("cuda", setup.local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def _physical_batch_size(config: WorkerConfig, spec: LedgerSpec, world_size: int) -> int:
+    given = config.training.physical_batch_size
+    if isinstance(given, int):
+        return given
+    quantile = draws.batch_size_quantile(spec.plan.dataset_size, spec.plan.batch_size)
+    return draws.physical_batch_size(quantile, world_size)
 
 
 def _join(config: WorkerConfig, setup: RankSetup, device: torch.device) -> Group:

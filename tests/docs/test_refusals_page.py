@@ -1,0 +1,128 @@
+"""What docs/writing-a-task.md says is refused is refused, in the words that it quotes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from doc_blocks import ROOT
+from torch import nn
+from torch.nn import functional
+
+from dtjob_trainer.task import ArraySpec, Task, TaskError
+from dtjob_trainer.validation import preflight
+
+PAGE = ROOT / "docs" / "writing-a-task.md"
+Batch = Mapping[str, torch.Tensor]
+
+
+def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
+
+
+def task(
+    model: Callable[[], nn.Module] = lambda: nn.Linear(4, 2),
+    losses: Callable[[nn.Module, Batch], torch.Tensor] = losses,
+) -> Task:
+    spec = {"x": ArraySpec((4,), "float32", -1.0, 1.0), "y": ArraySpec((), "int64", 0, 1)}
+    return Task(model=model, dataset=lambda: [], example_spec=spec, losses=losses)
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    model[1].weight = model[0].weight
+    return model
+
+
+class Centred(nn.Linear):
+    """Takes the mean over the batch away."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x - x.mean(0))
+
+
+class Remembering(nn.Linear):
+    """Keeps a running mean of what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.mean += x.mean(0)
+        return super().forward(x)
+
+
+class Functional(nn.Module):
+    """Uses a weight outside the forward of the module that owns it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.first(x) + functional.linear(x, self.first.weight)
+        scores: torch.Tensor = self.second(hidden)
+        return scores
+
+
+class Idle(nn.Linear):
+    """Owns a parameter that nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.idle = nn.Linear(2, 2)
+
+
+def averaged(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return functional.cross_entropy(model(batch["x"]), batch["y"])
+
+
+def divided(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return losses(model, batch) / len(batch["y"])
+
+
+def infinite(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return losses(model, batch) + batch["x"].sum(1).log()
+
+
+CASES = {
+    "BatchNorm": task(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))),
+    "a loss that is averaged": task(losses=averaged),
+    "a loss divided by the number of rows": task(losses=divided),
+    "attention, sorting or statistics over the first dimension": task(lambda: Centred(4, 2)),
+    "parameters that are tied": task(tied),
+    "a parameter with no loss depends on it": task(Idle),
+    "a module that updates its buffer in training": task(Remembering),
+    "weights used outside their module's forward": task(Functional),
+    "a loss that is not finite on values of example_spec": task(losses=infinite),
+}
+
+
+def _table() -> dict[str, str]:
+    """What is refused, and the words of the message that the row sets in italics."""
+    rows = {}
+    table = PAGE.read_text().partition("| refused |")[2].partition("\n\n")[0]
+    for line in table.splitlines()[2:]:
+        refused, why, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        (words,) = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", f"{refused} {why}")
+        rows[re.sub(r"[*`]", "", refused)] = words
+    return rows
+
+
+def test_an_ordinary_task_passes() -> None:
+    preflight(task())
+
+
+def test_every_row_is_tried() -> None:
+    assert sorted(_table()) == sorted(CASES)
+
+
+@pytest.mark.parametrize("refused", CASES)
+def test_refused(refused: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        preflight(CASES[refused])
+    assert _table()[refused] in caught.value.message
