@@ -96,6 +96,15 @@ def _spec_schema(schema: Json) -> None:
                 "repetition",
                 field=".training.batchSize",
             ),
+            rule(
+                "!has(self.privacy) || !has(self.training.epochs) || "
+                "!has(self.training.learningRateSchedule) || "
+                "self.training.learningRateSchedule.warmupSteps * self.training.batchSize < "
+                "self.training.epochs * self.privacy.datasetSize",
+                "must be less than the steps of the training, "
+                "ceil(training.epochs * privacy.datasetSize / training.batchSize)",
+                field=".training.learningRateSchedule.warmupSteps",
+            ),
         )
     )
 
@@ -143,7 +152,7 @@ def _changes_while_suspended(path: str, *, optional: bool = False) -> Json:
         same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})"
     return rule(
         f"({suspended}) || ({same})",
-        "changes only while the job is Suspended; suspend it first or create a new job",
+        "changes only while status.phase is Suspended; create a new job instead",
         field="." + path,
     )
 

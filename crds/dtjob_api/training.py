@@ -62,7 +62,7 @@ class LearningRateSchedule(Model):
         Field(
             json_schema_extra=rules(
                 rule(
-                    f"self >= 0 && self <= {MAX_STEPS}",
+                    f"self >= 0 && self < {MAX_STEPS}",
                     "must be 0 (no warm-up) or a number of steps",
                 )
             )
@@ -93,8 +93,8 @@ class Training(Model):
             ),
             rule(
                 "!has(self.steps) || !has(self.learningRateSchedule) || "
-                "self.learningRateSchedule.warmupSteps <= self.steps",
-                "must not exceed training.steps",
+                "self.learningRateSchedule.warmupSteps < self.steps",
+                "must be less than training.steps",
                 field=".learningRateSchedule.warmupSteps",
             ),
         )

@@ -10,7 +10,7 @@ from dtjob_accounting.errors import PlanError
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import names
-from dtjob_operator.diagnosis import Finding
+from dtjob_operator.finding import Finding
 from dtjob_operator.observed import Observed
 
 

@@ -39,8 +39,22 @@ def applies(observed: Observed, situation: Situation) -> tuple[Json, ...]:
         wanted += [*_base(observed, job), ledger(job, observed.privacy_plan)]
     else:
         wanted += _base(observed, job)
-        wanted += _changed(_preserving(observed, job, situation.workers), observed.stateful_set)
+        replicas = 0 if _outlive_their_account(observed, job) else situation.workers
+        wanted += _changed(_preserving(observed, job, replicas), observed.stateful_set)
     return tuple(wanted)
+
+
+def _outlive_their_account(observed: Observed, job: DistributedTrainingJob) -> bool:
+    """Whether pods hold tokens of an account that was deleted and made anew.
+
+    The API server refuses such tokens (401), and a pod gets no other for most of an hour: it is
+    replaced. No pod can be created before its account, so a new one never counts.
+    """
+    account = observed.service_account
+    if job.spec.workers.service_account_name or account is None:
+        return False
+    since = account["metadata"].get("creationTimestamp", "")
+    return any(pod["metadata"]["creationTimestamp"] < since for pod in observed.pods)
 
 
 def deletes(observed: Observed, situation: Situation) -> tuple[ObjectRef, ...]:

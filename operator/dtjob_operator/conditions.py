@@ -14,7 +14,7 @@ from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import ConditionType, Reason
 from dtjob_operator import figures
-from dtjob_operator.diagnosis import Finding
+from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.situation import Situation, condition, failed
 

@@ -14,6 +14,7 @@ from dtjob_operator.kinds import Json
 # Exit codes of a supervisor.
 _BAD_CONFIGURATION = 2
 _REFUSED = 3
+_NO_TRAINER = "No module named 'dtjob_trainer'"
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,15 @@ def _crash(pod: str, ended: Json) -> Crash | None:
     if code == _REFUSED and (refusal := known(reason)) is not None:
         return Crash(refusal, message or f"pod {pod} refuses to train", refused=True)
     what = message or ended.get("reason") or "it left no message"
-    remedy = (
-        "The image's trainer does not take the configuration that this operator writes: use an "
-        "image of the operator's version"
-        if code == _BAD_CONFIGURATION
-        else f"See kubectl logs {pod} --previous"
-    )
+    if code == _BAD_CONFIGURATION:
+        remedy = (
+            "The image's trainer does not take the configuration that this operator writes: use an "
+            "image of the operator's version"
+        )
+    elif _NO_TRAINER in what:
+        remedy = "spec.image is no trainer image: name dtjob's, or one that is built from it, in a new job"
+    else:
+        remedy = f"See kubectl logs {pod} --previous"
     return Crash(
         Reason.WORKER_CRASHING,
         f"pod {pod} ends at once (exit code {code}): {what.rstrip('.')}. {remedy}",

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator import names
+from dtjob_operator import names, wording
 from dtjob_operator.containers import crash, is_starting, waiting, worker_containers
+from dtjob_operator.events import newest
+from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Observed, Rejection
+from dtjob_operator.observed import Observed
+from dtjob_operator.refused import refused_children, refused_pods
 from dtjob_operator.settings import Settings
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What keeps the workers from running."""
-
-    reason: Reason
-    message: str
-
 
 _IMAGE_REASONS = frozenset(
     {
@@ -48,7 +41,7 @@ _MISSING_CLAIM = re.compile(
 _MISSING_CLASS = re.compile(
     r"storageclass(?:es)?\.storage\.k8s\.io \"(?P<name>[^\"]+)\" not found", re.IGNORECASE
 )
-_MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
+_MISSING_PULL_SECRETS = re.compile(r"pull secrets \((?P<names>[^)]+)\)")
 _PROVISIONING = timedelta(seconds=10)
 _UNBOUND = re.compile(
     r"unbound immediate PersistentVolumeClaims|find available persistent volumes to bind"
@@ -70,8 +63,8 @@ def diagnose(
         Pods that should be there.
     """
     finders = (
-        _rejections(observed.rejections),
-        _missing_pods(observed, job, workers),
+        refused_children(observed.rejections),
+        refused_pods(observed, job, workers),
         _pods(observed, job, _settled(observed.pods, now, settings), now),
     )
     return next((finding for finder in finders for finding in finder), None)
@@ -89,79 +82,6 @@ def _settled(pods: Iterable[Json], now: datetime, settings: Settings) -> list[Js
 
 def _age(obj: Json, now: datetime) -> timedelta:
     return now - datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
-
-
-def _rejections(rejections: Iterable[Rejection]) -> Iterator[Finding]:
-    for rejection in rejections:
-        yield Finding(
-            Reason.PODS_REFUSED,
-            f"the API server refuses the {rejection.kind} {rejection.name}: {rejection.message}. "
-            "Raise the quota or change the policy that refuses it; it is tried again",
-        )
-
-
-def _missing_pods(
-    observed: Observed, job: DistributedTrainingJob, workers: int
-) -> Iterator[Finding]:
-    """What the StatefulSet controller says about pods that it can't create."""
-    there = {pod["metadata"]["name"] for pod in observed.pods}
-    event = _newest(observed.events, "StatefulSet", names.child_name(job), {"FailedCreate"})
-    if event is None or last_seen(event) < _last_success(observed):
-        return
-    if any(names.pod_name(job, ordinal) not in there for ordinal in range(workers)):
-        yield _refused(event.get("message", ""), job)
-
-
-def _last_success(observed: Observed) -> str:
-    """When a pod was last created or an attempt began; a refusal before that was overcome."""
-    attempts = ((observed.ledger or {}).get("status") or {}).get("attempts") or []
-    times = [
-        *(pod["metadata"]["creationTimestamp"] for pod in observed.pods),
-        *(attempt["start"] for attempt in attempts),
-    ]
-    return max(times, default="")
-
-
-def last_seen(event: Json) -> str:
-    """When an event was last told, as RFC 3339 in UTC, which sorts as text."""
-    times = (
-        (event.get("series") or {}).get("lastObservedTime"),
-        event.get("lastTimestamp"),
-        event.get("eventTime"),
-        event["metadata"].get("creationTimestamp"),
-    )
-    return max((at for at in times if at), default="")
-
-
-def _refused(message: str, job: DistributedTrainingJob) -> Finding:
-    # The controller's preamble repeats names that the reader has before him.
-    cause = message.split(" failed error: ", 1)[-1]
-    if missing := _MISSING_ACCOUNT.search(cause):
-        account = missing["name"]
-        remedy = (
-            "create it, with the rights of ClusterRole dtjob-worker on this namespace, or remove "
-            "spec.workers.serviceAccountName to have one made"
-            if job.spec.workers.service_account_name
-            else "the operator makes it; see its log for what hinders it"
-        )
-        return Finding(
-            Reason.SERVICE_ACCOUNT_MISSING,
-            f"the ServiceAccount {account} of the workers does not exist in namespace "
-            f"{names.namespace(job)}: {remedy}",
-        )
-    if "exceeded quota" in cause:
-        remedy = (
-            "Raise the ResourceQuota, or lower spec.workers.replicas or spec.workers.resources "
-            "in a new job"
-        )
-    elif "violates PodSecurity" in cause:
-        remedy = (
-            "Worker pods meet the level restricted; what spec.workers.template adds does not, or "
-            "a policy of the cluster asks for more"
-        )
-    else:
-        remedy = "Change the admission rule that refuses it, or the field that it names"
-    return Finding(Reason.PODS_REFUSED, f"worker pods are refused: {cause}. {remedy}")
 
 
 def _pods(
@@ -209,8 +129,8 @@ def _unscheduled(
         return  # a provisioner that is at work
     yield Finding(
         Reason.UNSCHEDULABLE,
-        f"no node takes pod {name}: {message.rstrip('.')}. Free or add such a node, or ask for "
-        "less in spec.workers (resources, gpusPerWorker, template.nodeSelector)",
+        f"no node takes pod {name}: {wording.scheduling(message)}. Free or add such a node, or ask "
+        "for less in spec.workers (resources, gpusPerWorker, template.nodeSelector) of a new job",
     )
 
 
@@ -221,7 +141,7 @@ def _unbound(observed: Observed, scheduler: str, now: datetime) -> Iterator[Find
             continue
         name = claim["metadata"]["name"]
         chosen = claim["spec"].get("storageClassName")
-        event = _newest(observed.events, "PersistentVolumeClaim", name, {"ProvisioningFailed"})
+        event = newest(observed.events, "PersistentVolumeClaim", name, {"ProvisioningFailed"})
         message = event.get("message", "").rstrip(".") if event is not None else ""
         if missing := _MISSING_CLASS.search(message):
             why = f"there is no StorageClass {missing['name']}. Create it, or name another"
@@ -252,19 +172,22 @@ def _waiting(observed: Observed, pod: Json, job: DistributedTrainingJob) -> Iter
             yield Finding(
                 Reason.WORKER_CRASHING,
                 f"pod {name}: the container can't be started: {message}. The image must be a "
-                "trainer image, with python and dtjob's trainer in it",
+                "trainer image, with python and dtjob's trainer in it: name one in spec.image of a "
+                "new job",
             )
 
 
 def _image(
     observed: Observed, pod: str, image: str, message: str, job: DistributedTrainingJob
 ) -> Finding:
-    remedy = "Correct spec.image, or push that image"
+    remedy = "Push it, and the workers start; or name another in spec.image of a new job"
     secrets = ", ".join(secret.name for secret in job.spec.image_pull_secrets)
-    if _newest(observed.events, "Pod", pod, {"FailedToRetrieveImagePullSecret"}):
+    if event := newest(observed.events, "Pod", pod, {"FailedToRetrieveImagePullSecret"}):
+        missing = _MISSING_PULL_SECRETS.search(event.get("message", ""))
         remedy = (
-            f"Not every pull secret exists: create what spec.imagePullSecrets names ({secrets}) "
-            f"in namespace {names.namespace(job)}"
+            f"Pull secret {missing['names'] if missing else secrets}, named in "
+            f"spec.imagePullSecrets, does not exist in namespace {names.namespace(job)}: create "
+            "it, and see that the registry has the image"
         )
     elif "unauthorized" in message.lower() or "denied" in message.lower():
         remedy = (
@@ -272,7 +195,13 @@ def _image(
             if secrets
             else "If the image is private, name its pull secret in spec.imagePullSecrets"
         )
-    detail = f": {message.rstrip('.')}" if message else ""
+    elif secrets:  # the kubelet may yet tell that one is missing
+        remedy += (
+            f". The pull secrets of spec.imagePullSecrets ({secrets}) must exist in namespace "
+            f"{names.namespace(job)}"
+        )
+    cause = wording.pull(message, image)
+    detail = f": {cause}" if cause else ""
     return Finding(
         Reason.IMAGE_PULL_FAILED, f"pod {pod} can't pull image {image}{detail}. {remedy}"
     )
@@ -290,10 +219,10 @@ def _unmounted(observed: Observed, pod: Json, job: DistributedTrainingJob) -> It
     if not is_starting(pod):
         return
     name = pod["metadata"]["name"]
-    event = _newest(observed.events, "Pod", name, {"FailedMount", "FailedAttachVolume"})
+    event = newest(observed.events, "Pod", name, {"FailedMount", "FailedAttachVolume"})
     if event is None:
         return
-    message = event.get("message", "").rstrip(".")
+    message = wording.mount(event.get("message", ""))
     if _MISSING_CONFIGURATION.search(message):
         yield _configuration(name, message, job)
     else:
@@ -302,17 +231,3 @@ def _unmounted(observed: Observed, pod: Json, job: DistributedTrainingJob) -> It
             f"pod {name} can't mount a volume: {message}. Repair the volume or its storage; the "
             "kubelet keeps trying",
         )
-
-
-def _newest(events: Iterable[Json], kind: str, name: str, reasons: Iterable[str]) -> Json | None:
-    """The newest event with one of `reasons` about an object."""
-    return next(
-        (
-            event
-            for event in events
-            if event["involvedObject"].get("kind") == kind
-            and event["involvedObject"].get("name") == name
-            and event.get("reason", "") in reasons
-        ),
-        None,
-    )

@@ -12,6 +12,7 @@ from dtjob_api.reasons import Phase
 from dtjob_operator import kinds
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import NotFound
+from dtjob_operator.events import last_seen
 from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.observed import Observed, Rejection
 from dtjob_operator.privacy import Accounting
@@ -113,7 +114,7 @@ class Observer:
             )
 
         events = await self._warnings_of(job["metadata"]["namespace"])
-        return tuple(sorted(filter(concerns, events), key=_last_seen, reverse=True))
+        return tuple(sorted(filter(concerns, events), key=last_seen, reverse=True))
 
     async def _warnings_of(self, namespace: str) -> list[Json]:
         """All warnings of a namespace, listed once for all of its jobs that ask together."""
@@ -130,14 +131,3 @@ class Observer:
                 )
                 self._warnings[namespace] = time.monotonic(), events
             return self._warnings[namespace][1]
-
-
-def _last_seen(event: Json) -> str:
-    """When an event was last told, as RFC 3339 in UTC, which sorts as text."""
-    times = (
-        event.get("series", {}).get("lastObservedTime"),
-        event.get("lastTimestamp"),
-        event.get("eventTime"),
-        event["metadata"].get("creationTimestamp"),
-    )
-    return max((at for at in times if at), default="")

@@ -11,7 +11,8 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.reasons import ConditionType, Reason
 from dtjob_operator import containers, names, report
-from dtjob_operator.diagnosis import Finding, diagnose
+from dtjob_operator.diagnosis import diagnose
+from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.ownership import conflict
@@ -28,6 +29,8 @@ _BLOCKING = frozenset(
         Reason.STORAGE_FULL,
     }
 )
+# States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
+_IDLE = frozenset({"Refused", "Waiting"})
 # A probe may find a worker ready some seconds after the gang has met.
 _PROBE_SLACK = timedelta(seconds=30)
 
@@ -241,7 +244,7 @@ def _refused(
     crash = containers.crash(coordinator) if coordinator else None
     if crash is not None and crash.refused:
         return Finding(crash.reason, crash.message)
-    if said is not None and said.state == "Refused" and (reason := containers.known(said.reason)):
+    if said is not None and said.state in _IDLE and (reason := containers.known(said.reason)):
         return Finding(reason, said.message or str(reason))
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
     reason = containers.known(last.reason) if last is not None and last.end else None

@@ -16,7 +16,7 @@ from dtjob_api.reasons import ConditionType, Phase
 from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_operator import figures, names
 from dtjob_operator.conditions import conditions
-from dtjob_operator.diagnosis import Finding
+from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.situation import Situation, failed, is_true

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from kube import Kubectl, Manifest, wait_for
@@ -12,6 +12,7 @@ from kube import Kubectl, Manifest, wait_for
 from demo import install
 from localcluster.progress import Progress
 from localcluster.providers.base import Provider
+from localcluster.providers.local import LocalProvider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 _SELECTOR = "--selector=app.kubernetes.io/component=operator"
@@ -63,11 +64,14 @@ class Installed:
         """Wait until the operator is ready."""
         self.system("rollout", "status", _DEPLOYMENT, f"--timeout={_START_SECONDS}s")
 
-    def kill_operator(self) -> None:
-        """SIGKILL: nothing is tidied up. Its ReplicaSet makes another pod at once."""
-        names = [f"pod/{pod['metadata']['name']}" for pod in self.operator_pods()]
-        if names:
-            self.system("delete", "--grace-period=0", "--force", "--ignore-not-found", *names)
+    def kill_operator(self, provider: LocalProvider) -> None:
+        """SIGKILL: nothing is tidied up. The pod goes too, so that a new one comes at once."""
+        for pod in self.operator_pods():
+            for process in provider.pod_processes(pod["metadata"]["uid"]):
+                with suppress(ProcessLookupError):
+                    process.kill()
+            name = pod["metadata"]["name"]
+            self.system("delete", "pod", name, "--grace-period=0", "--force", "--ignore-not-found")
 
     @contextmanager
     def without_operator(self) -> Iterator[None]:

@@ -170,6 +170,12 @@ class Job:
 
         return self.until(f"step {step} of attempt {attempt}", done, timeout)
 
+    def hurry(self) -> None:
+        """Let a slow job do the rest of its steps as fast as it can."""
+        for ordinal in range(2):
+            path = str(seen_task.STATE / seen_task.HURRY)
+            self.kubectl("exec", self.pod_name(ordinal), "--", "touch", path)
+
     def until_succeeded(self, timeout: float = 240) -> Manifest:
         """Wait for its end and return the job."""
 

@@ -21,6 +21,8 @@ from dtjob_trainer.tasks import digits
 
 STATE = Path("/var/run/dtjob/state")
 RECORD = "seen.jsonl"
+HURRY = "hurry"
+"""A file that a test puts beside the record: from then on steps take no longer than they must."""
 
 
 class _Watched:
@@ -49,7 +51,7 @@ class _Watched:
 
 
 def task(args: Mapping[str, Any]) -> Task:
-    """``seconds``: how long each rank's share of a step takes at least."""
+    """``seconds``: how long each rank's share of a step takes at least, until told to hurry."""
     seconds, opened = float(args["seconds"]), []
     plain = digits.task({})
 
@@ -60,7 +62,8 @@ def task(args: Mapping[str, Any]) -> Task:
     def losses(model: Any, batch: Any) -> Any:
         if opened:  # else the dry run on synthetic data
             opened[-1].note()
-        time.sleep(seconds)
+        if not (STATE / HURRY).exists():
+            time.sleep(seconds)
         return plain.losses(model, batch)
 
     return replace(plain, dataset=dataset, losses=losses)

@@ -11,8 +11,8 @@ from kube import Kubectl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
 
-import doc_blocks  # noqa: E402
-from doc_session import Session  # noqa: E402
+import doc_blocks
+from doc_session import Session
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -89,21 +89,20 @@ def test_admitted(row: Row) -> None:
 
 def _check_bounds(row: Row, *, whole: bool) -> None:
     if found := re.fullmatch(r"(\S+) to (\S+)", row.admitted):
-        low, high = float(found[1]), float(found[2])
-        assert _admits(row.path, low, whole) and not _admits(row.path, _below(low, whole), whole)
-        assert _admits(row.path, high, whole) and not _admits(row.path, _above(high, whole), whole)
+        inside = [float(found[1]), float(found[2])]
+        outside = [_below(inside[0], whole), _above(inside[1], whole)]
     elif found := re.fullmatch(r"from (\S+)", row.admitted):
-        low = float(found[1])
-        assert _admits(row.path, low, whole) and not _admits(row.path, _below(low, whole), whole)
-    elif found := re.fullmatch(r"above (\S+?)(?:, at most (\S+))?", row.admitted):
-        low = float(found[1])
-        assert _admits(row.path, low + 1e-6, whole) and not _admits(row.path, low, whole)
-        if found[2]:
-            high = float(found[2])
-            assert _admits(row.path, high, whole)
-            assert not _admits(row.path, _above(high, whole), whole)
+        inside = [float(found[1])]
+        outside = [_below(inside[0], whole)]
+    elif found := re.fullmatch(r"above (\S+)", row.admitted):
+        inside, outside = [float(found[1]) + 1e-6], [float(found[1])]
+    elif found := re.fullmatch(r"above (\S+), at most (\S+)", row.admitted):
+        inside = [float(found[1]) + 1e-6, float(found[2])]
+        outside = [float(found[1]), _above(float(found[2]), whole)]
     else:
         raise AssertionError(f"bounds that this test can't read: {row.admitted}")
+    assert [value for value in inside if not _admits(row.path, value, whole)] == []
+    assert [value for value in outside if _admits(row.path, value, whole)] == []
 
 
 def _below(value: float, whole: bool) -> float:

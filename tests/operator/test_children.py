@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import children_files
 import pytest
-from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod
+from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
 
 from dtjob_api.worker import WorkerConfig
 from dtjob_operator.drift import has_drifted
@@ -197,6 +198,24 @@ def test_a_prepared_account_is_used_as_it_is() -> None:
     world = World.of(privacy_plan=PLAN, service_account=prepared, role_binding=binding)
     world.settle()
     assert world.applied == ["Service", "PrivacyLedger", "StatefulSet"]
+
+
+def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
+    """Their tokens are dead; one pod that is left keeps the others from coming back."""
+    world = started()
+    assert world.observed.service_account is not None
+    account = copy.deepcopy(world.observed.service_account)
+    account["metadata"]["creationTimestamp"] = stamp(NOW + timedelta(seconds=1))
+    old, new = (pod(0), pod(1)), (pod(0, NOW + timedelta(seconds=1)),)
+
+    def replicas(pods: tuple[Json, ...]) -> int:
+        world.see(pods=pods, service_account=account)
+        world.settle()
+        assert world.observed.stateful_set is not None
+        wanted: int = world.observed.stateful_set["spec"]["replicas"]
+        return wanted
+
+    assert [replicas(old), replicas(old[:1]), replicas(()), replicas(new)] == [0, 0, 2, 2]
 
 
 def test_our_binding_to_another_role_is_made_anew() -> None:

@@ -157,9 +157,13 @@ class Gang:
         return [gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus]
 
     def present(self, now: float) -> set[int]:
-        """Ordinals that were heard of lately."""
+        """Ordinals that were heard of lately and did not say that they are leaving."""
         lately = PING_SECONDS * MISSED_PINGS
-        return {o for o, member in self._members.items() if now - member.seen <= lately}
+        return {
+            ordinal
+            for ordinal, member in self._members.items()
+            if now - member.seen <= lately and not member.hello.drain
+        }
 
 
 def _lost(message: str) -> End:

@@ -64,6 +64,7 @@ class Leader:
         self._order: Run | None = None
         self._watching: asyncio.Task[None] | None = None
         self.terminating = False
+        self.left = False
         self.coordinator_heard = time.monotonic()
 
     async def hello(self, hello: Hello) -> Directive:
@@ -305,7 +306,7 @@ class Leader:
         )
 
     async def _finish(self, code: int, state: str, reason: str | None, message: str | None) -> int:
-        """Tell all workers to leave, wait until they heard it, and give the exit code back."""
+        """Tell all workers to leave and wait until they heard it; gives the exit code back."""
         view = self._view
         view.state, view.stage, view.reason, view.message = state, state.lower(), reason, message
         say = (
@@ -314,6 +315,12 @@ class Leader:
             else self._log.info
         )
         say("finished", state=state, reason=reason, detail=message, exit_code=code)
+        if self._config.hold and state not in tuple(OutcomeState):
+            # In pods only an outcome sends the others home: a new coordinator will need them.
+            self._gang.direct(Action.END)
+            await self._tell_all()
+            self.left = True
+            return code
         self._gang.direct(Action.DONE, exit_code=code)
         await self._tell_all()
         deadline = time.monotonic() + _ORDERLY_SECONDS

@@ -8,6 +8,7 @@ evaluated on each write (privacy.md, rules 10 and 18).
 from __future__ import annotations
 
 import http
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +68,10 @@ class KubernetesLedger:
 
     def __init__(self, namespace: str, name: str) -> None:
         settings = client.Configuration()
-        config.load_config(client_configuration=settings)
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=settings)
         settings.retries = False  # each answer is judged here
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
         self._object: dict[str, Any] = {
@@ -166,4 +170,9 @@ def _versioned(manifest: Any) -> Versioned:
 
 
 def _said(error: client.ApiException) -> str:
-    return f"{error.status} {error.reason}: {(error.body or '')[:500]}"
+    body = error.body or ""
+    try:
+        said = str(json.loads(body)["message"])
+    except (ValueError, TypeError, KeyError):  # whoever answered, it was not the API server
+        said = str(body)
+    return f"{error.status} {error.reason}: {said[:500]}"

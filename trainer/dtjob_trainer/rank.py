@@ -223,14 +223,25 @@ class _Rank:
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
         place = task_code_place(error, self._config.training.entrypoint)
         told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
+        if self._shows_private_data:
+            told += f": {error}"
+        if place and isinstance(error, _NO_SUCH_PATH):
+            where = (
+                "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
+            )
+            return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
         if isinstance(error, OSError | MemoryError) or _in_collective(error):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self._setup.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
-        remedy = (
-            "its message is not shown because it may hold private data; reproduce it on synthetic "
-            "data, or set privacy.telemetry: NotCoveredByEpsilon"
-        )
-        return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}; {remedy}"
+        remedy = "" if self._shows_private_data else _HIDDEN
+        return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
+
+
+_NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_HIDDEN = (
+    "; its message is not shown because it may hold private data: reproduce it on synthetic "
+    "data, or set privacy.telemetry to NotCoveredByEpsilon"
+)
 
 
 def _in_collective(error: Exception) -> bool:

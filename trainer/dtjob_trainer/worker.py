@@ -156,7 +156,8 @@ class Worker:
                 self._news.clear()
                 directive = await self._say_hello(session, url, known)
                 if directive is None:
-                    missed += 1
+                    # The next answer may be another leader's, which numbers its directives anew.
+                    known, missed = -1, missed + 1
                     if missed == MISSED_PINGS and self._ranks is not None:
                         self._log.warning("coordinator lost: ranks are killed")
                         await self._stop_ranks()
@@ -170,7 +171,8 @@ class Worker:
                     await self._obey(directive)
                     if directive.action is Action.DONE:
                         return directive.exit_code
-                if self._terminating and self._leader is None and self._ranks is None:
+                leaves = self._leader.left if self._leader is not None else self._terminating
+                if leaves and self._ranks is None:
                     return 0
 
     async def _say_hello(

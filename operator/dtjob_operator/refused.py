@@ -1,0 +1,80 @@
+"""What the API server refuses to create: our children, the StatefulSet controller's pods."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.reasons import Reason
+from dtjob_operator import names, wording
+from dtjob_operator.events import last_seen, newest
+from dtjob_operator.finding import Finding
+from dtjob_operator.observed import Observed, Rejection
+
+_MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
+
+
+def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
+    """What the API server says about children that the operator applies."""
+    for rejection in rejections:
+        yield Finding(
+            Reason.PODS_REFUSED,
+            f"the API server refuses the {rejection.kind} {rejection.name}: {rejection.message}. "
+            "Raise the quota or change the policy that refuses it; it is tried again",
+        )
+
+
+def refused_pods(
+    observed: Observed, job: DistributedTrainingJob, workers: int
+) -> Iterator[Finding]:
+    """What the StatefulSet controller says about pods that it can't create."""
+    there = {pod["metadata"]["name"] for pod in observed.pods}
+    event = newest(observed.events, "StatefulSet", names.child_name(job), {"FailedCreate"})
+    if event is None or last_seen(event) < _last_success(observed):
+        return
+    if any(names.pod_name(job, ordinal) not in there for ordinal in range(workers)):
+        yield _refused(event.get("message", ""), job)
+
+
+def _last_success(observed: Observed) -> str:
+    """When a pod was last created or an attempt began; a refusal before that was overcome."""
+    attempts = ((observed.ledger or {}).get("status") or {}).get("attempts") or []
+    times = [
+        *(pod["metadata"]["creationTimestamp"] for pod in observed.pods),
+        *(attempt["start"] for attempt in attempts),
+    ]
+    return max(times, default="")
+
+
+def _refused(message: str, job: DistributedTrainingJob) -> Finding:
+    cause, where = wording.refusal(message), names.namespace(job)
+    if missing := _MISSING_ACCOUNT.search(cause):
+        account = missing["name"]
+        remedy = (
+            f"create it and bind it to ClusterRole {names.WORKER_ROLE} (kubectl create rolebinding "
+            f"{account} -n {where} --clusterrole={names.WORKER_ROLE} --serviceaccount={where}:"
+            f"{account}), or leave spec.workers.serviceAccountName out of a new job"
+            if job.spec.workers.service_account_name
+            else "the operator makes it; see its log for what hinders it"
+        )
+        return Finding(
+            Reason.SERVICE_ACCOUNT_MISSING,
+            f"the ServiceAccount {account} of the workers does not exist in namespace {where}: "
+            f"{remedy}",
+        )
+    if "exceeded quota" in cause:
+        remedy = (
+            "Raise the ResourceQuota, or lower spec.workers.replicas or spec.workers.resources "
+            "in a new job"
+        )
+    elif "violates PodSecurity" in cause:
+        remedy = (
+            "Worker pods meet the level restricted; what spec.workers.template adds does not, or "
+            "a policy of the cluster asks for more"
+        )
+    else:
+        remedy = "Change the admission rule that refuses it, or the field that it names"
+    return Finding(
+        Reason.PODS_REFUSED, f"worker pods are refused in namespace {where}: {cause}. {remedy}"
+    )
