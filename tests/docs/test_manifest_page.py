@@ -124,7 +124,7 @@ def _admits(path: str, value: float, whole: bool) -> bool:
     written = int(value) if whole else value
     changes: Json = {path: written}
     if path in _WITH:
-        changes[_WITH[path]] = max(written, 1)
+        changes[_WITH[path]] = min(written + 1, 10**9)
     return path not in {error.field for error in validate(edited(JOB, changes))}
 
 
