@@ -66,12 +66,13 @@ def rank(
     """One rank: the private step, then plain SGD over the same shapes, then the account."""
     import numpy as np
     import torch
+    from torch.distributed import TCPStore
+
     from dtjob_trainer import optim
     from dtjob_trainer.batches import BatchLoader
     from dtjob_trainer.distributed import Group
     from dtjob_trainer.keys import AttemptKeys
     from dtjob_trainer.step import PrivateStep
-    from torch.distributed import TCPStore
 
     torch.set_num_threads(1)
     group = Group()
@@ -184,9 +185,10 @@ def steps_table(steps: int) -> None:
             def share(seconds: float, whole: float = whole) -> str:
                 return f"{100 * seconds / whole:.1f} %"
 
+            private, plain = got["private"], got["plain"]
             print(
-                f"| {name} | {world} | {1000 * got['private']:.2f} ms | {1000 * got['plain']:.2f} ms "
-                f"| {got['private'] / got['plain']:.2f} | {share(got['shares']['draw'])} "
+                f"| {name} | {world} | {1000 * private:.2f} ms | {1000 * plain:.2f} ms "
+                f"| {private / plain:.2f} | {share(got['shares']['draw'])} "
                 f"| {share(got['shares']['noise'])} | {share(got['lease'] / 10)} |",
                 flush=True,
             )
@@ -230,9 +232,8 @@ def whole_run() -> None:
             time.sleep(0.01)
         print(f"SIGKILL of a rank to the next step: {time.monotonic() - killed:.2f} s")
         run.wait()
-        print(
-            f"whole run, the kill included: {time.monotonic() - started:.1f} s, exit {run.returncode}"
-        )
+        took = time.monotonic() - started
+        print(f"whole run, the kill included: {took:.1f} s, exit {run.returncode}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from localcluster import choose
 
 
