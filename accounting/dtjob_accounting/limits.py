@@ -75,9 +75,10 @@ def epsilon_unreachable(epsilon: float, delta: float, sample_rate: float, draws:
     return PlanError(
         "spec.privacy.epsilon",
         epsilon,
-        f"can't be reached with delta {delta:g} in {draws} draws at sample rate {sample_rate:.3g}: "
-        f"it would take a noise multiplier above {MAX_NOISE_MULTIPLIER:g}; raise epsilon, or lower "
-        "training.steps or training.batchSize",
+        f"can't be reached with delta {delta:g} in {draws} draws (steps and replay reserve) at "
+        f"sample rate {sample_rate:.3g}: it would take a noise multiplier above "
+        f"{MAX_NOISE_MULTIPLIER:g}; raise epsilon, or lower spec.training.steps or "
+        "spec.training.batchSize",
     )
 
 

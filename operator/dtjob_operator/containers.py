@@ -104,7 +104,7 @@ def _crash(pod: str, ended: Json) -> Crash | None:
             "image of the operator's version"
         )
     elif _NO_TRAINER in what:
-        remedy = "spec.image is no trainer image: name dtjob's, or one that is built from it, in a new job"
+        remedy = "spec.image is no trainer image: name dtjob's, or one built on it, in a new job"
     else:
         remedy = f"See kubectl logs {pod} --previous"
     return Crash(

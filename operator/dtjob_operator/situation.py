@@ -142,7 +142,7 @@ def assess(
     )
     said = report.read(observed.report)
     current = said if ledger and said and said.attempt == ledger.status.attempt else None
-    met = ledger is not None and _has_met(ledger, coordinator, now)
+    met = ledger is not None and _has_met(ledger, coordinator, current, now)
     lease = ledger.status.lease if ledger else None
     training = bool(
         met
@@ -223,8 +223,14 @@ def _claim_lost(
     )
 
 
-def _has_met(ledger: PrivacyLedger, coordinator: Json | None, now: datetime) -> bool:
-    """Whether the current attempt runs in the coordinator that is there now."""
+def _has_met(
+    ledger: PrivacyLedger, coordinator: Json | None, said: report.Report | None, now: datetime
+) -> bool:
+    """Whether the current attempt runs in the coordinator that is there now.
+
+    A pod is not ready, too, while its node has not told of itself, as after an outage of the API
+    server; the attempt's own signs of life say more.
+    """
     status = ledger.status
     last = status.attempts[-1] if status.attempts else None
     if last is None or last.attempt != status.attempt or last.end is not None:
@@ -234,7 +240,12 @@ def _has_met(ledger: PrivacyLedger, coordinator: Json | None, now: datetime) -> 
     started = containers.running_since(coordinator)
     if started is None or started > last.start:
         return False
-    return now - last.start < _PROBE_SLACK or containers.is_ready(coordinator)
+    signs = [last.start]
+    if status.checkpoint is not None:
+        signs.append(status.checkpoint.time)
+    if said is not None and said.heartbeat is not None:
+        signs.append(said.heartbeat)
+    return now - max(signs) < _PROBE_SLACK or containers.is_ready(coordinator)
 
 
 def _refused(

@@ -246,6 +246,24 @@ def test_a_lost_coordinator_is_not_running() -> None:
     assert world.status["phase"] == "Running"
 
 
+def test_a_pod_whose_node_is_silent_trains_on() -> None:
+    """The node controller calls it not ready; its ledger and its report tell of its life."""
+    unready = pod(0, conditions=[{"type": "Ready", "status": "False"}])
+    for sign in ("checkpoint", "report"):
+        world = running()
+        world.later(300)
+        world.see(pods=(unready, pod(1)))
+        if sign == "checkpoint":
+            world.ledger_status(checkpoint=checkpoint(20, 1, 20, world.now - timedelta(seconds=20)))
+        else:
+            world.see(report=report(20, heartbeatTime=stamp(world.now - timedelta(seconds=20))))
+        world.settle()
+        assert world.status["phase"] == "Running"
+        world.later(15)
+        world.settle()
+        assert world.status["phase"] == "Restarting"
+
+
 def test_a_stale_checkpoint_is_told() -> None:
     world = running()
     world.see(report=report(50))

@@ -116,11 +116,12 @@ def test_the_last_words_of_a_supervisor_that_refuses_are_told() -> None:
     assert world.condition("Running")["message"] == "why"
 
 
-def test_a_refusal_in_the_report_is_told() -> None:
+@pytest.mark.parametrize("state", ["Refused", "Waiting"])
+def test_a_refusal_in_the_report_is_told(state: str) -> None:
     world = World.of()
     world.see(privacy_plan=PLAN)
     world.settle()
-    said = report(0, attempt=0, state="Refused", reason="LedgerUnreadable", message="why")
+    said = report(0, attempt=0, state=state, reason="LedgerUnreadable", message="why")
     world.see(pods=(pod(0), pod(1)), report=said)
     world.settle()
     assert world.reason("Running") == ("False", "LedgerUnreadable")

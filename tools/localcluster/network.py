@@ -85,11 +85,20 @@ def _interfaces() -> set[str]:
     return {link["ifname"] for link in json.loads(listed.stdout)}
 
 
+def hardware_address(instance: Instance) -> str:
+    """Return a fixed, locally administered address for the bridge.
+
+    Without one a bridge takes the lowest of its ports': it would change as pods come and go, and
+    every other pod would send to the old one until its neighbour cache noticed, half a minute on.
+    """
+    return "02:00:" + instance.bridge_address.packed.hex(":")
+
+
 def create_bridge(instance: Instance) -> None:
     """Make the pods' bridge (run inside of the namespace), with both of its addresses."""
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     _ip("link", "set", "lo", "up")
-    _ip("link", "add", BRIDGE, "type", "bridge")
+    _ip("link", "add", BRIDGE, "address", hardware_address(instance), "type", "bridge")
     _ip("address", "add", f"{instance.bridge_address}/{instance.pods.prefixlen}", "dev", BRIDGE)
     _ip("address", "add", f"{instance.kubernetes_service}/32", "dev", BRIDGE)
     _ip("link", "set", BRIDGE, "up")

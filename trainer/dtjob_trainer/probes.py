@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from dtjob_trainer.clipping import LossesInvalid, PerExampleGradients, check_losses, trainable
-from dtjob_trainer.task import DRY_RUN_FAILED, TASK_INVALID, Task, TaskError, task_traceback
+from dtjob_trainer.task import (
+    DRY_RUN_FAILED,
+    TASK_INVALID,
+    Task,
+    TaskError,
+    task_traceback,
+    where_in_task,
+)
 
 Batch = dict[str, torch.Tensor]
 T = TypeVar("T")
@@ -59,11 +66,15 @@ def dry_run(call: Callable[[], T]) -> T:
     except torch.cuda.OutOfMemoryError:
         raise TaskError(
             DRY_RUN_FAILED,
-            "the GPU's memory doesn't hold a batch; lower training.physicalBatchSize",
+            "the GPU's memory doesn't hold a batch; lower spec.training.physicalBatchSize",
         ) from None
     except Exception as error:
         raise TaskError(
-            DRY_RUN_FAILED, f"the dry run on synthetic data failed:\n{task_traceback(error)}"
+            DRY_RUN_FAILED,
+            # The error first: where a long message is cut, the traceback is what goes.
+            f"the dry run on synthetic data failed{where_in_task(error)}: {type(error).__name__}: "
+            f"{error}. Correct the task, or what Task.example_spec says of its data\n"
+            f"{task_traceback(error)}",
         ) from None
 
 

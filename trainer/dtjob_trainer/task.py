@@ -136,7 +136,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
     if not (separator and module_name and name):
         raise TaskError(
             ENTRYPOINT_INVALID,
-            f"training.entrypoint {entrypoint!r} must have the form package.module:callable",
+            f"spec.training.entrypoint {entrypoint!r} must have the form package.module:callable",
         )
     module = _import(module_name, entrypoint)
     target: Any = module
@@ -145,13 +145,13 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
         if target is None:
             raise TaskError(
                 ENTRYPOINT_INVALID,
-                f"training.entrypoint {entrypoint!r}: module {module_name} has no {name!r}; "
+                f"spec.training.entrypoint {entrypoint!r}: module {module_name} has no {name!r}; "
                 f"it defines {_public_callables(module)}",
             )
     if not callable(target):
         raise TaskError(
             ENTRYPOINT_INVALID,
-            f"training.entrypoint {entrypoint!r}: {name} is a {type(target).__name__}, "
+            f"spec.training.entrypoint {entrypoint!r}: {name} is a {type(target).__name__}, "
             "not a callable that takes training.args and returns a Task",
         )
     try:
@@ -159,7 +159,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
     except Exception as error:
         raise TaskError(
             ENTRYPOINT_INVALID,
-            f"training.entrypoint {entrypoint!r} raised when called with training.args:\n"
+            f"spec.training.entrypoint {entrypoint!r} raised when called with spec.training.args:\n"
             f"{task_traceback(error)}",
         ) from None
     return _checked(task, entrypoint)
@@ -175,6 +175,21 @@ def task_traceback(error: BaseException) -> str:
         frames = frames.tb_next
     lines = traceback.format_exception(type(error), error, frames, chain=False)
     return "".join(lines).rstrip()
+
+
+def where_in_task(error: BaseException) -> str:
+    """File, line and function of the innermost frame beside the first one outside dtjob.
+
+    A long traceback is cut in its middle, which is where the task's own lines are.
+    """
+    place, folder = "", None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if folder is None and not _is_ours(frame.f_code.co_filename):
+            folder = path.parent
+        if folder is not None and path.is_relative_to(folder):
+            place = f" at {path}:{line} in {frame.f_code.co_name}"
+    return place
 
 
 def task_code_place(error: BaseException, entrypoint: str) -> str | None:
@@ -207,12 +222,12 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
             remedy = f"{module_name} imports it; install {missing} in the image"
         raise TaskError(
             ENTRYPOINT_INVALID,
-            f"training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
+            f"spec.training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
         ) from None
     except Exception as error:
         raise TaskError(
             ENTRYPOINT_INVALID,
-            f"training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
+            f"spec.training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
             f"{_without_import_machinery(error)}",
         ) from None
 
@@ -221,7 +236,7 @@ def _checked(task: object, entrypoint: str) -> Task:
     if not isinstance(task, Task):
         raise TaskError(
             TASK_INVALID,
-            f"training.entrypoint {entrypoint!r} returned a {type(task).__name__}; "
+            f"spec.training.entrypoint {entrypoint!r} returned a {type(task).__name__}; "
             "it must return a dtjob_trainer.task.Task",
         )
     for name in ("model", "dataset", "losses"):
