@@ -382,7 +382,13 @@ def test_rule_20_errors_on_synthetic_data_are_shown_in_full():
     def losses(model, batch):
         raise RuntimeError("sizes 64 and 65 don't match")
 
-    refused(make_task(losses=losses), "DryRunFailed", "sizes 64 and 65", f"failed at {__file__}:", "in losses: RuntimeError")
+    refused(
+        make_task(losses=losses),
+        "DryRunFailed",
+        "sizes 64 and 65",
+        f"failed at {__file__}:",
+        "in losses: RuntimeError",
+    )
 
     def model():
         raise FileNotFoundError("weights.pt")
