@@ -12,6 +12,7 @@ from kube import Kubectl, Manifest, wait_for
 from operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
 
 from localcluster.providers.base import Provider
+from localcluster.providers.local import LocalProvider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 
@@ -34,6 +35,15 @@ def installed(admin: Kubectl) -> Iterator[Kubectl]:
     yield admin
     if replicas and replicas != "0":
         admin("scale", _DEPLOYMENT, f"--replicas={replicas}")
+
+
+@pytest.fixture
+def no_scheduler(cluster: Provider) -> Iterator[None]:
+    """Pods stay as they are made, so that what is compared can't change by their course."""
+    assert isinstance(cluster, LocalProvider)
+    cluster.stop_component("kube-scheduler")
+    yield
+    cluster.start_component("kube-scheduler")
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,8 @@ def outcome(kubectl: Kubectl, stored: Manifest) -> Manifest:
     return {"text": text.replace(kubectl.namespace, "<namespace>")}
 
 
+@pytest.mark.local_cluster
+@pytest.mark.usefixtures("no_scheduler")
 def test_a_kill_after_any_write_changes_nothing_in_the_end(
     start_operator: Start, proxy: ApiProxy, new_namespace: Callable[[], Kubectl]
 ) -> None:
