@@ -1,4 +1,4 @@
-"""Every version of a namespace's objects and every log line of its pods, with the time of arrival."""
+"""Every version of a namespace's objects and every log line of its pods, as they come."""
 
 from __future__ import annotations
 

@@ -23,7 +23,12 @@ from kube import Kubectl, Manifest, wait_for
 from localcluster.providers.local import LocalProvider
 from localcluster.state import Process
 
-pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.cluster,
+    pytest.mark.local_cluster,
+    pytest.mark.timeout(400),
+]
 
 BACK_SECONDS = 5
 OUTAGE_SECONDS = 60

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import httpx
 from dtjob_api.job import Training
 from dtjob_api.ledger import LedgerSpec, PrivacyLedger, PrivacyPlan, Run
 from dtjob_api.worker import JobIdentity, LedgerKind, LedgerRef, WorkerConfig
+from dtjob_cli import ports
 from dtjob_trainer.ledger_file import FileLedger
 
 HERE = Path(__file__).parent
@@ -64,7 +64,8 @@ class GangRun:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.state = self.state or self.folder / "state"
         self.state.mkdir(exist_ok=True)
-        self.store_port, self.http_port = _free_ports()
+        # Below the ephemeral range, where connections of others take ports at any time.
+        self.store_port, self.http_port = ports.free(), ports.free(self.workers + 1)
 
     def create_ledger(self) -> None:
         plan = PrivacyPlan(
@@ -225,11 +226,3 @@ def with_descendants(root: int) -> list[int]:
         found.append(todo.pop())
         todo.extend(children.get(found[-1], []))
     return found
-
-
-def _free_ports() -> tuple[int, int]:
-    """A store port and the first of a few neighbouring HTTP ports, free a moment ago."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
