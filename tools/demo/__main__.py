@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--where", choices=("auto", "local"), default="auto")
     options = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if options.where == "local":
         console.print("DEMO=local: two processes on this machine, no cluster.\n")
         return _local_run()
