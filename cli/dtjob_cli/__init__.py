@@ -7,6 +7,7 @@
 ``runs``         the directory of a local run: made, found again, held, compared
 ``resume``       whether an earlier run may go on
 ``local``        plays the operator on one machine: workers started, watched, stopped
+``kubectl``      the cluster, as the user's own kubectl reaches it
 ``ports``        free ports and taken ones
 ``interrupts``   Ctrl-C, counted
 ``verdict``      how a run ended

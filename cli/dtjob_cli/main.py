@@ -139,5 +139,43 @@ def report(
         command.report(source, as_json=output is Output.JSON)
 
 
+ledgers = typer.Typer(help="Look after privacy ledgers.", no_args_is_help=True)
+app.add_typer(ledgers, name="ledger")
+
+
+@ledgers.command(epilog=EXIT_CODES)
+def restore(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|NAME",
+            help="Directory of a local run; with --namespace, a PrivacyLedger in the cluster.",
+        ),
+    ],
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace",
+            "-n",
+            help="Namespace of the PrivacyLedger, reached by kubectl; takes the ClusterRole "
+            "dtjob-ledger-restore.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Raise a ledger that is behind its checkpoint volume (PrivacyStateLost).
+
+    What the volume vouches for is charged, and one lease more; the job then goes on. A ledger
+    is never lowered.
+    """
+    from dtjob_cli.commands import ledger_restore as command
+
+    with shown(as_json=output is Output.JSON):
+        command.restore(source, namespace, dry_run=dry_run, as_json=output is Output.JSON)
+
+
 if __name__ == "__main__":
     app()

@@ -192,6 +192,17 @@ class AttemptRecord(Model):
     message: Message | None = None
 
 
+class VolumeRecord(Model):
+    """What the checkpoint volume vouches for, where that is more than the ledger says (Rule 11)."""
+
+    attempt: PositiveCount
+    """The newest attempt that left something there."""
+    charged: Count
+    """Draws that were charged at least: the end of the last lease in a journal."""
+    checkpoint: CheckpointRecord | None = None
+    """The newest checkpoint there that is whole."""
+
+
 class LedgerStatus(Model):
     """What the coordinator has done."""
 
@@ -205,6 +216,8 @@ class LedgerStatus(Model):
     initial_model_digest: Annotated[str, Field(max_length=71)] | None = None
     """SHA-256 of the weights that training began with (Rule 5)."""
     checkpoint: CheckpointRecord | None = None
+    volume: VolumeRecord | None = None
+    """Set where the ledger was found behind its volume; `dtjob ledger restore` goes by it."""
     drained: Count | None = None
     """The newest run.generation that stopped in order."""
     outcome: Outcome | None = None

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -142,26 +144,10 @@ class CheckpointStore:
             Missing, torn, another job's, another step's, or not readable with
             ``weights_only=True``. Nothing is deleted.
         """
-        import torch
-
         with self._open(record) as file:
-            try:
-                payload = torch.load(file, map_location="cpu", weights_only=True)
-            except Exception as error:
-                # torch raises anything here, from KeyError to RuntimeError.
-                raise self._unusable(record, f"torch can't load it: {error}") from error
-        expected = {
-            "job_uid": self.job_uid,
-            "plan_digest": self._plan_digest,
-            "attempt": record.attempt,
-            "step": record.step,
-            "charged": record.charged,
-        }
-        for name, value in expected.items():
-            if (found := payload.get(name)) != value:
-                raise self._unusable(record, f"its {name} is {found!r}, not {value!r}")
-        if parameter_digest(payload["model"]) != payload["parameter_digest"]:
-            raise self._unusable(record, "its parameters don't match their digest")
+            payload = self._payload(file, record.path, record.attempt, record.step)
+        if (found := payload.get("charged")) != record.charged:
+            raise self._unusable(record.path, f"its charged is {found!r}, not {record.charged!r}")
         return Checkpoint(
             record.step,
             record.charged,
@@ -178,6 +164,19 @@ class CheckpointStore:
             if (match := _FILE.fullmatch(path.name))
         ]
         return sorted(found, key=lambda file: (file.attempt, file.step))
+
+    def newest_whole(self) -> CheckpointRecord | None:
+        """A record of the newest file on the volume that is this job's checkpoint, whole.
+
+        Where the ledger's own record was lost, the digest that it held can't be compared; the
+        parameters' digest inside the file is.
+        """
+        for file in reversed(self.files()):
+            try:
+                return self._record_of(file)
+            except CheckpointUnusable:
+                continue
+        return None
 
     def prune(self, record: CheckpointRecord, attempt: int) -> None:
         """Remove what the ledger has moved past; call it only once the ledger names `record`.
@@ -230,23 +229,63 @@ class CheckpointStore:
                 f"checkpoint.keep + 1 = {self.keep + 1} checkpoints of {size} bytes",
             )
 
-    def _open(self, record: CheckpointRecord) -> BinaryIO:
-        path = self.state_dir / record.path
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise self._unusable(record, str(error.strerror)) from error
+    def _record_of(self, file: CheckpointFile) -> CheckpointRecord:
+        path = str(file.path.relative_to(self.state_dir))
+        with self._readable(path) as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            opened.seek(0)
+            payload = self._payload(opened, path, file.attempt, file.step)
+            written = datetime.fromtimestamp(os.fstat(opened.fileno()).st_mtime, UTC)
+        return CheckpointRecord(
+            step=file.step,
+            charged=payload["charged"],
+            attempt=file.attempt,
+            path=path,
+            sha256=digest,
+            time=written,
+        )
+
+    def _open(self, record: CheckpointRecord) -> BufferedReader:
+        file = self._readable(record.path)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != record.sha256:
             file.close()
             raise self._unusable(
-                record, f"its SHA-256 is {digest}, the ledger's record says {record.sha256}"
+                record.path, f"its SHA-256 is {digest}, the ledger's record says {record.sha256}"
             )
         file.seek(0)
         return file
 
-    def _unusable(self, record: CheckpointRecord, why: str) -> CheckpointUnusable:
-        return CheckpointUnusable(f"checkpoint {self.state_dir / record.path}: {why}")
+    def _readable(self, path: str) -> BufferedReader:
+        try:
+            return (self.state_dir / path).open("rb")
+        except OSError as error:
+            raise self._unusable(path, str(error.strerror)) from error
+
+    def _payload(self, file: BinaryIO, path: str, attempt: int, step: int) -> dict[str, Any]:
+        """What a checkpoint file holds, once it is found to be this job's, whole, of that step."""
+        import torch
+
+        try:
+            payload: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch raises anything here, from KeyError to RuntimeError.
+            raise self._unusable(path, f"torch can't load it: {error}") from error
+        expected = {
+            "job_uid": self.job_uid,
+            "plan_digest": self._plan_digest,
+            "attempt": attempt,
+            "step": step,
+        }
+        for name, value in expected.items():
+            if (found := payload.get(name)) != value:
+                raise self._unusable(path, f"its {name} is {found!r}, not {value!r}")
+        if parameter_digest(payload["model"]) != payload["parameter_digest"]:
+            raise self._unusable(path, "its parameters don't match their digest")
+        return payload
+
+    def _unusable(self, path: str, why: str) -> CheckpointUnusable:
+        return CheckpointUnusable(f"checkpoint {self.state_dir / path}: {why}")
 
 
 def expected_bytes(state: TrainingState, optimizer_slots: int = 0) -> int:

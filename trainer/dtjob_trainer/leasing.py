@@ -116,7 +116,13 @@ class DrawAccount:
                 f"attempt {self._attempt} was superseded: the ledger is at attempt "
                 f"{ledger.status.attempt}"
             )
-        point = recovery.resume_point(ledger, self._volume(ledger))
+        volume = self._volume(ledger)
+        try:
+            point = recovery.resume_point(ledger, volume)
+        except Refusal as refusal:
+            if refusal.reason is Reason.PRIVACY_STATE_LOST:
+                self._tell_of(volume)
+            raise
         checkpoint = None
         if point.checkpoint is not None:
             try:
@@ -325,12 +331,32 @@ class DrawAccount:
             raise RuntimeError("resume() comes first: it finds the draws that are left")
         return self._journal
 
+    def _tell_of(self, volume: recovery.VolumeState) -> None:
+        """Say in the ledger what the volume vouches for: who restores it may not see the volume."""
+        found = recovery.vouched(volume, self._checkpoints.newest_whole())
+
+        def change(newest: PrivacyLedger) -> LedgerStatus | None:
+            if newest.status.volume == found:
+                return None
+            return newest.status.model_copy(update={"volume": found})
+
+        update(self._ledger, self._attempt, change)
+
     def _volume(self, ledger: PrivacyLedger) -> recovery.VolumeState:
         try:
-            journals = read_all(self._checkpoints.state_dir)
+            return read_volume(self._checkpoints)
         except JournalUnreadable as error:
             if ledger.status.charged == 0:
                 raise Refusal(Reason.PRIVACY_STATE_LOST, str(error)) from error
             raise recovery.checkpoint_lost(str(error)) from error
-        files = [(file.attempt, file.step) for file in self._checkpoints.files()]
-        return recovery.VolumeState(journals, files)
+
+
+def read_volume(checkpoints: CheckpointStore) -> recovery.VolumeState:
+    """What lies on the checkpoint volume of `checkpoints`, complete or not.
+
+    Raises
+    ------
+    JournalUnreadable
+    """
+    files = [(file.attempt, file.step) for file in checkpoints.files()]
+    return recovery.VolumeState(read_all(checkpoints.state_dir), files)

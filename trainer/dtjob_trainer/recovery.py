@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dtjob_api.ledger import CheckpointRecord, PrivacyLedger
+from dtjob_api.ledger import (
+    CheckpointRecord,
+    LedgerStatus,
+    PrivacyLedger,
+    Segment,
+    VolumeRecord,
+)
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
 from dtjob_trainer.lease import next_unused_draw
 
 _REMEDY_STATE_LOST = (
     "Draws were spent that the ledger does not know of, so no epsilon can be stated. Nothing was "
-    "changed; raise the ledger to what was spent (dtjob ledger restore), then resume"
+    "trained; raise the ledger to what was spent (dtjob ledger restore), then resume"
 )
 _REMEDY_CHECKPOINT_LOST = (
     "The draws stay charged and training does not start over. Nothing was changed; put the "
@@ -25,6 +31,8 @@ _REMEDY_CHECKPOINT_LOST = (
 _REMEDY_CONTRADICTORY = (
     "Nothing was changed; put the ledger back from a copy that is not older than the volume"
 )
+
+_UNKNOWN_IMAGE = "unknown"
 
 
 class Refusal(Exception):
@@ -111,6 +119,74 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
     )
 
 
+def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeRecord | None:
+    """What a volume proves to have been spent; None for an empty one.
+
+    Parameters
+    ----------
+    checkpoint
+        The newest one on the volume that is whole.
+    """
+    attempts = [journal.header.attempt for journal in volume.journals]
+    attempts += [attempt for attempt, _ in volume.checkpoints]
+    if not attempts:
+        return None
+    # A model that has taken s steps has used s draws at least.
+    charged = [journal.charged for journal in volume.journals]
+    charged += [step for _, step in volume.checkpoints]
+    charged += [checkpoint.charged] if checkpoint else []
+    return VolumeRecord(attempt=max(attempts), charged=max(charged), checkpoint=checkpoint)
+
+
+def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
+    """Rule 11: the status of a ledger that was behind, raised to what its volume vouches for.
+
+    One more lease is charged on top, as far as the reserve allows: the last one that was granted
+    need not have reached the journal. The training goes on from the newest checkpoint of the two.
+
+    Raises
+    ------
+    ValueError
+        The ledger is not behind this volume.
+    Refusal
+        `CheckpointLost`: neither names a checkpoint to go on from.
+    """
+    plan, status = ledger.spec.plan, ledger.status
+    if volume.charged <= status.charged and volume.attempt <= status.attempt:
+        raise ValueError(
+            f"the ledger has charged {status.charged} draws in attempt {status.attempt}, the "
+            f"volume vouches for {volume.charged} in attempt {volume.attempt}"
+        )
+    checkpoint = _newest(status.checkpoint, volume.checkpoint)
+    if checkpoint is None:
+        raise checkpoint_lost("there is no whole checkpoint on the volume")
+    known = max(status.charged, volume.charged)
+    charged = min(known + plan.lease_steps, ledger.spec.reserved_draws)
+    *earlier, last = status.segments or [
+        Segment(
+            noise_multiplier=plan.noise_multiplier,
+            sample_rate=plan.sample_rate,
+            draws=0,
+            image=_UNKNOWN_IMAGE,
+        )
+    ]
+    last = last.model_copy(update={"draws": last.draws + charged - status.charged})
+    return status.model_copy(
+        update={
+            "attempt": max(status.attempt, volume.attempt),
+            "charged": charged,
+            "segments": [*earlier, last],
+            "checkpoint": checkpoint,
+            "volume": None,
+        }
+    )
+
+
+def _newest(*records: CheckpointRecord | None) -> CheckpointRecord | None:
+    found = [record for record in records if record is not None]
+    return max(found, key=lambda record: (record.attempt, record.step), default=None)
+
+
 def checkpoint_lost(why: str) -> Refusal:
     """The refusal for a recorded checkpoint or a journal that can't be used."""
     return Refusal(Reason.CHECKPOINT_LOST, f"{why}. {_REMEDY_CHECKPOINT_LOST}")
@@ -124,8 +200,8 @@ def contradictions(ledger: PrivacyLedger) -> list[str]:
         found.append(f"charged {status.charged} of {spec.reserved_draws} reserved draws")
     if (segments := sum(segment.draws for segment in status.segments)) != status.charged:
         found.append(f"charged is {status.charged}, its segments hold {segments}")
-    if status.charged > 0 and (lease is None or checkpoint is None):
-        found.append(f"charged is {status.charged} without a lease and a checkpoint")
+    if status.charged > 0 and checkpoint is None:
+        found.append(f"charged is {status.charged} without a checkpoint")
     if lease is not None:
         used_to = lease.to_draw if lease.closed_at is None else lease.closed_at
         if not lease.from_draw <= used_to <= lease.to_draw:

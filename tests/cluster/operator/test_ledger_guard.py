@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import secrets
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from kube import Kubectl, Manifest, wait_for
+from typer.testing import CliRunner
 
 from dtjob_api.ledger_rules import (
     CHARGED_NEVER_DECREASES,
@@ -17,6 +19,7 @@ from dtjob_api.ledger_rules import (
     RESERVED_COVERS_CHARGED,
     STATUS_NEVER_VANISHES,
 )
+from dtjob_cli.main import app
 
 pytestmark = pytest.mark.cluster
 
@@ -328,6 +331,49 @@ def test_who_may_restore_raises_and_nothing_else(
     assert NOT_THE_COORDINATOR in kubectl(*patch, f"-p={ended}", fails=True)
     spec = ("patch", "privacyledger", SET, "--type=merge", "--as=rita")
     assert "cannot patch" in kubectl(*spec, '-p={"spec":{"reservedDraws":60}}', fails=True)
+
+
+def test_dtjob_ledger_restore_raises_what_a_worker_found(
+    new_namespace: Callable[[], Kubectl],
+    operator_token: str,
+    with_token: WithToken,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rule 11, as an administrator does it: by kubectl's login, with one ClusterRole."""
+    kubectl = new_namespace()
+    workers(kubectl, COORDINATOR)
+    with_token(kubectl, operator_token)("create", "--filename=-", stdin=json.dumps(ledger()))
+    coordinator = with_token(kubectl, bound_token(kubectl, COORDINATOR))
+    checkpoint = {
+        "step": 30,
+        "charged": 40,
+        "attempt": 4,
+        "path": "attempt-4/step-30.pt",
+        "sha256": "0" * 64,
+        "time": "2026-01-01T00:00:00Z",
+    }
+    behind = IN_USE | {"volume": {"attempt": 4, "charged": 40, "checkpoint": checkpoint}}
+    put_status(coordinator, behind)
+    kubectl("create", "serviceaccount", "rita")
+    rita = with_token(kubectl, kubectl("create", "token", "rita").strip())
+    monkeypatch.setenv("KUBECONFIG", str(rita.kubeconfig))
+    monkeypatch.setenv("PATH", str(rita.program.parent), prepend=os.pathsep)
+    command = ["ledger", "restore", SET, f"--namespace={kubectl.namespace}"]
+
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, "forbidden" in refused.stderr) == (3, True)
+    grant(kubectl, "rita", "dtjob-ledger-restore", kubectl.namespace)
+    tried = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert "would be raised: charged 20 to 50 of 70 reserved draws" in tried.stdout
+    assert _stored_status(kubectl) == behind
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stderr) == (0, "")
+    status = _stored_status(kubectl)
+    assert (status["charged"], status["attempt"]) == (50, 4)
+    assert (status["checkpoint"], "volume" in status) == (checkpoint, False)
+    assert [segment["draws"] for segment in status["segments"]] == [50]
+    again = CliRunner().invoke(app, command)
+    assert (again.exit_code, "NothingToRestore" in again.stderr) == (2, True)
 
 
 def test_a_ledger_goes_with_its_namespace(

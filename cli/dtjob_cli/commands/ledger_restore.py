@@ -1,0 +1,128 @@
+"""``dtjob ledger restore``: raise a ledger that is behind its checkpoint volume (rule 11)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
+from dtjob_cli import kubectl, resume, runs
+from dtjob_cli.display import for_stream
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
+from dtjob_cli.interrupts import counted
+from dtjob_trainer import recovery
+from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.journal import JournalUnreadable
+from dtjob_trainer.leasing import read_volume
+from dtjob_trainer.ledger import LedgerError
+from dtjob_trainer.ledger_file import FileLedger
+
+Summary = dict[str, Any]
+
+
+def restore(source: str, namespace: str | None, *, dry_run: bool, as_json: bool) -> None:
+    """Raise what a ledger has charged to what was spent, and print both.
+
+    Parameters
+    ----------
+    source
+        Directory of a local run; with a `namespace` the name of a PrivacyLedger in the cluster.
+    dry_run
+        Print what would be written, and write nothing.
+
+    Raises
+    ------
+    CommandError
+        If the ledger is not behind, can't be read, or may not be written.
+    """
+    if namespace is None:
+        before, after = _in_directory(Path(source), dry_run=dry_run)
+    else:
+        before, after = _in_cluster(source, namespace, dry_run=dry_run)
+    summary = _summary(before, after, dry_run=dry_run)
+    sys.stdout.write(json.dumps(summary) + "\n" if as_json else _text(summary))
+
+
+def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerStatus]:
+    run = runs.existing(path)
+    with (
+        counted() as interrupts,
+        for_stream() as screen,
+        resume.taken_over(run, screen, interrupts),
+    ):
+        screen.waiting("reading the checkpoints of the run")
+        versioned = resume.readable(run)
+        ledger = versioned.ledger
+        status = _restored(ledger, _found(run, ledger))
+        if not dry_run:
+            try:
+                FileLedger(run.ledger).replace_status(versioned, status)
+            except LedgerError as error:
+                raise CommandError(ExitCode.REFUSED, "LedgerNotWritten", f"{error}.") from None
+        return ledger, status
+
+
+def _found(run: runs.RunDirectory, ledger: PrivacyLedger) -> VolumeRecord | None:
+    store = CheckpointStore(run.state, ledger.spec.job_uid, ledger.spec.plan, keep=1)
+    try:
+        return recovery.vouched(read_volume(store), store.newest_whole())
+    except JournalUnreadable as error:
+        raise CommandError(ExitCode.REFUSED, "JournalUnreadable", f"{error}.") from None
+
+
+def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerStatus]:
+    stored = kubectl.get_ledger(namespace, name)
+    try:
+        ledger = PrivacyLedger.from_dict(stored)
+    except ValidationError as error:
+        raise BadInput("LedgerUnreadable", f"{namespace}/{name}: {error.errors()[0]}") from None
+    status = _restored(ledger, ledger.status.volume)
+    written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    kubectl.replace_ledger_status({**stored, "status": written}, dry_run=dry_run)
+    return ledger, status
+
+
+def _restored(ledger: PrivacyLedger, volume: VolumeRecord | None) -> LedgerStatus:
+    if volume is None:
+        raise BadInput(
+            "NothingToRestore",
+            f"nothing says that ledger {ledger.metadata.name} is behind its checkpoint volume.",
+            "In a cluster a worker that finds it so writes it into status.volume; wait for the "
+            "job's reason PrivacyStateLost.",
+        )
+    try:
+        return recovery.restored(ledger, volume)
+    except ValueError as error:
+        raise BadInput("NothingToRestore", f"{error}: there is nothing to raise.") from None
+    except recovery.Refusal as refusal:
+        raise CommandError(ExitCode.REFUSED, refusal.reason, f"{refusal.message}.") from None
+
+
+def _summary(ledger: PrivacyLedger, status: LedgerStatus, *, dry_run: bool) -> Summary:
+    return {
+        "ledger": ledger.metadata.name,
+        "before": _figures(ledger.status),
+        "after": _figures(status),
+        "reservedDraws": ledger.spec.reserved_draws,
+        "dryRun": dry_run,
+    }
+
+
+def _figures(status: LedgerStatus) -> dict[str, int]:
+    checkpoint = {"checkpointStep": status.checkpoint.step} if status.checkpoint else {}
+    return {"attempt": status.attempt, "charged": status.charged, **checkpoint}
+
+
+def _text(summary: Summary) -> str:
+    before, after = summary["before"], summary["after"]
+    verb = "would be raised" if summary["dryRun"] else "raised"
+    return (
+        f"{summary['ledger']} {verb}: charged {before['charged']} to {after['charged']} of "
+        f"{summary['reservedDraws']} reserved draws, attempt {before['attempt']} to "
+        f"{after['attempt']}, checkpoint of step {before.get('checkpointStep', 'none')} to "
+        f"{after['checkpointStep']}\n"
+    )

@@ -1,0 +1,63 @@
+"""The cluster as the user's own kubectl reaches it: its kubeconfig, its login, its rights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
+
+TIMEOUT_SECONDS = 60
+
+
+def get_ledger(namespace: str, name: str) -> dict[str, Any]:
+    """Return a PrivacyLedger as the API server stores it.
+
+    Raises
+    ------
+    CommandError
+        In the words of kubectl, if there is none or it may not be read.
+    """
+    found = _run("get", "privacyledgers.dtjob.dev", name, "-n", namespace, "--output=json")
+    ledger: dict[str, Any] = json.loads(found)
+    return ledger
+
+
+def replace_ledger_status(ledger: dict[str, Any], *, dry_run: bool) -> None:
+    """Write the status of a ledger, unless somebody wrote since it was read.
+
+    Raises
+    ------
+    CommandError
+        In the words of kubectl: a conflict, no right to do so, or a rule of the ledger.
+    """
+    arguments = ["--dry-run=server"] if dry_run else []
+    _run("replace", "--subresource=status", "--filename=-", *arguments, stdin=json.dumps(ledger))
+
+
+def _run(*arguments: str, stdin: str | None = None) -> str:
+    program = shutil.which("kubectl")
+    if program is None:
+        raise BadInput(
+            "NoKubectl",
+            "kubectl is not on the PATH.",
+            "Install it, or give the directory of a local run instead of --namespace.",
+        )
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandError(
+            ExitCode.REFUSED, "NoAnswer", f"kubectl did not answer within {TIMEOUT_SECONDS} s."
+        ) from None
+    if done.returncode:
+        raise CommandError(ExitCode.REFUSED, "Kubectl", done.stderr.strip())
+    return done.stdout

@@ -1,0 +1,102 @@
+"""``dtjob ledger restore`` on a local run (rule 11); tests/cluster has it in a cluster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from durability import Job, plan, state_at
+from typer.testing import CliRunner, Result
+
+from dtjob_cli import runs
+from dtjob_cli.main import app
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A run that died in its second lease, and whose newest two ledger versions are gone."""
+    job = Job(tmp_path / "digits-11111111", plan(steps=8, lease_steps=2, reserve=6))
+    shutil.copyfile(EXAMPLE, job.root / "job.yaml")
+    job.create()
+    account, _ = job.opened()
+    assert [job.draw(account), job.draw(account)] == [0, 1]
+    account.publish(2, state_at(2))
+    job.draw(account)
+    job.begin()
+    for _ in range(2):
+        newest(job).unlink()
+    return job
+
+
+def newest(job: Job) -> Path:
+    return max((job.root / "ledger").iterdir())
+
+
+def restore(job: Job, *options: str) -> Result:
+    arguments = ["ledger", "restore", str(job.root), *options]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_what_was_spent_is_charged_and_the_run_goes_on(job: Job) -> None:
+    result = restore(job)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "digits-11111111 raised: charged 2 to 6 of 14 reserved draws, attempt 1 to 1, "
+        "checkpoint of step 0 to 2\n",
+    )
+    job.charged = 0
+    job.run()
+    assert job.check().status.outcome is not None
+
+
+def test_a_dry_run_writes_nothing(job: Job) -> None:
+    before = newest(job)
+    result = restore(job, "--dry-run", "--output=json")
+    assert json.loads(result.stdout) == {
+        "ledger": "digits-11111111",
+        "before": {"attempt": 1, "charged": 2, "checkpointStep": 0},
+        "after": {"attempt": 1, "charged": 6, "checkpointStep": 2},
+        "reservedDraws": 14,
+        "dryRun": True,
+    }
+    assert newest(job) == before
+
+
+def test_a_ledger_that_is_not_behind_is_left_alone(job: Job) -> None:
+    assert restore(job).exit_code == 0
+    before = newest(job)
+    result = restore(job)
+    assert result.exit_code == 2
+    assert "NothingToRestore" in result.stderr
+    assert "charged 6 draws in attempt 1, the volume vouches for 4" in result.stderr
+    assert newest(job) == before
+
+
+def test_a_run_in_use_is_not_touched(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtjob_cli.resume.LEAVE_SECONDS", 0.0)
+    with runs.held(runs.existing(job.root)):
+        result = restore(job)
+    assert result.exit_code == 3
+    assert "RunInUse" in result.stderr
+
+
+def test_a_ledger_that_is_gone_is_not_made_up(job: Job) -> None:
+    shutil.rmtree(job.root / "ledger")
+    result = restore(job)
+    assert result.exit_code == 3
+    assert "PrivacyStateLost" in result.stderr
+
+
+def test_without_a_whole_checkpoint_there_is_a_remedy(job: Job) -> None:
+    newest(job).unlink()
+    newest(job).unlink()
+    for file in (job.state_dir / "attempt-1").glob("*.pt"):
+        file.write_bytes(b"torn")
+    result = restore(job)
+    assert result.exit_code == 3
+    assert "CheckpointLost" in result.stderr
+    assert "put the checkpoint volume back" in result.stderr
