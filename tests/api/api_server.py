@@ -32,7 +32,9 @@ class ApiServer:
         self._namespace = namespace
 
     def refusal_of_creation(self, manifest: Json) -> list[str]:
-        """The messages with which the server refuses a new object."""
+        """The messages with which the server refuses a new object, sent as kubectl sends it."""
+        if isinstance(metadata := manifest.get("metadata"), dict):
+            manifest = manifest | {"metadata": metadata | {"namespace": self._namespace}}
         return self._refusal(
             self._objects.create_namespaced_custom_object,
             self._kind(manifest),
