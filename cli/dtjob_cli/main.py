@@ -6,6 +6,7 @@ What a command needs is imported when it runs, so that help and completion answe
 from __future__ import annotations
 
 import enum
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,6 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="dtjob",
-    help="Differentially private distributed PyTorch training whose epsilon stays true.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -39,6 +39,24 @@ OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="For people, or one JSON object for programs.")
 ]
 Manifest = Annotated[Path, typer.Argument(metavar="FILE", help="A job's manifest (YAML).")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dtjob {metadata.version('dtjob')}")
+        raise typer.Exit
+
+
+@app.callback()
+def dtjob(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Differentially private distributed PyTorch training whose epsilon stays true."""
 
 
 @app.command(epilog=EXIT_CODES)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dtjob_accounting import draws
 from dtjob_accounting.plan import Accountant, Plan, PlanError, make_plan
 from dtjob_accounting.process import HelperFailed
+from dtjob_accounting.rounding import decimal_up
 from dtjob_api.derive import total_steps
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyPlan
@@ -81,10 +82,10 @@ def accountant_failed(error: HelperFailed) -> CommandError:
 def summary(plan: Plan) -> str:
     """Return the plan in one line."""
     draws_paid = f"{plan.steps} steps and {plan.replay_reserve_steps} in reserve"
-    if plan.noise_multiplier is None:
+    if plan.noise_multiplier is None or plan.epsilon_guaranteed is None:
         return f"no privacy: {draws_paid}"
     return (
-        f"σ = {plan.noise_multiplier:.4g} keeps ε within {plan.epsilon_guaranteed:.4g} at "
+        f"σ = {plan.noise_multiplier:.4g} keeps ε within {decimal_up(plan.epsilon_guaranteed)} at "
         f"δ = {plan.delta:.3g} for {draws_paid}"
     )
 

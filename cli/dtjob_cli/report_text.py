@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dtjob_accounting.rounding import round_up
+from dtjob_accounting.rounding import decimal_up
 from dtjob_cli.report import Report, dumps
 
 # Wide enough for a digest where no terminal says how wide it is.
@@ -94,8 +94,8 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
     share, wrong = meaning["attackTruePositiveRate"], meaning["attackFalsePositiveRate"]
     target = f", target {plan['epsilon']:g}" if plan.get("epsilon") else ""
     return [
-        ("ε guaranteed", f"{_up(plan['epsilonGuaranteed'])} (all reserved draws{target})"),
-        ("ε spent", f"{_up(report['spent']['epsilon'])} (the charged draws)"),
+        ("ε guaranteed", f"{decimal_up(plan['epsilonGuaranteed'])} (all reserved draws{target})"),
+        ("ε spent", f"{decimal_up(report['spent']['epsilon'])} (the charged draws)"),
         ("δ", f"{plan['delta']:g}"),
         ("neighbours", f"{plan['adjacency']}: one {plan['unit']} added or removed"),
         (
@@ -135,12 +135,8 @@ def _attempts(count: int) -> str:
     return "one attempt" if count == 1 else f"{count} attempts"
 
 
-def _up(epsilon: float) -> str:
-    return f"{round_up(epsilon, 4):g}"
-
-
 def _epsilon(epsilon: float | None) -> str:
-    return "unbounded: nothing is claimed" if epsilon is None else _up(epsilon)
+    return "unbounded: nothing is claimed" if epsilon is None else decimal_up(epsilon)
 
 
 def _number(value: object) -> str:

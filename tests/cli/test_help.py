@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from typer.testing import CliRunner
@@ -17,11 +18,19 @@ def test_the_help_names_every_command_and_every_exit_code() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
 
     assert result.exit_code == 0
-    for word in ("validate", "plan", "run", "report", "130", "refused"):
+    for word in ("validate", "plan", "run", "report", "ledger", "130", "refused"):
         assert word in result.output
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--show-completion"]])
+def test_the_version_is_the_package_s() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"dtjob {version('dtjob')}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["run", "--help"], ["ledger", "--help"], ["--show-completion"]],
+)
 def test_help_and_completion_import_nothing_heavy(arguments: list[str]) -> None:
     # Which modules are loaded decides how long it takes; a clock on a busy machine does not tell.
     script = (

@@ -109,10 +109,10 @@ class Group:
         if self._group is None:
             assert data is not None
             return data
-        content = list(data) if data is not None and self.rank == 0 else [0] * length
-        tensor = torch.tensor(content, dtype=torch.uint8, device=self.device)
+        content = bytearray(data if data is not None and self.rank == 0 else length)
+        tensor = torch.frombuffer(content, dtype=torch.uint8).to(self.device)
         self.broadcast_(tensor)
-        return bytes(tensor.cpu().tolist())
+        return tensor.cpu().numpy().tobytes()
 
     def broadcast_ints(self, values: Sequence[int]) -> list[int]:
         """Return rank 0's integers (64 bits); every rank gives as many."""
@@ -122,8 +122,8 @@ class Group:
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
         """Return every rank's ``data`` in rank order; all of one length."""
-        own = torch.tensor(list(data), dtype=torch.uint8, device=self.device)
-        whole = bytes(self.all_gather(own).cpu().tolist())
+        own = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
+        whole = self.all_gather(own).cpu().numpy().tobytes()
         return [whole[i : i + len(data)] for i in range(0, len(whole), len(data))]
 
     def barrier(self) -> None:

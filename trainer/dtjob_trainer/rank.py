@@ -230,7 +230,11 @@ class _Rank:
                 "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
             )
             return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
-        if isinstance(error, OSError | MemoryError) or _in_collective(error):
+        if _in_collective(error):
+            rank = self._setup.rank
+            told = f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
+            return EndKind.CRASHED, Reason.RANK_FAILED, told
+        if isinstance(error, OSError | MemoryError):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self._setup.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
         remedy = "" if self._shows_private_data else _HIDDEN

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dtjob_accounting import pld
 from dtjob_accounting.plan import Plan, warnings
+from dtjob_accounting.rounding import decimal_up
 from dtjob_cli import manifests, planning
 from dtjob_cli.display import for_stream
 from dtjob_cli.planning import StepShape
@@ -68,12 +69,12 @@ def _table(name: str, made: Plan, shape: StepShape) -> Table:
 
 def _rows(made: Plan, shape: StepShape) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
-    if made.noise_multiplier is None:
+    if made.noise_multiplier is None or made.epsilon_guaranteed is None:
         rows.append(("privacy", "Disabled", "no noise, no clipping, no guarantee"))
     else:
         rows += [
             ("σ", f"{made.noise_multiplier:.6g}", "noise multiplier: noise over maxGradNorm"),
-            ("ε guaranteed", f"{made.epsilon_guaranteed:.4f}", "after all reserved draws"),
+            ("ε guaranteed", decimal_up(made.epsilon_guaranteed), "after all reserved draws"),
             ("δ", f"{made.delta:.3g}", f"below 1/N = {1 / made.dataset_size:.3g}"),
             ("C", f"{made.max_grad_norm:g}", "maxGradNorm: bound of an example's contribution"),
         ]
