@@ -112,7 +112,10 @@ class Installed:
         def ended(pod: Manifest) -> bool:
             return pod["status"].get("phase") in ("Succeeded", "Failed")
 
-        pod = kubectl.wait("pod", name, ended, 60)
+        try:
+            pod = kubectl.wait("pod", name, ended, 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{kubectl('describe', 'pod', name)}") from None
         text = kubectl("logs", name)
         kubectl("delete", "pod", name, "--wait=false")
         assert pod["status"]["phase"] == "Succeeded", text
