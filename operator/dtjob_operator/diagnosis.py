@@ -107,6 +107,8 @@ def _unscheduled(
     )
     if scheduled is None or scheduled["status"] != "False":
         return
+    if scheduled.get("reason") == "SchedulerError":
+        return  # of its own, such as a node taken by somebody else meanwhile: it tries again
     name, message = pod["metadata"]["name"], scheduled.get("message", "")
     missing = _MISSING_CLAIM.search(message)
     # A worker's own claim is made by the StatefulSet controller, together with the pod.
