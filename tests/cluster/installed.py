@@ -113,7 +113,8 @@ class Installed:
             return pod["status"].get("phase") in ("Succeeded", "Failed")
 
         try:
-            pod = kubectl.wait("pod", name, ended, 60)
+            # After an outage of the API server, watches are begun again only within a minute.
+            pod = kubectl.wait("pod", name, ended, 150)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{kubectl('describe', 'pod', name)}") from None
         text = kubectl("logs", name)
