@@ -295,7 +295,6 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(19)
     # Nothing but answers on the pipe, whatever a library may print.
     _answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
