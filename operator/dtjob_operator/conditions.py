@@ -160,7 +160,7 @@ def _running(situation: Situation) -> Claim:
     last = situation.last_attempt
     if last is not None and situation.has_trained:
         if last.end is None:
-            why = "its coordinator is gone"
+            why = "its coordinator is gone or not ready"
         elif failed(last):
             why = f"{last.reason}: {last.message or 'no more is known'}"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -86,7 +87,7 @@ def crash(pod: Json) -> Crash | None:
 
 def _crash(pod: str, ended: Json) -> Crash | None:
     reason, message = last_words(ended.get("message") or "")
-    code = ended.get("exitCode")
+    code = ended.get("exitCode", 0)
     if ended.get("reason") == "OOMKilled":
         return Crash(
             Reason.OUT_OF_MEMORY,
@@ -109,9 +110,17 @@ def _crash(pod: str, ended: Json) -> Crash | None:
         remedy = f"See kubectl logs {pod} --previous"
     return Crash(
         Reason.WORKER_CRASHING,
-        f"pod {pod} ends at once (exit code {code}): {what.rstrip('.')}. {remedy}",
+        f"pod {pod} ended ({_how(code)}): {what.rstrip('.')}. {remedy}",
         refused=False,
     )
+
+
+def _how(code: int) -> str:
+    """An exit code in words; a container killed by signal n exits with 128 + n."""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return f"exit code {code}"
 
 
 def last_words(log: str) -> tuple[str | None, str]:
