@@ -67,7 +67,7 @@ def _prepared(provider: Provider, console: Console) -> dict[str, BuiltImage]:
     log = cache_folder() / "demo-build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file, ThreadPoolExecutor() as pool:
-        quiet = Progress(Console(file=file, width=200))
+        quiet = Progress(Console(file=file, soft_wrap=True))
         behind = choose.provider(DEFAULT_NAME, choose.Choice(provider.kind), quiet)
         starting = pool.submit(behind.up)
         building = pool.submit(

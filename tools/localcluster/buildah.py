@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ the builder's layers, the registry and containerd, some of it twice while it mov
 
 _LONGEST_BUILD = 3600.0
 _LAST_LINES = 20
+_NOTE_WIDTH = 60
 # How this machine reaches package indexes; read by builds, never part of an image.
 _MACHINE_CONFIGURATION = (Path("/etc/ssl/certs"), Path("/etc/pip.conf"))
 
@@ -190,5 +192,5 @@ def _buildah(
 def _followed(running: subprocess.Popen[str], stage: Stage) -> Iterator[str]:
     for line in running.stdout or ():
         if line.startswith("STEP "):
-            stage.note = line.strip()
+            stage.note = textwrap.shorten(line, _NOTE_WIDTH, placeholder=" …")
         yield line.rstrip()
