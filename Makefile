@@ -62,14 +62,10 @@ check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
 	@bash tools/check.sh
 
 .PHONY: test
-test: check  ## Every tier that this machine can run but test-faults; says which it can't and why
+test: check  ## Every tier that this machine can run; says which it can't and why
 	@$(PYTHON) -m pytest -n 2 -m "slow and not processes"
 	@$(PYTHON) -m pytest -m "processes or gpu"
-	@$(PYTHON) -m pytest -m "cluster and not processes and not faults"
-
-.PHONY: test-faults
-test-faults: $(INSTALLED)  ## Kill pods, operators and the API server under running jobs (10 minutes; wants the machine for itself)
-	@$(PYTHON) -m pytest -m faults
+	@$(PYTHON) -m pytest -m "cluster and not processes"
 
 .PHONY: lock
 lock: $(UV)  ## Resolve the dependencies anew into locks/
