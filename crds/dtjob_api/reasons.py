@@ -128,7 +128,7 @@ class Reason(StrEnum):
     TASK_FAILED = "TaskFailed"
     """The task raises on private data; only class and line are shown (Rule 20)."""
     DATASET_INVALID = "DatasetInvalid"
-    """The dataset is empty, or does not match the task's example_spec at all."""
+    """The dataset is empty."""
 
     # Failed: privacy and state
     PRIVACY_STATE_LOST = "PrivacyStateLost"
@@ -157,3 +157,18 @@ class Reason(StrEnum):
     """A newer attempt has taken over."""
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     """More attempts have failed than runPolicy.maxRestarts allows."""
+
+
+ENDED_IN_ORDER = frozenset(
+    {Reason.STOPPED, Reason.DRAINED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED}
+)
+"""Reasons of attempts that ended as asked."""
+TRAINING_REFUSED = frozenset(
+    {
+        Reason.PRIVACY_STATE_LOST,
+        Reason.CHECKPOINT_LOST,
+        Reason.LEDGER_UNREADABLE,
+        Reason.STORAGE_FULL,
+    }
+)
+"""Reasons of attempts that would not train on the state they found; they wait for a person."""

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode
-from dtjob_api.reasons import ConditionType, Reason
+from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason
 from dtjob_operator import figures
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
-from dtjob_operator.situation import Situation, condition, failed
+from dtjob_operator.situation import Situation, condition
 
 _MAX_MESSAGE = 4096
 _STALE_INTERVALS = 3
@@ -161,10 +161,10 @@ def _running(situation: Situation) -> Claim:
     if last is not None and situation.has_trained:
         if last.end is None:
             why = "its coordinator is gone or not ready"
-        elif failed(last):
-            why = f"{last.reason}: {last.message or 'no more is known'}"
-        else:
+        elif last.reason in ENDED_IN_ORDER:
             why = "it was stopped in order"
+        else:
+            why = f"{last.reason}: {last.message or 'no more is known'}"
         return Claim(kind, False, Reason.RESTARTING, f"attempt {last.attempt} has ended: {why}")
     return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
-from dtjob_api.reasons import ConditionType, Reason
+from dtjob_api.reasons import ENDED_IN_ORDER, TRAINING_REFUSED, ConditionType, Reason
 from dtjob_operator import containers, names, report
 from dtjob_operator.diagnosis import diagnose
 from dtjob_operator.finding import Finding
@@ -18,17 +18,6 @@ from dtjob_operator.observed import Observed
 from dtjob_operator.ownership import conflict
 from dtjob_operator.settings import Settings
 
-_IN_ORDER = frozenset(
-    {Reason.STOPPED, Reason.DRAINED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED}
-)
-_BLOCKING = frozenset(
-    {
-        Reason.PRIVACY_STATE_LOST,
-        Reason.CHECKPOINT_LOST,
-        Reason.LEDGER_UNREADABLE,
-        Reason.STORAGE_FULL,
-    }
-)
 # States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
 _IDLE = frozenset({"Refused", "Waiting"})
 # A probe may find a worker ready some seconds after the gang has met.
@@ -121,8 +110,8 @@ def is_true(status: Json, kind: ConditionType) -> bool:
 
 
 def failed(record: AttemptRecord) -> bool:
-    """Whether an attempt ended otherwise than it was told to."""
-    return record.end is not None and record.reason not in _IN_ORDER
+    """Whether an attempt trained, or tried to, and ended otherwise than it was told to."""
+    return record.end is not None and record.reason not in ENDED_IN_ORDER | TRAINING_REFUSED
 
 
 def assess(
@@ -259,6 +248,6 @@ def _refused(
         return Finding(reason, said.message or str(reason))
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
     reason = containers.known(last.reason) if last is not None and last.end else None
-    if last is not None and reason in _BLOCKING:
+    if last is not None and reason in TRAINING_REFUSED:
         return Finding(reason, last.message or str(reason))
     return None

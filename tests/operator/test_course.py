@@ -230,6 +230,15 @@ def test_an_orderly_stop_is_no_failure() -> None:
     assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
 
 
+def test_an_attempt_that_would_not_train_is_no_restart() -> None:
+    """It was tried again every minute until a person had raised the ledger."""
+    world = restarted(reason="PrivacyStateLost", message="the ledger is behind the journal")
+    assert world.reason("Running") == ("False", "PrivacyStateLost")
+    world.lease(attempt=2, charged=60, step=30)
+    world.settle()
+    assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
+
+
 def test_a_lost_coordinator_is_not_running() -> None:
     """Before the ledger tells of a new attempt: its pod, or its container, is another one."""
     world = running()

@@ -132,9 +132,11 @@ def ended(*ends: tuple[int, Reason]) -> list[AttemptRecord]:
         (ended((59, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, False),
         (ended(*[(1, Reason.DRAINED)] * 9, (1, Reason.STOPPED)), 0, True),
         (ended(*[(1, Reason.WORKER_LOST)] * 20), 100, False),
+        (ended(*[(1, Reason.PRIVACY_STATE_LOST)] * 9, (1, Reason.RANK_FAILED)), 1, True),
+        (ended(*[(1, Reason.STORAGE_FULL)] * 9, *[(1, Reason.RANK_FAILED)] * 2), 1, False),
         ([AttemptRecord(attempt=1, start=START)], 0, True),
     ],
 )
 def test_restart_budget(attempts: list[AttemptRecord], max_restarts: int, expected: bool) -> None:
-    """At most `max_restarts` failures an hour; what was asked for costs nothing."""
+    """At most `max_restarts` failures an hour; what was asked for, or refused, costs nothing."""
     assert may_restart(attempts, START, max_restarts) is expected

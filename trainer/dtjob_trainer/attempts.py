@@ -19,7 +19,7 @@ from dtjob_api.ledger import (
     OutcomeState,
     PrivacyLedger,
 )
-from dtjob_api.reasons import Reason
+from dtjob_api.reasons import ENDED_IN_ORDER, TRAINING_REFUSED, Reason
 from dtjob_trainer.ledger import (
     AnswerLost,
     Conflict,
@@ -31,10 +31,7 @@ from dtjob_trainer.ledger import (
 )
 
 RESTART_WINDOW = timedelta(hours=1)
-IN_ORDER = frozenset(
-    {Reason.STOPPED, Reason.DRAINED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED}
-)
-"""Reasons of attempts that ended as asked; no other kind of end is free of charge."""
+_NO_FAILURES = ENDED_IN_ORDER | TRAINING_REFUSED
 
 
 @dataclass(frozen=True)
@@ -161,10 +158,10 @@ def may_restart(
 ) -> bool:
     """Whether another attempt may follow: at most `max_restarts` failures in the last `window`.
 
-    A failure is an attempt that ended for any reason not in `IN_ORDER`; stops, drains and
-    resizes cost nothing, and old failures are forgotten, so that a job of weeks is not ended by
-    its eleventh lost node. The ledger keeps the last 20 attempts, so more than 19 restarts can't
-    be told from 19.
+    Stops, drains and resizes are no failures, nor are attempts that would not train until a
+    person puts ledger or volume right; and old failures are forgotten, so that a job of weeks is
+    not ended by its eleventh lost node. The ledger keeps the last 20 attempts, so more than 19
+    restarts can't be told from 19.
 
     Parameters
     ----------
@@ -174,7 +171,9 @@ def may_restart(
     failures = sum(
         1
         for record in attempts
-        if record.end is not None and record.reason not in IN_ORDER and now - record.end < window
+        if record.end is not None
+        and record.reason not in _NO_FAILURES
+        and now - record.end < window
     )
     return failures <= min(max_restarts, MAX_ATTEMPTS_KEPT - 1)
 
