@@ -190,8 +190,8 @@ def _ledger_missing(
     return Finding(
         Reason.LEDGER_MISSING,
         f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone, and "
-        "with it the record of what was spent. Nothing runs and nothing is made anew: restore it "
-        "from a backup that is not older than the loss, or create a new job, which spends anew",
+        "with it the record of what was spent. Nothing runs and nothing is made anew: restore it, "
+        "with its status, from the newest backup, or create a new job, which spends anew",
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,3 +81,36 @@ def ready(pod: Manifest) -> bool:
     """Whether a pod is ready."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+_POLICY = "validatingadmissionpolicybinding/ledger-writer.dtjob.dev"
+_UNGUARDED = "dtjob.dev/test-unguarded"
+
+
+@contextmanager
+def unguarded(kubectl: Kubectl, ledger: Manifest) -> Iterator[None]:
+    """In this namespace, for a while, only the CRD's own rules protect ledgers.
+
+    Parameters
+    ----------
+    ledger
+        One of the namespace, by which the end of the policy is seen.
+    """
+    kubectl("label", "namespace", kubectl.namespace, f"{_UNGUARDED}=")
+    exempt = [{"key": _UNGUARDED, "operator": "DoesNotExist"}]
+    change = {"spec": {"matchResources": {"namespaceSelector": {"matchExpressions": exempt}}}}
+    kubectl("patch", _POLICY, "--type=merge", f"--patch={json.dumps(change)}")
+
+    def deletable() -> bool:
+        argv = ("delete", "privacyledger", ledger["metadata"]["name"], "--dry-run=server")
+        try:
+            kubectl(*argv)
+        except AssertionError:  # the policy's refusal
+            return False
+        return True
+
+    try:
+        wait_for("the policy lets go of the namespace", deletable, 30)
+        yield
+    finally:
+        kubectl("patch", _POLICY, "--type=merge", '--patch={"spec":{"matchResources":null}}')

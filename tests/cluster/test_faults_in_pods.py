@@ -7,6 +7,7 @@ all of them together.
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import threading
@@ -18,8 +19,10 @@ from pathlib import Path
 import pytest
 from installed import Installed
 from jobs import Course, Job, assert_true_account, report_of, slow_job, watched
-from kube import Kubectl, Manifest, wait_for
+from kube import Kubectl, Manifest, unguarded, wait_for
+from typer.testing import CliRunner
 
+from dtjob_cli.main import app
 from localcluster.providers.local import LocalProvider
 from localcluster.state import Process
 
@@ -315,3 +318,51 @@ def test_the_volume_is_lost_and_the_job_is_made_anew(
     claims = {claim["metadata"]["name"] for claim in namespace.list("pvc")}
     assert job.claim(1) in claims
     namespace("delete", "dtjob", again.name)
+
+
+def test_the_ledger_comes_back_from_an_old_backup(
+    installed: Installed, namespace: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 11: nothing is trained until an administrator raises it; no draw comes twice."""
+    job = Job.apply(
+        installed, namespace, *slow_job("old", installed.trainer_image, steps=120, seconds=0.2)
+    )
+    job.until_step(1)
+    backup = job.ledger()
+    spent = job.until_step(40)["charged"]
+    with unguarded(namespace, backup):
+        namespace("delete", "privacyledger", job.child)
+        job.until("it is missed", lambda: reason(job) == "LedgerMissing", 30)
+        put_back(namespace, backup)
+    job.until("nothing is trained", lambda: reason(job) == "PrivacyStateLost", 120)
+    assert "dtjob ledger restore" in job.condition("Running")["message"]
+    found = job.account()
+    assert found["charged"] == backup["status"]["charged"] < spent <= found["volume"]["charged"]
+
+    monkeypatch.setenv("KUBECONFIG", str(namespace.kubeconfig))
+    monkeypatch.setenv("PATH", str(namespace.program.parent), prepend=os.pathsep)
+    arguments = ["ledger", "restore", job.child, f"--namespace={namespace.namespace}"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert job.account()["charged"] == found["volume"]["charged"] + LEASE
+    with watched(job) as course:
+        job.until_step(found["volume"]["checkpoint"]["step"], found["attempt"] + 1)
+        job.hurry()
+        job.until_succeeded()
+    assert_true_account(job, course)
+
+
+def reason(job: Job) -> str | None:
+    """Why the job does not run."""
+    found: str | None = job.condition("Running").get("reason")
+    return found
+
+
+def put_back(kubectl: Kubectl, backup: Manifest) -> None:
+    """Restore a ledger as a backup tool does: the object, then its status."""
+    kept = {key: backup["metadata"][key] for key in ("name", "labels")}
+    kubectl.create({**backup, "metadata": kept})
+    stored = kubectl.get("privacyledger", kept["name"])
+    assert stored is not None
+    status = {**stored, "status": backup["status"]}
+    kubectl("replace", "--subresource=status", "--filename=-", stdin=json.dumps(status))
