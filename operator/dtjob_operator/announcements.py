@@ -12,7 +12,6 @@ from dtjob_operator.pacing import QUIET
 from dtjob_operator.situation import condition, is_true
 
 REPLICAS_LATCHED = "ReplicasLatched"
-_MAX_MESSAGE = 1024
 
 
 def announcements(
@@ -43,7 +42,7 @@ def _milestones(stored: Json, new: Json) -> Iterator[Emit]:
             yield Emit(
                 "Warning" if bad else "Normal",
                 now_true["reason"],
-                now_true["message"][:_MAX_MESSAGE] or str(kind),
+                now_true["message"] or str(kind),
             )
     if is_true(new, ConditionType.RUNNING) and not is_true(stored, ConditionType.RUNNING):
         step, total = new["progress"]["step"], new["progress"]["totalSteps"]
@@ -52,11 +51,13 @@ def _milestones(stored: Json, new: Json) -> Iterator[Emit]:
             str(Reason.TRAINING),
             f"attempt {new['attempts']} trains from step {step} of {total} with "
             f"{new['workers']['desired']} workers",
+            # It may have gone on when this is told again, by an operator that was killed here.
+            about=f"attempt {new['attempts']}",
         )
     if new.get("phase") == Phase.RESTARTING and stored.get("phase") == Phase.RUNNING:
         why = condition(new, ConditionType.RUNNING)
         if why is not None and why["reason"] == Reason.RESTARTING:
-            yield Emit("Warning", why["reason"], why["message"][:_MAX_MESSAGE])
+            yield Emit("Warning", why["reason"], why["message"])
 
 
 def _troubles(stored: Json, new: Json) -> Iterator[Emit]:
@@ -65,7 +66,7 @@ def _troubles(stored: Json, new: Json) -> Iterator[Emit]:
         if now["status"] != "False" or now["reason"] in QUIET:
             continue
         if before is None or (before["status"], before["reason"]) != (now["status"], now["reason"]):
-            yield Emit("Warning", now["reason"], now["message"][:_MAX_MESSAGE])
+            yield Emit("Warning", now["reason"], now["message"])
 
 
 def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> Iterator[Emit]:

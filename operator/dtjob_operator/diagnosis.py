@@ -13,7 +13,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import names, wording
 from dtjob_operator.containers import crash, is_starting, waiting, worker_containers
-from dtjob_operator.events import newest
+from dtjob_operator.events import last_seen, newest
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
@@ -43,6 +43,13 @@ _MISSING_CLASS = re.compile(
 )
 _MISSING_PULL_SECRETS = re.compile(r"pull secrets \((?P<names>[^)]+)\)")
 _PROVISIONING = timedelta(seconds=10)
+# What a kubelet says of things that are there but that it has not seen yet, and of the cluster's
+# own certificates, which the controller manager puts into a new namespace; it tries again.
+_NOT_SEEN_YET = re.compile(
+    r"failed to sync \w+ cache|not yet been read|not registered"
+    r"|no relationship found between node|kube-root-ca\.crt"
+)
+_SEEING = timedelta(seconds=30)
 _UNBOUND = re.compile(
     r"unbound immediate PersistentVolumeClaims|find available persistent volumes to bind"
 )
@@ -65,7 +72,7 @@ def diagnose(
     finders = (
         refused_children(observed.rejections),
         refused_pods(observed, job, workers),
-        _pods(observed, job, _settled(observed.pods, now, settings), now),
+        _pods(observed, job, _settled(observed.pods, now, settings), now, settings),
     )
     return next((finding for finder in finders for finding in finder), None)
 
@@ -85,15 +92,19 @@ def _age(obj: Json, now: datetime) -> timedelta:
 
 
 def _pods(
-    observed: Observed, job: DistributedTrainingJob, pods: list[Json], now: datetime
+    observed: Observed,
+    job: DistributedTrainingJob,
+    pods: list[Json],
+    now: datetime,
+    settings: Settings,
 ) -> Iterator[Finding]:
     """What stands in the status of the pods; what stops every pod comes first."""
     for pod in pods:
         yield from _unscheduled(observed, pod, job, now)
     for pod in pods:
-        yield from _waiting(observed, pod, job)
+        yield from _waiting(observed, pod, job, now)
     for pod in pods:
-        yield from _unmounted(observed, pod, job)
+        yield from _unmounted(observed, pod, job, now, settings)
     for pod in pods:
         if (found := crash(pod)) is not None and not found.refused:
             yield Finding(found.reason, found.message)
@@ -161,7 +172,9 @@ def _unbound(observed: Observed, scheduler: str, now: datetime) -> Iterator[Find
         )
 
 
-def _waiting(observed: Observed, pod: Json, job: DistributedTrainingJob) -> Iterator[Finding]:
+def _waiting(
+    observed: Observed, pod: Json, job: DistributedTrainingJob, now: datetime
+) -> Iterator[Finding]:
     """What the kubelet says about containers that it can't start."""
     name = pod["metadata"]["name"]
     for container in worker_containers(pod):
@@ -169,7 +182,8 @@ def _waiting(observed: Observed, pod: Json, job: DistributedTrainingJob) -> Iter
         if reason in _IMAGE_REASONS:
             yield _image(observed, name, container.get("image") or job.spec.image, message, job)
         elif reason == "CreateContainerConfigError":
-            yield _configuration(name, message, job)
+            if not _catches_up(message, pod, now):
+                yield _configuration(name, message, job)
         elif reason in {"CreateContainerError", "RunContainerError"}:
             yield Finding(
                 Reason.WORKER_CRASHING,
@@ -217,14 +231,24 @@ def _configuration(pod: str, message: str, job: DistributedTrainingJob) -> Findi
     )
 
 
-def _unmounted(observed: Observed, pod: Json, job: DistributedTrainingJob) -> Iterator[Finding]:
+def _catches_up(message: str, pod: Json, now: datetime) -> bool:
+    return _age(pod, now) < _SEEING and _NOT_SEEN_YET.search(message) is not None
+
+
+def _unmounted(
+    observed: Observed, pod: Json, job: DistributedTrainingJob, now: datetime, settings: Settings
+) -> Iterator[Finding]:
     if not is_starting(pod):
         return
     name = pod["metadata"]["name"]
     event = newest(observed.events, "Pod", name, {"FailedMount", "FailedAttachVolume"})
     if event is None:
         return
+    # The kubelet has tried again by then; an event tells of the past, the pod's status does not.
+    told_again = _age(pod, datetime.fromisoformat(last_seen(event)))
     message = wording.mount(event.get("message", ""))
+    if told_again.total_seconds() < settings.settle_seconds or _catches_up(message, pod, now):
+        return
     if _MISSING_CONFIGURATION.search(message):
         yield _configuration(name, message, job)
     else:

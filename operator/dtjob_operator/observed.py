@@ -91,11 +91,18 @@ class Observed:
 
 @dataclass(frozen=True)
 class Emit:
-    """A core/v1 Event to record on the job."""
+    """A core/v1 Event to record on the job.
+
+    Attributes
+    ----------
+    about
+        What of the message makes it other news than the last of its reason; None: all of it.
+    """
 
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    about: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Decision:
         The whole desired `status` of the job; equal to the stored one when nothing is to be
         written. Written after the applies.
     events
-        To record once the status is written.
+        To record before the status is written.
     wake_after
         Seconds until the job should be looked at again although nothing changed; None: not.
     """

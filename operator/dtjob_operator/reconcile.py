@@ -100,7 +100,7 @@ class Reconciler:
                 break  # what follows builds on it
         for event in decision.events:
             # Before the status: if we are killed in between it is told again, not lost.
-            await self._recorder.record(job, event.type, event.reason, event.message)
+            await self._recorder.record(job, event)
         if decision.status is not None and decision.status != job.get("status", {}):
             written = await self._cluster.replace_status(job, decision.status)
             self._stores.note(written)

@@ -10,6 +10,7 @@ from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import AlreadyExists
 from dtjob_operator.kinds import EVENT, Json
 from dtjob_operator.names import FIELD_MANAGER
+from dtjob_operator.observed import Emit
 
 _MAX_MESSAGE = 1024
 
@@ -20,7 +21,7 @@ class Recorder:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    async def record(self, regarding: Json, event_type: str, reason: str, message: str) -> None:
+    async def record(self, regarding: Json, emit: Emit) -> None:
         """Record an event on a namespaced object.
 
         The name is a function of what is told, so that a recorder that was killed before it could
@@ -30,14 +31,12 @@ class Recorder:
         ----------
         regarding
             The object, with apiVersion, kind and UID.
-        event_type
-            Normal or Warning.
-        reason, message
-            A CamelCase word and a sentence; the sentence is cut at 1,024 characters.
+        emit
+            The event; its message is cut at 1,024 characters.
         """
         metadata = regarding["metadata"]
-        message = message[:_MAX_MESSAGE]
-        told = "\n".join((metadata["uid"], event_type, reason, message))
+        message = emit.message[:_MAX_MESSAGE]
+        told = "\n".join((metadata["uid"], emit.type, emit.reason, emit.about or message))
         name = f"{metadata['name']}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {
@@ -51,8 +50,8 @@ class Recorder:
                 "name": metadata["name"],
                 "uid": metadata["uid"],
             },
-            "type": event_type,
-            "reason": reason,
+            "type": emit.type,
+            "reason": emit.reason,
             "message": message,
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,

@@ -113,6 +113,8 @@ def test_deleting_the_ledger_is_refused(running: Manifest, namespace: Kubectl) -
     assert "never deleted" in refusal
 
 
+@pytest.mark.local_cluster
+@pytest.mark.usefixtures("no_scheduler")
 def test_a_start_costs_at_most_ten_writes(
     operator: OperatorProcess, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
 ) -> None:

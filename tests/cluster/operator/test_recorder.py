@@ -1,0 +1,60 @@
+"""Events on the real API server: what an operator tells again is one event that counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kube import Kubectl, Manifest
+from operator_process import job
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_operator.announcements import announcements
+from dtjob_operator.cluster import Cluster
+from dtjob_operator.main import credentials
+from dtjob_operator.recorder import Recorder
+
+pytestmark = pytest.mark.cluster
+
+
+def running(step: int, attempt: int) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "conditions": [{"type": "Running", "status": "True", "reason": "Training", "message": ""}],
+        "progress": {"step": step, "totalSteps": 40},
+        "attempts": attempt,
+        "workers": {"desired": 2},
+    }
+
+
+def test_a_start_that_is_told_twice_is_one_event(
+    installed: Kubectl, namespace: Kubectl, stored_job: Callable[[Manifest], Manifest]
+) -> None:
+    """As by an operator that was killed before it wrote the status, while the job went on."""
+    stored = stored_job(job("digits"))
+
+    async def tell() -> None:
+        configuration = await credentials(str(installed.kubeconfig))
+        cluster = Cluster(configuration, lambda _verb, _kind, _code: None)
+        try:
+            for step, attempt in ((0, 1), (7, 1), (20, 2)):
+                told = announcements(
+                    {}, running(step, attempt), DistributedTrainingJob.from_dict(stored), None
+                )
+                for emit in told:
+                    await Recorder(cluster).record(stored, emit)
+        finally:
+            await cluster.close()
+
+    asyncio.run(tell())
+    events = {
+        event["message"]: event["count"]
+        for event in namespace.list("events")
+        if event["involvedObject"]["uid"] == stored["metadata"]["uid"]
+    }
+    assert events == {
+        "attempt 1 trains from step 0 of 40 with 2 workers": 2,
+        "attempt 2 trains from step 20 of 40 with 2 workers": 1,
+    }
