@@ -12,8 +12,7 @@ from operator_process import job
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_operator.announcements import announcements
-from dtjob_operator.cluster import Cluster
-from dtjob_operator.main import credentials
+from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.recorder import Recorder
 
 pytestmark = pytest.mark.cluster
