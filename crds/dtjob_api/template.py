@@ -11,6 +11,7 @@ from dtjob_api.model import Model, ObjectName, Quantity, list_map, rule, rules
 RESERVED_ENV_PREFIX = "DTJOB_"
 RESERVED_VOLUMES = ("checkpoints", "data")
 RESERVED_VOLUME_PREFIX = "dtjob-"
+RESERVED_MOUNT_PATHS = ("/data", "/dev/shm", "/tmp", "/var/run/dtjob")  # noqa: S108 (in a pod)
 
 
 class KeySelector(Model):
@@ -202,9 +203,16 @@ class VolumeMount(Model):
             max_length=1024,
             json_schema_extra=rules(
                 rule(
-                    "self.startsWith('/') && !self.contains(':')",
-                    "must be an absolute path without a colon, such as /mnt/cache",
-                )
+                    "self.matches('^(/[^/:]+)+$') && !self.matches('/[.][.]?(/|$)')",
+                    "must be an absolute path such as /mnt/cache, without a colon, '.', '..' or a "
+                    "slash at its end",
+                ),
+                rule(
+                    f"{list(RESERVED_MOUNT_PATHS)}.all(own, !(self + '/').startsWith(own + '/') "
+                    "&& !(own + '/').startsWith(self + '/'))",
+                    f"{', '.join(RESERVED_MOUNT_PATHS)}, what is in them and what holds them are "
+                    "the operator's own; mount the volume elsewhere, such as at /mnt/cache",
+                ),
             ),
         ),
     ]

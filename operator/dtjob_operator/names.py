@@ -19,7 +19,6 @@ HTTP_PORT = 8080
 STORE_PORT = 29500
 STATE_DIR = "/var/run/dtjob/state"
 DATA_DIR = "/data"
-OWN_MOUNTS = ("/tmp", "/dev/shm", DATA_DIR, "/var/run/dtjob")  # noqa: S108 (paths in a pod)
 
 # The API reserves these two names, and the prefix dtjob-, among the volumes of a job's template.
 CHECKPOINT_VOLUME = "checkpoints"

@@ -38,7 +38,7 @@ def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
     refusal = None
     undecided = not (situation.ledger or situation.halted or situation.blocked)
     if undecided and not situation.finished:
-        refusal = admission.refusal(observed, job)
+        refusal = admission.refusal(observed)
     new = status(observed, situation, refusal, now)
     wait = seconds_until_write(stored, new, observed.status_written, now, settings)
     written = new if wait == 0 else stored

@@ -6,18 +6,27 @@ import copy
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import children_files
 import pytest
 from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
 
+from dtjob_api.template import RESERVED_MOUNT_PATHS
 from dtjob_api.worker import WorkerConfig
 from dtjob_operator.drift import has_drifted
 
 Json = dict[str, Any]
 folders = pytest.mark.parametrize("folder", children_files.FOLDERS, ids=lambda folder: folder.name)
+
+
+def test_no_mount_of_a_template_can_hide_one_of_ours() -> None:
+    wanted = children_files.read(children_files.FOLDERS[0] / "wanted.yaml")["StatefulSet"]
+    (container,) = wanted["spec"]["template"]["spec"]["containers"]
+    for mount in container["volumeMounts"]:
+        path = PurePosixPath(mount["mountPath"])
+        assert any(path.is_relative_to(own) for own in RESERVED_MOUNT_PATHS), path
 
 
 @folders

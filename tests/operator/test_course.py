@@ -389,19 +389,6 @@ def test_an_impossible_plan_fails_the_job_for_good() -> None:
     assert world.applied == []
 
 
-@pytest.mark.parametrize("path", ["/data", "/tmp", "/var/run/dtjob/state", "/var", "/dev/shm/"])
-def test_a_mount_over_the_operators_own_is_refused(path: str) -> None:
-    template = {
-        "volumes": [{"name": "mine", "emptyDir": {}}],
-        "volumeMounts": [{"name": "mine", "mountPath": path}],
-    }
-    world = World.of(digits(workers={"template": template}), privacy_plan=PLAN)
-    world.settle()
-    assert world.applied == []
-    assert world.reason("Failed") == ("True", "InvalidSpec")
-    assert path in world.condition("Failed")["message"]
-
-
 def test_a_job_of_another_version_is_left_as_it_is() -> None:
     world = running()
     job = copy.deepcopy(world.observed.job)
