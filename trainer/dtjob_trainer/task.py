@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -215,11 +216,15 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
             remedy = (
-                "check the spelling, and that the image has it installed or on PYTHONPATH"
-                f" (searched: {', '.join(p for p in sys.path if p) or 'nothing'})"
+                "check the spelling, and that it is installed where the workers run (spec.image; "
+                "with dtjob run, this environment) or lies in a folder of PYTHONPATH, which is "
+                f"{os.environ.get('PYTHONPATH') or 'not set'}"
             )
         else:
-            remedy = f"{module_name} imports it; install {missing} in the image"
+            remedy = (
+                f"{module_name} imports it; install {missing} where the workers run (spec.image; "
+                "with dtjob run, this environment)"
+            )
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
