@@ -50,7 +50,7 @@ class Situation:
     training
         It has leased draws too.
     ready
-        Worker pods that are ready.
+        Worker pods that are ready; none once the job has ended, when they only wait for their end.
     """
 
     job: DistributedTrainingJob
@@ -133,6 +133,7 @@ def assess(
     current = said if ledger and said and said.attempt == ledger.status.attempt else None
     met = ledger is not None and _has_met(ledger, coordinator, current, now)
     lease = ledger.status.lease if ledger else None
+    ended = ledger is not None and ledger.status.outcome is not None
     training = bool(
         met
         and ledger
@@ -151,7 +152,7 @@ def assess(
         report=current,
         met=met,
         training=training,
-        ready=sum(containers.is_ready(pod) for pod in observed.pods),
+        ready=0 if ended else sum(containers.is_ready(pod) for pod in observed.pods),
         workers=workers,
     )
 
