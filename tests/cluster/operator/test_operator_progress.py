@@ -195,6 +195,8 @@ def replicas(kubectl: Kubectl, name: str) -> int | None:
     return stateful_set["spec"]["replicas"] if stateful_set else None
 
 
+@pytest.mark.local_cluster
+@pytest.mark.usefixtures("no_scheduler")
 def test_from_create_to_running_the_operator_writes_ten_times(
     operator: OperatorProcess,
     proxy: ApiProxy,
