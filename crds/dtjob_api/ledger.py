@@ -59,7 +59,7 @@ class PrivacyPlan(Model):
     """The smallest float that is not below batchSize / datasetSize."""
     epsilon: Annotated[float, Field(gt=0)] | None = None
     """The target, absent where the noise multiplier was given."""
-    epsilon_guaranteed: Annotated[float, Field(gt=0)] | None = None
+    epsilon_guaranteed: Annotated[float, Field(ge=0)] | None = None
     """Epsilon of all steps + replayReserveSteps draws, rounded up."""
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
@@ -197,6 +197,8 @@ class VolumeRecord(Model):
 
     attempt: PositiveCount
     """The newest attempt that left something there."""
+    leased: Count = 0
+    """The newest attempt whose journal holds a lease."""
     charged: Count
     """Draws that were charged at least: the end of the last lease in a journal."""
     checkpoint: CheckpointRecord | None = None
@@ -218,6 +220,9 @@ class LedgerStatus(Model):
     checkpoint: CheckpointRecord | None = None
     volume: VolumeRecord | None = None
     """Set where the ledger was found behind its volume; `dtjob ledger restore` goes by it."""
+    restored: PositiveCount | None = None
+    """The attempt at which the ledger was last raised to its volume: what was leased up to it is
+    charged whole, whatever `lease` says of a rest (Rule 11)."""
     drained: Count | None = None
     """The newest run.generation that stopped in order."""
     outcome: Outcome | None = None

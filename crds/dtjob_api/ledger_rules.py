@@ -39,9 +39,10 @@ _NEW_LEASE = (
     "self.status.lease.fromStep == oldSelf.status.lease.fromStep)"
 )
 _FIRST_FREE_DRAW = (
-    # A lease that ends below charged is not the last: an administrator has raised the ledger.
+    # An administrator who has raised the ledger has charged the rest of its lease whole.
     "(has(oldSelf.status) ? (has(oldSelf.status.lease) && has(oldSelf.status.lease.closedAt) && "
-    "oldSelf.status.lease.toDraw == oldSelf.status.charged ? "
+    "oldSelf.status.lease.toDraw == oldSelf.status.charged && !(has(oldSelf.status.restored) && "
+    "oldSelf.status.lease.attempt <= oldSelf.status.restored) ? "
     "oldSelf.status.lease.closedAt : oldSelf.status.charged) : 0)"
 )
 
@@ -144,17 +145,36 @@ LEDGER_RULES: tuple[Json, ...] = (
         "status.checkpoint must not be ahead of status.attempt, status.charged or spec.plan.steps",
         field=".status.checkpoint",
     ),
-    _kept(
-        "segments",
-        "self.status.segments.size() >= oldSelf.status.segments.size() && "
-        "self.status.segments.map(s, s.draws).sum() >= "
-        "oldSelf.status.segments.map(s, s.draws).sum()",
-        "status.segments never shrinks: it is the record of how draws were charged",
+    rule(
+        "!has(self.status) || self.status.charged == "
+        "(has(self.status.segments) ? self.status.segments.map(s, s.draws).sum() : 0)",
+        "status.segments must hold status.charged draws in all: epsilon is computed from them",
+        field=".status.segments",
+    ),
+    rule(
+        "!has(self.status) || !has(self.status.segments) || !has(self.spec.plan.noiseMultiplier) "
+        "|| self.status.segments.all(s, has(s.noiseMultiplier) && has(s.sampleRate) && "
+        "s.noiseMultiplier == self.spec.plan.noiseMultiplier && "
+        "s.sampleRate == self.spec.plan.sampleRate)",
+        "status.segments must have the noiseMultiplier and the sampleRate of spec.plan: no draw "
+        "was made with others",
+        field=".status.segments",
     ),
     _kept(
         "initialModelDigest",
         "self.status.initialModelDigest == oldSelf.status.initialModelDigest",
         "status.initialModelDigest is set once",
+    ),
+    _kept(
+        "restored",
+        "self.status.restored >= oldSelf.status.restored",
+        "status.restored can't be removed and never decreases",
+    ),
+    rule(
+        "!has(self.status) || !has(self.status.restored) || "
+        "self.status.restored <= self.status.attempt",
+        "status.restored must not exceed status.attempt",
+        field=".status.restored",
     ),
     _kept(
         "drained",

@@ -235,8 +235,14 @@ _OUTCOME = {
     "time": _TIME,
     "result": {"accuracy": 0.943, "digest": {"sha256": _SHA}},
 }
+RAISED = edited(CLOSED, {"status.restored": 2})
 FINISHED = edited(STARTED, {"status.outcome": _OUTCOME})
 SETTLED = edited(STARTED, {"spec.reservedDraws": 30})
+
+
+def _segments(*draws: int) -> list[Json]:
+    return [_SEGMENT | {"draws": each} for each in draws]
+
 
 _NEXT = {"attempt": 2, "fromDraw": 30, "toDraw": 40, "fromStep": 20}
 
@@ -257,12 +263,21 @@ LEDGER_TRANSITIONS = [
     _status(
         "first-lease",
         edited(LEDGER, {"status": {"attempt": 1, "charged": 0}}),
-        {"charged": 10, "lease": {"attempt": 1, "fromDraw": 0, "toDraw": 10, "fromStep": 0}},
+        {
+            "charged": 10,
+            "lease": {"attempt": 1, "fromDraw": 0, "toDraw": 10, "fromStep": 0},
+            "segments": _segments(10),
+        },
     ),
     _status(
         "checkpoint-and-next-lease",
         STARTED,
-        {"charged": 40, "lease": _NEXT, "checkpoint": {**_CHECKPOINT, "step": 20, "charged": 30}},
+        {
+            "charged": 40,
+            "lease": _NEXT,
+            "segments": _segments(30, 10),
+            "checkpoint": {**_CHECKPOINT, "step": 20, "charged": 30},
+        },
     ),
     _status("orderly-stop", STARTED, {"lease.closedAt": 25, "drained": 2}),
     _status(
@@ -271,6 +286,7 @@ LEDGER_TRANSITIONS = [
         {
             "attempt": 3,
             "charged": 34,
+            "segments": _segments(34),
             "lease": {"attempt": 3, "fromDraw": 24, "toDraw": 34, "fromStep": 14},
         },
     ),
@@ -281,11 +297,17 @@ LEDGER_TRANSITIONS = [
     _spec("drain", STARTED, {"run.state": "Drain"}),
     _spec("settled", STARTED, {"reservedDraws": 30}),
     # Attacks on what has been charged.
-    _status("charged-lowered", STARTED, {"charged": 29}, "status.charged", "status.lease"),
+    _status(
+        "charged-lowered",
+        STARTED,
+        {"charged": 29, "segments": _segments(29)},
+        "status.charged",
+        "status.lease",
+    ),
     _status(
         "charged-lowered-with-the-lease",
         STARTED,
-        {"charged": 20, "lease.toDraw": 20},
+        {"charged": 20, "lease.toDraw": 20, "segments": _segments(20)},
         "status.charged",
         "status.lease",
         "status.lease",
@@ -297,6 +319,7 @@ LEDGER_TRANSITIONS = [
         "status.charged",
         "status.checkpoint",
         "status.lease",
+        "status.segments",
     ),
     _status("status-removed", STARTED, {"": REMOVED}, "status"),
     _status(
@@ -308,13 +331,17 @@ LEDGER_TRANSITIONS = [
         "status.checkpoint",
         "status.drained",
         "status.lease",
-        "status.segments",
     ),
-    _status("charged-above-reserved", STARTED, {"charged": 367}, "status.charged"),
+    _status(
+        "charged-above-reserved",
+        STARTED,
+        {"charged": 367, "segments": _segments(367)},
+        "status.charged",
+    ),
     _status(
         "lease-after-settlement",
         SETTLED,
-        {"charged": 40, "lease": _NEXT},
+        {"charged": 40, "segments": _segments(40), "lease": _NEXT},
         "status.charged",
     ),
     _spec("reserved-below-charged", STARTED, {"reservedDraws": 29}, "status.charged"),
@@ -340,25 +367,45 @@ LEDGER_TRANSITIONS = [
     _status(
         "lease-of-draws-already-leased",
         STARTED,
-        {"charged": 40, "lease": {**_NEXT, "fromDraw": 29}},
+        {"charged": 40, "segments": _segments(40), "lease": {**_NEXT, "fromDraw": 29}},
         "status.lease",
     ),
     _status(
         "lease-by-a-stale-attempt",
         edited(STARTED, {"status.attempt": 3}),
-        {"charged": 40, "lease": _NEXT},
+        {"charged": 40, "segments": _segments(40), "lease": _NEXT},
         "status.lease",
     ),
     _status(
         "lease-before-closed-at",
         CLOSED,
-        {"charged": 33, "lease": {**_NEXT, "fromDraw": 23, "toDraw": 33}},
+        {
+            "charged": 33,
+            "segments": _segments(33),
+            "lease": {**_NEXT, "fromDraw": 23, "toDraw": 33},
+        },
         "status.lease",
     ),
     _status("closed-at-moved", CLOSED, {"lease.closedAt": 22}, "status.lease"),
     _status("closed-at-removed", CLOSED, {"lease.closedAt": REMOVED}, "status.lease"),
     _status("closed-at-outside", STARTED, {"lease.closedAt": 31}, "status.lease.closedAt"),
-    _status("lease-after-the-outcome", FINISHED, {"charged": 40, "lease": _NEXT}, "status.lease"),
+    _status(
+        "rest-of-a-lease-that-was-raised-over",
+        RAISED,
+        {
+            "attempt": 3,
+            "charged": 34,
+            "segments": _segments(34),
+            "lease": {"attempt": 3, "fromDraw": 24, "toDraw": 34, "fromStep": 14},
+        },
+        "status.lease",
+    ),
+    _status(
+        "lease-after-the-outcome",
+        FINISHED,
+        {"charged": 40, "segments": _segments(40), "lease": _NEXT},
+        "status.lease",
+    ),
     # Attacks on the outcome.
     _status("outcome-removed", FINISHED, {"outcome": REMOVED}, "status.outcome"),
     _status("outcome-second", FINISHED, {"outcome.state": "Failed"}, "status.outcome"),
@@ -374,12 +421,29 @@ LEDGER_TRANSITIONS = [
     _status("checkpoint-ahead-of-charge", STARTED, {"checkpoint.charged": 31}, "status.checkpoint"),
     _status("checkpoint-past-the-end", STARTED, {"checkpoint.step": 337}, "status.checkpoint"),
     _status("segments-removed", STARTED, {"segments": REMOVED}, "status.segments"),
+    _status("segments-with-fewer-draws", STARTED, {"segments": _segments(10)}, "status.segments"),
+    _status("charged-without-segments", STARTED, {"charged": 40}, "status.segments"),
     _status(
-        "segments-with-fewer-draws",
+        "segments-with-more-noise",
         STARTED,
-        {"segments": [{**_SEGMENT, "draws": 10}]},
+        {"segments": [{**_SEGMENT, "noiseMultiplier": 1e4}]},
         "status.segments",
     ),
+    _status(
+        "segments-with-a-smaller-rate",
+        STARTED,
+        {"segments": [{**_SEGMENT, "sampleRate": 1e-9}]},
+        "status.segments",
+    ),
+    _status(
+        "segments-without-noise",
+        STARTED,
+        {"segments": [{"draws": 30, "image": "ghcr.io/dtjob/trainer:0.1.0"}]},
+        "status.segments",
+    ),
+    _status("restored-removed", RAISED, {"restored": REMOVED}, "status.restored"),
+    _status("restored-lowered", RAISED, {"restored": 1}, "status.restored"),
+    _status("restored-ahead", RAISED, {"restored": 3}, "status.restored"),
     _status("drained-removed", STARTED, {"drained": REMOVED}, "status.drained"),
     _status("drained-lowered", STARTED, {"drained": 0}, "status.drained"),
     _status("drained-ahead", STARTED, {"drained": 3}, "status.drained"),
@@ -387,7 +451,13 @@ LEDGER_TRANSITIONS = [
     _spec("job-uid", STARTED, {"jobUID": "other"}, "spec.jobUID"),
     _spec("job-name", STARTED, {"jobName": "other"}, "spec.jobName"),
     _spec("stateful-set", STARTED, {"statefulSet": "other"}, "spec.statefulSet"),
-    _spec("plan-less-noise", STARTED, {"plan.noiseMultiplier": 1.0}, "spec.plan"),
+    _spec(
+        "plan-less-noise",
+        STARTED,
+        {"plan.noiseMultiplier": 1.0},
+        "spec.plan",
+        "status.segments",
+    ),
     _spec("plan-without-target", STARTED, {"plan.epsilon": REMOVED}, "spec.plan"),
     _spec("plan-privacy-off", STARTED, {"plan.mode": "Disabled"}, "spec.plan"),
     _spec("generation-lowered", STARTED, {"run.generation": 1}, "spec.run.generation"),

@@ -18,6 +18,7 @@ from dtjob_api.ledger import (
     PrivacyLedger,
     PrivacyPlan,
     Run,
+    Segment,
 )
 from dtjob_api.model import ObjectMeta
 from dtjob_api.privacy import PrivacyMode
@@ -62,6 +63,12 @@ def new_ledger(privacy_plan: PrivacyPlan | None = None, **status: Any) -> Privac
         ),
         status=LedgerStatus(**status),
     )
+
+
+def spent(charged: int) -> dict[str, Any]:
+    """Status fields of so many charged draws under `plan()`."""
+    draws = Segment(noise_multiplier=2.0, sample_rate=0.25, draws=charged, image=IMAGE)
+    return {"charged": charged, "segments": [draws]}
 
 
 def state_at(step: int) -> TrainingState:

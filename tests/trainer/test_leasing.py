@@ -20,6 +20,7 @@ from durability import (
     new_ledger,
     no_fault,
     plan,
+    spent,
     state_at,
     with_disk,
 )
@@ -303,7 +304,7 @@ def test_ledger_charged_by_somebody_else_stops_the_attempt(job: Job) -> None:
     account, _ = job.opened()
     use(job, account, 2)
     versioned = job.ledger.read()
-    raised = versioned.ledger.status.model_copy(update={"charged": 4})
+    raised = versioned.ledger.status.model_copy(update=spent(4))
     job.ledger.replace_status(versioned, raised)
     with pytest.raises(LedgerUnreadable, match="somebody else has written"):
         account.publish(2, state_at(2))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import IMAGE, JOB_UID, START, new_ledger, plan
+from durability import IMAGE, JOB_UID, START, new_ledger, plan, spent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,9 +40,7 @@ def ledger(tmp_path: Path) -> FileLedger:
 
 def charge(ledger: FileLedger, charged: int) -> None:
     versioned = ledger.read()
-    ledger.replace_status(
-        versioned, versioned.ledger.status.model_copy(update={"charged": charged})
-    )
+    ledger.replace_status(versioned, versioned.ledger.status.model_copy(update=spent(charged)))
 
 
 def newest(ledger: FileLedger) -> Path:
@@ -75,7 +73,7 @@ def test_writer_that_slept_through_many_versions_is_refused(ledger: FileLedger) 
     for charged in range(1, 8):
         charge(ledger, charged)
     with pytest.raises(Conflict):
-        ledger.replace_status(seen, LedgerStatus(attempt=1, charged=9))
+        ledger.replace_status(seen, LedgerStatus(attempt=1, **spent(9)))
 
 
 def test_of_many_writers_each_version_has_one(ledger: FileLedger) -> None:
@@ -171,7 +169,7 @@ def test_version_removed_from_the_middle_is_refused(ledger: FileLedger) -> None:
 def test_write_that_is_no_ledger_is_refused_before_it_is_published(ledger: FileLedger) -> None:
     for status in (
         LedgerStatus(attempt=1).model_copy(update={"charged": -1}),
-        LedgerStatus(charged=10),  # nine are reserved
+        LedgerStatus(**spent(10)),  # nine are reserved
     ):
         with pytest.raises(LedgerRejected):
             ledger.replace_status(ledger.read(), status)
@@ -192,9 +190,8 @@ def test_folder_that_can_not_be_written_says_so(ledger: FileLedger) -> None:
 def started(**changes: Any) -> LedgerStatus:
     fields: dict[str, Any] = {
         "attempt": 2,
-        "charged": 4,
+        **spent(changes.get("charged", 4)),
         "lease": Lease(attempt=2, from_draw=2, to_draw=4, from_step=2),
-        "segments": [Segment(noise_multiplier=2.0, sample_rate=0.25, draws=4, image=IMAGE)],
         "checkpoint": CheckpointRecord(
             step=2, charged=2, attempt=2, path="a", sha256="0" * 64, time=START
         ),
@@ -237,7 +234,13 @@ outcomes = st.builds(
     outcome, st.sampled_from(OutcomeState), result=st.sampled_from([None, {"step": 1}])
 )
 segments = st.lists(
-    made(Segment, draws=small, image=st.just(IMAGE), noise_multiplier=st.just(2.0)),
+    made(
+        Segment,
+        draws=small,
+        image=st.just(IMAGE),
+        noise_multiplier=st.sampled_from([2.0, 2.0, 3.0, None]),
+        sample_rate=st.sampled_from([0.25, 0.25, 0.1, None]),
+    ),
     max_size=2,
 )
 status_changes = st.fixed_dictionaries(
@@ -249,6 +252,7 @@ status_changes = st.fixed_dictionaries(
         "segments": segments,
         "checkpoint": st.none() | checkpoints,
         "drained": st.none() | st.integers(0, 3),
+        "restored": st.none() | st.integers(1, 3),
         "outcome": st.none() | outcomes,
     },
 )
@@ -260,13 +264,16 @@ stored = st.sampled_from(
         started(lease=Lease(attempt=2, from_draw=2, to_draw=4, from_step=2, closed_at=3)),
         started(attempt=3),
         started(charged=5),
+        started(
+            lease=Lease(attempt=2, from_draw=2, to_draw=4, from_step=2, closed_at=3), restored=2
+        ),
         started(outcome=outcome(result={"step": 1})),
         started(drained=None, segments=[]),
     ]
 )
 next_leases = st.builds(
     lambda draw, length, extra: {
-        "charged": draw + length + extra,
+        **spent(draw + length + extra),
         "lease": Lease(attempt=2, from_draw=draw, to_draw=draw + length, from_step=2),
     },
     st.integers(2, 5),
@@ -326,8 +333,12 @@ def test_spec_rules_are_those_of_the_api_server(name: str) -> None:
 
 
 STATUS_ATTACKS: dict[str, dict[str, Any]] = {
-    "charged lowered": {"charged": 3},
-    "charged over reserved": {"charged": 10},
+    "charged lowered": spent(3),
+    "charged over reserved": spent(10),
+    "charged without segments": {"segments": spent(3)["segments"]},
+    "segments of more noise": {
+        "segments": [Segment(noise_multiplier=9.0, sample_rate=0.25, draws=4, image=IMAGE)]
+    },
     "attempt lowered": {"attempt": 1},
     "lease removed": {"lease": None},
     "checkpoint removed": {"checkpoint": None},
@@ -335,11 +346,11 @@ STATUS_ATTACKS: dict[str, dict[str, Any]] = {
     "drained removed": {"drained": None},
     "drained ahead": {"drained": 2},
     "draw leased twice": {
-        "charged": 6,
+        **spent(6),
         "lease": Lease(attempt=2, from_draw=3, to_draw=6, from_step=2),
     },
     "lease of a stale attempt": {
-        "charged": 6,
+        **spent(6),
         "lease": Lease(attempt=1, from_draw=4, to_draw=6, from_step=2),
     },
     "lease beyond what is charged": {

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import JOB_UID, START, Job, new_ledger, plan, state_at
+from durability import JOB_UID, START, Job, new_ledger, plan, spent, state_at
 
 from dtjob_api.ledger import CheckpointRecord, Lease, PrivacyLedger, Segment, VolumeRecord
 from dtjob_api.reasons import Reason
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import AttemptJournal, Entry, Header
 from dtjob_trainer.lease import next_unused_draw
-from dtjob_trainer.leasing import read_volume
+from dtjob_trainer.leasing import ReserveSpent, read_volume
+from dtjob_trainer.ledger import Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
 from dtjob_trainer.recovery import (
@@ -253,7 +254,7 @@ def test_damage_is_refused_and_nothing_is_lost(
 # A ledger that was behind, raised
 
 
-BEHIND = ledger(charged=2, segments=[Segment(draws=2, image="a")], lease=None)
+BEHIND = ledger(**spent(2), lease=None)
 AHEAD = RECORD.model_copy(update={"step": 3, "charged": 4, "attempt": 3})
 
 
@@ -262,7 +263,7 @@ def test_a_raised_ledger_covers_the_volume_and_one_open_lease() -> None:
     volume = VolumeRecord(attempt=3, charged=4, checkpoint=AHEAD)
     status = restored(BEHIND.model_copy(), volume)
     lease_steps = BEHIND.spec.plan.lease_steps
-    assert (status.attempt, status.charged) == (3, 4 + lease_steps)
+    assert (status.attempt, status.restored, status.charged) == (3, 3, 4 + lease_steps)
     assert (status.checkpoint, status.volume) == (AHEAD, None)
     raised = BEHIND.model_copy(update={"status": status})
     assert contradictions(raised) == []
@@ -288,11 +289,13 @@ def test_a_volume_vouches_for_the_most_that_anything_on_it_says() -> None:
     later = CheckpointRecord.model_validate(RECORD.model_dump() | {"charged": 6, "attempt": 3})
     assert vouched(VolumeState([], ()), None) is None
     assert vouched(VolumeState([JOURNAL], files), RECORD) == (
-        VolumeRecord(attempt=1, charged=4, checkpoint=RECORD)
+        VolumeRecord(attempt=1, leased=1, charged=4, checkpoint=RECORD)
     )
-    assert vouched(VolumeState([JOURNAL], ((2, 5),)), None) == VolumeRecord(attempt=2, charged=5)
+    assert vouched(VolumeState([JOURNAL], ((2, 5),)), None) == (
+        VolumeRecord(attempt=2, leased=1, charged=5)
+    )
     found = vouched(VolumeState([JOURNAL, journal(attempt=4, charged=1)], files), later)
-    assert found == VolumeRecord(attempt=4, charged=6, checkpoint=later)
+    assert found == VolumeRecord(attempt=4, leased=1, charged=6, checkpoint=later)
 
 
 def test_a_ledger_that_is_not_behind_is_not_raised() -> None:
@@ -347,3 +350,42 @@ def test_from_any_old_version_a_ledger_is_raised_and_its_job_ends_well(tmp_path:
             job.run()
         assert job.check().status.outcome is not None
     assert raised >= newest // 2
+
+
+@pytest.mark.parametrize("stop", [0, 2, 4])
+@pytest.mark.parametrize("successors", [1, 3])
+@pytest.mark.parametrize("reserve", [0, 6])
+def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
+    tmp_path: Path, stop: int, successors: int, reserve: int
+) -> None:
+    """Rules 10 and 11: a successor uses the rest without a charge, and then the ledger is older.
+
+    It is refused however often it is tried, and what goes on after it was raised begins behind
+    all that was charged.
+    """
+    job = Job(tmp_path / "job", plan(steps=5, lease_steps=5, reserve=reserve))
+    job.create()
+    account, _ = job.opened()
+    for _ in range(stop):
+        job.draw(account)
+    account.close(stop, state_at(stop))
+    backup = int(job.ledger.read().version)
+    for _ in range(successors):
+        with contextlib.suppress(ReserveSpent):
+            job.draw(job.opened()[0])
+    for newer in (job.root / "ledger").iterdir():
+        if int(newer.stem) > backup:
+            newer.unlink()
+    job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
+    spent = list(job.handed)
+    for _ in range(successors + 2):
+        with contextlib.suppress(Refusal, Superseded, ReserveSpent):
+            job.draw(job.opened()[0])
+    assert job.handed == spent
+    versioned = job.ledger.read()
+    volume = versioned.ledger.status.volume
+    assert volume is not None
+    assert volume == _volume_of(job)
+    job.ledger.replace_status(versioned, restored(versioned.ledger, volume))
+    job.run()
+    assert job.check().status.outcome is not None

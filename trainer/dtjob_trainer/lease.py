@@ -8,11 +8,11 @@ from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, PrivacyLedge
 def next_unused_draw(status: LedgerStatus) -> int:
     """Rule 10: the first draw that no attempt may have used, seen from a new attempt."""
     lease = status.lease
-    # A lease that does not reach what is charged is not the last one: an administrator has
-    # raised a ledger that was behind, and whatever it says about its end is as old.
-    if lease is not None and lease.closed_at is not None and lease.to_draw == status.charged:
-        return lease.closed_at
-    return status.charged
+    if lease is None or lease.closed_at is None:
+        return status.charged
+    # A ledger that was raised to its volume knew nothing of who used the rest of its lease.
+    is_newest = lease.to_draw == status.charged and lease.attempt > (status.restored or 0)
+    return lease.closed_at if is_newest else status.charged
 
 
 def next_lease(ledger: PrivacyLedger, attempt: int, next_draw: int, step: int) -> Lease | None:

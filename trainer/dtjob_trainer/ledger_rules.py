@@ -53,6 +53,15 @@ def _state(spec: LedgerSpec, status: LedgerStatus) -> list[str]:
         found.append(
             f"status.charged {status.charged} exceeds spec.reservedDraws {spec.reserved_draws}"
         )
+    if (draws := sum(segment.draws for segment in status.segments)) != status.charged:
+        found.append(f"status.segments hold {draws} draws, status.charged is {status.charged}")
+    mechanism = (plan.noise_multiplier, plan.sample_rate)
+    if plan.noise_multiplier is not None and any(
+        (segment.noise_multiplier, segment.sample_rate) != mechanism for segment in status.segments
+    ):
+        found.append("status.segments have other noise or another sample rate than spec.plan")
+    if (status.restored or 0) > status.attempt:
+        found.append("status.restored exceeds status.attempt")
     if lease is not None:
         found += _lease_state(lease, status)
     if checkpoint is not None and not (
@@ -104,8 +113,8 @@ def _status_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
         found.append("status.initialModelDigest is set once")
     if old.drained is not None and (new.drained is None or new.drained < old.drained):
         found.append("status.drained never decreases")
-    if len(new.segments) < len(old.segments) or _draws(new) < _draws(old):
-        found.append("status.segments never shrinks")
+    if old.restored is not None and (new.restored is None or new.restored < old.restored):
+        found.append("status.restored never decreases")
     if old.checkpoint is not None and not _follows(old.checkpoint, new.checkpoint):
         found.append("status.checkpoint never goes back to an earlier attempt, charge or step")
     return found
@@ -144,7 +153,3 @@ def _follows(old: CheckpointRecord, new: CheckpointRecord | None) -> bool:
 
 def _identity(lease: Lease) -> tuple[int, int, int, int]:
     return lease.attempt, lease.from_draw, lease.to_draw, lease.from_step
-
-
-def _draws(status: LedgerStatus) -> int:
-    return sum(segment.draws for segment in status.segments)

@@ -135,14 +135,21 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
     charged = [journal.charged for journal in volume.journals]
     charged += [step for _, step in volume.checkpoints]
     charged += [checkpoint.charged] if checkpoint else []
-    return VolumeRecord(attempt=max(attempts), charged=max(charged), checkpoint=checkpoint)
+    leased = [journal.header.attempt for journal in volume.journals if journal.entries]
+    return VolumeRecord(
+        attempt=max(attempts),
+        leased=max(leased, default=0),
+        charged=max(charged),
+        checkpoint=checkpoint,
+    )
 
 
 def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
     """Rule 11: the status of a ledger that was behind, raised to what its volume vouches for.
 
     One more lease is charged on top, as far as the reserve allows: the last one that was granted
-    need not have reached the journal. The training goes on from the newest checkpoint of the two.
+    need not have reached the journal. What its lease left is charged whole. The training goes on
+    from the newest checkpoint of the two.
 
     Raises
     ------
@@ -152,7 +159,11 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
         `CheckpointLost`: neither names a checkpoint to go on from.
     """
     plan, status = ledger.spec.plan, ledger.status
-    if volume.charged <= status.charged and volume.attempt <= status.attempt:
+    if (
+        volume.charged <= status.charged
+        and volume.attempt <= status.attempt
+        and volume.leased <= _newest_lease(status)
+    ):
         raise ValueError(
             f"the ledger has charged {status.charged} draws in attempt {status.attempt}, the "
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
@@ -171,15 +182,22 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
         )
     ]
     last = last.model_copy(update={"draws": last.draws + charged - status.charged})
+    attempt = max(status.attempt, volume.attempt)
     return status.model_copy(
         update={
-            "attempt": max(status.attempt, volume.attempt),
+            "attempt": attempt,
+            "restored": attempt,
             "charged": charged,
             "segments": [*earlier, last],
             "checkpoint": checkpoint,
             "volume": None,
         }
     )
+
+
+def _newest_lease(status: LedgerStatus) -> int:
+    """The newest attempt whose leases the ledger knows, or was raised to."""
+    return max(status.lease.attempt if status.lease else 0, status.restored or 0)
 
 
 def _newest(*records: CheckpointRecord | None) -> CheckpointRecord | None:
@@ -212,6 +230,8 @@ def contradictions(ledger: PrivacyLedger) -> list[str]:
             found.append(f"charged is {status.charged}, the lease ends at {lease.to_draw}")
         if lease.attempt > status.attempt:
             found.append(f"attempt {lease.attempt} has the lease in attempt {status.attempt}")
+    if (status.restored or 0) > status.attempt:
+        found.append(f"it was raised at attempt {status.restored} and is at {status.attempt}")
     if checkpoint is not None:
         if checkpoint.attempt > status.attempt:
             found.append(f"attempt {checkpoint.attempt} has saved in attempt {status.attempt}")
@@ -238,6 +258,13 @@ def _ledger_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
             found.append(
                 f"the ledger is behind the journal: {journal.path} is of attempt "
                 f"{journal.header.attempt}, the ledger is at attempt {status.attempt}"
+            )
+        # The rest of a closed lease is used without a charge: only who leased last tells of it.
+        if journal.entries and journal.header.attempt > _newest_lease(status):
+            found.append(
+                f"the ledger is behind the journal: {journal.path} holds a lease of attempt "
+                f"{journal.header.attempt}, the newest that the ledger knows is of attempt "
+                f"{_newest_lease(status)}"
             )
     for attempt, step in volume.checkpoints:
         if attempt > status.attempt or step > status.charged:

@@ -35,6 +35,7 @@ IN_USE: dict[str, Any] = {
     "lease": {"attempt": 2, "fromDraw": 10, "toDraw": 20, "fromStep": 10},
     "segments": [{"draws": 20, "image": "example.invalid/trainer:1"}],
 }
+EPSILON_FROM_SEGMENTS = "status.segments must hold status.charged draws in all"
 OUTCOME = {
     "state": "Succeeded",
     "reason": "Completed",
@@ -189,7 +190,8 @@ def changed(**fields: Any) -> Manifest:
             "a new status.lease",
             id="draws leased twice",
         ),
-        pytest.param(changed(segments=[]), "status.segments never shrinks", id="segments removed"),
+        pytest.param(changed(segments=[]), EPSILON_FROM_SEGMENTS, id="segments removed"),
+        pytest.param(changed(charged=30), EPSILON_FROM_SEGMENTS, id="charged without segments"),
     ],
 )
 def test_not_even_the_coordinator_takes_back_what_is_spent(
@@ -209,7 +211,9 @@ def test_an_outcome_is_set_once(coordinator: Kubectl) -> None:
     for status in (changed(outcome=second), changed()):
         assert OUTCOME_IS_FINAL in put_status(coordinator, status, fails=True)
     later = {"attempt": 2, "fromDraw": 20, "toDraw": 30, "fromStep": 20}
-    refusal = put_status(coordinator, {**done, "charged": 30, "lease": later}, fails=True)
+    segments = [{"draws": 30, "image": "example.invalid/trainer:1"}]
+    more = {**done, "charged": 30, "lease": later, "segments": segments}
+    refusal = put_status(coordinator, more, fails=True)
     assert "no lease after status.outcome" in refusal
 
 
@@ -324,11 +328,17 @@ def test_who_may_restore_raises_and_nothing_else(
     kubectl("create", "rolebinding", "restore", "--clusterrole=dtjob-ledger-restore", "--user=rita")
     patch = ("patch", "privacyledger", SET, "--subresource=status", "--type=merge", "--as=rita")
 
-    kubectl(*patch, '-p={"status":{"charged":40}}')
-    lowered = kubectl(*patch, '-p={"status":{"charged":39}}', fails=True)
+    def spent(charged: int) -> str:
+        segments = [{"draws": charged, "image": "example.invalid/trainer:1"}]
+        return "-p=" + json.dumps({"status": {"charged": charged, "segments": segments}})
+
+    kubectl(*patch, spent(40))
+    lowered = kubectl(*patch, spent(39), fails=True)
     assert CHARGED_NEVER_DECREASES in lowered or NOT_THE_COORDINATOR in lowered
     ended = json.dumps({"status": {"outcome": OUTCOME}})
     assert NOT_THE_COORDINATOR in kubectl(*patch, f"-p={ended}", fails=True)
+    closed = json.dumps({"status": {"lease": {"closedAt": 10}}})
+    assert NOT_THE_COORDINATOR in kubectl(*patch, f"-p={closed}", fails=True)
     spec = ("patch", "privacyledger", SET, "--type=merge", "--as=rita")
     assert "cannot patch" in kubectl(*spec, '-p={"spec":{"reservedDraws":60}}', fails=True)
 
