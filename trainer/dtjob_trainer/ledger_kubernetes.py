@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import http
 import json
+import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import urllib3
 from kubernetes import client, config, watch
+from pydantic import ValidationError
 from tenacity import retry, retry_if_exception, wait_random_exponential
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger
@@ -85,7 +87,7 @@ class KubernetesLedger:
     def read(self) -> Versioned:
         """The newest version; the API server is waited for. See `Ledger.read`."""
         try:
-            return _versioned(self._get())
+            return self._versioned(self._get())
         except client.ApiException as error:
             raise self._unreadable(error) from error
 
@@ -101,13 +103,15 @@ class KubernetesLedger:
             if error.status == http.HTTPStatus.CONFLICT:
                 raise Conflict(f"{self._name} was written by somebody else meanwhile") from error
             if _passes(error):
+                _pause()
                 raise AnswerLost(f"{self._name}: {_said(error)}") from error
             if error.status == http.HTTPStatus.NOT_FOUND:
                 raise self._unreadable(error) from error
             raise LedgerRejected(f"{self._name} refuses the write: {_said(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            _pause()
             raise AnswerLost(f"{self._name}: {type(error).__name__}") from error
-        return _versioned(written)
+        return self._versioned(written)
 
     def wait(self, version: str, timeout: float) -> Versioned | None:
         """The newest version once it is not ``version``. See `Ledger.wait`."""
@@ -118,21 +122,29 @@ class KubernetesLedger:
             if left <= 0 or not self._watch(version, left):
                 return None
             newest = self.read()
+            if newest.version == version:
+                _pause()  # the watch was broken off, as by a server that starts
         return newest
 
     def _watch(self, version: str, seconds: float) -> bool:
-        """Whether an event came within the time; an interrupted watch counts as one."""
+        """Whether the ledger changed within the time; an interrupted watch counts as that.
+
+        It begins at any state that the server has: a version that nobody has followed up for long
+        is forgotten there, and asking for what came after it would be refused at once.
+        """
         stream: Any = watch.Watch()
         place = {key: value for key, value in self._object.items() if key != "name"}
         try:
-            for _event in stream.stream(
+            for event in stream.stream(
                 self._api.list_namespaced_custom_object,
                 **place,
                 field_selector=f"metadata.name={self._object['name']}",
-                resource_version=version,
+                resource_version="0",
                 timeout_seconds=max(1, int(seconds)),
+                _request_timeout=(_REQUEST_SECONDS[0], seconds + _REQUEST_SECONDS[1]),
             ):
-                return True
+                if event["object"]["metadata"]["resourceVersion"] != version:
+                    return True
         except client.ApiException as error:
             if error.status != http.HTTPStatus.GONE and not _passes(error):
                 raise self._unreadable(error) from error
@@ -148,6 +160,19 @@ class KubernetesLedger:
         return self._api.get_namespaced_custom_object(
             **self._object, _request_timeout=_REQUEST_SECONDS
         )
+
+    def _versioned(self, manifest: Any) -> Versioned:
+        try:
+            ledger = PrivacyLedger.from_dict(manifest)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise LedgerUnreadable(
+                f"{self._name} holds what this trainer does not know: "
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Operator and image are of "
+                "different versions: use an image of the operator's version in a new job, or the "
+                "operator's version that wrote it"
+            ) from error
+        return Versioned(manifest["metadata"]["resourceVersion"], ledger)
 
     @property
     def _name(self) -> str:
@@ -165,8 +190,9 @@ class KubernetesLedger:
         )
 
 
-def _versioned(manifest: Any) -> Versioned:
-    return Versioned(manifest["metadata"]["resourceVersion"], PrivacyLedger.from_dict(manifest))
+def _pause() -> None:
+    """Not all at once, and not again and again: every job's coordinator hears of an outage."""
+    time.sleep(random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def _said(error: client.ApiException) -> str:

@@ -362,7 +362,8 @@ def test_dtjob_ledger_restore_raises_what_a_worker_found(
         "sha256": "0" * 64,
         "time": "2026-01-01T00:00:00Z",
     }
-    behind = IN_USE | {"volume": {"attempt": 4, "charged": 40, "checkpoint": checkpoint}}
+    volume = {"attempt": 4, "leased": 4, "charged": 40, "checkpoint": checkpoint}
+    behind = IN_USE | {"volume": volume}
     put_status(coordinator, behind)
     kubectl("create", "serviceaccount", "rita")
     rita = with_token(kubectl, kubectl("create", "token", "rita").strip())

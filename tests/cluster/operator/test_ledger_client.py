@@ -1,0 +1,81 @@
+"""The trainer's ledger in a cluster: what it asks of the API server while nothing happens."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from api_proxy import ApiProxy
+from kube import Kubectl, Manifest, wait_for
+from operator_process import OperatorProcess, child_name, job
+
+from dtjob_trainer.ledger import LedgerUnreadable
+from dtjob_trainer.ledger_kubernetes import KubernetesLedger
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def ledger(
+    operator: OperatorProcess,
+    proxy: ApiProxy,
+    operator_token: str,
+    namespace: Kubectl,
+    stored_job: Callable[[Manifest], Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[KubernetesLedger]:
+    """The ledger of a job, read with the operator's rights by way of the proxy."""
+    name = child_name(stored_job(job("digits")))
+    wait_for("its ledger", lambda: namespace.get("privacyledger", name), 30)
+    monkeypatch.setenv("KUBECONFIG", str(proxy.kubeconfig(operator_token)))
+    yield KubernetesLedger(namespace.namespace, name)
+    proxy.connect()
+
+
+def watches(proxy: ApiProxy, namespace: Kubectl) -> int:
+    asked = [each for each in proxy.asked if each.namespace == namespace.namespace]
+    return sum(each.verb == "watch" and each.resource == "privacyledgers" for each in asked)
+
+
+def test_an_idle_ledger_costs_one_watch(
+    ledger: KubernetesLedger, proxy: ApiProxy, namespace: Kubectl
+) -> None:
+    version = ledger.read().version
+    before = watches(proxy, namespace)
+    assert ledger.wait(version, 4.0) is None
+    assert watches(proxy, namespace) - before <= 1
+
+
+def test_a_change_is_heard_through_an_outage(
+    ledger: KubernetesLedger, proxy: ApiProxy, namespace: Kubectl
+) -> None:
+    first = ledger.read()
+    name = first.ledger.metadata.name
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(ledger.wait, first.version, 60.0)
+        proxy.disconnect()
+        run = copy.deepcopy(first.ledger.to_dict()["spec"]["run"]) | {"generation": 2}
+        patch = json.dumps({"spec": {"run": run}})
+        user = "--as=system:serviceaccount:dtjob-system:dtjob-operator"
+        namespace("patch", "privacyledger", name, "--type=merge", f"--patch={patch}", user)
+        assert not heard.done()
+        proxy.connect()
+        began = time.monotonic()
+        newest = heard.result(30)
+    assert newest is not None
+    assert newest.ledger.spec.run.generation == 2
+    assert time.monotonic() - began < 15
+
+
+def test_a_ledger_of_a_newer_operator_is_named(
+    ledger: KubernetesLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = ledger.read().ledger.to_dict() | {"metadata": {"name": "x", "resourceVersion": "1"}}
+    stored["spec"]["rerun"] = 1
+    monkeypatch.setattr(ledger, "_get", lambda: stored)
+    with pytest.raises(LedgerUnreadable, match=r"spec\.rerun: .*different versions"):
+        ledger.read()
