@@ -82,6 +82,16 @@ def epsilon_unreachable(epsilon: float, delta: float, sample_rate: float, draws:
     )
 
 
+def noise_too_short(noise_multiplier: float, delta: float) -> PlanError:
+    """Return the refusal of a σ whose noise ends too soon for δ."""
+    return PlanError(
+        "spec.privacy.noiseMultiplier",
+        noise_multiplier,
+        f"is too small for delta {delta:g}: the noise of a computer ends, and a record could show "
+        "beyond its end with more than that probability; use more noise, or a larger delta",
+    )
+
+
 def _check_delta(delta: float) -> None:
     if not MIN_DELTA <= delta < 1:
         raise PlanError(
@@ -100,5 +110,8 @@ def _check_draws(sample_rate: float, draws: int) -> None:
         )
     if not 0 <= draws <= MAX_DRAWS:
         raise PlanError(
-            "spec.training.steps", draws, f"must lie between 0 and {MAX_DRAWS}, reserve included"
+            "spec.training.steps",
+            draws,
+            f"is the number of draws with spec.privacy.replayReserveSteps, at most {MAX_DRAWS} "
+            "in all; use fewer steps",
         )

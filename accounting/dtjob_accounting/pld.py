@@ -39,6 +39,7 @@ from dtjob_accounting.limits import (
     check_segments,
     check_target,
     epsilon_unreachable,
+    noise_too_short,
 )
 from dtjob_accounting.rounding import round_up
 
@@ -47,6 +48,10 @@ NOISE_MULTIPLIER_DIGITS = 5
 _COARSEST, _FINEST = 1e-3, 1e-6
 _MAX_GRID_POINTS = 5e4
 _FFT_ERROR = 2.0**-51
+# The noise of a coordinate ends at 8.65 σ (Box and Muller with 53 bits, Rule 7).
+_LONGEST_NOISE = 8.65
+# Stands in for an infinite ε where a root is sought.
+_HUGE = 1e6
 
 
 def version() -> str:
@@ -74,7 +79,10 @@ def epsilon_of_segments(segments: Sequence[Segment], delta: float) -> float:
         When an argument lies outside what is supported.
     """
     check_segments(segments, delta)
-    return round_up(_epsilon(segments, delta), EPSILON_DIGITS)
+    bound = _epsilon(segments, delta)
+    if math.isinf(bound):
+        raise noise_too_short(min(sigma for sigma, _, _ in segments), delta)
+    return round_up(bound, EPSILON_DIGITS)
 
 
 def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: int) -> float:
@@ -94,7 +102,7 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
 
     @cache
     def excess(sigma: float) -> float:
-        return _epsilon([(sigma, sample_rate, draws)], delta) - epsilon
+        return min(_HUGE, _epsilon([(sigma, sample_rate, draws)], delta)) - epsilon
 
     floor = max(
         MIN_NOISE_MULTIPLIER, 1.0001 * math.sqrt(sample_rate * draws / (2 * MAX_EXPECTED_LOSS))
@@ -103,6 +111,8 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
         1.001 * _rdp_noise_multiplier(epsilon, delta, sample_rate, draws), MAX_NOISE_MULTIPLIER
     )
     high = max(high, floor)
+    while excess(high) > 0 and high < MAX_NOISE_MULTIPLIER:
+        high = min(1.5 * high, MAX_NOISE_MULTIPLIER)
     if excess(high) > 0:
         raise epsilon_unreachable(epsilon, delta, sample_rate, draws)
     low = max(0.85 * high, floor)
@@ -126,7 +136,7 @@ def profile(segments: Sequence[Segment], epsilons: Sequence[float]) -> list[floa
         When a segment lies outside what is supported.
     """
     check_segments(segments)
-    slack = _slack(segments)
+    slack = _slack(segments) + _tail(segments)
     deltas = _composed(segments).get_delta_for_epsilon(list(epsilons))
     return [min(1.0, max(0.0, float(delta)) + slack) for delta in deltas]
 
@@ -149,7 +159,7 @@ def group_epsilon(segments: Sequence[Segment], delta: float, group_size: int) ->
         draws * group_size * q * (1 + (group_size - 1) * q) / (2 * sigma**2)
         for sigma, q, draws in segments
     )
-    usable = delta - _slack(segments)
+    usable = delta - _slack(segments) - _tail(segments, group_size)
     if expected_loss > MAX_EXPECTED_LOSS or usable < delta / 2:
         return math.inf
     composed = _composed(segments, group_size)
@@ -157,9 +167,12 @@ def group_epsilon(segments: Sequence[Segment], delta: float, group_size: int) ->
 
 
 def _epsilon(segments: Sequence[Segment], delta: float) -> float:
-    """Return the smaller of both upper bounds, before rounding."""
-    bound = rdp.epsilon_of_segments(segments, delta)
-    usable = delta - _slack(segments)
+    """Return the smaller of both upper bounds, before rounding; infinite where δ is too small."""
+    delta_left = delta - _tail(segments)
+    if delta_left < delta / 2:
+        return math.inf
+    bound = rdp.least_epsilon(segments, delta_left)
+    usable = delta_left - _slack(segments)
     if usable < delta / 2 or not any(draws for _, _, draws in segments):
         return bound
     return min(bound, float(_composed(segments).get_epsilon_for_delta(usable)))
@@ -167,6 +180,24 @@ def _epsilon(segments: Sequence[Segment], delta: float) -> float:
 
 def _slack(segments: Sequence[Segment]) -> float:
     return sum(draws for _, _, draws in segments) * _FFT_ERROR
+
+
+def _tail(segments: Sequence[Segment], group_size: int = 1) -> float:
+    """Return the δ of sums that no noise reaches without the record, or the group.
+
+    A sum beyond the end of the noise tells for certain that the record was drawn; both
+    accountants know Gaussian noise without an end. Counted in the direction of the gradient.
+    """
+    return sum(
+        draws
+        * math.comb(group_size, drawn)
+        * q**drawn
+        * (1 - q) ** (group_size - drawn)
+        * math.erfc((_LONGEST_NOISE - drawn / sigma) / math.sqrt(2))
+        / 2
+        for sigma, q, draws in segments
+        for drawn in range(1, group_size + 1)
+    )
 
 
 def _composed(segments: Sequence[Segment], group_size: int = 1) -> PrivacyLossDistribution:

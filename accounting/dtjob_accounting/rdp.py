@@ -93,7 +93,7 @@ def epsilon_of_segments(segments: Sequence[Segment], delta: float) -> float:
         When an argument lies outside what is supported.
     """
     check_segments(segments, delta)
-    return _epsilon(segments, delta)
+    return least_epsilon(segments, delta)
 
 
 def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: int) -> float:
@@ -107,7 +107,7 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
     check_target(epsilon, delta, sample_rate, draws)
 
     def within(sigma: float) -> bool:
-        return _epsilon([(sigma, sample_rate, draws)], delta) <= epsilon
+        return least_epsilon([(sigma, sample_rate, draws)], delta) <= epsilon
 
     low, high = MIN_NOISE_MULTIPLIER, 1.0
     if within(low):
@@ -122,7 +122,8 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
     return high
 
 
-def _epsilon(segments: Sequence[Segment], delta: float) -> float:
+def least_epsilon(segments: Sequence[Segment], delta: float) -> float:
+    """Return the bound of supported segments for any δ above 0, by the best of the orders."""
     if not any(draws for _, _, draws in segments):
         return 0.0
     totals = [0.0] * len(DEFAULT_ORDERS)

@@ -110,7 +110,11 @@ def test_warnings_name_the_field() -> None:
         ({"epsilon": 8, "batch_size": 1438}, "spec.training.batchSize", "at most"),
         ({"epsilon": 8, "batch_size": 0}, "spec.training.batchSize", "at least 1"),
         ({"epsilon": 8, "steps": 0}, "spec.training.steps", "at least 1"),
-        ({"epsilon": 8, "steps": 10**9}, "spec.training.steps", "reserve included"),
+        (
+            {"epsilon": 8, "steps": 10**9},
+            "spec.training.steps",
+            "at most 10000000",
+        ),
         ({"epsilon": 8, "dataset_size": 0}, "spec.privacy.datasetSize", "at least 1"),
         ({"epsilon": 8, "every_steps": 0}, "spec.checkpoint.everySteps", "at least 1"),
         (

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from api_proxy import ApiProxy
 from kube import Kubectl, Manifest, wait_for
+from kubernetes.config import kube_config
 from operator_process import OperatorProcess, child_name, job
 
 from dtjob_trainer.ledger import LedgerUnreadable
@@ -31,7 +32,8 @@ def ledger(
     """The ledger of a job, read with the operator's rights by way of the proxy."""
     name = child_name(stored_job(job("digits")))
     wait_for("its ledger", lambda: namespace.get("privacyledger", name), 30)
-    monkeypatch.setenv("KUBECONFIG", str(proxy.kubeconfig(operator_token)))
+    kubeconfig = str(proxy.kubeconfig(operator_token))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig)
     yield KubernetesLedger(namespace.namespace, name)
     proxy.connect()
 
