@@ -77,5 +77,6 @@ generate: $(INSTALLED)  ## Write the CRDs from the models
 	@$(PYTHON) -m dtjob_api.crd
 
 .PHONY: clean
-clean:  ## Remove what make and the demo wrote into the checkout
-	@rm -rf .venv dtjob-runs .pytest_cache .ruff_cache .hypothesis
+# Not dtjob-runs: the ledgers in it are the only record of what was spent.
+clean:  ## Remove .venv and the caches of the tests; runs and their ledgers stay
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -62,7 +62,7 @@ def environment(job: DistributedTrainingJob, workers: int) -> dict[str, str]:
     thread for every core hinder one another.
     """
     given = {var.name: var.value for var in job.spec.workers.template.env if var.value is not None}
-    ranks = workers * job.spec.workers.processes_per_worker
+    ranks = workers * job.spec.workers.ranks_per_worker
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     return {"OMP_NUM_THREADS": str(threads), **os.environ, **given}
 

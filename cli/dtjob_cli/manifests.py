@@ -28,7 +28,7 @@ def read(path: Path) -> Manifest:
         raise BadInput("InvalidManifest", f"{path} is not a valid job:\n{problems}")
     if manifest["kind"] != "DistributedTrainingJob":
         raise BadInput("NotAJob", f"{path} is a {manifest['kind']}, not a DistributedTrainingJob.")
-    if "name" not in manifest["metadata"]:
+    if not manifest["metadata"].get("name"):
         raise BadInput(
             "NameMissing",
             f"{path}: metadata.generateName makes names in a cluster only.",

@@ -98,7 +98,7 @@ def frozen(plan: Plan) -> PrivacyPlan:
 def step_shape(job: DistributedTrainingJob, workers: int) -> StepShape:
     """Return how ``workers`` workers share a step of the job."""
     spec = job.spec
-    ranks = workers * (spec.workers.gpus_per_worker or spec.workers.processes_per_worker)
+    ranks = workers * spec.workers.ranks_per_worker
     rows = draws.batch_size_quantile(spec.privacy.dataset_size, spec.training.batch_size)
     asked = spec.training.physical_batch_size
     physical = asked if isinstance(asked, int) else draws.physical_batch_size(rows, ranks)

@@ -90,7 +90,7 @@ def _of_run(run: RunDirectory, report: Report) -> Report:
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
     if report["plan"]["mode"] == PrivacyMode.DPSGD:
-        added["released"] = _released(run)
+        added["released"] = _released(run, report["spent"]["draws"])
     if "checkpoint" in report:
         added["checkpoint"] = str(run.state / report["checkpoint"])
     return added
@@ -171,9 +171,10 @@ def _ended(outcome: Outcome | None) -> Report:
     return {name: value for name, value in added.items() if value}
 
 
-def _released(run: RunDirectory) -> list[str]:
+def _released(run: RunDirectory, draws: int) -> list[str]:
+    """Return what the run gave away; without a draw at most what its task prints."""
     telemetry = manifests.job(manifests.read(run.manifest)).spec.privacy.telemetry
-    released = ["the model", "steps, draws and times", "metrics on public data"]
+    released = ["the model", "steps, draws and times", "metrics on public data"] if draws else []
     if telemetry is Telemetry.NOT_COVERED_BY_EPSILON:
         released.append("statistics of the private data, NOT covered by epsilon (telemetry)")
     return released

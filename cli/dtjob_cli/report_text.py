@@ -114,7 +114,7 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
             (f"{size} records", f"ε {_epsilon(epsilon)} for a person with so many")
             for size, epsilon in meaning["groupEpsilon"].items()
         ),
-        *([("released", ", ".join(report["released"]))] if "released" in report else []),
+        *([("released", _released(report["released"]))] if "released" in report else []),
         ("accountant", f"{plan['accountant']}, {plan['accountantVersion']}"),
     ]
 
@@ -129,6 +129,10 @@ def _provenance(report: Report) -> list[tuple[str, str]]:
     if versions := report.get("versions"):
         found.append(("versions", ", ".join(f"{name} {it}" for name, it in versions.items())))
     return found
+
+
+def _released(what: Sequence[str]) -> str:
+    return ", ".join(what) or "nothing: no batch was drawn"
 
 
 def _attempts(count: int) -> str:

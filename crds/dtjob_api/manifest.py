@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dtjob_api.model import Json
@@ -15,6 +15,13 @@ from dtjob_api.model import Json
 
 class ManifestError(ValueError):
     """A manifest can't be read; the message names file, line, column and remedy."""
+
+
+class _Constructor(SafeConstructor):
+    """Leaves dates as the text that they are in JSON, also those of no calendar."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 def load(path: str | Path) -> Json:
@@ -39,6 +46,7 @@ def load(path: str | Path) -> Json:
 def loads(text: str, *, source: str = "<manifest>") -> Json:
     """The one object in a YAML or JSON text; `source` names it in errors."""
     reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _Constructor
     try:
         documents = [document for document in reader.load_all(text) if document is not None]
     except MarkedYAMLError as error:
@@ -58,7 +66,7 @@ def loads(text: str, *, source: str = "<manifest>") -> Json:
 
 
 def _plain(value: Any, source: str, path: str = "") -> Any:
-    """JSON values only: YAML's dates become text as written, other keys than text are refused."""
+    """JSON values only: other keys than text are refused, and numbers that are not finite."""
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
@@ -74,6 +82,4 @@ def _plain(value: Any, source: str, path: str = "") -> Any:
         return [_plain(child, source, f"{path}[{i}]") for i, child in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise ManifestError(f"{source}: {path}: {value} is not a JSON number; give a finite one")
-    if isinstance(value, date):
-        return value.isoformat()
     return value

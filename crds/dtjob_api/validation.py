@@ -6,8 +6,10 @@ decoding, defaults, structural schema, and, where nothing of that makes it point
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from dtjob_api.cel import CelError, holds
@@ -53,6 +55,10 @@ _METADATA_FIELDS = frozenset(
         "uid",
     }
 )
+_TEXTS = ("name", "generateName", "namespace", "uid", "resourceVersion")
+_MAPS_OF_TEXT = ("labels", "annotations")
+_RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
+_TIMES = ("creationTimestamp", "deletionTimestamp")
 _RULES_NOT_CHECKED = FieldError(
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
@@ -80,20 +86,26 @@ def validate(manifest: Json, crd: Json | None = None, old: Json | None = None) -
     list of FieldError
         Empty for a valid manifest. Two things are told otherwise than by the API server: a number
         like `336.0` in an integer field is a wrong type here, where the server fails to evaluate
-        the rules of the field; and of the metadata only the name is checked.
+        the rules of the field; and of the metadata only types and the name are checked, types in
+        words of our own, since kubectl or the server's decoder refuses them before any schema.
     """
     crd = crd or _crd_of(manifest)
     if crd is None:
         return _unknown_kind(manifest)
     schema = _schema(crd)
+    wrong = _metadata_type_errors(manifest)
     manifest = _as_json(manifest)
     unknown = _unknown(manifest, schema)
     if unknown:
-        return unknown
+        return wrong + unknown
     if old is None:
         manifest.pop("status", None)
+    if wrong:
+        others = schema_errors(defaulted(manifest, schema), schema)
+        others = [error for error in others if error.field.split(".")[0] != "metadata"]
+        return [*wrong, *others, _RULES_NOT_CHECKED]
     manifest = defaulted(_named(manifest), schema)
-    errors = _metadata_errors(manifest) + schema_errors(manifest, schema)
+    errors = _name_errors(manifest) + schema_errors(manifest, schema)
     if any(error.kind in BLOCKING for error in errors):
         return [*errors, _RULES_NOT_CHECKED]
     stored = None if old is None else _typed(defaulted(_as_json(old), schema), schema)
@@ -101,12 +113,15 @@ def validate(manifest: Json, crd: Json | None = None, old: Json | None = None) -
 
 
 def apply_defaults(manifest: Json, crd: Json | None = None) -> Json:
-    """The manifest as the API server would store it: with the schema's defaults."""
+    """The manifest as the API server would store it: defaults in it, nulls of metadata dropped."""
     crd = crd or _crd_of(manifest)
     if crd is None:
         raise ValueError("; ".join(str(error) for error in _unknown_kind(manifest)))
     result: Json = defaulted(manifest, _schema(crd))
-    return result
+    metadata = {
+        key: value for key, value in (result.get("metadata") or {}).items() if value is not None
+    }
+    return result | {"metadata": metadata}
 
 
 def _crd_of(manifest: Json) -> Json | None:
@@ -160,13 +175,68 @@ def _named(manifest: Json) -> Json:
     return manifest | {"metadata": metadata | {"name": name}}
 
 
-def _metadata_errors(manifest: Json) -> list[FieldError]:
-    metadata = manifest.get("metadata") or {}
-    name = metadata.get("name") if isinstance(metadata, dict) else None
+def _metadata_type_errors(manifest: Json) -> list[FieldError]:
+    """What of the metadata has a type that no ObjectMeta has; everything else reads it unasked.
+
+    Null counts as absent, as it does to the API server, but not as a value of a map.
+    """
+    metadata = manifest.get("metadata")
+    if metadata is None:
+        return []
+    if not isinstance(metadata, dict):
+        return [_wrong_type("metadata", metadata, "must be a mapping, such as {name: my-job}")]
+    errors = []
+    for key in _TEXTS:
+        errors += _not_text(f"metadata.{key}", metadata.get(key, ""), null=True)
+    for key in _MAPS_OF_TEXT:
+        texts = {} if metadata.get(key) is None else metadata[key]
+        if not isinstance(texts, dict):
+            errors.append(_wrong_type(f"metadata.{key}", texts, "must be a mapping of strings"))
+            continue
+        for name, text in texts.items():
+            errors += _not_text(f"metadata.{key}.{name}", text, null=False)
+    for key in _TIMES:
+        if not _is_time(metadata.get(key)):
+            remedy = "must be a time such as 2026-01-02T03:04:05Z, or left out"
+            errors.append(_wrong_type(f"metadata.{key}", metadata[key], remedy))
+    generation = metadata.get("generation")
+    if generation is not None and (isinstance(generation, bool) or not isinstance(generation, int)):
+        errors.append(_wrong_type("metadata.generation", generation, "must be a whole number"))
+    return errors
+
+
+def _not_text(field: str, value: Any, *, null: bool) -> list[FieldError]:
+    if isinstance(value, str) or (null and value is None):
+        return []
+    quotable = isinstance(value, bool | int | float)
+    remedy = "must be a string; write it in quotes" if quotable else "must be a string"
+    return [_wrong_type(field, value, remedy)]
+
+
+def _is_time(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, str) or not re.fullmatch(_RFC_3339, value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _wrong_type(field: str, value: Any, remedy: str) -> FieldError:
+    # As it was read, not as Go prints it: whoever wrote 1.0 looks for 1.0.
+    shown = json.dumps(value, ensure_ascii=False)
+    return FieldError(field, f"Invalid value: {shown}: {remedy}", ErrorKind.TYPE)
+
+
+def _name_errors(manifest: Json) -> list[FieldError]:
+    name = (manifest.get("metadata") or {}).get("name")
     if not name:
         message = "Required value: name or generateName is required"
         return [FieldError("metadata.name", message, ErrorKind.REQUIRED)]
-    if isinstance(name, str) and not re.fullmatch(_SUBDOMAIN, name):
+    if not re.fullmatch(_SUBDOMAIN, name):
         return [
             FieldError("metadata.name", f"Invalid value: {go_value(name)}: {_SUBDOMAIN_MESSAGE}")
         ]

@@ -65,6 +65,17 @@ def test_an_impossible_target_is_bad_input_with_a_remedy(tmp_path: Path) -> None
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("length", ["steps: 10000000", "epochs: 1781800"])
+def test_a_job_that_is_too_long_is_told_the_limit(tmp_path: Path, length: str) -> None:
+    """Not even one whose steps alone would do: the value that is refused stands in no file."""
+    result = _plan(_changed(tmp_path, "steps: 336", length))
+
+    assert result.exit_code == 2
+    assert "spec.training.steps: Invalid value: 100" in result.stderr
+    assert "at most 10000000" in result.stderr
+    assert "spec.privacy.replayReserveSteps" in result.stderr
+
+
 def test_a_failure_is_one_object_for_programs(tmp_path: Path) -> None:
     result = _plan(_changed(tmp_path, "epsilon: 8", "epsilon: -8"), "-o", "json")
 

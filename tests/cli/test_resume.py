@@ -8,33 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stored import EXAMPLE, PLAN, UID
 from typer.testing import CliRunner, Result
 
-from dtjob_accounting import draws
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger, PrivacyPlan
+from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger
 from dtjob_api.model import ObjectMeta
 from dtjob_cli import manifests, ports, runs
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
-UID = "0a1b2c3d-0000-4000-8000-000000000000"
-PLAN = PrivacyPlan(
-    mode="DPSGD",
-    noise_multiplier=2.2027,
-    sample_rate=draws.sample_rate(256, 1437),
-    epsilon=8.0,
-    epsilon_guaranteed=7.9997,
-    delta=1e-5,
-    max_grad_norm=1.0,
-    batch_size=256,
-    dataset_size=1437,
-    steps=336,
-    replay_reserve_steps=30,
-    lease_steps=10,
-    accountant_version="dp-accounting 0.6.0",
-)
 
 
 @pytest.fixture

@@ -58,6 +58,13 @@ def test_targets_of_make_exist() -> None:
     assert {"demo", "test", "check"} <= shown <= targets
 
 
+def test_cleaning_up_leaves_ledgers_alone() -> None:
+    """docs/quickstart.md says of a run's ledger: never delete it."""
+    (clean,) = re.findall(r"^clean:.*\n((?:\t.*\n?)+)", (ROOT / "Makefile").read_text(), re.M)
+    assert ".venv" in clean
+    assert "dtjob-runs" not in clean
+
+
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for text, target in re.findall(r"\[([^\]]+)\]\(([^)\s]+)\)", page.read_text()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import resource
 import signal
@@ -100,6 +101,22 @@ def test_new_name_is_taken_once(tmp_path: Path) -> None:
         durable.create(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_name_that_was_taken_by_this_very_file_is_no_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system may repeat a link whose answer was lost, and refuse the second."""
+    link = os.link
+
+    def repeated(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", repeated)
+    durable.create(tmp_path / "one", b"new")
+    assert (tmp_path / "one").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_new_folder_and_its_parents_survive_the_power(

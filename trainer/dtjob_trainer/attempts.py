@@ -132,9 +132,7 @@ def fail(
 
 
 def report_drained(ledger: Ledger, attempt: int, generation: int) -> Versioned:
-    """Answer a drain or stop of `generation` that came while no gang was running.
-
-    A running gang answers with `DrawAccount.close`.
+    """Answer a drain or stop of `generation` once no gang is running.
 
     Raises
     ------

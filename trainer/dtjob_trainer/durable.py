@@ -106,7 +106,7 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
             if replace:
                 os.rename(temporary, path)
             else:
-                os.link(temporary, path)
+                _link(temporary, path)
     except Exception:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -114,6 +114,15 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
     if not replace:
         os.unlink(temporary)
     sync_folder(path.parent)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Link, and believe the files rather than the answer: NFS may repeat a lost one (link(2))."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if not os.path.samefile(temporary, path):
+            raise
 
 
 def create(path: Path, data: bytes) -> None:

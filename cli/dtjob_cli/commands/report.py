@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +17,10 @@ from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput
 
 STANDARD_INPUT = Path("-")
+REMEDY = (
+    "Give the directory of a run, or pipe `kubectl get privacyledger NAME --output=json` into "
+    "`dtjob report -`."
+)
 
 
 def report(source: Path, *, as_json: bool) -> None:
@@ -46,13 +51,39 @@ def report(source: Path, *, as_json: bool) -> None:
 
 
 def _ledger(source: Path) -> PrivacyLedger:
-    text = sys.stdin.read() if source == STANDARD_INPUT else source.read_text()
+    name = "the standard input" if source == STANDARD_INPUT else str(source)
+    found = _json(source, name)
+    kind = found.get("kind") if isinstance(found, dict) else None
+    if kind != "PrivacyLedger":
+        if isinstance(found, dict) and {"job", "scope", "plan", "spent"} <= found.keys():
+            raise BadInput(
+                "NoLedger",
+                f"{name} is the report that a run has left, not its ledger.",
+                f"Give the run's directory: dtjob report {_directory(source)}",
+            )
+        what = f"this is a {kind}" if isinstance(kind, str) and kind else "this has no kind"
+        raise BadInput("NoLedger", f"{name}: {what}, not a PrivacyLedger.", REMEDY)
     try:
-        return PrivacyLedger.from_dict(json.loads(text))
-    except (ValueError, ValidationError) as error:
-        raise BadInput(
-            "NoLedger",
-            f"{source} holds no PrivacyLedger as JSON: {str(error).splitlines()[0]}",
-            "Give the directory of a run, or pipe "
-            "`kubectl get privacyledger NAME --output=json` into `dtjob report -`.",
-        ) from None
+        return PrivacyLedger.from_dict(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = f"{name}: a PrivacyLedger that can't be read: {where}: {first['msg']}."
+        raise BadInput("NoLedger", message, REMEDY) from None
+
+
+def _json(source: Path, name: str) -> Any:
+    try:
+        data = sys.stdin.buffer.read() if source == STANDARD_INPUT else source.read_bytes()
+        return json.loads(data)  # bytes: UTF-8, or what else a byte order mark announces
+    except OSError as error:
+        raise BadInput("NoLedger", f"{name}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        message = f"{name} is no JSON: byte {error.start} is not {error.encoding.upper()}."
+        raise BadInput("NoLedger", message, REMEDY) from None
+    except ValueError as error:
+        raise BadInput("NoLedger", f"{name} is no JSON: {error}.", REMEDY) from None
+
+
+def _directory(source: Path) -> str:
+    return str(source.parent) if source.name == "report.json" else "dtjob-runs/NAME"

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_cli import local, manifests, planning
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+
+
+def _job(**workers: int) -> DistributedTrainingJob:
+    manifest = manifests.read(EXAMPLE)
+    manifest["spec"]["workers"] |= workers
+    return manifests.job(manifest)
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads"), [({"processesPerWorker": 2}, 4), ({"gpusPerWorker": 4}, 2), ({}, 8)]
+)
+def test_each_rank_gets_its_part_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, workers: dict[str, int], threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    environment = local.environment(_job(**workers), 2)
+
+    assert environment["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_with_gpus_there_is_a_rank_for_each() -> None:
+    assert planning.step_shape(_job(gpusPerWorker=4), 2).ranks == 8

@@ -1,0 +1,104 @@
+"""`dtjob report` of a run that drew nothing, and of what is no run and no ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored import EXAMPLE, PLAN, UID
+from typer.testing import CliRunner, Result
+
+from dtjob_api.derive import ledger_spec
+from dtjob_api.ledger import LedgerStatus, PrivacyLedger, Segment
+from dtjob_api.model import ObjectMeta
+from dtjob_cli import manifests, runs
+from dtjob_cli.main import app
+from dtjob_trainer.ledger_file import FileLedger
+
+
+def report(*arguments: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["report", *arguments], catch_exceptions=False, input=stdin)
+
+
+def made(folder: Path, status: LedgerStatus) -> runs.RunDirectory:
+    job = manifests.job(manifests.read(EXAMPLE), UID)
+    run = runs.create(folder, f"digits-{UID[:8]}", EXAMPLE)
+    ledger = PrivacyLedger(
+        metadata=ObjectMeta(name=run.path.name), spec=ledger_spec(job, PLAN), status=status
+    )
+    FileLedger(run.ledger).create(ledger)
+    return run
+
+
+def drawn(charged: int) -> LedgerStatus:
+    segment = Segment(
+        noise_multiplier=PLAN.noise_multiplier,
+        sample_rate=PLAN.sample_rate,
+        draws=charged,
+        image="trainer",
+    )
+    return LedgerStatus(charged=charged, attempt=1, segments=[segment] if charged else [])
+
+
+def words(result: Result) -> str:
+    return " ".join(result.stdout.split())
+
+
+def test_a_run_that_drew_nothing_has_released_nothing(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(0))
+
+    assert json.loads(report(str(run.path), "-o", "json").stdout)["released"] == []
+    assert "released nothing: no batch was drawn" in words(report(str(run.path)))
+
+
+def test_a_run_that_drew_has_released_its_model(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(10))
+
+    assert "the model" in json.loads(report(str(run.path), "-o", "json").stdout)["released"]
+    assert "released the model, " in words(report(str(run.path)))
+
+
+def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(10))
+    (version,) = run.ledger.iterdir()
+
+    for text in (version.read_text().encode(), version.read_text().encode("utf-16")):
+        result = report("-", "-o", "json", stdin=text)
+        assert json.loads(result.stdout)["scope"] == "this job only"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "is no JSON: byte 2 is not UTF-16"),
+        (b'{"kind": "\xe9"}', "is no JSON: byte 10 is not UTF-8"),
+        (b"kind: PrivacyLedger\n", "is no JSON: Expecting value"),
+        (b'{"kind": "Pod"}', "this is a Pod, not a PrivacyLedger."),
+        (b'{"kind": "List", "items": []}', "this is a List, not a PrivacyLedger."),
+        (b"{}", "this has no kind, not a PrivacyLedger."),
+        (b"[1]", "this has no kind, not a PrivacyLedger."),
+        (b'{"kind": "PrivacyLedger"}', "a PrivacyLedger that can't be read: metadata: "),
+    ],
+)
+def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+
+    for result in (report(str(file)), report("-", stdin=content)):
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert "kubectl get privacyledger NAME" in result.stderr
+
+
+def test_a_report_is_not_the_run(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(0))
+    left: dict[str, Any] = json.loads(report(str(run.path), "-o", "json").stdout)
+    run.report.write_text(json.dumps(left))
+
+    result = report(str(run.report))
+
+    assert result.exit_code == 2
+    assert "is the report that a run has left" in result.stderr
+    assert f"dtjob report {run.path}" in result.stderr
