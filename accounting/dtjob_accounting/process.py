@@ -123,12 +123,12 @@ class PldProcess:
             if key in self._results:
                 self._results.move_to_end(key)
                 return self._results[key]
+            if self._helper.ended:
+                self._helper = self._start()
             request = _Request(key)
             self._results[key] = request.future
             self._waiting[key] = request
             self._forget_oldest()
-            if self._helper.ended:
-                self._helper = self._start()
             request.starts += 1
             self._helper.send(key)
         return request.future
@@ -141,7 +141,10 @@ class PldProcess:
             del self._results[oldest]
 
     def _start(self) -> _Helper:
-        return _Helper(self._answered, self._died)
+        try:
+            return _Helper(self._answered, self._died)
+        except OSError as error:  # no memory, no processes left
+            raise HelperFailed(f"the accounting helper can't be started: {error}") from error
 
     def _answered(self, line: str) -> None:
         answer = json.loads(line)
@@ -167,11 +170,19 @@ class PldProcess:
             hopeless = [r for r in self._waiting.values() if r.starts >= _STARTS_PER_REQUEST]
             for request in hopeless:
                 del self._waiting[request.key]
+            stranded: list[_Request] = []
+            why = ""
             if self._waiting:
-                self._helper = self._start()
+                try:
+                    self._helper = self._start()
+                except HelperFailed as error:
+                    why = str(error)
+                    stranded, self._waiting = list(self._waiting.values()), {}
                 for request in self._waiting.values():
                     request.starts += 1
                     self._helper.send(request.key)
+        for request in stranded:
+            self._fail(request, why)
         for request in hopeless:
             self._fail(
                 request,

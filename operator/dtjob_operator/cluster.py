@@ -20,7 +20,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from dtjob_operator.errors import ApiError, NamespaceTerminating, Unavailable
+from dtjob_operator.errors import ApiError, Gone, NamespaceTerminating, Unavailable
 from dtjob_operator.kinds import Json, Kind, kind_of, typed
 from dtjob_operator.names import FIELD_MANAGER
 
@@ -108,7 +108,7 @@ class Cluster:
         Raises
         ------
         Gone
-            The version is too old; list again.
+            The watch can't be gone on with from this version; list again.
         """
         query = _selectors(label_selector, field_selector) | {
             "watch": "true",
@@ -251,6 +251,10 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
             if event["type"] == "ERROR":
                 raise _error(event["object"].get("code", 500), event["object"])
             yield event["type"], typed(event["object"], kind)
+    except TimeoutError as error:
+        # The connection is dead; or etcd was restored from a backup and has yet to come to the
+        # version that is watched from: an API server may tell nothing until then.
+        raise Gone(0, "WatchSilent", f"watching {kind.plural}: {error!r}") from error
     except (*_NO_ANSWER, ValueError) as error:
         raise Unavailable(0, "WatchBroken", f"watching {kind.plural}: {error!r}") from error
 
@@ -271,7 +275,9 @@ def _status_object(text: str) -> dict[str, Any]:
 
 def _error(code: int, status: dict[str, Any]) -> ApiError:
     reason, message = status.get("reason", ""), status.get("message", f"HTTP {code}")
-    causes = (status.get("details") or {}).get("causes") or ()
-    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+    causes = {cause.get("reason") for cause in (status.get("details") or {}).get("causes") or ()}
+    if "NamespaceTerminating" in causes:
         return NamespaceTerminating(code, reason, message)
+    if "ResourceVersionTooLarge" in causes:
+        return Gone(code, reason, message)
     return ApiError.of(code, reason, message)

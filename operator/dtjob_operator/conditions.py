@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode
@@ -20,7 +20,7 @@ from dtjob_operator.situation import Situation, condition
 
 _MAX_MESSAGE = 4096
 _STALE_INTERVALS = 3
-_STALE_AT_LEAST = timedelta(minutes=2)
+_STALE_AT_LEAST_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -181,12 +181,13 @@ def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime
     plan = ledger.spec.plan
     rate = situation.report.samples_per_second if situation.report else None
     if situation.training and rate:
-        interval = timedelta(seconds=plan.lease_steps * plan.batch_size / rate)
-        limit = max(_STALE_INTERVALS * interval, _STALE_AT_LEAST)
-        if now - record.time > limit:
+        # In seconds: a rate near 0 makes more of them than a timedelta holds.
+        interval = plan.lease_steps * plan.batch_size / rate
+        limit = max(_STALE_INTERVALS * interval, _STALE_AT_LEAST_SECONDS)
+        if (now - record.time).total_seconds() > limit:
             message = (
                 f"the newest checkpoint, of step {record.step}, is older than "
-                f"{limit.total_seconds():.0f} s, {_STALE_INTERVALS} times what {plan.lease_steps} "
+                f"{limit:.0f} s, {_STALE_INTERVALS} times what {plan.lease_steps} "
                 "steps take: look at the checkpoint volume and the API server's health"
             )
             return Claim(kind, False, Reason.CHECKPOINT_STALE, message)

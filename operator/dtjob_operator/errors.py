@@ -28,8 +28,10 @@ class ApiError(Exception):
                 status, reason, message
             )
         chosen = {404: NotFound, 410: Gone}.get(status)
-        if chosen is None and (status == 429 or status >= 500 or status == 0):
+        if chosen is None and status in {0, 429, 503}:
             chosen = Unavailable
+        elif chosen is None and status >= 500:
+            chosen = ServerFailed
         return (chosen or ApiError)(status, reason, message)
 
 
@@ -46,7 +48,7 @@ class AlreadyExists(ApiError):
 
 
 class Gone(ApiError):
-    """The resource version to watch from is too old; list again."""
+    """The resource version can't be watched from: too old, or unknown; list again."""
 
 
 class NamespaceTerminating(ApiError):
@@ -55,3 +57,10 @@ class NamespaceTerminating(ApiError):
 
 class Unavailable(ApiError):
     """The API server is away, overloaded or broken; the same request may pass later."""
+
+
+class ServerFailed(Unavailable):
+    """The API server failed at this very request, as where a webhook does not answer it.
+
+    Where that comes again for an object it is no outage but something for a person to repair.
+    """

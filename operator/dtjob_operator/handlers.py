@@ -8,6 +8,7 @@ again in place when it ends, as it does when one of its watches dies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -78,6 +79,12 @@ class EventStream:
         self._stop: Callable[[], object] | None = None
         self._log = structlog.get_logger("handlers")
         self.running = False
+
+    def restart(self) -> None:
+        """Have kopf begin anew, from a list."""
+        if self.running and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._stop()
 
     async def run(self) -> None:
         """Run kopf, again and again, until cancelled."""

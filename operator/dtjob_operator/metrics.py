@@ -42,6 +42,12 @@ class Metrics:
             "Times that the stream of events on jobs and ledgers ended and was started again.",
             registry=self._registry,
         )
+        self.odd_objects = Counter(
+            "dtjob_odd_objects",
+            "Objects in the cluster that the operator could not make sense of and passed over.",
+            ["resource"],
+            registry=self._registry,
+        )
         for result in ("ok", "retry", "error"):
             self.reconciles.labels(result)
 

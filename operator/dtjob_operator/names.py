@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dtjob_api import derive
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.model import API_GROUP
@@ -24,6 +26,8 @@ DATA_DIR = "/data"
 CHECKPOINT_VOLUME = "checkpoints"
 DATA_VOLUME = "data"
 
+_ORDINAL = re.compile("0|[1-9][0-9]*")
+
 
 def namespace(job: DistributedTrainingJob) -> str:
     """The job's namespace."""
@@ -37,12 +41,34 @@ def child_name(job: DistributedTrainingJob) -> str:
 
 def pod_name(job: DistributedTrainingJob, ordinal: int) -> str:
     """Name of a worker's pod."""
-    return f"{child_name(job)}-{ordinal}"
+    return pod_of(child_name(job), ordinal)
 
 
 def claim_name(job: DistributedTrainingJob, ordinal: int) -> str:
     """Name of a worker's checkpoint claim; ordinal 0's holds the job's state."""
-    return f"{CHECKPOINT_VOLUME}-{pod_name(job, ordinal)}"
+    return claim_of(child_name(job), ordinal)
+
+
+def pod_of(stateful_set: str, ordinal: int) -> str:
+    """Name that a StatefulSet gives a pod."""
+    return f"{stateful_set}-{ordinal}"
+
+
+def claim_of(stateful_set: str, ordinal: int) -> str:
+    """Name that a StatefulSet gives a checkpoint claim."""
+    return f"{CHECKPOINT_VOLUME}-{pod_of(stateful_set, ordinal)}"
+
+
+def is_pod_of(stateful_set: str, name: str) -> bool:
+    """Whether a StatefulSet gives one of its pods this name; a label alone proves nothing."""
+    owner, _, ordinal = name.rpartition("-")
+    return owner == stateful_set and _ORDINAL.fullmatch(ordinal) is not None
+
+
+def is_claim_of(stateful_set: str, name: str) -> bool:
+    """Whether a StatefulSet gives one of its checkpoint claims this name."""
+    volume, _, pod = name.partition("-")
+    return volume == CHECKPOINT_VOLUME and is_pod_of(stateful_set, pod)
 
 
 def worker_account(job: DistributedTrainingJob) -> str:

@@ -28,7 +28,10 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class Rejection:
-    """An apply that the API server refused for good (403, 422): not a conflict, not an outage."""
+    """An apply that the API server does not do: not a conflict, not an outage.
+
+    It refused (403, 422), or failed at it more than once (500, a webhook that is away).
+    """
 
     kind: str
     name: str
@@ -51,12 +54,14 @@ class Observed:
     service_account, role_binding
         The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, untrimmed likewise.
     pods, claims
-        By the label `dtjob.dev/job-uid`. Used of a pod: metadata (name, deletionTimestamp,
-        creationTimestamp), status.{phase, reason, message, conditions, containerStatuses,
-        initContainerStatuses}; of a claim: metadata, spec.storageClassName, status.phase.
+        Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
+        StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,
+        deletionTimestamp, creationTimestamp), status.{phase, reason, message, conditions,
+        containerStatuses, initContainerStatuses}; of a claim: metadata, spec.storageClassName,
+        status.phase.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
-        needed only while the job is not Running.
+        needed only while the job is not Running, and empty where they can't be listed.
     report
         The coordinator's `/report` as last scraped; None when there is none or its pod has gone.
     privacy_plan

@@ -6,12 +6,15 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from weakref import WeakValueDictionary
+
+import structlog
 
 from dtjob_api.derive import child_name
 from dtjob_api.reasons import Phase
-from dtjob_operator import kinds
+from dtjob_operator import kinds, names
 from dtjob_operator.cluster import Cluster
-from dtjob_operator.errors import NotFound
+from dtjob_operator.errors import ApiError, NotFound
 from dtjob_operator.events import last_seen
 from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.observed import Observed, Rejection
@@ -21,6 +24,10 @@ from dtjob_operator.store import Key, Store
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
+
+
+Child = tuple[str, str]
+"""Kind and name of a job's child."""
 
 
 class Stores:
@@ -39,13 +46,34 @@ class Stores:
 
 @dataclass
 class Memory:
-    """What this process remembers of a job's last reconciliations."""
+    """What this process remembers of a job's last reconciliations.
+
+    Attributes
+    ----------
+    rejections
+        By kind and name, of what is still to be applied.
+    failed
+        Kind and name of what the API server failed to apply when it was last tried.
+    applied
+        By kind and name: the child as it was applied, and the resource version of the answer.
+    steps
+        Reconciliations in a row that changed children.
+    rests_until
+        In monotonic time: before it nothing is applied again that was applied in vain.
+    """
 
     job_uid: str
     status_written: datetime | None = None
-    rejections: dict[tuple[str, str], Rejection] = field(default_factory=dict)
+    rejections: dict[Child, Rejection] = field(default_factory=dict)
+    failed: set[Child] = field(default_factory=set)
+    applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
     steps: int = 0
-    """Reconciliations in a row that changed children."""
+    rests_until: float = 0.0
+
+    def keep(self, wanted: set[Child]) -> None:
+        """Forget refusals of children that are no longer to be applied."""
+        self.rejections = {c: said for c, said in self.rejections.items() if c in wanted}
+        self.failed &= wanted
 
 
 class Observer:
@@ -59,7 +87,9 @@ class Observer:
         self._accounting = accounting
         self._scraper = scraper
         self._warnings: dict[str, tuple[float, list[Json]]] = {}
-        self._listing = asyncio.Lock()
+        # A namespace's lock is gone as soon as nobody holds it or waits for it.
+        self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._log = structlog.get_logger("observe")
 
     async def observe(self, key: Key, job: Json, memory: Memory) -> Observed:
         """All that a decision about a job depends on."""
@@ -75,10 +105,14 @@ class Observer:
                 namespace, kinds.WORKER_ACCOUNT
             ),
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
-            pods=self._stores[kinds.POD].of_job(uid),
-            claims=self._stores[kinds.CLAIM].of_job(uid),
+            pods=tuple(
+                pod
+                for pod in self._stores[kinds.POD].of_job(namespace, uid)
+                if names.is_pod_of(name, pod["metadata"]["name"])
+            ),
+            claims=await self._claims(namespace, uid, name, ledger),
             events=await self._events(job),
-            report=self._scraper.report(uid),
+            report=self._scraper.report(namespace, uid),
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
             privacy_plan=None if ledger else self._accounting.plan(key, job),
             epsilon_spent=self._accounting.epsilon_spent(key, ledger) if ledger else None,
@@ -98,8 +132,32 @@ class Observer:
         except NotFound:
             return None
 
+    async def _claims(
+        self, namespace: str, uid: str, stateful_set: str, ledger: Json | None
+    ) -> tuple[Json, ...]:
+        """The workers' checkpoint claims.
+
+        The one that holds charged draws is asked for before its loss is told: the store may lag
+        behind, and a claim without our label is never in it.
+        """
+        known = tuple(
+            claim
+            for claim in self._stores[kinds.CLAIM].of_job(namespace, uid)
+            if names.is_claim_of(stateful_set, claim["metadata"]["name"])
+        )
+        status = (ledger or {}).get("status", {})
+        first = names.claim_of(stateful_set, 0)
+        there = any(claim["metadata"]["name"] == first for claim in known)
+        if there or not status.get("charged") or "outcome" in status:
+            return known
+        found = await self._child(kinds.CLAIM, namespace, first)
+        return known if found is None else (found, *known)
+
     async def _events(self, job: Json) -> tuple[Json, ...]:
-        """Warnings about the job's StatefulSet, pods and claims, newest first, until it runs."""
+        """Warnings about the job's StatefulSet, pods and claims, newest first, until it runs.
+
+        They only help to explain: none are known where they can't be listed.
+        """
         if job.get("status", {}).get("phase") in _QUIET_PHASES:
             return ()
         child = child_name(job["metadata"]["name"], job["metadata"]["uid"])
@@ -113,12 +171,16 @@ class Observer:
                 or (kind == "PersistentVolumeClaim" and f"-{child}-" in name)
             )
 
-        events = await self._warnings_of(job["metadata"]["namespace"])
+        try:
+            events = await self._warnings_of(job["metadata"]["namespace"])
+        except ApiError as error:
+            self._log.info("warnings not listed", error=error.message, status=error.status)
+            return ()
         return tuple(sorted(filter(concerns, events), key=last_seen, reverse=True))
 
     async def _warnings_of(self, namespace: str) -> list[Json]:
         """All warnings of a namespace, listed once for all of its jobs that ask together."""
-        async with self._listing:
+        async with self._listing.setdefault(namespace, asyncio.Lock()):
             now = time.monotonic()
             self._warnings = {
                 other: entry

@@ -65,7 +65,11 @@ class Operator:
         self._reconciler = Reconciler(cluster, self._stores, observer, Settings(), metrics)
         self._reflectors = [
             Reflector(
-                cluster, selection, self._stores[selection.kind], self._noticer(selection.kind)
+                cluster,
+                selection,
+                self._stores[selection.kind],
+                self._noticer(selection.kind),
+                metrics,
             )
             for selection in kinds.CHILDREN
         ]
@@ -146,10 +150,16 @@ class Operator:
         while True:
             try:
                 for kind in (kinds.LEDGER, kinds.JOB):
+                    store = self._stores[kind]
+                    asked_at = store.newest
                     objects, version = await self._cluster.list(kind)
                     trimmed = map(kinds.without_managed_fields, objects)
-                    for changed in self._stores[kind].replace(trimmed, version):
+                    for changed in store.replace(trimmed, version, asked_at):
                         self._enqueue(kind, changed)
+                    if version < asked_at:
+                        # kopf's watch waits for a version that is not there yet.
+                        self._log.warning("resource versions went back; was etcd restored?")
+                        self._stream.restart()
                 break
             except ApiError as error:
                 self._log.warning("listing jobs failed", error=error.message)

@@ -105,13 +105,18 @@ class Accounting:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, question: str, computation: Coroutine[None, None, None]) -> None:
+        """Compute, then have all who asked ask again; after a pause where there is no answer."""
         try:
             await computation
         except HelperFailed as error:
             self._log.error("the accounting helper gave no answer", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS)
-        for key in self._asking.pop(question):
-            self._changed(key)
+        except Exception:
+            self._log.exception("the privacy arithmetic failed")
+            await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            for key in self._asking.pop(question):
+                self._changed(key)
 
     async def _compute_plan(self, question: str, job: Json) -> None:
         self._plans[question] = await self._planned(job)

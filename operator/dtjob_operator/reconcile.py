@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -15,12 +16,13 @@ from dtjob_operator.errors import (
     Gone,
     NamespaceTerminating,
     NotFound,
+    ServerFailed,
     Unavailable,
 )
 from dtjob_operator.kinds import Json, kind_of
 from dtjob_operator.metrics import Metrics
-from dtjob_operator.observed import ObjectRef, Rejection
-from dtjob_operator.observer import Memory, Observer, Stores
+from dtjob_operator.observed import Emit, ObjectRef, Rejection
+from dtjob_operator.observer import Child, Memory, Observer, Stores
 from dtjob_operator.plan import plan
 from dtjob_operator.recorder import Recorder
 from dtjob_operator.settings import Settings
@@ -29,6 +31,7 @@ from dtjob_operator.store import Key
 # The cluster moved on or is away: looked at again, and no news for a person.
 _PASSING = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
 _STEP_SECONDS, _LONGEST_STEP_SECONDS = 0.01, 15.0
+_MOST_DOUBLINGS = 30
 
 
 class Reconciler:
@@ -91,16 +94,23 @@ class Reconciler:
             return None  # its children go with it; what is made now would only hinder that
         memory = self._memory(key, job)
         observed = await self._observer.observe(key, job, memory)
-        decision = plan(observed, datetime.now(UTC), self._settings)
+        now = datetime.now(UTC)
+        decision = plan(observed, now, self._settings)
+        # A refusal of what is no longer wanted would hide what is the matter now.
+        memory.keep({_child(child) for child in decision.applies})
+        if len(memory.rejections) < len(observed.rejections):
+            observed = replace(observed, rejections=tuple(memory.rejections.values()))
+            decision = plan(observed, now, self._settings)
 
         for reference in decision.deletes:
             await self._delete(reference)
-        for child in decision.applies:
+        due = [child for child in decision.applies if not self._rests(child, memory)]
+        for child in due:
             if not await self._apply(child, memory):
                 break  # what follows builds on it
         for event in decision.events:
             # Before the status: if we are killed in between it is told again, not lost.
-            await self._recorder.record(job, event)
+            await self._record(job, event)
         if decision.status is not None and decision.status != job.get("status", {}):
             written = await self._cluster.replace_status(job, decision.status)
             self._stores.note(written)
@@ -108,11 +118,17 @@ class Reconciler:
             self._log.info("status", phase=decision.status.get("phase"))
         if not decision.applies and not decision.deletes:
             memory.steps = 0
+            memory.applied.clear()
             return decision.wake_after
+        if not due and not decision.deletes:
+            return max(0.0, memory.rests_until - time.monotonic())
         # What was done is known already, so no watch will bring the key back. A plan that does
         # not come to rest, as where a child is refused, is slowed down.
         memory.steps += 1
-        return min(_STEP_SECONDS * 2.0**memory.steps, _LONGEST_STEP_SECONDS)
+        doubled = _STEP_SECONDS * 2.0 ** min(memory.steps, _MOST_DOUBLINGS)
+        pause = min(doubled, _LONGEST_STEP_SECONDS)
+        memory.rests_until = time.monotonic() + pause
+        return pause
 
     def _memory(self, key: Key, job: Json) -> Memory:
         uid = job["metadata"]["uid"]
@@ -121,22 +137,55 @@ class Reconciler:
             memory = self._memories[key] = Memory(uid)
         return memory
 
+    def _rests(self, child: Json, memory: Memory) -> bool:
+        """Whether this was applied a moment ago in vain: another hand puts back what it changes.
+
+        The pause ends early when the object has changed since: then it may help.
+        """
+        if time.monotonic() >= memory.rests_until or _child(child) not in memory.applied:
+            return False
+        applied, version = memory.applied[_child(child)]
+        metadata = child["metadata"]
+        stored = self._stores[kind_of(child)].get(metadata["namespace"], metadata["name"])
+        if stored is None or stored["metadata"]["resourceVersion"] != version:
+            return False
+        return child == applied
+
     async def _apply(self, child: Json, memory: Memory) -> bool:
-        """Apply a child; returns False where the API server refuses it for good."""
-        kind, name = child["kind"], child["metadata"]["name"]
+        """Apply a child; returns False where the API server does not do it."""
+        kind, name = _child(child)
         try:
             applied = await self._cluster.apply(child)
+        except ServerFailed as error:
+            # It may have been a moment's weakness; the second time it is something to tell.
+            if (kind, name) in memory.failed:
+                self._reject(child, error, memory)
+            memory.failed.add((kind, name))
+            return False
         except _PASSING:
             raise
         except ApiError as error:
-            if memory.rejections.get((kind, name)) is None:
-                self._log.warning("child refused", kind=kind, name=name, error=error.message)
-            memory.rejections[kind, name] = Rejection(kind, name, error.message)
+            self._reject(child, error, memory)
             return False
         memory.rejections.pop((kind, name), None)
+        memory.failed.discard((kind, name))
+        memory.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
         self._stores.note(applied)
         self._log.info("applied", kind=kind, name=name)
         return True
+
+    def _reject(self, child: Json, error: ApiError, memory: Memory) -> None:
+        kind, name = _child(child)
+        if (kind, name) not in memory.rejections:
+            self._log.warning("child refused", kind=kind, name=name, error=error.message)
+        memory.rejections[kind, name] = Rejection(kind, name, error.message)
+
+    async def _record(self, job: Json, event: Emit) -> None:
+        """Record an event; that it can't be told must not keep the job's status from being so."""
+        try:
+            await self._recorder.record(job, event)
+        except ApiError as error:
+            self._log.info("event not recorded", reason=event.reason, error=error.message)
 
     async def _delete(self, reference: ObjectRef) -> None:
         kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
@@ -155,3 +204,7 @@ class Reconciler:
                 self._stores[kinds.JOB].remove(job)
         except ApiError as error:
             self._log.info("not read anew", error=error.message)
+
+
+def _child(obj: Json) -> Child:
+    return obj["kind"], obj["metadata"]["name"]

@@ -11,7 +11,8 @@ import structlog
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import ApiError, Gone
 from dtjob_operator.kinds import Json, Selection
-from dtjob_operator.store import Store, version_of
+from dtjob_operator.metrics import Metrics
+from dtjob_operator.store import Store, key_of, version_of
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
@@ -26,7 +27,8 @@ class Reflector:
     store
         Filled before `synced` is set.
     changed
-        Called with every object that appeared, changed or vanished.
+        Called with every object that appeared, changed or vanished. What it raises is logged and
+        counted, since anybody may label an object so that it is watched.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class Reflector:
         selection: Selection,
         store: Store,
         changed: Callable[[Json], None],
+        metrics: Metrics,
     ) -> None:
         self._cluster = cluster
         self._selection = selection
         self._store = store
         self._changed = changed
+        self._odd_objects = metrics.odd_objects.labels(selection.kind.plural)
         self._log = structlog.get_logger("reflector").bind(kind=selection.kind.plural)
         self.synced = asyncio.Event()
         self._version: int | None = None
@@ -57,7 +61,7 @@ class Reflector:
                 await self._watch(self._version)
                 pause = _FIRST_PAUSE
             except Gone:
-                self._log.info("listing again", cause="the watch fell behind")
+                self._log.info("listing again", cause="the watch can't be gone on with")
                 self._version = None
             except ApiError as error:
                 if self.trouble is None:
@@ -69,14 +73,14 @@ class Reflector:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _list(self) -> int:
-        selection = self._selection
+        selection, asked_at = self._selection, self._store.newest
         objects, version = await self._cluster.list(
             selection.kind,
             label_selector=selection.label_selector,
             field_selector=selection.field_selector,
         )
-        for obj in self._store.replace(map(selection.trim, objects), version):
-            self._changed(obj)
+        for obj in self._store.replace(map(selection.trim, objects), version, asked_at):
+            self._tell(obj)
         return version
 
     async def _watch(self, version: int) -> None:
@@ -92,8 +96,16 @@ class Reflector:
             async for event, raw in events:
                 self._version = version_of(raw)
                 if event == "BOOKMARK":
+                    self._store.bookmark(self._version)
                     continue
                 obj = selection.trim(raw)
                 news = self._store.remove(obj) if event == "DELETED" else self._store.put(obj)
                 if news:
-                    self._changed(obj)
+                    self._tell(obj)
+
+    def _tell(self, obj: Json) -> None:
+        try:
+            self._changed(obj)
+        except Exception:
+            self._odd_objects.inc()
+            self._log.exception("an object is passed over", object="/".join(key_of(obj)))

@@ -21,7 +21,8 @@ def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
         yield Finding(
             Reason.PODS_REFUSED,
             f"the API server refuses the {rejection.kind} {rejection.name}: {rejection.message}. "
-            "Raise the quota or change the policy that refuses it; it is tried again",
+            "Raise the quota, or repair the policy or webhook that stands in its way; it is tried "
+            "again",
         )
 
 

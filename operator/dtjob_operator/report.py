@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +16,8 @@ from dtjob_operator.kinds import Json
 _MAX_TEXT = 1024
 _MAX_FIGURES = 32
 _MAX_NAME = 63
+# Samples per second: what is slower or faster is no training.
+_SLOWEST, _FASTEST = 1e-6, 1e15
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,14 @@ class Report:
     message: str | None = None
 
 
-def read(raw: Json | None) -> Report | None:
-    """The report in `raw`, or None where there is none worth the name."""
-    if raw is None or (attempt := _count(raw.get("attempt"))) is None:
+def read(raw: Json | None, job_uid: str) -> Report | None:
+    """The job's report in `raw`, or None where there is none worth the name.
+
+    An address may have passed on to another job's pod since it was asked.
+    """
+    if raw is None or raw.get("jobUID") != job_uid:
+        return None
+    if (attempt := _count(raw.get("attempt"))) is None:
         return None
     return Report(
         attempt=attempt,
@@ -66,30 +73,41 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # JSON knows integers without end
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _positive(value: Any) -> float | None:
-    number = type(value) in (int, float) and math.isfinite(value) and 0 < value < 1e15
-    return float(value) if number else None
+    number = _number(value)
+    return number if number is not None and _SLOWEST < number < _FASTEST else None
 
 
 def _text(value: Any) -> str | None:
-    return value[:_MAX_TEXT] if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    # JSON may hold half of a surrogate pair, which UTF-8 can't.
+    return value[:_MAX_TEXT].encode(errors="replace").decode()
 
 
 def _moment(value: Any) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (TypeError, ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else None
 
 
 def _evaluation(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     numbers = {
-        name[:_MAX_NAME]: figures.significant(figure)
+        name[:_MAX_NAME]: figures.significant(number)
         for name, figure in value.items()
-        if isinstance(name, str) and type(figure) in (int, float) and math.isfinite(figure)
+        if isinstance(name, str) and (number := _number(figure)) is not None
     }
     return dict(sorted(numbers.items())[:_MAX_FIGURES])
 
@@ -99,6 +117,16 @@ def _gpu(value: Any) -> Json | None:
         return None
     known = {f.alias or name for name, f in GpuStatus.model_fields.items()}
     try:
-        return GpuStatus.model_validate({k: v for k, v in value.items() if k in known}).to_dict()
+        gpu = GpuStatus.model_validate({k: v for k, v in value.items() if k in known}).to_dict()
     except ValidationError:
         return None
+    return gpu if _is_storable(gpu) else None
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether the API server can store all integers in `value`: they have 64 bits there."""
+    if isinstance(value, dict):
+        return all(map(_is_storable, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_storable, value))
+    return type(value) is not int or abs(value) < 2**63

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import aiohttp
 import structlog
 
+from dtjob_api.derive import child_name
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.names import HTTP_PORT
+from dtjob_operator.names import HTTP_PORT, pod_of
 from dtjob_operator.store import Key
 
 MAX_BYTES = 64 * 1024
@@ -36,6 +38,15 @@ def decoded(body: bytes) -> Json:
     return report
 
 
+@dataclass(frozen=True)
+class _Followed:
+    """A coordinator pod that is asked."""
+
+    pod_uid: str
+    address: str
+    task: asyncio.Task[None]
+
+
 class Scraper:
     """The newest report of each job whose coordinator pod runs.
 
@@ -50,52 +61,55 @@ class Scraper:
     def __init__(self, changed: Callable[[Key], None], interval: float) -> None:
         self._changed = changed
         self._interval = interval
-        self._reports: dict[str, Json] = {}
-        self._following: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        # By namespace and UID: a label can be forged, but not from another namespace.
+        self._reports: dict[Key, Json] = {}
+        self._following: dict[Key, _Followed] = {}
         self._slots = asyncio.Semaphore(_MAX_AT_ONCE)
         # Pods are not behind a proxy, whatever the environment says.
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._log = structlog.get_logger("scrape")
 
-    def report(self, uid: str) -> Json | None:
+    def report(self, namespace: str, uid: str) -> Json | None:
         """The job's newest report; None before the first one and after its pod has gone."""
-        return self._reports.get(uid)
+        return self._reports.get((namespace, uid))
 
     def pod_changed(self, pod: Json, *, exists: bool) -> None:
         """Follow a coordinator pod as soon as it runs, and no longer."""
         metadata, status = pod["metadata"], pod.get("status", {})
-        if not metadata["name"].endswith("-0"):
+        labels, namespace = metadata.get("labels", {}), metadata["namespace"]
+        name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
+        if not name or not uid or metadata["name"] != pod_of(child_name(name, uid), 0):
             return
-        uid = metadata["labels"][JOB_UID_LABEL]
-        pod_uid, task = self._following.get(uid, (None, None))
-        address = status.get("podIP")
+        whose, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
+        followed = self._following.get(whose)
         if exists and status.get("phase") == "Running" and address:
-            if pod_uid == metadata["uid"]:
+            # A pod whose sandbox was started again keeps its UID and gets another address.
+            if followed and (followed.pod_uid, followed.address) == (pod_uid, address):
                 return
-            if task:
-                task.cancel()
-            self._reports.pop(uid, None)
-            key = metadata["namespace"], metadata["labels"][JOB_LABEL]
-            task = asyncio.create_task(self._follow(key, uid, address))
-            self._following[uid] = metadata["uid"], task
-        elif task and pod_uid == metadata["uid"]:
-            task.cancel()
-            del self._following[uid]
-            self._reports.pop(uid, None)
+            self._leave(whose)
+            task = asyncio.create_task(self._follow((namespace, name), whose, address))
+            self._following[whose] = _Followed(pod_uid, address, task)
+        elif followed and followed.pod_uid == pod_uid:
+            self._leave(whose)
 
     async def close(self) -> None:
         """Follow nobody any more."""
-        for _, task in self._following.values():
-            task.cancel()
+        for whose in list(self._following):
+            self._leave(whose)
         await self._session.close()
 
-    async def _follow(self, key: Key, uid: str, address: str) -> None:
+    def _leave(self, whose: Key) -> None:
+        if followed := self._following.pop(whose, None):
+            followed.task.cancel()
+        self._reports.pop(whose, None)
+
+    async def _follow(self, key: Key, whose: Key, address: str) -> None:
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{HTTP_PORT}/report"
         while True:
             try:
                 async with self._slots:
-                    self._reports[uid] = decoded(await self._fetch(url))
+                    self._reports[whose] = decoded(await self._fetch(url))
             except (aiohttp.ClientError, TimeoutError, OSError):
                 # Not up yet, or going down: the pod's own state tells.
                 await asyncio.sleep(_EAGER_SECONDS)
@@ -104,7 +118,7 @@ class Scraper:
                 self._log.warning("unusable report", job="/".join(key), error=str(error)[:500])
             else:
                 self._changed(key)
-            has_figures = self._reports.get(uid, {}).get("samplesPerSecond") is not None
+            has_figures = self._reports.get(whose, {}).get("samplesPerSecond") is not None
             await asyncio.sleep(self._interval if has_figures else _EAGER_SECONDS)
 
     async def _fetch(self, url: str) -> bytes:

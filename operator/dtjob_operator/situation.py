@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from dtjob_api import derive
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.reasons import ENDED_IN_ORDER, TRAINING_REFUSED, ConditionType, Reason
@@ -129,7 +130,7 @@ def assess(
     coordinator = next(
         (p for p in observed.pods if p["metadata"]["name"] == names.pod_name(job, 0)), None
     )
-    said = report.read(observed.report)
+    said = report.read(observed.report, derive.job_uid(job))
     current = said if ledger and said and said.attempt == ledger.status.attempt else None
     met = ledger is not None and _has_met(ledger, coordinator, current, now)
     lease = ledger.status.lease if ledger else None

@@ -164,7 +164,7 @@ def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) ->
         ),
         epsilon_target=figures.exact(plan.epsilon) if plan.epsilon else None,
         epsilon_guaranteed=figures.rounded_up(plan.epsilon_guaranteed, 4)
-        if plan.epsilon_guaranteed
+        if plan.epsilon_guaranteed is not None
         else None,
         delta=figures.exact(plan.delta) if plan.delta else None,
         noise_multiplier=figures.rounded_down(plan.noise_multiplier, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -117,6 +118,25 @@ def test_a_question_that_keeps_killing_the_helper_fails(helper: PldProcess) -> N
     with pytest.raises(HelperFailed, match="died 3 times"):
         asked.result()
     # It was the killer's fault, not the question's: asked again it is answered.
+    assert helper.epsilon(2.203, RATE, 50, 1e-5) > 0
+
+
+def test_where_no_helper_can_be_started_whoever_waits_is_told(
+    helper: PldProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process left on the machine; once there is one, questions are answered again."""
+    asked = helper.submit_noise_multiplier(0.5, 1e-9, 1e-5, 10**6)
+
+    def no_process(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", no_process)
+        os.kill(helper._helper.pid, signal.SIGKILL)
+        with pytest.raises(HelperFailed, match="can't be started"):
+            asked.result(timeout=10)
+        with pytest.raises(HelperFailed, match="can't be started"):
+            helper.epsilon(2.203, RATE, 50, 1e-5)
     assert helper.epsilon(2.203, RATE, 50, 1e-5) > 0
 
 

@@ -118,6 +118,15 @@ def test_columns() -> None:
     assert world.status["checkpoint"]["location"] == (f"checkpoints-{CHILD}-0:attempt-1/step-0.pt")
 
 
+def test_so_much_noise_that_epsilon_is_nought() -> None:
+    none = {"epsilon": None, "noise_multiplier": 10_000.0, "epsilon_guaranteed": 0.0}
+    world = World.of(privacy_plan=PLAN.model_copy(update=none))
+    world.settle()
+    assert "epsilon at most 0.000" in world.condition("Accepted")["message"]
+    assert world.status["privacy"]["epsilonGuaranteed"] == "0.0000"
+    assert world.status["display"]["epsilon"] == "0/0.00"
+
+
 @pytest.mark.parametrize(
     ("at", "shown"), [(timedelta(hours=2), "16:00Z"), (timedelta(hours=30), "03-02 20:00Z")]
 )

@@ -1,4 +1,4 @@
-"""What is lost is never replaced in silence (privacy.md, rules 11 and 13)."""
+"""What is lost is never replaced in silence (rules 11 and 13)."""
 
 from __future__ import annotations
 

@@ -8,19 +8,20 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from world import CHILD, UID
 
 from dtjob_operator import scrape
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from dtjob_operator.store import Key
 
-REPORT = {"attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
+REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
 DEADLINE = 10.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def pod(port_host: str = "127.0.0.1", **changes: object) -> Json:
-    labels = {JOB_LABEL: "digits", JOB_UID_LABEL: "job-uid"}
-    metadata = {"namespace": "ns", "name": "digits-0a1b2c3d-0", "uid": "pod-1", "labels": labels}
+    labels = {JOB_LABEL: "digits", JOB_UID_LABEL: UID}
+    metadata = {"namespace": "ns", "name": f"{CHILD}-0", "uid": "pod-1", "labels": labels}
     return {
         "metadata": metadata | changes,
         "status": {"phase": "Running", "podIP": port_host},
@@ -58,7 +59,7 @@ async def reports_of(
             async with asyncio.timeout(DEADLINE):
                 while len(told) < until:
                     await asyncio.sleep(0.01)
-        return told, scraper.report("job-uid")
+        return told, scraper.report("ns", UID)
     finally:
         await scraper.close()
         await runner.cleanup()
@@ -138,25 +139,84 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
         for replaced in (pod(uid="pod-2"), None):
             scraper.pod_changed(pod(), exists=True)
             async with asyncio.timeout(DEADLINE):
-                while scraper.report("job-uid") is None:
+                while scraper.report("ns", UID) is None:
                     await asyncio.sleep(0.01)
             if replaced:
                 scraper.pod_changed(replaced, exists=True)
-                assert scraper.report("job-uid") is None
+                assert scraper.report("ns", UID) is None
             else:
                 scraper.pod_changed(pod(), exists=False)
-                assert scraper.report("job-uid") is None
+                assert scraper.report("ns", UID) is None
         await scraper.close()
         await runner.cleanup()
 
     asyncio.run(scenario())
 
 
-def test_other_pods_than_the_coordinator_are_not_asked() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": f"{CHILD}-1"},
+        {"name": "miner-0"},
+        {"name": f"{CHILD}-x-0"},
+        {"labels": {JOB_UID_LABEL: UID}},
+        {"labels": {JOB_LABEL: "digits", JOB_UID_LABEL: ""}},
+        {"labels": {JOB_LABEL: "other", JOB_UID_LABEL: UID}},
+    ],
+    ids=["another worker", "another name", "a longer name", "no job", "no UID", "another job"],
+)
+def test_other_pods_than_the_coordinator_are_not_asked(changes: dict[str, object]) -> None:
     async def scenario() -> None:
         scraper = scrape.Scraper(lambda _key: None, interval=0.05)
-        scraper.pod_changed(pod(name="digits-0a1b2c3d-1"), exists=True)
+        scraper.pod_changed(pod(**changes), exists=True)
         assert not scraper._following
         await scraper.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_pod_of_another_namespace_does_not_speak_for_the_job(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response(REPORT)
+
+    async def scenario() -> None:
+        runner = await serve(handler)
+        told: list[Key] = []
+        scraper = scrape.Scraper(told.append, interval=0.05)
+        scraper.pod_changed(pod(namespace="thief"), exists=True)
+        async with asyncio.timeout(DEADLINE):
+            while not told:
+                await asyncio.sleep(0.01)
+        assert set(told) == {("thief", "digits")}
+        assert scraper.report("ns", UID) is None
+        scraper.pod_changed(pod(), exists=True)
+        assert len(scraper._following) == 2
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+def test_a_pod_that_got_another_address_is_asked_there(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    """Its sandbox was started again: the same pod, and the old address is soon another's."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(REPORT | {"host": request.host})
+
+    async def scenario() -> None:
+        runner = await serve(handler)
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05)
+        scraper.pod_changed(pod("127.0.0.2"), exists=True)  # nobody listens there
+        scraper.pod_changed(pod(), exists=True)
+        async with asyncio.timeout(DEADLINE):
+            while (report := scraper.report("ns", UID)) is None:
+                await asyncio.sleep(0.01)
+        assert report["host"].startswith("127.0.0.1:")
+        await scraper.close()
+        await runner.cleanup()
 
     asyncio.run(scenario())

@@ -56,11 +56,15 @@ def test_objects_are_found_by_job() -> None:
     for name in ("b", "a"):
         store.put(obj(1, name))
     store.put(obj(1, "c", uid="other"))
-    assert [each["metadata"]["name"] for each in store.of_job("u")] == ["a", "b"]
+    assert [each["metadata"]["name"] for each in store.of_job("ns", "u")] == ["a", "b"]
     store.put(obj(2, "a", uid="other"))
-    assert [each["metadata"]["name"] for each in store.of_job("u")] == ["b"]
+    assert [each["metadata"]["name"] for each in store.of_job("ns", "u")] == ["b"]
+    elsewhere = obj(2, "b")
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    store.put(elsewhere)
+    assert [each["metadata"]["name"] for each in store.of_job("ns", "u")] == ["b"]
     store.remove(obj(3, "b"))
-    assert store.of_job("u") == ()
+    assert store.of_job("ns", "u") == ()
 
 
 def test_a_list_tells_what_vanished_and_keeps_what_is_newer_than_it() -> None:
@@ -68,10 +72,47 @@ def test_a_list_tells_what_vanished_and_keeps_what_is_newer_than_it() -> None:
     for version, name in ((1, "gone"), (2, "same"), (3, "changed"), (9, "newer")):
         store.put(obj(version, name))
     listed = [obj(2, "same"), obj(5, "changed"), obj(4, "added")]
-    changed = store.replace(listed, version=6)
+    changed = store.replace(listed, version=6, asked_at=5)
     assert {each["metadata"]["name"] for each in changed} == {"gone", "changed", "added"}
     names = {each["metadata"]["name"] for each in store}
     assert names == {"same", "changed", "added", "newer"}
+
+
+def test_a_list_after_a_restore_of_etcd_is_believed_whole() -> None:
+    """Resource versions went back; what was known before has never happened."""
+    store = Store()
+    for version, name in ((901, "ghost"), (902, "same"), (903, "deleted")):
+        store.put(obj(version, name))
+    store.remove(obj(904, "deleted"))
+    listed = [obj(402, "same", spec="older"), obj(403, "deleted")]
+    changed = store.replace(listed, version=500, asked_at=store.newest)
+    assert {each["metadata"]["name"] for each in changed} == {"ghost", "same", "deleted"}
+    assert list(store) == listed
+    assert store.newest == 500
+    assert store.put(obj(501, "same", spec="newer"))
+
+
+def test_a_list_that_was_overtaken_by_an_answer_is_no_restore() -> None:
+    store = Store()
+    store.put(obj(5, "same"))
+    asked_at = store.newest
+    store.put(obj(9, "made meanwhile"))
+    assert store.replace([obj(5, "same")], version=8, asked_at=asked_at) == []
+    assert store.get("ns", "made meanwhile") is not None
+
+
+def test_deletions_are_remembered_for_a_bookmark_and_no_longer() -> None:
+    store = Store()
+    store.put(obj(1))
+    store.remove(obj(3))
+    store.bookmark(10)
+    assert not store.put(obj(2))
+    store.bookmark(20)
+    assert not store._removed
+    store.put(obj(21))
+    store.remove(obj(22))
+    store.bookmark(30)
+    assert store._removed
 
 
 @given(order=st.permutations(range(6)), data=st.data())

@@ -123,6 +123,7 @@ def claim(ordinal: int = 0, phase: str = "Bound", **spec: Any) -> Json:
 
 def report(step: int, **fields: Any) -> Json:
     return {
+        "jobUID": UID,
         "generation": 1,
         "attempt": 1,
         "workers": 2,

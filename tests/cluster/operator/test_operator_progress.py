@@ -33,6 +33,7 @@ class Coordinator:
     def __init__(self, kubectl: Kubectl, stored: Manifest, with_token: WithToken) -> None:
         self._kubectl = kubectl
         self.name = child_name(stored)
+        self.job_uid = stored["metadata"]["uid"]
         self.pod = f"{self.name}-0"
         wait_for("the pod", lambda: kubectl.get("pod", self.pod), STARTS_SECONDS)
         binding = ("--bound-object-kind=Pod", f"--bound-object-name={self.pod}")
@@ -52,7 +53,7 @@ class Coordinator:
     async def _serve(self) -> None:
         async def report(_request: web.Request) -> web.Response:
             self.asked.set()
-            return web.json_response(self.report)
+            return web.json_response(self.report | {"jobUID": self.job_uid})
 
         app = web.Application()
         app.router.add_get("/report", report)
@@ -232,6 +233,7 @@ def test_rights_used_are_the_rights_granted(
         ("clusterroles.rbac.authorization.k8s.io", "bind"): "asked for by the API server",
         ("rolebindings.rbac.authorization.k8s.io", "delete"): "a binding to another role",
         ("distributedtrainingjobs.dtjob.dev", "get"): "after a conflict",
+        ("persistentvolumeclaims.", "get"): "a claim that seems lost",
         ("events.", "get"): "an event told again",
         ("events.", "patch"): "an event told again",
     }

@@ -1,0 +1,118 @@
+"""What an observation takes for the job's own, and what it asks for before it is taken for lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fake_cluster import KEY, Shell
+from world import CHILD, UID, claim, pod
+
+from dtjob_operator import kinds, names
+from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Observed
+from dtjob_operator.observer import Memory
+
+
+def observe(shell: Shell) -> Observed:
+    return asyncio.run(shell.observer.observe(KEY, shell.job, Memory(UID)))
+
+
+def typed(obj: Json, kind: kinds.Kind, **metadata: object) -> Json:
+    return kinds.typed(obj | {"metadata": obj["metadata"] | metadata}, kind)
+
+
+def charged_ledger(**status: object) -> Json:
+    ledger = {
+        "metadata": {"namespace": "research", "name": CHILD},
+        "spec": {"jobName": "digits", "jobUID": UID, "plan": {}},
+        "status": {"charged": 10} | status,
+    }
+    return kinds.typed(ledger, kinds.LEDGER)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"),
+    [
+        (f"{CHILD}-0", True),
+        (f"{CHILD}-12", True),
+        (CHILD, False),
+        (f"{CHILD}-", False),
+        (f"{CHILD}-00", False),
+        (f"{CHILD}-0-0", False),
+        (f"{CHILD}--1", False),
+        (f"{CHILD}-0\n", False),
+        (f"{CHILD}-\u0661", False),
+        ("miner-0", False),
+    ],
+)
+def test_names_that_a_stateful_set_gives(name: str, is_own: bool) -> None:
+    assert names.is_pod_of(CHILD, name) is is_own
+    assert names.is_claim_of(CHILD, f"checkpoints-{name}") is is_own
+    assert not names.is_claim_of(CHILD, name)
+    assert not names.is_claim_of(CHILD, f"data-{name}")
+
+
+def test_a_label_alone_makes_nothing_the_jobs_own() -> None:
+    shell = Shell()
+    for kind, each in ((kinds.POD, pod(0)), (kinds.CLAIM, claim(0))):
+        name = each["metadata"]["name"]
+        shell.see(typed(each, kind))
+        shell.see(typed(each, kind, namespace="thief"))
+        shell.see(typed(each, kind, name="miner-0"))
+        shell.see(typed(each, kind, name=name, namespace="other"))
+    observed = observe(shell)
+    for found, of in ((observed.pods, pod(0)), (observed.claims, claim(0))):
+        (only,) = found
+        assert only["metadata"]["name"] == of["metadata"]["name"]
+        assert only["metadata"]["namespace"] == "research"
+
+
+@pytest.mark.parametrize("labels", [{}, {"dtjob.dev/job-uid": UID}, {"dtjob.dev/job-uid": "old"}])
+def test_a_claim_that_no_watch_tells_of_is_not_lost(labels: dict[str, str]) -> None:
+    """It was restored without our label, or the watch lags behind."""
+    shell = Shell()
+    shell.see(charged_ledger())
+    shell.cluster.put(typed(claim(0), kinds.CLAIM, labels=labels))
+    assert [each["metadata"]["name"] for each in observe(shell).claims] == [
+        f"checkpoints-{CHILD}-0"
+    ]
+
+
+def test_a_claim_is_asked_for_only_where_it_seems_lost() -> None:
+    shell = Shell()
+    observe(shell)
+    shell.see(charged_ledger(outcome={}))
+    observe(shell)
+    assert shell.cluster.count("get", kinds.CLAIM) == 0
+    shell.see(charged_ledger())
+    assert observe(shell).claims == ()
+    assert shell.cluster.count("get", kinds.CLAIM) == 1
+    shell.see(typed(claim(0), kinds.CLAIM))
+    observe(shell)
+    assert shell.cluster.count("get", kinds.CLAIM) == 1
+
+
+def test_warnings_of_a_namespace_that_hangs_hold_up_no_other() -> None:
+    async def scenario() -> None:
+        shell = Shell()
+        hangs, asked = asyncio.Event(), []
+
+        async def list_events(
+            _kind: object, *, namespace: str, **_: object
+        ) -> tuple[list[Json], int]:
+            asked.append(namespace)
+            if namespace == "slow":
+                await hangs.wait()
+            return [], 1
+
+        shell.cluster.list = list_events  # type: ignore[method-assign, assignment]
+        slow = [asyncio.create_task(shell.observer._warnings_of("slow")) for _ in range(2)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await shell.observer._warnings_of("research") == []
+        hangs.set()
+        assert await asyncio.gather(*slow) == [[], []]
+        assert asked == ["slow", "research"]
+
+    asyncio.run(scenario())

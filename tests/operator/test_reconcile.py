@@ -1,0 +1,171 @@
+"""One reconciliation after another: what is refused, fails or is put back blocks nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from fake_cluster import KEY, Shell
+from world import CHILD
+
+from dtjob_operator import kinds, reconcile
+from dtjob_operator.errors import ApiError, Unavailable
+from dtjob_operator.kinds import Json
+
+WEBHOOK = 'Internal error occurred: failed calling webhook "policy.example.org"'
+REFUSED = ApiError.of(403, "Forbidden", "exceeded quota: few")
+
+
+def play(scenario: Callable[[Shell], Awaitable[None]]) -> Shell:
+    async def played() -> Shell:
+        shell = Shell()
+        await scenario(shell)
+        return shell
+
+    return asyncio.run(played())
+
+
+def of_set(shell: Shell) -> Json:
+    return shell.cluster.objects["StatefulSet", "research", CHILD]
+
+
+def refuse(shell: Shell, verb: str, kind: str, error: ApiError) -> None:
+    shell.cluster.fails = lambda asked, of: error if (asked, of) == (verb, kind) else None
+
+
+def test_a_job_comes_to_rest() -> None:
+    shell = play(Shell.settle)
+    assert shell.running()[0] == "WaitingForWorkers"
+    assert of_set(shell)["spec"]["replicas"] == 2
+    assert shell.memory.applied == {}
+
+
+@pytest.mark.parametrize("code", [0, 403, 500, 503])
+@pytest.mark.parametrize("verb", ["create", "list"])
+def test_events_that_can_not_be_told_or_listed_keep_nothing_from_being_done(
+    verb: str, code: int
+) -> None:
+    async def scenario(shell: Shell) -> None:
+        refuse(shell, verb, "Event", ApiError.of(code, "", "no"))
+        await shell.settle()
+        assert shell.running()[0] == "WaitingForWorkers"
+        assert of_set(shell)["spec"]["replicas"] == 2
+
+    play(scenario)
+
+
+def test_a_child_that_the_api_server_fails_at_is_told_of_when_it_fails_again() -> None:
+    async def scenario(shell: Shell) -> None:
+        await shell.reconciler(KEY)  # the ledger
+        refuse(shell, "apply", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
+        pauses = [await shell.reconciler(KEY)]
+        assert shell.running()[0] == "WaitingForWorkers"
+        assert not shell.memory.rejections, "it may have been a moment's weakness"
+        pauses += [await shell.reconciler(KEY) for _ in range(2)]
+        reason, message = shell.running()
+        assert reason == "PodsRefused"
+        assert WEBHOOK in message
+        assert pauses == sorted(pauses)  # type: ignore[type-var]
+
+        shell.cluster.fails = lambda _verb, _kind: None
+        await shell.settle()
+        assert shell.running()[0] == "WaitingForWorkers"
+
+    play(scenario)
+
+
+def test_a_failure_that_passes_is_not_told() -> None:
+    async def scenario(shell: Shell) -> None:
+        await shell.reconciler(KEY)
+        refuse(shell, "apply", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
+        await shell.reconciler(KEY)
+        shell.cluster.fails = lambda _verb, _kind: None
+        await shell.settle()
+        assert shell.running()[0] == "WaitingForWorkers"
+        assert shell.memory.rejections == {}
+        assert shell.memory.failed == set()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("code", [0, 429, 503])
+def test_an_outage_is_waited_for(code: int) -> None:
+    async def scenario(shell: Shell) -> None:
+        await shell.reconciler(KEY)
+        refuse(shell, "apply", "StatefulSet", ApiError.of(code, "", "away"))
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await shell.reconciler(KEY)
+        assert not shell.memory.rejections
+
+    play(scenario)
+
+
+def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten() -> None:
+    async def scenario(shell: Shell) -> None:
+        await shell.settle()
+        scaled = of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 1}}
+        shell.see(scaled)
+        refuse(shell, "apply", "StatefulSet", REFUSED)
+        for _ in range(2):
+            await shell.reconciler(KEY)
+        assert shell.running()[0] == "PodsRefused"
+        shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 2}})
+        await shell.reconciler(KEY)
+        assert shell.running()[0] == "WaitingForWorkers"
+
+    play(scenario)
+
+
+def test_pauses_have_an_end() -> None:
+    async def scenario(shell: Shell) -> None:
+        refuse(shell, "apply", "ServiceAccount", REFUSED)
+        await shell.reconciler(KEY)
+        shell.memory.steps = 5000
+        assert await shell.reconciler(KEY) == reconcile._LONGEST_STEP_SECONDS
+
+    play(scenario)
+
+
+def test_what_another_hand_puts_back_is_applied_at_the_pace_of_the_pauses() -> None:
+    """However often the job is looked at meanwhile, as after each report."""
+
+    def policy(obj: Json) -> None:
+        if obj["kind"] == "StatefulSet":
+            obj["spec"]["replicas"] = 1
+
+    async def scenario(shell: Shell) -> None:
+        shell.cluster.mutate = policy
+        for _ in range(3):
+            await shell.reconciler(KEY)
+        shell.memory.steps = 20
+        shell.memory.rests_until = 0.0
+        await shell.reconciler(KEY)
+        before, told = shell.cluster.count("apply", kinds.STATEFUL_SET), shell.cluster.version
+        for _ in range(20):
+            pause = await shell.reconciler(KEY)
+        assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before
+        assert pause is not None
+        assert 10 < pause <= reconcile._LONGEST_STEP_SECONDS
+        assert shell.cluster.version == told
+
+        shell.memory.rests_until = 0.0
+        await shell.reconciler(KEY)
+        assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before + 1
+
+    play(scenario)
+
+
+def test_a_change_is_repaired_at_once_also_during_a_pause() -> None:
+    async def scenario(shell: Shell) -> None:
+        await shell.settle()
+        shell.memory.steps = 20
+        for replicas in (0, 1):
+            before = shell.cluster.count("apply", kinds.STATEFUL_SET)
+            shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": replicas}})
+            await shell.reconciler(KEY)
+            assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before + 1
+            assert of_set(shell)["spec"]["replicas"] == 2
+
+    play(scenario)

@@ -1,0 +1,73 @@
+"""The coordinator's report: what is malformed or another's is absent, and nothing raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from world import UID, World, report
+
+from dtjob_api.status import JobStatus
+from dtjob_operator.report import read
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize("told", [{"jobUID": "another"}, {"jobUID": None}, {"attempt": -1}])
+def test_a_report_that_is_not_the_jobs_own_is_none(told: dict[str, Any]) -> None:
+    assert read(report(7), UID) is not None
+    assert read(report(7) | told, UID) is None
+
+
+def test_a_report_must_say_whose_it_is() -> None:
+    told = report(7)
+    del told["jobUID"]
+    assert read(told, UID) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "absent"),
+    [
+        ("samplesPerSecond", HUGE, "samples_per_second"),
+        ("samplesPerSecond", 1e-300, "samples_per_second"),
+        ("samplesPerSecond", 5e-324, "samples_per_second"),
+        ("samplesPerSecond", -1, "samples_per_second"),
+        ("evaluation", {"accuracy": HUGE}, "evaluation"),
+        ("heartbeatTime", "0001-01-01T00:00:00+23:00", "heartbeat"),
+        ("estimatedCompletionTime", "9999-12-31T23:59:59-23:00", "estimated_completion"),
+        ("gpu", {"count": HUGE}, "gpu"),
+        ("gpu", {"count": 1, "memoryUsedBytes": HUGE, "memoryTotalBytes": 1}, "gpu"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_hostile_figure_is_absent(field: str, value: Any, absent: str) -> None:
+    told = json.loads(json.dumps(report(7, **{field: value})))
+    found = read(told, UID)
+    assert found is not None
+    assert not getattr(found, absent)
+    world = World.of()
+    world.start()
+    world.see(report=told)
+    world.later(60)
+    world.settle()
+    assert JobStatus.model_validate(world.status).to_dict() == world.status
+
+
+def test_a_slow_job_has_no_stale_checkpoint() -> None:
+    world = World.of()
+    world.start()
+    assert world.observed.ledger is not None
+    spec = world.observed.ledger["spec"]
+    large = spec["plan"] | {"batchSize": 10**9, "datasetSize": 10**10}
+    world.see(ledger=world.observed.ledger | {"spec": spec | {"plan": large}})
+    world.see(report=report(7, samplesPerSecond=2e-6))
+    world.later(10**6)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
+
+
+def test_half_a_character_is_no_text_that_can_be_told() -> None:
+    found = read(report(7, message="\ud800 why"), UID)
+    assert found is not None
+    assert found.message == "? why"
