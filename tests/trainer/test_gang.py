@@ -1,0 +1,83 @@
+"""Who is there, who is lost, and which end explains the others; the caller's clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer.gang import MISSED_PINGS, PING_SECONDS, End, EndKind, Gang, Hello, cause
+
+_SILENT = MISSED_PINGS * PING_SECONDS
+
+
+def hello(ordinal: int, incarnation: str = "first", **said: Any) -> Hello:
+    return Hello(ordinal=ordinal, incarnation=incarnation, ready=True, **said)
+
+
+def met() -> Gang:
+    """Two workers that were heard of at time 0."""
+    gang = Gang()
+    for ordinal in (0, 1):
+        gang.hello(hello(ordinal), 0.0)
+    return gang
+
+
+def test_a_gang_that_answers_is_not_lost() -> None:
+    gang = met()
+    assert gang.absent(2, _SILENT) == []
+    assert gang.lost(gang.incarnations(2), _SILENT) is None
+
+
+def test_a_worker_that_came_back_as_another_process_has_lost_its_ranks() -> None:
+    gang = met()
+    started = gang.incarnations(2)
+    gang.hello(hello(1, "second"), 1.0)
+    end = gang.lost(started, 1.0)
+    assert end is not None
+    assert (end.reason, end.message) == (Reason.WORKER_LOST, "worker 1 was restarted")
+    assert gang.lost(gang.incarnations(2), 1.0) is None
+
+
+def test_a_worker_that_falls_silent_is_lost() -> None:
+    gang = met()
+    gang.hello(hello(0), 5.0)
+    end = gang.lost(gang.incarnations(2), _SILENT + 0.1)
+    assert end is not None
+    assert end.message == "worker 1 stopped answering"
+    assert gang.absent(2, _SILENT + 0.1) == [1]
+
+
+@pytest.mark.parametrize("said", [{"ready": False}, {"attempt": 1}])
+def test_an_attempt_waits_for_workers_that_are_free(said: dict[str, Any]) -> None:
+    gang = met()
+    gang.hello(hello(1).model_copy(update=said), 0.0)
+    assert gang.absent(2, 0.0) == [1]
+    assert gang.absent(3, 0.0) == [1, 2]
+
+
+def end(kind: EndKind, rank: int, signal: int | None = None) -> End:
+    return End(kind=kind, rank=rank, reason=Reason.RANK_FAILED, signal=signal)
+
+
+LOST_PEER = end(EndKind.CRASHED, 0)
+KILLED = end(EndKind.CRASHED, 1, signal=9)
+REFUSED = end(EndKind.REFUSED, 2)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([LOST_PEER, KILLED], KILLED),
+        ([KILLED, LOST_PEER], KILLED),
+        ([LOST_PEER, KILLED, REFUSED], REFUSED),
+        ([LOST_PEER], LOST_PEER),
+        ([end(EndKind.FINISHED, 0)], None),
+        ([], None),
+    ],
+    ids=["killed second", "killed first", "verdict", "one crash", "nothing wrong", "none"],
+)
+def test_a_consequence_is_not_taken_for_the_cause(ends: list[End], expected: End | None) -> None:
+    """A rank whose peer was killed loses its connection, and may say so first."""
+    assert cause(ends) == expected
