@@ -26,7 +26,6 @@ CRD_DIRECTORY = Path(__file__).resolve().parent.parent
 
 _DROPPED = {"title", "$defs", "propertyNames", "discriminator"}
 _INT_OR_STRING = "x-kubernetes-int-or-string"
-_PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 
 def structural_schema(model: type[Model]) -> Json:

@@ -161,4 +161,5 @@ class Privacy(Model):
     leases."""
 
     telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON
-    """Whether loss and gradient statistics of private data may be shown."""
+    """NotCoveredByEpsilon keeps what the task prints and names bad records, which epsilon does not
+    cover."""

@@ -51,7 +51,7 @@ class Reason(StrEnum):
     PLANNING = "Planning"
     """The noise multiplier is being calibrated."""
     INVALID_SPEC = "InvalidSpec"
-    """The spec holds what the schema could not refuse; the message names field and remedy."""
+    """The operator can't read the job: it and the CustomResourceDefinitions differ in version."""
     PRIVACY_IMPOSSIBLE = "PrivacyImpossible"
     """No noise multiplier meets epsilon and delta at this sample rate and length."""
 
@@ -128,19 +128,21 @@ class Reason(StrEnum):
     TASK_FAILED = "TaskFailed"
     """The task raises on private data; only class and line are shown (Rule 20)."""
     DATASET_INVALID = "DatasetInvalid"
-    """The dataset is empty."""
+    """The dataset is empty, not map-style, or not the same on all ranks."""
+    REPLICAS_DIVERGED = "ReplicasDiverged"
+    """The ranks' parameters differ at a checkpoint (Rule 6)."""
 
-    # Failed: privacy and state
+    # Training refused, nothing lost
     PRIVACY_STATE_LOST = "PrivacyStateLost"
     """The ledger is behind the journal or the checkpoint (Rule 11)."""
     CHECKPOINT_LOST = "CheckpointLost"
     """Draws are charged but no checkpoint can be read (Rule 11)."""
     LEDGER_UNREADABLE = "LedgerUnreadable"
     """The ledger cannot be read; nothing is trained without it."""
-    REPLICAS_DIVERGED = "ReplicasDiverged"
-    """The ranks' parameters differ at a checkpoint (Rule 6)."""
+    STORAGE_FULL = "StorageFull"
+    """The checkpoint volume has no space."""
 
-    # Failed or attempts: processes
+    # Attempts: processes
     RANK_FAILED = "RankFailed"
     """A rank process ended with an exit code or a signal."""
     WORKER_LOST = "WorkerLost"
@@ -149,8 +151,6 @@ class Reason(StrEnum):
     """A rank was killed for want of memory."""
     STALLED = "Stalled"
     """A step took longer than runPolicy.stallSeconds."""
-    STORAGE_FULL = "StorageFull"
-    """The checkpoint volume has no space."""
     STOPPED = "Stopped"
     """The attempt was stopped in order, at a step boundary."""
     SUPERSEDED = "Superseded"

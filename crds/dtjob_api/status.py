@@ -49,7 +49,7 @@ class ProgressStatus(Model):
     percent: int
     epoch: Decimal | None = None
     samples_per_second: Decimal | None = None
-    """Expected examples a second, batchSize * steps / time: it does not tell who was drawn."""
+    """Expected examples a second, batchSize * steps / time: not those that were really drawn."""
     estimated_completion_time: AwareDatetime | None = None
     heartbeat_time: AwareDatetime | None = None
     evaluation: Annotated[dict[str, Decimal], Field(max_length=32)] = Field(default_factory=dict)

@@ -103,8 +103,3 @@ class Workers(Model):
     def ranks_per_worker(self) -> int:
         """Rank processes in one pod."""
         return self.gpus_per_worker or self.processes_per_worker
-
-    @property
-    def world_size(self) -> int:
-        """Rank processes of the whole gang."""
-        return self.replicas * self.ranks_per_worker
