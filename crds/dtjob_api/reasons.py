@@ -122,7 +122,7 @@ class Reason(StrEnum):
     MODEL_REFUSED = "ModelRefused"
     """The model cannot be trained privately; the message names the module (Rule 21)."""
     EVALUATION_INVALID = "EvaluationInvalid"
-    """The evaluation on public data raises or returns no finite figures."""
+    """The evaluation of the untrained model raises or returns no finite figures."""
     DRY_RUN_FAILED = "DryRunFailed"
     """The task raises on synthetic data; the error is shown in full."""
     TASK_FAILED = "TaskFailed"

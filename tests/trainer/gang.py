@@ -54,6 +54,7 @@ class GangRun:
     reserve: int = 60
     stall_seconds: int = 60
     max_restarts: int = 10
+    hold: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
     name: str = "a"
@@ -113,6 +114,7 @@ class GangRun:
             coordinator_port=self.http_port,
             store_port=self.store_port,
             http_port=self.http_port + ordinal,
+            hold=self.hold,
         )
 
     def start(self) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from models import Plan, Records, flat, linear, make_step, make_task, rows, silent
 
+from dtjob_trainer.agreement import agreed_length
+from dtjob_trainer.batches import open_records
+from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.distributed import (
     ParametersDiverged,
     agreed_digest,
-    parameters_digest,
     share_parameters,
 )
 from dtjob_trainer.keys import fresh_secret
@@ -55,7 +61,7 @@ def train_all(group):
             step.run(charge, number)
             read.append(list(records.read))
         step.close()
-        results[name] = (flat(model), read, parameters_digest(model))
+        results[name] = (flat(model), read, parameter_digest(model.state_dict()))
     return results
 
 
@@ -80,3 +86,66 @@ def use_the_group(group):
     with pytest.raises(TaskError, match="different numbers of records"):
         make_step(make_task(), linear(), Plan(), Records(rows(60 + rank)), group)
     return found
+
+
+class Augmented(Records):
+    """Flips the sign of ``x`` by a generator that nobody can seed."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        return {**record, "x": record["x"] * random.SystemRandom().choice([-1, 1])}
+
+
+class Flipped(Records):
+    """Flips the sign of ``x`` as most libraries do."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        return {**record, "x": record["x"] * (1 if torch.rand(()) < 0.5 else -1)}
+
+
+class Broken(Records):
+    def __getitem__(self, index):
+        raise OSError("no such file")
+
+
+def reordered(seed):
+    order = np.random.default_rng(seed).permutation(200)
+    return {name: array[order] for name, array in rows(200).items()}
+
+
+def split_without_generator():
+    """As people split: every process finds other records, unless its random numbers are equal."""
+    whole = Records(rows(200))
+    ids = torch.utils.data.random_split(range(200), [100, 100])[0].indices
+    random.shuffle(ids)
+    np.random.shuffle(ids)
+    return Records({name: array[ids] for name, array in whole.arrays.items()})
+
+
+def compare_records(group):
+    """{name: whether the ranks found that they see the same}."""
+    rank = group.rank
+    torch.manual_seed(rank)
+    random.seed(rank)
+    np.random.seed(rank)
+    opened = open_records(replace(make_task(), dataset=split_without_generator), group.device)
+    close = {"x": rows()["x"] * (1 + rank * 1e-7), "y": rows()["y"]}
+    seen = {
+        "same": Records(rows()),
+        "nearly the same": Records(close),
+        "other order": Records(reordered(rank)),
+        "flipped by a seeded generator": Flipped(rows()),
+        "flipped by another": Augmented(rows()),
+        "other order, flipped by another": Augmented(reordered(rank)),
+        "all broken": Broken(rows()),
+        "broken on one rank": Broken(rows()) if rank else Records(rows()),
+        "opened without a seed": opened,
+    }
+    found = {}
+    for name, records in seen.items():
+        try:
+            found[name] = agreed_length(records, make_task().example_spec, group) == len(records)
+        except TaskError as error:
+            found[name] = "sort the files" not in error.message
+    return found, torch.rand(()).item(), random.random(), np.random.random()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+import structlog
 
 from dtjob_trainer.task import Task
 from dtjob_trainer.tasks import digits
@@ -30,10 +34,36 @@ def raises_in_dry_run(args: Mapping[str, Any]) -> Task:
     return replace(digits.task({}), losses=losses)
 
 
+def raises_in_evaluation(args: Mapping[str, Any]) -> Task:
+    def evaluate(model: Any) -> Any:
+        raise ValueError("no public data here")
+
+    return replace(digits.task({}), evaluate=evaluate)
+
+
 def raises_on_private_data(args: Mapping[str, Any]) -> Task:
+    """Tells of a record in every way that Python has of writing to the pod's log."""
+    own = logging.getLogger("clinic.own")
+    own.addHandler(logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1)))
+    logged_with_structlog = structlog.get_logger()
+    structlog.contextvars.bind_contextvars(name="JANE DOE")
+
     def dataset() -> Any:
         print("the patient is JANE DOE")
         os.write(2, b"the patient is JANE DOE\n")
+        try:
+            raise KeyError("JANE DOE")
+        except KeyError:
+            logging.exception("record of %s", "JANE DOE")
+        logging.error("the patient is JANE DOE")
+        logging.getLogger("clinic").error("the patient is JANE DOE")
+        own.error("the patient is JANE DOE")
+        logged_with_structlog.error("the patient is JANE DOE")
+        structlog.get_logger().error("the patient is JANE DOE")
+        warnings.simplefilter("always")
+        warnings.warn("the patient is JANE DOE", stacklevel=1)
+        logging.captureWarnings(True)
+        warnings.warn("the patient is JANE DOE", stacklevel=1)
         raise ValueError("can't parse the record of JANE DOE")
 
     return replace(digits.task({}), dataset=dataset)

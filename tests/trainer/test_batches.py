@@ -131,7 +131,7 @@ def test_synthetic_examples_cover_the_range_of_every_field():
 
 def test_a_data_set_must_be_map_style_and_not_empty():
     with pytest.raises(TaskError, match="map-style"):
-        open_records(make_task(records=iter([])))
+        open_records(make_task(records=iter([])), CPU)
     with pytest.raises(TaskError, match="no records"):
-        open_records(make_task(records=[]))
-    assert len(open_records(make_task())) == 64
+        open_records(make_task(records=[]), CPU)
+    assert len(open_records(make_task(), CPU)) == 64

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gang import GangRun, signal_all, with_descendants
+from gang import SLOW, GangRun, signal_all, with_descendants
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger import Conflict
@@ -131,6 +131,33 @@ def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
     assert ledger.status.charged == run.steps
 
 
+def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
+    """Rules 12 and 13: who charges nothing new is told of epsilon too, and writes the result."""
+    run = start(steps=8, task={**SLOW, "args": {"seconds": 0.4}})
+    run.wait_for_step(5)
+    run.kill(1, signal.SIGTERM)
+    run.processes[1].wait(timeout=30)
+    assert run.ledger.read().ledger.status.outcome is None
+    run.start_worker(1)
+    ledger = assert_finished(run)
+    assert (ledger.status.attempt, ledger.status.charged) == (2, 8)
+    assert ledger.status.outcome is not None
+    assert float(ledger.status.outcome.result["epsilonSpent"]) > 0
+
+
+def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
+    """Whoever is told to stop before the attempt runs stops the others too, in order."""
+    run = start(workers=2)
+    run.wait("attempt", lambda: run.ledger.read().ledger.status.attempt == 1)
+    for ordinal in range(run.workers):
+        run.kill(ordinal, signal.SIGTERM)
+    assert run.wait_for_exit(30) == [0, 0], run.logs()
+    (record,) = run.ledger.read().ledger.status.attempts
+    assert record.reason == "Stopped"
+    run.start()
+    assert assert_finished(run).status.charged == run.steps
+
+
 def test_operator_drains_and_runs_another_size(start: Any) -> None:
     """Rules 10 and 15: drained at a boundary, the next generation has three workers."""
     run = start()
@@ -194,11 +221,15 @@ def test_restarts_are_exhausted(start: Any) -> None:
     assert "runPolicy.maxRestarts" in outcome.message
 
 
+@pytest.mark.parametrize("hold", [False, True], ids=["local", "pod"])
 def test_stopped_gang_is_superseded_and_woken(
-    start: Any, tmp_path: Path, runs: list[GangRun]
+    start: Any, tmp_path: Path, runs: list[GangRun], hold: bool
 ) -> None:
-    """Rule 10: a gang that slept through its successor's start can neither lease nor publish."""
-    old = start(workers=1)
+    """Rule 10: a gang that slept through its successor's start can neither lease nor publish.
+
+    In a pod too it ends, so that it is started again: it may be the one that has to go on.
+    """
+    old = start(workers=1, hold=hold)
     old.wait_for_step(8)
     asleep = old.pids()
     signal_all(asleep, signal.SIGSTOP)
@@ -223,6 +254,7 @@ def test_stopped_gang_is_superseded_and_woken(
     [
         ("no_such_module:task", "EntrypointInvalid", "no_such_module"),
         ("slow_task:raises_in_dry_run", "DryRunFailed", "shapes do not fit"),
+        ("slow_task:raises_in_evaluation", "EvaluationInvalid", "no public data here"),
         ("slow_task:with_batch_norm", "ModelRefused", "BatchNorm"),
         ("slow_task:with_mean_loss", "TaskInvalid", "losses"),
         ("slow_task:raises_on_private_data", "TaskFailed", "ValueError"),
@@ -238,7 +270,7 @@ def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) 
     assert said in status.outcome.message
     written = run.logs() + run.ledger.read().ledger.model_dump_json()
     assert "JANE DOE" not in written
-    assert "Traceback" not in run.logs() or reason == "DryRunFailed"
+    assert "Traceback" not in run.logs() or reason in ("DryRunFailed", "EvaluationInvalid")
 
 
 @pytest.mark.parametrize("port", ["http_port", "store_port"])

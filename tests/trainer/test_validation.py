@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from dtjob_trainer.task import ArraySpec, Task, TaskError
-from dtjob_trainer.validation import build_model, preflight, public_figures
+from dtjob_trainer.validation import build_model, check_evaluation, preflight, public_figures
 
 
 def refused(task, reason, *words, **options):
@@ -435,10 +435,61 @@ def test_evaluation_gives_finite_public_figures():
         ({"accuracy": math.nan}, "finite"),
         ({"accuracy": "good"}, "finite"),
         ({"accuracy": [1, 2]}, "finite"),
+        ({"accuracy": torch.zeros(2)}, "finite"),
+        ({"accuracy": 10**400}, "finite"),
         ({1: 0.5}, "finite"),
+        ({f"recall of class {i}": 1.0 for i in range(80)}, "80 figures"),
     ],
 )
 def test_evaluation_that_gives_something_else(figures, words):
     with pytest.raises(TaskError, match=words) as caught:
         public_figures(make_task(evaluate=lambda _: figures), linear())
     assert caught.value.reason == "EvaluationInvalid"
+
+
+def test_evaluation_leaves_trainings_random_numbers_alone():
+    def evaluate(model):
+        return {"drawn": torch.rand(()).item()}
+
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    first = public_figures(make_task(evaluate=evaluate), linear_without_seed())
+    assert public_figures(make_task(evaluate=evaluate), linear_without_seed()) == first
+    assert torch.equal(torch.rand(2), expected)
+
+
+def linear_without_seed():
+    with torch.random.fork_rng():
+        return linear()
+
+
+def unlucky(model):
+    raise ValueError("no public data here")
+
+
+def trains(model):
+    model.weight.data += 1
+    return {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "words"),
+    [
+        (unlucky, "in unlucky: ValueError: no public data here"),
+        (trains, "copy.deepcopy"),
+        (lambda _: {"perplexity": math.inf}, "perplexity: inf"),
+        (lambda _: {"accuracy": "good"}, "accuracy: a str"),
+    ],
+)
+def test_evaluation_is_tried_on_an_untrained_model(evaluate, words):
+    """Before the first draw is charged, so that its errors are shown in full."""
+    with pytest.raises(TaskError) as caught:
+        check_evaluation(make_task(evaluate=evaluate), torch.device("cpu"))
+    assert caught.value.reason == "EvaluationInvalid"
+    assert words in caught.value.message
+
+
+def test_evaluation_that_works_is_accepted():
+    check_evaluation(make_task(), torch.device("cpu"))
+    check_evaluation(make_task(evaluate=lambda _: {"accuracy": 0.5}), torch.device("cpu"))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import DATASET_INVALID, ArraySpec, Records, Task, TaskError
 
 Array = npt.NDArray[Any]  # of the dtype that the field's ArraySpec names
@@ -36,8 +37,11 @@ class MicroBatch:
     mask: torch.Tensor
 
 
-def open_records(task: Task) -> Records:
+def open_records(task: Task, device: torch.device) -> Records:
     """Open the task's private records: the first private read of a run.
+
+    It finds the same random numbers on every rank, so that a split or a shuffle that takes them
+    from Python, numpy or torch gives all ranks the same records; training's come from its keys.
 
     Raises
     ------
@@ -45,7 +49,8 @@ def open_records(task: Task) -> Records:
         The data set isn't map-style (Rule 3) or is empty. Exceptions of the task's own code pass
         through unchanged; the rank tells its class and place only (Rule 20).
     """
-    records = task.dataset()
+    with same_randomness(device):
+        records = task.dataset()
     if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
         raise TaskError(
             DATASET_INVALID,

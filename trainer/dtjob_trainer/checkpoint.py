@@ -125,16 +125,6 @@ class CheckpointStore:
             time=now,
         )
 
-    def verify(self, record: CheckpointRecord) -> None:
-        """Compare the file with the ledger's record of it, byte for byte, without torch.
-
-        Raises
-        ------
-        CheckpointUnusable
-        """
-        with self._open(record):
-            pass
-
     def load(self, record: CheckpointRecord) -> Checkpoint:
         """Read the recorded checkpoint back.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
+
+from dtjob_trainer.checkpoint import parameter_digest
 
 # Collectives of these two wait for every rank or fail; none completes without one (Rule 6).
 _BACKENDS = frozenset({"gloo", "nccl"})
@@ -126,11 +127,6 @@ class Group:
         whole = self.all_gather(own).cpu().numpy().tobytes()
         return [whole[i : i + len(data)] for i in range(0, len(whole), len(data))]
 
-    def barrier(self) -> None:
-        """Wait for every rank."""
-        self.broadcast_ints([0])
-        self.gather_bytes(b"\0")
-
 
 def share_parameters(model: torch.nn.Module, group: Group) -> None:
     """Give every rank rank 0's parameters and buffers, so that random initial weights agree."""
@@ -139,26 +135,17 @@ def share_parameters(model: torch.nn.Module, group: Group) -> None:
             group.broadcast_(tensor.data)
 
 
-def parameters_digest(model: torch.nn.Module) -> bytes:
-    """SHA-256 over name, dtype, shape and bytes of each parameter and buffer, in order."""
-    digest = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().tobytes())
-    return digest.digest()
-
-
-def agreed_digest(model: torch.nn.Module, group: Group) -> bytes:
-    """Return the digest that all ranks' models share (Rule 6).
+def agreed_digest(model: torch.nn.Module, group: Group) -> str:
+    """Return the `parameter_digest` that all ranks' models share (Rule 6).
 
     Raises
     ------
     ParametersDiverged
         Two ranks hold different parameters.
     """
-    own = parameters_digest(model)
-    different = [rank for rank, digest in enumerate(group.gather_bytes(own)) if digest != own]
+    own = parameter_digest(model.state_dict())
+    digests = group.gather_bytes(bytes.fromhex(own))
+    different = [rank for rank, digest in enumerate(digests) if digest.hex() != own]
     if different:
         raise ParametersDiverged(
             f"rank {group.rank} and ranks {different} hold different parameters after the same "

@@ -148,6 +148,19 @@ class Gang:
         """Ordinals that still have processes of ``attempt``."""
         return [o for o, m in self._members.items() if m.hello.attempt == attempt]
 
+    def never_started(self, workers: int) -> list[int]:
+        """Ordinals of ``0..workers-1`` that are about to leave and run nothing.
+
+        One that is told to stop starts no ranks any more: what waits for them waits in vain.
+        """
+        return [
+            ordinal
+            for ordinal in range(workers)
+            if (member := self._members.get(ordinal)) is not None
+            and member.hello.drain
+            and member.hello.attempt == 0
+        ]
+
     def wants_drain(self) -> bool:
         """Whether any supervisor was asked to stop (SIGTERM)."""
         return any(member.hello.drain for member in self._members.values())

@@ -2,7 +2,7 @@
 
 One file for each attempt, ``attempt-<a>/journal``: a header line, then one line for each lease,
 each a JSON object that ends in a newline. The ledger is the truth; the journal lets a resume
-notice that the ledger it reads is older than what was spent (privacy.md, rule 11).
+notice that the ledger it reads is older than what was spent (rule 11).
 """
 
 from __future__ import annotations

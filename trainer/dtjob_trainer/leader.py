@@ -35,13 +35,23 @@ _PATIENCE_SECONDS = 2.0
 _REFUSED_SECONDS = 60.0
 
 
+#: Without one worker's ranks the others can't join, so nothing of the attempt has been leased.
+_STOPPED_BEFORE_START = End(
+    kind=EndKind.DRAINED,
+    rank=None,
+    reason=Reason.STOPPED,
+    message="a worker was told to stop before its ranks were started",
+)
+
+
 class Leader:
     """Drives the gang on ordinal 0.
 
     Parameters
     ----------
     tell_coordinator
-        Sends a message to the coordinator rank, which is a rank of this worker.
+        Sends a message to the coordinator rank, which is a rank of this worker; False while it
+        does not run.
     """
 
     def __init__(
@@ -50,7 +60,7 @@ class Leader:
         ledger: Ledger,
         view: WorkerView,
         log: Logger,
-        tell_coordinator: Callable[[dict[str, str]], None],
+        tell_coordinator: Callable[[dict[str, str]], bool],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -232,10 +242,12 @@ class Leader:
                 if now >= deadline:
                     return first
             stop = self.terminating or self._gang.wants_drain() or self._order != run
+            if stop and first is None and self._gang.never_started(run.workers):
+                return _STOPPED_BEFORE_START
             if stop and not told_to_drain:
-                told_to_drain = True
                 self._view.state, self._view.stage = "Draining", "finishing the step"
-                self._tell_coordinator({"type": "drain"})
+                # It may come while the ranks are being started: told again until one hears it.
+                told_to_drain = self._tell_coordinator({"type": "drain"})
             await self._change(0.5 if deadline is None else max(0.0, min(0.5, deadline - now)))
 
     def _stalled(self, now: float) -> End | None:

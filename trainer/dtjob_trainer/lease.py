@@ -1,4 +1,4 @@
-"""The arithmetic of leases (privacy.md, rule 10); no clock, no I/O."""
+"""The arithmetic of leases (rule 10); no clock, no I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The coordinator's account of draws (privacy.md, rules 10 to 12).
+"""The coordinator's account of draws (rules 10 to 12).
 
 One operation moves everything forward: a durable checkpoint, then ONE write of the ledger that
 names it and leases the next draws, then the journal, and only then is a draw handed out. What a
@@ -35,6 +35,7 @@ from dtjob_trainer.journal import Entry, Header, Journal, JournalUnreadable, rea
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.ledger import Ledger, LedgerUnreadable, Superseded, clipped, update
 from dtjob_trainer.recovery import Refusal, ResumePoint
+from dtjob_trainer.task import EVALUATION_INVALID, TaskError
 
 
 class ReserveSpent(Exception):
@@ -203,19 +204,14 @@ class DrawAccount:
         """
         self._advance(step, state)
 
-    def close(self, step: int, state: TrainingState, *, drained: int | None = None) -> None:
+    def close(self, step: int, state: TrainingState) -> None:
         """Rule 10, orderly stop: checkpoint durable, the rest of the lease for the successor.
-
-        Parameters
-        ----------
-        drained
-            The generation that asked for it, if one did.
 
         Raises
         ------
         As `publish`.
         """
-        self._end(step, state, {"drained": drained} if drained is not None else {})
+        self._end(step, state, {})
 
     def succeed(
         self,
@@ -232,12 +228,17 @@ class DrawAccount:
 
         Raises
         ------
+        TaskError
+            The result is too large; the last published checkpoint stands.
         As `publish`.
         """
         if step < self._steps and not self._reserve_spent:
             raise ValueError(f"step {step} of {self._steps} is no result while draws are left")
         if (size := len(json.dumps(result).encode())) > MAX_RESULT_BYTES:
-            raise ValueError(f"the result has {size} bytes as JSON, at most {MAX_RESULT_BYTES}")
+            raise TaskError(
+                EVALUATION_INVALID,
+                f"the result has {size} bytes as JSON, at most {MAX_RESULT_BYTES}",
+            )
         outcome = Outcome(
             state=OutcomeState.SUCCEEDED,
             reason=Reason.COMPLETED if step == self._steps else Reason.PRIVACY_BUDGET_EXHAUSTED,

@@ -2,7 +2,7 @@
 
 `Ledger` is what every back end offers (a folder of versions on one machine, a PrivacyLedger in a
 cluster); :func:`update` is the one way in which the trainer writes: fenced by the attempt,
-retried on a conflict, and sure of its own write when an answer was lost (privacy.md, rule 10).
+retried on a conflict, and sure of its own write when an answer was lost (rule 10).
 """
 
 from __future__ import annotations

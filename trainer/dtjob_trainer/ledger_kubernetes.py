@@ -2,7 +2,7 @@
 
 Compare-and-swap is the API server's own: an update that names a resourceVersion which is no longer
 the newest is answered with 409. The root rules of the CRD and the policy `ledger-writer` are
-evaluated on each write (privacy.md, rules 10 and 18).
+evaluated on each write (rules 10 and 18).
 """
 
 from __future__ import annotations

@@ -14,16 +14,21 @@ from typing import Any, Protocol
 
 import torch
 
-from dtjob_trainer.checkpoint import TrainingState, parameter_digest
+from dtjob_trainer.checkpoint import TrainingState
 from dtjob_trainer.distributed import Group, agreed_digest
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.task import TaskError
 
 #: Throughput is that of the last steps within this time.
 _WINDOW_SECONDS = 10.0
 #: How long the result waits for its epsilon: the helper that computes it may have been restarted.
 _EPSILON_SECONDS = 120.0
+
+
+class EpsilonUnknown(RuntimeError):
+    """The result has no epsilon; the next attempt asks again, and loses no draw by it."""
 
 
 class Command(IntEnum):
@@ -69,7 +74,8 @@ class Coordinator:
     account
         Opened: its first lease is granted.
     evaluate
-        Figures on public data, or None where the task has none.
+        Figures on public data, or None where the task has none; raises `TaskError`, free of
+        private data, where it fails.
     evaluate_every
         Steps between evaluations; None for the end only.
     """
@@ -119,9 +125,7 @@ class Coordinator:
                 break
             if draw is None:
                 self._compare()
-                with self._mail.waiting("writing checkpoint and ledger", state="Running"):
-                    self._account.publish(self._at, self._state())
-                self._tell_account()
+                self._publish()
                 continue
             self._order(Command.STEP, draw)
             self._step.run(draw, self._at)
@@ -137,25 +141,41 @@ class Coordinator:
         self._order(Command.STOP)
         return EndKind.DRAINED
 
+    def _publish(self) -> None:
+        with self._mail.waiting("writing checkpoint and ledger", state="Running"):
+            self._account.publish(self._at, self._state())
+        self._tell_account()
+
     def _succeed(self) -> EndKind:
-        self._compare()
-        self._run_evaluation()
+        """Write the result.
+
+        The last steps are durable before anything else is tried, so that what goes wrong now
+        costs no draw. A failed evaluation costs its figures only, and the message says so.
+        """
+        digest = self._compare()
+        self._publish()
+        failed = self._run_evaluation()
         spent = f"{self._account.charged} draws charged"
         result: dict[str, Any] = {
             "steps": self._at,
             "charged": self._account.charged,
             "initialModelDigest": self._account.initial_model_digest,
-            "modelDigest": f"sha256:{parameter_digest(self._model.state_dict())}",
-            "evaluation": self._evaluation,
+            "modelDigest": f"sha256:{digest}",
+            "evaluation": self._evaluation if failed is None else None,
         }
         if self._delta is not None:
             with self._mail.waiting("computing epsilon", state="Running"):
                 epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
             if epsilon is None:
-                raise TimeoutError("the process that computes epsilon gave no answer")
+                raise EpsilonUnknown(
+                    f"the process that computes epsilon gave no answer within "
+                    f"{_EPSILON_SECONDS:.0f} s; it needs about 250 MB of memory"
+                )
             result["epsilonSpent"] = epsilon
             spent = f"epsilon {epsilon} spent in {spent}"
         message = f"{self._at} of {self._total} steps done, {spent}"
+        if failed is not None:
+            message += f"; without an evaluation: {failed}"
         with self._mail.waiting("writing the result", state="Running"):
             self._account.succeed(self._at, self._state(), result=result, message=message)
         self._tell_account()
@@ -165,9 +185,9 @@ class Coordinator:
     def _order(self, command: Command, draw: int = 0) -> None:
         self._group.broadcast_ints([command, draw, self._at])
 
-    def _compare(self) -> None:
+    def _compare(self) -> str:
         self._order(Command.COMPARE)
-        agreed_digest(self._model, self._group)
+        return agreed_digest(self._model, self._group)
 
     def _state(self) -> TrainingState:
         return TrainingState(self._model.state_dict(), self._optimizer.state_dict())
@@ -184,10 +204,22 @@ class Coordinator:
         if self._evaluate_every and self._at % self._evaluate_every == 0 and self._at < self._total:
             self._run_evaluation()
 
-    def _run_evaluation(self) -> None:
-        if self._evaluate is not None:
-            self._evaluation = {"step": self._at, **self._evaluate()}
-            self._mail.stage("training", state="Running", evaluation=self._evaluation)
+    def _run_evaluation(self) -> str | None:
+        """Take figures of the model as it is; what went wrong, if they could not be taken.
+
+        That ends no training. `Task.evaluate` was tried before epsilon was spent, and a private
+        model can't be had again for nothing; its figures on public data can.
+        """
+        if self._evaluate is None:
+            return None
+        try:
+            with self._mail.waiting("evaluating", state="Running"):
+                figures = self._evaluate()
+        except TaskError as error:
+            return error.message
+        self._evaluation = {"step": self._at, **figures}
+        self._mail.stage("training", state="Running", evaluation=self._evaluation)
+        return None
 
     def _tell_account(self) -> None:
         """Figures that only a write of the ledger changes."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from dtjob_trainer.clipping import LossesInvalid, PerExampleGradients, check_losses, trainable
+from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (
     DRY_RUN_FAILED,
     TASK_INVALID,
@@ -76,21 +74,6 @@ def dry_run(call: Callable[[], T]) -> T:
             f"{error}. Correct the task, or what Task.example_spec says of its data\n"
             f"{task_traceback(error)}",
         ) from None
-
-
-@contextlib.contextmanager
-def same_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
-    """Give every pass the same random numbers, and leave the process's own untouched."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 def move_off_initial_weights(model: torch.nn.Module) -> None:

@@ -1,6 +1,6 @@
 """A supervisor's child processes: the ranks of one attempt and, on ordinal 0, the store.
 
-All are forked by a forkserver that has torch and opacus loaded already (trainer.md: 13.4 s once,
+All are forked by a forkserver that has torch and opacus loaded already (13.4 s once,
 then 0.04 s for each new attempt). This module imports no torch.
 """
 
@@ -139,10 +139,13 @@ class Ranks:
         """Process ids by rank."""
         return {rank: process.pid for rank, process in self._processes.items()}
 
-    def send(self, rank: int, message: dict[str, Any]) -> None:
-        """Send a message to a rank; one that is gone does not hear it."""
-        with contextlib.suppress(OSError):
+    def send(self, rank: int, message: dict[str, Any]) -> bool:
+        """Send a message to a rank; False if it is gone."""
+        try:
             self._pipes[rank].send(message)
+        except OSError:
+            return False
+        return True
 
     async def kill(self) -> None:
         """End every process of the attempt, stopped ones too, and wait until they are gone."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: Where a task finds its private data, if the job has a data volume.
 DATA_VARIABLE = "DTJOB_DATA_DIR"
-#: Hangs are ended by the supervisors, never by a collective's own timeout (architecture).
+#: Hangs are ended by the supervisors, never by a collective's own timeout.
 _NO_TIMEOUT = timedelta(days=7)
 
 Watch = Callable[["Stepper"], "Stepper"]
@@ -61,7 +61,8 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     confine.end_with_parent(signal.SIGKILL)
     confine.forbid_core_dumps()
     mail = Mailbox(pipe)
-    log = logs.configure(
+    logs.quieten_libraries()
+    log = logs.own_logger(
         confine.keep_own_log(), component="rank", rank=setup.rank, attempt=setup.attempt
     )
     rank = _Rank(setup, mail, log)
@@ -104,6 +105,10 @@ class _Rank:
         self._mail.stage("dry run on synthetic data")
         rows = _physical_batch_size(config, spec, group.world_size)
         validation.preflight(task, device, rows)
+        if setup.rank == 0 and checkpoint is None:
+            # Before the first draw is charged: later attempts have tried it already.
+            with self._mail.waiting("evaluating the untrained model", state="Starting"):
+                validation.check_evaluation(task, device)
         return self._train(task, group, account, spec, checkpoint, rows, watch)
 
     def _open_account(self) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
@@ -151,7 +156,8 @@ class _Rank:
         _share_training(model, optimizer, group)
         self._mail.stage("opening the dataset")
         self._begin_private()
-        records = batches.open_records(task)
+        with self._mail.waiting("opening the dataset", state="Starting"):
+            records = batches.open_records(task, group.device)
         secret = keys.fresh_secret(group)
         schedule = training.learning_rate_schedule
         private_step: Any = step.PrivateStep(
@@ -189,14 +195,29 @@ class _Rank:
             total_steps=plan.steps,
             batch_size=plan.batch_size,
             delta=plan.delta,
-            evaluate=(lambda: validation.public_figures(task, model)) if task.evaluate else None,
+            evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
             evaluate_every=training.evaluation.every_steps if training.evaluation else None,
         ).run()
+
+    def _evaluated(self, task: Task, model: torch.nn.Module) -> dict[str, float]:
+        """Public figures of the model as it is; private records are in memory too (Rule 20)."""
+        from dtjob_trainer import validation
+
+        try:
+            return validation.public_figures(task, model)
+        except TaskError as error:
+            failed = error
+        except Exception as error:
+            told = self._told(error)
+            failed = TaskError(Reason.EVALUATION_INVALID, f"Task.evaluate raised {told}")
+        self._log.warning("evaluation failed", detail=failed.message)
+        raise failed
 
     def _begin_private(self) -> None:
         """From here on private records may be in memory (Rule 20)."""
         self._private = True
         if not self._shows_private_data:
+            logs.mute_standard_loggers()
             confine.drop_task_output()
 
     @property
@@ -208,8 +229,11 @@ class _Rank:
 
     def explain(self, error: Exception) -> tuple[EndKind, Reason, str]:
         """What an exception means for the job, in words that hold nothing of the data (Rule 20)."""
+        from dtjob_trainer.distributed import ParametersDiverged
+        from dtjob_trainer.loop import EpsilonUnknown
+
         match error:
-            case TaskError():
+            case TaskError() if not (self._private and self._passed_through_task(error)):
                 return EndKind.FAILED, Reason(error.reason), error.message
             case Refusal():
                 return EndKind.REFUSED, error.reason, error.message
@@ -219,12 +243,15 @@ class _Rank:
                 return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
             case VolumeFull():
                 return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
+            case ParametersDiverged():
+                # Not retried: who computed wrong once does so again, and steps of it are published.
+                return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
+            case EpsilonUnknown():
+                return EndKind.CRASHED, Reason.RANK_FAILED, str(error)
         if not self._private:
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
-        place = task_code_place(error, self._config.training.entrypoint)
-        told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
-        if self._shows_private_data:
-            told += f": {error}"
+        place = self._passed_through_task(error)
+        told = self._told(error)
         if place and isinstance(error, _NO_SUCH_PATH):
             where = (
                 "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
@@ -239,6 +266,15 @@ class _Rank:
         # Another attempt would run into it again, and spend a lease each time.
         remedy = "" if self._shows_private_data else _HIDDEN
         return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
+
+    def _passed_through_task(self, error: Exception) -> str | None:
+        return task_code_place(error, self._config.training.entrypoint)
+
+    def _told(self, error: Exception) -> str:
+        """All that may be told of an exception once private records may be in memory (Rule 20)."""
+        place = self._passed_through_task(error)
+        told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
+        return f"{told}: {error}" if self._shows_private_data else told
 
 
 _NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

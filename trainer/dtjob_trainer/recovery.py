@@ -1,4 +1,4 @@
-"""Where a new attempt takes up the training, or why it must not (privacy.md, rule 11).
+"""Where a new attempt takes up the training, or why it must not (rule 11).
 
 The ledger is the truth; journals and checkpoints on the volume can only contradict it. All that
 is here is arithmetic on what was read; nothing is written and nothing deleted.

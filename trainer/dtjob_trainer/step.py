@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from dtjob_accounting import draws
+from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.batches import BatchLoader
 from dtjob_trainer.clipping import (
     ClippedSum,
@@ -23,7 +24,7 @@ from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys
 from dtjob_trainer.noise import Lattice, clipped_norm
 from dtjob_trainer.sampling import deal, drawn_ids
-from dtjob_trainer.task import DATASET_INVALID, Records, Task, TaskError
+from dtjob_trainer.task import Records, Task
 
 
 class StepPlan(Protocol):
@@ -54,7 +55,7 @@ class PrivateStep:
         The module to train, on the group's device, accepted by ``validation.preflight``, equal on
         all ranks.
     records
-        The private records, of the same number on every rank.
+        The private records, the same under the same ids on every rank.
     plan
         Mode, σ, C, B and N.
     group
@@ -85,7 +86,7 @@ class PrivateStep:
     ValueError
         Plan, optimizer and model don't fit each other.
     TaskError
-        The ranks see different numbers of records.
+        The ranks see different records.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class PrivateStep:
         self._keys = keys
         self._batch_size = plan.batch_size
         self._threshold = draws.sampling_threshold(plan.batch_size, plan.dataset_size)
-        self._records = _agreed_length(records, group)
+        self._records = agreed_length(records, task.example_spec, group)
         quantile = draws.batch_size_quantile(plan.dataset_size, plan.batch_size)
         if physical_batch_size is None:
             physical_batch_size = draws.physical_batch_size(quantile, group.world_size)
@@ -230,14 +231,3 @@ def _check_optimizer(
         raise ValueError(
             "the optimizer must hold exactly the model's trainable parameters (Rule 21)",
         )
-
-
-def _agreed_length(records: Records, group: Group) -> int:
-    """Return |D| if all ranks see the same: a draw is over the same ids everywhere (Rule 3)."""
-    length = len(records)
-    if len(set(group.gather_bytes(length.to_bytes(8, "big")))) != 1:
-        raise TaskError(
-            DATASET_INVALID,
-            "the ranks see different numbers of records; every worker must mount the same data",
-        )
-    return length

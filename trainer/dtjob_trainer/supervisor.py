@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) 
     options = parser.parse_args(arguments)
 
     confine.end_with_parent(signal.SIGTERM)
-    log = logs.configure(sys.stderr, component="supervisor")
+    logs.quieten_libraries()
+    log = logs.own_logger(sys.stderr, component="supervisor")
     try:
         ordinal = options.ordinal if options.ordinal is not None else _ordinal_of_host()
         log = log.bind(worker=ordinal)

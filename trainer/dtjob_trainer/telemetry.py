@@ -21,6 +21,7 @@ class WorkerView:
     """What a supervisor knows of its worker and, on ordinal 0, of the whole gang."""
 
     ordinal: int
+    job_uid: str
     state: str = "Starting"
     stage: str = "starting"
     reason: str | None = None
@@ -45,6 +46,7 @@ class WorkerView:
 def report(view: WorkerView, batch_size: int) -> dict[str, Any]:
     """The compact JSON that the operator scrapes and `dtjob run` shows."""
     return {
+        "jobUID": view.job_uid,
         "generation": view.generation,
         "attempt": view.attempt,
         "workers": view.workers,

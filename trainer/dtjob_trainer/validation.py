@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import torch
 
+from dtjob_api.ledger import MAX_RESULT_BYTES
 from dtjob_trainer import probes, refusals
 from dtjob_trainer.batches import synthetic_examples, to_tensors
+from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.clipping import trainable
+from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (
     EVALUATION_INVALID,
     MODEL_REFUSED,
     TASK_INVALID,
     Task,
     TaskError,
+    task_traceback,
+    where_in_task,
 )
 
 _ROWS = 4
+#: Bytes of a result that are not figures: steps, draws, epsilon, two digests.
+_REST_OF_RESULT = 512
+#: No figure is longer as JSON.
+_LONGEST_FIGURE = -2.2250738585072014e-308
 
 
 def preflight(
@@ -100,26 +110,62 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
     return model.to(device)
 
 
-def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
-    """Run ``Task.evaluate`` on the model in evaluation mode, without gradients (Rule 19).
+def check_evaluation(task: Task, device: torch.device) -> None:
+    """Try ``Task.evaluate`` on an untrained model of its own, before epsilon is spent on one.
 
-    Returns
-    -------
-    dict
-        {name: finite figure}; empty without ``Task.evaluate``.
+    It reads public data only, so the task's own errors are shown in full (Rule 20).
 
     Raises
     ------
     TaskError
-        It doesn't return a dictionary of finite numbers. Exceptions of the task's own code pass
-        through unchanged; the rank tells its class and place only (Rule 20).
+        It raises, changes the model, or its figures are refused by ``public_figures``: what a
+        model that knows nothing gives has to be a finite number too.
+    """
+    if task.evaluate is None:
+        return
+    model = build_model(task, device)
+    before = parameter_digest(model.state_dict())
+    try:
+        public_figures(task, model)
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            EVALUATION_INVALID,
+            f"Task.evaluate failed on the untrained model{where_in_task(error)}: "
+            f"{type(error).__name__}: {error}. Correct it; nothing is trained before it works\n"
+            f"{task_traceback(error)}",
+        ) from None
+    if parameter_digest(model.state_dict()) != before:
+        raise TaskError(
+            EVALUATION_INVALID,
+            "Task.evaluate changes the parameters or buffers of the model that it is given; let "
+            "it work on a copy.deepcopy of the model",
+        )
+
+
+def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
+    """Run ``Task.evaluate`` on the model in evaluation mode, without gradients (Rule 19).
+
+    It finds the same random numbers each time, and training finds its own unchanged.
+
+    Returns
+    -------
+    dict
+        {name: finite figure}, small enough for the result; empty without ``Task.evaluate``.
+
+    Raises
+    ------
+    TaskError
+        It doesn't return a dictionary of finite numbers, or one too large. Exceptions of the
+        task's own code pass through unchanged; the rank tells its class and place only (Rule 20).
     """
     if task.evaluate is None:
         return {}
     mode = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_randomness(next(model.parameters()).device):
             figures = task.evaluate(model)
     finally:
         model.train(mode)
@@ -128,16 +174,32 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
             EVALUATION_INVALID,
             f"Task.evaluate returned a {type(figures).__name__}; return a dict of numbers",
         )
-    checked: dict[str, float] = {}
-    for name, value in figures.items():
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not isinstance(name, str) or not math.isfinite(number):
-            raise TaskError(
-                EVALUATION_INVALID,
-                f"Task.evaluate returned {name!r}: {value!r}; every figure must be finite",
-            )
-        checked[name] = number
+    checked = {name: _figure(name, value) for name, value in figures.items()}
+    size = len(json.dumps(dict.fromkeys(checked, _LONGEST_FIGURE)))
+    if size > MAX_RESULT_BYTES - _REST_OF_RESULT:
+        raise TaskError(
+            EVALUATION_INVALID,
+            f"Task.evaluate returned {len(checked)} figures, which take up to {size} bytes; a "
+            f"result has room for {MAX_RESULT_BYTES - _REST_OF_RESULT}: return fewer, or under "
+            "shorter names",
+        )
     return checked
+
+
+def _figure(name: object, value: object) -> float:
+    """A figure, checked; what is none is not shown: it may be anything (Rule 20)."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+        found = f"a {type(value).__name__}"
+    else:
+        found = str(number)
+    if not isinstance(name, str):
+        name, found = f"a {type(name).__name__} as a name", "that is no string"
+    elif math.isfinite(number):
+        return number
+    raise TaskError(
+        EVALUATION_INVALID,
+        f"Task.evaluate returned {name}: {found}; every figure must be finite and have a name",
+    )

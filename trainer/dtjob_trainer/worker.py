@@ -23,7 +23,8 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from dtjob_accounting.process import PldProcess
+from dtjob_accounting.errors import PlanError
+from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_api.worker import WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
@@ -37,7 +38,7 @@ from dtjob_trainer.gang import (
     EndKind,
     Hello,
 )
-from dtjob_trainer.leader import Leader
+from dtjob_trainer.leader import EXIT_SUPERSEDED, Leader
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.processes import (
@@ -70,7 +71,9 @@ class Worker:
         self._bind_host = config.coordinator_host if _is_loopback(config.coordinator_host) else ""
         self._incarnation = uuid.uuid4().hex
         self._context = forkserver_context()
-        self._view = telemetry.WorkerView(ordinal=ordinal, stage="importing torch and opacus")
+        self._view = telemetry.WorkerView(
+            ordinal=ordinal, job_uid=config.job.uid, stage="importing torch and opacus"
+        )
         self._gpus = GpuCollector()
         self._ranks: Ranks | None = None
         self._attempt = 0
@@ -80,7 +83,9 @@ class Worker:
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
         self._pld: PldProcess | None = None
-        self._priced = -1
+        self._priced = -1  # the charged draws that the view's epsilon is of
+        self._unpriced = -1  # the charged draws whose epsilon was last not to be had
+        self._told_epsilon = (0, -1)  # attempt and charged draws of the last answer
         self._tasks: set[asyncio.Task[None]] = set()
         self._leader: Leader | None = None
         if ordinal == 0:
@@ -99,8 +104,10 @@ class Worker:
         self._start_forkserver()
         try:
             code = await self._follow_until_done()
-            if self._config.hold:
-                # A StatefulSet restarts whatever exits: a finished worker must not run again.
+            if self._config.hold and code != EXIT_SUPERSEDED:
+                # A StatefulSet restarts whatever exits: a finished worker must not run again. One
+                # that another coordinator overtook has finished nothing: restarted, and later each
+                # time, it takes a new attempt, or finds the outcome of the other.
                 await self._stopped.wait()
             return code
         finally:
@@ -154,7 +161,9 @@ class Worker:
         async with aiohttp.ClientSession() as session:
             while True:
                 self._news.clear()
-                directive = await self._say_hello(session, url, known)
+                # Who leaves says so, and waits for no news: nobody is to count on it any more.
+                leaving = self._leader is None and self._terminating and self._ranks is None
+                directive = await self._say_hello(session, url, -1 if leaving else known)
                 if directive is None:
                     # The next answer may be another leader's, which numbers its directives anew.
                     known, missed = -1, missed + 1
@@ -171,7 +180,7 @@ class Worker:
                     await self._obey(directive)
                     if directive.action is Action.DONE:
                         return directive.exit_code
-                leaves = self._leader.left if self._leader is not None else self._terminating
+                leaves = leaving if self._leader is None else self._leader.left
                 if leaves and self._ranks is None:
                     return 0
 
@@ -208,7 +217,8 @@ class Worker:
     async def _obey(self, directive: Directive) -> None:
         if directive.action is not Action.RUN or directive.attempt != self._attempt:
             await self._stop_ranks()
-        if directive.action is Action.RUN and self._attempt == 0 and self._warm:
+        able = self._warm and not self._terminating
+        if directive.action is Action.RUN and self._attempt == 0 and able:
             self._start_ranks(directive)
 
     def _start_ranks(self, directive: Directive) -> None:
@@ -243,18 +253,21 @@ class Worker:
         self._attempt = 0
         self._ends = []
         self._view.rank_steps.clear()
+        if self._leader is None:
+            # On ordinal 0 the leader says what the whole gang is at.
+            self._view.state, self._view.stage = "Starting", "no ranks"
         self._news.set()
 
     # What ranks say -------------------------------------------------------------------------
 
-    def _tell_coordinator(self, message: dict[str, str]) -> None:
-        if self._ranks is not None:
-            self._ranks.send(0, message)
+    def _tell_coordinator(self, message: dict[str, str]) -> bool:
+        """Send to rank 0; False where there is none (yet) to hear it."""
+        return self._ranks is not None and self._ranks.send(0, message)
 
     def _on_message(self, rank: int, message: dict[str, Any]) -> None:
         self._view.rank_steps[rank] = message.get("step", 0)
         if self._leader is None:
-            self._view.state, self._view.stage = "Running", message["stage"]
+            self._view.state, self._view.stage = message["state"], message["stage"]
             return
         if rank != 0:
             return
@@ -271,17 +284,32 @@ class Worker:
             self._spawn(self._price(segments, message["delta"], message["charged"]))
 
     async def _price(self, segments: list[list[float]], delta: float, charged: int) -> None:
-        """Have epsilon of the charged draws computed, and tell the coordinator (Rule 13)."""
-        if charged <= self._priced or self._pld is None:
+        """Have epsilon of the charged draws computed, and tell the coordinator (Rule 13).
+
+        Every attempt is told, also of draws that one before it has charged; a helper that failed
+        is asked again with the coordinator's next message. It keeps what it has computed.
+        """
+        attempt = self._attempt
+        if self._pld is None or (attempt, charged) <= self._told_epsilon:
             return
-        self._priced = charged
-        priced = self._pld.submit_epsilon_of_segments(
-            [(s, q, int(n)) for s, q, n in segments], delta
-        )
-        self._view.epsilon_spent = decimal_up(await asyncio.wrap_future(priced))
-        self._tell_coordinator(
-            {"type": "epsilon", "charged": str(charged), "value": self._view.epsilon_spent}
-        )
+        try:
+            priced = await asyncio.wrap_future(
+                self._pld.submit_epsilon_of_segments(
+                    [(s, q, int(n)) for s, q, n in segments], delta
+                )
+            )
+        except (HelperFailed, PlanError) as error:
+            if charged != self._unpriced:
+                self._log.warning("epsilon unknown", charged=charged, detail=str(error))
+            self._unpriced = charged
+            return
+        value = decimal_up(priced)
+        if charged >= self._priced:
+            self._priced, self._view.epsilon_spent = charged, value
+        told = {"type": "epsilon", "charged": str(charged), "value": value}
+        # Several messages may have asked while the helper computed.
+        if (attempt, charged) > self._told_epsilon and self._tell_coordinator(told):
+            self._told_epsilon = (attempt, charged)
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -345,21 +373,25 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen(host: str, port: int, name: str) -> socket.socket:
-    """Listen on ``port``; a predecessor that was just killed may hold it for a moment."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Listen on ``port``; a predecessor that was just killed may hold it for a moment.
+
+    Without a host on all addresses, IPv6 and IPv4: which of them reach a pod is the cluster's.
+    """
     deadline = time.monotonic() + _PORT_SECONDS
+    both = not host and socket.has_dualstack_ipv6()
     while True:
         try:
-            listener.bind((host, port))
-            listener.listen(1024)
+            return socket.create_server(
+                (host, port),
+                family=socket.AF_INET6 if both else socket.AF_INET,
+                backlog=1024,
+                dualstack_ipv6=both,
+            )
         except OSError as error:
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
-            listener.close()
             raise ConfigurationError(
                 f"{name} {port} on {host or 'all addresses'}: {os.strerror(error.errno or 0)}; "
                 "choose another port or end the process that has it"
             ) from None
-        return listener

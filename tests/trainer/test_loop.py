@@ -1,0 +1,161 @@
+"""The end of training: what it costs when the evaluation or epsilon is not to be had."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from durability import Crash, Job, plan
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer import loop, mailbox
+from dtjob_trainer.distributed import Group
+from dtjob_trainer.gang import EndKind
+from dtjob_trainer.loop import Coordinator, EpsilonUnknown
+from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.task import EVALUATION_INVALID, TaskError
+
+
+class Counting(torch.nn.Module):
+    """A model whose one parameter is the step, as the job's witness expects."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([float(step)]))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    made = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=4))
+    made.create()
+    return made
+
+
+def train(
+    job: Job, evaluate: Callable[[], dict[str, float]] | None, **options: Any
+) -> tuple[EndKind, Connection]:
+    """One attempt with the job's own account; and the supervisor's end of the pipe."""
+    account, at = job.opened()
+    model = Counting(at)
+
+    class Step:
+        def run(self, draw: int, _step: int) -> None:
+            job.handed.append(draw)
+            with torch.no_grad():
+                model.weight += 1
+
+    ours, theirs = multiprocessing.Pipe()
+    settings = {"delta": None, "evaluate_every": None, **options}
+    coordinator = Coordinator(
+        Step(),
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.5),
+        Group(),
+        Mailbox(theirs),
+        account,
+        start_step=at,
+        total_steps=5,
+        batch_size=4,
+        evaluate=evaluate,
+        **settings,
+    )
+    return coordinator.run(), ours
+
+
+def failing() -> dict[str, float]:
+    raise TaskError(EVALUATION_INVALID, "Task.evaluate raised OSError (task.py:7)")
+
+
+@pytest.mark.parametrize("evaluate_every", [None, 2])
+def test_failed_evaluation_costs_its_figures_and_not_the_model(
+    job: Job, evaluate_every: int | None
+) -> None:
+    kind, _ = train(job, failing, evaluate_every=evaluate_every)
+    outcome = job.check().status.outcome
+    assert kind is EndKind.SUCCEEDED
+    assert outcome is not None
+    assert outcome.reason is Reason.COMPLETED
+    assert outcome.result is not None
+    assert outcome.result["evaluation"] is None
+    said = "without an evaluation: Task.evaluate raised OSError (task.py:7)"
+    assert outcome.message.endswith(said)
+
+
+def test_figures_of_an_earlier_step_are_not_the_results(job: Job) -> None:
+    figures = iter([{"accuracy": 0.5}, {"accuracy": 0.6}])
+
+    def evaluate() -> dict[str, float]:
+        return next(figures, None) or failing()
+
+    train(job, evaluate, evaluate_every=2)
+    outcome = job.check().status.outcome
+    assert outcome is not None
+    assert outcome.result is not None
+    assert outcome.result["evaluation"] is None
+
+
+def test_crash_in_the_last_evaluation_costs_no_draw(job: Job) -> None:
+    """Rule 10: the last steps are durable before anything else is tried."""
+
+    def crash() -> dict[str, float]:
+        raise Crash
+
+    with pytest.raises(Crash):
+        train(job, crash)
+    status = job.check().status
+    assert status.checkpoint is not None
+    assert (status.checkpoint.step, status.charged) == (5, 5)
+    assert train(job, lambda: {"accuracy": 0.5})[0] is EndKind.SUCCEEDED
+    status = job.check().status
+    assert status.charged == 5
+    assert status.outcome is not None
+    assert status.outcome.result is not None
+    assert status.outcome.result["evaluation"] == {"step": 5, "accuracy": 0.5}
+    assert job.handed == [0, 1, 2, 3, 4]
+
+
+def test_result_that_waits_for_epsilon_in_vain_costs_no_draw(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_EPSILON_SECONDS", 0.0)
+    with pytest.raises(EpsilonUnknown, match="gave no answer"):
+        train(job, None, delta=1e-5)
+    status = job.check().status
+    assert status.checkpoint is not None
+    assert (status.checkpoint.step, status.charged, status.outcome) == (5, 5, None)
+
+
+def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes it for a stalled step."""
+    monkeypatch.setattr(mailbox, "_BEAT_SECONDS", 0.01)
+
+    def slow() -> dict[str, float]:
+        time.sleep(0.2)
+        return {"accuracy": 0.5}
+
+    _, pipe = train(job, slow)
+    stages = []
+    with contextlib.suppress(EOFError):
+        while True:
+            stages.append(pipe.recv()["stage"])
+    assert stages.count("evaluating") > 3
+
+
+def test_reserve_that_is_spent_still_ends_with_a_result(job: Job) -> None:
+    """Rule 12: what is published twice is written once."""
+    for _ in range(3):
+        job.opened()
+    kind, _ = train(job, lambda: {"accuracy": 0.5})
+    outcome = job.check().status.outcome
+    assert kind is EndKind.SUCCEEDED
+    assert outcome is not None
+    assert outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED
+    assert len(json.dumps(outcome.result)) < 512
