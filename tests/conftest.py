@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -25,6 +26,11 @@ TIERS: dict[str, Callable[[], str | None]] = {
 }
 _not_run: dict[str, tuple[int, str]] = {}
 _skipped: list[str] = []
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores Ctrl-C, and so would every program that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
