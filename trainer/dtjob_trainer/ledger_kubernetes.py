@@ -17,7 +17,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config, watch
 from pydantic import ValidationError
-from tenacity import retry, retry_if_exception, wait_random_exponential
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.model import API_GROUP
@@ -45,6 +45,14 @@ _PASSING = frozenset(
 )
 
 
+#: What an API server answers, too, that has just started and has not read who may do what, or which
+#: kinds there are.
+_NOT_ITSELF = frozenset(
+    {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN, http.HTTPStatus.NOT_FOUND}
+)
+_ITSELF_AGAIN_SECONDS = 15.0
+
+
 def _passes(error: BaseException) -> bool:
     """Whether waiting may cure it: the API server is away, busy, or not itself yet."""
     if isinstance(error, client.ApiException):
@@ -54,6 +62,18 @@ def _passes(error: BaseException) -> bool:
 
 _until_answered: Callable[[Callable[..., Any]], Callable[..., Any]] = retry(
     retry=retry_if_exception(_passes), wait=wait_random_exponential(multiplier=0.2, max=5.0)
+)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, client.ApiException) and error.status in _NOT_ITSELF
+
+
+_until_itself: Callable[[Callable[..., Any]], Callable[..., Any]] = retry(
+    retry=retry_if_exception(_may_pass),
+    wait=wait_random_exponential(multiplier=0.2, max=2.0),
+    stop=stop_after_delay(_ITSELF_AGAIN_SECONDS),
+    reraise=True,
 )
 
 
@@ -83,20 +103,24 @@ class KubernetesLedger:
             "plural": _PLURAL,
             "name": name,
         }
+        self._seen = False
 
     def read(self) -> Versioned:
         """The newest version; the API server is waited for. See `Ledger.read`."""
         try:
-            return self._versioned(self._get())
+            # A ledger that was there is refused for good only by a server that stays with it.
+            found = _until_itself(self._get)() if self._seen else self._get()
         except client.ApiException as error:
             raise self._unreadable(error) from error
+        self._seen = True
+        return self._versioned(found)
 
     def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
         """Write ``status`` if ``versioned`` is the newest. See `Ledger.replace_status`."""
         ledger = versioned.ledger.model_copy(update={"status": status}).to_dict()
         ledger["metadata"]["resourceVersion"] = versioned.version
         try:
-            written = self._api.replace_namespaced_custom_object_status(
+            written = _until_itself(self._api.replace_namespaced_custom_object_status)(
                 **self._object, body=ledger, _request_timeout=_REQUEST_SECONDS
             )
         except client.ApiException as error:
@@ -127,7 +151,7 @@ class KubernetesLedger:
         return newest
 
     def _watch(self, version: str, seconds: float) -> bool:
-        """Whether the ledger changed within the time; an interrupted watch counts as that.
+        """Whether the ledger changed within the time; a watch that failed counts as that.
 
         It begins at any state that the server has: a version that nobody has followed up for long
         is forgotten there, and asking for what came after it would be refused at once.
@@ -145,12 +169,8 @@ class KubernetesLedger:
             ):
                 if event["object"]["metadata"]["resourceVersion"] != version:
                     return True
-        except client.ApiException as error:
-            if error.status != http.HTTPStatus.GONE and not _passes(error):
-                raise self._unreadable(error) from error
-            return True
-        except (urllib3.exceptions.HTTPError, OSError):
-            return True
+        except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
+            return True  # reading says what is the matter
         finally:
             stream.stop()
         return False

@@ -78,6 +78,30 @@ def test_a_change_is_heard_through_an_outage(
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_that_has_just_started_is_not_believed_at_once(
+    ledger: KubernetesLedger, proxy: ApiProxy, namespace: Kubectl, status: int
+) -> None:
+    """It answers so until it has read roles and kinds; a job must not end by that."""
+    first = ledger.read()
+    until = time.monotonic() + 2
+
+    def refuse(_method: str, path: str) -> int | None:
+        ours = f"/namespaces/{namespace.namespace}/privacyledgers" in path
+        return status if ours and time.monotonic() < until else None
+
+    proxy.refuse = refuse
+    try:
+        assert ledger.read() == first
+        until = time.monotonic() + 2
+        change(namespace, first)
+        newest = ledger.wait(first.version, 30.0)
+    finally:
+        proxy.refuse = lambda _method, _path: None
+    assert newest is not None
+    assert newest.ledger.spec.run.generation == 2
+
+
 def test_a_ledger_of_a_newer_operator_is_named(
     ledger: KubernetesLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
