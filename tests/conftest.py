@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,8 +20,17 @@ def _missing_gpu() -> str | None:
     return None
 
 
+def _missing_ipv6() -> str | None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return None
+    except OSError:
+        return "this machine has no IPv6 address of its own"
+
+
 TIERS: dict[str, Callable[[], str | None]] = {
     "gpu": _missing_gpu,
+    "ipv6": _missing_ipv6,
     "cluster": choose.obstacle,
     "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),
 }

@@ -90,8 +90,8 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
 
     The Rényi σ brackets the search: [0.85, 1.001]·σ_RDP holds the answer in all but extreme
     cases, for which the bracket is widened. The last word has ``epsilon`` itself: what is returned
-    satisfies ``epsilon(σ, q, draws, δ) <= target`` as computed. Never
-    below 0.1, even where δ >= q·draws would admit no noise at all.
+    satisfies ``epsilon(σ, q, draws, δ) <= target`` as computed. Never below 0.1, even where
+    δ >= q·draws would admit no noise at all.
 
     Raises
     ------

@@ -167,28 +167,28 @@ class PldProcess:
             helper.ended = True
             if self._closed:
                 return
-            hopeless = [r for r in self._waiting.values() if r.starts >= _STARTS_PER_REQUEST]
-            for request in hopeless:
+            failed = [
+                (
+                    request,
+                    f"the accounting helper died {request.starts} times (last status {status}); "
+                    "-9 is most often a lack of memory",
+                )
+                for request in self._waiting.values()
+                if request.starts >= _STARTS_PER_REQUEST
+            ]
+            for request, _ in failed:
                 del self._waiting[request.key]
-            stranded: list[_Request] = []
-            why = ""
             if self._waiting:
                 try:
                     self._helper = self._start()
                 except HelperFailed as error:
-                    why = str(error)
-                    stranded, self._waiting = list(self._waiting.values()), {}
+                    failed += [(request, str(error)) for request in self._waiting.values()]
+                    self._waiting = {}
                 for request in self._waiting.values():
                     request.starts += 1
                     self._helper.send(request.key)
-        for request in stranded:
+        for request, why in failed:
             self._fail(request, why)
-        for request in hopeless:
-            self._fail(
-                request,
-                f"the accounting helper died {request.starts} times (last status {status}); "
-                "-9 is most often a lack of memory",
-            )
 
     def _fail(self, request: _Request, message: str) -> None:
         with self._lock:

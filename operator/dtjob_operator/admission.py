@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ValidationError
 
 from dtjob_accounting.errors import PlanError
+from dtjob_api.model import first_error
 from dtjob_api.reasons import Reason
 from dtjob_operator.finding import Finding
 from dtjob_operator.observed import Observed
@@ -27,9 +26,7 @@ def refusal(observed: Observed) -> Finding | None:
 
 def unreadable(error: ValidationError) -> str:
     """What a stored job holds that this version of the operator can't read."""
-    first: Any = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
     return (
-        f"{where}: {first['msg']}. This operator can't read the job, though the API server took "
+        f"{first_error(error)}. This operator can't read the job, though the API server took "
         "it: bring operator and CustomResourceDefinitions to one version, or correct the field"
     )

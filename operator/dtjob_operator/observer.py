@@ -167,8 +167,8 @@ class Observer:
             kind, name = about.get("kind"), about.get("name", "")
             return (
                 (kind == "StatefulSet" and name == child)
-                or (kind == "Pod" and name.startswith(f"{child}-"))
-                or (kind == "PersistentVolumeClaim" and f"-{child}-" in name)
+                or (kind == "Pod" and names.is_pod_of(child, name))
+                or (kind == "PersistentVolumeClaim" and names.is_claim_of(child, name))
             )
 
         try:

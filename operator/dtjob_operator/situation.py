@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from dtjob_api import derive
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
+from dtjob_api.model import first_error
 from dtjob_api.reasons import ENDED_IN_ORDER, TRAINING_REFUSED, ConditionType, Reason
 from dtjob_operator import containers, names, report
 from dtjob_operator.diagnosis import diagnose
@@ -167,11 +168,9 @@ def _own_ledger(
     try:
         return PrivacyLedger.from_dict(raw), None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         return None, Finding(
             Reason.LEDGER_UNREADABLE,
-            f"PrivacyLedger {raw['metadata']['name']} can't be read: {where}: {first['msg']}. "
+            f"PrivacyLedger {raw['metadata']['name']} can't be read: {first_error(error)}. "
             "Nothing was changed; run the operator's version that wrote it",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 from aiohttp import web
@@ -16,7 +17,16 @@ from dtjob_operator.store import Key
 
 REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
 DEADLINE = 10.0
+T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def wait_for(look: Callable[[], T]) -> T:
+    """Return the first result of `look` that is true."""
+    async with asyncio.timeout(DEADLINE):
+        while not (found := look()):
+            await asyncio.sleep(0.01)
+    return found
 
 
 def pod(port_host: str = "127.0.0.1", **changes: object) -> Json:
@@ -56,9 +66,7 @@ async def reports_of(
         if until == 0:
             await asyncio.sleep(0.5)
         else:
-            async with asyncio.timeout(DEADLINE):
-                while len(told) < until:
-                    await asyncio.sleep(0.01)
+            await wait_for(lambda: len(told) >= until)
         return told, scraper.report("ns", UID)
     finally:
         await scraper.close()
@@ -138,9 +146,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
         scraper = scrape.Scraper(lambda _key: None, interval=0.05)
         for replaced in (pod(uid="pod-2"), None):
             scraper.pod_changed(pod(), exists=True)
-            async with asyncio.timeout(DEADLINE):
-                while scraper.report("ns", UID) is None:
-                    await asyncio.sleep(0.01)
+            await wait_for(lambda: scraper.report("ns", UID))
             if replaced:
                 scraper.pod_changed(replaced, exists=True)
                 assert scraper.report("ns", UID) is None
@@ -186,9 +192,7 @@ def test_a_pod_of_another_namespace_does_not_speak_for_the_job(
         told: list[Key] = []
         scraper = scrape.Scraper(told.append, interval=0.05)
         scraper.pod_changed(pod(namespace="thief"), exists=True)
-        async with asyncio.timeout(DEADLINE):
-            while not told:
-                await asyncio.sleep(0.01)
+        await wait_for(lambda: told)
         assert set(told) == {("thief", "digits")}
         assert scraper.report("ns", UID) is None
         scraper.pod_changed(pod(), exists=True)
@@ -212,9 +216,7 @@ def test_a_pod_that_got_another_address_is_asked_there(
         scraper = scrape.Scraper(lambda _key: None, interval=0.05)
         scraper.pod_changed(pod("127.0.0.2"), exists=True)  # nobody listens there
         scraper.pod_changed(pod(), exists=True)
-        async with asyncio.timeout(DEADLINE):
-            while (report := scraper.report("ns", UID)) is None:
-                await asyncio.sleep(0.01)
+        report = await wait_for(lambda: scraper.report("ns", UID))
         assert report["host"].startswith("127.0.0.1:")
         await scraper.close()
         await runner.cleanup()

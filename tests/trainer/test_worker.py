@@ -20,6 +20,9 @@ from dtjob_trainer.gang import Action, Directive
 from dtjob_trainer.processes import Store, forkserver_context
 from dtjob_trainer.worker import Worker, _listen
 
+both_families = pytest.mark.parametrize(
+    "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.ipv6)]
+)
 CHARGED = {"segments": [[2.0, 0.18, 8]], "delta": 1e-5, "charged": 8}
 
 
@@ -151,10 +154,8 @@ def test_report_says_whose_it_is(tmp_path: Path) -> None:
     assert telemetry.report(mine._view, 256)["jobUID"] == "5ac7f6f2"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@both_families
 def test_worker_is_reached_over_both_families(address: str) -> None:
-    if ":" in address and not _has_ipv6_loopback():
-        pytest.skip("this machine has no IPv6 address")
     with _listen("", 0, "http_port") as listener:
         port = listener.getsockname()[1]
         with socket.create_connection((address, port), timeout=5):
@@ -162,10 +163,8 @@ def test_worker_is_reached_over_both_families(address: str) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@both_families
 def test_store_is_reached_over_both_families(address: str) -> None:
-    if ":" in address and not _has_ipv6_loopback():
-        pytest.skip("this machine has no IPv6 address")
     with _listen("", 0, "store_port") as listener:
         port = listener.getsockname()[1]
         store = Store(forkserver_context(), listener)
@@ -178,11 +177,3 @@ def test_store_is_reached_over_both_families(address: str) -> None:
             assert client.get("key") == b"value"
         finally:
             store.stop()
-
-
-def _has_ipv6_loopback() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False

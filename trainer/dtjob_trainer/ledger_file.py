@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_api.model import first_error
 from dtjob_trainer import durable
 from dtjob_trainer.ledger import (
     AnswerLost,
@@ -111,7 +112,7 @@ class FileLedger:
         try:
             new = PrivacyLedger.model_validate_json(text)
         except ValidationError as error:
-            raise LedgerRejected(f"not a PrivacyLedger: {_first(error)}") from error
+            raise LedgerRejected(f"not a PrivacyLedger: {first_error(error)}") from error
         if broken := check_transition(old, new):
             raise LedgerRejected("; ".join(broken))
         file = self._file(number)
@@ -135,7 +136,7 @@ class FileLedger:
             return PrivacyLedger.model_validate_json(file.read_bytes())
         except ValidationError as error:
             raise LedgerUnreadable(
-                f"ledger version {file} can't be read: {_first(error)}. {_REMEDY}"
+                f"ledger version {file} can't be read: {first_error(error)}. {_REMEDY}"
             ) from error
         except OSError as error:
             raise LedgerUnreadable(
@@ -159,9 +160,3 @@ class FileLedger:
 
     def _file(self, number: int) -> Path:
         return self.path / f"{number:010d}.json"
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger
-from dtjob_api.model import API_GROUP
+from dtjob_api.model import API_GROUP, first_error
 from dtjob_trainer.ledger import (
     AnswerLost,
     Conflict,
@@ -185,12 +185,10 @@ class KubernetesLedger:
         try:
             ledger = PrivacyLedger.from_dict(manifest)
         except ValidationError as error:
-            first = error.errors()[0]
             raise LedgerUnreadable(
-                f"{self._name} holds what this trainer does not know: "
-                f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Operator and image are of "
-                "different versions: use an image of the operator's version in a new job, or the "
-                "operator's version that wrote it"
+                f"{self._name} holds what this trainer does not know: {first_error(error)}. "
+                "Operator and image are of different versions: use an image of the operator's "
+                "version in a new job, or the operator's version that wrote it"
             ) from error
         return Versioned(manifest["metadata"]["resourceVersion"], ledger)
 

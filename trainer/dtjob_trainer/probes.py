@@ -15,8 +15,7 @@ from dtjob_trainer.task import (
     TASK_INVALID,
     Task,
     TaskError,
-    task_traceback,
-    where_in_task,
+    shown_in_full,
 )
 
 Batch = dict[str, torch.Tensor]
@@ -69,10 +68,11 @@ def dry_run(call: Callable[[], T]) -> T:
     except Exception as error:
         raise TaskError(
             DRY_RUN_FAILED,
-            # The error first: where a long message is cut, the traceback is what goes.
-            f"the dry run on synthetic data failed{where_in_task(error)}: {type(error).__name__}: "
-            f"{error}. Correct the task, or what Task.example_spec says of its data\n"
-            f"{task_traceback(error)}",
+            shown_in_full(
+                "the dry run on synthetic data failed",
+                error,
+                "Correct the task, or what Task.example_spec says of its data",
+            ),
         ) from None
 
 

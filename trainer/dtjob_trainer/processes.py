@@ -1,7 +1,7 @@
 """A supervisor's child processes: the ranks of one attempt and, on ordinal 0, the store.
 
-All are forked by a forkserver that has torch and opacus loaded already (13.4 s once,
-then 0.04 s for each new attempt). This module imports no torch.
+All are forked by a forkserver that has torch and opacus loaded already (13.4 s once, then 0.04 s
+for each new attempt). This module imports no torch.
 """
 
 from __future__ import annotations

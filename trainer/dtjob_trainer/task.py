@@ -178,6 +178,15 @@ def task_traceback(error: BaseException) -> str:
     return "".join(lines).rstrip()
 
 
+def shown_in_full(what: str, error: BaseException, remedy: str) -> str:
+    """What failed before the first private read, with the task's own error and traceback."""
+    # The error first: where a long message is cut, the traceback is what goes.
+    return (
+        f"{what}{where_in_task(error)}: {type(error).__name__}: {error}. {remedy}\n"
+        f"{task_traceback(error)}"
+    )
+
+
 def where_in_task(error: BaseException) -> str:
     """File, line and function of the innermost frame beside the first one outside dtjob.
 

@@ -20,8 +20,7 @@ from dtjob_trainer.task import (
     TASK_INVALID,
     Task,
     TaskError,
-    task_traceback,
-    where_in_task,
+    shown_in_full,
 )
 
 _ROWS = 4
@@ -132,9 +131,11 @@ def check_evaluation(task: Task, device: torch.device) -> None:
     except Exception as error:
         raise TaskError(
             EVALUATION_INVALID,
-            f"Task.evaluate failed on the untrained model{where_in_task(error)}: "
-            f"{type(error).__name__}: {error}. Correct it; nothing is trained before it works\n"
-            f"{task_traceback(error)}",
+            shown_in_full(
+                "Task.evaluate failed on the untrained model",
+                error,
+                "Correct it; nothing is trained before it works",
+            ),
         ) from None
     if parameter_digest(model.state_dict()) != before:
         raise TaskError(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from dtjob_accounting.process import PldProcess
 from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.model import first_error
 from dtjob_cli import report as reports
 from dtjob_cli import report_text, resume, runs
 from dtjob_cli.display import for_stream
@@ -66,9 +67,7 @@ def _ledger(source: Path) -> PrivacyLedger:
     try:
         return PrivacyLedger.from_dict(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = f"{name}: a PrivacyLedger that can't be read: {where}: {first['msg']}."
+        message = f"{name}: a PrivacyLedger that can't be read: {first_error(error)}."
         raise BadInput("NoLedger", message, REMEDY) from None
 
 
