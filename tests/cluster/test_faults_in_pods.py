@@ -214,7 +214,7 @@ def test_the_api_server_is_away_for_a_minute(enduring: Enduring) -> None:
         said = report_of(address)
         return said is not None and said["step"] > steps[-1] + LEASE
 
-    wait_for("training goes on", goes_on, 60)
+    job.until("training goes on", goes_on, 60)
     assert enduring.training() == attempt
     assert restart_counts(job) == restarts
     (same,) = job.installed.operator_pods()

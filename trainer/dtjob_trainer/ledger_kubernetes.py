@@ -69,12 +69,15 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, client.ApiException) and error.status in _NOT_ITSELF
 
 
-_until_itself: Callable[[Callable[..., Any]], Callable[..., Any]] = retry(
-    retry=retry_if_exception(_may_pass),
-    wait=wait_random_exponential(multiplier=0.2, max=2.0),
-    stop=stop_after_delay(_ITSELF_AGAIN_SECONDS),
-    reraise=True,
-)
+def _until_itself(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask again for a while, from the first time that ``ask`` is answered so."""
+    again: Callable[[Callable[..., Any]], Callable[..., Any]] = retry(
+        retry=retry_if_exception(_may_pass),
+        wait=wait_random_exponential(multiplier=0.2, max=2.0),
+        stop=stop_after_delay(_ITSELF_AGAIN_SECONDS),
+        reraise=True,
+    )
+    return again(ask)
 
 
 class KubernetesLedger:
@@ -108,8 +111,7 @@ class KubernetesLedger:
     def read(self) -> Versioned:
         """The newest version; the API server is waited for. See `Ledger.read`."""
         try:
-            # A ledger that was there is refused for good only by a server that stays with it.
-            found = _until_itself(self._get)() if self._seen else self._get()
+            found = self._get()
         except client.ApiException as error:
             raise self._unreadable(error) from error
         self._seen = True
@@ -175,11 +177,15 @@ class KubernetesLedger:
             stream.stop()
         return False
 
-    @_until_answered
     def _get(self) -> Any:
-        return self._api.get_namespaced_custom_object(
-            **self._object, _request_timeout=_REQUEST_SECONDS
-        )
+        def ask() -> Any:
+            return self._api.get_namespaced_custom_object(
+                **self._object, _request_timeout=_REQUEST_SECONDS
+            )
+
+        # A ledger that was there is refused for good only by a server that stays with it. The
+        # patience with that is the inner one: an outage before it must not use it up.
+        return _until_answered(_until_itself(ask) if self._seen else ask)()
 
     def _versioned(self, manifest: Any) -> Versioned:
         try:

@@ -13,6 +13,7 @@ from kube import Kubectl, Manifest, wait_for
 from kubernetes.config import kube_config
 from operator_process import OperatorProcess, child_name, job
 
+from dtjob_trainer import ledger_kubernetes
 from dtjob_trainer.ledger import LedgerUnreadable, Versioned
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 
@@ -100,6 +101,31 @@ def test_a_server_that_has_just_started_is_not_believed_at_once(
         proxy.refuse = lambda _method, _path: None
     assert newest is not None
     assert newest.ledger.spec.run.generation == 2
+
+
+def test_an_outage_leaves_the_patience_with_a_server_that_comes_back(
+    ledger: KubernetesLedger,
+    proxy: ApiProxy,
+    namespace: Kubectl,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One call waits through an outage, and then through the refusals of the new server."""
+    first = ledger.read()
+    monkeypatch.setattr(ledger_kubernetes, "_ITSELF_AGAIN_SECONDS", 1.0)
+    back = time.monotonic() + 2.0
+    refusals = iter([403, 403])
+
+    def refuse(method: str, path: str) -> int | None:
+        if method != "GET" or f"/namespaces/{namespace.namespace}/privacyledgers" not in path:
+            return None
+        return 503 if time.monotonic() < back else next(refusals, None)
+
+    proxy.refuse = refuse
+    try:
+        assert ledger.read() == first
+    finally:
+        proxy.refuse = lambda _method, _path: None
+    assert next(refusals, None) is None
 
 
 def test_a_ledger_of_a_newer_operator_is_named(
