@@ -48,8 +48,8 @@ NOISE_MULTIPLIER_DIGITS = 5
 _COARSEST, _FINEST = 1e-3, 1e-6
 _MAX_GRID_POINTS = 5e4
 _FFT_ERROR = 2.0**-51
-# The noise of a coordinate ends at 8.65 σ (Box and Muller with 53 bits, Rule 7).
-_LONGEST_NOISE = 8.65
+# The noise of a coordinate ends at 13.37 σ (Box and Muller with 128 bits, Rule 7).
+_LONGEST_NOISE = 13.37
 # Stands in for an infinite ε where a root is sought.
 _HUGE = 1e6
 

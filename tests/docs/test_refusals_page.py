@@ -69,6 +69,45 @@ class Functional(nn.Module):
         return scores
 
 
+class Embedded(nn.Module):
+    """Looks its features up."""
+
+    def __init__(self, max_norm: float | None) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(3, 4, max_norm=max_norm), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(self.table(x.round().long() + 1).mean(1))
+        return scores
+
+
+class Averaging(nn.Linear):
+    """Keeps a mean of what it saw where no digest sees it, for use in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.mean = torch.zeros(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean = x.mean(0).detach()
+            return super().forward(x)
+        return super().forward(x - self.mean)
+
+
+class Partly(nn.Linear):
+    """Passes the odd rows through a layer twice."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.layer(x)
+        odd = torch.arange(1, len(x), 2)
+        return super().forward(hidden.index_copy(0, odd, self.layer(hidden[odd])))
+
+
 class Idle(nn.Linear):
     """Owns a parameter that nothing uses."""
 
@@ -96,7 +135,10 @@ CASES = {
     "attention, sorting or statistics over the first dimension": task(lambda: Centred(4, 2)),
     "parameters that are tied": task(tied),
     "a parameter with no loss depends on it": task(Idle),
-    "a module that updates its buffer in training": task(Remembering),
+    "a buffer or parameter that a module changes while it computes": task(Remembering),
+    "an embedding that has max_norm": task(lambda: Embedded(max_norm=9.0)),
+    "an attribute that keeps something of the batches": task(Averaging),
+    "a module called on other rows: a part of the batch, or a packed sequence": task(Partly),
     "weights used outside their module's forward": task(Functional),
     "a loss that is not finite on values of example_spec": task(losses=infinite),
 }

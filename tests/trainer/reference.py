@@ -9,6 +9,7 @@ import copy
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,23 @@ def drawn(key: bytes, draw: int, records: int, batch_size: int, dataset_size: in
 
 def normal(key: bytes, draw: int, coordinate: int) -> float:
     """The standard normal of one coordinate."""
-    first = 2 * (coordinate // 2)
-    u, v = (((word(key, draw, w) >> 11) + 0.5) * 2.0**-53 for w in (first, first + 1))
-    radius = math.sqrt(-2 * math.log(u))
-    wave = math.cos if coordinate % 2 == 0 else math.sin
-    return radius * wave(2 * math.pi * v)
+    pair = coordinate // 2
+    return from_words(
+        word(key, draw, 2 * pair),
+        word(key, draw, 2 * pair + 1),
+        word(key, draw, 2**64 + pair),
+        coordinate % 2,
+    )
+
+
+def from_words(w: int, v: int, second: int, odd: int) -> float:
+    """Box and Muller from a pair's two words, and a third where the first is small."""
+    fraction = Fraction(2 * w + 1, 2**65)
+    if w < 2**32:
+        fraction = Fraction(w, 2**64) + Fraction(2 * second + 1, 2**129)
+    radius = math.sqrt(-2 * math.log(fraction))
+    wave = math.sin if odd else math.cos
+    return radius * wave(2 * math.pi * float(Fraction(2 * v + 1, 2**65)))
 
 
 def grid(noise_multiplier: float, max_grad_norm: float) -> float:

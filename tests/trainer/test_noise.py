@@ -11,6 +11,8 @@ import pytest
 import reference
 from scipy import stats
 
+from dtjob_accounting import pld
+from dtjob_trainer import noise
 from dtjob_trainer.noise import Lattice, clipped_norm, gaussian
 
 KEY = bytes(range(32))
@@ -29,7 +31,7 @@ def two_sided(z):
 
 def test_rule_7_normals_are_those_of_the_format():
     expected = [reference.normal(KEY, 3, i) for i in range(1000)]
-    assert np.allclose(gaussian(KEY, 3, 0, 1000), expected, rtol=1e-14, atol=1e-15)
+    assert np.allclose(gaussian(KEY, 3, 0, 1000), expected, rtol=1e-13, atol=1e-14)
     # Computed by the reference: AES block by block, Box-Muller with the math module.
     assert gaussian(KEY, 0, 0, 3) == pytest.approx(
         [-0.6397276225832937, -0.007310187168550739, 0.0318637331585755], rel=1e-14
@@ -63,9 +65,27 @@ def test_rule_7_tails(normals, beyond):
     assert stats.binomtest(found, COUNT, 2 * stats.norm.sf(beyond)).pvalue > ALARM
 
 
-def test_rule_7_the_tail_goes_on_beyond_what_fp32_reaches():
-    smallest = 0.5 * 2.0**-53
-    assert math.sqrt(-2 * math.log(smallest)) > 8.5
+@pytest.mark.parametrize("first", [0, 1, 5, 2**20, 2**32 - 1, 2**32, 2**53 + 1, 2**64 - 1])
+@pytest.mark.parametrize("second", [0, 2**63, 2**64 - 1])
+def test_rule_7_the_rare_ends_of_the_noise_are_filled_in(monkeypatch, first, second):
+    """Words that no test would meet by chance: below 2³² a second word decides."""
+
+    def words(_key, _draw, start, count):
+        given = {6: first, 7: 12345, 2**64 + 3: second}
+        return np.array([given.get(start + i, 2**63) for i in range(count)], np.uint64)
+
+    monkeypatch.setattr(noise, "words", words)
+    found = gaussian(KEY, 0, 2, 8)
+    expected = [reference.from_words(first, 12345, second, odd) for odd in (0, 1)]
+    assert found[4:6] == pytest.approx(expected, rel=1e-13, abs=1e-13)
+    assert np.array_equal(gaussian(KEY, 0, 7, 1), found[5:6])
+
+
+def test_rule_7_the_longest_noise_is_the_one_that_is_accounted_for(monkeypatch):
+    monkeypatch.setattr(noise, "words", lambda *_: np.zeros(_[3], np.uint64))
+    longest = gaussian(KEY, 0, 0, 2).max()
+    assert longest == pytest.approx(math.sqrt(2 * 129 * math.log(2)), rel=1e-12)
+    assert longest >= pld._LONGEST_NOISE
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3])
@@ -92,8 +112,8 @@ def test_rule_7_grid_is_a_power_of_two(sigma, norm, exponent):
 def test_rule_7_outputs_of_neighbours_share_one_lattice():
     lattice = Lattice(2.203, 1.0, 1000)
     generator = np.random.default_rng(0)
-    total = generator.normal(0, 10, 1000).astype(np.float32)
-    neighbour = (total + generator.normal(0, 0.03, 1000)).astype(np.float32)
+    total = generator.normal(0, 10, 1000).astype(np.float64)
+    neighbour = (total + generator.normal(0, 0.03, 1000)).astype(np.float64)
     one, other = (lattice.noised(t, KEY, 4, 0) / lattice.grid for t in (total, neighbour))
     assert np.array_equal(one, np.rint(one))
     assert np.array_equal(other, np.rint(other))
@@ -102,22 +122,22 @@ def test_rule_7_outputs_of_neighbours_share_one_lattice():
         one - np.rint(total / lattice.grid), other - np.rint(neighbour / lattice.grid)
     )
     expected = reference.noise(KEY, 4, 1000, 2.203, 1.0)
-    difference = lattice.noised(np.zeros(1000, np.float32), KEY, 4, 0) - expected
+    difference = lattice.noised(np.zeros(1000, np.float64), KEY, 4, 0) - expected
     assert np.abs(difference).max() <= lattice.grid  # an ulp of the math library may round over
     assert (difference == 0).mean() > 0.999
 
 
 def test_rule_7_rounding_is_half_to_even():
     lattice = Lattice(1.0, 1.0, 4)
-    total = (np.array([0.5, 1.5, -0.5, 2.5]) * lattice.grid).astype(np.float32)
-    noise = lattice.noised(np.zeros(4, np.float32), KEY, 0, 0)
+    total = (np.array([0.5, 1.5, -0.5, 2.5]) * lattice.grid).astype(np.float64)
+    noise = lattice.noised(np.zeros(4, np.float64), KEY, 0, 0)
     units = (lattice.noised(total, KEY, 0, 0) - noise) / lattice.grid
     assert units.tolist() == [0, 2, 0, 2]
 
 
 def test_rule_7_noise_has_standard_deviation_sigma_c():
     lattice = Lattice(3.0, 0.25, COUNT)
-    noise = lattice.noised(np.zeros(COUNT, np.float32), KEY, 1, 0)
+    noise = lattice.noised(np.zeros(COUNT, np.float64), KEY, 1, 0)
     assert two_sided((noise.var() / 0.75**2 - 1) / math.sqrt(2 / COUNT)) > ALARM
 
 
@@ -134,8 +154,8 @@ def test_rule_7_the_slack_covers_the_rounding(coordinates):
 def test_rule_7_a_sum_outside_the_exact_range_is_refused(bad):
     lattice = Lattice(1.0, 1.0, 2)  # 2**52 * g = 2**22
     with pytest.raises(OverflowError, match="lattice"):
-        lattice.noised(np.array([0.0, bad], np.float32), KEY, 0, 0)
-    lattice.noised(np.array([0.0, 2.0**21], np.float32), KEY, 0, 0)
+        lattice.noised(np.array([0.0, bad], np.float64), KEY, 0, 0)
+    lattice.noised(np.array([0.0, 2.0**21], np.float64), KEY, 0, 0)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf"), 1e-13])

@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 from models import (
+    CLASSES,
     FEATURES,
     KEYS,
     Plan,
@@ -23,6 +24,7 @@ from models import (
 from dtjob_accounting import draws
 from dtjob_trainer.keys import derive_keys
 from dtjob_trainer.noise import clipped_norm
+from dtjob_trainer.task import TaskError
 
 
 def train(plan, charges, task=None, keys=KEYS, records=None, **options):
@@ -209,6 +211,49 @@ def test_rule_4_one_added_record_changes_the_sum_by_at_most_c():
             assert np.linalg.norm(sums[1] - sums[0]) > 0.9 * clipped_norm(1.0)
         if not abs(x) <= 1:
             assert np.array_equal(sums[1], sums[0])
+
+
+class WritesNowAndThen(torch.nn.Module):
+    """Writes to its own state where a record is unusual: no dry run need meet one."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.layer = torch.nn.Linear(FEATURES, CLASSES)
+        self.register_buffer("seen", torch.zeros(FEATURES))
+        self.where = where
+
+    def forward(self, x):
+        unusual = x.abs().amax(1) > 0.999
+        if unusual.any():
+            with torch.no_grad():
+                if self.where == "buffer":
+                    self.seen.add_(x[unusual][0])
+                elif self.where == "new buffer":
+                    self.seen = x[unusual][0].clone()
+                else:
+                    self.layer.bias.mul_(0.5)
+        else:
+            self.seen.zero_()  # written anew with what it was
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("where", ["buffer", "new buffer", "parameter"])
+def test_rule_6_a_model_that_writes_to_itself_on_some_record_is_refused(where):
+    arrays = rows()
+    arrays["x"] = (0.9 * arrays["x"]).astype(np.float32)
+    model = WritesNowAndThen(where)
+    task = make_task(model=lambda: model)
+    plan = Plan(batch_size=64)
+    step = make_step(task, model, plan, Records(arrays))
+    step.run(0, 0)
+    step.close()
+    arrays["x"][5] = 1.0
+    step = make_step(task, model, plan, Records(arrays))
+    before = [p.detach().clone() for p in model.layer.parameters()]
+    with pytest.raises(TaskError, match=r"changes (seen|bias) while it computes"):
+        step.run(1, 1)
+    if where != "parameter":
+        assert all(map(torch.equal, before, model.layer.parameters()))
 
 
 def test_rule_20_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():

@@ -343,7 +343,7 @@ def test_rule_4_a_layer_whose_batch_is_not_first():
         def forward(self, x):
             return self.head(self.layer(x.t()[:, :, None]).mean(0))
 
-    refused(make_task(model=Transposed), "ModelRefused", "layer.weight", "batch first")
+    refused(make_task(model=Transposed), "ModelRefused", "module layer", "the batch first")
 
 
 LOSSES = {

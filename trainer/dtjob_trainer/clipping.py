@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleHooks
@@ -74,6 +76,13 @@ class PerExampleGradients:
         self._model = model
         self._losses = losses
         self._parameters = trainable(model)
+        self._rows = 0
+        self._astray: str | None = None
+        self._watches = [
+            module.register_forward_hook(functools.partial(self._note_rows, name))
+            for name, module in model.named_modules()
+            if any(p.requires_grad for p in module.parameters(recurse=False))
+        ]
         self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
 
     def __call__(self, batch: Batch, rows: int) -> list[torch.Tensor | None]:
@@ -81,19 +90,33 @@ class PerExampleGradients:
 
         The tensors are the caller's to overwrite. Nothing of an earlier call, complete or
         interrupted, enters (Rule 8).
+
+        Raises
+        ------
+        GradientUnreached
+            A gradient can't be told apart by example; the words hold nothing of the data.
         """
         self.reset()
+        self._rows = rows
         losses = check_losses(self._losses(self._model, batch), rows)
         with warnings.catch_warnings():
             # The first layer's inputs need no gradient, as everywhere in training.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             losses.sum().backward()  # type: ignore[no-untyped-call]
+        if self._astray is not None:
+            raise GradientUnreached(
+                f"module {self._astray or 'model'} is called on other rows than those of the batch "
+                "(a part of them, a packed sequence, or something that doesn't have the batch "
+                "first), so that its gradients can't be told apart by example; call it on the "
+                "whole batch, and mask what is not wanted",
+            )
         gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
         self.reset()
         return gradients
 
     def reset(self) -> None:
         """Forget every activation and gradient that a pass may have left behind (Rule 8)."""
+        self._astray = None
         for p in self._parameters.values():
             p.grad = None
             p.grad_sample = None  # type: ignore[attr-defined]
@@ -109,6 +132,24 @@ class PerExampleGradients:
         """Take the hooks off the module."""
         self.reset()
         self._hooks.cleanup()
+        for watch in self._watches:
+            watch.remove()
+
+    def _note_rows(
+        self, name: str, _module: torch.nn.Module, inputs: object, output: object
+    ) -> None:
+        """Note a call on other rows than the batch's: Opacus takes its row i for example i.
+
+        A record could then decide whose gradients are added up as one, and change the sum by a
+        multiple of C. Not raised here, where it would look like an error of the task's own code.
+        """
+        whole = True
+        for value in (inputs, output):
+            first = value[0] if isinstance(value, tuple) and value else value
+            if isinstance(first, torch.Tensor):
+                whole &= first.dim() > 0 and len(first) == self._rows
+        if not whole and self._astray is None:
+            self._astray = name
 
     def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
         sample: torch.Tensor | list[torch.Tensor] | None = p.grad_sample  # type: ignore[attr-defined]
@@ -126,17 +167,18 @@ class PerExampleGradients:
             )
         if sample.shape != (rows, *p.shape):
             raise GradientUnreached(
-                f"parameter {name} has per-example gradients of shape {tuple(sample.shape)}, "
-                f"not {(rows, *p.shape)}; give its module inputs that have the batch first",
+                f"parameter {name} has no gradient for each example; give its module inputs that "
+                "have the batch first",
             )
         return sample.reshape(rows, -1).float()
 
 
 class ClippedSum:
-    """The sum of clipped per-example gradients in one flat fp32 buffer (Rules 4 and 5).
+    """The sum of clipped per-example gradients in one flat fp64 buffer (Rules 4 and 5).
 
     Adding or removing one example changes ``flat`` by at most ``clip_to`` in L2 norm, up to
-    rounding, which the slack between ``clip_to`` and C covers.
+    rounding, which the slack between ``clip_to`` and C covers: that of one micro-batch in fp32.
+    An fp32 sum over all of them would round by parts of B·C (1.004·C seen at B = 131,072).
 
     Parameters
     ----------
@@ -195,7 +237,7 @@ class ClippedSum:
             factors = torch.where(keep, (self._clip_to / norms).clamp(max=1.0), 0.0).float()
             for flat, gradient in present:
                 gradient.masked_fill_(~keep[:, None], 0.0)
-                self.flat[flat].addmv_(gradient.t(), factors)
+                self.flat[flat] += gradient.t() @ factors
 
 
 class PlainSum:
@@ -247,10 +289,10 @@ def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def flat_buffer(parameters: Sequence[torch.nn.Parameter], multiple: int) -> torch.Tensor:
-    """Return fp32 zeros for all coordinates, padded to a multiple of ``multiple``."""
+    """Return fp64 zeros for all coordinates, padded to a multiple of ``multiple``."""
     coordinates = sum(p.numel() for p in parameters)
     padded = -(-coordinates // multiple) * multiple
-    return torch.zeros(padded, dtype=torch.float32, device=parameters[0].device)
+    return torch.zeros(padded, dtype=torch.float64, device=parameters[0].device)
 
 
 def flat_slices(parameters: Sequence[torch.nn.Parameter]) -> list[slice]:
@@ -264,11 +306,19 @@ def flat_slices(parameters: Sequence[torch.nn.Parameter]) -> list[slice]:
 
 @contextlib.contextmanager
 def exact_fp32(device: torch.device) -> Iterator[None]:
-    """Compute fp32 products as fp32: no TF32, no bf16 passes, no autocast (Rule 4)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Compute fp32 products as fp32: no TF32, no bf16 passes, no autocast (Rule 4).
+
+    Through the backends' own settings: torch's older ``get_float32_matmul_precision`` raises in a
+    process whose task has used these.
+    """
+    backends: Any = torch.backends
+    products = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [each.fp32_precision for each in products]
+    for each in products:
+        each.fp32_precision = "ieee"
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for each, precision in zip(products, before, strict=True):
+            each.fp32_precision = precision

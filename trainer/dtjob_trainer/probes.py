@@ -19,6 +19,8 @@ from dtjob_trainer.task import (
 )
 
 Batch = dict[str, torch.Tensor]
+State = dict[str, torch.Tensor]
+Recalled = torch.Tensor | None
 T = TypeVar("T")
 
 # Rows may differ by these parts of their tensor's largest entry, and of the largest of all
@@ -150,9 +152,33 @@ def per_example_gradients(
     return dict(zip(trainable(model), found, strict=True))
 
 
-def buffers_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of all buffers."""
-    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+def state_of(model: torch.nn.Module) -> State:
+    """Return copies of all parameters and buffers."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def recall(task: Task, model: torch.nn.Module, batch: Batch) -> Recalled:
+    """Return the losses of a batch in evaluation mode; None where the task can't compute them.
+
+    A task need not be able to: nothing else calls ``losses`` so.
+    """
+    model.eval()
+    try:
+        with torch.no_grad(), same_randomness(device_of(batch)):
+            losses = task.losses(model, dict(batch))
+    except Exception:
+        return None
+    finally:
+        model.train()
+    return losses if isinstance(losses, torch.Tensor) and losses.dim() else None
+
+
+def equal_recall(one: Recalled, other: Recalled) -> bool:
+    """Whether two of them tell no difference."""
+    if one is None or other is None or one.shape != other.shape:
+        return one is None and other is None
+    return not differing_rows(one.nan_to_num(), other.nan_to_num())
 
 
 def device_of(batch: Mapping[str, torch.Tensor]) -> torch.device:

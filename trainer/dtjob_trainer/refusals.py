@@ -14,6 +14,7 @@ from opacus.layers.dp_rnn import DPRNNBase
 from dtjob_trainer import probes
 from dtjob_trainer.clipping import GradientUnreached
 from dtjob_trainer.task import MODEL_REFUSED, TASK_INVALID, Task, TaskError
+from dtjob_trainer.untouched import same, writes_without_noise
 
 _REPLACEMENTS = {
     "LSTM": "opacus.layers.DPLSTM",
@@ -49,20 +50,34 @@ def check_batch_norm(model: torch.nn.Module) -> None:
             )
 
 
-def check_buffers(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
-    """Refuse a buffer that training updates: it takes in records without noise (Rule 21)."""
-    for name, buffer in probes.buffers_of(model).items():
-        old = before.get(name)
-        if old is None or not torch.equal(
-            old.nan_to_num() if old.is_floating_point() else old,
-            buffer.nan_to_num() if buffer.is_floating_point() else buffer,
-        ):
+def check_renormalised(model: torch.nn.Module) -> None:
+    """Refuse embeddings that rescale the rows they look up: without noise (Rules 6 and 21)."""
+    for name, module in model.named_modules():
+        if getattr(module, "max_norm", None) is not None:
             raise TaskError(
                 MODEL_REFUSED,
-                f"module {_module(name.rpartition('.')[0])} updates its buffer "
-                f"{name.rpartition('.')[2]} in training, which would release data without noise; "
-                "turn that off (track_running_stats=False) or use a module without such state",
+                f"module {_module(name)} ({type(module).__name__}) has max_norm, which rescales "
+                "the rows that a batch looks up, without noise: the released weights would tell "
+                "which; leave max_norm out",
             )
+
+
+def check_written(before: probes.State, after: probes.State) -> None:
+    """Refuse parameters and buffers that a forward pass changes: no noise is on that (Rule 21)."""
+    for name in before | after:
+        if name not in before or name not in after or not same(before[name], after[name]):
+            raise TaskError(MODEL_REFUSED, writes_without_noise(name))
+
+
+def check_remembers_nothing(before: probes.Recalled, after: probes.Recalled) -> None:
+    """Refuse what else training leaves behind and evaluation finds: plain attributes (Rule 21)."""
+    if not probes.equal_recall(before, after):
+        raise TaskError(
+            MODEL_REFUSED,
+            "in evaluation mode the model gives other losses after a training pass than before "
+            "it, though no parameter changed: it keeps something of the batches that it has seen; "
+            "keep no averages or other state between calls",
+        )
 
 
 def check_finite(measured: probes.Measured) -> None:

@@ -15,6 +15,7 @@ from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.batches import BatchLoader
 from dtjob_trainer.clipping import (
     ClippedSum,
+    GradientUnreached,
     PerExampleGradients,
     PlainSum,
     flat_slices,
@@ -24,7 +25,8 @@ from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys
 from dtjob_trainer.noise import Lattice, clipped_norm
 from dtjob_trainer.sampling import deal, drawn_ids
-from dtjob_trainer.task import Records, Task
+from dtjob_trainer.task import MODEL_REFUSED, Records, Task, TaskError
+from dtjob_trainer.untouched import ModelWritten, Untouched
 
 
 class StepPlan(Protocol):
@@ -122,6 +124,7 @@ class PrivateStep:
         self._loader = BatchLoader(
             records, task.example_spec, physical_batch_size, group.device, on_bad_record
         )
+        self._untouched = Untouched(model)
         self._slices = flat_slices(self._parameters)
         self._sum, self._lattice = self._mechanism(task, plan, allow_zero_noise)
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -187,17 +190,23 @@ class PrivateStep:
         rows = self._group.world_size * self.physical_batch_size
         count = max(self.micro_batches, -(-len(ids) // rows))
         self._model.train()
+        self._untouched.begin()
         batches = self._loader.micro_batches(own, count)
-        for _ in range(count):
-            with self._timed("load"):
-                batch = next(batches)
-            with self._timed("gradients"):
-                self._sum.add(batch.fields, batch.mask)
+        try:
+            for _ in range(count):
+                with self._timed("load"):
+                    batch = next(batches)
+                with self._timed("gradients"):
+                    self._sum.add(batch.fields, batch.mask)
+            self._untouched.check()
+        except (GradientUnreached, ModelWritten) as error:
+            # What a model does only now and then the dry run could not see.
+            raise TaskError(MODEL_REFUSED, str(error)) from None
 
     def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
-        """Noise the slice that this rank owns; no other rank noises it (Rule 6)."""
+        """Noise the slice that this rank owns; no other rank noises it (Rule 6). In fp32."""
         if self._lattice is None:
-            return own
+            return own.float()
         noised = self._lattice.noised(
             own.cpu().numpy(), self._keys.noise, draw, self._group.rank * own.numel()
         )

@@ -1,0 +1,76 @@
+"""What only the step itself finds is found on synthetic data, with its words (Rule 20)."""
+
+import pytest
+import torch
+from models import CLASSES, FEATURES, Plan, cross_entropy, make_task
+from torch import nn
+
+from dtjob_trainer.rehearsal import memory_of_a_rank, rehearse
+from dtjob_trainer.task import TaskError
+
+CPU = torch.device("cpu")
+
+
+def rehearsed(task=None, plan=None, rows=8, memory=None):
+    rehearse(task or make_task(), CPU, plan or Plan(), optimizer="adam", rows=rows, memory=memory)
+
+
+def refused(**options):
+    with pytest.raises(TaskError) as caught:
+        rehearsed(**options)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("mode", ["DPSGD", "Disabled"])
+def test_an_ordinary_task_passes(mode):
+    before = torch.random.get_rng_state()
+    rehearsed(plan=Plan(mode=mode))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_clip_norm_beyond_what_the_lattice_holds():
+    assert "max_grad_norm 1e-13 must lie between" in refused(plan=Plan(max_grad_norm=1e-13))
+
+
+def test_rule_7_noise_too_large_for_the_number_of_parameters():
+    def wide():
+        return nn.Sequential(nn.Linear(FEATURES, 4000), nn.Linear(4000, CLASSES))
+
+    message = refused(task=make_task(model=wide), plan=Plan(noise_multiplier=2.0**14))
+    assert "too large for 40003 coordinates" in message
+    assert "spec.privacy" in message
+
+
+def test_rows_that_no_memory_holds_are_refused_in_words():
+    message = refused(rows=10_000_000, memory=2**28)
+    assert "take 0.8 GiB, and a rank has 0.2 GiB" in message
+    assert f"physicalBatchSize to {2**28 // (4 * 4 * 21)} or less" in message
+    assert 0 < memory_of_a_rank(2, CPU) <= memory_of_a_rank(1, CPU)
+
+
+def test_an_error_of_the_step_is_shown_in_full():
+    class Extra(nn.Linear):
+        """Keeps more than tensors in its state."""
+
+        def __init__(self):
+            super().__init__(FEATURES, CLASSES)
+
+        def get_extra_state(self):
+            return {"version": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    assert "the dry run on synthetic data failed" in refused(task=make_task(model=Extra))
+
+
+def test_rule_4_lowered_precision_of_the_backends_does_not_stop_the_step():
+    def losses(model, batch):
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        return cross_entropy(model, batch)
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        rehearsed(make_task(losses=losses))
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

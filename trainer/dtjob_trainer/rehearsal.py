@@ -1,0 +1,159 @@
+"""One step on synthetic data by the very code that will train: what fails there fails here first.
+
+The validator proves that a task keeps its contract; this proves that the step takes it, with the
+noise, the optimizer and the number of rows of the job. Nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dtjob_trainer import probes
+from dtjob_trainer.batches import synthetic_examples
+from dtjob_trainer.checkpoint import parameter_digest
+from dtjob_trainer.clipping import trainable
+from dtjob_trainer.distributed import Group
+from dtjob_trainer.keys import KEY_BYTES, derive_keys
+from dtjob_trainer.noise import Lattice
+from dtjob_trainer.optim import make_optimizer
+from dtjob_trainer.randomness import same_randomness
+from dtjob_trainer.step import PrivateStep, StepPlan
+from dtjob_trainer.task import DRY_RUN_FAILED, MODEL_REFUSED, Task, TaskError
+from dtjob_trainer.validation import build_model
+
+_RECORDS = 2
+_FLOAT_BYTES = 4
+_GIB = 2.0**30
+
+
+@dataclass(frozen=True)
+class _Miniature:
+    """The job's mechanism on two records that every draw takes: one micro-batch."""
+
+    mode: str
+    noise_multiplier: float | None
+    max_grad_norm: float | None
+    batch_size: int = _RECORDS
+    dataset_size: int = _RECORDS
+
+
+class _Synthetic(Sequence[Mapping[str, Any]]):
+    def __init__(self, task: Task) -> None:
+        generator = np.random.default_rng(2)
+        self._arrays = synthetic_examples(task.example_spec, _RECORDS, generator)
+
+    def __len__(self) -> int:
+        return _RECORDS
+
+    def __getitem__(self, index: Any) -> Any:
+        return {name: array[index] for name, array in self._arrays.items()}
+
+
+def rehearse(
+    task: Task,
+    device: torch.device,
+    plan: StepPlan,
+    *,
+    optimizer: str,
+    rows: int,
+    memory: int | None = None,
+) -> None:
+    """Execute one step on a model of its own.
+
+    Parameters
+    ----------
+    plan
+        Gives mode, σ and C.
+    optimizer
+        Its name.
+    rows
+        P, the rows of a micro-batch.
+    memory
+        Bytes that this rank may use, where they are known.
+
+    Raises
+    ------
+    TaskError
+        σ and the model don't fit each other, P rows don't fit the memory, or the step raises:
+        shown in full (Rule 20).
+    """
+    with same_randomness(device):
+        model = build_model(task, device)
+        coordinates = sum(p.numel() for p in trainable(model).values())
+        if plan.mode == "DPSGD":
+            _require_lattice(plan, coordinates)
+            _require_memory(rows, coordinates, memory)
+        probes.dry_run(lambda: _one_step(task, model, plan, device, optimizer, rows))
+
+
+def _one_step(
+    task: Task,
+    model: torch.nn.Module,
+    plan: StepPlan,
+    device: torch.device,
+    optimizer: str,
+    rows: int,
+) -> None:
+    step = PrivateStep(
+        task,
+        model,
+        _Synthetic(task),
+        _Miniature(plan.mode, plan.noise_multiplier, plan.max_grad_norm),
+        Group(device),
+        keys=derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
+        optimizer=make_optimizer(optimizer, trainable(model).values()),
+        learning_rate=lambda _step: 0.0,
+        physical_batch_size=rows,
+    )
+    try:
+        step.run(0, 0)
+    finally:
+        step.close()
+    parameter_digest(model.state_dict())
+
+
+def memory_of_a_rank(ranks: int, device: torch.device) -> int | None:
+    """Bytes that one of a worker's ranks may use: a share of the container's, or its GPU's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
+        with contextlib.suppress(OSError, ValueError):  # "max": none
+            limits.append(int((Path("/sys/fs/cgroup") / file).read_text()))
+    return min(limits) // ranks
+
+
+def _require_lattice(plan: StepPlan, coordinates: int) -> None:
+    if plan.noise_multiplier is None or plan.max_grad_norm is None:
+        return  # the step says so
+    try:
+        Lattice(plan.noise_multiplier, plan.max_grad_norm, coordinates)
+    except ValueError as error:
+        raise TaskError(
+            MODEL_REFUSED,
+            f"the noise does not fit the model: {error}. Change spec.privacy, or train fewer "
+            "parameters",
+        ) from None
+
+
+def _require_memory(rows: int, coordinates: int, memory: int | None) -> None:
+    """Refuse what can't fit in words; the kernel would only kill the rank, again and again."""
+    row = _FLOAT_BYTES * coordinates
+    if memory is None or rows * row <= memory:
+        return
+    raise TaskError(
+        DRY_RUN_FAILED,
+        f"the per-example gradients of {rows} rows and {coordinates} trainable parameters take "
+        f"{rows * row / _GIB:.1f} GiB, and a rank has {memory / _GIB:.1f} GiB in all: set "
+        f"spec.training.physicalBatchSize to {max(1, memory // (4 * row))} or less, which changes "
+        "memory and speed only, or raise spec.workers.resources.limits.memory",
+    )
