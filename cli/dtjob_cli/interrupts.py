@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dtjob_cli.errors import CommandError, ExitCode
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -19,6 +21,17 @@ class Interrupts:
     def note(self, _number: int, _frame: FrameType | None) -> None:
         """Count one; a signal handler."""
         self.count += 1
+
+    def check(self, message: str) -> None:
+        """End the command here, before it does what was not wanted any more.
+
+        Raises
+        ------
+        CommandError
+            With `message` and exit code 130, if this process was asked to stop.
+        """
+        if self.count:
+            raise CommandError(ExitCode.INTERRUPTED, "Interrupted", message)
 
 
 @contextmanager

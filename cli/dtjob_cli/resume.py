@@ -28,7 +28,7 @@ def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> It
     Raises
     ------
     CommandError
-        If it is in use by somebody who does not leave.
+        If it is in use by somebody who does not leave, or if the wait is interrupted.
     """
     deadline = time.monotonic() + LEAVE_SECONDS
     with ExitStack() as stack:
@@ -38,7 +38,8 @@ def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> It
                 break
             except runs.RunInUse:
                 pass
-            if interrupts.count or time.monotonic() > deadline:
+            interrupts.check(f"stopped: {run.path} is still in use, nothing was changed.")
+            if time.monotonic() > deadline:
                 raise CommandError(
                     ExitCode.REFUSED,
                     "RunInUse",

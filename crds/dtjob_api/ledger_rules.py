@@ -109,7 +109,10 @@ LEDGER_RULES: tuple[Json, ...] = (
         field=".status.lease",
     ),
     rule(
-        f"!({_NEW_LEASE}) || (self.status.lease.attempt == self.status.attempt && "
+        # The first status of all may be one from a backup, taken between two leases. The volume's
+        # journals tell whether it is an old one.
+        f"!({_NEW_LEASE}) || ((!has(oldSelf.status) || "
+        "self.status.lease.attempt == self.status.attempt) && "
         f"self.status.lease.fromDraw >= {_FIRST_FREE_DRAW})",
         "a new status.lease belongs to the current attempt and begins at a draw that was "
         "never leased, or at closedAt of the one before: no draw is used twice",

@@ -123,7 +123,11 @@ class Privacy(Model):
             float,
             Field(
                 json_schema_extra=rules(
-                    rule("self > 0.0", "must be greater than 0, for example 1.0"),
+                    rule(
+                        "self >= 1e-12 && self <= 1e12",
+                        "must lie between 1e-12 and 1e12, where fp32 holds gradients of that "
+                        "norm; for example 1.0",
+                    ),
                 )
             ),
         ]

@@ -49,8 +49,8 @@ class ApiServer:
         self._objects.create_namespaced_custom_object(**kind, body=transition.stored)
         here = kind | {"name": name}
         try:
-            for status in _history(transition.stored):
-                body = {"status": status}
+            if "status" in transition.stored:
+                body = {"status": transition.stored["status"]}
                 self._objects.patch_namespaced_custom_object_status(**here, body=body)
             stored = self._objects.get_namespaced_custom_object(**here)
             body = transition.changed | {"metadata": stored["metadata"]}
@@ -75,16 +75,6 @@ class ApiServer:
         except client.ApiException as error:
             return _messages(json.loads(error.body or "{}"))
         return []
-
-
-def _history(stored: Json) -> list[Json]:
-    """The status writes that lead to the stored status: a lease is its own attempt's."""
-    if "status" not in stored:
-        return []
-    status = stored["status"]
-    if "lease" in status and status["lease"]["attempt"] < status["attempt"]:
-        return [status | {"attempt": status["lease"]["attempt"]}, status]
-    return [status]
 
 
 def _messages(status: Json) -> list[str]:

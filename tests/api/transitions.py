@@ -279,6 +279,20 @@ LEDGER_TRANSITIONS = [
             "checkpoint": {**_CHECKPOINT, "step": 20, "charged": 30},
         },
     ),
+    # What an administrator puts back into a ledger that was lost and made anew.
+    _status("status-from-a-backup", LEDGER, {"": FINISHED["status"]}),
+    _status(
+        "status-from-a-backup-before-the-attempt-s-first-lease",
+        LEDGER,
+        {"": {**CLOSED["status"], "attempt": 3}},
+    ),
+    _status(
+        "status-from-a-backup-with-a-lease-of-the-future",
+        LEDGER,
+        {"": {**STARTED["status"], "attempt": 1}},
+        "status.checkpoint",
+        "status.lease",
+    ),
     _status("orderly-stop", STARTED, {"lease.closedAt": 25, "drained": 2}),
     _status(
         "successor-uses-the-rest",

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from durability import Job, plan, state_at
+from transitions import STARTED
 from typer.testing import CliRunner, Result
 
 from dtjob_cli import runs
+from dtjob_cli.commands import ledger_restore
 from dtjob_cli.main import app
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
@@ -100,3 +106,46 @@ def test_without_a_whole_checkpoint_there_is_a_remedy(job: Job) -> None:
     assert result.exit_code == 3
     assert "CheckpointLost" in result.stderr
     assert "put the checkpoint volume back" in result.stderr
+
+
+def test_a_signal_before_the_ledger_is_written_leaves_it_as_it_is(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ledger_restore.read_volume
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(*arguments)
+
+    monkeypatch.setattr(ledger_restore, "read_volume", interrupted)
+    before = newest(job)
+    result = restore(job)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.endswith(f"\nstopped: {job.root / 'ledger'} was not raised.\n")
+    assert newest(job) == before
+
+
+def test_a_signal_ends_the_wait_for_a_run_in_use(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "dtjob_cli.display.PlainDisplay.waiting", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    before = newest(job)
+    with runs.held(runs.existing(job.root)):
+        result = restore(job)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "is still in use, nothing was changed" in result.stderr
+    assert newest(job) == before
+
+
+def test_a_ledger_of_the_cluster_that_contradicts_the_schema_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = copy.deepcopy(STARTED)
+    broken["status"]["charged"] = "many"
+    monkeypatch.setattr("dtjob_cli.kubectl.get_ledger", lambda *_: broken)
+    result = CliRunner().invoke(app, ["ledger", "restore", "digits-01234567", "--namespace=a"])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error (LedgerUnreadable): a/digits-01234567: status.charged: Input should be a valid "
+        "integer, unable to parse string as an integer.\n"
+    )

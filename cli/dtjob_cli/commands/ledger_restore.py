@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
+from dtjob_api.model import first_error
 from dtjob_cli import kubectl, resume, runs
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
@@ -37,7 +38,8 @@ def restore(source: str, namespace: str | None, *, dry_run: bool, as_json: bool)
     Raises
     ------
     CommandError
-        If the ledger is not behind, can't be read, or may not be written.
+        If the ledger is not behind, can't be read, or may not be written, or if the command is
+        interrupted before it is written.
     """
     if namespace is None:
         before, after = _in_directory(Path(source), dry_run=dry_run)
@@ -59,6 +61,7 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         ledger = versioned.ledger
         status = _restored(ledger, _found(run, ledger))
         if not dry_run:
+            interrupts.check(f"stopped: {run.ledger} was not raised.")
             try:
                 FileLedger(run.ledger).replace_status(versioned, status)
             except LedgerError as error:
@@ -79,7 +82,7 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
     try:
         ledger = PrivacyLedger.from_dict(stored)
     except ValidationError as error:
-        raise BadInput("LedgerUnreadable", f"{namespace}/{name}: {error.errors()[0]}") from None
+        raise BadInput("LedgerUnreadable", f"{namespace}/{name}: {first_error(error)}.") from None
     status = _restored(ledger, ledger.status.volume)
     written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     kubectl.replace_ledger_status({**stored, "status": written}, dry_run=dry_run)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import secrets
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest, wait_for
+from kube import Kubectl, Manifest, unguarded, wait_for
 from typer.testing import CliRunner
 
 from dtjob_api.ledger_rules import (
@@ -43,6 +46,7 @@ OUTCOME = {
     "time": "2026-01-01T00:00:00Z",
 }
 WithToken = Callable[[Kubectl, str], Kubectl]
+PRIVACY_PAGE = Path(__file__).resolve().parents[3] / "docs" / "privacy.md"
 
 
 def ledger(name: str = SET) -> Manifest:
@@ -144,11 +148,12 @@ def home(
     return kubectl
 
 
-def _refused(kubectl: Kubectl) -> bool:
+def _refused(kubectl: Kubectl, name: str = SET) -> bool:
     try:
-        return bool(kubectl("delete", "privacyledger", SET, "--dry-run=server", fails=True))
+        refusal = kubectl("delete", "privacyledger", name, "--dry-run=server", fails=True)
     except AssertionError:
         return False
+    return NEVER_DELETED in refusal
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +173,20 @@ def tampering_user(home: Kubectl, coordinator: Kubectl) -> str:
     home("create", "role", "all", f"--verb={verbs}", f"--resource={resources}")
     home("create", "rolebinding", "all", "--role=all", "--user=mallory")
     return "--as=mallory"
+
+
+@pytest.fixture(scope="module", params=["Role with verbs *", "cluster-admin in the namespace"])
+def tenant(request: pytest.FixtureRequest, home: Kubectl, coordinator: Kubectl) -> str:
+    """A user who may do all in the namespace, the policy's own verbs among it."""
+    if request.param == "cluster-admin in the namespace":
+        home("create", "rolebinding", "clara", "--clusterrole=cluster-admin", "--user=clara")
+        return "--as=clara"
+    everything = {"apiGroups": ["dtjob.dev"], "resources": ["*"], "verbs": ["*"]}
+    api = "rbac.authorization.k8s.io/v1"
+    metadata = {"name": "wildcard"}
+    home.apply({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": [everything]})
+    home("create", "rolebinding", "wildcard", "--role=wildcard", "--user=wanda")
+    return "--as=wanda"
 
 
 def changed(**fields: Any) -> Manifest:
@@ -267,22 +286,23 @@ def test_who_may_edit_the_namespace_does_not_write(home: Kubectl, coordinator: K
     )
 
 
+STATUS = ("patch", "--subresource=status", "--type=merge")
+THE_OPERATORS = [
+    (("patch", "--type=merge", '-p={"spec":{"reservedDraws":60}}'), NOT_THE_OPERATOR),
+    (("patch", "--type=merge", '-p={"spec":{"run":{"generation":2}}}'), NOT_THE_OPERATOR),
+    (("patch", "--type=merge", '-p={"metadata":{"finalizers":["a.b/c"]}}'), NOT_THE_OPERATOR),
+    (("delete",), NEVER_DELETED),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
-    [
-        (
-            ("patch", "--subresource=status", "--type=merge", '-p={"status":{"attempt":9}}'),
-            NOT_THE_COORDINATOR,
-        ),
-        (("patch", "--type=merge", '-p={"spec":{"reservedDraws":60}}'), NOT_THE_OPERATOR),
-        (("patch", "--type=merge", '-p={"metadata":{"finalizers":["a.b/c"]}}'), NOT_THE_OPERATOR),
-        (("delete",), NEVER_DELETED),
-    ],
+    [((*STATUS, '-p={"status":{"attempt":9}}'), NOT_THE_COORDINATOR), *THE_OPERATORS],
 )
 def test_not_even_all_rights_on_ledgers_suffice(
     home: Kubectl, tampering_user: str, arguments: tuple[str, ...], refusal: str
 ) -> None:
-    """A wildcard in someone's Role: the policy refuses what RBAC lets pass."""
+    """Kubernetes' own verbs, given one by one: the policy refuses what RBAC lets pass."""
     verb, *rest = arguments
     assert refusal in home(verb, "privacyledger", SET, tampering_user, *rest, fails=True)
 
@@ -290,6 +310,33 @@ def test_not_even_all_rights_on_ledgers_suffice(
 def test_not_even_all_rights_on_ledgers_make_one(home: Kubectl, tampering_user: str) -> None:
     forged = json.dumps(ledger("forged-00000000"))
     assert NOT_THE_OPERATOR in home("create", "-f=-", tampering_user, stdin=forged, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        ((*STATUS, '-p={"status":{"charged":19}}'), CHARGED_NEVER_DECREASES),
+        ((*STATUS, '-p={"status":{"lease":{"closedAt":10}}}'), NOT_THE_COORDINATOR),
+        *THE_OPERATORS,
+    ],
+)
+def test_a_wildcard_in_a_namespace_makes_nobody_the_operator(
+    home: Kubectl, tenant: str, arguments: tuple[str, ...], refusal: str
+) -> None:
+    """It holds the policy's verb `plan` there; the policy asks for it in the whole cluster."""
+    verb, *rest = arguments
+    assert refusal in home(verb, "privacyledger", SET, tenant, *rest, fails=True)
+
+
+def test_a_wildcard_in_a_namespace_makes_no_ledger(home: Kubectl, tenant: str) -> None:
+    forged = json.dumps(ledger("forged-00000000"))
+    assert NOT_THE_OPERATOR in home("create", "-f=-", tenant, stdin=forged, fails=True)
+
+
+def test_a_wildcard_in_a_namespace_holds_restore_there(home: Kubectl, tenant: str) -> None:
+    """As user-roles.yaml says: it raises, and takes nothing back."""
+    raised = json.dumps({"status": {"attempt": _stored_status(home)["attempt"] + 1}})
+    home("patch", "privacyledger", SET, tenant, *STATUS[1:], f"-p={raised}", "--dry-run=server")
 
 
 def test_nobody_deletes_a_ledger(
@@ -385,6 +432,96 @@ def test_dtjob_ledger_restore_raises_what_a_worker_found(
     assert [segment["draws"] for segment in status["segments"]] == [50]
     again = CliRunner().invoke(app, command)
     assert (again.exit_code, "NothingToRestore" in again.stderr) == (2, True)
+
+
+def documented_restoration() -> list[str]:
+    """The commands of docs/privacy.md that put a lost ledger back: cleaned, made, its status."""
+    text = PRIVACY_PAGE.read_text()
+    found = re.search(r"```sh\n(sed .*\n)(kubectl create .*\n)(kubectl .*\n)```", text)
+    assert found
+    return list(found.groups())
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(changed(outcome=OUTCOME), id="ended"),
+        pytest.param(changed(attempt=3), id="before the first lease of an attempt"),
+    ],
+)
+def test_a_lost_ledger_is_put_back_from_a_backup(
+    new_namespace: Callable[[], Kubectl],
+    operator_token: str,
+    with_token: WithToken,
+    tmp_path: Path,
+    status: Manifest,
+) -> None:
+    """Rule 11: the object by an administrator of the cluster, its status by who may restore.
+
+    The policy is put off for the deletion alone, which simulates the loss.
+    """
+    kubectl = new_namespace()
+    workers(kubectl, COORDINATOR)
+    operator = with_token(kubectl, operator_token)
+    seen = ledger("seen-0a1b2c3d")
+    for each in (ledger(), seen):
+        operator("create", "--filename=-", stdin=json.dumps(each))
+    coordinator = with_token(kubectl, bound_token(kubectl, COORDINATOR))
+    put_status(coordinator, IN_USE)
+    put_status(coordinator, status)
+    before = kubectl.get("privacyledger", SET)
+    assert before is not None
+    backup = kubectl("get", "privacyledgers", f"--field-selector=metadata.name={SET}", "-o=yaml")
+    (tmp_path / "backup.yaml").write_text(backup)
+    with unguarded(kubectl, seen):
+        kubectl("delete", "privacyledger", SET)
+    wait_for("the policy is back", lambda: _refused(kubectl, "seen-0a1b2c3d"), 30)
+    kubectl("create", "serviceaccount", "rita")
+    grant(kubectl, "rita", "dtjob-ledger-restore", kubectl.namespace)
+    rita = with_token(kubectl, kubectl("create", "token", "rita").strip())
+    clean, create, replace = documented_restoration()
+
+    def done(command: str, who: Kubectl) -> str:
+        search = f"{who.program.parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": search, "KUBECONFIG": str(who.kubeconfig)}
+        ran = subprocess.run(
+            ["bash", "-c", command],
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        return "" if ran.returncode == 0 else ran.stderr
+
+    assert done(clean, kubectl) == ""
+    assert "cannot create" in done(create, rita)
+    assert done(create, kubectl) == ""
+    made = kubectl.get("privacyledger", SET)
+    assert made is not None
+    assert "status" not in made
+    assert NOT_THE_COORDINATOR in put_status(
+        who_may_not_restore(kubectl, with_token), status, fails=True
+    )
+    assert done(replace, rita) == ""
+    after = kubectl.get("privacyledger", SET)
+    assert after is not None
+    assert (after["spec"], after["status"]) == (before["spec"], before["status"])
+    assert after["metadata"].get("labels") == before["metadata"].get("labels")
+    older = changed(charged=10, lease=None, segments=[{"draws": 10, "image": "a.example/b:1"}])
+    assert put_status(rita, older, fails=True)
+    closed = {**status, "lease": {**IN_USE["lease"], "closedAt": 15}}
+    assert NOT_THE_COORDINATOR in put_status(rita, closed, fails=True)
+
+
+def who_may_not_restore(kubectl: Kubectl, with_token: WithToken) -> Kubectl:
+    """kubectl as an account with all of Kubernetes' verbs on ledgers of the namespace."""
+    resources = "privacyledgers.dtjob.dev,privacyledgers.dtjob.dev/status"
+    kubectl("create", "role", "all", "--verb=get,update,patch", f"--resource={resources}")
+    kubectl("create", "serviceaccount", "mallory")
+    account = f"--serviceaccount={kubectl.namespace}:mallory"
+    kubectl("create", "rolebinding", "all", "--role=all", account)
+    return with_token(kubectl, kubectl("create", "token", "mallory").strip())
 
 
 def test_a_ledger_goes_with_its_namespace(
