@@ -7,9 +7,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from localcluster import choose
+
+# How long an example takes says nothing of what it shows: a machine may stand still at any time.
+hypothesis.settings.register_profile(
+    "dtjob", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("dtjob")
 
 
 def _missing_gpu() -> str | None:

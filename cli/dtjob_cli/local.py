@@ -48,7 +48,7 @@ def configs(
         data_dir=str(data.absolute()) if data else None,
         coordinator_host="127.0.0.1",
         coordinator_port=http_port,
-        store_port=ports.free(),
+        store_port=ports.free(apart_from=range(http_port, http_port + count)),
         http_port=http_port,
         hold=False,
     )

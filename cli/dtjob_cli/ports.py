@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Container
 
 from dtjob_cli.errors import BadInput
 
@@ -23,10 +24,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free(count: int = 1) -> int:
-    """Return the first of ``count`` neighbouring ports that are free now."""
+def free(count: int = 1, *, apart_from: Container[int] = ()) -> int:
+    """Return the first of ``count`` neighbouring ports that are free now.
+
+    Ports in ``apart_from`` are promised to somebody who has not bound them yet.
+    """
     for first in random.sample(CHOICES, len(CHOICES)):  # scattered, so that runs don't collide
-        if all(is_free(port) for port in range(first, first + count)):
+        if all(port not in apart_from and is_free(port) for port in range(first, first + count)):
             return first
     raise BadInput(
         "NoFreePort",

@@ -112,7 +112,7 @@ def test_rule_23_the_profile_bounds_the_exact_gaussian_even_in_the_fft_s_noise()
         assert exact_gaussian_delta(mu, epsilon) <= delta
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     st.floats(0.8, 30),
     st.floats(1e-3, 0.5),
@@ -140,7 +140,7 @@ def test_rule_13_epsilon_never_falls_along_a_job() -> None:
     assert spent == sorted(spent)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.floats(0.1, 20), st.floats(0.02, 1), st.integers(10, 3000), st.floats(1e-7, 1e-4))
 def test_rule_9_a_calibrated_sigma_keeps_the_target_and_wastes_little(
     target: float, rate: float, count: int, delta: float

@@ -45,7 +45,7 @@ def test_help_and_completion_import_nothing_heavy(arguments: list[str]) -> None:
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env={
             "PATH": "/usr/bin:/bin",

@@ -25,6 +25,17 @@ def test_free_ports_can_be_listened_on() -> None:
             listener.bind(("127.0.0.1", port))
 
 
+def test_ports_that_are_promised_already_are_not_given_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ports, "CHOICES", range(20_000, 20_003))
+    monkeypatch.setattr(ports, "is_free", lambda port: port < 20_003)
+
+    assert ports.free(apart_from=range(20_001, 20_003)) == 20_000
+    with pytest.raises(BadInput):
+        ports.free(2, apart_from=range(20_001, 20_002))
+
+
 def test_a_taken_port_is_refused_with_its_number_and_the_remedy(taken: int) -> None:
     with pytest.raises(BadInput) as caught:
         ports.check(taken, 1)

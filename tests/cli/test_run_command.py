@@ -19,6 +19,7 @@ from dtjob_trainer.ledger_file import FileLedger
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
+TASKS = Path(__file__).parents[1] / "trainer"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
 
@@ -36,6 +37,18 @@ class Place:
         self.commands.append(command)
         return command
 
+    def slow_down(self) -> Path:
+        """Have steps take half a second while the file is there that is returned.
+
+        At its full speed the job may have ended before a test can do what it is about.
+        """
+        pace = self.folder / "slow"
+        pace.touch()
+        args = f"{{seconds: 0.5, while: {pace}}}"
+        task = f"entrypoint: slow_task:paced\n    args: {args}"
+        self.edit("entrypoint: dtjob_trainer.tasks.digits:task", task)
+        return pace
+
     def run(self) -> Path:
         (found,) = (self.folder / "dtjob-runs").iterdir()
         return found
@@ -50,7 +63,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setenv("PYTHONPATH", str(TASKS))
     place = Place(tmp_path)
     yield place
     for command in place.commands:
@@ -93,11 +107,13 @@ def test_digits_from_the_manifest_to_the_report(place: Place) -> None:
 
 
 def test_ctrl_c_checkpoints_and_resume_goes_on_with_other_workers(place: Place) -> None:
+    pace = place.slow_down()
     first = place.dtjob("run", "digits.yaml", "--workers", "2")
     first.wait_for("training: step")
     first.interrupt()
 
     assert first.wait() == 130, first
+    pace.unlink()
     assert f"--resume dtjob-runs/{place.run().name}" in "".join(first.err)
     stopped = place.ledger().status
     assert stopped.checkpoint is not None
@@ -115,9 +131,11 @@ def test_ctrl_c_checkpoints_and_resume_goes_on_with_other_workers(place: Place) 
 
 
 def test_kill_nine_of_everything_and_resume_with_a_truthful_epsilon(place: Place) -> None:
+    pace = place.slow_down()
     first = place.dtjob("run", "digits.yaml")
     first.wait_for("training: step")
     first.kill_everything()
+    pace.unlink()
     crashed = place.ledger().status
     done = crashed.checkpoint.step if crashed.checkpoint else 0
     assert crashed.charged > done  # a lease was open
@@ -133,6 +151,7 @@ def test_kill_nine_of_everything_and_resume_with_a_truthful_epsilon(place: Place
 
 
 def test_a_killed_command_leaves_workers_that_stop_in_order(place: Place) -> None:
+    pace = place.slow_down()
     first = place.dtjob("run", "digits.yaml")
     first.wait_for("training: step")
     workers = first.workers()
@@ -140,12 +159,14 @@ def test_a_killed_command_leaves_workers_that_stop_in_order(place: Place) -> Non
     first.wait()
 
     second = place.dtjob("run", "digits.yaml", "--resume", "-o", "json")
-    assert second.wait() == 0, second
     wait_until_gone(workers)
+    pace.unlink()
+    assert second.wait() == 0, second
     assert _json(second)["spent"]["draws"] == 336
 
 
 def test_a_dead_worker_is_replaced_and_the_run_succeeds(place: Place) -> None:
+    pace = place.slow_down()
     command = place.dtjob("run", "digits.yaml", "-o", "json")
     command.wait_for("training: step")
     victim = command.workers()[1]
@@ -153,6 +174,7 @@ def test_a_dead_worker_is_replaced_and_the_run_succeeds(place: Place) -> None:
     for pid in members:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    pace.unlink()
 
     assert command.wait() == 0, command
     assert "SIGKILL; started again" in "".join(command.err)
@@ -160,6 +182,7 @@ def test_a_dead_worker_is_replaced_and_the_run_succeeds(place: Place) -> None:
 
 
 def test_a_second_ctrl_c_kills_workers_that_do_not_stop(place: Place) -> None:
+    place.slow_down()
     command = place.dtjob("run", "digits.yaml")
     command.wait_for("σ = ")
     workers = command.workers()
@@ -174,6 +197,11 @@ def test_a_second_ctrl_c_kills_workers_that_do_not_stop(place: Place) -> None:
 
 
 def test_ctrl_c_before_the_first_draw_leaves_nothing(place: Place) -> None:
+    # Calibrated for 15 s, and not for 2.
+    place.edit("steps: 336", "steps: 900000")
+    place.edit("epsilon: 8", "epsilon: 0.5")
+    place.edit("delta: 1e-5", "delta: 1e-9")
+    place.edit("datasetSize: 1437", "datasetSize: 25600000")
     command = place.dtjob("run", "digits.yaml")
     command.wait_for("calibrating")
     command.interrupt()

@@ -20,6 +20,10 @@ COMMAND_SECONDS = 900.0
 _LINKED = ("examples", "deploy", "crds", "Dockerfile.operator", "Dockerfile.trainer")
 
 
+class TooLateError(AssertionError):
+    """A command ended by itself before Ctrl-C reached it: the machine stood still meanwhile."""
+
+
 class Session:
     """The folder in which a page's blocks take effect, one after the other.
 
@@ -70,6 +74,8 @@ class Session:
         for command, following in zip(commands, [*commands[1:], None], strict=True):
             said, code = self._run(command, code)
             told = f"{block.place}: $ {command.text}\n{''.join(said)}(exit code {code})"
+            if command.before_interrupt is not None and code == 0:
+                raise TooLateError(told)
             assert doc_console.agrees(command.said, said, loose=block.kind != "fast"), told
             assert code == 0 or (following and following.text == "echo $?"), told
 

@@ -9,7 +9,7 @@ import doc_blocks
 import doc_console
 import pytest
 from doc_blocks import ROOT, Block
-from doc_session import Session
+from doc_session import Session, TooLateError
 
 PAGES = doc_blocks.pages()
 BLOCKS = [block for page in PAGES for block in doc_blocks.blocks(page)]
@@ -40,10 +40,18 @@ def test_page(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", with_kind("processes"), ids=by_name)
 def test_page_with_workers(page: Path, tmp_path: Path) -> None:
-    Session(tmp_path).do(doc_blocks.blocks(page), {"fast", "processes"})
+    def do(name: str) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        Session(folder).do(doc_blocks.blocks(page), {"fast", "processes"})
+
+    try:
+        do("first")
+    except TooLateError:
+        do("second")  # the job trains for 3 s: whoever stands still for as long can't press Ctrl-C
 
 
 def test_targets_of_make_exist() -> None:

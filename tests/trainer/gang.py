@@ -24,6 +24,8 @@ from dtjob_trainer.ledger_file import FileLedger
 
 HERE = Path(__file__).parent
 SLOW = {"entrypoint": "slow_task:task", "args": {"seconds": 0.03}}
+# A machine may stand still for a while: what ought to come is waited for this long.
+PATIENCE = 240.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class GangRun:
     """A run in ``folder``: ledger, checkpoint volume, record of draws, logs.
 
     The plan's noise multiplier is fixed here: what these tests hold is which draws are charged.
+
+    ``gate_at``: ranks that have begun this step, or a later one, stay in it until `open_gate`. So
+    what a test does then comes neither too early nor too late, however long it takes.
     """
 
     folder: Path
@@ -52,12 +57,13 @@ class GangRun:
     steps: int = 60
     lease_steps: int = 5
     reserve: int = 60
-    stall_seconds: int = 60
+    stall_seconds: int = 600
     max_restarts: int = 10
     hold: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
     name: str = "a"
+    gate_at: int | None = None
 
     def __post_init__(self) -> None:
         self.ledger = FileLedger(self.folder / "ledger")
@@ -66,7 +72,11 @@ class GangRun:
         self.state = self.state or self.folder / "state"
         self.state.mkdir(exist_ok=True)
         # Below the ephemeral range, where connections of others take ports at any time.
-        self.store_port, self.http_port = ports.free(), ports.free(self.workers + 1)
+        self.store_port = ports.free(self.workers + 2)  # one block, and one worker may come later
+        self.http_port = self.store_port + 1
+        self.gate = self.folder / f"gate-{self.name}"
+        if self.gate_at is not None:
+            self.gate.write_text(str(self.gate_at))
 
     def create_ledger(self) -> None:
         plan = PrivacyPlan(
@@ -124,7 +134,8 @@ class GangRun:
     def start_worker(self, ordinal: int) -> None:
         config = self.folder / f"config-{self.name}-{ordinal}.json"
         config.write_text(self.config(ordinal).model_dump_json())
-        command = [sys.executable, str(HERE / "recording_supervisor.py"), str(self.record)]
+        supervisor = str(HERE / "recording_supervisor.py")
+        command = [sys.executable, supervisor, str(self.record), str(self.gate)]
         with self.log(ordinal).open("ab") as log:
             self.processes[ordinal] = subprocess.Popen(
                 [*command, "--config", str(config), "--ordinal", str(ordinal)],
@@ -141,7 +152,11 @@ class GangRun:
         process = self.processes[ordinal]
         process.send_signal(number)
         if number is signal.SIGKILL:
-            process.wait(timeout=10)
+            process.wait(timeout=PATIENCE)
+
+    def open_gate(self) -> None:
+        """Let ranks go on."""
+        self.gate.unlink()
 
     def pids(self) -> list[int]:
         """The supervisors and every process below them."""
@@ -161,7 +176,7 @@ class GangRun:
         report: dict[str, Any] = answer.json()
         return report
 
-    def wait(self, what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
+    def wait(self, what: str, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if value := condition():
@@ -181,7 +196,11 @@ class GangRun:
         found: list[Executed] = self.wait(f"step {step} of attempt {attempt}", begun)
         return found
 
-    def wait_for_exit(self, seconds: float = 120) -> list[int]:
+    def wait_for_drain(self) -> None:
+        """Rank 0 has been told to stop at the next boundary."""
+        self.wait("drain", lambda: (self.report() or {}).get("state") == "Draining")
+
+    def wait_for_exit(self, seconds: float = 300) -> list[int]:
         def ended() -> bool:
             return all(p.poll() is not None for p in self.processes.values())
 
@@ -199,7 +218,7 @@ class GangRun:
         for pid in self.pids():
             _signal(pid, signal.SIGKILL)
         for process in self.processes.values():
-            process.wait(timeout=10)
+            process.wait(timeout=PATIENCE)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_DEADLINE_SECONDS = 120
+_DEADLINE_SECONDS = 300
 
 
 def run_world(work: Callable[..., Any], world_size: int) -> list[Any]:

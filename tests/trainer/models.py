@@ -97,7 +97,7 @@ def make_step(
     **options: Any,
 ) -> PrivateStep:
     optimized = model_for_optimizer if model_for_optimizer is not None else model
-    return PrivateStep(
+    step = PrivateStep(
         task,
         model,
         records,
@@ -108,6 +108,9 @@ def make_step(
         learning_rate=lambda _: rate,
         **options,
     )
+    if isinstance(records, Records):
+        records.read.clear()  # what was read to see whether an index means one record
+    return step
 
 
 def flat(model: nn.Module) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The real supervisor, with each draw written down by an independent hand before it is executed.
 
-``python recording_supervisor.py RECORD --config FILE --ordinal K``
+``python recording_supervisor.py RECORD GATE --config FILE --ordinal K``
+
+While the file ``GATE`` is there, the step that it names and later ones go no further than that.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,8 @@ from dtjob_trainer.processes import RankSetup
 class Recorder:
     """Notes attempt, rank, process, draw and step, and what the keys give for that draw."""
 
-    def __init__(self, step: Any, setup: RankSetup, record: Path) -> None:
-        self._step, self._setup, self._record = step, setup, record
+    def __init__(self, step: Any, setup: RankSetup, record: Path, gate: Path) -> None:
+        self._step, self._setup, self._record, self._gate = step, setup, record, gate
 
     def run(self, draw: int, step: int) -> None:
         keys = self._step._keys
@@ -38,19 +41,27 @@ class Recorder:
         descriptor = os.open(self._record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, (json.dumps(line) + "\n").encode())
         os.close(descriptor)
+        while self._is_shut(step):
+            time.sleep(0.01)
         self._step.run(draw, step)
+
+    def _is_shut(self, step: int) -> bool:
+        try:
+            return step >= int(self._gate.read_text())
+        except FileNotFoundError:
+            return False
 
 
 def _digest(key: bytes, draw: int) -> str:
     return hashlib.sha256(prf.words(key, draw, 0, 64).tobytes()).hexdigest()[:16]
 
 
-def recorded_rank(setup: RankSetup, pipe: Connection, *, record: Path) -> None:
-    rank.main(setup, pipe, watch=lambda step: Recorder(step, setup, record))
+def recorded_rank(setup: RankSetup, pipe: Connection, *, record: Path, gate: Path) -> None:
+    rank.main(setup, pipe, watch=lambda step: Recorder(step, setup, record, gate))
 
 
 if __name__ == "__main__":
-    target = functools.partial(recorded_rank, record=Path(sys.argv[1]))
-    code = supervisor.main(sys.argv[2:], rank_main=target)
+    target = functools.partial(recorded_rank, record=Path(sys.argv[1]), gate=Path(sys.argv[2]))
+    code = supervisor.main(sys.argv[3:], rank_main=target)
     sys.stderr.flush()
     os._exit(code)

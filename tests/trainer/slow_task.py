@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,6 +23,18 @@ def task(args: Mapping[str, Any]) -> Task:
 
     def losses(model: Any, batch: Any) -> Any:
         time.sleep(seconds)
+        return digits.losses(model, batch)
+
+    return replace(digits.task({}), losses=losses)
+
+
+def paced(args: Mapping[str, Any]) -> Task:
+    """Takes ``seconds`` for each share of a step while there is a file ``while``; then no time."""
+    seconds, pace = float(args["seconds"]), Path(args["while"])
+
+    def losses(model: Any, batch: Any) -> Any:
+        if pace.exists():
+            time.sleep(seconds)
         return digits.losses(model, batch)
 
     return replace(digits.task({}), losses=losses)

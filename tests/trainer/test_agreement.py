@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 from layouts import run_world
-from ranks import compare_records
+from models import Records, make_task, rows
+from ranks import Augmented, Flipped, Stream, compare_records
+
+from dtjob_trainer.agreement import agreed_length
+from dtjob_trainer.distributed import Group
+from dtjob_trainer.task import ArraySpec, TaskError
 
 
 @pytest.mark.processes
@@ -22,9 +27,37 @@ def test_rule_3_ranks_that_see_different_records_are_refused():
             "all broken": True,
             "broken on one rank": False,
             "opened without a seed": True,
+            "whatever comes next": "refused by itself",
         }
         torch.manual_seed(rank)
         random.seed(rank)
         np.random.seed(rank)
         untouched = [torch.rand(()).item(), random.random(), np.random.random()]
         assert generators == untouched, "training found other random numbers"
+
+
+@pytest.mark.parametrize("kind", [Records, Augmented, Flipped])
+def test_records_that_depend_on_their_index_are_taken_alone_too(kind):
+    assert agreed_length(kind(rows()), make_task().example_spec, Group()) == 64
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rule_3_a_stream_behind_the_index_is_refused(seed):
+    """One record could be in every draw, and twice in one. Its rare labels don't hide it."""
+    stream = Stream(rows(1000, seed))
+    stream.arrays["y"] = (np.random.default_rng(seed).random(1000) < 0.2).astype(np.int64)
+    with pytest.raises(TaskError, match="each time the same index is read") as caught:
+        agreed_length(stream, make_task().example_spec, Group())
+    assert caught.value.reason == "DatasetInvalid"
+
+
+def test_constant_and_single_records_are_taken():
+    spec = {"x": ArraySpec((6,), "float32", -1, 1)}
+    assert agreed_length(Records({"x": np.ones((9, 6))}), spec, Group()) == 9
+    assert agreed_length(Records(rows(1)), make_task().example_spec, Group()) == 1
+
+
+def test_a_field_that_nothing_seeds_and_no_other_is_refused():
+    """Nothing tells it from a stream; the message says how to seed it."""
+    with pytest.raises(TaskError, match="global generator"):
+        agreed_length(Augmented(rows()), {"x": make_task().example_spec["x"]}, Group())

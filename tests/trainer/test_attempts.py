@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from durability import START, Job
 
-from dtjob_api.ledger import AttemptRecord, OutcomeState
+from dtjob_api.ledger import AttemptRecord, LedgerStatus, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.attempts import (
     AttemptEnd,
+    begin_attempt,
     end_attempt,
     fail,
     may_restart,
@@ -84,6 +85,47 @@ def test_failure_is_written_with_the_attempts_end_and_is_final(job: Job) -> None
         write("another")
     with pytest.raises(Superseded, match="a finished job is not run again"):
         job.begin()
+
+
+def begin(job: Job, max_restarts: int) -> LedgerStatus:
+    return begin_attempt(job.ledger, job.clock(), max_restarts).ledger.status
+
+
+@pytest.mark.parametrize("max_restarts", [0, 2])
+def test_attempts_that_nobody_saw_end_use_up_the_restarts(job: Job, max_restarts: int) -> None:
+    """A supervisor 0 that dies each time would spend a lease each time, whatever the limit."""
+    for number in range(max_restarts + 1):
+        assert begin(job, max_restarts).attempt == number + 1
+    status = begin(job, max_restarts)
+    assert status == job.read().status
+    assert status.attempt == max_restarts + 1
+    assert [record.reason for record in status.attempts] == [Reason.WORKER_LOST] * status.attempt
+    assert status.outcome is not None
+    assert status.outcome.reason is Reason.RESTARTS_EXHAUSTED
+    assert f"more than {max_restarts} restarts" in status.outcome.message
+    assert "it ended without a report" in status.outcome.message
+    with pytest.raises(Superseded):
+        begin(job, max_restarts)
+
+
+def test_failure_whose_outcome_was_not_written_any_more_is_the_last(job: Job) -> None:
+    """The supervisor died between the two writes."""
+    end_attempt(job.ledger, begin(job, 0).attempt, KILLED, START)
+    outcome = begin(job, 0).outcome
+    assert outcome is not None
+    assert outcome.message.endswith("the last time: killed")
+
+
+def test_orderly_stops_use_up_no_restart(job: Job) -> None:
+    for reason in (Reason.STOPPED, Reason.DRAINED, Reason.STORAGE_FULL):
+        end_attempt(job.ledger, begin(job, 0).attempt, AttemptEnd(reason), START)
+    assert begin(job, 0).attempt == 4
+
+
+def test_orderly_stop_after_failures_is_followed_whatever_the_limit_is_now(job: Job) -> None:
+    end_attempt(job.ledger, begin(job, 5).attempt, KILLED, START)
+    end_attempt(job.ledger, begin(job, 5).attempt, AttemptEnd(Reason.STOPPED), START)
+    assert begin(job, 0).attempt == 3
 
 
 def test_end_of_the_last_attempt_is_recorded_after_the_outcome(job: Job) -> None:

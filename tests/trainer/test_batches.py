@@ -8,7 +8,7 @@ import torch
 from models import FEATURES, Records, make_task, rows
 
 from dtjob_trainer.batches import BatchLoader, open_records, synthetic_examples
-from dtjob_trainer.task import ArraySpec, TaskError
+from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
 
 CPU = torch.device("cpu")
 SPEC = make_task().example_spec
@@ -127,6 +127,17 @@ def test_synthetic_examples_cover_the_range_of_every_field():
     assert 4.9 < arrays["a"].max() <= 5
     assert set(arrays["b"].tolist()) == {4, 5, 6}
     assert arrays["c"].dtype == bool
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+def test_synthetic_examples_of_the_whole_range(dtype):
+    low, high = DTYPES[dtype]
+    values = synthetic_examples(
+        {"v": ArraySpec((50,), dtype, low, high)}, 2, np.random.default_rng(0)
+    )["v"]
+    assert values.dtype == dtype
+    assert np.isfinite(values).all()
+    assert values.min() < values.max()
 
 
 def test_a_data_set_must_be_map_style_and_not_empty():

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gang import SLOW, GangRun, signal_all, with_descendants
+from gang import PATIENCE, GangRun, signal_all, with_descendants
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger import Conflict
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -79,9 +79,10 @@ def test_no_failure(start: Any, workers: int, processes: int) -> None:
 
 @pytest.mark.parametrize("rank", [0, 1], ids=["coordinator", "follower"])
 def test_rank_is_killed(start: Any, rank: int) -> None:
-    run = start()
+    run = start(gate_at=8)
     victim = next(e for e in run.wait_for_step(8) if e.rank == rank)
     signal_all([victim.pid], signal.SIGKILL)
+    run.open_gate()
     ledger = assert_finished(run)
     assert ledger.status.attempt == 2
     first = ledger.status.attempts[0]
@@ -90,21 +91,23 @@ def test_rank_is_killed(start: Any, rank: int) -> None:
 
 @pytest.mark.parametrize("ordinal", [0, 1])
 def test_supervisor_is_killed(start: Any, ordinal: int) -> None:
-    run = start()
+    run = start(gate_at=8)
     run.wait_for_step(8)
     below = with_descendants(run.processes[ordinal].pid)
     run.kill(ordinal)
+    run.open_gate()
     run.start_worker(ordinal)
     ledger = assert_finished(run)
     assert ledger.status.attempt == 2
-    run.wait("end of orphans", lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
+    run.wait("end of orphans", lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
 def test_everything_is_killed_at_once(start: Any) -> None:
-    run = start()
+    run = start(gate_at=8)
     run.wait_for_step(8)
     signal_all(run.pids(), signal.SIGKILL)
     run.wait_for_exit()
+    run.open_gate()
     run.start()
     ledger = assert_finished(run)
     assert ledger.status.attempt == 2
@@ -112,10 +115,12 @@ def test_everything_is_killed_at_once(start: Any) -> None:
 
 def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
     """Rule 10: an orderly stop loses no leased draw, so charged ends at the promised steps."""
-    run = start()
+    run = start(gate_at=7)
     run.wait_for_step(7)
     for ordinal in range(run.workers):
         run.kill(ordinal, signal.SIGTERM)
+    run.wait_for_drain()
+    run.open_gate()
     assert run.wait_for_exit() == [0, 0], run.logs()
     stopped = run.ledger.read().ledger.status
     assert stopped.outcome is None
@@ -133,10 +138,12 @@ def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
 
 def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
     """Rules 12 and 13: who charges nothing new is told of epsilon too, and writes the result."""
-    run = start(steps=8, task={**SLOW, "args": {"seconds": 0.4}})
+    run = start(steps=8, gate_at=5)
     run.wait_for_step(5)
     run.kill(1, signal.SIGTERM)
-    run.processes[1].wait(timeout=30)
+    run.wait_for_drain()
+    run.open_gate()
+    run.processes[1].wait(timeout=PATIENCE)
     assert run.ledger.read().ledger.status.outcome is None
     run.start_worker(1)
     ledger = assert_finished(run)
@@ -147,29 +154,42 @@ def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
 
 def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
     """Whoever is told to stop before the attempt runs stops the others too, in order."""
-    run = start(workers=2)
+    run = start(workers=2, gate_at=0)
     run.wait("attempt", lambda: run.ledger.read().ledger.status.attempt == 1)
     for ordinal in range(run.workers):
         run.kill(ordinal, signal.SIGTERM)
-    assert run.wait_for_exit(30) == [0, 0], run.logs()
+    # Rank 0 may be there to hear of it or not: then the attempt has ended already.
+    run.wait("stop", lambda: _is_gone(run, 0) or (run.report() or {}).get("state") in _STOPPING)
+    run.open_gate()
+    assert run.wait_for_exit() == [0, 0], run.logs()
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
     run.start()
     assert assert_finished(run).status.charged == run.steps
 
 
+_STOPPING = {"Draining", "Stopped"}
+
+
+def _is_gone(run: GangRun, ordinal: int) -> bool:
+    return run.processes[ordinal].poll() is not None
+
+
 def test_operator_drains_and_runs_another_size(start: Any) -> None:
     """Rules 10 and 15: drained at a boundary, the next generation has three workers."""
-    run = start()
+    run = start(gate_at=7)
     run.wait_for_step(7)
     _order(run, state="Drain")
+    run.wait_for_drain()
+    run.open_gate()
     run.wait("drained", lambda: run.ledger.read().ledger.status.drained == 1)
     run.start_worker(2)
     run.workers = 3
     _order(run, generation=2, workers=3, state="Run")
     ledger = assert_finished(run)
     assert ledger.status.charged == run.steps
-    assert {e.rank for e in run.executed() if e.attempt == 2} == {0, 1, 2}
+    last = ledger.status.attempt
+    assert {e.rank for e in run.executed() if e.attempt == last} == {0, 1, 2}
 
 
 def _order(run: GangRun, **order: Any) -> None:
@@ -187,20 +207,23 @@ def _order(run: GangRun, **order: Any) -> None:
 
 
 def test_rank_hangs(start: Any) -> None:
-    run = start(stall_seconds=3)
+    # As short as a manifest may say: importing the task and the dry run count too.
+    run = start(stall_seconds=10, gate_at=8)
     victim = next(e for e in run.wait_for_step(8) if e.rank == 1)
     signal_all([victim.pid], signal.SIGSTOP)
+    run.open_gate()
     ledger = assert_finished(run)
-    assert ledger.status.attempts[0].reason == "Stalled"
+    assert ledger.status.attempts[victim.attempt - 1].reason == "Stalled"
 
 
 def test_reserve_is_spent(start: Any) -> None:
     """Rule 12: lost leases use up the reserve, the last checkpoint is the result."""
-    run = start(steps=40, reserve=5, workers=1)
+    run = start(steps=40, reserve=5, workers=1, gate_at=6)
     for attempt in (1, 2):
         victims = run.wait_for_step(6, attempt)
         signal_all([e.pid for e in victims], signal.SIGKILL)
         run.wait("next attempt", lambda a=attempt: run.ledger.read().ledger.status.attempt > a)
+    run.open_gate()
     assert run.wait_for_exit() == [0], run.logs()
     ledger = assert_true_account(run)
     assert ledger.status.outcome is not None
@@ -211,9 +234,10 @@ def test_reserve_is_spent(start: Any) -> None:
 
 
 def test_restarts_are_exhausted(start: Any) -> None:
-    run = start(workers=1, max_restarts=0)
+    run = start(workers=1, max_restarts=0, gate_at=3)
     victims = run.wait_for_step(3)
     signal_all([e.pid for e in victims], signal.SIGKILL)
+    run.open_gate()
     assert run.wait_for_exit() == [1]
     outcome = assert_true_account(run).status.outcome
     assert outcome is not None
@@ -229,16 +253,18 @@ def test_stopped_gang_is_superseded_and_woken(
 
     In a pod too it ends, so that it is started again: it may be the one that has to go on.
     """
-    old = start(workers=1, hold=hold)
+    old = start(workers=1, hold=hold, gate_at=8)
     old.wait_for_step(8)
     asleep = old.pids()
     signal_all(asleep, signal.SIGSTOP)
-    new = GangRun(tmp_path, workers=1, name="b")
+    old.open_gate()
+    new = GangRun(tmp_path, workers=1, name="b", gate_at=20)
     runs.append(new)
     new.start()
     new.wait_for_step(20, attempt=2)
     signal_all(asleep, signal.SIGCONT)
     assert old.wait_for_exit() == [4], old.logs()
+    new.open_gate()
     ledger = assert_finished(new)
     assert ledger.status.attempt == 2
     leases = [

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang import MISSED_PINGS, PING_SECONDS, End, EndKind, Gang, Hello, cause
+from dtjob_trainer.gang import (
+    MISSED_PINGS,
+    PING_SECONDS,
+    AwakeClock,
+    End,
+    EndKind,
+    Gang,
+    Hello,
+    cause,
+)
 
 _SILENT = MISSED_PINGS * PING_SECONDS
 
@@ -47,6 +56,24 @@ def test_a_worker_that_falls_silent_is_lost() -> None:
     assert end is not None
     assert end.message == "worker 1 stopped answering"
     assert gang.absent(2, _SILENT + 0.1) == [1]
+
+
+def test_time_in_which_the_leader_did_not_run_makes_nobody_silent() -> None:
+    """Hellos that came while the machine stood still are read after the timers that ran out."""
+    gang, clock = met(), AwakeClock(100.0)
+    started = gang.incarnations(2)
+    assert gang.lost(started, clock.read(160.0)) is None
+    assert gang.absent(2, clock.read(160.2)) == []
+
+
+def test_a_worker_that_stays_silent_afterwards_is_lost() -> None:
+    gang, clock = met(), AwakeClock(100.0)
+    now = 160.0
+    clock.read(now)
+    while (end := gang.lost({1: "first"}, clock.read(now))) is None:
+        now += PING_SECONDS / 4
+    assert now <= 160 + _SILENT
+    assert end.message == "worker 1 stopped answering"
 
 
 @pytest.mark.parametrize("said", [{"ready": False}, {"attempt": 1}])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import structlog
 from gang import GangRun
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer import leader as leading
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, Leader
 from dtjob_trainer.telemetry import WorkerView
@@ -28,19 +33,45 @@ class Ranks:
         return self.told > self.deaf
 
 
-def a_leader(folder: Path, ranks: Ranks) -> tuple[Leader, GangRun]:
-    run = GangRun(folder, workers=1)
+class Time:
+    """The leader's time: the machine's, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.added = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.added
+
+    async def passes(self, leader: Leader, seconds: float) -> None:
+        """The leader runs all the while, and looks twice a second."""
+        for _ in range(round(2 * seconds)):
+            self.added += 0.5
+            leader.wake()
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    clock = Time()
+    monkeypatch.setattr(leading, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def a_leader(folder: Path, ranks: Ranks, workers: int = 1) -> tuple[Leader, GangRun]:
+    run = GangRun(folder, workers=workers)
     run.create_ledger()
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     return Leader(run.config(0), run.ledger, view, structlog.get_logger(), ranks.tell), run
 
 
-async def follow(leader: Leader, *, until: Action, **hello: Any) -> Directive:
+async def follow(
+    leader: Leader, *, until: Action, ordinal: int = 0, incarnation: str = "a", **hello: Any
+) -> Directive:
     """Say the same until the directive is the expected one."""
     known = -1
     for _ in itertools.count():
-        said = Hello(ordinal=0, incarnation="a", ready=True, known=known, **hello)
-        async with asyncio.timeout(10):
+        said = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
+        async with asyncio.timeout(60):
             directive = await leader.hello(said)
         if directive.action is until:
             return directive
@@ -54,19 +85,19 @@ def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
     leader, run = a_leader(tmp_path, ranks)
 
     async def scene() -> int:
-        leading = asyncio.create_task(leader.lead())
+        lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
         await follow(leader, until=Action.RUN, attempt=1)
         leader.terminating = True
         leader.wake()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while ranks.told < 3:
                 await asyncio.sleep(0.02)
                 leader.wake()
         drained = End(kind=EndKind.DRAINED, rank=0, reason=Reason.STOPPED)
         await follow(leader, until=Action.END, attempt=1, drain=True, ends=(drained,))
         await follow(leader, until=Action.DONE, drain=True)
-        return await leading
+        return await lead
 
     assert asyncio.run(scene()) == EXIT_OK
     assert ranks.told == 3
@@ -80,13 +111,117 @@ def test_worker_that_leaves_before_it_starts_ranks_ends_the_attempt(tmp_path: Pa
     leader, run = a_leader(tmp_path, ranks)
 
     async def scene() -> int:
-        leading = asyncio.create_task(leader.lead())
+        lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
         leader.terminating = True
         await follow(leader, until=Action.END, drain=True)
         await follow(leader, until=Action.DONE, drain=True)
-        return await leading
+        return await lead
 
     assert asyncio.run(scene()) == EXIT_OK
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
+
+
+def test_leader_that_stood_still_takes_nobody_for_lost_or_stalled(
+    tmp_path: Path, clock: Time
+) -> None:
+    """Its own timers run out before the hellos that wait are read."""
+    ranks = Ranks(deaf=0)
+    leader, run = a_leader(tmp_path, ranks)
+
+    async def scene() -> int:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        await follow(leader, until=Action.RUN, attempt=1)
+        clock.added += 10_000
+        leader.terminating = True
+        leader.wake()
+        async with asyncio.timeout(60):
+            while not ranks.told:  # it has looked at everybody before
+                await asyncio.sleep(0.02)
+        drained = End(kind=EndKind.DRAINED, rank=0, reason=Reason.STOPPED)
+        await follow(leader, until=Action.END, attempt=1, drain=True, ends=(drained,))
+        await follow(leader, until=Action.DONE, drain=True)
+        return await lead
+
+    assert asyncio.run(scene()) == EXIT_OK
+    (record,) = run.ledger.read().ledger.status.attempts
+    assert record.reason == "Stopped"
+
+
+ECHO = End(kind=EndKind.CRASHED, rank=0, reason=Reason.RANK_FAILED, message="lost another rank")
+KILLED = End(kind=EndKind.CRASHED, rank=1, reason=Reason.RANK_FAILED, signal=signal.SIGKILL)
+
+
+async def begin(leader: Leader) -> None:
+    """Two workers run attempt 1."""
+    both = [follow(leader, until=Action.RUN, ordinal=ordinal) for ordinal in (0, 1)]
+    await asyncio.gather(*both)
+    for ordinal in (0, 1):
+        await follow(leader, until=Action.RUN, ordinal=ordinal, attempt=1)
+
+
+async def reason_of_the_end(run: GangRun) -> tuple[str | None, str | None, int | None]:
+    async with asyncio.timeout(60):
+        while (record := run.ledger.read().ledger.status.attempts[0]).end is None:
+            await asyncio.sleep(0.02)
+    return record.reason, record.message, record.signal
+
+
+def test_worker_that_falls_silent_ends_the_attempt(tmp_path: Path, clock: Time) -> None:
+    leader, run = a_leader(tmp_path, Ranks(deaf=0), workers=2)
+
+    async def scene() -> tuple[str | None, str | None, int | None]:
+        lead = asyncio.create_task(leader.lead())
+        await begin(leader)
+        await clock.passes(leader, 3)
+        await follow(leader, until=Action.RUN, attempt=1)
+        await clock.passes(leader, 4)
+        end = await reason_of_the_end(run)
+        lead.cancel()
+        return end
+
+    assert asyncio.run(scene()) == ("WorkerLost", "worker 1 stopped answering", None)
+
+
+def test_crash_waits_for_the_one_that_it_may_echo(tmp_path: Path, clock: Time) -> None:
+    """The supervisor of the rank that was killed may be the later one to say so."""
+    leader, run = a_leader(tmp_path, Ranks(deaf=0), workers=2)
+
+    async def scene() -> tuple[str | None, str | None, int | None]:
+        lead = asyncio.create_task(leader.lead())
+        await begin(leader)
+        await follow(leader, until=Action.RUN, attempt=1, ends=(ECHO,))
+        await clock.passes(leader, 4)
+        await follow(leader, until=Action.END, ordinal=1, attempt=1, ends=(KILLED,))
+        await asyncio.gather(
+            *(follow(leader, until=Action.WAIT, ordinal=ordinal) for ordinal in (0, 1))
+        )
+        end = await reason_of_the_end(run)
+        lead.cancel()
+        return end
+
+    assert asyncio.run(scene()) == ("RankFailed", "", signal.SIGKILL)
+
+
+def test_worker_that_was_restarted_explains_the_crash_of_the_others(
+    tmp_path: Path, clock: Time
+) -> None:
+    """At once: nobody is left who could tell how its own ranks ended."""
+    leader, run = a_leader(tmp_path, Ranks(deaf=0), workers=2)
+
+    async def scene() -> tuple[str | None, str | None, int | None]:
+        lead = asyncio.create_task(leader.lead())
+        await begin(leader)
+        await follow(leader, until=Action.RUN, attempt=1, ends=(ECHO,))
+        await follow(leader, until=Action.END, ordinal=1, incarnation="b")
+        await asyncio.gather(
+            follow(leader, until=Action.WAIT),
+            follow(leader, until=Action.WAIT, ordinal=1, incarnation="b"),
+        )
+        end = await reason_of_the_end(run)
+        lead.cancel()
+        return end
+
+    assert asyncio.run(scene()) == ("WorkerLost", "worker 1 was restarted", None)

@@ -578,7 +578,6 @@ def test_any_interleaving_keeps_the_rules(tmp_path_factory: pytest.TempPathFacto
     Interleavings.TestCase.settings = settings(
         max_examples=20,
         stateful_step_count=18,
-        deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )

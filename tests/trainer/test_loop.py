@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import time
@@ -15,11 +14,12 @@ import pytest
 import torch
 from durability import Crash, Job, plan
 
+from dtjob_accounting import pld
 from dtjob_api.reasons import Reason
 from dtjob_trainer import loop, mailbox
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.gang import EndKind
-from dtjob_trainer.loop import Coordinator, EpsilonUnknown
+from dtjob_trainer.loop import Coordinator
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.task import EVALUATION_INVALID, TaskError
 
@@ -40,7 +40,10 @@ def job(tmp_path: Path) -> Job:
 
 
 def train(
-    job: Job, evaluate: Callable[[], dict[str, float]] | None, **options: Any
+    job: Job,
+    evaluate: Callable[[], dict[str, float]] | None,
+    pipes: tuple[Connection, Connection] | None = None,
+    **options: Any,
 ) -> tuple[EndKind, Connection]:
     """One attempt with the job's own account; and the supervisor's end of the pipe."""
     account, at = job.opened()
@@ -52,8 +55,8 @@ def train(
             with torch.no_grad():
                 model.weight += 1
 
-    ours, theirs = multiprocessing.Pipe()
-    settings = {"delta": None, "evaluate_every": None, **options}
+    ours, theirs = pipes or multiprocessing.Pipe()
+    settings = {"delta": None, "epsilon_guaranteed": None, "evaluate_every": None, **options}
     coordinator = Coordinator(
         Step(),
         model,
@@ -122,31 +125,39 @@ def test_crash_in_the_last_evaluation_costs_no_draw(job: Job) -> None:
     assert job.handed == [0, 1, 2, 3, 4]
 
 
-def test_result_that_waits_for_epsilon_in_vain_costs_no_draw(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("guaranteed", [None, 1.5])
+def test_result_that_waits_for_epsilon_in_vain_has_an_upper_bound(
+    job: Job, monkeypatch: pytest.MonkeyPatch, guaranteed: float | None
 ) -> None:
+    """Rule 13: a helper without memory costs no model, and understates nothing."""
     monkeypatch.setattr(loop, "_EPSILON_SECONDS", 0.0)
-    with pytest.raises(EpsilonUnknown, match="gave no answer"):
-        train(job, None, delta=1e-5)
-    status = job.check().status
-    assert status.checkpoint is not None
-    assert (status.checkpoint.step, status.charged, status.outcome) == (5, 5, None)
+    kind, _ = train(job, None, delta=1e-5, epsilon_guaranteed=guaranteed)
+    outcome = job.check().status.outcome
+    assert kind is EndKind.SUCCEEDED
+    assert outcome is not None
+    assert outcome.result is not None
+    spent = float(outcome.result["epsilonSpent"])
+    assert pld.epsilon(2.0, 0.25, 5, 1e-5) < spent < 3
+    assert spent == guaranteed or guaranteed is None
+    assert "an upper bound: the process that computes it gave no answer" in outcome.message
 
 
 def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody takes it for a stalled step."""
     monkeypatch.setattr(mailbox, "_BEAT_SECONDS", 0.01)
 
+    pipes = ours, _ = multiprocessing.Pipe()
+    beats = []
+
     def slow() -> dict[str, float]:
-        time.sleep(0.2)
+        deadline = time.monotonic() + 60
+        while len(beats) < 4 and ours.poll(deadline - time.monotonic()):
+            if (said := ours.recv())["stage"] == "evaluating":
+                beats.append(said)
         return {"accuracy": 0.5}
 
-    _, pipe = train(job, slow)
-    stages = []
-    with contextlib.suppress(EOFError):
-        while True:
-            stages.append(pipe.recv()["stage"])
-    assert stages.count("evaluating") > 3
+    train(job, slow, pipes=pipes)
+    assert len(beats) == 4
 
 
 def test_reserve_that_is_spent_still_ends_with_a_result(job: Job) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import io
 import multiprocessing
+import os
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import structlog
+import torch
 from gang import GangRun
 from models import linear, make_task
 
 from dtjob_api.job import Telemetry
 from dtjob_api.reasons import Reason
+from dtjob_trainer import confine, logs
 from dtjob_trainer.distributed import ParametersDiverged
 from dtjob_trainer.gang import EndKind
-from dtjob_trainer.loop import EpsilonUnknown
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
-from dtjob_trainer.rank import _Rank
+from dtjob_trainer.rank import _Rank, _take_own_randomness, main
 from dtjob_trainer.task import TaskError
 
 
@@ -39,10 +45,89 @@ def test_rule_6_diverged_replicas_end_the_job_and_say_so(tmp_path: Path) -> None
     assert (kind, reason, message) == (EndKind.FAILED, Reason.REPLICAS_DIVERGED, said)
 
 
-def test_epsilon_that_is_late_is_waited_for_by_another_attempt(tmp_path: Path) -> None:
-    kind, reason, message = rank(tmp_path).explain(EpsilonUnknown("no answer within 120 s"))
+def no_memory_left_to_torch() -> RuntimeError:
+    try:
+        torch.empty(10**15)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("a petabyte of memory")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("JANE DOE"),
+        torch.OutOfMemoryError("CUDA out of memory: JANE DOE"),
+        no_memory_left_to_torch(),
+        torch.AcceleratorError("CUDA error: unspecified launch failure, JANE DOE"),
+    ],
+    ids=["python", "GPU", "CPU", "driver"],
+)
+def test_want_of_memory_and_a_failing_gpu_pass(tmp_path: Path, error: Exception) -> None:
+    """Another attempt may find more memory, or another node."""
+    kind, reason, message = rank(tmp_path).explain(error)
     assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
-    assert message == "no answer within 120 s"
+    assert "JANE DOE" not in message
+    assert type(error).__name__ in message
+
+
+def test_label_that_a_gpu_refuses_is_final(tmp_path: Path) -> None:
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    assert rank(tmp_path).explain(error)[0] is EndKind.FAILED
+
+
+def test_task_that_ends_its_process_is_not_started_again(tmp_path: Path) -> None:
+    """Each start would spend a lease; and before any private read the place is shown."""
+    tried = rank(tmp_path)
+    kind, reason, message = tried.explain(SystemExit("JANE DOE"))
+    assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
+    assert "JANE DOE" not in message
+    assert "SystemExit" in message
+    tried._private = False
+    kind, reason, message = tried.explain(SystemExit("no licence"))
+    assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
+    assert "no licence" in message
+    assert "sys.exit" in message
+
+
+def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exited(BaseException):
+        pass
+
+    def leave(code: int) -> None:
+        raise Exited(code)
+
+    def run(*_: Any) -> None:
+        sys.exit("enough")
+
+    for name in ("end_with_parent", "forbid_core_dumps"):
+        monkeypatch.setattr(confine, name, lambda *_: None)
+    monkeypatch.setattr(confine, "keep_own_log", io.StringIO)
+    monkeypatch.setattr(logs, "quieten_libraries", lambda: None)
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(_Rank, "run", run)
+    ours, theirs = multiprocessing.Pipe()
+    with pytest.raises(Exited):
+        main(rank(tmp_path)._setup, theirs)
+    assert ours.recv()["end"]["reason"] == "TaskFailed"
+
+
+def test_evaluation_that_calls_sys_exit_costs_its_figures_only(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="SystemExit"):
+        rank(tmp_path)._evaluated(make_task(evaluate=lambda _model: sys.exit(1)), linear())
+
+
+def test_ranks_of_one_forkserver_have_random_numbers_of_their_own() -> None:
+    """Equal ones would drop the same units, and flip the same images, on all and each time."""
+
+    def born() -> tuple[float, ...]:
+        torch.manual_seed(7)
+        random.seed(7)
+        np.random.seed(7)
+        _take_own_randomness()
+        return torch.rand(()).item(), random.random(), np.random.random()
+
+    assert not set(born()) & set(born())
 
 
 def test_rule_20_other_errors_are_hidden(tmp_path: Path) -> None:

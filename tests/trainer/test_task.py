@@ -1,11 +1,13 @@
 """Entrypoints, and what may be told of their failures (Rule 20)."""
 
+import importlib
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from dtjob_trainer import task
 from dtjob_trainer.task import ArraySpec, TaskError, load_task, task_code_place
 
 GOOD = """
@@ -151,6 +153,40 @@ def test_rule_20_a_lone_module_is_its_own_task_code(code):
     load_task("lone:task", {})
     place = task_code_place(failure(sys.modules["lone"].read), "lone:task")
     assert place.endswith("lone.py:" + place.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside dtjob", "in site-packages"])
+def test_rule_20_a_lone_installed_module_does_not_adopt_its_neighbours(
+    tmp_path, monkeypatch, beside
+):
+    """What lies beside it there is dtjob, torch and numpy: none of it is the task's."""
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    library = "def fail(call=None):\n    if call: call()\n    raise ValueError\n"
+    (folder / "library.py").write_text(library)
+    (folder / "lonely.py").write_text(textwrap.dedent(GOOD) + textwrap.dedent(FAILING))
+    if beside:
+        monkeypatch.setattr(task, "__file__", str(folder / "dtjob_trainer" / "task.py"))
+    else:
+        monkeypatch.setattr(task.sysconfig, "get_path", lambda _name: str(folder))
+    monkeypatch.syspath_prepend(folder)
+    load_task("lonely:task", {})
+    library = importlib.import_module("library")
+    assert task_code_place(failure(lambda _: library.fail()), "lonely:task") is None
+    read = sys.modules["lonely"].read
+    through = failure(lambda _: library.fail(lambda: read(0)))
+    assert task_code_place(through, "lonely:task").startswith("lonely.py:")
+    for name in ("lonely", "library"):
+        sys.modules.pop(name)
+
+
+def test_rule_20_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
+    here = tmp_path / "site"
+    monkeypatch.setattr(task, "__file__", str(here / "dtjob_trainer" / "task.py"))
+    ours = ["dtjob_trainer/rank.py", "dtjob_accounting/rdp.py", "dtjob_api/model.py"]
+    others = ["dtjob_trainer/tasks/digits.py", "lonely.py", "torch/nn.py", "dtjob_clinic/task.py"]
+    assert all(task._is_ours(str(here / name)) for name in ours)
+    assert not any(task._is_ours(str(here / name)) for name in others)
 
 
 def test_rule_20_failures_outside_task_code_have_no_place():

@@ -1,7 +1,8 @@
-"""Whether all ranks see the same records under the same ids (Rule 3).
+"""Whether an id means one record: each time it is read, and on all ranks (Rule 3).
 
 A draw is a set of ids. Where an id means one record on this rank and another on that, a record
-can be in several ranks' shares of one draw: its sensitivity, and epsilon, would be too low.
+can be in several ranks' shares of one draw: its sensitivity, and epsilon, would be too low. So it
+would where an id means another record the next time, as with a stream behind ``[i]``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dtjob_trainer.distributed import Group
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import DATASET_INVALID, ArraySpec, Records, TaskError
 
-#: How many records are compared; another order of the records moves nearly all of them.
-_COMPARED = 8
+#: How many records are compared. Another order of the records moves nearly all of them; but
+#: labels of a stream, nine in ten alike, are only by chance the same twice in all of so many.
+_COMPARED = 32
 #: Of the norm: what processors of several kinds may make of the same decoding.
 _TOLERANCE = 1e-5
 
@@ -25,21 +27,19 @@ Fingerprints = npt.NDArray[np.float64]  # [records, fields, 2]
 
 
 def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group: Group) -> int:
-    """Return |D| if the ranks see the same records, as far as a few of them tell.
+    """Return |D| if an id means the same record everywhere, as far as a few of them tell.
 
-    Every rank reads the same ids, and the fingerprints of what it found go to all ranks. A field
-    that a rank finds different the second time (augmentation with a generator of its own) is
-    left out. Random numbers that task code takes from Python, numpy or torch are equal for each
-    read.
+    Every rank reads the same ids twice, and the fingerprints of what it found go to all ranks. A
+    field that a rank finds different the second time (augmentation with a generator of its own)
+    is left out; if that leaves none, nothing tells that the index is looked at. Random numbers
+    that task code takes from Python, numpy or torch are equal for each read.
 
     Raises
     ------
     TaskError
-        On every rank, if any two differ.
+        On every rank, if any two differ, or each field does on a second read.
     """
     length = len(records)
-    if group.world_size == 1:
-        return length
     if len(set(group.gather_bytes(length.to_bytes(8, "big")))) != 1:
         raise TaskError(
             DATASET_INVALID,
@@ -50,6 +50,14 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
     every = np.stack(
         [np.frombuffer(data).reshape(own.shape) for data in group.gather_bytes(own.tobytes())]
     )
+    if not _comparable(every).any():
+        raise TaskError(
+            DATASET_INVALID,
+            "the records of Task.dataset() are others each time the same index is read, in every "
+            "field: draws would not mean the records that they count. Give [i] the record number "
+            "i, whatever was read before; let what is random of it come from Python's, numpy's or "
+            "torch's global generator",
+        )
     if not _agree(every):
         raise TaskError(
             DATASET_INVALID,
@@ -87,13 +95,19 @@ def _fingerprint(value: npt.NDArray[np.generic]) -> tuple[float, float]:
     """The sum of the entries under random signs, and their norm."""
     flat = value.astype(np.float64).reshape(-1)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], flat.size)
-    found = float(flat @ signs), float(np.linalg.norm(flat))
+    with np.errstate(all="ignore"):
+        found = float(flat @ signs), float(np.linalg.norm(flat))
     return found if np.isfinite(found).all() else (0.0, 0.0)
+
+
+def _comparable(every: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which fields were the same on a second look, in every record and on every rank."""
+    return np.asarray(~np.isnan(every).any(axis=(0, 1, 3)))
 
 
 def _agree(every: npt.NDArray[np.float64]) -> bool:
     """Whether the ranks' fingerprints [ranks, records, fields, 2] are those of the same records."""
-    comparable = ~np.isnan(every).any(axis=(0, 1, 3))
+    comparable = _comparable(every)
     sums, norms = every[:, :, comparable, 0], every[:, :, comparable, 1]
     allowed = _TOLERANCE * norms.max(axis=0)
     return bool(

@@ -51,12 +51,19 @@ class AttemptEnd:
     signal: int | None = None
 
 
-def begin_attempt(ledger: Ledger, now: datetime) -> Versioned:
+def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
     """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
 
     An attempt before it that nobody saw end is recorded as `WorkerLost`. After a lost answer
     another number is taken: nothing tells one's own number from another supervisor's, and
     numbers cost nothing.
+
+    Parameters
+    ----------
+    max_restarts
+        Where the attempt before failed as one too many, no number is taken: what returns has the
+        outcome `RestartsExhausted`. Who saw that attempt end has written so already, but a
+        supervisor that died with it has not, and each death would cost a lease.
 
     Raises
     ------
@@ -79,11 +86,18 @@ def begin_attempt(ledger: Ledger, now: datetime) -> Versioned:
             for record in status.attempts
         ]
         records = [*earlier, AttemptRecord(attempt=attempt, start=now)]
-        begun = status.model_copy(
-            update={"attempt": attempt, "attempts": records[-MAX_ATTEMPTS_KEPT:]}
-        )
+        changed = {"attempt": attempt, "attempts": records[-MAX_ATTEMPTS_KEPT:]}
+        if max_restarts is not None and _was_one_too_many(earlier, now, max_restarts):
+            message = exhausted(max_restarts, earlier[-1].message or "")
+            outcome = Outcome(
+                state=OutcomeState.FAILED,
+                reason=Reason.RESTARTS_EXHAUSTED,
+                message=clipped(message),
+                time=now,
+            )
+            changed = {"attempts": earlier, "outcome": outcome}
         try:
-            return ledger.replace_status(versioned, begun)
+            return ledger.replace_status(versioned, status.model_copy(update=changed))
         except (Conflict, AnswerLost):
             continue
 
@@ -169,11 +183,28 @@ def may_restart(
     failures = sum(
         1
         for record in attempts
-        if record.end is not None
-        and record.reason not in _NO_FAILURES
-        and now - record.end < window
+        if record.end is not None and now - record.end < window and _is_failure(record)
     )
     return failures <= min(max_restarts, MAX_ATTEMPTS_KEPT - 1)
+
+
+def exhausted(max_restarts: int, last: str) -> str:
+    """Why no attempt follows; ``last`` says how the last one ended."""
+    return (
+        f"more than {max_restarts} restarts within an hour (runPolicy.maxRestarts); "
+        f"the last time: {last}"
+    )
+
+
+def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_restarts: int) -> bool:
+    # Not after an orderly end, whatever came before it: that restart was asked for.
+    return (
+        bool(earlier) and _is_failure(earlier[-1]) and not may_restart(earlier, now, max_restarts)
+    )
+
+
+def _is_failure(record: AttemptRecord) -> bool:
+    return record.reason not in _NO_FAILURES
 
 
 def _with_end(

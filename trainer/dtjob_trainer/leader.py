@@ -12,7 +12,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import attempts
 from dtjob_trainer.durable import VolumeFull
-from dtjob_trainer.gang import Action, Directive, End, EndKind, Gang, Hello, cause
+from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello, cause
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.telemetry import WorkerView
@@ -24,16 +24,26 @@ EXIT_CONFIGURATION = 2
 EXIT_REFUSED = 3
 EXIT_SUPERSEDED = 4
 
-#: How long a crash that may be the echo of another waits for the other to be told.
-_GRACE_SECONDS = 1.0
 #: How long an orderly end waits for the ranks that are still on their way out.
 _ORDERLY_SECONDS = 10.0
+#: How long a crash that may be the echo of another waits for the other to be told, which a slow
+#: supervisor does late.
+_ECHO_SECONDS = 5.0
+#: How long a verdict waits for the others: whoever waits to meet its rank has no end to tell.
+_VERDICT_SECONDS = 1.0
+#: How often the leader's clock is read at least.
+_TICK_SECONDS = 0.5
 #: One watch of the ledger; and how long to wait for what is not to be had now.
 _WATCH_SECONDS = 10.0
 _PATIENCE_SECONDS = 2.0
 #: How long a pod waits before it looks whether a person has put right what an attempt refused.
 _REFUSED_SECONDS = 60.0
 
+_WAITS = {
+    EndKind.SUCCEEDED: _ORDERLY_SECONDS,
+    EndKind.DRAINED: _ORDERLY_SECONDS,
+    EndKind.CRASHED: _ECHO_SECONDS,
+}
 
 #: Without one worker's ranks the others can't join, so nothing of the attempt has been leased.
 _STOPPED_BEFORE_START = End(
@@ -75,11 +85,12 @@ class Leader:
         self._watching: asyncio.Task[None] | None = None
         self.terminating = False
         self.left = False
-        self.coordinator_heard = time.monotonic()
+        self._clock = AwakeClock(time.monotonic())
+        self._coordinator_heard = self._now()
 
     async def hello(self, hello: Hello) -> Directive:
         """Answer one supervisor: at once if it doesn't know the directive, else when it changes."""
-        self._gang.hello(hello, time.monotonic())
+        self._gang.hello(hello, self._now())
         self._view.gpus = self._gang.gpus()
         self._changed.set()
         if hello.known == self._gang.directive.revision:
@@ -94,12 +105,32 @@ class Leader:
             self._changed.set()
         return directive
 
+    def heard_coordinator(self) -> None:
+        """The coordinator rank has said something."""
+        self._coordinator_heard = self._now()
+
     def wake(self) -> None:
         """Something of this worker changed (a message of a rank, a signal)."""
         self._changed.set()
 
     async def lead(self) -> int:
         """Form attempts until there is an outcome, a refusal or an order to stop; the exit code."""
+        ticking = asyncio.create_task(self._tick())
+        try:
+            return await self._lead()
+        finally:
+            ticking.cancel()
+
+    def _now(self) -> float:
+        """The time by which others are silent: what this process did not run for is not in it."""
+        return self._clock.read(time.monotonic())
+
+    async def _tick(self) -> None:
+        while True:
+            self._now()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _lead(self) -> int:
         while True:
             try:
                 code = await self._next()
@@ -149,6 +180,11 @@ class Leader:
             except LedgerError:
                 await asyncio.sleep(_PATIENCE_SECONDS)  # who writes next finds it too, and judges
                 continue
+            except Exception as error:
+                # Nobody waits for this task: an end of it would leave every later order unheard.
+                self._log.error("watching the ledger failed", detail=f"{error!r}")
+                await asyncio.sleep(_PATIENCE_SECONDS)
+                continue
             if newer is not None:
                 version, self._order = newer.version, newer.ledger.spec.run
                 self._changed.set()
@@ -183,7 +219,7 @@ class Leader:
         """Wait until every worker is ready; False when something else is to be done first."""
         self._gang.direct(Action.WAIT)
         await self._tell_all()
-        while absent := self._gang.absent(run.workers, time.monotonic()):
+        while absent := self._gang.absent(run.workers, self._now()):
             if self.terminating or self._order != run:
                 return False
             self._view.stage = (
@@ -196,9 +232,16 @@ class Leader:
         """One attempt from its number to its record; an exit code if it was the last."""
         run = ledger.spec.run
         try:
-            begun = await asyncio.to_thread(attempts.begin_attempt, self._ledger, datetime.now(UTC))
-        except Superseded as error:
-            return await self._finish(EXIT_SUPERSEDED, "Refused", Reason.SUPERSEDED, str(error))
+            begun = await asyncio.to_thread(
+                attempts.begin_attempt,
+                self._ledger,
+                datetime.now(UTC),
+                self._config.max_restarts,
+            )
+        except Superseded:
+            return None  # the job has its outcome by now: read, and told, next
+        if begun.ledger.status.outcome is not None:
+            return None
         attempt = begun.ledger.status.attempt
         self._log.info("attempt begins", attempt=attempt, workers=run.workers)
         self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
@@ -210,14 +253,14 @@ class Leader:
     async def _run(self, attempt: int, run: Run) -> End:
         """Have all workers run the attempt; what ended it."""
         incarnations = self._gang.incarnations(run.workers)
-        self.coordinator_heard = time.monotonic()
+        self._coordinator_heard = self._now()
         self._gang.direct(Action.RUN, attempt=attempt, workers=run.workers)
         await self._tell_all()
         end = await self._until_end(attempt, run, incarnations)
         self._gang.direct(Action.END, attempt=attempt)
         await self._tell_all()
         while (left := self._gang.running(attempt)) and not self._gang.lost(
-            {o: incarnations[o] for o in left if o in incarnations}, time.monotonic()
+            {o: incarnations[o] for o in left if o in incarnations}, self._now()
         ):
             await self._change(0.5)
         return end
@@ -227,18 +270,19 @@ class Leader:
         told_to_drain = False
         deadline: float | None = None
         while True:
-            now = time.monotonic()
+            now = self._now()
             ends = self._gang.ends(attempt)
-            first = cause(ends)
+            first, lost = cause(ends), self._gang.lost(incarnations, now)
             if first is None:
-                first = self._gang.lost(incarnations, now) or self._stalled(now)
+                first = lost or self._stalled(now)
                 if first is not None:
                     return first
             elif len(ends) == expected or first.signal is not None:
                 return first
+            elif first.kind is EndKind.CRASHED and lost is not None:
+                return lost  # its ranks are what the others lost, and nobody tells their ends
             else:
-                orderly = first.kind in (EndKind.SUCCEEDED, EndKind.DRAINED)
-                deadline = deadline or now + (_ORDERLY_SECONDS if orderly else _GRACE_SECONDS)
+                deadline = deadline or now + _WAITS.get(first.kind, _VERDICT_SECONDS)
                 if now >= deadline:
                     return first
             stop = self.terminating or self._gang.wants_drain() or self._order != run
@@ -251,7 +295,7 @@ class Leader:
             await self._change(0.5 if deadline is None else max(0.0, min(0.5, deadline - now)))
 
     def _stalled(self, now: float) -> End | None:
-        silent = now - self.coordinator_heard
+        silent = now - self._coordinator_heard
         if silent <= self._config.stall_seconds:
             return None
         return End(
@@ -259,7 +303,7 @@ class Leader:
             rank=0,
             reason=Reason.STALLED,
             message=f"no step for {silent:.0f} s (runPolicy.stallSeconds is "
-            f"{self._config.stall_seconds})",
+            f"{self._config.stall_seconds}); rank 0 was last at: {self._view.stage}",
         )
 
     async def _judge(self, attempt: int, end: End) -> int | None:
@@ -284,6 +328,10 @@ class Leader:
             if end.kind is EndKind.CRASHED:
                 await self._after_crash(attempt, record, ended.ledger, now)
         except Superseded as error:
+            status = (await asyncio.to_thread(self._ledger.read)).ledger.status
+            if status.outcome is not None and status.attempt == attempt:
+                # Our coordinator wrote it and died before it could say so.
+                return None
             return await self._finish(EXIT_SUPERSEDED, "Refused", Reason.SUPERSEDED, str(error))
         if end.kind is EndKind.REFUSED:
             return await self._without(end.reason, end.message, _REFUSED_SECONDS)
@@ -294,10 +342,7 @@ class Leader:
     ) -> None:
         limit = self._config.max_restarts
         if not attempts.may_restart(ledger.status.attempts, now, limit):
-            message = (
-                f"more than {limit} restarts within an hour (runPolicy.maxRestarts); "
-                f"the last time: {record.message}"
-            )
+            message = attempts.exhausted(limit, record.message)
             await self._fail(attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
             return
         self._view.restarts += 1
@@ -335,8 +380,8 @@ class Leader:
             return code
         self._gang.direct(Action.DONE, exit_code=code)
         await self._tell_all()
-        deadline = time.monotonic() + _ORDERLY_SECONDS
-        while self._gang.present(time.monotonic()) - self._informed and time.monotonic() < deadline:
+        deadline = self._now() + _ORDERLY_SECONDS
+        while self._gang.present(self._now()) - self._informed and self._now() < deadline:
             await self._change(0.5)
         return code
 
@@ -358,7 +403,8 @@ class Leader:
         view.generation, view.workers = ledger.spec.run.generation, ledger.spec.run.workers
         view.total_steps = ledger.spec.plan.steps
         view.reserved_draws = ledger.spec.reserved_draws
-        view.charged = ledger.status.charged
+        if ledger.status.charged > view.charged:
+            view.charged, view.epsilon_spent = ledger.status.charged, None
         view.attempt = ledger.status.attempt
         if ledger.status.checkpoint is not None:
             view.step = ledger.status.checkpoint.step

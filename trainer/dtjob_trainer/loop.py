@@ -19,16 +19,14 @@ from dtjob_trainer.distributed import Group, agreed_digest
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.pricing import upper_bound
 from dtjob_trainer.task import TaskError
 
 #: Throughput is that of the last steps within this time.
 _WINDOW_SECONDS = 10.0
-#: How long the result waits for its epsilon: the helper that computes it may have been restarted.
-_EPSILON_SECONDS = 120.0
-
-
-class EpsilonUnknown(RuntimeError):
-    """The result has no epsilon; the next attempt asks again, and loses no draw by it."""
+#: How long the result waits for the helper's epsilon, which may have been restarted; then the
+#: Rényi bound is its epsilon.
+_EPSILON_SECONDS = 60.0
 
 
 class Command(IntEnum):
@@ -73,6 +71,8 @@ class Coordinator:
     ----------
     account
         Opened: its first lease is granted.
+    epsilon_guaranteed
+        The plan's, of all reserved draws: what epsilon can't exceed.
     evaluate
         Figures on public data, or None where the task has none; raises `TaskError`, free of
         private data, where it fails.
@@ -93,6 +93,7 @@ class Coordinator:
         total_steps: int,
         batch_size: int,
         delta: float | None,
+        epsilon_guaranteed: float | None,
         evaluate: Callable[[], dict[str, float]] | None,
         evaluate_every: int | None,
     ) -> None:
@@ -106,6 +107,7 @@ class Coordinator:
         self._total = total_steps
         self._batch_size = batch_size
         self._delta = delta
+        self._epsilon_guaranteed = epsilon_guaranteed
         self._evaluate = evaluate
         self._evaluate_every = evaluate_every
         self._evaluation: dict[str, Any] | None = None
@@ -164,15 +166,10 @@ class Coordinator:
             "evaluation": self._evaluation if failed is None else None,
         }
         if self._delta is not None:
-            with self._mail.waiting("computing epsilon", state="Running"):
-                epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
-            if epsilon is None:
-                raise EpsilonUnknown(
-                    f"the process that computes epsilon gave no answer within "
-                    f"{_EPSILON_SECONDS:.0f} s; it needs about 250 MB of memory"
-                )
-            result["epsilonSpent"] = epsilon
-            spent = f"epsilon {epsilon} spent in {spent}"
+            epsilon, how = self._epsilon(self._delta)
+            if epsilon is not None:
+                result["epsilonSpent"] = epsilon
+            spent = f"epsilon {epsilon or 'unknown'} spent in {spent}{how}"
         message = f"{self._at} of {self._total} steps done, {spent}"
         if failed is not None:
             message += f"; without an evaluation: {failed}"
@@ -181,6 +178,27 @@ class Coordinator:
         self._tell_account()
         self._order(Command.STOP)
         return EndKind.SUCCEEDED
+
+    def _epsilon(self, delta: float) -> tuple[str | None, str]:
+        """Epsilon of the result, and what is to be said of it.
+
+        No model is lost for want of its figure: an upper bound needs nobody's help.
+        """
+        with self._mail.waiting("computing epsilon", state="Running"):
+            epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
+        if epsilon is not None:
+            return epsilon, ""
+        return upper_bound(self._segments(), delta, self._epsilon_guaranteed), (
+            " (an upper bound: the process that computes it gave no answer within "
+            f"{_EPSILON_SECONDS:.0f} s; it needs about 250 MB of memory)"
+        )
+
+    def _segments(self) -> list[tuple[float, float, int]]:
+        """The charged draws as the accountants take them; they refuse what has no noise."""
+        return [
+            (s.noise_multiplier or 0.0, s.sample_rate or 0.0, s.draws)
+            for s in self._account.segments
+        ]
 
     def _order(self, command: Command, draw: int = 0) -> None:
         self._group.broadcast_ints([command, draw, self._at])
@@ -232,7 +250,6 @@ class Coordinator:
         fields: dict[str, Any] = {"charged": self._account.charged, "checkpoint": checkpoint}
         if self._delta is not None:
             fields["delta"] = self._delta
-            fields["segments"] = [
-                [s.noise_multiplier, s.sample_rate, s.draws] for s in self._account.segments
-            ]
+            fields["guaranteed"] = self._epsilon_guaranteed
+            fields["segments"] = self._segments()
         self._mail.progress(**fields)

@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
@@ -65,6 +66,17 @@ async def warm_up(context: ForkServerContext) -> None:
         )
 
 
+def forkserver_lives() -> bool:
+    """Whether the forkserver runs. It is not reaped here: Python does so when it starts another."""
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if pid is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
 def serve_store(listener: socket.socket) -> None:
     """Hold torch's TCPStore on ``listener`` until the supervisor ends."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -84,18 +96,31 @@ def serve_store(listener: socket.socket) -> None:
 
 
 class Store:
-    """The store's process; it outlives ranks and attempts."""
+    """The store's process; it outlives ranks and attempts.
+
+    The listener stays open here too: ranks that come while the store is dead wait for the next.
+    """
 
     def __init__(self, context: ForkServerContext, listener: socket.socket) -> None:
-        self._process = context.Process(target=serve_store, args=(listener,), name="store")
+        self._context, self._listener = context, listener
+        self._process: ForkServerProcess | None = None
+
+    @property
+    def lives(self) -> bool:
+        return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
+        """Start the store, or start it again once it is dead."""
+        self._process = self._context.Process(
+            target=serve_store, args=(self._listener,), name="store"
+        )
         self._process.start()
 
     def stop(self) -> None:
-        if self._process.pid is not None:
+        if self._process is not None:
             self._process.kill()
             self._process.join()
+        self._listener.close()
 
 
 class Ranks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import signal
 import traceback
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from dtjob_trainer.ledger import LedgerError, Superseded
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
 from dtjob_trainer.recovery import Refusal
-from dtjob_trainer.task import TaskError, load_task, task_code_place
+from dtjob_trainer.task import TaskError, load_task, shown_in_full, task_code_place
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     try:
         kind = rank.run(watch)
         reason, message = _ORDERLY[kind], ""
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind, reason, message = rank.explain(error)
         log.error("rank failed", kind=kind, reason=reason, detail=message)
     mail.end(kind, reason, message)
@@ -87,7 +88,7 @@ class _Rank:
 
     def run(self, watch: Watch | None) -> EndKind:
         """Preflight, rendezvous, training."""
-        from dtjob_trainer import validation
+        from dtjob_trainer import rehearsal, validation
 
         config, setup = self._config, self._setup
         device = _prepare_device(config, setup)
@@ -105,6 +106,14 @@ class _Rank:
         self._mail.stage("dry run on synthetic data")
         rows = _physical_batch_size(config, spec, group.world_size)
         validation.preflight(task, device, rows)
+        rehearsal.rehearse(
+            task,
+            device,
+            spec.plan,
+            optimizer=config.training.optimizer.name,
+            rows=rows,
+            memory=rehearsal.memory_of_a_rank(config.ranks, device),
+        )
         if setup.rank == 0 and checkpoint is None:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
@@ -195,6 +204,7 @@ class _Rank:
             total_steps=plan.steps,
             batch_size=plan.batch_size,
             delta=plan.delta,
+            epsilon_guaranteed=plan.epsilon_guaranteed,
             evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
             evaluate_every=training.evaluation.every_steps if training.evaluation else None,
         ).run()
@@ -207,7 +217,7 @@ class _Rank:
             return validation.public_figures(task, model)
         except TaskError as error:
             failed = error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             told = self._told(error)
             failed = TaskError(Reason.EVALUATION_INVALID, f"Task.evaluate raised {told}")
         self._log.warning("evaluation failed", detail=failed.message)
@@ -227,10 +237,9 @@ class _Rank:
     def _on_bad_record(self, index: int, wrong: str) -> None:
         self._log.warning("record contributes zero", record=index, wrong=wrong)
 
-    def explain(self, error: Exception) -> tuple[EndKind, Reason, str]:
+    def explain(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """What an exception means for the job, in words that hold nothing of the data (Rule 20)."""
         from dtjob_trainer.distributed import ParametersDiverged
-        from dtjob_trainer.loop import EpsilonUnknown
 
         match error:
             case TaskError() if not (self._private and self._passed_through_task(error)):
@@ -246,9 +255,10 @@ class _Rank:
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
-            case EpsilonUnknown():
-                return EndKind.CRASHED, Reason.RANK_FAILED, str(error)
         if not self._private:
+            if isinstance(error, SystemExit):
+                said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
+                return EndKind.FAILED, Reason.TASK_FAILED, said
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
         place = self._passed_through_task(error)
         told = self._told(error)
@@ -257,20 +267,23 @@ class _Rank:
                 "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
             )
             return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
+        if _wants_memory(error):
+            rank = self._setup.rank
+            return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {rank} ran out of memory: {told}"
         if _in_collective(error):
             rank = self._setup.rank
             told = f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
             return EndKind.CRASHED, Reason.RANK_FAILED, told
-        if isinstance(error, OSError | MemoryError):
+        if isinstance(error, OSError) or _of_the_device(error):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self._setup.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
         remedy = "" if self._shows_private_data else _HIDDEN
         return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
 
-    def _passed_through_task(self, error: Exception) -> str | None:
+    def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self._config.training.entrypoint)
 
-    def _told(self, error: Exception) -> str:
+    def _told(self, error: BaseException) -> str:
         """All that may be told of an exception once private records may be in memory (Rule 20)."""
         place = self._passed_through_task(error)
         told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
@@ -284,7 +297,33 @@ _HIDDEN = (
 )
 
 
-def _in_collective(error: Exception) -> bool:
+_RAISE_INSTEAD = "Raise an exception instead of calling sys.exit"
+
+
+def _wants_memory(error: BaseException) -> bool:
+    """Whether another process's end, or another node, may be all that it takes.
+
+    The CPU's allocator raises a RuntimeError that only its message tells from others.
+    """
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def _of_the_device(error: BaseException) -> bool:
+    """Whether the GPU or its driver failed, and not what it was given.
+
+    A device-side assertion is a kernel that refused its input, such as a label out of range; it
+    would again.
+    """
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) and "device-side assert" not in str(error)
+
+
+def _in_collective(error: BaseException) -> bool:
     """Whether a peer's end, not this rank's own work, may be what raised."""
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(Path(file).parts[-2:] == ("dtjob_trainer", "distributed.py") for file in files)
@@ -298,7 +337,7 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
     import torch
 
     torch.set_num_threads(setup.threads)
-    torch.seed()  # ranks of one forkserver share a state, and with it dropout's masks
+    _take_own_randomness()
     if not config.gpus_per_worker:
         return torch.device("cpu")
     if torch.cuda.device_count() <= setup.local_rank:
@@ -310,6 +349,21 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
     device = torch.device("cuda", setup.local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def _take_own_randomness() -> None:
+    """Give task code random numbers of this process's own, from the kernel.
+
+    All ranks of a forkserver, and of every attempt, are born with its state: they would drop the
+    same units and flip the same images. Never from the attempt's keys, which task code could then
+    learn of (Rule 2).
+    """
+    import numpy as np
+    import torch
+
+    torch.seed()
+    random.seed()
+    np.random.seed()
 
 
 def _physical_batch_size(config: WorkerConfig, spec: LedgerSpec, world_size: int) -> int:

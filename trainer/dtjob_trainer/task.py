@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ DTYPES = {
     "int32": (-(2**31), 2**31 - 1),
     "int64": (-(2**63), 2**63 - 1),
 }
+
+# What is installed beside this package and no task's code either.
+_OUR_PACKAGES = frozenset(
+    f"dtjob_{part}" for part in ("accounting", "api", "cli", "exporter", "operator", "trainer")
+)
 
 # Reasons of a TaskError. They become the reason of the job's outcome.
 ENTRYPOINT_INVALID = "EntrypointInvalid"
@@ -207,13 +213,14 @@ def task_code_place(error: BaseException, entrypoint: str) -> str | None:
 
     All that a failure on private data may tell besides its class (Rule 20): the exception's
     message, arguments and chained exceptions may hold a record. Task code is what lies in the
-    entrypoint's top-level package (or beside a lone module).
+    entrypoint's top-level package, or beside a lone module; beside one that is installed lies all
+    that is installed, so there the module alone is. Code of dtjob is none but for its own tasks.
     """
     root = _task_root(entrypoint)
     place = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         path = Path(frame.f_code.co_filename)
-        if root is not None and path.is_relative_to(root):
+        if root is not None and path.is_relative_to(root) and not _is_ours(str(path)):
             place = f"{path.relative_to(root.parent)}:{line}"
     return place
 
@@ -285,7 +292,7 @@ def _public_callables(module: ModuleType) -> str:
 
 
 def _task_root(entrypoint: str) -> Path | None:
-    """The folder of task code; for built-in tasks the folder ``tasks``, not all of dtjob."""
+    """The folder of task code, or its only file; for built-in tasks the folder ``tasks``."""
     module = sys.modules.get(entrypoint.partition(":")[0])
     file = getattr(module, "__file__", None)
     if module is None or file is None:
@@ -294,7 +301,16 @@ def _task_root(entrypoint: str) -> Path | None:
         return Path(__file__).parent / "tasks"
     top = sys.modules.get(module.__name__.partition(".")[0])
     top_file = getattr(top, "__file__", None)
-    return Path(top_file if top_file is not None else file).parent
+    folder = Path(top_file if top_file is not None else file).parent
+    return Path(file) if folder in _installed() else folder
+
+
+def _installed() -> set[Path]:
+    """The folders that packages are installed into, dtjob among them."""
+    return {
+        Path(__file__).parents[1],
+        *(Path(sysconfig.get_path(n)) for n in ("purelib", "platlib")),
+    }
 
 
 def _is_ours_package(name: str) -> bool:
@@ -303,7 +319,9 @@ def _is_ours_package(name: str) -> bool:
 
 def _is_ours(filename: str) -> bool:
     path, here = Path(filename), Path(__file__).parent
-    return path.is_relative_to(here) and not path.is_relative_to(here / "tasks")
+    if path.is_relative_to(here / "tasks") or not path.is_relative_to(here.parent):
+        return False
+    return path.relative_to(here.parent).parts[0] in _OUR_PACKAGES
 
 
 def _without_import_machinery(error: BaseException) -> str:

@@ -23,9 +23,6 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from dtjob_accounting.errors import PlanError
-from dtjob_accounting.process import HelperFailed, PldProcess
-from dtjob_accounting.rounding import decimal_up
 from dtjob_api.worker import WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
 from dtjob_trainer import endpoints, telemetry
@@ -41,17 +38,21 @@ from dtjob_trainer.gang import (
 from dtjob_trainer.leader import EXIT_SUPERSEDED, Leader
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
+from dtjob_trainer.pricing import Pricing
 from dtjob_trainer.processes import (
     RankMain,
     Ranks,
     RankSetup,
     Store,
     forkserver_context,
+    forkserver_lives,
     threads_per_rank,
     warm_up,
 )
 
-_PORT_SECONDS = 3.0
+_PORT_SECONDS = 15.0
+#: How often a worker looks whether its forkserver and its store live.
+_LOOK_SECONDS = 0.5
 
 
 class ConfigurationError(Exception):
@@ -82,11 +83,7 @@ class Worker:
         self._terminating = False
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._pld: PldProcess | None = None
-        self._priced = -1  # the charged draws that the view's epsilon is of
-        self._unpriced = -1  # the charged draws whose epsilon was last not to be had
-        self._told_epsilon = (0, -1)  # attempt and charged draws of the last answer
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pricing = Pricing(self._view, log, self._tell_coordinator)
         self._leader: Leader | None = None
         if ordinal == 0:
             self._ledger = open_ledger(config.ledger)
@@ -112,8 +109,7 @@ class Worker:
             return code
         finally:
             await self._stop_ranks()
-            if self._pld is not None:
-                self._pld.close()
+            self._pricing.close()
             await runner.cleanup()
 
     def _start_forkserver(self) -> None:
@@ -124,13 +120,15 @@ class Worker:
     async def _follow_until_done(self) -> int:
         store: Store | None = None
         if self._leader is not None:
-            store = Store(
-                self._context, _listen(self._bind_host, self._config.store_port, "store_port")
+            # In a thread: while a predecessor's store goes away, hellos are answered.
+            listener = await asyncio.to_thread(
+                _listen, self._bind_host, self._config.store_port, "store_port"
             )
+            store = Store(self._context, listener)
         leading: asyncio.Task[int] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                warming = group.create_task(self._warm_up(store))
+                warming = group.create_task(self._keep_warm(store))
                 if self._leader is not None:
                     leading = group.create_task(self._leader.lead())
                 code = await self._follow()
@@ -142,12 +140,37 @@ class Worker:
             if store is not None:
                 store.stop()
 
+    async def _keep_warm(self, store: Store | None) -> None:
+        """Warm up, and put right what dies: nobody else would, and no attempt could start again.
+
+        A store that comes back costs nothing: the ranks that train don't need it any more. The
+        death of the forkserver takes all its ranks down, so this worker counts as restarted.
+        """
+        await self._warm_up(store)
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not forkserver_lives():
+                self._log.error("the forkserver died: it is started again")
+                self._warm = False
+                self._incarnation = uuid.uuid4().hex
+                await self._stop_ranks()
+                self._start_forkserver()
+                await self._warm_up(store)
+            elif store is not None and not store.lives:
+                self._log.error("the store died: it is started again")
+                store.start()
+
+    @property
+    def _able(self) -> bool:
+        """Whether ranks can be started now; without the forkserver a start waits for imports."""
+        return self._warm and not self._terminating and forkserver_lives()
+
     async def _warm_up(self, store: Store | None) -> None:
         started = time.monotonic()
         await warm_up(self._context)
         if store is not None:
             store.start()
-            self._pld = PldProcess()
+            self._pricing.warm_up()
         self._log.info("ready", import_seconds=round(time.monotonic() - started, 2))
         self._warm = True
         self._news.set()
@@ -194,7 +217,7 @@ class Worker:
         hello = Hello(
             ordinal=self._ordinal,
             incarnation=self._incarnation,
-            ready=self._warm and not self._terminating,
+            ready=self._able,
             attempt=self._attempt,
             ends=tuple(self._ends),
             drain=self._terminating,
@@ -217,8 +240,7 @@ class Worker:
     async def _obey(self, directive: Directive) -> None:
         if directive.action is not Action.RUN or directive.attempt != self._attempt:
             await self._stop_ranks()
-        able = self._warm and not self._terminating
-        if directive.action is Action.RUN and self._attempt == 0 and able:
+        if directive.action is Action.RUN and self._attempt == 0 and self._able:
             self._start_ranks(directive)
 
     def _start_ranks(self, directive: Directive) -> None:
@@ -271,50 +293,25 @@ class Worker:
             return
         if rank != 0:
             return
-        self._leader.coordinator_heard = time.monotonic()
+        self._leader.heard_coordinator()
         view = self._view
         view.heartbeat = datetime.now(UTC)
         view.stage = message["stage"]
         if view.state != "Draining":
             view.state = message["state"]
-        for name in ("step", "charged", "samples_per_second", "evaluation", "checkpoint"):
+        for name in ("step", "samples_per_second", "evaluation", "checkpoint"):
             if message.get(name) is not None:
                 setattr(view, name, message[name])
         if (segments := message.get("segments")) is not None:
-            self._spawn(self._price(segments, message["delta"], message["charged"]))
-
-    async def _price(self, segments: list[list[float]], delta: float, charged: int) -> None:
-        """Have epsilon of the charged draws computed, and tell the coordinator (Rule 13).
-
-        Every attempt is told, also of draws that one before it has charged; a helper that failed
-        is asked again with the coordinator's next message. It keeps what it has computed.
-        """
-        attempt = self._attempt
-        if self._pld is None or (attempt, charged) <= self._told_epsilon:
-            return
-        try:
-            priced = await asyncio.wrap_future(
-                self._pld.submit_epsilon_of_segments(
-                    [(s, q, int(n)) for s, q, n in segments], delta
-                )
+            self._pricing.charge(
+                self._attempt,
+                message["charged"],
+                segments,
+                message["delta"],
+                message["guaranteed"],
             )
-        except (HelperFailed, PlanError) as error:
-            if charged != self._unpriced:
-                self._log.warning("epsilon unknown", charged=charged, detail=str(error))
-            self._unpriced = charged
-            return
-        value = decimal_up(priced)
-        if charged >= self._priced:
-            self._priced, self._view.epsilon_spent = charged, value
-        told = {"type": "epsilon", "charged": str(charged), "value": value}
-        # Several messages may have asked while the helper computed.
-        if (attempt, charged) > self._told_epsilon and self._tell_coordinator(told):
-            self._told_epsilon = (attempt, charged)
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        elif (charged := message.get("charged")) is not None:
+            view.charged = charged
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))

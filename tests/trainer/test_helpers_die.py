@@ -1,0 +1,72 @@
+"""Real deaths of the processes that nobody trains in: the forkserver and the store."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gang import GangRun, signal_all
+from test_faults import assert_finished
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def runs() -> Iterator[list[GangRun]]:
+    started: list[GangRun] = []
+    yield started
+    for run in started:
+        run.stop()
+
+
+def started(folder: Path, runs: list[GangRun], **settings: int) -> GangRun:
+    run = GangRun(folder, stall_seconds=120, **settings)
+    runs.append(run)
+    run.create_ledger()
+    run.start()
+    return run
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def forkserver(run: GangRun, ordinal: int) -> int:
+    (found,) = [
+        child
+        for child in children(run.processes[ordinal].pid)
+        if b"dtjob_trainer.preload" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return found
+
+
+def store(run: GangRun) -> int:
+    """What the forkserver of ordinal 0 has started and no rank is."""
+    ranks = {e.pid for e in run.executed()}
+    (found,) = set(children(forkserver(run, 0))) - ranks
+    return found
+
+
+def test_store_is_killed(tmp_path: Path, runs: list[GangRun]) -> None:
+    """Ranks that have met don't miss it; the next attempt meets in another one."""
+    run = started(tmp_path, runs)
+    run.wait_for_step(8)
+    first = store(run)
+    signal_all([first], signal.SIGKILL)
+    run.wait("another store", lambda: set(children(forkserver(run, 0))) - {first}, 10)
+    victims = run.wait_for_step(20)
+    assert run.ledger.read().ledger.status.attempt == 1
+    signal_all([e.pid for e in victims if e.rank == 1], signal.SIGKILL)
+    assert assert_finished(run).status.attempt == 2
+
+
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_forkserver_is_killed(tmp_path: Path, runs: list[GangRun], ordinal: int) -> None:
+    """Its ranks go with it, and on ordinal 0 the store; the attempt after that finishes."""
+    run = started(tmp_path, runs)
+    run.wait_for_step(8)
+    signal_all([forkserver(run, ordinal)], signal.SIGKILL)
+    assert assert_finished(run).status.attempt == 2

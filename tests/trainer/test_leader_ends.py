@@ -1,0 +1,151 @@
+"""How the leader ends a job that nobody else can end, and what it must not take for an end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from gang import GangRun
+
+from dtjob_api.ledger import Outcome, OutcomeState
+from dtjob_api.reasons import Reason
+from dtjob_trainer import leader as module
+from dtjob_trainer.gang import Action, End, EndKind, Hello
+from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_SUPERSEDED, Leader
+from dtjob_trainer.telemetry import WorkerView
+
+
+def a_leader(run: GangRun) -> Leader:
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    return Leader(run.config(0), run.ledger, view, structlog.get_logger(), lambda _: False)
+
+
+async def follow(leader: Leader, *, until: Action, **hello: Any) -> None:
+    """Say the same until the directive is the expected one."""
+    known = -1
+    async with asyncio.timeout(60):
+        while True:
+            said = Hello(ordinal=0, incarnation="a", ready=True, known=known, **hello)
+            directive = await leader.hello(said)
+            if directive.action is until:
+                return
+            known = directive.revision
+
+
+def write_status(run: GangRun, **changes: Any) -> None:
+    newest = run.ledger.read()
+    run.ledger.replace_status(newest, newest.ledger.status.model_copy(update=changes))
+
+
+def test_supervisor_that_dies_each_time_ends_the_job_as_max_restarts_says(tmp_path: Path) -> None:
+    """Each of its attempts takes a lease, and none of them is seen to fail."""
+    run = GangRun(tmp_path, workers=1, max_restarts=1)
+    run.create_ledger()
+
+    async def killed_in_an_attempt() -> None:
+        leader = a_leader(run)
+        leading = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        leading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leading
+
+    async def last_time() -> int:
+        leader = a_leader(run)
+        leading = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.DONE)
+        return await leading
+
+    for _ in range(2):
+        asyncio.run(killed_in_an_attempt())
+    assert run.ledger.read().ledger.status.outcome is None
+    assert asyncio.run(last_time()) == EXIT_FAILED
+    status = run.ledger.read().ledger.status
+    assert status.attempt == 2
+    assert status.outcome is not None
+    assert status.outcome.reason is Reason.RESTARTS_EXHAUSTED
+
+
+async def lead_to_a_late_failure(run: GangRun, **meanwhile: Any) -> int:
+    """Rank 0 is told to have failed after something was written to the ledger."""
+    leader = a_leader(run)
+    leading = asyncio.create_task(leader.lead())
+    await follow(leader, until=Action.RUN)
+    write_status(run, **meanwhile)
+    failed = End(kind=EndKind.FAILED, rank=0, reason=Reason.TASK_FAILED, message="too late")
+    await follow(leader, until=Action.END, attempt=1, ends=(failed,))
+    await follow(leader, until=Action.DONE)
+    return await leading
+
+
+def succeeded() -> Outcome:
+    return Outcome(
+        state=OutcomeState.SUCCEEDED,
+        reason=Reason.COMPLETED,
+        message="60 of 60 steps done",
+        time=datetime.now(UTC),
+    )
+
+
+def test_coordinator_that_died_after_it_wrote_the_result_has_succeeded(tmp_path: Path) -> None:
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+    assert asyncio.run(lead_to_a_late_failure(run, outcome=succeeded())) == EXIT_OK
+    outcome = run.ledger.read().ledger.status.outcome
+    assert outcome is not None
+    assert outcome.state is OutcomeState.SUCCEEDED
+
+
+def test_result_of_another_attempt_is_not_ours(tmp_path: Path) -> None:
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+    code = asyncio.run(lead_to_a_late_failure(run, attempt=2, outcome=succeeded()))
+    assert code == EXIT_SUPERSEDED
+
+
+def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:
+    """A long dry run is no step; who reads of one would look for a hung collective."""
+    run = GangRun(tmp_path, workers=1, stall_seconds=30)
+    run.create_ledger()
+
+    async def scene() -> End | None:
+        leader = a_leader(run)
+        leader._view.stage = "dry run on synthetic data"
+        return leader._stalled(leader._coordinator_heard + 31)
+
+    end = asyncio.run(scene())
+    assert end is not None
+    assert "31 s" in end.message
+    assert end.message.endswith("rank 0 was last at: dry run on synthetic data")
+
+
+def test_order_is_heard_after_the_watch_has_failed(tmp_path: Path, monkeypatch: Any) -> None:
+    """Nobody waits for the task that watches: what ends it silently leaves the leader deaf."""
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.01)
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+    newest = run.ledger.read()
+    answers = iter([ValueError("a bug"), newest])
+
+    def wait(_version: str, _timeout: float) -> Any:
+        match next(answers, None):
+            case Exception() as error:
+                raise error
+            case answer:
+                return answer
+
+    monkeypatch.setattr(run.ledger, "wait", wait)
+
+    async def scene() -> None:
+        leader = a_leader(run)
+        watching = asyncio.create_task(leader._watch("0"))
+        async with asyncio.timeout(10):
+            await leader._changed.wait()
+        assert leader._order == newest.ledger.spec.run
+        watching.cancel()
+
+    asyncio.run(scene())
