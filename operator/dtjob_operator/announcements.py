@@ -12,10 +12,15 @@ from dtjob_operator.pacing import QUIET
 from dtjob_operator.situation import condition, is_true
 
 REPLICAS_LATCHED = "ReplicasLatched"
+RUN_POLICY_DEFERRED = "RunPolicyDeferred"
 
 
 def announcements(
-    stored: Json, new: Json, job: DistributedTrainingJob, latched: int | None
+    stored: Json,
+    new: Json,
+    job: DistributedTrainingJob,
+    latched: int | None,
+    deferred: tuple[str, ...],
 ) -> tuple[Emit, ...]:
     """What is told when the status goes from `stored` to `new`.
 
@@ -23,12 +28,15 @@ def announcements(
     ----------
     latched
         Worker pods that the ledger fixed, None before there is one.
+    deferred
+        Changes that the workers do not follow yet.
     """
     emitted: dict[str, Emit] = {}
     for emit in (
         *_milestones(stored, new),
         *_troubles(stored, new),
         *_latched(stored, job, latched),
+        *_deferred(stored, job, deferred),
     ):
         emitted.setdefault(emit.reason, emit)
     return tuple(emitted.values())
@@ -78,4 +86,16 @@ def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> 
             REPLICAS_LATCHED,
             f"spec.workers.replicas is {job.spec.workers.replicas}, but the job was started with "
             f"{latched} workers and keeps them: create a new job for another number",
+        )
+
+
+def _deferred(
+    stored: Json, job: DistributedTrainingJob, deferred: tuple[str, ...]
+) -> Iterator[Emit]:
+    if deferred and stored.get("observedGeneration") != job.metadata.generation:
+        yield Emit(
+            "Warning",
+            RUN_POLICY_DEFERRED,
+            f"{'; '.join(deferred)}: the change takes effect when the job has no pods, or in a new "
+            "job",
         )

@@ -20,7 +20,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from dtjob_operator.errors import ApiError, Gone, NamespaceTerminating, Unavailable
+from dtjob_operator.errors import ApiError, Gone, NamespaceTerminating, NotFound, Unavailable
 from dtjob_operator.kinds import Json, Kind, kind_of, typed
 from dtjob_operator.names import FIELD_MANAGER
 
@@ -29,6 +29,9 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
 # The API server sends a bookmark about every minute: a watch that is silent for longer is dead.
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
 _WATCH_SECONDS = 300
+# What requests for discovery are counted as.
+_GROUPS = Kind("v1", "APIGroup", "apigroups")
+_RESOURCES = Kind("v1", "APIResource", "apiresources")
 
 _NO_ANSWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ssl.SSLError)
 
@@ -123,6 +126,24 @@ class Cluster:
             yield _events(response, kind)
         finally:
             response.close()
+
+    async def served(self, api_version: str) -> set[str]:
+        """Plurals of a group's version that the API server's discovery tells of, maybe none.
+
+        What is served may be missing from it for some seconds after the API server has started.
+        """
+        group, _, version = api_version.partition("/")
+        known = await self._json("discover", "GET", _GROUPS, "/apis")
+        if not any(
+            each["name"] == group and version in {v["version"] for v in each["versions"]}
+            for each in known.get("groups") or ()
+        ):
+            return set()
+        try:
+            found = await self._json("discover", "GET", _RESOURCES, f"/apis/{api_version}")
+        except NotFound:
+            return set()
+        return {each["name"] for each in found.get("resources") or ()}
 
     async def create(self, obj: Json) -> Json:
         """Create an object; raises `AlreadyExists` where there is one of that name."""

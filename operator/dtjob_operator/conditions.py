@@ -106,8 +106,16 @@ def _accepted(situation: Situation) -> Iterator[Claim]:
     if situation.ledger is not None:
         message = _promise(situation.ledger.spec.plan)
         yield Claim(ConditionType.ACCEPTED, True, Reason.PLANNED, message)
-    elif condition(situation.stored, ConditionType.ACCEPTED) is None:
+        return
+    told = condition(situation.stored, ConditionType.ACCEPTED)
+    if told is None or told["status"] == "Unknown":
         message = "the noise multiplier for epsilon and delta is being calibrated"
+        if situation.planning_trouble:
+            message = (
+                "the noise multiplier for epsilon and delta could not be calibrated and is tried "
+                f"again: {situation.planning_trouble.rstrip('.')}. Look at the operator's log and "
+                "its pod's memory"
+            )
         yield Claim(ConditionType.ACCEPTED, None, Reason.PLANNING, message)
 
 
@@ -149,8 +157,9 @@ def _pods_ready(situation: Situation) -> str:
 
 def _running(situation: Situation) -> Claim:
     kind = ConditionType.RUNNING
-    if situation.training and situation.halted is None:
-        return Claim(kind, True, Reason.TRAINING, "steps are executed")
+    if situation.training:
+        unheard = f"; {situation.unheard}" if situation.unheard else ""
+        return Claim(kind, True, Reason.TRAINING, f"steps are executed{unheard}")
     blocked = situation.halted or situation.blocked or situation.refused or situation.finding
     if blocked is not None:
         return Claim(kind, False, blocked.reason, blocked.message)

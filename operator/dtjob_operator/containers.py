@@ -49,6 +49,14 @@ def is_starting(pod: Json) -> bool:
     )
 
 
+def has_sandbox(pod: Json) -> bool:
+    """Whether the kubelet has gone past the mounts of the pod: images are pulled after that."""
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(
+        c["type"] == "PodReadyToStartContainers" and c["status"] == "True" for c in conditions
+    )
+
+
 def running_since(pod: Json) -> datetime | None:
     """When the pod's supervisor was started, if it runs."""
     for container in worker_containers(pod):

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import names, wording
-from dtjob_operator.containers import crash, is_starting, waiting, worker_containers
+from dtjob_operator.containers import crash, has_sandbox, is_starting, waiting, worker_containers
 from dtjob_operator.events import last_seen, newest
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
@@ -50,6 +50,9 @@ _NOT_SEEN_YET = re.compile(
     r"|no relationship found between node|kube-root-ca\.crt"
 )
 _SEEING = timedelta(seconds=30)
+# The kubelet tries to mount every two minutes, and after 25 events about a pod it tells of no more
+# than one in five minutes: what it has not told for longer is over.
+_MOUNT_IS_TOLD = timedelta(minutes=8)
 _UNBOUND = re.compile(
     r"unbound immediate PersistentVolumeClaims|find available persistent volumes to bind"
 )
@@ -238,14 +241,17 @@ def _catches_up(message: str, pod: Json, now: datetime) -> bool:
 def _unmounted(
     observed: Observed, pod: Json, job: DistributedTrainingJob, now: datetime, settings: Settings
 ) -> Iterator[Finding]:
-    if not is_starting(pod):
+    if not is_starting(pod) or has_sandbox(pod):
         return
     name = pod["metadata"]["name"]
     event = newest(observed.events, "Pod", name, {"FailedMount", "FailedAttachVolume"})
     if event is None:
         return
     # The kubelet has tried again by then; an event tells of the past, the pod's status does not.
-    told_again = _age(pod, datetime.fromisoformat(last_seen(event)))
+    told_at = datetime.fromisoformat(last_seen(event))
+    told_again = _age(pod, told_at)
+    if now - told_at > _MOUNT_IS_TOLD:
+        return
     message = wording.mount(event.get("message", ""))
     if told_again.total_seconds() < settings.settle_seconds or _catches_up(message, pod, now):
         return

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
-
 from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
 from dtjob_api.ledger_rules import CHARGED_NEVER_DECREASES, STATUS_NEVER_VANISHES
 from dtjob_api.privacy import PrivacyMode
@@ -28,8 +26,7 @@ _ATTACKS: dict[str, Json] = {
     "removes status": {"status": None},
 }
 _POLICY_SECONDS = 10.0
-
-_log = structlog.get_logger("guard")
+_RETRY_SECONDS = 1.0
 
 
 class Unguarded(Exception):
@@ -79,10 +76,16 @@ async def policy_is_active(cluster: Cluster, namespace: str) -> bool:
     A policy that has just been installed takes some seconds to work, so several tries are made.
     Where it is not installed the rules of the ledger itself still hold (`prove`), but not who
     may write it.
+
+    Raises
+    ------
+    ApiError
+        It could not be tried.
     """
     canary = await cluster.get(kinds.LEDGER, namespace, CANARY)
     deadline = asyncio.get_running_loop().time() + _POLICY_SECONDS
-    while asyncio.get_running_loop().time() < deadline:
+    while True:
+        hindered: ApiError | None = None
         try:
             await cluster.delete(
                 kinds.LEDGER, namespace, CANARY, canary["metadata"]["uid"], dry_run=True
@@ -90,8 +93,12 @@ async def policy_is_active(cluster: Cluster, namespace: str) -> bool:
         except ApiError as error:
             if "ledger-writer" in error.message:
                 return True
-            _log.warning("the policy can't be tried", error=error.message)
-        await asyncio.sleep(1.0)
+            hindered = error
+        if asyncio.get_running_loop().time() >= deadline:
+            break
+        await asyncio.sleep(_RETRY_SECONDS)
+    if hindered is not None:
+        raise hindered
     return False
 
 

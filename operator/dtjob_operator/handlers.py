@@ -25,6 +25,7 @@ Deliver = Callable[[Kind, Json, bool], None]
 """Takes an object of a kind and whether it still exists."""
 
 _RESTART_SECONDS = (1.0, 5.0)
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.5, 5.0
 _STOP_SECONDS = 5.0
 
 
@@ -70,15 +71,33 @@ class EventStream:
         Called in the loop that `run` runs in.
     gap
         Awaited whenever kopf begins anew: it never tells of what was deleted in between.
+    undiscovered
+        Says why kopf would not find the kinds that it watches, None where it would. It looks once
+        when it starts, and where it finds none it waits for ever.
     """
 
-    def __init__(self, deliver: Deliver, gap: Callable[[], Awaitable[None]], metrics: Metrics):
+    def __init__(
+        self,
+        deliver: Deliver,
+        gap: Callable[[], Awaitable[None]],
+        undiscovered: Callable[[], Awaitable[str | None]],
+        metrics: Metrics,
+    ) -> None:
         self._deliver = deliver
         self._gap = gap
+        self._undiscovered = undiscovered
         self._metrics = metrics
         self._stop: Callable[[], object] | None = None
         self._log = structlog.get_logger("handlers")
         self.running = False
+        self._obstacle: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is heard of jobs at the moment; None while kopf runs."""
+        if self.running:
+            return None
+        return self._obstacle or "the stream of events on jobs is being started again"
 
     def restart(self) -> None:
         """Have kopf begin anew, from a list."""
@@ -93,6 +112,8 @@ class EventStream:
         def deliver(kind: Kind, obj: Json, exists: bool) -> None:
             loop.call_soon_threadsafe(self._deliver, kind, obj, exists)
 
+        if await self._wait_for_discovery():
+            await self._gap()
         while True:
             kopf_thread = asyncio.create_task(asyncio.to_thread(self._kopf, deliver))
             self.running = True
@@ -108,7 +129,21 @@ class EventStream:
             self._metrics.watch_restarts.inc()
             self._log.warning("the event stream ended and is started again", cause=ended)
             await asyncio.sleep(random.uniform(*_RESTART_SECONDS))  # noqa: S311
+            await self._wait_for_discovery()
             await self._gap()
+
+    async def _wait_for_discovery(self) -> bool:
+        """Wait until kopf will find its kinds; returns whether that took more than one look."""
+        pause = _FIRST_LOOK_SECONDS
+        waited = False
+        while (obstacle := await self._undiscovered()) is not None:
+            if obstacle != self._obstacle:
+                self._log.warning("the event stream can't be started yet", cause=obstacle)
+            self._obstacle, waited = obstacle, True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
+        self._obstacle = None
+        return waited
 
     def _kopf(self, deliver: Deliver) -> str:
         """Run kopf in this thread until it ends; returns why."""

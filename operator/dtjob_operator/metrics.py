@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from dtjob_api.reasons import Phase
@@ -48,8 +49,30 @@ class Metrics:
             ["resource"],
             registry=self._registry,
         )
+        self.reports = Counter(
+            "dtjob_report_requests",
+            "Requests for a coordinator's report by result: ok, failed (no answer, or none that "
+            "can be used).",
+            ["result"],
+            registry=self._registry,
+        )
+        self.unreadable_reports = Counter(
+            "dtjob_unreadable_reports",
+            "Times that a coordinator's report could not be read for so long that the job's "
+            "figures were given up.",
+            registry=self._registry,
+        )
+        self.policy_enforced = Gauge(
+            "dtjob_ledger_policy_enforced",
+            "Whether the admission policy ledger-writer was seen to work (1) or not (0); NaN "
+            "before it was tried.",
+            registry=self._registry,
+        )
+        self.policy_enforced.set(math.nan)
         for result in ("ok", "retry", "error"):
             self.reconciles.labels(result)
+        for result in ("ok", "failed"):
+            self.reports.labels(result)
 
     def observe_request(self, verb: str, kind: Kind, code: int) -> None:
         """Count a request to the API server."""

@@ -63,10 +63,15 @@ class Observed:
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
         needed only while the job is not Running, and empty where they can't be listed.
     report
-        The coordinator's `/report` as last scraped; None when there is none or its pod has gone.
+        The coordinator's `/report` as last scraped; None when there is none, its pod has gone, or
+        it is too old to be vouched for.
+    report_trouble
+        Where and why the report has not been read for half a minute; None while it is, or may be.
     privacy_plan
         The plan, or why there can't be one; None while it is calibrated. Not needed once the
         ledger exists.
+    planning_trouble
+        Why the last calibration came to no end; None where it did, or is the first.
     epsilon_spent
         Epsilon of the ledger's segments as a decimal string, rounded up; None when nothing is
         spent or it is being computed.
@@ -88,7 +93,9 @@ class Observed:
     claims: tuple[Json, ...] = ()
     events: tuple[Json, ...] = ()
     report: Json | None = None
+    report_trouble: str | None = None
     privacy_plan: PrivacyPlan | PlanError | None = None
+    planning_trouble: str | None = None
     epsilon_spent: str | None = None
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
@@ -108,6 +115,11 @@ class Emit:
     reason: str
     message: str
     about: str | None = None
+
+    @property
+    def news(self) -> tuple[str, str, str]:
+        """What makes it other news than another event of the same job."""
+        return self.type, self.reason, self.about or self.message
 
 
 @dataclass(frozen=True)

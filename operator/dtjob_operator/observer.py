@@ -12,7 +12,7 @@ import structlog
 
 from dtjob_api.derive import child_name
 from dtjob_api.reasons import Phase
-from dtjob_operator import kinds, names
+from dtjob_operator import figures, kinds, names
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import ApiError, NotFound
 from dtjob_operator.events import last_seen
@@ -20,6 +20,7 @@ from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.observed import Observed, Rejection
 from dtjob_operator.privacy import Accounting
 from dtjob_operator.scrape import Scraper
+from dtjob_operator.status import is_terminal
 from dtjob_operator.store import Key, Store
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
@@ -28,6 +29,8 @@ _EVENTS_FRESH_SECONDS = 2.0
 
 Child = tuple[str, str]
 """Kind and name of a job's child."""
+News = tuple[str, str, str]
+"""What makes an event the same as another of its job."""
 
 
 class Stores:
@@ -56,6 +59,8 @@ class Memory:
         Kind and name of what the API server failed to apply when it was last tried.
     applied
         By kind and name: the child as it was applied, and the resource version of the answer.
+    told
+        Events that were recorded for a status that is not written yet.
     steps
         Reconciliations in a row that changed children.
     rests_until
@@ -67,6 +72,7 @@ class Memory:
     rejections: dict[Child, Rejection] = field(default_factory=dict)
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
+    told: set[News] = field(default_factory=set)
     steps: int = 0
     rests_until: float = 0.0
 
@@ -113,9 +119,13 @@ class Observer:
             claims=await self._claims(namespace, uid, name, ledger),
             events=await self._events(job),
             report=self._scraper.report(namespace, uid),
+            report_trouble=self._scraper.trouble(namespace, uid),
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
             privacy_plan=None if ledger else self._accounting.plan(key, job),
-            epsilon_spent=self._accounting.epsilon_spent(key, ledger) if ledger else None,
+            planning_trouble=None if ledger else self._accounting.planning_trouble(job),
+            epsilon_spent=self._accounting.epsilon_spent(key, ledger)
+            if ledger and not _tells_all_that_was_spent(job, ledger)
+            else None,
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
         )
@@ -193,3 +203,17 @@ class Observer:
                 )
                 self._warnings[namespace] = time.monotonic(), events
             return self._warnings[namespace][1]
+
+
+def _tells_all_that_was_spent(job: Json, ledger: Json) -> bool:
+    """Whether a job has ended and its status has at least the epsilon of its result.
+
+    Then nothing is computed for it again at each start of the operator. A figure from before the
+    last draws proves nothing, so where the ledger's outcome has none it is computed (Rule 13).
+    """
+    status: Json = job.get("status") or {}
+    outcome = (ledger.get("status") or {}).get("outcome") or {}
+    shown = figures.decimal((status.get("privacy") or {}).get("epsilonSpent"))
+    told = (outcome.get("result") or {}).get("epsilonSpent")
+    final = figures.decimal(told if isinstance(told, str) else None)
+    return is_terminal(status) and shown is not None and final is not None and shown >= final

@@ -59,10 +59,12 @@ class Operator:
         self._options = options
         self._stores = Stores()
         self._queue = WorkQueue()
-        self._scraper = Scraper(self._queue.add, options.scrape_seconds)
+        self._metrics = metrics
+        self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics)
         self._accounting = Accounting(process, self._queue.add)
         observer = Observer(cluster, self._stores, self._accounting, self._scraper)
-        self._reconciler = Reconciler(cluster, self._stores, observer, Settings(), metrics)
+        settings = Settings(operator_namespace=options.namespace)
+        self._reconciler = Reconciler(cluster, self._stores, observer, settings, metrics)
         self._reflectors = [
             Reflector(
                 cluster,
@@ -73,7 +75,8 @@ class Operator:
             )
             for selection in kinds.CHILDREN
         ]
-        self._stream = EventStream(self._delivered, self._resync, metrics)
+        self._stream = EventStream(self._delivered, self._resync, self._undiscovered, metrics)
+        self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
         self._log = structlog.get_logger("operator")
         metrics.show(self._stores[kinds.JOB], self._queue)
@@ -82,8 +85,8 @@ class Operator:
         """Why jobs are not looked after at the moment; None while they are."""
         if self._starting:
             return self._starting
-        if not self._stream.running:
-            return "the stream of events on jobs is being started again"
+        if self._stream.trouble:
+            return self._stream.trouble
         return next((each.trouble for each in self._reflectors if each.trouble), None)
 
     async def run(self) -> None:
@@ -135,15 +138,39 @@ class Operator:
         self._log.info("the API server guards ledgers")
 
     async def _check_policy(self) -> None:
-        """Say so if nothing but the ledger's own rules protects it."""
+        """Say so if nothing but the ledger's own rules protects it, once for each change."""
+        trouble: str | None = None
         try:
-            if not await guard.policy_is_active(self._cluster, self._options.namespace):
-                self._log.warning(
+            active = await guard.policy_is_active(self._cluster, self._options.namespace)
+        except ApiError as error:  # nothing is known: what was found before stands in the metric
+            trouble = f"the admission policy ledger-writer can't be tried: {error.message}"
+        else:
+            self._metrics.policy_enforced.set(active)
+            if not active:
+                trouble = (
                     "the admission policy ledger-writer does not work here: ledgers can't be "
                     "lowered, but others than their coordinator could raise or delete them"
                 )
+        if trouble != self._policy_trouble:
+            if trouble is None:
+                self._log.info("the admission policy ledger-writer works again")
+            else:
+                self._log.warning(trouble)
+        self._policy_trouble = trouble
+
+    async def _undiscovered(self) -> str | None:
+        """Why kopf would not find jobs and ledgers; None where it would."""
+        try:
+            served = await self._cluster.served(kinds.JOB.api_version)
         except ApiError as error:
-            self._log.warning("the policy ledger-writer was not tried", error=error.message)
+            return error.message
+        missing = [k.plural for k in (kinds.JOB, kinds.LEDGER) if k.plural not in served]
+        if not missing:
+            return None
+        return (
+            f"the API server's discovery of {kinds.JOB.api_version} does not tell of "
+            f"{' and '.join(missing)}: it has just started, or there are no such definitions"
+        )
 
     async def _resync(self) -> None:
         """List jobs and ledgers anew and look at every job, until that has worked."""
@@ -171,6 +198,7 @@ class Operator:
         while True:
             await asyncio.sleep(self._options.resync_seconds)
             await self._resync()
+            await self._check_policy()
 
     def _delivered(self, kind: Kind, obj: Json, exists: bool) -> None:
         """News of a job or a ledger."""

@@ -39,13 +39,17 @@ def _is_own_ledger(ledger: Json | None, job: DistributedTrainingJob) -> bool:
 
 
 def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
-    """A binding that a platform team has prepared is used if it grants what ours would."""
+    """A binding that a platform team has prepared is used if it grants what ours would.
+
+    It may bind others too; nothing is applied to it, so they keep what they have.
+    """
     binding = observed.role_binding
     if job.spec.workers.service_account_name or binding is None or names.is_shared_ours(binding):
         return None
     wanted = role_binding(names.namespace(job))
-    grants = {field: wanted[field] for field in ("roleRef", "subjects")}
-    if not has_drifted(binding, grants):
+    (subject,) = wanted["subjects"]
+    bound = any(not has_drifted(each, subject) for each in binding.get("subjects") or [])
+    if bound and not has_drifted(binding["roleRef"], wanted["roleRef"]):
         return None
     return Finding(
         Reason.NAME_CONFLICT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -14,11 +14,14 @@ from dtjob_operator.conditions import Claim, with_claim
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Decision, Observed
 from dtjob_operator.pacing import has_first_figures, seconds_until_write
+from dtjob_operator.run_policy import deferred
 from dtjob_operator.settings import Settings
 from dtjob_operator.situation import Situation, assess
 from dtjob_operator.status import is_terminal, status
 
 _FIRST_FIGURES_SECONDS = 1.0
+# After that whatever keeps the figures away is not a matter of moments.
+_FIRST_FIGURES_WITHIN = timedelta(seconds=60)
 
 
 def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
@@ -43,33 +46,39 @@ def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
     wait = seconds_until_write(stored, new, observed.status_written, now, settings)
     written = new if wait == 0 else stored
     latched = situation.ledger.spec.run.workers if situation.ledger else None
+    pending = () if situation.finished or situation.outcome else deferred(observed, job)
     return Decision(
         applies=() if refusal else children.applies(observed, situation),
         deletes=children.deletes(observed, situation),
         status=written,
-        events=announcements(stored, written, job, latched) if wait == 0 else (),
-        wake_after=_wake_after(situation, written, wait, settings),
+        events=announcements(stored, written, job, latched, pending) if wait == 0 else (),
+        wake_after=_wake_after(situation, written, wait, now, settings),
     )
 
 
 def _wake_after(
-    situation: Situation, written: Json, wait: float | None, settings: Settings
+    situation: Situation, written: Json, wait: float | None, now: datetime, settings: Settings
 ) -> float | None:
     """Seconds to the next look: soon where something is awaited that no watch tells of."""
     if is_terminal(written):
         # The status is told first; the pods are released when it is stored.
         return wait if situation.finished else 0.0
     if situation.ledger is None and not (situation.halted or situation.blocked):
-        return None
+        return wait or None  # the accountant calls; what it said may have to wait for its write
     if situation.halted or situation.blocked or situation.finding or situation.refused:
         pause = settings.telemetry_seconds
     elif written.get("phase") != Phase.RUNNING:
         pause = settings.probe_seconds
-    elif has_first_figures(written):
+    elif has_first_figures(written) or not _has_just_begun(situation, now):
         pause = settings.telemetry_seconds
     else:
         pause = _FIRST_FIGURES_SECONDS
     return min(pause, wait) if wait else pause
+
+
+def _has_just_begun(situation: Situation, now: datetime) -> bool:
+    last = situation.last_attempt
+    return last is not None and now - last.start < _FIRST_FIGURES_WITHIN
 
 
 def _unreadable(

@@ -24,6 +24,7 @@ from dtjob_operator.store import Key
 
 _CACHED = 4096
 _RETRY_SECONDS = 10.0
+_MAX_FAILURE = 500
 
 Answer = PrivacyPlan | PlanError
 
@@ -44,23 +45,35 @@ class Accounting:
         self._changed = changed
         self._plans: OrderedDict[str, Answer] = OrderedDict()
         self._epsilons: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._failures: OrderedDict[str, str] = OrderedDict()
         self._asking: dict[str, set[Key]] = {}
+        # The helper answers in order: a job that waits for its plan stands behind one of these
+        # at most, not behind those of all jobs there are.
+        self._epsilon_turn = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("privacy")
 
     def plan(self, key: Key, job: Json) -> Answer | None:
         """The privacy plan of a job, why there can't be one, or None while it is computed (Rule 9).
 
-        Jobs that agree in all that the plan depends on share one computation.
+        Jobs that agree in all that the plan depends on share one computation. Of a job that can't
+        be read there is none: that is for others to tell, and it may be read one day.
         """
-        spec = job["spec"]
-        parts = ("privacy", "training", "checkpoint")
-        question = json.dumps([spec.get(part) for part in parts], sort_keys=True)
+        question = _plan_question(job)
         if question in self._plans:
             self._plans.move_to_end(question)
             return self._plans[question]
-        self._ask(question, key, self._compute_plan, job)
+        try:
+            # What a status holds, maybe of another version, is nothing that a plan depends on.
+            readable = DistributedTrainingJob.from_dict({**job, "status": None})
+        except ValidationError:
+            return None
+        self._ask(question, key, self._compute_plan, readable)
         return None
+
+    def planning_trouble(self, job: Json) -> str | None:
+        """Why the last computation of a job's plan gave no answer; None where none has failed."""
+        return self._failures.get(_plan_question(job))
 
     def epsilon_spent(self, key: Key, ledger: Json) -> str | None:
         """Epsilon of all draws charged so far, rounded up to four decimals (Rules 13 and 23).
@@ -108,28 +121,32 @@ class Accounting:
         """Compute, then have all who asked ask again; after a pause where there is no answer."""
         try:
             await computation
+            self._failures.pop(question, None)
         except HelperFailed as error:
             self._log.error("the accounting helper gave no answer", error=str(error))
-            await asyncio.sleep(_RETRY_SECONDS)
-        except Exception:
+            await self._note_failure(question, str(error))
+        except Exception as error:
             self._log.exception("the privacy arithmetic failed")
-            await asyncio.sleep(_RETRY_SECONDS)
+            await self._note_failure(question, f"{type(error).__name__}: {error}")
         finally:
             for key in self._asking.pop(question):
                 self._changed(key)
 
-    async def _compute_plan(self, question: str, job: Json) -> None:
+    async def _note_failure(self, question: str, why: str) -> None:
+        """Keep what went wrong to be told, and pause."""
+        self._failures[question] = why[:_MAX_FAILURE]
+        self._failures.move_to_end(question)
+        if len(self._failures) > _CACHED:
+            self._failures.popitem(last=False)
+        await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _compute_plan(self, question: str, job: DistributedTrainingJob) -> None:
         self._plans[question] = await self._planned(job)
         if len(self._plans) > _CACHED:
             self._plans.popitem(last=False)
 
-    async def _planned(self, job: Json) -> Answer:
-        try:
-            spec = DistributedTrainingJob.model_validate(job).spec
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            return PlanError(field, first["input"], first["msg"])
+    async def _planned(self, job: DistributedTrainingJob) -> Answer:
+        spec = job.spec
         try:
             plan = await asyncio.to_thread(
                 make_plan,
@@ -152,11 +169,18 @@ class Accounting:
     async def _compute_epsilon(
         self, question: str, uid: str, segments: list[tuple[float, float, int]], delta: float
     ) -> None:
-        asked = self._process.submit_epsilon_of_segments(segments, delta)
-        epsilon = decimal_up(await asyncio.wrap_future(asked))
+        async with self._epsilon_turn:
+            asked = self._process.submit_epsilon_of_segments(segments, delta)
+            epsilon = decimal_up(await asyncio.wrap_future(asked))
         # Each figure is a bound of its own; the larger of two is still true of the later one.
         _, before = self._epsilons.get(uid, ("", epsilon))
         self._epsilons[uid] = question, max(before, epsilon, key=Decimal)
         self._epsilons.move_to_end(uid)
         if len(self._epsilons) > _CACHED:
             self._epsilons.popitem(last=False)
+
+
+def _plan_question(job: Json) -> str:
+    """All that a job's plan depends on."""
+    parts = ("privacy", "training", "checkpoint")
+    return json.dumps([job["spec"].get(part) for part in parts], sort_keys=True)

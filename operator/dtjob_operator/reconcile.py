@@ -110,10 +110,12 @@ class Reconciler:
                 break  # what follows builds on it
         for event in decision.events:
             # Before the status: if we are killed in between it is told again, not lost.
-            await self._record(job, event)
+            if event.news not in memory.told and await self._record(job, event):
+                memory.told.add(event.news)
         if decision.status is not None and decision.status != job.get("status", {}):
             written = await self._cluster.replace_status(job, decision.status)
             self._stores.note(written)
+            memory.told.clear()
             memory.status_written = datetime.now(UTC)
             self._log.info("status", phase=decision.status.get("phase"))
         if not decision.applies and not decision.deletes:
@@ -180,12 +182,14 @@ class Reconciler:
             self._log.warning("child refused", kind=kind, name=name, error=error.message)
         memory.rejections[kind, name] = Rejection(kind, name, error.message)
 
-    async def _record(self, job: Json, event: Emit) -> None:
+    async def _record(self, job: Json, event: Emit) -> bool:
         """Record an event; that it can't be told must not keep the job's status from being so."""
         try:
             await self._recorder.record(job, event)
         except ApiError as error:
             self._log.info("event not recorded", reason=event.reason, error=error.message)
+            return False
+        return True
 
     async def _delete(self, reference: ObjectRef) -> None:
         kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import structlog
@@ -15,6 +16,8 @@ from dtjob_operator.metrics import Metrics
 from dtjob_operator.store import Store, key_of, version_of
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+# A watch that ends sooner was cut off, as by a proxy: the next one would be too.
+_STANDS_SECONDS = 1.0
 
 
 class Reflector:
@@ -47,6 +50,7 @@ class Reflector:
         self._log = structlog.get_logger("reflector").bind(kind=selection.kind.plural)
         self.synced = asyncio.Event()
         self._version: int | None = None
+        self._stands_since: float | None = None
         self.trouble: str | None = "not listed yet"
         """Why what the store tells may be old; None while the watch stands."""
 
@@ -54,23 +58,31 @@ class Reflector:
         """List and watch until cancelled; what goes wrong is tried again within 5 s."""
         pause = _FIRST_PAUSE
         while True:
+            self._stands_since = None
+            interrupted = False
             try:
                 if self._version is None:
                     self._version = await self._list()
                     self.synced.set()
                 await self._watch(self._version)
-                pause = _FIRST_PAUSE
             except Gone:
                 self._log.info("listing again", cause="the watch can't be gone on with")
                 self._version = None
             except ApiError as error:
-                if self.trouble is None:
-                    pause = _FIRST_PAUSE
+                interrupted = True
                 self.trouble = error.message
                 self._log.warning("watch interrupted", error=error.message)
-                # The next watch begins where this one broke off: nothing is missed.
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._has_stood():
+                pause = _FIRST_PAUSE
+                if not interrupted:
+                    continue
+            # The next watch begins where this one broke off: nothing is missed.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _has_stood(self) -> bool:
+        since = self._stands_since
+        return since is not None and time.monotonic() - since >= _STANDS_SECONDS
 
     async def _list(self) -> int:
         selection, asked_at = self._selection, self._store.newest
@@ -93,6 +105,7 @@ class Reflector:
             field_selector=selection.field_selector,
         ) as events:
             self.trouble = None
+            self._stands_since = time.monotonic()
             async for event, raw in events:
                 self._version = version_of(raw)
                 if event == "BOOKMARK":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Times that the plan follows, in seconds.
+    """Times that the plan follows, in seconds, and where the operator is.
 
     Attributes
     ----------
@@ -18,8 +18,11 @@ class Settings:
     settle_seconds
         Age below which a pod's trouble is not reported: schedulers and provisioners complain
         about what the next second mends.
+    operator_namespace
+        From where workers are asked for their report.
     """
 
     telemetry_seconds: float = 15.0
     probe_seconds: float = 5.0
     settle_seconds: float = 3.0
+    operator_namespace: str = "dtjob-system"

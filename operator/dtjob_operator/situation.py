@@ -47,10 +47,14 @@ class Situation:
         What keeps pods from coming up.
     report
         The coordinator's, if it speaks of the ledger's attempt.
+    unheard
+        Where and why the coordinator's report can't be read, and what would help.
+    planning_trouble
+        Why the last calibration of the noise came to no end.
     met
         The gang of the current attempt has formed and its coordinator lives.
     training
-        It has leased draws too.
+        It has leased draws too, and nothing is lost.
     ready
         Worker pods that are ready; none once the job has ended, when they only wait for their end.
     """
@@ -63,6 +67,8 @@ class Situation:
     refused: Finding | None
     finding: Finding | None
     report: report.Report | None
+    unheard: str | None
+    planning_trouble: str | None
     met: bool
     training: bool
     ready: int
@@ -138,6 +144,7 @@ def assess(
     ended = ledger is not None and ledger.status.outcome is not None
     training = bool(
         met
+        and halted is None
         and ledger
         and lease
         and lease.attempt == ledger.status.attempt
@@ -152,6 +159,8 @@ def assess(
         refused=None if met else _refused(ledger, coordinator, current),
         finding=None if met else diagnose(observed, job, workers, now, settings),
         report=current,
+        unheard=_unheard(observed, settings),
+        planning_trouble=observed.planning_trouble,
         met=met,
         training=training,
         ready=0 if ended else sum(containers.is_ready(pod) for pod in observed.pods),
@@ -210,6 +219,17 @@ def _claim_lost(
         f"checkpoints and the journal of {charged} charged draws. Restore it under this name, "
         f"with label {JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and the job "
         "goes on; or create a new job, which spends anew",
+    )
+
+
+def _unheard(observed: Observed, settings: Settings) -> str | None:
+    if observed.report_trouble is None:
+        return None
+    return (
+        f"the coordinator's report can't be read at {observed.report_trouble}, so speed, GPUs and "
+        f"end are unknown and progress is that of the newest checkpoint: allow ingress from "
+        f"namespace {settings.operator_namespace} to the workers' port {names.HTTP_PORT} in "
+        "NetworkPolicies and service meshes"
     )
 
 

@@ -44,9 +44,11 @@ def status(
     if not situation.finished:
         new["conditions"] = conditions(situation, refusal, now)
         new["phase"] = str(_phase(situation, refusal))
+        new["gpu"] = _gpu(situation)
         if ledger is not None:
             new |= _course(situation, ledger, now)
-            new |= {"gpu": _gpu(situation)}
+        elif "progress" in stored:  # nobody knows when a job ends that does not train
+            new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
             new["completionTime"] = figures.timestamp(now)
     new["display"] = _display(new, job, now)
@@ -101,10 +103,16 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
 
 
 def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
-    """Steps from the coordinator's report; without one, what is durable."""
+    """Steps from the coordinator's report; without one, what is durable.
+
+    A report that was missed leaves the figures as they were. Those of a coordinator that can't be
+    heard are taken back: nobody can vouch for them.
+    """
     plan, report, before = ledger.spec.plan, situation.report, situation.stored.get("progress", {})
     running = situation.training and situation.outcome is None
     durable = ledger.status.checkpoint.step if ledger.status.checkpoint else 0
+    if running and report is None and situation.unheard:
+        before = _without(before, "step", "samplesPerSecond", "estimatedCompletionTime")
     if running and report is not None:
         step = max(report.step, durable)
     elif running:
@@ -126,19 +134,27 @@ def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
     }
     if running and report is not None and report.estimated_completion is not None:
         progress["estimatedCompletionTime"] = figures.timestamp(report.estimated_completion)
+    elif running and report is None:
+        progress["estimatedCompletionTime"] = before.get("estimatedCompletionTime")
     return ProgressStatus.model_validate(
         {key: value for key, value in progress.items() if value is not None}
     ).to_dict()
 
 
 def _gpu(situation: Situation) -> Json | None:
-    """The GPUs of a gang that trains; a missed report leaves the figures as they were."""
+    """The GPUs of a gang that trains; a report that was missed leaves the figures as they were."""
     if not situation.training or situation.outcome is not None:
         return None
     if situation.report is not None:
         return situation.report.gpu
+    if situation.unheard:
+        return None
     stored: Json | None = situation.stored.get("gpu")
     return stored
+
+
+def _without(fields: Json, *dropped: str) -> Json:
+    return {name: value for name, value in fields.items() if name not in dropped}
 
 
 def _restarts(stored: Json, ledger: PrivacyLedger) -> int:

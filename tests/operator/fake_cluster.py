@@ -11,7 +11,7 @@ from typing import Any
 from world import PLAN, digits, stamp
 
 from dtjob_operator.errors import ApiError, NotFound
-from dtjob_operator.kinds import JOB, Json, Kind
+from dtjob_operator.kinds import JOB, LEDGER, Json, Kind
 from dtjob_operator.metrics import Metrics
 from dtjob_operator.observer import Memory, Observer, Stores
 from dtjob_operator.reconcile import Reconciler
@@ -31,6 +31,8 @@ class FakeCluster:
         The error to answer a verb on a kind with, if any.
     mutate
         What an admission policy makes of an object that is applied.
+    plurals
+        What discovery tells of.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class FakeCluster:
         self.asked: list[tuple[str, str]] = []
         self.fails: Callable[[str, str], ApiError | None] = lambda _verb, _kind: None
         self.mutate: Callable[[Json], None] = lambda _obj: None
+        self.plurals = {JOB.plural, LEDGER.plural}
         self.version = 0
 
     def put(self, obj: Json) -> Json:
@@ -77,6 +80,10 @@ class FakeCluster:
             return known  # applied without effect: no new version
         return self.put(wanted)
 
+    async def served(self, api_version: str) -> set[str]:
+        await self._ask("discover", api_version)
+        return self.plurals
+
     async def create(self, obj: Json) -> Json:
         await self._ask("create", obj["kind"])
         return self.put(obj)
@@ -91,17 +98,32 @@ def stamp_now() -> str:
 
 
 class Accountant:
-    """Answers at once."""
+    """Answers at once.
+
+    Attributes
+    ----------
+    asked_for
+        Ledgers whose epsilon was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked_for: list[str] = []
 
     def plan(self, *_: Any) -> Any:
         return PLAN
 
-    def epsilon_spent(self, *_: Any) -> None:
+    def planning_trouble(self, *_: Any) -> None:
         return None
+
+    def epsilon_spent(self, _key: object, ledger: Json) -> None:
+        self.asked_for.append(ledger["metadata"]["name"])
 
 
 class NoReports:
     def report(self, *_: Any) -> None:
+        return None
+
+    def trouble(self, *_: Any) -> None:
         return None
 
 
@@ -111,7 +133,8 @@ class Shell:
     def __init__(self) -> None:
         self.cluster = FakeCluster()
         self.stores = Stores()
-        accountant: Any = Accountant()
+        self.accountant = Accountant()
+        accountant: Any = self.accountant
         reports: Any = NoReports()
         api: Any = self.cluster
         self.observer = Observer(api, self.stores, accountant, reports)

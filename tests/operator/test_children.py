@@ -320,3 +320,49 @@ def test_a_terminating_job_is_left_to_the_garbage_collector() -> None:
     decision = world.decide()
     assert (decision.applies, decision.deletes, decision.events) == ((), (), ())
     assert decision.status == world.status
+
+
+OURS = {"kind": "ServiceAccount", "name": "dtjob-worker", "namespace": "research"}
+OTHERS = {"kind": "ServiceAccount", "name": "trainers", "namespace": "research"}
+
+
+def prepared_binding(role: str, *subjects: Json) -> World:
+    binding = {
+        "kind": "RoleBinding",
+        "metadata": {"name": "dtjob-worker", "namespace": "research", "uid": "theirs"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": role,
+        },
+        "subjects": [dict(each) for each in subjects],
+    }
+    return World.of(privacy_plan=PLAN, role_binding=binding)
+
+
+@pytest.mark.parametrize("subjects", [(OURS, OTHERS), (OTHERS, OURS), (OURS | {"apiGroup": ""},)])
+def test_a_prepared_binding_may_bind_others_too(subjects: tuple[Json, ...]) -> None:
+    """An apply would take the list of subjects whole, and drop theirs: there is none."""
+    world = prepared_binding("dtjob-worker", *subjects)
+    before = copy.deepcopy(world.observed.role_binding)
+    world.settle()
+    assert "StatefulSet" in world.applied
+    assert "RoleBinding" not in world.applied
+    assert world.observed.role_binding == before
+
+
+@pytest.mark.parametrize(
+    ("role", "subjects"),
+    [
+        ("dtjob-worker", (OTHERS,)),
+        ("dtjob-worker", ()),
+        ("dtjob-worker", (OURS | {"namespace": "other"},)),
+        ("view", (OURS, OTHERS)),
+    ],
+    ids=["others", "nobody", "another namespace", "another role"],
+)
+def test_a_prepared_binding_that_does_not_do_is_told(role: str, subjects: tuple[Json, ...]) -> None:
+    world = prepared_binding(role, *subjects)
+    world.settle()
+    assert world.reason("Running") == ("False", "NameConflict")
+    assert "RoleBinding" not in world.applied

@@ -430,3 +430,143 @@ def test_a_report_of_nonsense_changes_nothing() -> None:
     JobStatus.model_validate(world.status)
     assert world.status["progress"]["step"] == 0
     assert "gpu" not in world.status
+
+
+UNHEARD = "10.0.0.7:8080 (no answer within 2 s)"
+
+
+def unheard() -> World:
+    """A job that trains, whose coordinator was heard and then no more."""
+    world = running()
+    world.later(20)
+    gpu = {"count": 1, "utilizationPercent": _ranges(93)}
+    world.see(report=report(195, gpu=gpu, evaluation={"step": 190, "accuracy": 0.9}))
+    world.ledger_status(checkpoint=checkpoint(190, 1, 190, world.now))
+    world.settle()
+    assert world.status["display"]["gpu"] == "93%"
+    world.later(35)
+    world.see(report=None, report_trouble=UNHEARD)
+    world.settle()
+    return world
+
+
+def test_figures_that_nobody_vouches_for_vanish_and_the_condition_says_why() -> None:
+    world = unheard()
+    assert world.status["phase"] == "Running"
+    assert world.reason("Running") == ("True", "Training")
+    message = world.condition("Running")["message"]
+    for words in (UNHEARD, "ingress from namespace dtjob-system", "port 8080", "NetworkPolicies"):
+        assert words in message
+    progress = world.status["progress"]
+    assert (progress["step"], progress["percent"]) == (190, 56)
+    assert "samplesPerSecond" not in progress
+    assert "estimatedCompletionTime" not in progress
+    assert "gpu" not in world.status
+    assert not {"gpu", "memory", "eta"} & set(world.status["display"])
+    assert progress["evaluation"]["accuracy"] == "0.9", "it says of itself of which step it is"
+
+
+def test_a_coordinator_that_can_not_be_heard_costs_one_write() -> None:
+    world = unheard()
+    written, told = len(world.patches), list(world.events)
+    for _ in range(20):
+        world.later(15)
+        world.reconcile()
+    assert len(world.patches) == written
+    assert world.events == told
+    world.see(report=report(300), report_trouble=None)
+    world.later(15)
+    world.settle()
+    assert world.condition("Running")["message"] == "steps are executed"
+    assert world.status["progress"]["step"] == 300
+
+
+def test_an_operator_that_has_not_heard_of_a_job_yet_takes_nothing_back() -> None:
+    """It was started anew, and asks for the first time."""
+    world = running()
+    world.later(20)
+    world.see(report=report(195, gpu={"count": 1, "utilizationPercent": _ranges(93)}))
+    world.settle()
+    world.see(report=None, status_written=None)
+    assert world.decide().status == world.status
+
+
+def test_a_job_without_figures_is_looked_at_often_in_its_first_minute_only() -> None:
+    world = running()
+    assert world.decide().wake_after == 1.0
+    world.later(61)
+    world.settle()
+    assert world.decide().wake_after == 15.0
+
+
+def test_a_calibration_that_fails_is_told() -> None:
+    world = World.of()
+    world.settle()
+    assert "is being calibrated" in world.condition("Accepted")["message"]
+    assert world.decide().wake_after is None
+    world.later(10)
+    world.see(planning_trouble="the helper process was killed (SIGKILL)")
+    pause = world.reconcile().wake_after
+    assert pause is not None, "the write has to wait, so the job is looked at again"
+    world.later(pause)
+    world.settle()
+    assert world.decide().wake_after is None
+    assert world.reason("Accepted") == ("Unknown", "Planning")
+    message = world.condition("Accepted")["message"]
+    for words in ("could not be calibrated", "killed (SIGKILL)", "memory"):
+        assert words in message
+    world.see(privacy_plan=PLAN, planning_trouble=None)
+    world.settle()
+    assert world.reason("Accepted") == ("True", "Planned")
+
+
+def changed(world: World, **policy: int) -> None:
+    job = copy.deepcopy(world.observed.job)
+    job["spec"]["runPolicy"] |= policy
+    job["metadata"]["generation"] += 1
+    world.see(job=job)
+    world.settle()
+
+
+def test_a_changed_run_policy_is_told_to_wait() -> None:
+    world = running()
+    changed(world, maxRestarts=3, stallSeconds=600)
+    assert world.applied.count("StatefulSet") == 1
+    assert world.events.count("RunPolicyDeferred") == 1
+    world.later(60)
+    world.settle()
+    assert world.events.count("RunPolicyDeferred") == 1
+    changed(world, maxRestarts=10, stallSeconds=300)
+    assert world.events.count("RunPolicyDeferred") == 1, "that is what the workers have"
+
+
+def test_the_event_names_what_was_changed_and_what_holds() -> None:
+    world = running()
+    job = copy.deepcopy(world.observed.job)
+    job["spec"]["runPolicy"]["stallSeconds"] = 600
+    job["metadata"]["generation"] += 1
+    world.see(job=job)
+    (event,) = world.decide().events
+    assert event.message.startswith(
+        "spec.runPolicy.stallSeconds is 600, but the workers were started with 300"
+    )
+    assert "maxRestarts" not in event.message
+
+
+def test_a_changed_run_policy_without_pods_is_followed_at_once() -> None:
+    world = running()
+    assert world.observed.stateful_set is not None
+    stopped = copy.deepcopy(world.observed.stateful_set)
+    stopped["spec"]["replicas"] = 0
+    world.see(stateful_set=stopped, pods=())
+    changed(world, stallSeconds=600)
+    assert "RunPolicyDeferred" not in world.events
+    (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
+    assert any('"stallSeconds":600' in v.get("value", "") for v in container["env"])
+
+
+def test_a_finished_job_is_told_nothing_of_its_run_policy() -> None:
+    world = succeeded()
+    world.settle()
+    changed(world, stallSeconds=600)
+    assert "RunPolicyDeferred" not in world.events

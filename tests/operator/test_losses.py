@@ -159,3 +159,23 @@ def test_rule_13_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> Non
     assert world.status["privacy"]["epsilonSpent"] == "7.48"
     assert world.status["privacy"]["drawsCharged"] == 336
     assert world.status["display"]["epsilon"] == "7.48/8"
+
+
+@pytest.mark.parametrize("lost", ["ledger", "claim"])
+def test_what_has_stopped_shows_no_gpus_and_no_end(lost: str) -> None:
+    world = running()
+    world.later(20)
+    ranges = {"min": 90, "mean": 93, "max": 95}
+    world.see(report=report(50, gpu={"count": 1, "utilizationPercent": ranges}))
+    world.settle()
+    assert {"gpu", "eta"} <= set(world.status["display"])
+    world.see(**({"ledger": None} if lost == "ledger" else {"claims": (claim(1),)}))
+    world.settle()
+    for _ in range(2):
+        assert not {"gpu", "eta"} & set(world.status["display"])
+        assert "gpu" not in world.status
+        assert "estimatedCompletionTime" not in world.status["progress"]
+        assert world.status["phase"] == "Pending"
+        world.see(pods=(), report=None)
+        world.later(60)
+        world.settle()

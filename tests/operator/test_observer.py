@@ -8,7 +8,7 @@ import pytest
 from fake_cluster import KEY, Shell
 from world import CHILD, UID, claim, pod
 
-from dtjob_operator import kinds, names
+from dtjob_operator import kinds, names, observer
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.observer import Memory
@@ -93,7 +93,11 @@ def test_a_claim_is_asked_for_only_where_it_seems_lost() -> None:
     assert shell.cluster.count("get", kinds.CLAIM) == 1
 
 
-def test_warnings_of_a_namespace_that_hangs_hold_up_no_other() -> None:
+def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observer, "_EVENTS_FRESH_SECONDS", 1000.0)
+
     async def scenario() -> None:
         shell = Shell()
         hangs, asked = asyncio.Event(), []
@@ -109,10 +113,40 @@ def test_warnings_of_a_namespace_that_hangs_hold_up_no_other() -> None:
         shell.cluster.list = list_events  # type: ignore[method-assign, assignment]
         slow = [asyncio.create_task(shell.observer._warnings_of("slow")) for _ in range(2)]
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await shell.observer._warnings_of("research") == []
         hangs.set()
         assert await asyncio.gather(*slow) == [[], []]
         assert asked == ["slow", "research"]
 
     asyncio.run(scenario())
+
+
+ENDED = {"state": "Succeeded", "result": {"epsilonSpent": "7.5"}}
+CRASHED: Json = {"state": "Failed", "result": None}
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown", "outcome", "asked"),
+    [
+        ("Succeeded", "7.5", ENDED, False),
+        ("Succeeded", "7.6", ENDED, False),
+        ("Running", "7.5", ENDED, True),
+        ("Succeeded", None, ENDED, True),
+        ("Succeeded", "7.4", ENDED, True),
+        ("Failed", "7.5", CRASHED, True),
+    ],
+    ids=["told", "told more", "not final", "not told", "told before the last draws", "no result"],
+)
+def test_epsilon_of_a_finished_job_is_not_computed_at_each_start(
+    condition: str, shown: str | None, outcome: Json, asked: bool
+) -> None:
+    """But rule 13: what was told before the last draws were charged is too little."""
+    shell = Shell()
+    shell.see(charged_ledger(outcome=outcome))
+    status: Json = {"conditions": [{"type": condition, "status": "True", "reason": "Completed"}]}
+    if shown:
+        status["privacy"] = {"epsilonSpent": shown}
+    shell.see(shell.job | {"status": status})
+    observe(shell)
+    assert bool(shell.accountant.asked_for) is asked

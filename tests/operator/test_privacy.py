@@ -10,7 +10,9 @@ import pytest
 from world import digits
 
 from dtjob_accounting.process import HelperFailed
+from dtjob_api.ledger import PrivacyPlan
 from dtjob_operator import privacy
+from dtjob_operator.kinds import Json
 from dtjob_operator.store import Key
 
 KEY = ("research", "digits")
@@ -69,10 +71,116 @@ def test_a_question_without_an_answer_is_asked_again(
         for _ in range(2):
             assert ask() is None
             begun.append(asyncio.get_running_loop().time())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await told.get() == KEY
         assert begun[1] - begun[0] >= 0.05
         assert ask() is not None
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+def answered(accounting: privacy.Accounting, job: Json, told: asyncio.Queue[Key]) -> Any:
+    async def ask() -> object:
+        assert accounting.plan(KEY, job) is None
+        async with asyncio.timeout(60):
+            await told.get()
+        return accounting.plan(KEY, job)
+
+    return ask()
+
+
+class Calm(Broken):
+    """A helper process that answers every question."""
+
+    def __init__(self) -> None:
+        super().__init__(OSError())
+        self._error = None
+
+
+def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
+    """That would be final, and an operator that is rolled back meets such jobs."""
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        accounting = privacy.Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        newer = digits() | {"status": {"phase": "Pending", "queue": {"position": 3}}}
+        assert isinstance(await answered(accounting, newer, told), PrivacyPlan)
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_can_not_be_read_decides_nothing_for_another() -> None:
+    """Jobs of equal privacy and training share their plan."""
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        accounting = privacy.Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        assert accounting.plan(KEY, digits() | {"future": {}}) is None
+        assert told.empty()
+        assert isinstance(await answered(accounting, digits(), told), PrivacyPlan)
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [HelperFailed("it was killed (SIGKILL)"), OSError("no memory")])
+def test_a_calibration_without_an_answer_is_told_until_there_is_one(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privacy, "_RETRY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        accounting = privacy.Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
+        assert accounting.planning_trouble(digits()) is None
+        assert await answered(accounting, digits(), told) is None
+        trouble = accounting.planning_trouble(digits())
+        assert trouble is not None
+        assert str(error) in trouble
+        async with asyncio.timeout(60):
+            await told.get()
+        assert accounting.plan(KEY, digits()) is not None
+        assert accounting.planning_trouble(digits()) is None
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+class Slow(Calm):
+    """A helper process that answers questions about epsilon when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Future[float]] = []
+
+    def submit_epsilon_of_segments(self, *_: Any) -> Future[float]:
+        self.asked.append(Future())
+        return self.asked[-1]
+
+
+def test_a_new_job_waits_for_one_epsilon_at_most() -> None:
+    """The helper answers in order, and asks for those of all jobs come at each start."""
+    segment = {"noiseMultiplier": 2.2, "sampleRate": 0.1, "draws": 10}
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        helper = Slow()
+        accounting = privacy.Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
+        for number in range(3):
+            ledger = {
+                "metadata": {"uid": f"ledger-{number}"},
+                "spec": {"plan": {"delta": 1e-5}},
+                "status": {"segments": [segment]},
+            }
+            assert accounting.epsilon_spent(KEY, ledger) is None
+        for number in range(3):
+            await asyncio.sleep(0.01)
+            assert len(helper.asked) == number + 1
+            helper.asked[-1].set_result(2.3)
+            async with asyncio.timeout(60):
+                await told.get()
         accounting.close()
 
     asyncio.run(scenario())

@@ -10,7 +10,7 @@ from fake_cluster import KEY, Shell
 from world import CHILD
 
 from dtjob_operator import kinds, reconcile
-from dtjob_operator.errors import ApiError, Unavailable
+from dtjob_operator.errors import ApiError, Conflict, Unavailable
 from dtjob_operator.kinds import Json
 
 WEBHOOK = 'Internal error occurred: failed calling webhook "policy.example.org"'
@@ -167,5 +167,23 @@ def test_a_change_is_repaired_at_once_also_during_a_pause() -> None:
             await shell.reconciler(KEY)
             assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before + 1
             assert of_set(shell)["spec"]["replicas"] == 2
+
+    play(scenario)
+
+
+def test_events_whose_status_could_not_be_written_are_not_told_twice() -> None:
+    """The job was changed meanwhile: the status is written at the next try."""
+
+    async def scenario(shell: Shell) -> None:
+        await shell.reconciler(KEY)
+        refuse(shell, "update_status", "DistributedTrainingJob", ApiError.of(409, "Conflict", "no"))
+        for _ in range(3):
+            with pytest.raises(Conflict):
+                await shell.reconciler(KEY)
+        assert shell.cluster.count("create", kinds.EVENT) == 1
+        shell.cluster.fails = lambda _verb, _kind: None
+        await shell.settle()
+        assert shell.cluster.count("create", kinds.EVENT) == 1
+        assert shell.memory.told == set()
 
     play(scenario)

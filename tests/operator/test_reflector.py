@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_operator import kinds
+from dtjob_operator import kinds, reflector
 from dtjob_operator.cluster import _error, _events
 from dtjob_operator.errors import ApiError, Gone
 from dtjob_operator.kinds import JOB_UID_LABEL, Json, Selection
@@ -20,7 +20,7 @@ from dtjob_operator.store import Store
 
 PODS = Selection(kinds.POD, label_selector=JOB_UID_LABEL)
 Told = tuple[str, Json] | ApiError
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def pod(version: int, name: str) -> Json:
@@ -28,10 +28,17 @@ def pod(version: int, name: str) -> Json:
 
 
 class Played:
-    """An API server that answers lists and watches as it is told, then falls silent."""
+    """An API server that answers lists and watches as it is told, then falls silent.
+
+    Attributes
+    ----------
+    cuts_off
+        Watches end when all is told.
+    """
 
     def __init__(self, lists: list[tuple[list[Json], int]], watches: list[list[Told]]) -> None:
         self.lists, self.watches = lists, watches
+        self.cuts_off = False
         self.watched_from: list[int] = []
 
     async def list(self, _kind: object, **_: object) -> tuple[list[Json], int]:
@@ -42,12 +49,15 @@ class Played:
         self, _kind: object, version: int, **_: object
     ) -> AsyncIterator[AsyncIterator[tuple[str, Json]]]:
         self.watched_from.append(version)
+        await asyncio.sleep(0)
 
         async def events() -> AsyncIterator[tuple[str, Json]]:
             for told in self.watches.pop(0) if self.watches else ():
                 if isinstance(told, ApiError):
                     raise told
                 yield told
+            if self.cuts_off:
+                return
             await asyncio.Event().wait()
 
         yield events()
@@ -60,12 +70,12 @@ def reflect(
 
     async def scenario() -> None:
         store = Store()
-        reflector = Reflector(played, PODS, store, changed, metrics)  # type: ignore[arg-type]
-        running = asyncio.create_task(reflector.run())
+        reflecting = Reflector(played, PODS, store, changed, metrics)  # type: ignore[arg-type]
+        running = asyncio.create_task(reflecting.run())
         async with asyncio.timeout(DEADLINE):
             while not until(store):
                 assert not running.done()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(LOOK_SECONDS)
         running.cancel()
 
     asyncio.run(scenario())
@@ -133,3 +143,60 @@ def test_any_other_failure_of_a_watch_is_gone_on_from(code: int) -> None:
     )
     reflect(played, lambda store: names(store) == {"listed", "new"}, lambda _obj: None)
     assert played.watched_from == [7, 7]
+
+
+class Pauses:
+    """Takes the place of sleeping, and of the clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, lasts: float) -> None:
+        self.seconds: list[float] = []
+        self._sleep = asyncio.sleep
+        self._now, self._lasts = 0.0, lasts
+        monkeypatch.setattr(reflector.asyncio, "sleep", self._note)
+        monkeypatch.setattr(reflector, "time", SimpleNamespace(monotonic=self._tick))
+        monkeypatch.setattr(reflector.random, "uniform", lambda _low, high: high)
+
+    async def _note(self, seconds: float) -> None:
+        if seconds not in {0, LOOK_SECONDS}:
+            self.seconds.append(seconds)
+        await self._sleep(0)
+
+    def _tick(self) -> float:
+        self._now += self._lasts
+        return self._now
+
+
+LOOK_SECONDS = 0.01
+GONE = Gone(410, "Expired", "too old")
+
+
+def test_watches_that_end_at_once_are_started_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy closes them, and would else be asked thousands of times a second."""
+    pauses = Pauses(monkeypatch, lasts=0.1)
+    played = Played([([], 7)], [])
+    played.cuts_off = True
+    reflect(played, lambda _store: len(pauses.seconds) >= 7, lambda _obj: None)
+    assert pauses.seconds[:7] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert set(played.watched_from) == {7}
+
+
+def test_lists_of_versions_that_are_gone_at_once_are_asked_for_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses = Pauses(monkeypatch, lasts=0.1)
+    played = Played([([], 7)] * 9, [[GONE]] * 9)
+    reflect(played, lambda _store: len(pauses.seconds) >= 5, lambda _obj: None)
+    assert pauses.seconds[:5] == [0.2, 0.4, 0.8, 1.6, 3.2]
+
+
+@pytest.mark.parametrize("end", [[], [GONE]], ids=["in order", "gone"])
+def test_a_watch_that_stood_is_followed_by_the_next_at_once(
+    end: list[Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = Pauses(monkeypatch, lasts=300.0)
+    played = Played([([], 7)] * 9, [end] * 9)
+    played.cuts_off = True
+    reflect(played, lambda _store: len(played.watched_from) >= 8, lambda _obj: None)
+    assert pauses.seconds == []

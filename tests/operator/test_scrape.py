@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 from world import CHILD, UID
 
 from dtjob_operator import scrape
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
+from dtjob_operator.metrics import Metrics
 from dtjob_operator.store import Key
 
 REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
-DEADLINE = 10.0
+DEADLINE = 60.0
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,7 +65,7 @@ async def reports_of(
     """Follow a pod until the job was told of often enough, or for half a second if never."""
     runner = await serve(handler)
     told: list[Key] = []
-    scraper = scrape.Scraper(told.append, interval=0.05)
+    scraper = scrape.Scraper(told.append, interval=0.05, metrics=Metrics())
     scraper.pod_changed(pod(), exists=True)
     try:
         if until == 0:
@@ -143,7 +148,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
 
     async def scenario() -> None:
         runner = await serve(handler)
-        scraper = scrape.Scraper(lambda _key: None, interval=0.05)
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
         for replaced in (pod(uid="pod-2"), None):
             scraper.pod_changed(pod(), exists=True)
             await wait_for(lambda: scraper.report("ns", UID))
@@ -173,7 +178,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
 )
 def test_other_pods_than_the_coordinator_are_not_asked(changes: dict[str, object]) -> None:
     async def scenario() -> None:
-        scraper = scrape.Scraper(lambda _key: None, interval=0.05)
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
         scraper.pod_changed(pod(**changes), exists=True)
         assert not scraper._following
         await scraper.close()
@@ -190,7 +195,7 @@ def test_a_pod_of_another_namespace_does_not_speak_for_the_job(
     async def scenario() -> None:
         runner = await serve(handler)
         told: list[Key] = []
-        scraper = scrape.Scraper(told.append, interval=0.05)
+        scraper = scrape.Scraper(told.append, interval=0.05, metrics=Metrics())
         scraper.pod_changed(pod(namespace="thief"), exists=True)
         await wait_for(lambda: told)
         assert set(told) == {("thief", "digits")}
@@ -213,7 +218,7 @@ def test_a_pod_that_got_another_address_is_asked_there(
 
     async def scenario() -> None:
         runner = await serve(handler)
-        scraper = scrape.Scraper(lambda _key: None, interval=0.05)
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
         scraper.pod_changed(pod("127.0.0.2"), exists=True)  # nobody listens there
         scraper.pod_changed(pod(), exists=True)
         report = await wait_for(lambda: scraper.report("ns", UID))
@@ -222,3 +227,141 @@ def test_a_pod_that_got_another_address_is_asked_there(
         await runner.cleanup()
 
     asyncio.run(scenario())
+
+
+def test_what_can_not_be_vouched_for_any_more_is_not_shown(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trouble is told once, in words that stay the same, and is over with the next report."""
+    monkeypatch.setattr(scrape, "_BELIEVED_SECONDS", 0.3)
+    monkeypatch.setattr(scrape, "_EAGER_SECONDS", 0.02)
+    monkeypatch.setattr(scrape, "_LONGEST_PAUSE_SECONDS", 0.05)
+    failing, asked = False, 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if failing:
+            raise web.HTTPServiceUnavailable if asked % 2 else web.HTTPForbidden
+        return web.json_response(REPORT)
+
+    async def scenario() -> None:
+        nonlocal failing
+        runner = await serve(handler)
+        metrics = Metrics()
+        told: list[Key] = []
+        scraper = scrape.Scraper(told.append, interval=0.02, metrics=metrics)
+        scraper.pod_changed(pod(), exists=True)
+        await wait_for(lambda: scraper.report("ns", UID))
+        assert scraper.trouble("ns", UID) is None
+        failing = True
+        with capture_logs() as logs:
+            trouble = await wait_for(lambda: scraper.trouble("ns", UID))
+            assert scraper.report("ns", UID) is None
+            before, already = len(told), asked
+            await wait_for(lambda: asked >= already + 5)
+            assert scraper.trouble("ns", UID) == trouble
+            assert len(told) == before, "nothing new, so nobody is called"
+        assert [log["log_level"] for log in logs] == ["warning"]
+        assert trouble.startswith(f"127.0.0.1:{scrape.HTTP_PORT} (HTTP ")
+        exposed = metrics.exposition().decode()
+        assert "dtjob_unreadable_reports_total 1.0" in exposed
+        assert 'dtjob_report_requests_total{result="failed"} 0.0' not in exposed
+        failing = False
+        await wait_for(lambda: scraper.report("ns", UID))
+        assert scraper.trouble("ns", UID) is None
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+def test_a_missed_report_leaves_the_one_before(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    asked = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response(REPORT) if asked == 1 else web.Response(status=503)
+
+    async def scenario() -> None:
+        runner = await serve(handler)
+        scraper = scrape.Scraper(lambda _key: None, interval=0.02, metrics=Metrics())
+        scraper.pod_changed(pod(), exists=True)
+        await wait_for(lambda: asked >= 2)
+        await asyncio.sleep(0.05)
+        assert scraper.report("ns", UID) == REPORT
+        assert scraper.trouble("ns", UID) is None
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_answer_is_asked_ever_more_rarely() -> None:
+    async def scenario() -> None:
+        scraper = scrape.Scraper(lambda _key: None, interval=5.0, metrics=Metrics())
+        pauses = []
+        for silent in (0, 4, 20, 60, 600):
+            followed = scrape._Followed("uid", "10.0.0.7", heard_at=time.monotonic() - silent)
+            pauses.append(scraper._failed(("ns", "digits"), followed, "10.0.0.7:8080", OSError()))
+        assert pauses == pytest.approx([1, 2, 10, 30, 30], abs=0.5)
+        await scraper.close()
+
+    asyncio.run(scenario())
+
+
+def test_those_who_do_not_answer_do_not_hold_up_the_others(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them takes up a slot until its time is over."""
+    monkeypatch.setattr(scrape, "_MAX_AT_ONCE", 2)
+    monkeypatch.setattr(scrape, "_EAGER_SECONDS", 0.001)
+    hanging = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response(REPORT)
+
+    async def scenario() -> None:
+        nonlocal hanging
+        runner = await serve(handler)
+        told: list[Key] = []
+        scraper = scrape.Scraper(told.append, interval=0.02, metrics=Metrics())
+        fetch = scraper._fetch
+
+        async def fetch_or_hang(url: str) -> bytes:
+            nonlocal hanging
+            if "127.0.0.1" in url:
+                return await fetch(url)
+            hanging += 1
+            if hanging > 4:  # at the second time
+                await asyncio.Event().wait()
+            raise TimeoutError
+
+        scraper._fetch = fetch_or_hang  # type: ignore[method-assign]
+        for number in range(4):
+            scraper.pod_changed(pod("10.0.0.7", namespace=f"silent-{number}"), exists=True)
+        await wait_for(lambda: hanging == 8)
+        scraper.pod_changed(pod(), exists=True)
+        await wait_for(lambda: len(told) >= 3)
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (TimeoutError(), "no answer within 2 s"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), "Connection refused"),
+        (ValueError("not a JSON object"), "not a JSON object"),
+        (aiohttp.ServerDisconnectedError(), "Server disconnected"),
+        (ValueError("x" * 10**6), "x" * 200),
+    ],
+    ids=["silence", "refusal", "no report", "cut off", "long"],
+)
+def test_causes_are_told_in_words(error: Exception, cause: str) -> None:
+    assert scrape._cause(error) == cause

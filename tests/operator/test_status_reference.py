@@ -8,7 +8,7 @@ import pytest
 
 from dtjob_api.crd import job_crd
 from dtjob_api.reasons import ConditionType, Phase, Reason
-from dtjob_operator.announcements import REPLICAS_LATCHED
+from dtjob_operator.announcements import REPLICAS_LATCHED, RUN_POLICY_DEFERRED
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "status.md").read_text()
 PHASES_TO_COME = {Phase.SUSPENDED}
@@ -16,7 +16,13 @@ PHASES_TO_COME = {Phase.SUSPENDED}
 
 @pytest.mark.parametrize(
     "word",
-    [*Reason, *ConditionType, *sorted(set(Phase) - PHASES_TO_COME), REPLICAS_LATCHED],
+    [
+        *Reason,
+        *ConditionType,
+        *sorted(set(Phase) - PHASES_TO_COME),
+        REPLICAS_LATCHED,
+        RUN_POLICY_DEFERRED,
+    ],
 )
 def test_a_word_of_the_status_is_explained(word: str) -> None:
     assert f"`{word}`" in TEXT

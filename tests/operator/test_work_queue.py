@@ -14,7 +14,7 @@ from dtjob_operator.store import Key
 from dtjob_operator.work_queue import WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
-DEADLINE = 5.0
+DEADLINE = 60.0
 
 
 async def until(condition: object) -> None:

@@ -148,7 +148,7 @@ def _env(job: DistributedTrainingJob) -> list[Json]:
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 (an emptyDir of the pod)
         {"name": "TMPDIR", "value": "/tmp"},  # noqa: S108
         *(variable.to_dict() for variable in job.spec.workers.template.env),
-        {"name": "DTJOB_WORKER_CONFIG", "value": _literal(text)},
+        {"name": names.CONFIG, "value": _literal(text)},
     ]
     return list({variable["name"]: variable for variable in variables}.values())
 

@@ -1,0 +1,75 @@
+"""The cluster class before a real socket: what discovery tells."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from dtjob_operator.cluster import Cluster
+from dtjob_operator.errors import Unavailable
+from dtjob_operator.metrics import Metrics
+
+API = "dtjob.dev/v1alpha1"
+OURS = {"name": "dtjob.dev", "versions": [{"version": "v1alpha1"}]}
+OTHER = {"name": "apps", "versions": [{"version": "v1"}]}
+BOTH = ["distributedtrainingjobs", "distributedtrainingjobs/status", "privacyledgers"]
+
+
+def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
+    """What the cluster class finds at an API server that tells of so much."""
+
+    async def tell_groups(_request: web.Request) -> web.Response:
+        return web.json_response({"kind": "APIGroupList", "groups": groups})
+
+    async def tell_resources(_request: web.Request) -> web.Response:
+        if isinstance(plurals, int):
+            return web.Response(status=plurals, text="404 page not found")
+        return web.json_response({"resources": [{"name": name} for name in plurals]})
+
+    async def scenario() -> set[str]:
+        app = web.Application()
+        app.router.add_get("/apis", tell_groups)
+        app.router.add_get(f"/apis/{API}", tell_resources)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
+        cluster = Cluster(configuration, Metrics().observe_request)
+        try:
+            return await cluster.served(API)
+        finally:
+            await cluster.close()
+            await runner.cleanup()
+
+    return asyncio.run(scenario())
+
+
+def test_kinds_that_discovery_tells_of() -> None:
+    assert served([OTHER, OURS], BOTH) == set(BOTH)
+    assert served([OURS], BOTH[:1]) == set(BOTH[:1])
+
+
+@pytest.mark.parametrize(
+    ("groups", "plurals"),
+    [
+        ([OTHER], BOTH),
+        ([], BOTH),
+        ([OURS | {"versions": [{"version": "v1"}]}], BOTH),
+        ([OURS], 404),
+        ([OURS], []),
+    ],
+    ids=["no group", "no groups", "another version", "not found", "no resources"],
+)
+def test_an_api_server_whose_discovery_is_not_filled_yet(
+    groups: list[dict[str, Any]], plurals: list[str] | int
+) -> None:
+    assert served(groups, plurals) == set()
+
+
+def test_an_api_server_that_does_not_answer_is_told_from_one_that_knows_nothing() -> None:
+    with pytest.raises(Unavailable):
+        served([OURS], 503)

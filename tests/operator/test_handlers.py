@@ -1,0 +1,85 @@
+"""The event stream: kopf is started only where it will find what it is to watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from dtjob_operator import handlers
+from dtjob_operator.handlers import Deliver, EventStream
+from dtjob_operator.metrics import Metrics
+
+DEADLINE = 60.0
+MISSING = "discovery does not tell of privacyledgers"
+
+
+class Played(EventStream):
+    """A stream whose kopf ends when it is told to, before an API server that tells `answers`."""
+
+    def __init__(self, answers: list[str | None]) -> None:
+        super().__init__(lambda *_: None, self._note_gap, self._look, Metrics())
+        self.answers = answers
+        self.course: list[str] = []
+        self.troubles: list[str | None] = []
+        self.ends = False
+
+    async def _note_gap(self) -> None:
+        self.course.append("gap")
+
+    async def _look(self) -> str | None:
+        self.troubles.append(self.trouble)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.course.append("look" if answer else "found")
+        return answer
+
+    def _kopf(self, _deliver: Deliver) -> str:
+        self.course.append("kopf")
+        return "stopped"
+
+
+def play(stream: Played, until: Callable[[], bool]) -> None:
+    async def scenario() -> None:
+        running = asyncio.create_task(stream.run())
+        async with asyncio.timeout(DEADLINE):
+            while not until():
+                assert not running.done()
+                await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "_RESTART_SECONDS", (0.0, 0.01))
+    monkeypatch.setattr(handlers, "_FIRST_LOOK_SECONDS", 0.001)
+
+
+def test_kopf_waits_for_the_discovery_of_its_kinds() -> None:
+    """It looks once, and waits for ever where it finds nothing, while all seems well."""
+    stream = Played([MISSING, MISSING, None])
+    play(stream, lambda: "kopf" in stream.course)
+    assert stream.course[:5] == ["look", "look", "found", "gap", "kopf"]
+    assert stream.troubles[1:3] == [MISSING, MISSING], "it is not ready, and says why"
+
+
+def test_a_start_without_a_wait_lists_nothing_twice() -> None:
+    stream = Played([None])
+    play(stream, lambda: stream.course.count("kopf") == 2)
+    assert stream.course[:5] == ["found", "kopf", "found", "gap", "kopf"]
+
+
+def test_kopf_is_not_started_again_before_its_kinds_are_back() -> None:
+    stream = Played([None, MISSING, MISSING, None])
+    play(stream, lambda: stream.course.count("kopf") == 2)
+    assert stream.course[:7] == ["found", "kopf", "look", "look", "found", "gap", "kopf"]
+
+
+def test_a_wait_never_ends_by_itself() -> None:
+    stream = Played([MISSING])
+    play(stream, lambda: len(stream.course) == 8)
+    assert set(stream.course) == {"look"}
+    assert stream.trouble == MISSING
