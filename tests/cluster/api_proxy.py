@@ -9,6 +9,7 @@ import json
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from urllib.parse import parse_qs
 
 import aiohttp
 from aiohttp import web
+from kube import wait_for
+
+from dtjob_cli import ports
 
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -34,6 +38,10 @@ class Asked:
     name: str | None
     dry_run: bool
     status: int
+    time: float
+    """Of the answer, as `time.time()` tells it."""
+    body: str
+    """What a write said."""
 
     @property
     def writes(self) -> bool:
@@ -65,7 +73,8 @@ class ApiProxy:
         self.refuse: Callable[[str, str], int | None] = lambda _method, _path: None
         self._loop = asyncio.new_event_loop()
         self._site: web.TCPSite | None = None
-        self.port = 0
+        # Below the ephemeral range, so that no passing connection has it after a disconnect.
+        self.port = ports.free()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._run(self._set_up())
@@ -110,8 +119,18 @@ class ApiProxy:
         """What has changed the cluster."""
         return [each for each in self.asked if each.writes]
 
+    def settle(self) -> None:
+        """Wait until nothing has been written for two seconds."""
+
+        def quiet() -> bool:
+            before = len(self.writes())
+            time.sleep(2)
+            return len(self.writes()) == before
+
+        wait_for("no more writes", quiet, 120)
+
     def _run(self, work: object) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)  # type: ignore[arg-type]
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(120)  # type: ignore[arg-type]
 
     async def _set_up(self) -> None:
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
@@ -125,7 +144,6 @@ class ApiProxy:
     async def _listen(self) -> None:
         self._site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await self._site.start()
-        self.port = self._site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 
     async def _hang_up(self) -> None:
         if self._site is not None:
@@ -143,20 +161,21 @@ class ApiProxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if status := self.refuse(request.method, request.path):
-            self._note(request, status)
+            self._note(request, status, b"")
             refusal = {"kind": "Status", "code": status, "message": "refused by the proxy"}
             return web.json_response(refusal, status=status)
         return await self._pass_on(request)
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
+        body = await request.read()
         async with self._session.request(
             request.method,
             self._upstream + request.raw_path,
             headers=headers,
-            data=await request.read() or None,
+            data=body or None,
         ) as answer:
-            self._note(request, answer.status)
+            self._note(request, answer.status, body)
             response = web.StreamResponse(status=answer.status)
             response.content_type = answer.content_type
             with contextlib.suppress(ConnectionError):
@@ -166,8 +185,8 @@ class ApiProxy:
                 await response.write_eof()
             return response
 
-    def _note(self, request: web.Request, status: int) -> None:
-        asked = _asked(request, status)
+    def _note(self, request: web.Request, status: int, body: bytes) -> None:
+        asked = _asked(request, status, body)
         if asked is None:
             return
         self.asked.append(asked)
@@ -175,7 +194,7 @@ class ApiProxy:
             self.after_write(len(self.writes()))
 
 
-def _asked(request: web.Request, status: int) -> Asked | None:
+def _asked(request: web.Request, status: int, body: bytes) -> Asked | None:
     """What a request means; None for discovery."""
     parts = request.path.strip("/").split("/")
     if parts[0] == "api":
@@ -201,4 +220,14 @@ def _asked(request: web.Request, status: int) -> Asked | None:
     field = query.get("fieldSelector", [""])[0]
     if name is None and field.startswith("metadata.name="):
         name = field.removeprefix("metadata.name=")
-    return Asked(verb, group, resource, namespace, name, "dryRun" in query, status)
+    return Asked(
+        verb=verb,
+        group=group,
+        resource=resource,
+        namespace=namespace,
+        name=name,
+        dry_run="dryRun" in query,
+        status=status,
+        time=time.time(),
+        body=body.decode(errors="replace"),
+    )

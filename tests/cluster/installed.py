@@ -16,7 +16,7 @@ from localcluster.providers.local import LocalProvider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 _SELECTOR = "--selector=app.kubernetes.io/component=operator"
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Installed:
     def stop_operator(self) -> None:
         """Scale the operator to no pods."""
         self.system("scale", _DEPLOYMENT, "--replicas=0")
-        wait_for("the end of the operator", lambda: not self.operator_pods(), 60)
+        wait_for("the end of the operator", lambda: not self.operator_pods(), 180)
 
     def start_operator(self) -> None:
         """Scale the operator to one pod and wait until it is ready."""
@@ -114,7 +114,7 @@ class Installed:
 
         try:
             # After an outage of the API server, watches are begun again only within a minute.
-            pod = kubectl.wait("pod", name, ended, 150)
+            pod = kubectl.wait("pod", name, ended, 300)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{kubectl('describe', 'pod', name)}") from None
         text = kubectl("logs", name)

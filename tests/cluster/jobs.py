@@ -152,14 +152,16 @@ class Job:
         address = self.pod(0)["status"].get("podIP")
         return report_of(address) if address else None
 
-    def until(self, what: str, look: Callable[[], Found | None], timeout: float) -> Found:
-        """Wait for a condition; a failure shows how the job and its pods are."""
+    def until(
+        self, what: str, look: Callable[[], Found | None], timeout: float, at_most: float = 1.0
+    ) -> Found:
+        """Wait for a condition as `wait_for` does; a failure shows how the job and its pods are."""
         try:
-            return wait_for(f"{self.name}: {what}", look, timeout)
+            return wait_for(f"{self.name}: {what}", look, timeout, at_most=at_most)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.described()}") from None
 
-    def until_step(self, step: int, attempt: int = 1, timeout: float = 200) -> Manifest:
+    def until_step(self, step: int, attempt: int = 1, timeout: float = 400) -> Manifest:
         """Wait for an attempt to have done a step, by the account that covers it."""
 
         def done() -> Manifest | None:
@@ -176,7 +178,7 @@ class Job:
             path = str(seen_task.STATE / seen_task.HURRY)
             self.kubectl("exec", self.pod_name(ordinal), "--", "touch", path)
 
-    def until_succeeded(self, timeout: float = 240) -> Manifest:
+    def until_succeeded(self, timeout: float = 600) -> Manifest:
         """Wait for its end and return the job."""
 
         def ended() -> Manifest | None:
@@ -252,9 +254,22 @@ class Course:
         assert charged
 
 
+def version_now(kubectl: Kubectl) -> str:
+    """The version of the cluster from which a watch tells of all that comes after now."""
+    path = f"/apis/dtjob.dev/v1alpha1/namespaces/{kubectl.namespace}/distributedtrainingjobs"
+    version: str = json.loads(kubectl("get", "--raw", path))["metadata"]["resourceVersion"]
+    return version
+
+
 @contextmanager
-def watched(job: Job) -> Iterator[Course]:
-    """Follow a job and its ledger; a watch that breaks is begun again."""
+def watched(job: Job, since: str | None = None) -> Iterator[Course]:
+    """Follow a job and its ledger; a watch that breaks goes on where it was.
+
+    Parameters
+    ----------
+    since
+        What `version_now` said before the job was applied, for a course from the very beginning.
+    """
     course, ended = Course(), threading.Event()
     running: dict[str, subprocess.Popen[str]] = {}
 
@@ -262,16 +277,27 @@ def watched(job: Job) -> Iterator[Course]:
         path = f"/apis/dtjob.dev/v1alpha1/namespaces/{job.kubectl.namespace}/{plural}"
         path += f"?watch=1&fieldSelector=metadata.name={name}"
         argv = [str(job.kubectl.program), f"--kubeconfig={job.kubectl.kubeconfig}"]
+        seen = since
         while not ended.wait(0.2):
+            begin = f"&resourceVersion={seen}" if seen else ""
             with subprocess.Popen(
-                [*argv, "get", "--raw", path],
+                [*argv, "get", "--raw", path + begin],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
             ) as process:
                 running[plural] = process
                 for line in process.stdout or ():
-                    event = json.loads(line)
+                    try:
+                        event = json.loads(line)
+                    except ValueError:  # cut off in the middle by an outage
+                        process.kill()
+                        break
+                    if event["type"] == "ERROR":  # the version is too old by now
+                        seen = None
+                        process.kill()
+                        break
+                    seen = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] in ("ADDED", "MODIFIED"):
                         found.append(event["object"])
 

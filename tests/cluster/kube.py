@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,19 +12,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tenacity import (
+    Retrying,
+    retry_if_result,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    wait_fixed,
+)
+
 Manifest = dict[str, Any]
 Found = TypeVar("Found")
+_Done = subprocess.CompletedProcess[str]
 
 
 def wait_for(
-    what: str, look: Callable[[], Found | None], timeout: float, every: float = 0.2
+    what: str,
+    look: Callable[[], Found | None],
+    timeout: float,
+    every: float = 0.2,
+    at_most: float = 1.0,
 ) -> Found:
-    """Return the first result of `look` that is true, within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    """Return the first result of `look` that is true, within `timeout` seconds of looking.
+
+    A machine that stands still does not use up the time: it is the sum of what the looks took with
+    the pause after them, no more than `at_most` seconds for each. The last look comes after it.
+    """
+    spent, before = 0.0, time.monotonic()
     while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        assert spent < timeout, f"not within {timeout:.0f} s: {what}"
         time.sleep(every)
+        now = time.monotonic()
+        spent += min(now - before, at_most)
+        before = now
     return found
+
+
+# What kubectl says when the API server, or the way there, did not answer for a moment.
+_TRANSPORT = re.compile(
+    r"TLS handshake timeout|etcdserver: |i/o timeout|\bEOF\b|connection refused"
+    r"|connection reset|connection lost|Unable to connect to the server"
+    r"|connection to the server .* was refused|watch closed before"
+)
+_TRANSPORT_SECONDS = 120
+_TRANSPORT_TRIES = 10
+
+
+def _not_answered(done: _Done) -> bool:
+    return done.returncode != 0 and _TRANSPORT.search(done.stderr) is not None
 
 
 @dataclass(frozen=True)
@@ -34,13 +70,21 @@ class Kubectl:
     kubeconfig: Path
     namespace: str = "default"
 
-    def __call__(self, *arguments: str, stdin: str | None = None, fails: bool = False) -> str:
-        """Return standard output, or standard error where the command should fail."""
+    def __call__(
+        self, *arguments: str, stdin: str | None = None, fails: bool = False, patient: bool = True
+    ) -> str:
+        """Return standard output, or standard error where the command should fail.
+
+        Parameters
+        ----------
+        patient
+            Whether a command that the API server did not answer is tried again. What makes an
+            object of a generated name never is: it might have been made.
+        """
         argv = [str(self.program), f"--kubeconfig={self.kubeconfig}"]
         argv += [f"--namespace={self.namespace}", *arguments]
-        done = subprocess.run(
-            argv, check=False, input=stdin, capture_output=True, text=True, timeout=120
-        )
+        again = patient and (arguments[0] != "create" or arguments[1:2] == ("token",))
+        done = _answered(argv, stdin) if again else _once(argv, stdin)
         assert (done.returncode != 0) == fails, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stderr if fails else done.stdout
 
@@ -77,6 +121,29 @@ class Kubectl:
         return wait_for(f"{until.__name__} of {kind}/{name}", look, timeout)
 
 
+def _once(argv: list[str], stdin: str | None) -> _Done:
+    return subprocess.run(
+        argv, check=False, input=stdin, capture_output=True, text=True, timeout=400
+    )
+
+
+def _answered(argv: list[str], stdin: str | None) -> _Done:
+    """Run kubectl until it has an answer; what it says if there is none for long."""
+    deleted = "delete" in argv
+    retrying = Retrying(
+        retry=retry_if_result(_not_answered),
+        wait=wait_fixed(1),
+        # By tries too: a machine that stands still uses up the time in one of them.
+        stop=stop_all(stop_after_delay(_TRANSPORT_SECONDS), stop_after_attempt(_TRANSPORT_TRIES)),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    done: _Done = retrying(_once, argv, stdin)
+    tries = retrying.statistics["attempt_number"]
+    if deleted and tries > 1 and done.returncode != 0 and "(NotFound)" in done.stderr:
+        done.returncode = 0  # only the answer to an earlier try was lost
+    return done
+
+
 def ready(pod: Manifest) -> bool:
     """Whether a pod is ready."""
     conditions = pod.get("status", {}).get("conditions", [])
@@ -110,7 +177,7 @@ def unguarded(kubectl: Kubectl, ledger: Manifest) -> Iterator[None]:
         return True
 
     try:
-        wait_for("the policy lets go of the namespace", deletable, 30)
+        wait_for("the policy lets go of the namespace", deletable, 120)
         yield
     finally:
         kubectl("patch", _POLICY, "--type=merge", '--patch={"spec":{"matchResources":null}}')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -16,10 +15,12 @@ from typing import Any
 import yaml
 from kube import Kubectl, Manifest, wait_for
 
+from dtjob_cli import ports
+
 OPERATOR_NAMESPACE = "dtjob-system"
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "deploy" / "kustomize" / "base"
-READY_SECONDS = 60
+READY_SECONDS = 180
 """For a start on a machine that is busy with other tests."""
 
 
@@ -28,16 +29,14 @@ def install(kubectl: Kubectl) -> None:
     rendered = yaml.safe_load_all(kubectl("kustomize", str(BASE)))
     kubectl.apply(*(each for each in rendered if each["kind"] != "Deployment"))
     for name in ("distributedtrainingjobs.dtjob.dev", "privacyledgers.dtjob.dev"):
-        kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
+        kubectl("wait", "--for=condition=Established", "--timeout=120s", f"crd/{name}")
 
 
 class OperatorProcess:
     """One run of the operator."""
 
     def __init__(self, kubeconfig: Path, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = ports.free()
         self._log = log
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
@@ -66,7 +65,7 @@ class OperatorProcess:
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
+        return self._process.wait(90)
 
     def wait(self, timeout: float) -> int:
         """The exit code of a process that ends by itself."""
@@ -95,14 +94,18 @@ class OperatorProcess:
 
     def metrics(self) -> dict[str, float]:
         """/metrics, by sample."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 
     def logs(self) -> list[dict[str, Any]]:
-        """The lines of the log; every one of them is JSON."""
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        """The lines of the log; every one of them is JSON.
+
+        A process that is killed may leave a last one without its end, which is left out.
+        """
+        lines = self._log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def job(name: str, **changes: Any) -> Manifest:

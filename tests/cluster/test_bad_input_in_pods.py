@@ -15,11 +15,12 @@ from string import Template
 from typing import Any
 
 import pytest
+import standstill
 from installed import Installed
 from kube import Kubectl, Manifest, wait_for
 from ruamel.yaml import YAML
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 CASES = YAML(typ="safe").load(Path(__file__).with_name("bad_input.yaml").read_text())
 by_name = pytest.mark.parametrize("name", [case["name"] for case in CASES])
@@ -31,7 +32,7 @@ OUTCOME_SECONDS = 2.0
 """From the ledger's outcome to the job's condition."""
 _POLL_SECONDS = 0.3
 _ROUNDING_SECONDS = 1.0  # of an Event's times
-_PATIENCE_SECONDS = 240  # for four imports of torch at a time on two busy cores
+_PATIENCE_SECONDS = 600  # for four imports of torch at a time on two busy cores
 _JOB = "digits"
 _LABEL = "dtjob.dev/test"
 
@@ -64,9 +65,12 @@ class Watched:
     Attributes
     ----------
     told
-        The job when it first had the expected reason, {} if it never had.
+        The job when it first had the expected reason and words, or the reason alone so far; {} if
+        it never had.
     described
         What `kubectl describe` showed then.
+    complete
+        Whether all was told that the case expects.
     went_on
         Whether the reason went and a worker ran after the remedy.
     """
@@ -77,6 +81,7 @@ class Watched:
     job: Manifest = field(default_factory=dict)
     told: Manifest = field(default_factory=dict)
     described: str = ""
+    complete: bool = False
     went_on: bool = False
 
     @property
@@ -88,18 +93,44 @@ class Watched:
     @property
     def done(self) -> bool:
         """Whether there is nothing more to see."""
-        return self.went_on if "remedy" in self.case else bool(self.told)
+        return self.went_on if "remedy" in self.case else self.complete
 
     def look(self, job: Manifest, pods: list[Manifest]) -> None:
         """Take note of how the job is, and mend it as soon as it has said what is wrong."""
         self.job = job
         says = self.reason in {condition(job, kind).get("reason") for kind in ("Running", "Failed")}
-        if says and not self.told:
+        if says and not self.complete:
             self.told, self.described = job, self.kubectl("describe", "dtjob", _JOB)
-            if remedy := self.case.get("remedy"):
+            self.complete = not self.missing()
+            if self.complete and (remedy := self.case.get("remedy")):
                 self.kubectl.apply(*remedy)
         running = any(pod["status"].get("phase") == "Running" for pod in pods)
-        self.went_on = bool(self.told) and running and not says
+        self.went_on = self.complete and running and not says
+
+    def missing(self) -> list[str]:
+        """Of the words that the case expects, those that were not told, each with its place."""
+        ((reason, words),) = self.case["expect"].items()
+        found = condition(self.told, "Failed") or condition(self.told, "Running")
+        conditions, _, events = self.described.partition("\nEvents:")
+        places = [("reason", reason, found["reason"]), ("events", reason, events)]
+        places += [("conditions", word, conditions) for word in (reason, *words)]
+        places += [("message", word, found["message"]) for word in words]
+        return [f"{place}: {word}" for place, word, text in places if word not in text]
+
+    def outcome_written(self) -> datetime | None:
+        """When the API server took the ledger's outcome; the worker's own time if it is not told.
+
+        The worker takes its time before it writes, and may wait for the API server.
+        """
+        for ledger in self.kubectl.list("privacyledgers", "--show-managed-fields"):
+            if outcome := ledger.get("status", {}).get("outcome"):
+                written = [
+                    entry["time"]
+                    for entry in ledger["metadata"].get("managedFields", [])
+                    if "f:outcome" in entry.get("fieldsV1", {}).get("f:status", {})
+                ]
+                return datetime.fromisoformat(min(written, default=outcome["time"]))
+        return None
 
     def first_told(self, kind: str | None, reasons: Collection[str]) -> datetime:
         """When the first event of these reasons was recorded."""
@@ -198,17 +229,7 @@ def seen(applied: dict[str, Watched]) -> dict[str, Watched]:
 def test_a_condition_says_what_where_and_the_remedy(seen: dict[str, Watched], name: str) -> None:
     watched = seen[name]
     assert watched.told, json.dumps(watched.job.get("status"), indent=1)
-    job = watched.told
-    ((reason, words),) = watched.case["expect"].items()
-    failed = condition(job, "Failed")
-    found = failed or condition(job, "Running")
-    assert found["reason"] == reason
-    for word in words:
-        assert word in found["message"]
-    conditions, _, events = watched.described.partition("\nEvents:")
-    assert reason in conditions
-    assert reason in events
-    assert all(word in conditions for word in words)
+    assert watched.missing() == [], watched.described
 
 
 @by_name
@@ -218,12 +239,12 @@ def test_it_is_told_in_time(seen: dict[str, Watched], name: str) -> None:
     since, allowed = watched.created, watched.case.get("within", SEEN_SECONDS)
     if fact := watched.case.get("fact"):
         since = watched.first_told(None, fact)
-    for ledger in watched.kubectl.list("privacyledgers"):
-        if outcome := ledger.get("status", {}).get("outcome"):
-            since, allowed = datetime.fromisoformat(outcome["time"]), OUTCOME_SECONDS
+    if written := watched.outcome_written():
+        since, allowed = written, OUTCOME_SECONDS
     # The operator records its event just before it writes the condition.
     at = watched.first_told("DistributedTrainingJob", {watched.reason})
-    assert (at - since).total_seconds() <= allowed + _ROUNDING_SECONDS
+    took = standstill.ran(since.timestamp(), at.timestamp())
+    assert took <= allowed + _ROUNDING_SECONDS
 
 
 @mendable
@@ -263,7 +284,7 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(
 
         return blocked
 
-    job = namespace.wait("dtjob", _JOB, blocked_by("PodsRefused"), timeout=30)
+    job = namespace.wait("dtjob", _JOB, blocked_by("PodsRefused"), timeout=120)
     message = condition(job, "Running")["message"]
     assert "ServiceAccount dtjob-worker" in message
     assert "exceeded quota: accounts" in message
@@ -271,17 +292,22 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(
     foreign = foreign_object(kind, f"{_JOB}-{job['metadata']['uid'][:8]}")
     namespace.apply(foreign)
     namespace("delete", "resourcequota", "accounts")
-    job = namespace.wait("dtjob", _JOB, blocked_by("NameConflict"), timeout=SEEN_SECONDS)
+    # By then the refused child is tried again only every 15 s.
+    job = namespace.wait("dtjob", _JOB, blocked_by("NameConflict"), timeout=60)
     message = condition(job, "Running")["message"]
     assert f"{kind} {foreign['metadata']['name']} in namespace {namespace.namespace}" in message
     assert "delete it" in message
-    assert "NameConflict" in namespace("describe", "dtjob", _JOB).partition("\nEvents:")[2]
+
+    def in_an_event() -> bool:
+        return "NameConflict" in namespace("describe", "dtjob", _JOB).partition("\nEvents:")[2]
+
+    wait_for("an event says so", in_an_event, timeout=60)
     found = namespace.get(kind, foreign["metadata"]["name"])
     assert found
     assert "ownerReferences" not in found["metadata"], "it is another's"
 
     namespace("delete", kind, foreign["metadata"]["name"])
-    wait_for("a worker", lambda: namespace.list("pods"), timeout=30)
+    wait_for("a worker", lambda: namespace.list("pods"), timeout=120)
     namespace("delete", "dtjob", _JOB)
 
 

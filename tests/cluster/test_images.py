@@ -15,7 +15,7 @@ from kube import Kubectl, wait_for
 from localcluster.errors import ClusterError
 from localcluster.providers.base import Provider
 
-pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(900)]
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 FROM = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n"
 
@@ -39,7 +39,7 @@ def run(kubectl: Kubectl, image: str) -> str:
     spec = {"restartPolicy": "Never", "containers": [container]}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     name = kubectl.create(pod)
-    kubectl.wait("pod", name, lambda pod: pod["status"]["phase"] == "Succeeded", timeout=60)
+    kubectl.wait("pod", name, lambda pod: pod["status"]["phase"] == "Succeeded", timeout=180)
     return kubectl("logs", name)
 
 
@@ -93,8 +93,8 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_works(
 
     wait_for("the slow step", sleeping, timeout=120)
     builder.send_signal(number)
-    builder.wait(timeout=20)
-    wait_for("the slow step's end", lambda: not sleeping(), timeout=10)
+    builder.wait(timeout=120)
+    wait_for("the slow step's end", lambda: not sleeping(), timeout=120)
     assert Path("/proc/mounts").read_text() == before
     dockerfile.write_text(FROM + "RUN true\n")
     cluster.build_image("test-slow", dockerfile, tmp_path, {})

@@ -12,7 +12,7 @@ from kube import Kubectl, Manifest, ready, wait_for
 from localcluster.providers.base import Capability, Provider
 from localcluster.providers.local import LocalProvider
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 _SERVE = """
 import http.server, os, pathlib
@@ -102,7 +102,7 @@ def web(new_namespace: Callable[[], Kubectl], image: str) -> Kubectl:
     kubectl = new_namespace()
     kubectl.apply(*stateful_set(image))
     for pod in ("web-0", "web-1"):
-        kubectl.wait("pod", pod, ready, timeout=60)
+        kubectl.wait("pod", pod, ready, timeout=180)
     return kubectl
 
 
@@ -123,8 +123,14 @@ def test_a_pod_that_is_not_root_owns_its_volume_by_fs_group(web: Kubectl) -> Non
 
 def test_pods_find_each_other_by_name(web: Kubectl) -> None:
     url = f"http://web-0.web.{web.namespace}.svc.cluster.local:8080/starts"
-    fetched = web("exec", "web-1", "--", "python3", "-c", _FETCH, url)
-    assert set(fetched.strip()) == {"x"}
+
+    def fetched() -> str | None:
+        try:
+            return web("exec", "web-1", "--", "python3", "-c", _FETCH, url).strip()
+        except AssertionError:  # the DNS server hears of new pods a moment later
+            return None
+
+    assert set(wait_for("an answer by name", fetched, timeout=60)) == {"x"}
 
 
 def test_a_projected_token_opens_the_api_server(web: Kubectl) -> None:
@@ -143,7 +149,7 @@ def test_a_deleted_pod_comes_back_with_its_volume(web: Kubectl) -> None:
     def replaced(pod: Manifest) -> bool:
         return pod["metadata"]["uid"] != before["metadata"]["uid"] and ready(pod)
 
-    web.wait("pod", "web-1", replaced, timeout=30)
+    web.wait("pod", "web-1", replaced, timeout=180)
     assert web("exec", "web-1", "--", "cat", "/data/starts") == starts + "x"
 
 
@@ -154,7 +160,7 @@ def test_a_claim_grows(web: Kubectl) -> None:
     def grown(claim: Manifest) -> bool:
         return claim["status"]["capacity"]["storage"] == "2Gi"
 
-    web.wait("pvc", "data-web-0", grown, timeout=15)
+    web.wait("pvc", "data-web-0", grown, timeout=180)
 
 
 def test_a_deleted_claim_takes_its_volume_along(
@@ -162,13 +168,13 @@ def test_a_deleted_claim_takes_its_volume_along(
 ) -> None:
     kubectl = new_namespace()
     kubectl.apply(*stateful_set(image))
-    kubectl.wait("pod", "web-0", ready, timeout=60)
+    kubectl.wait("pod", "web-0", ready, timeout=180)
     claim = kubectl.get("pvc", "data-web-0")
     assert claim
     volume = kubectl.get("pv", claim["spec"]["volumeName"])
     assert volume
     kubectl("delete", "statefulset,service,pod,pvc", "--all", "--wait=false")
-    wait_for("the volume's end", lambda: not kubectl.get("pv", volume["metadata"]["name"]), 30)
+    wait_for("the volume's end", lambda: not kubectl.get("pv", volume["metadata"]["name"]), 180)
     if folder := volume["spec"].get("local", {}).get("path"):
         assert not Path(folder).exists()
 
@@ -185,6 +191,6 @@ def test_the_machine_sees_and_kills_a_pods_processes(cluster: Provider, web: Kub
     def restarted(pod: Manifest) -> bool:
         return ready(pod) and pod["status"]["containerStatuses"][0]["restartCount"] > before
 
-    after = web.wait("pod", "web-0", restarted, timeout=60)
+    after = web.wait("pod", "web-0", restarted, timeout=180)
     ended = after["status"]["containerStatuses"][0]["lastState"]["terminated"]
     assert ended["exitCode"] == 137

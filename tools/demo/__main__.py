@@ -7,21 +7,24 @@ import itertools
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 from rich.console import Console
 
-from demo import install, job
+from demo import background, install, job
 from localcluster import choose
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import DEFAULT_NAME
 from localcluster.paths import cache_folder
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.providers.base import Provider
+from localcluster.providers.existing import ExistingProvider
 
 _WARM_SECONDS = 20.0
 _JOB_SECONDS = 900.0
+_INTERRUPTED = 130
+LOCAL_RUN = [sys.executable, "-m", "dtjob_cli.main", "run", "examples/digits.yaml", "--workers=2"]
 
 
 def main() -> int:
@@ -30,24 +33,41 @@ def main() -> int:
     parser.add_argument("--where", choices=("auto", "local"), default="auto")
     options = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
-    if options.where == "local":
-        console.print("DEMO=local: two processes on this machine, no cluster.\n")
-        return _local_run()
     try:
-        provider = choose.provider(DEFAULT_NAME, choose.Choice.AUTO, Progress())
+        if options.where == "local":
+            console.print("DEMO=local: two processes on this machine, no cluster.\n")
+            return _local_run()
+        return _on_cluster_or_here(console)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; make demo goes on with what is built")
+        return _INTERRUPTED
+
+
+def _on_cluster_or_here(console: Console) -> int:
+    try:
+        return _on_cluster(choose.provider(DEFAULT_NAME, choose.Choice.AUTO, Progress()), console)
     except CannotRunHere as error:
-        console.print(f"{error}\nSo the demo is a run of two local processes.\n")
+        console.print(f"{error}\nSo the demo is a run of two local processes.\n", markup=False)
         return _local_run()
-    try:
-        return _on_cluster(provider, console)
     except ClusterError as error:
         console.print(f"error: {error}", markup=False)
         return 1
 
 
+@cache  # shown once, also where the cluster turns out to be impossible afterwards
 def _local_run() -> int:
-    command = [sys.executable, "-m", "dtjob_cli.main", "run", "examples/digits.yaml"]
-    return subprocess.run([*command, "--workers", "2"], check=False, cwd=install.ROOT).returncode
+    running = subprocess.Popen(LOCAL_RUN, cwd=install.ROOT)
+    interrupted = False
+    while True:
+        try:
+            code = running.wait()
+        except KeyboardInterrupt:
+            interrupted = True  # it has heard that too; it stops in order and says how to go on
+        else:
+            break
+    if interrupted and code != _INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
 
 
 def _on_cluster(provider: Provider, console: Console) -> int:
@@ -62,36 +82,35 @@ def _on_cluster(provider: Provider, console: Console) -> int:
     return 0 if ended["status"]["phase"] == "Succeeded" else 1
 
 
-def _prepared(provider: Provider, console: Console) -> dict[str, BuiltImage]:
+def _prepared(provider: Provider, console: Console) -> background.Images:
     """Cluster and images; while a cold machine builds them, the local run has the screen."""
     log = cache_folder() / "demo-build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, ThreadPoolExecutor() as pool:
-        quiet = Progress(Console(file=file, soft_wrap=True))
-        behind = choose.provider(DEFAULT_NAME, choose.Choice(provider.kind), quiet)
-        starting = pool.submit(behind.up)
-        building = pool.submit(
-            lambda: {name: install.build(behind, name) for name in ("operator", "trainer")}
-        )
-        work: list[Future[Any]] = [starting, building]
+    log.write_text("")
+    work: list[background.Task] = []
+    try:
+        for each in (background.start_cluster, background.build_images):
+            work.append(background.Task(each, provider.kind, log))
         if not _done_within(work, _WARM_SECONDS):
             console.print(
                 "Cluster and images are not built yet on this machine; that goes on in the "
                 f"background ({log}).\nMeanwhile the same job as two local processes:\n"
             )
-            _local_run()
+            if _local_run() == _INTERRUPTED:
+                raise KeyboardInterrupt
         with Progress().stage("building cluster and images", "demo build") as stage:
             while not _done_within(work, 1.0):
                 stage.note = _last_line(log.read_text())
-        starting.result()
-        return building.result()
+    finally:
+        for task in work:
+            task.end()
+    return work[-1].images()
 
 
-def _done_within(work: list[Future[Any]], seconds: float) -> bool:
+def _done_within(work: list[background.Task], seconds: float) -> bool:
+    """Whether all of it is done; the first that fails raises."""
     deadline = time.monotonic() + seconds
-    while not all(future.done() for future in work):
-        if any(future.done() and future.exception() for future in work):
-            return True
+    while [task for task in work if not task.done()]:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -140,7 +159,17 @@ def _show_end(
     console.print(
         f"\nLook around:   export KUBECONFIG={cluster.kubeconfig}\n"
         f"               {cluster.program} get all,dtjobs,privacyledgers {where}\n"
-        "Tear down:     make demo-down"
+        f"Tear down:     {_tear_down(cluster, namespace)}"
+    )
+
+
+def _tear_down(cluster: install.Cluster, namespace: str) -> str:
+    if cluster.provider.kind != ExistingProvider.kind:
+        return "make demo-down"
+    return (
+        f"{cluster.program} delete namespace {namespace}\n"
+        f"               {cluster.program} delete -k deploy/kustomize/base   (dtjob, and with it "
+        "every job and ledger of the cluster)"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,10 @@ from localcluster.providers.base import BuiltImage, Provider
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "dtjob-system"
+_DEPLOYMENT = "deployment/dtjob-operator"
 _OPERATOR_IMAGE = "ghcr.io/dtjob/operator"
-_ROLLOUT_SECONDS = 180
+_ROLLOUT_SECONDS = 400
+_LOG_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,27 @@ def install(cluster: Cluster, images: Mapping[str, BuiltImage], progress: Progre
     with progress.stage("installing the operator", "install operator"):
         with overlay(ROOT / "deploy" / "kustomize" / "base", _with_operator(operator)) as folder:
             cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--kustomize={folder}")
-        cluster.kubectl(
-            "rollout",
-            "status",
-            "deployment/dtjob-operator",
-            f"--namespace={OPERATOR_NAMESPACE}",
-            f"--timeout={_ROLLOUT_SECONDS}s",
-        )
+        _await_operator(cluster)
     return trainer
+
+
+def _await_operator(cluster: Cluster) -> None:
+    where = f"--namespace={OPERATOR_NAMESPACE}"
+    ready = ("rollout", "status", _DEPLOYMENT, where, f"--timeout={_ROLLOUT_SECONDS}s")
+    try:
+        cluster.kubectl(*ready)
+    except ClusterError as error:
+        said = [str(error)]
+        for arguments in (
+            ("get", "pods", where),
+            ("get", "events", where, "--field-selector=type=Warning"),
+            ("logs", _DEPLOYMENT, where, f"--tail={_LOG_LINES}"),
+        ):
+            with suppress(ClusterError):  # a pod that never started has no log
+                answer = cluster.kubectl(*arguments).strip().splitlines()
+                said.append(f"$ kubectl {' '.join(arguments)}")
+                said += answer[-_LOG_LINES:]
+        raise ClusterError("the operator is not ready: " + "\n".join(said)) from None
 
 
 def _with_operator(reference: str) -> dict[str, object]:

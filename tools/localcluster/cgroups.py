@@ -36,7 +36,7 @@ def create(name: str) -> None:
                 own.write_text(above.read_text())
 
 
-def remove(name: str, timeout: float = 10.0) -> None:
+def remove(name: str, timeout: float = 120.0) -> None:
     """Remove the cgroup `name` and all below it from each hierarchy.
 
     The kernel refuses while a process of it is still on its way out; hence the patience.

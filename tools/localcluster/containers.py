@@ -16,7 +16,7 @@ from localcluster import node, pause
 from localcluster.errors import ClusterError
 from localcluster.instance import Instance
 
-_START_SECONDS = 20.0
+_START_SECONDS = 120.0
 
 
 def _ctr(*arguments: str) -> list[str]:

@@ -34,8 +34,8 @@ from localcluster.instance import Instance
 from localcluster.paths import cache_folder
 from localcluster.state import write_atomically
 
-_LINK_SECONDS = 20.0
-_READY_SECONDS = 120.0
+_LINK_SECONDS = 120.0
+_READY_SECONDS = 300.0
 _RESTART_SECONDS = 1.0
 _GRACE_SECONDS = 3.0
 _KEEPERS = ("containerd", "registry")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from localcluster.providers.base import BuiltImage
 
 ENGINES = ("docker", "podman")
 _LAST_LINES = 20
+# The Dockerfiles mount caches, which Docker's older builder can't; an attestation holds the time of
+# the build, so equal content would not have an equal digest.
+_BUILD_ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 def find() -> str | None:
@@ -61,12 +65,13 @@ def build(
     with TemporaryDirectory() as folder:
         identifier = Path(folder) / "identifier"
         with progress.stage(f"building image {name} with {engine}", key=f"image {name}"):
-            run(build_argv(engine, dockerfile, context, build_args, identifier))
+            argv = build_argv(engine, dockerfile, context, build_args, identifier)
+            run(argv, _BUILD_ENVIRONMENT)
         return BuiltImage(name, identifier.read_text().strip())
 
 
-def run(argv: list[str]) -> str:
-    """Run a command and return its standard output.
+def run(argv: list[str], environment: Mapping[str, str] | None = None) -> str:
+    """Run a command, with additions to the environment, and return its standard output.
 
     Raises
     ------
@@ -74,7 +79,12 @@ def run(argv: list[str]) -> str:
         If it fails, with the end of its complaint.
     """
     done = subprocess.run(
-        argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        argv,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=os.environ | dict(environment or {}),
     )
     if done.returncode != 0:
         tail = "\n".join(done.stderr.strip().splitlines()[-_LAST_LINES:])

@@ -7,7 +7,21 @@ import subprocess
 from pathlib import Path
 
 from localcluster import binaries
+from localcluster.errors import CannotRunHere
 from localcluster.progress import Progress
+
+_ONLY_KUBECTL = binaries.only(binaries.KUBERNETES, "kubectl")
+
+
+def obstacle() -> str | None:
+    """Return why there can be no kubectl here, or None if there is one or it can be built."""
+    if shutil.which("kubectl") is not None:
+        return None
+    try:
+        binaries.require_buildable(_ONLY_KUBECTL)
+    except CannotRunHere:
+        return "kubectl is not installed (https://kubernetes.io/docs/tasks/tools/)"
+    return None
 
 
 def find(progress: Progress) -> Path:
@@ -21,9 +35,11 @@ def find(progress: Progress) -> Path:
     on_path = shutil.which("kubectl")
     if on_path is not None:
         return Path(on_path)
-    only_kubectl = binaries.only(binaries.KUBERNETES, "kubectl")
-    binaries.ensure(progress, (only_kubectl,))
-    return binaries.path(only_kubectl, "kubectl")
+    absent = obstacle()
+    if absent is not None:
+        raise CannotRunHere(absent, "Install it, or Go to have it built")
+    binaries.ensure(progress, (_ONLY_KUBECTL,))
+    return binaries.path(_ONLY_KUBECTL, "kubectl")
 
 
 def run(

@@ -15,8 +15,8 @@ from localcluster.instance import Instance
 from localcluster.namespace import entered
 from localcluster.state import Process, holder_file, read_record
 
-_ENTER_SECONDS = 20.0
-_USABLE_SECONDS = 180.0
+_ENTER_SECONDS = 120.0
+_USABLE_SECONDS = 400.0
 _TOO_MANY_STARTS = 8
 _LOG_LINES = 12
 

@@ -40,7 +40,7 @@ def connect_machine(instance: Instance, pid: int) -> None:
         _ip("route", "add", str(reachable), "via", str(instance.address), "dev", name, "onlink")
 
 
-def disconnect_machine(instance: Instance, timeout: float = 10.0) -> None:
+def disconnect_machine(instance: Instance, timeout: float = 120.0) -> None:
     """Remove what :func:`connect_machine` made.
 
     The kernel does so by itself, some time after the last process in the namespace has ended.

@@ -31,7 +31,7 @@ def installed(admin: Kubectl) -> Iterator[Kubectl]:
     if replicas and replicas != "0":
         admin("scale", _DEPLOYMENT, "--replicas=0")
         selector = "--selector=app.kubernetes.io/component=operator"
-        admin("wait", "--for=delete", "pods", selector, "--timeout=60s")
+        admin("wait", "--for=delete", "pods", selector, "--timeout=180s")
     yield admin
     if replicas and replicas != "0":
         admin("scale", _DEPLOYMENT, f"--replicas={replicas}")
@@ -114,6 +114,6 @@ def stored_job(namespace: Kubectl) -> Callable[[Manifest], Manifest]:
     def make(manifest: Manifest) -> Manifest:
         namespace.apply(manifest)
         name = manifest["metadata"]["name"]
-        return wait_for("the job is stored", lambda: namespace.get("dtjob", name), 10)
+        return wait_for("the job is stored", lambda: namespace.get("dtjob", name), 60)
 
     return make

@@ -13,7 +13,7 @@ from kube import Kubectl, unguarded
 from manifests import BAD_CASES
 from transitions import JOB_TRANSITIONS, LEDGER_TRANSITIONS
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import standstill
 from api_proxy import ApiProxy
 from kube import Kubectl, Manifest, wait_for
 from kubernetes.config import kube_config
@@ -17,7 +18,7 @@ from dtjob_trainer import ledger_kubernetes
 from dtjob_trainer.ledger import LedgerUnreadable, Versioned
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def ledger(
 ) -> KubernetesLedger:
     """The ledger of a job, read with the operator's rights by way of the proxy."""
     name = child_name(stored_job(job("digits")))
-    wait_for("its ledger", lambda: namespace.get("privacyledger", name), 30)
+    wait_for("its ledger", lambda: namespace.get("privacyledger", name), 120)
     kubeconfig = str(proxy.kubeconfig(operator_token))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig)
     return KubernetesLedger(namespace.namespace, name)
@@ -56,7 +57,7 @@ def test_an_idle_ledger_costs_one_watch(
 ) -> None:
     version = ledger.read().version
     before = watches(proxy, namespace)
-    assert ledger.wait(version, 4.0) is None
+    assert ledger.wait(version, 10.0) is None
     assert watches(proxy, namespace) - before == 1
 
 
@@ -65,18 +66,19 @@ def test_a_change_is_heard_through_an_outage(
 ) -> None:
     first = ledger.read()
     with ThreadPoolExecutor(1) as pool:
-        heard = pool.submit(ledger.wait, first.version, 60.0)
+        heard = pool.submit(ledger.wait, first.version, 240.0)
         proxy.disconnect()
         try:
             change(namespace, first)
             assert not heard.done()
         finally:
             proxy.connect()
-        began = time.monotonic()
-        newest = heard.result(30)
+        began = time.time()
+        newest = heard.result(120)
+        ended = time.time()
     assert newest is not None
     assert newest.ledger.spec.run.generation == 2
-    assert time.monotonic() - began < 15
+    assert standstill.ran(began, ended) < 15
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -96,7 +98,7 @@ def test_a_server_that_has_just_started_is_not_believed_at_once(
         assert ledger.read() == first
         until = time.monotonic() + 2
         change(namespace, first)
-        newest = ledger.wait(first.version, 30.0)
+        newest = ledger.wait(first.version, 120.0)
     finally:
         proxy.refuse = lambda _method, _path: None
     assert newest is not None
@@ -111,8 +113,8 @@ def test_an_outage_leaves_the_patience_with_a_server_that_comes_back(
 ) -> None:
     """One call waits through an outage, and then through the refusals of the new server."""
     first = ledger.read()
-    monkeypatch.setattr(ledger_kubernetes, "_ITSELF_AGAIN_SECONDS", 1.0)
-    back = time.monotonic() + 2.0
+    monkeypatch.setattr(ledger_kubernetes, "_ITSELF_AGAIN_SECONDS", 6.0)
+    back = time.monotonic() + 10.0  # longer than the patience
     refusals = iter([403, 403])
 
     def refuse(method: str, path: str) -> int | None:

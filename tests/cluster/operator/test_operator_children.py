@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +11,10 @@ from api_proxy import ApiProxy
 from kube import Kubectl, Manifest, wait_for
 from operator_process import OperatorProcess, child_name, job
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 BACK_SECONDS = 5
-STARTS_SECONDS = 20
+STARTS_SECONDS = 120
 StoredJob = Callable[[Manifest], Manifest]
 
 
@@ -52,7 +53,7 @@ def test_a_deleted_child_is_back(running: Manifest, namespace: Kubectl, kind: st
         found = namespace.get(kind, name)
         return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
 
-    wait_for(f"the {kind} is back", again, BACK_SECONDS)
+    wait_for(f"the {kind} is back", again, BACK_SECONDS, at_most=0.5)
 
 
 def test_a_changed_child_is_repaired(running: Manifest, namespace: Kubectl) -> None:
@@ -63,7 +64,7 @@ def test_a_changed_child_is_repaired(running: Manifest, namespace: Kubectl) -> N
         found = namespace.get("service", name)
         return bool(found and found["spec"].get("publishNotReadyAddresses"))
 
-    wait_for("the service is repaired", repaired, BACK_SECONDS)
+    wait_for("the service is repaired", repaired, BACK_SECONDS, at_most=0.5)
 
 
 def test_deleting_the_job_leaves_its_ledger_and_its_claims(
@@ -71,11 +72,11 @@ def test_deleting_the_job_leaves_its_ledger_and_its_claims(
 ) -> None:
     """Rule 13; and the garbage collector does the rest."""
     name = child_name(running)
-    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 30)
+    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
     namespace("delete", "dtjob", "digits")
     for kind in ("statefulset", "service"):
-        wait_for(f"no {kind}", lambda kind=kind: namespace.get(kind, name) is None, 60)
-    wait_for("no pods", lambda: not namespace.list("pods"), 60)
+        wait_for(f"no {kind}", lambda kind=kind: namespace.get(kind, name) is None, 120)
+    wait_for("no pods", lambda: not namespace.list("pods"), 120)
     assert namespace.get("privacyledger", name)
     assert len(namespace.list("pvc")) == 2
 
@@ -86,14 +87,14 @@ def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(
     namespace("delete", "dtjob", "digits", "--wait=false")
     again = stored_job(job("digits"))
     assert child_name(again) != child_name(running)
-    wait_for("its own set", lambda: namespace.get("statefulset", child_name(again)), 30)
+    wait_for("its own set", lambda: namespace.get("statefulset", child_name(again)), 120)
     for kind in ("statefulset", "service"):
         child = namespace.get(kind, child_name(again))
         assert child is not None
         assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [
             again["metadata"]["uid"]
         ]
-        wait_for("the old one goes", lambda k=kind: not namespace.get(k, child_name(running)), 60)
+        wait_for("the old one goes", lambda k=kind: not namespace.get(k, child_name(running)), 120)
 
 
 def test_replicas_are_latched_at_the_start(running: Manifest, namespace: Kubectl) -> None:
@@ -102,7 +103,7 @@ def test_replicas_are_latched_at_the_start(running: Manifest, namespace: Kubectl
     def told() -> bool:
         return "ReplicasLatched" in namespace("describe", "dtjob", "digits")
 
-    wait_for("an event says so", told, 10)
+    wait_for("an event says so", told, 60)
     stateful_set = namespace.get("statefulset", child_name(running))
     assert stateful_set is not None
     assert stateful_set["spec"]["replicas"] == 2
@@ -119,13 +120,14 @@ def test_a_start_costs_at_most_ten_writes(
     operator: OperatorProcess, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
 ) -> None:
     """Eight to Starting, the namespace's first job; Running takes a patch and an event more."""
-    before = len(proxy.writes())
+    before, began = len(proxy.writes()), time.monotonic()
     stored_job(job("digits"))
     started(namespace, "digits")
-    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 30)
+    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
     written = [each for each in proxy.writes()[before:] if each.namespace == namespace.namespace]
     told = ", ".join(f"{each.verb} {each.resource}" for each in written)
-    assert len(written) <= 8, told
+    # A start that takes long earns one write of its figures every 30 s.
+    assert len(written) <= 8 + int((time.monotonic() - began) // 30), told
 
 
 @pytest.mark.local_cluster
@@ -137,6 +139,8 @@ def test_a_restart_writes_nothing(
     running: Manifest,
     namespace: Kubectl,
 ) -> None:
+    wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
+    proxy.settle()
     assert operator.terminate() == 0
     before = len(proxy.writes())
     again = start_operator()
@@ -145,7 +149,7 @@ def test_a_restart_writes_nothing(
     def looked() -> bool:
         return again.metrics()['dtjob_reconciles_total{result="ok"}'] >= 3
 
-    wait_for("jobs are reconciled", looked, 20)
+    wait_for("jobs are reconciled", looked, 60)
     written = [each for each in proxy.writes()[before:] if each.namespace == namespace.namespace]
     assert written == []
     again.terminate()
@@ -171,7 +175,7 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(
     def conflict() -> bool:
         return condition(namespace, "digits", "ResourcesReady").get("reason") == "NameConflict"
 
-    wait_for("a condition says so", conflict, 60)
+    wait_for("a condition says so", conflict, 120)
     found = namespace.get("service", child_name(stored))
     assert found is not None
     assert found["spec"]["ports"][0]["port"] == 1
@@ -191,7 +195,7 @@ def test_kubectl_delete_works_while_the_operator_is_down(
     stored = stored_job(job("digits"))
     started(namespace, "digits")
     process.kill()
-    namespace("delete", "dtjob", "digits", "--timeout=20s")
-    wait_for("no set", lambda: not namespace.get("statefulset", child_name(stored)), 60)
+    namespace("delete", "dtjob", "digits", "--timeout=120s")
+    wait_for("no set", lambda: not namespace.get("statefulset", child_name(stored)), 120)
     finalizers = json.loads(namespace("get", "privacyledgers", "--output=json"))["items"]
     assert all("finalizers" not in each["metadata"] for each in finalizers)

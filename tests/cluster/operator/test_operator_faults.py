@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 
 import pytest
+import standstill
 from api_proxy import ApiProxy
 from kube import Kubectl, Manifest, wait_for
 from operator_process import OperatorProcess, child_name, job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-STARTS_SECONDS = 60
+STARTS_SECONDS = 120
 OUTAGE_SECONDS = 20
 NOT_NEWS = {"resourceVersion", "uid", "creationTimestamp", "managedFields", "name", "generateName"}
 StoredJob = Callable[[Manifest], Manifest]
@@ -85,15 +86,16 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             proxy.after_write = kill
         namespace.apply(job("digits"))
         if k > 0:
-            try:
-                wait_for(f"the kill after write {k}", lambda p=process: not p.alive, 15)
-            except AssertionError:
+            wait_for(f"the kill after write {k}", lambda p=process, n=namespace: over(p, n), 180)
+            if process.alive:
+                proxy.settle()
+            if process.alive:
                 break  # the start took fewer writes than k
             proxy.after_write = lambda _count: None
             process = start_operator()
         started(namespace, "digits")
-        wait_for("claims", lambda n=namespace: len(n.list("pvc")) == 2, 30)
-        settle(proxy)
+        wait_for("claims", lambda n=namespace: len(n.list("pvc")) == 2, 120)
+        proxy.settle()
         stored = namespace.get("dtjob", "digits")
         assert stored is not None
         end = outcome(namespace, stored)
@@ -101,18 +103,15 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             undisturbed = end
         assert end == undisturbed, f"after write {k}"
     assert k > 5
+    proxy.after_write = lambda _count: None
     process.terminate()
 
 
-def settle(proxy: ApiProxy) -> None:
-    """Wait until the operator has written nothing for two seconds."""
-
-    def quiet() -> bool:
-        before = len(proxy.writes())
-        time.sleep(2)
-        return len(proxy.writes()) == before
-
-    wait_for("no more writes", quiet, 30)
+def over(process: OperatorProcess, kubectl: Kubectl) -> bool:
+    """Whether the operator is killed, or has done all that a start takes."""
+    if not process.alive:
+        return True
+    return phase(kubectl, "digits") == "Starting" and len(kubectl.list("pvc")) == 2
 
 
 def test_the_api_server_away_and_back(
@@ -124,7 +123,7 @@ def test_the_api_server_away_and_back(
     started(namespace, "first")
     proxy.disconnect()
     try:
-        wait_for("it says so", lambda: process.ready() != "ok", 10)
+        wait_for("it says so", lambda: process.ready() != "ok", 60)
         stored_job(job("second"))
         namespace("delete", "service", child_name(first))
         away = time.monotonic() + OUTAGE_SECONDS
@@ -134,11 +133,11 @@ def test_the_api_server_away_and_back(
         assert process.ready() != "ok"
     finally:
         proxy.connect()
-    back = time.monotonic()
-    wait_for("it is ready", lambda: process.ready() == "ok", 15)
-    wait_for("the service is back", lambda: namespace.get("service", child_name(first)), 15)
-    wait_for("the new job starts", lambda: phase(namespace, "second") == "Starting", 15)
-    assert time.monotonic() - back < 20
+    back = time.time()
+    wait_for("it is ready", lambda: process.ready() == "ok", 60)
+    wait_for("the service is back", lambda: namespace.get("service", child_name(first)), 60)
+    wait_for("the new job starts", lambda: phase(namespace, "second") == "Starting", 60)
+    assert standstill.ran(back, time.time()) < 20
     assert process.terminate() == 0
 
 
@@ -151,11 +150,11 @@ def test_what_is_deleted_during_an_outage_is_noticed(
     stored_job(job("digits"))
     started(namespace, "digits")
     proxy.disconnect()
-    wait_for("it says so", lambda: process.ready() != "ok", 10)
+    wait_for("it says so", lambda: process.ready() != "ok", 60)
     namespace("delete", "dtjob", "digits")
     again = stored_job(job("digits"))
     proxy.connect()
-    wait_for("its set", lambda: namespace.get("statefulset", child_name(again)), 30)
+    wait_for("its set", lambda: namespace.get("statefulset", child_name(again)), 120)
     started(namespace, "digits")
     assert process.terminate() == 0
 
@@ -181,7 +180,7 @@ def test_refusals_that_pass(
     stored_job(job("digits"))
     started(namespace, "digits")
     proxy.refuse = lambda _method, _path: None
-    wait_for("it is ready", lambda: process.ready() == "ok", 20)
+    wait_for("it is ready", lambda: process.ready() == "ok", 60)
     assert process.terminate() == 0
 
 

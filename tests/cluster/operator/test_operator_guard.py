@@ -11,14 +11,16 @@ from collections.abc import Callable
 import pytest
 from kube import Kubectl, Manifest
 from operator_process import OPERATOR_NAMESPACE, OperatorProcess
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from dtjob_api.crd import ledger_crd
 from dtjob_api.ledger_rules import CHARGED_NEVER_DECREASES
 from dtjob_operator import guard, kinds
 from dtjob_operator.cluster import Cluster, credentials
+from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Kind
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def test_the_canary_is_written_once(
@@ -84,13 +86,20 @@ def test_an_api_server_that_guards_less_is_found_out(
     installed("apply", "--server-side", "--filename=-", stdin=json.dumps(crd))
     try:
         name = crd["metadata"]["name"]
-        installed("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+        installed("wait", "--for=condition=Established", f"crd/{name}", "--timeout=120s")
         with pytest.raises(guard.Unguarded, match=re.escape(finding)):
             asyncio.run(prove(installed))
     finally:
         installed("delete", "crd", crd["metadata"]["name"])
 
 
+# A kind that is just established may not be served everywhere yet.
+@retry(
+    retry=retry_if_exception_type(ApiError),
+    stop=stop_after_delay(60),
+    wait=wait_fixed(1),
+    reraise=True,
+)
 async def prove(kubectl: Kubectl) -> None:
     configuration = await credentials(str(kubectl.kubeconfig))
     cluster = Cluster(configuration, lambda _verb, _kind, _code: None)

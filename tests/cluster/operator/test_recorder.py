@@ -15,7 +15,7 @@ from dtjob_operator.announcements import announcements
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.recorder import Recorder
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def running(step: int, attempt: int) -> dict[str, Any]:

@@ -74,22 +74,27 @@ class ExistingProvider:
     def build_image(
         self, name: str, dockerfile: Path, context: Path, build_args: Mapping[str, str]
     ) -> BuiltImage:
-        """Build with the machine's container engine."""
+        """Build with the machine's container engine, unless the cluster could not get the image."""
+        self._named_registry(name)
         return engine.build(self._progress, self._engine(), name, dockerfile, context, build_args)
 
     def load_image(self, image: BuiltImage) -> str:
         """Push to the registry that DTJOB_REGISTRY names, from which the cluster can pull."""
-        registry, runner = _registry(), self._engine()
-        if registry is None:
-            raise ClusterError(
-                f"an existing cluster can't use image {image.name} of this machine",
-                f"Set {REGISTRY_VARIABLE} to a registry that both can reach, e.g. host:5000",
-            )
+        registry, runner = self._named_registry(image.name), self._engine()
         reference = f"{registry}/dtjob/{image.name}:{image.tag}"
         with self._progress.stage(f"pushing image {image.name}", key=f"push {image.name}"):
             engine.run([runner, "tag", image.identifier, reference])
             engine.run([runner, "push", reference])
         return reference
+
+    def _named_registry(self, image: str) -> str:
+        registry = _registry()
+        if registry is None:
+            raise ClusterError(
+                f"an existing cluster can't use image {image} of this machine",
+                f"Set {REGISTRY_VARIABLE} to a registry that both can reach, e.g. host:5000",
+            )
+        return registry
 
     def _engine(self) -> str:
         found = engine.find()

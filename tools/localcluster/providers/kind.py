@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from localcluster import engine, kubectl
-from localcluster.errors import CannotRunHere
+from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import checked_name
 from localcluster.paths import cache_folder
 from localcluster.progress import Progress
 from localcluster.providers.base import BuiltImage, Capability, Status
 
 _WAIT = "120s"
+_START_SECONDS = 120.0
 
 
 def create_argv(name: str, kubeconfig: Path) -> list[str]:
@@ -53,18 +55,22 @@ class KindProvider:
         self._progress = progress
 
     def obstacle(self) -> str | None:
-        """Return a reason unless kind is installed and an engine answers."""
+        """Return a reason unless kind is installed, an engine answers and kubectl can be had."""
         if engine.find() is None:
             return "no Docker or Podman engine answers"
         if shutil.which("kind") is None:
             return "the program kind is not installed (https://kind.sigs.k8s.io)"
-        return None
+        return kubectl.obstacle()
 
     def up(self) -> None:
-        """Make the cluster, or write the kubeconfig of the one that runs."""
-        self._engine()
+        """Make the cluster, or start the one that is there, and write its kubeconfig."""
+        runner = self._engine()
         self._kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         if self._exists():
+            if not self._runs():
+                with self._progress.stage(f"starting kind cluster {self._cluster} again"):
+                    engine.run([runner, "start", self._node])
+                    self._await_node(runner)
             self._kind(export_argv(self._cluster, self._kubeconfig))
             return
         with self._progress.stage(f"kind cluster {self._cluster}", key="kind up"):
@@ -77,10 +83,13 @@ class KindProvider:
         self._kubeconfig.unlink(missing_ok=True)
 
     def status(self) -> Status:
-        """Tell whether the cluster is there."""
-        there = self.obstacle() is None and self._exists()
-        summary = f"cluster {self.name} (provider kind): {'running' if there else 'not there'}"
-        return Status(there, summary, {"kubeconfig": str(self._kubeconfig)} if there else {})
+        """Tell whether the cluster is there and its node runs."""
+        state, details = "not there", {}
+        if self.obstacle() is None and self._exists():
+            state = "running" if self._runs() else "its node is stopped; `up` starts it"
+            details = {"kubeconfig": str(self._kubeconfig)}
+        summary = f"cluster {self.name} (provider kind): {state}"
+        return Status(state == "running", summary, details)
 
     def kubeconfig(self) -> Path:
         """Return the administrator's kubeconfig."""
@@ -115,6 +124,30 @@ class KindProvider:
     @property
     def _kubeconfig(self) -> Path:
         return cache_folder() / "kind" / f"{self.name}.kubeconfig"
+
+    @property
+    def _node(self) -> str:
+        """The container that is the only node."""
+        return f"{self._cluster}-control-plane"
+
+    def _runs(self) -> bool:
+        argv = [self._engine(), "inspect", "--format={{.State.Running}}", self._node]
+        return engine.run(argv).strip() == "true"
+
+    def _await_node(self, runner: str) -> None:
+        """Wait for the control plane of a node that was started again."""
+        argv = [runner, "exec", self._node, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"]
+        argv += ["get", "--raw=/readyz"]
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                engine.run(argv)
+            except ClusterError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+            else:
+                return
 
     def _exists(self) -> bool:
         return self._cluster in self._kind(["kind", "get", "clusters"]).split()

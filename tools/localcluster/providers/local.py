@@ -30,8 +30,9 @@ from localcluster.progress import Progress
 from localcluster.providers.base import BuiltImage, Capability, Status
 from localcluster.state import Process, Record, boot_id, locked, read_record, write_record
 
-_LOCK_SECONDS = 300.0
+_LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
+_KILLED_SECONDS = 120.0
 
 
 class LocalProvider:
@@ -101,7 +102,9 @@ class LocalProvider:
             raise
 
     def _start(self) -> Instance:
-        with locked(clusters_folder() / ".addresses.lock", timeout=30, holder="choosing addresses"):
+        with locked(
+            clusters_folder() / ".addresses.lock", timeout=120, holder="choosing addresses"
+        ):
             instance = allocate(self.name)
             record = Record(slot=instance.slot, boot=boot_id())
             instance.folder.mkdir(parents=True, mode=0o711, exist_ok=True)
@@ -232,10 +235,10 @@ class LocalProvider:
         return {}
 
     def _await_component(self, instance: Instance, name: str, *, running: bool) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (self._components(instance)[name]["pid"] is not None) != running:
             if time.monotonic() > deadline:
-                raise ClusterError(f"{name} did not {'start' if running else 'end'} within 60 s")
+                raise ClusterError(f"{name} did not {'start' if running else 'end'} within 120 s")
             time.sleep(0.05)
 
     @contextmanager
@@ -246,13 +249,21 @@ class LocalProvider:
 
 
 def _end(holder: Process) -> None:
-    """End a cluster's PID namespace: asked first, then by force."""
-    first = first_member(holder.pid)
-    if first is not None:
-        with suppress(ProcessLookupError):
-            Process.of(first).kill(signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while holder.alive and time.monotonic() < deadline:
-        time.sleep(0.05)
+    """End a cluster's PID namespace: asked first, then by force, and return when it is empty."""
+    daemon = None
+    with suppress(OSError):
+        if (first := first_member(holder.pid)) is not None:
+            daemon = Process.of(first)
+            daemon.kill(signal.SIGTERM)
+    _await_end(holder, _STOP_SECONDS)
     with suppress(ProcessLookupError):
         holder.kill()
+    # The kernel lets PID 1 end only after all others; who goes on earlier meets some that write.
+    if daemon is not None:
+        _await_end(daemon, _KILLED_SECONDS)
+
+
+def _await_end(process: Process, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(0.05)
