@@ -40,7 +40,7 @@ def test_a_start_that_is_told_twice_is_one_event(
         try:
             for step, attempt in ((0, 1), (7, 1), (20, 2)):
                 told = announcements(
-                    {}, running(step, attempt), DistributedTrainingJob.from_dict(stored), None
+                    {}, running(step, attempt), DistributedTrainingJob.from_dict(stored), None, ()
                 )
                 for emit in told:
                     await Recorder(cluster).record(stored, emit)
