@@ -91,6 +91,20 @@ def with_batch_norm(args: Mapping[str, Any]) -> Task:
     return replace(digits.task({}), model=model)
 
 
+def with_extra_state(args: Mapping[str, Any]) -> Task:
+    """Passes the validator; what a checkpoint makes of its state only a rehearsal shows."""
+    import torch
+
+    class Linear(torch.nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"version": 1}
+
+        def set_extra_state(self, state: Any) -> None:
+            pass
+
+    return replace(digits.task({}), model=lambda: Linear(65, 10))
+
+
 def with_mean_loss(args: Mapping[str, Any]) -> Task:
     def losses(model: Any, batch: Any) -> Any:
         return digits.losses(model, batch).mean()

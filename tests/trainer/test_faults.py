@@ -283,6 +283,7 @@ def test_stopped_gang_is_superseded_and_woken(
         ("slow_task:raises_in_evaluation", "EvaluationInvalid", "no public data here"),
         ("slow_task:with_batch_norm", "ModelRefused", "BatchNorm"),
         ("slow_task:with_mean_loss", "TaskInvalid", "losses"),
+        ("slow_task:with_extra_state", "DryRunFailed", "dry run on synthetic data failed"),
         ("slow_task:raises_on_private_data", "TaskFailed", "ValueError"),
     ],
 )
@@ -297,6 +298,17 @@ def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) 
     written = run.logs() + run.ledger.read().ledger.model_dump_json()
     assert "JANE DOE" not in written
     assert "Traceback" not in run.logs() or reason in ("DryRunFailed", "EvaluationInvalid")
+
+
+def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any) -> None:
+    task = {"entrypoint": "dtjob_trainer.tasks.digits:task", "physicalBatchSize": 10**12}
+    run = start(workers=1, task=task)
+    assert run.wait_for_exit() == [1], run.logs()
+    status = run.ledger.read().ledger.status
+    assert status.outcome is not None
+    assert (status.outcome.reason, status.charged) == ("DryRunFailed", 0), status.outcome
+    assert "the per-example gradients of 1000000000000 rows" in status.outcome.message
+    assert "spec.training.physicalBatchSize" in status.outcome.message
 
 
 @pytest.mark.parametrize("port", ["http_port", "store_port"])

@@ -5,14 +5,16 @@ import torch
 from models import CLASSES, FEATURES, Plan, cross_entropy, make_task
 from torch import nn
 
-from dtjob_trainer.rehearsal import memory_of_a_rank, rehearse
+from dtjob_trainer.rehearsal import memory_of_a_rank, rehearse, require_fit
 from dtjob_trainer.task import TaskError
 
 CPU = torch.device("cpu")
 
 
-def rehearsed(task=None, plan=None, rows=8, memory=None):
-    rehearse(task or make_task(), CPU, plan or Plan(), optimizer="adam", rows=rows, memory=memory)
+def rehearsed(task=None, plan=None, rows=8, memory=2**40):
+    task, plan = task or make_task(), plan or Plan()
+    require_fit(task, CPU, plan, rows=rows, memory=memory)
+    rehearse(task, CPU, plan, optimizer="adam")
 
 
 def refused(**options):

@@ -105,15 +105,11 @@ class _Rank:
         spec = _share_spec(spec, group)
         self._mail.stage("dry run on synthetic data")
         rows = _physical_batch_size(config, spec, group.world_size)
+        memory = rehearsal.memory_of_a_rank(config.ranks, device)
+        rehearsal.require_fit(task, device, spec.plan, rows=rows, memory=memory)
         validation.preflight(task, device, rows)
-        rehearsal.rehearse(
-            task,
-            device,
-            spec.plan,
-            optimizer=config.training.optimizer.name,
-            rows=rows,
-            memory=rehearsal.memory_of_a_rank(config.ranks, device),
-        )
+        optimizer = config.training.optimizer.name
+        rehearsal.rehearse(task, device, spec.plan, optimizer=optimizer)
         if setup.rank == 0 and checkpoint is None:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state="Starting"):

@@ -1,7 +1,7 @@
 """One step on synthetic data by the very code that will train: what fails there fails here first.
 
 The validator proves that a task keeps its contract; this proves that the step takes it, with the
-noise, the optimizer and the number of rows of the job. Nothing of it is kept.
+noise and the optimizer of the job. Nothing of it is kept.
 """
 
 from __future__ import annotations
@@ -58,16 +58,38 @@ class _Synthetic(Sequence[Mapping[str, Any]]):
         return {name: array[index] for name, array in self._arrays.items()}
 
 
-def rehearse(
-    task: Task,
-    device: torch.device,
-    plan: StepPlan,
-    *,
-    optimizer: str,
-    rows: int,
-    memory: int | None = None,
+def require_fit(
+    task: Task, device: torch.device, plan: StepPlan, *, rows: int, memory: int
 ) -> None:
-    """Execute one step on a model of its own.
+    """Refuse what no step can do with this model, before the first pass is tried.
+
+    Parameters
+    ----------
+    plan
+        Gives mode, σ and C.
+    rows
+        P, the rows of a micro-batch.
+    memory
+        Bytes that this rank may use.
+
+    Raises
+    ------
+    TaskError
+        σ and the model don't fit each other, or P rows don't fit the memory.
+    """
+    if plan.mode != "DPSGD":
+        return
+    with same_randomness(device):
+        model = build_model(task, device)
+    coordinates = sum(p.numel() for p in trainable(model).values())
+    _require_lattice(plan, coordinates)
+    _require_memory(rows, coordinates, memory)
+
+
+def rehearse(task: Task, device: torch.device, plan: StepPlan, *, optimizer: str) -> None:
+    """Execute one step of a few rows on a model of its own.
+
+    As many rows as the job's have been tried by `validation.preflight`.
 
     Parameters
     ----------
@@ -75,33 +97,19 @@ def rehearse(
         Gives mode, σ and C.
     optimizer
         Its name.
-    rows
-        P, the rows of a micro-batch.
-    memory
-        Bytes that this rank may use, where they are known.
 
     Raises
     ------
     TaskError
-        σ and the model don't fit each other, P rows don't fit the memory, or the step raises:
-        shown in full (Rule 20).
+        The step raises: shown in full (Rule 20).
     """
     with same_randomness(device):
         model = build_model(task, device)
-        coordinates = sum(p.numel() for p in trainable(model).values())
-        if plan.mode == "DPSGD":
-            _require_lattice(plan, coordinates)
-            _require_memory(rows, coordinates, memory)
-        probes.dry_run(lambda: _one_step(task, model, plan, device, optimizer, rows))
+        probes.dry_run(lambda: _one_step(task, model, plan, device, optimizer))
 
 
 def _one_step(
-    task: Task,
-    model: torch.nn.Module,
-    plan: StepPlan,
-    device: torch.device,
-    optimizer: str,
-    rows: int,
+    task: Task, model: torch.nn.Module, plan: StepPlan, device: torch.device, optimizer: str
 ) -> None:
     step = PrivateStep(
         task,
@@ -112,7 +120,7 @@ def _one_step(
         keys=derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
         optimizer=make_optimizer(optimizer, trainable(model).values()),
         learning_rate=lambda _step: 0.0,
-        physical_batch_size=rows,
+        physical_batch_size=_RECORDS,
     )
     try:
         step.run(0, 0)
@@ -121,7 +129,7 @@ def _one_step(
     parameter_digest(model.state_dict())
 
 
-def memory_of_a_rank(ranks: int, device: torch.device) -> int | None:
+def memory_of_a_rank(ranks: int, device: torch.device) -> int:
     """Bytes that one of a worker's ranks may use: a share of the container's, or its GPU's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -145,10 +153,10 @@ def _require_lattice(plan: StepPlan, coordinates: int) -> None:
         ) from None
 
 
-def _require_memory(rows: int, coordinates: int, memory: int | None) -> None:
+def _require_memory(rows: int, coordinates: int, memory: int) -> None:
     """Refuse what can't fit in words; the kernel would only kill the rank, again and again."""
     row = _FLOAT_BYTES * coordinates
-    if memory is None or rows * row <= memory:
+    if rows * row <= memory:
         return
     raise TaskError(
         DRY_RUN_FAILED,
