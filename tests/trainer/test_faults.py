@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,6 @@ from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger import Conflict
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def runs() -> Iterator[list[GangRun]]:
-    started: list[GangRun] = []
-    yield started
-    for run in started:
-        run.stop()
 
 
 @pytest.fixture

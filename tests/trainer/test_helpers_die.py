@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from gang import GangRun, signal_all
 from test_faults import assert_finished
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture
-def runs() -> Iterator[list[GangRun]]:
-    started: list[GangRun] = []
-    yield started
-    for run in started:
-        run.stop()
 
 
 def started(folder: Path, runs: list[GangRun], **settings: int) -> GangRun:

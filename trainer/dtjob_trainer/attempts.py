@@ -89,12 +89,7 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
         changed = {"attempt": attempt, "attempts": records[-MAX_ATTEMPTS_KEPT:]}
         if max_restarts is not None and _was_one_too_many(earlier, now, max_restarts):
             message = exhausted(max_restarts, earlier[-1].message or "")
-            outcome = Outcome(
-                state=OutcomeState.FAILED,
-                reason=Reason.RESTARTS_EXHAUSTED,
-                message=clipped(message),
-                time=now,
-            )
+            outcome = _failure(Reason.RESTARTS_EXHAUSTED, message, now)
             changed = {"attempts": earlier, "outcome": outcome}
         try:
             return ledger.replace_status(versioned, status.model_copy(update=changed))
@@ -134,7 +129,7 @@ def fail(
         A newer attempt has begun, or the job has an outcome: that one stands.
     LedgerUnreadable, LedgerRejected
     """
-    outcome = Outcome(state=OutcomeState.FAILED, reason=reason, message=clipped(message), time=now)
+    outcome = _failure(reason, message, now)
 
     def change(newest: PrivacyLedger) -> LedgerStatus | None:
         if newest.status.outcome == outcome:
@@ -205,6 +200,10 @@ def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_resta
 
 def _is_failure(record: AttemptRecord) -> bool:
     return record.reason not in _NO_FAILURES
+
+
+def _failure(reason: Reason, message: str, now: datetime) -> Outcome:
+    return Outcome(state=OutcomeState.FAILED, reason=reason, message=clipped(message), time=now)
 
 
 def _with_end(

@@ -6,7 +6,6 @@ import io
 import os
 import random
 import signal
-import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
@@ -19,13 +18,11 @@ from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import confine, logs
-from dtjob_trainer.durable import VolumeFull
+from dtjob_trainer.failures import Failures
 from dtjob_trainer.gang import EndKind
-from dtjob_trainer.ledger import LedgerError, Superseded
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
-from dtjob_trainer.recovery import Refusal
-from dtjob_trainer.task import TaskError, load_task, shown_in_full, task_code_place
+from dtjob_trainer.task import TaskError, load_task
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +82,9 @@ class _Rank:
         self._mail = mail
         self._config = WorkerConfig.model_validate_json(setup.config)
         self._private = False
+        self._failures = Failures(
+            self._config.training.entrypoint, setup.rank, self._shows_private_data
+        )
 
     def run(self, watch: Watch | None) -> EndKind:
         """Preflight, rendezvous, training."""
@@ -214,7 +214,7 @@ class _Rank:
         except TaskError as error:
             failed = error
         except (Exception, SystemExit) as error:
-            told = self._told(error)
+            told = self._failures.told(error)
             failed = TaskError(Reason.EVALUATION_INVALID, f"Task.evaluate raised {told}")
         self._log.warning("evaluation failed", detail=failed.message)
         raise failed
@@ -234,95 +234,8 @@ class _Rank:
         self._log.warning("record contributes zero", record=index, wrong=wrong)
 
     def explain(self, error: BaseException) -> tuple[EndKind, Reason, str]:
-        """What an exception means for the job, in words that hold nothing of the data (Rule 20)."""
-        from dtjob_trainer.distributed import ParametersDiverged
-
-        match error:
-            case TaskError() if not (self._private and self._passed_through_task(error)):
-                return EndKind.FAILED, Reason(error.reason), error.message
-            case Refusal():
-                return EndKind.REFUSED, error.reason, error.message
-            case Superseded():
-                return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
-            case LedgerError():
-                return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
-            case VolumeFull():
-                return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
-            case ParametersDiverged():
-                # Not retried: who computed wrong once does so again, and steps of it are published.
-                return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
-        if not self._private:
-            if isinstance(error, SystemExit):
-                said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
-                return EndKind.FAILED, Reason.TASK_FAILED, said
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
-        place = self._passed_through_task(error)
-        told = self._told(error)
-        if place and isinstance(error, _NO_SUCH_PATH):
-            where = (
-                "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
-            )
-            return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
-        if _wants_memory(error):
-            rank = self._setup.rank
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {rank} ran out of memory: {told}"
-        if _in_collective(error):
-            rank = self._setup.rank
-            told = f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
-            return EndKind.CRASHED, Reason.RANK_FAILED, told
-        if isinstance(error, OSError) or _of_the_device(error):
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self._setup.rank} raised {told}"
-        # Another attempt would run into it again, and spend a lease each time.
-        remedy = "" if self._shows_private_data else _HIDDEN
-        return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
-
-    def _passed_through_task(self, error: BaseException) -> str | None:
-        return task_code_place(error, self._config.training.entrypoint)
-
-    def _told(self, error: BaseException) -> str:
-        """All that may be told of an exception once private records may be in memory (Rule 20)."""
-        place = self._passed_through_task(error)
-        told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
-        return f"{told}: {error}" if self._shows_private_data else told
-
-
-_NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_HIDDEN = (
-    "; its message is not shown because it may hold private data: reproduce it on synthetic "
-    "data, or set privacy.telemetry to NotCoveredByEpsilon"
-)
-
-
-_RAISE_INSTEAD = "Raise an exception instead of calling sys.exit"
-
-
-def _wants_memory(error: BaseException) -> bool:
-    """Whether another process's end, or another node, may be all that it takes.
-
-    The CPU's allocator raises a RuntimeError that only its message tells from others.
-    """
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
-def _of_the_device(error: BaseException) -> bool:
-    """Whether the GPU or its driver failed, and not what it was given.
-
-    A device-side assertion is a kernel that refused its input, such as a label out of range; it
-    would again.
-    """
-    import torch
-
-    return isinstance(error, torch.AcceleratorError) and "device-side assert" not in str(error)
-
-
-def _in_collective(error: BaseException) -> bool:
-    """Whether a peer's end, not this rank's own work, may be what raised."""
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(Path(file).parts[-2:] == ("dtjob_trainer", "distributed.py") for file in files)
+        """See `Failures.explain`."""
+        return self._failures.explain(error, private=self._private)
 
 
 #: Tensors of a parameter's size that an optimizer keeps for it.
