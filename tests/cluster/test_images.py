@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from kube import Kubectl, wait_for
 
+from localcluster import buildah, oci
+from localcluster.ctr import Client
 from localcluster.errors import ClusterError
 from localcluster.providers.base import Provider
+from localcluster.providers.local import LocalProvider
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(900)]
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -58,6 +61,43 @@ def test_a_change_of_content_gives_another_reference_and_is_in_the_next_pod(
     (tmp_path / "said").write_text("first")
     again = cluster.build_image("test-said", dockerfile, tmp_path, {})
     assert cluster.load_image(again) == references[0]
+
+
+def test_layers_are_linked_and_hide_what_they_remove(
+    cluster: Provider, namespace: Kubectl, tmp_path: Path
+) -> None:
+    """A file and a folder of the base that are gone, and a folder that was made anew."""
+    dockerfile = write(
+        tmp_path,
+        "COPY said /said\n"
+        "RUN rm /etc/debian_version && rm -r /usr/share/doc /etc/skel && mkdir /etc/skel \\\n"
+        " && echo new > /etc/skel/new && ln -s /said /linked\n"
+        "USER 65532:65532\n"
+        'ENTRYPOINT ["sh", "-c", "ls /etc/debian_version /usr/share/doc; ls -A /etc/skel;'
+        ' cat /linked"]\n',
+    )
+    (tmp_path / "said").write_text(f"linked {os.getpid()}")
+    image = cluster.build_image("test-removes", dockerfile, tmp_path, {})
+    reference = cluster.load_image(image)
+    said = run(namespace, reference)
+    assert said.endswith(f"new\nlinked {os.getpid()}")
+    assert said.count("No such file or directory") == 2
+    (layer,) = buildah.stored(image).layers[1:2]
+    assert (layer.folder / "said").stat().st_nlink > 1
+
+
+def test_a_load_goes_on_after_one_that_was_ended(
+    cluster: Provider, namespace: Kubectl, tmp_path: Path
+) -> None:
+    assert isinstance(cluster, LocalProvider)
+    (tmp_path / "said").write_text(f"unfinished {os.getpid()}")
+    dockerfile = write(tmp_path, 'COPY said /said\nUSER 65532:65532\nENTRYPOINT ["cat", "/said"]\n')
+    image = cluster.build_image("test-unfinished", dockerfile, tmp_path, {})
+    below, top = oci.chain(layer.digest for layer in buildah.stored(image).layers)
+    ctr = Client(cluster.daemon())
+    ctr("snapshots", "prepare", f"{top}-unfinished", below)
+    assert run(namespace, cluster.load_image(image)) == f"unfinished {os.getpid()}"
+    assert f"{top}-unfinished" not in ctr("snapshots", "ls")
 
 
 def test_a_failing_build_shows_its_last_words(cluster: Provider, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def traces(name: str) -> dict[str, object]:
 
 def of_a_cluster(name: str, found: list[str]) -> list[str]:
     """Those of these files that a cluster could have made: the machine makes some at any time."""
-    ours = ("dtjob", "containerd", "kubelet", "cni", "runc", "netns", "etcd", "registry", "kube")
+    ours = ("dtjob", "containerd", "kubelet", "cni", "runc", "netns", "etcd", "kube")
     return sorted(each for each in found if name in each or each.startswith(ours))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from decimal import Decimal
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -19,9 +20,11 @@ from localcluster import (
     cgroups,
     controlplane,
     instance,
+    linking,
+    oci,
     packages,
-    preload,
     storage,
+    stored,
 )
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.state import (
@@ -169,7 +172,7 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
         import sys; sys.path.insert(0, {str(GO.parent)!r})
         from pathlib import Path
         from localcluster.state import locked
-        with locked(Path({str(lock)!r}), timeout=5, holder="testing"):
+        with locked(Path({str(lock)!r}), timeout=5, holder="testing", tell=print):
             print("held", flush=True); input()
     """
     other = subprocess.Popen(
@@ -177,15 +180,18 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
     )
     assert other.stdout
     assert other.stdout.readline() == b"held\n"
+    told: list[str] = []
     with (
-        pytest.raises(ClusterError, match="another process has been testing for"),
-        locked(lock, timeout=0.2, holder="testing"),
+        pytest.raises(ClusterError, match=rf"\(PID {other.pid}\) has been testing for"),
+        locked(lock, timeout=0.2, holder="testing", tell=told.append),
     ):
         pass
+    assert told == [f"  waiting for another process (PID {other.pid}), which is testing"]
     other.kill()
     other.communicate()
-    with locked(lock, timeout=5, holder="testing"):
+    with locked(lock, timeout=5, holder="testing", tell=told.append):
         pass
+    assert len(told) == 1
 
 
 # -- node ----------------------------------------------------------------------------------------
@@ -257,18 +263,6 @@ def test_quantities(quantity: str, size: int) -> None:
     assert storage.bytes_of(quantity) == Decimal(size)
 
 
-def test_a_refused_pull_is_told_in_the_kubelets_words() -> None:
-    waiting = {"reason": "ErrImagePull", "message": "manifest unknown"}
-    pod = {"status": {"containerStatuses": [{"state": {"waiting": waiting}}]}}
-    with pytest.raises(ClusterError, match="can't pull x: manifest unknown"):
-        preload.pulled(pod, "x")
-    creating = {"waiting": {"reason": "ContainerCreating"}}
-    assert not preload.pulled({"status": {"containerStatuses": [{"state": creating}]}}, "x")
-    assert not preload.pulled({"status": {}}, "x")
-    ended = {"terminated": {"reason": "StartError"}}
-    assert preload.pulled({"status": {"containerStatuses": [{"state": ended}]}}, "x")
-
-
 # -- images --------------------------------------------------------------------------------------
 
 
@@ -289,3 +283,76 @@ def test_buildah_command_line() -> None:
     assert argv[:3] == ["build", "--layers", "--network=host"]
     assert "--build-arg=A=1" in argv
     assert argv[-1] == "."
+
+
+def test_what_uv_has_unpacked_is_mounted_where_a_build_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    arguments = {buildah.UV_CACHE_ARGUMENT: "/mnt"}
+    argv = buildah.build_arguments(Path("D"), Path("."), "t", arguments, Path("/i"))
+    assert f"--volume={tmp_path}/uv:/mnt:rw" in argv
+    assert (tmp_path / "uv").is_dir()
+
+
+@pytest.mark.parametrize("image", ["operator", "trainer"])
+def test_the_images_take_the_cache_that_is_mounted(image: str) -> None:
+    dockerfile = (GO.parents[1] / f"Dockerfile.{image}").read_text()
+    assert buildah.declares_argument(dockerfile, buildah.UV_CACHE_ARGUMENT)
+    assert "UV_CACHE_DIR=${UV_CACHE}" in dockerfile
+
+
+def store(folder: Path, layers: list[str]) -> str:
+    """Write an image of these layers as the builder keeps it; its identifier."""
+    config, digests = b'{"os": "linux"}', [oci.digest(name.encode()) for name in layers]
+    identifier = oci.digest(config)
+    own = identifier.removeprefix("sha256:")
+    images = folder / "overlay-images"
+    (images / own).mkdir(parents=True)
+    (images / "images.json").write_text(json.dumps([{"id": own, "layer": layers[-1]}]))
+    manifest = {"layers": [{"digest": digest} for digest in digests]}
+    (images / own / "manifest").write_bytes(oci.to_json(manifest))
+    (images / own / f"={b64encode(identifier.encode()).decode()}").write_bytes(config)
+    below = [None, *layers[:-1]]
+    rows = [
+        {"id": name, "diff-digest": digest} | ({"parent": parent} if parent else {})
+        for name, digest, parent in zip(layers, digests, below, strict=True)
+    ]
+    (folder / "overlay-layers").mkdir()
+    (folder / "overlay-layers" / "layers.json").write_text(json.dumps(rows[::-1]))
+    return identifier
+
+
+def test_an_image_is_read_from_the_builders_store_lowest_layer_first(tmp_path: Path) -> None:
+    read = stored.read(tmp_path, store(tmp_path, ["base", "middle", "top"]))
+    folders = [layer.folder for layer in read.layers]
+    assert folders == [tmp_path / "overlay" / name / "diff" for name in ("base", "middle", "top")]
+    assert read.layers[0].digest == oci.digest(b"base")
+    assert read.config == b'{"os": "linux"}'
+
+
+def test_a_store_that_is_not_as_expected_is_an_error(tmp_path: Path) -> None:
+    identifier = store(tmp_path, ["base", "top"])
+    with pytest.raises(ClusterError, match="image sha256:other can't be read"):
+        stored.read(tmp_path, "sha256:other")
+    layers = tmp_path / "overlay-layers" / "layers.json"
+    layers.write_text(json.dumps([{"id": "top", "diff-digest": oci.digest(b"top")}]))
+    with pytest.raises(ClusterError, match="has other layers than it names"):
+        stored.read(tmp_path, identifier)
+    layers.unlink()
+    with pytest.raises(ClusterError, match="can't be read"):
+        stored.read(tmp_path, identifier)
+
+
+def test_layers_are_named_by_all_below_them() -> None:
+    # The example of the specification of OCI images: ChainID(a, b) = sha256("a b").
+    assert oci.chain(["sha256:a"]) == ["sha256:a"]
+    assert oci.chain(["sha256:a", "sha256:b"])[1] == oci.digest(b"sha256:a sha256:b")
+
+
+def test_the_folder_of_a_snapshot_is_found_in_how_it_is_mounted() -> None:
+    lowest = {"Type": "bind", "Source": "/c/1/fs", "Options": ["rw", "rbind"]}
+    assert linking.written_folder([lowest]) == Path("/c/1/fs")
+    options = ["index=off", "workdir=/c/2/work", "upperdir=/c/2/fs", "lowerdir=/c/1/fs"]
+    other = {"Type": "overlay", "Source": "overlay", "Options": options}
+    assert linking.written_folder([other]) == Path("/c/2/fs")

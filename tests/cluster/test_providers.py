@@ -338,6 +338,22 @@ def test_the_demo_tells_a_failure_at_once_and_ends_the_rest(
     assert not remembered.exists() or "demo build" not in json.loads(remembered.read_text())
 
 
+def test_the_demo_installs_packages_before_cluster_and_images_are_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = f"echo begun >> {tmp_path}/order"
+    machine_with_kind(tmp_path, monkeypatch, f"{begun}; exit 7", f"{begun}; exit 7")
+    patch = (
+        "import time; from pathlib import Path; from localcluster.providers import kind\n"
+        f"order = Path({str(tmp_path / 'order')!r})\n"
+        "def prepare(self): time.sleep(2.0); order.open('a').write('prepared\\n')\n"
+        "kind.KindProvider.prepare = prepare; demo.LOCAL_RUN = ['false']"
+    )
+    with demo(tmp_path, patch) as running:
+        running.communicate(timeout=100)
+    assert (tmp_path / "order").read_text().splitlines()[:2] == ["prepared", "begun"]
+
+
 def test_ctrl_c_ends_the_demo_and_what_it_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

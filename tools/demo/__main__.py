@@ -83,7 +83,11 @@ def _on_cluster(provider: Provider, console: Console) -> int:
 
 
 def _prepared(provider: Provider, console: Console) -> background.Images:
-    """Cluster and images; while a cold machine builds them, the local run has the screen."""
+    """Cluster and images; while a cold machine builds them, the local run has the screen.
+
+    Packages are installed before: apt-get does one thing at a time.
+    """
+    provider.prepare()
     log = cache_folder() / "demo-build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("")

@@ -135,7 +135,8 @@ def ensure(progress: Progress, families: tuple[Family, ...] = FAMILIES) -> None:
             continue
         require_buildable(family)
         lock = tools_cache() / f".{family.name}.lock"
-        with locked(lock, timeout=_LONGEST_BUILD, holder=f"building {family.name}"):
+        holder = f"building {family.name}"
+        with locked(lock, timeout=_LONGEST_BUILD, holder=holder, tell=progress.say):
             for name in missing(family):
                 _build(family, name, progress)
 

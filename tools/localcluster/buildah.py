@@ -14,12 +14,14 @@ from tempfile import TemporaryDirectory
 from localcluster import debian_base, packages
 from localcluster.errors import ClusterError
 from localcluster.namespace import private_command
-from localcluster.paths import images_folder
+from localcluster.paths import images_folder, uv_cache
 from localcluster.progress import Progress, Stage
 from localcluster.providers.base import BuiltImage
 from localcluster.state import locked
+from localcluster.stored import StoredImage, read
 
 BASE_ARGUMENT = "BASE_IMAGE"
+UV_CACHE_ARGUMENT = "UV_CACHE"
 FREE_GIGABYTES = 35
 """Free disk asked for while the builder has nothing: torch's CUDA build takes 5.4 GB and lies in
 the builder's layers, the registry and containerd, some of it twice while it moves."""
@@ -29,6 +31,7 @@ _LAST_LINES = 20
 _NOTE_WIDTH = 60
 # How this machine reaches package indexes; read by builds, never part of an image.
 _MACHINE_CONFIGURATION = (Path("/etc/ssl/certs"), Path("/etc/pip.conf"))
+_UV_CACHE = Path("/mnt")  # a folder that an image has anyway: what is mounted on leaves none behind
 
 
 def build(
@@ -40,8 +43,8 @@ def build(
 ) -> BuiltImage:
     """Build an image with layers kept for the next time.
 
-    A Dockerfile with ``ARG BASE_IMAGE`` gets a base image made on this machine, unless
-    `build_args` names another.
+    A Dockerfile with ``ARG BASE_IMAGE`` gets a base image made on this machine and one with ``ARG
+    UV_CACHE`` what uv has already downloaded and unpacked here, unless `build_args` has others.
 
     Parameters
     ----------
@@ -64,35 +67,20 @@ def build(
     if not _store().exists():
         packages.require_space(_store(), FREE_GIGABYTES, "building images")
     arguments = dict(build_args)
-    with _builder():
-        if declares_argument(dockerfile.read_text(), BASE_ARGUMENT):
+    with _builder(progress):
+        declared = dockerfile.read_text()
+        if declares_argument(declared, BASE_ARGUMENT):
             arguments.setdefault(BASE_ARGUMENT, _base_image(progress))
+        if declares_argument(declared, UV_CACHE_ARGUMENT):
+            arguments.setdefault(UV_CACHE_ARGUMENT, str(_UV_CACHE))
         with progress.stage(f"building image {name}", key=f"image {name}") as stage:
             identifier = _build(stage, dockerfile, context, f"localhost/dtjob/{name}", arguments)
     return BuiltImage(name, identifier)
 
 
-def push(progress: Progress, image: BuiltImage, host: str) -> str:
-    """Push an image to the registry at `host` and return its digest, ``sha256:…``.
-
-    Layers are compressed by zstd at its fastest: 200 MB went in 3.9 s, with buildah's own choice
-    (gzip, which ``--disable-compression`` does not change for a registry) in 10.6 s.
-    """
-    target = f"docker://{host}/dtjob/{image.name}:{image.tag}"
-    with _builder(), TemporaryDirectory() as folder:
-        digest = Path(folder) / "digest"
-        with progress.stage(f"pushing image {image.name}", key=f"push {image.name}"):
-            _buildah(
-                "push",
-                "--compression-format=zstd",
-                "--compression-level=1",
-                "--tls-verify=false",
-                f"--digestfile={digest}",
-                image.identifier,
-                target,
-                environment={"NO_PROXY": "*", "no_proxy": "*"},
-            )
-        return digest.read_text().strip()
+def stored(image: BuiltImage) -> StoredImage:
+    """Return what the builder's store has of an image."""
+    return read(_store(), image.identifier)
 
 
 def declares_argument(dockerfile: str, argument: str) -> bool:
@@ -108,6 +96,9 @@ def build_arguments(
     argv += [f"--iidfile={identifier_file}", f"--tag={tag}", f"--file={dockerfile}"]
     argv += [f"--build-arg={key}={value}" for key, value in sorted(arguments.items())]
     argv += [f"--volume={path}:{path}:ro" for path in _MACHINE_CONFIGURATION if path.exists()]
+    if UV_CACHE_ARGUMENT in arguments:
+        uv_cache().mkdir(parents=True, exist_ok=True)
+        argv.append(f"--volume={uv_cache()}:{_UV_CACHE}:rw")
     return [*argv, str(context)]
 
 
@@ -139,11 +130,11 @@ def _store() -> Path:
 
 
 @contextmanager
-def _builder() -> Iterator[None]:
+def _builder(progress: Progress) -> Iterator[None]:
     """Have the builder to ourselves; what an interrupted build left is removed first."""
     unfinished = images_folder() / "buildah-unfinished"
     lock = images_folder() / ".buildah.lock"
-    with locked(lock, timeout=_LONGEST_BUILD, holder="building images"):
+    with locked(lock, timeout=_LONGEST_BUILD, holder="building images", tell=progress.say):
         if unfinished.exists():
             _buildah("rm", "--all")
         unfinished.touch()
@@ -151,16 +142,16 @@ def _builder() -> Iterator[None]:
         unfinished.unlink()
 
 
-def _buildah(
-    *arguments: str, stage: Stage | None = None, environment: Mapping[str, str] | None = None
-) -> str:
+def _buildah(*arguments: str, stage: Stage | None = None) -> str:
     """Run buildah and return what it wrote to standard output.
 
     Its run folder is in memory, in a mount namespace: an interrupted build leaves no mount, and no
     note of one.
     """
     run_folder = images_folder() / "buildah-run"
+    temporary = images_folder() / "buildah-tmp"  # layers on their way, and the caches of builds
     run_folder.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir(exist_ok=True)
     private = 'mount -t tmpfs dtjob "$0" && exec "$@"'
     argv = ["sh", "-c", private, str(run_folder), "buildah", f"--root={_store()}"]
     argv += [f"--runroot={run_folder}", "--storage-driver=overlay", *arguments]
@@ -170,7 +161,7 @@ def _buildah(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if stage else subprocess.PIPE,
         text=True,
-        env=os.environ | {"PATH": packages.search_path()} | dict(environment or {}),
+        env=os.environ | {"PATH": packages.search_path(), "TMPDIR": str(temporary)},
     )
     with running:
         try:

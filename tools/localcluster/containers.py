@@ -13,18 +13,11 @@ import time
 from pathlib import Path
 
 from localcluster import node, pause
+from localcluster.ctr import Client
 from localcluster.errors import ClusterError
 from localcluster.instance import Instance
 
 _START_SECONDS = 120.0
-
-
-def _ctr(*arguments: str) -> list[str]:
-    argv = ["ctr", "--address", str(node.CONTAINERD_SOCKET), "--namespace", "k8s.io", *arguments]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise ClusterError(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
-    return done.stdout.split()
 
 
 def sweep(instance: Instance, log: Path) -> None:
@@ -44,8 +37,9 @@ def sweep(instance: Instance, log: Path) -> None:
                     "`down --purge` gives it a fresh folder",
                 )
             time.sleep(0.02)
-        if left := _ctr("containers", "ls", "--quiet"):
-            _ctr("containers", "rm", *left)
+        ctr = Client()
+        if left := ctr("containers", "ls", "--quiet").split():
+            ctr("containers", "rm", *left)
     finally:
         daemon.terminate()
         daemon.wait()
@@ -54,11 +48,8 @@ def sweep(instance: Instance, log: Path) -> None:
         shutil.rmtree(instance.content / node.CRI_PLUGIN / kind, ignore_errors=True)
 
 
-def import_pause(instance: Instance) -> None:
+def import_pause() -> None:
     """Give containerd the image of pod sandboxes, if it has not got it."""
-    if pause.REFERENCE in _ctr("images", "ls", "--quiet"):
-        return
-    archive = instance.folder / "pause.tar"
-    pause.write_archive(archive)
-    _ctr("images", "import", str(archive))
-    archive.unlink()
+    ctr = Client()
+    if pause.REFERENCE not in ctr.images():
+        ctr("images", "import", "-", stdin=pause.archive())

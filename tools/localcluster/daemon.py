@@ -24,7 +24,6 @@ from localcluster import (
     dns,
     network,
     node,
-    registry,
     storage,
     view,
 )
@@ -38,7 +37,6 @@ _LINK_SECONDS = 120.0
 _READY_SECONDS = 300.0
 _RESTART_SECONDS = 1.0
 _GRACE_SECONDS = 3.0
-_KEEPERS = ("containerd", "registry")
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Daemon:
                 self._tend()
                 time.sleep(0.2)
         finally:
-            self._end_keepers()
+            self._end_runtime()
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -79,9 +77,8 @@ class Daemon:
         network.create_bridge(instance)
         network.write_cni_config(instance, instance.folder / "cni")
         certificates.write_all(instance)
-        store, images = controlplane.etcd(instance), registry.component(instance)
+        store = controlplane.etcd(instance)
         self._start(store)
-        self._start(images)
         network.await_machine(instance, _LINK_SECONDS)
         self._await(store)
         api_server = controlplane.api_server(instance)
@@ -90,7 +87,7 @@ class Daemon:
         runtime = node.containerd(instance)
         self._start(runtime)
         self._await(runtime)
-        containers.import_pause(instance)
+        containers.import_pause()
         self._await(api_server)
         self._start(storage.component(instance))
         self._start(controlplane.controller_manager(instance))
@@ -98,7 +95,6 @@ class Daemon:
         self._start(node.kubelet(instance))
         names = dns.server(instance)
         self._start(names)
-        self._await(images)
         self._await(names)
 
     def _start(self, component: Component) -> None:
@@ -170,21 +166,16 @@ class Daemon:
         }
         write_atomically(self._instance.status_file, json.dumps(status, indent=1))
 
-    def _end_keepers(self) -> None:
-        """End those that write to folders which outlive the cluster in good order.
+    def _end_runtime(self) -> None:
+        """End containerd in good order, since its folder outlives the cluster.
 
         The kernel ends all others with this process, and what they wrote goes with them.
         """
-        keepers = [
-            child.process
-            for name, child in self._children.items()
-            if name in _KEEPERS and child.process is not None
-        ]
-        for process in keepers:
-            process.terminate()
-        for process in keepers:
+        runtime = self._children.get("containerd")
+        if runtime is not None and runtime.process is not None:
+            runtime.process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_SECONDS)
+                runtime.process.wait(_GRACE_SECONDS)
 
 
 def _peek() -> int:

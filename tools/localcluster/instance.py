@@ -22,7 +22,6 @@ from localcluster.state import read_record
 
 DEFAULT_NAME = "dtjob"
 CLUSTER_DOMAIN = "cluster.local"
-REGISTRY_PORT = 5000
 _BLOCKS = list(IPv4Network("10.231.0.0/16").subnets(new_prefix=21))
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 
@@ -118,7 +117,7 @@ class Instance:
 
     @property
     def address(self) -> IPv4Address:
-        """The cluster (API server, registry), as the machine sees it."""
+        """The cluster and its API server, as the machine sees them."""
         return self.link[2]
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from localcluster import apt
 from localcluster.errors import CannotRunHere
+from localcluster.paths import cache_folder
 from localcluster.progress import Progress
+from localcluster.state import locked
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,6 @@ NODE_PROGRAMS = (
     Program("/usr/lib/cni/bridge", "containernetworking-plugins"),
     Program("iptables", "iptables"),
     Program("ip", "iproute2"),
-    Program("docker-registry", "docker-registry"),
 )
 IMAGE_PROGRAMS = (
     Program("buildah", "buildah"),
@@ -63,47 +64,33 @@ def missing(programs: tuple[Program, ...]) -> list[str]:
 def ensure(progress: Progress, programs: tuple[Program, ...]) -> None:
     """Install what is missing with apt-get, which needs root.
 
-    A package that is there is left as it is, and none is removed to make place for another.
+    Two runs at once are safe: the second waits for the first and finds what it installed.
 
     Raises
     ------
     CannotRunHere
         If something is missing and can't be installed.
     """
-    packages = missing(programs)
-    if not packages:
+    if not (packages := missing(programs)):
         return
-    command = f"apt-get install {' '.join(packages)}"
     lacking = f"this machine lacks the packages {', '.join(packages)}"
+    command = f"apt-get install {' '.join(packages)}"
     if shutil.which("apt-get") is None:
         raise CannotRunHere(lacking, "Install them by the names that your distribution gives them")
     if os.geteuid() != 0:
         raise CannotRunHere(lacking, f"Run `{command}` as root")
-    with progress.stage(f"installing {', '.join(packages)} with apt-get"):
-        failed = _install(packages)
-        if failed and not _apt_get("update", "-qq"):
-            failed = _install(packages)
+    lock = cache_folder() / ".packages.lock"
+    with locked(lock, timeout=apt.LONGEST_WAIT, holder="installing packages", tell=progress.say):
+        failed = _install(progress, missing(programs))
     if failed or missing(programs):
         raise CannotRunHere(f"{lacking}, and apt-get fails: {failed}", f"Run `{command}` by hand")
 
 
-def _install(packages: list[str]) -> str:
-    return _apt_get("install", "-y", "-qq", "--no-remove", "--no-install-recommends", *packages)
-
-
-def _apt_get(*arguments: str) -> str:
-    """Run apt-get and return the end of its complaint, empty if it has none."""
-    done = subprocess.run(
-        ["apt-get", *arguments],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-    )
-    if done.returncode == 0:
+def _install(progress: Progress, packages: list[str]) -> str:
+    if not packages:
         return ""
-    return " ".join(done.stderr.split()[-60:]) or f"exit code {done.returncode}"
+    with progress.stage(f"installing {', '.join(packages)} with apt-get", "packages") as stage:
+        return apt.install(stage, packages)
 
 
 def require_root(what: str) -> None:

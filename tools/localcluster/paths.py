@@ -5,8 +5,9 @@
 ``clusters/<name>/``
     State of one running cluster; removed by ``down``.
 ``images/``
-    What makes the next start warm: the image builder's layers, the registry's blobs and, for each
-    cluster name, containerd's unpacked images. Kept by ``down``, removed by ``down --purge``.
+    What makes the next start warm: the image builder's layers and, for each cluster name,
+    containerd's folder, whose layers are hard links to the builder's. ``down --purge`` removes the
+    cluster's.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ def clusters_folder() -> Path:
 def images_folder() -> Path:
     """Return the folder of everything that is kept of images between runs."""
     return cache_folder() / "images"
+
+
+def uv_cache() -> Path:
+    """Return where uv keeps what it has downloaded and unpacked for this user."""
+    named = os.environ.get("UV_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(named or f"{base}/uv").absolute()
 
 
 def go_modules() -> Path:

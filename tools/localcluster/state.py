@@ -13,11 +13,11 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from localcluster.errors import ClusterError
 
@@ -37,8 +37,21 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, timeout: float, holder: str) -> Iterator[None]:
+def locked(
+    path: Path, *, timeout: float, holder: str, tell: Callable[[str], None]
+) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; it ends with the process that holds it.
+
+    Parameters
+    ----------
+    path
+        The file; whoever holds it writes its PID there.
+    timeout
+        Seconds to wait for another holder.
+    holder
+        What a holder does, e.g. ``"building images"``.
+    tell
+        Gets a line, once, where there is somebody to wait for.
 
     Raises
     ------
@@ -47,19 +60,36 @@ def locked(path: Path, *, timeout: float, holder: str) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"another process has been {holder} for {timeout:.0f} s ({path} is locked)",
-                        "Wait for it or end it, then try again",
-                    ) from None
-                time.sleep(0.1)
+    with path.open("a+") as file:
+        told = False
+        while not _taken(file):
+            other = f"another process ({_written(file)})"
+            if not told:
+                tell(f"  waiting for {other}, which is {holder}")
+                told = True
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"{other} has been {holder} for {timeout:.0f} s ({path} is locked)",
+                    "Wait for it or end it, then try again",
+                )
+            time.sleep(0.1)
+        file.truncate(0)
+        file.write(f"PID {os.getpid()}")
+        file.flush()
         yield
+
+
+def _taken(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _written(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read() or "of unknown PID"
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,9 @@ class Provider(Protocol):
     def obstacle(self) -> str | None:
         """Return why this provider can't work on this machine, or None if it can."""
 
+    def prepare(self) -> None:
+        """Install what the machine lacks for a cluster and for images, before both are begun."""
+
     def up(self) -> None:
         """Make the cluster usable; nothing happens if it is already."""
 

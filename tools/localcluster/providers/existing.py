@@ -34,6 +34,9 @@ class ExistingProvider:
         """Return a reason unless the variable is set."""
         return None if os.environ.get(KUBECONFIG_VARIABLE) else f"{KUBECONFIG_VARIABLE} is not set"
 
+    def prepare(self) -> None:
+        """Nothing is installed for a cluster that is there."""
+
     def up(self) -> None:
         """Check that the cluster answers."""
         version = kubectl.run(self.kubectl(), self.kubeconfig(), "version", "--output=json")

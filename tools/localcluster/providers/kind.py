@@ -62,6 +62,9 @@ class KindProvider:
             return "the program kind is not installed (https://kind.sigs.k8s.io)"
         return kubectl.obstacle()
 
+    def prepare(self) -> None:
+        """kind's node has everything."""
+
     def up(self) -> None:
         """Make the cluster, or start the one that is there, and write its kubeconfig."""
         runner = self._engine()

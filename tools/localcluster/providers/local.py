@@ -16,11 +16,11 @@ from localcluster import (
     binaries,
     buildah,
     cgroups,
+    ctr,
     launch,
+    linking,
     network,
     packages,
-    preload,
-    registry,
 )
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import Instance, allocate, checked_name, state_folder
@@ -33,6 +33,7 @@ from localcluster.state import Process, Record, boot_id, locked, read_record, wr
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
 _KILLED_SECONDS = 120.0
+_NAMED = "localhost/dtjob/"
 
 
 class LocalProvider:
@@ -74,6 +75,11 @@ class LocalProvider:
             return f"this machine lacks {', '.join(absent)} and has no apt-get to install them"
         return None
 
+    def prepare(self) -> None:
+        """Install the packages of the node and of the image builder."""
+        packages.require_root("a cluster of real binaries")
+        packages.ensure(self._progress, packages.NODE_PROGRAMS + packages.IMAGE_PROGRAMS)
+
     def up(self) -> None:
         """Start the cluster and return when pods can run in it."""
         packages.require_root("a cluster of real binaries")
@@ -102,9 +108,8 @@ class LocalProvider:
             raise
 
     def _start(self) -> Instance:
-        with locked(
-            clusters_folder() / ".addresses.lock", timeout=120, holder="choosing addresses"
-        ):
+        lock, tell = clusters_folder() / ".addresses.lock", self._progress.say
+        with locked(lock, timeout=120, holder="choosing addresses", tell=tell):
             instance = allocate(self.name)
             record = Record(slot=instance.slot, boot=boot_id())
             instance.folder.mkdir(parents=True, mode=0o711, exist_ok=True)
@@ -171,17 +176,12 @@ class LocalProvider:
         return buildah.build(self._progress, name, dockerfile, context, build_args)
 
     def load_image(self, image: BuiltImage) -> str:
-        """Push to the cluster's registry and have the node unpack it; layers it has stay there."""
-        instance = self._running()
-        digest = buildah.push(self._progress, image, registry.push_host(instance))
-        reference = f"{registry.PULL_HOST}/dtjob/{image.name}@{digest}"
-        unpacked = instance.content / "unpacked" / digest.removeprefix("sha256:")
-        if not unpacked.exists():
-            with self._progress.stage(f"unpacking image {image.name}", f"unpack {image.name}"):
-                preload.pull(self.kubectl(), instance.kubeconfig, reference)
-            unpacked.parent.mkdir(exist_ok=True)
-            unpacked.touch()
-        return reference
+        """Link its layers into the node's containerd."""
+        title = f"loading image {image.name}"
+        with self._locked(), self._progress.stage(title, f"load {image.name}"):
+            return linking.load(
+                ctr.Client(self.daemon()), buildah.stored(image), _NAMED + image.name
+            )
 
     def stop_component(self, component: str) -> None:
         """End a process of the control plane and keep it down.
@@ -228,6 +228,15 @@ class LocalProvider:
             )
         return Instance(self.name, record.slot)
 
+    def daemon(self) -> int:
+        """Return the PID of the cluster's daemon, as this process numbers it."""
+        self._running()
+        record = read_record(state_folder(self.name))
+        daemon = first_member(record.holder.pid) if record and record.holder else None
+        if daemon is None:
+            raise ClusterError(f"the daemon of cluster {self.name} has just ended")
+        return daemon
+
     def _components(self, instance: Instance) -> dict[str, Any]:
         with suppress(FileNotFoundError):
             read: dict[str, Any] = json.loads(instance.status_file.read_text())
@@ -244,7 +253,8 @@ class LocalProvider:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = clusters_folder() / f".{self.name}.lock"
-        with locked(lock, timeout=_LOCK_SECONDS, holder=f"changing cluster {self.name}"):
+        holder, tell = f"changing cluster {self.name}", self._progress.say
+        with locked(lock, timeout=_LOCK_SECONDS, holder=holder, tell=tell):
             yield
 
 
