@@ -7,7 +7,8 @@ SHELL := /bin/bash
 # Tools and package caches live outside the checkout and are shared by all checkouts of a user.
 CACHE := $(or $(DTJOB_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/dtjob,$(HOME)/.cache/dtjob))
 UV_VERSION := 0.13.9
-UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+UV_FOLDER := $(CACHE)/uv-$(UV_VERSION)
+UV := $(UV_FOLDER)/bin/uv
 PYTHON := .venv/bin/python
 # Trust what the machine trusts: companies put their own certificates there.
 export UV_SYSTEM_CERTS := 1
@@ -22,13 +23,14 @@ DEMO ?= auto
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
+# Two checkouts may do this at once: each in a folder of its own, and the first that is done counts.
 $(UV):
 	@echo "dtjob: installing uv $(UV_VERSION) into $(CACHE)"
 	@command -v python3 >/dev/null || { echo "dtjob: python3 (>= 3.11) is missing: install it and run make again"; exit 1; }
-	@rm -rf $(CACHE)/uv-$(UV_VERSION).new && mkdir -p $(CACHE)
-	@python3 -m venv $(CACHE)/uv-$(UV_VERSION).new || { echo "dtjob: python3 -m venv failed: install your system's python3-venv package"; exit 1; }
-	@$(CACHE)/uv-$(UV_VERSION).new/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@rm -rf $(CACHE)/uv-$(UV_VERSION) && mv $(CACHE)/uv-$(UV_VERSION).new $(CACHE)/uv-$(UV_VERSION)
+	@mkdir -p $(CACHE) && new=$$(mktemp -d $(CACHE)/uv-$(UV_VERSION).XXXXXX) && trap 'rm -rf "$$new"' EXIT && \
+	{ python3 -m venv "$$new" || { echo "dtjob: python3 -m venv failed: install your system's python3-venv package"; exit 1; }; } && \
+	"$$new/bin/python" -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) && \
+	{ mv -T "$$new" $(UV_FOLDER) 2>/dev/null || test -x $(UV) || { echo "dtjob: $(UV_FOLDER) lacks uv: remove it and run make again"; exit 1; }; }
 
 # torch alone is 5 GB installed: uv downloads it once per machine and links it into each checkout.
 $(INSTALLED): $(UV) pyproject.toml locks/dev.txt

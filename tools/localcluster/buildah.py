@@ -118,7 +118,7 @@ def _base_image(progress: Progress) -> str:
             progress.stage(title, key="base image") as stage,
             TemporaryDirectory(dir=images_folder()) as folder,
         ):
-            stage.note = "debootstrap"
+            stage.note = "mmdebstrap"
             debian_base.prepare(Path(folder))
             stage.note = "importing"
             _build(stage, Path(folder) / "Dockerfile", Path(folder), debian_base.REFERENCE, {})

@@ -45,10 +45,10 @@ def prepare(folder: Path) -> None:
     Raises
     ------
     ClusterError
-        If debootstrap fails, with the end of its output.
+        If mmdebstrap fails, with the end of its output.
     """
     root = folder / "rootfs"
-    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
+    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
     _run(private_command([*argv, SUITE, str(root), *_mirror()]))
     tar = ["tar", "--numeric-owner", f"--directory={root}", f"--file={folder / 'rootfs.tar'}"]
     _run([*tar, *(f"--exclude={pattern}" for pattern in _LEFT_OUT), "--create", "."])

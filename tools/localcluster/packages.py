@@ -32,7 +32,8 @@ class Program:
     @property
     def present(self) -> bool:
         """Whether the machine has it; /usr/sbin counts though a shell may not look there."""
-        return shutil.which(self.name, path=search_path()) is not None
+        found = shutil.which(self.name, path=search_path())
+        return found is not None or (self.name.startswith("/") and Path(self.name).exists())
 
 
 NODE_PROGRAMS = (
@@ -45,7 +46,10 @@ NODE_PROGRAMS = (
 )
 IMAGE_PROGRAMS = (
     Program("buildah", "buildah"),
-    Program("debootstrap", "debootstrap"),
+    Program("mmdebstrap", "mmdebstrap"),
+    # What Debian's packages are signed with; only another distribution lacks these.
+    Program("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    Program("gpg", "gpg"),
 )
 
 
