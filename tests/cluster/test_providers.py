@@ -405,13 +405,13 @@ def test_what_this_machine_can_not_do_after_all_leads_to_the_local_run(
     machine_with_kind(tmp_path, monkeypatch, "exit 0", create)
     refuse = (
         "from demo import background; from localcluster.errors import CannotRunHere\n"
-        "def full(provider, console): raise CannotRunHere('building images needs 35 GB free')\n"
+        "def full(provider, console): raise CannotRunHere('building images needs 27 GB free')\n"
         "demo._prepared = full; demo.LOCAL_RUN = ['/bin/echo', 'the local run']"
     )
     with demo(tmp_path, refuse) as running:
         said, _ = running.communicate(timeout=100)
     assert running.returncode == 0
-    assert "building images needs 35 GB free\nSo the demo is a run of two local processes" in said
+    assert "building images needs 27 GB free\nSo the demo is a run of two local processes" in said
     assert said.rstrip().endswith("the local run")
 
 

@@ -57,7 +57,7 @@ def prepare(folder: Path) -> None:
 
 
 def _mirror() -> list[str]:
-    """Return the mirror that this machine's apt uses for the suite; debootstrap's own if none."""
+    """Return the mirror that this machine's apt uses for the suite; mmdebstrap's own if none."""
     argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     argv += ["Created-By: Packages", f"Codename: {SUITE}", "Component: main"]
     listed = subprocess.run(argv, check=False, capture_output=True, text=True).stdout.split()
