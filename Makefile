@@ -13,6 +13,8 @@ PYTHON := .venv/bin/python
 # Trust what the machine trusts: companies put their own certificates there.
 export UV_SYSTEM_CERTS := 1
 export MYPY_CACHE_DIR := $(CACHE)/mypy
+# Every program that a test starts imports dtjob: compiled once, not each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 INSTALLED := .venv/.installed
@@ -65,9 +67,13 @@ check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
 
 .PHONY: test
 test: check  ## Every tier that this machine can run; says which it can't and why
-	@$(PYTHON) -m pytest -n 2 -m "slow and not processes"
-	@$(PYTHON) -m pytest -m "processes or gpu"
-	@$(PYTHON) -m pytest -m "cluster and not processes"
+	@$(PYTHON) -m pytest --tier=processes,docs -m "not cluster" -n 2 --dist loadgroup
+	@$(PYTHON) -m pytest --tier=cluster,pods,docs -m cluster
+	@$(TOOLS) -m testing.budget
+
+.PHONY: nightly
+nightly: $(INSTALLED)  ## The long tests, or SHARD=2/3 of them; goes on where it was interrupted
+	@$(TOOLS) -m testing.nightly $(or $(SHARD),1/1)
 
 .PHONY: lock
 lock: $(UV)  ## Resolve the dependencies anew into locks/

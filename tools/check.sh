@@ -4,6 +4,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
 
+rm -rf .pytest_cache/d/dtjob-figures
 types=$(mktemp)
 trap 'rm -f "$types"' EXIT
 "$bin/mypy" >"$types" 2>&1 &
@@ -12,7 +13,7 @@ mypy=$!
 failed=0
 "$bin/ruff" check --quiet . || failed=1
 "$bin/ruff" format --check --quiet . || { echo "run: .venv/bin/ruff format ."; failed=1; }
-"$bin/python" -m pytest -q -n 2 -m "not slow and not processes and not cluster and not gpu" "$@" || failed=1
+"$bin/python" -m pytest -q -n 2 --tier=check "$@" || failed=1
 wait "$mypy" || failed=1
 cat "$types"
 exit "$failed"

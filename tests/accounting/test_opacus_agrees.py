@@ -10,6 +10,7 @@ from dtjob_accounting.errors import PlanError
 pytestmark = [
     # Importing anything of Opacus loads torch: many seconds, too slow for the fast tier.
     pytest.mark.processes,
+    pytest.mark.xdist_group("opacus"),
     # Both are given the same orders; that the best is the first or last changes nothing.
     pytest.mark.filterwarnings("ignore:Optimal order is the"),
 ]

@@ -17,6 +17,8 @@ from dtjob_cli import manifests, runs
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
 
+pytestmark = pytest.mark.usefixtures("one_accountant")
+
 
 def report(*arguments: str, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(app, ["report", *arguments], catch_exceptions=False, input=stdin)

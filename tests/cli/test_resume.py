@@ -83,6 +83,7 @@ def test_a_torn_ledger_is_refused_and_left_as_it_is(run: runs.RunDirectory) -> N
     assert _versions(run) == ["0000000001.json", "0000000002.json"]
 
 
+@pytest.mark.usefixtures("one_accountant")
 def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
     ledger = FileLedger(run.ledger)
     versioned = ledger.read()

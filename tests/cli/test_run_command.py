@@ -17,7 +17,11 @@ from cli_command import Command, processes, wait_until_gone
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger_file import FileLedger
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("dtjob run"),
+]
 
 TASKS = Path(__file__).parents[1] / "trainer"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"

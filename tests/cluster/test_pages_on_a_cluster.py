@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
 import doc_blocks
 from doc_session import Session
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.pages, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 _PAGE_IMAGE = "registry.example/dtjob/trainer:0.1.0"
 _PAGE_UID = "1a2b3c4d"

@@ -39,8 +39,10 @@ def test_page(page: Path, tmp_path: Path) -> None:
     Session(tmp_path).do(doc_blocks.blocks(page), {"fast"})
 
 
+@pytest.mark.pages
 @pytest.mark.processes
 @pytest.mark.timeout(1800)
+@pytest.mark.xdist_group("dtjob run")
 @pytest.mark.parametrize("page", with_kind("processes"), ids=by_name)
 def test_page_with_workers(page: Path, tmp_path: Path) -> None:
     def do(name: str) -> None:

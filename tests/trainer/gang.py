@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from promised_ports import Promised
+from zygote import Forked
 
 from dtjob_api.job import Training
 from dtjob_api.ledger import LedgerSpec, PrivacyLedger, PrivacyPlan, Run
 from dtjob_api.worker import JobIdentity, LedgerKind, LedgerRef, WorkerConfig
-from dtjob_cli import ports
 from dtjob_trainer.ledger_file import FileLedger
 
 HERE = Path(__file__).parent
@@ -49,6 +50,8 @@ class GangRun:
 
     ``gate_at``: ranks that have begun this step, or a later one, stay in it until `open_gate`. So
     what a test does then comes neither too early nor too late, however long it takes.
+
+    ``executed_anew``: supervisors are new programs, as in a pod, and not forked by `zygote`.
     """
 
     folder: Path
@@ -64,15 +67,16 @@ class GangRun:
     state: Path | None = None
     name: str = "a"
     gate_at: int | None = None
+    executed_anew: bool = False
 
     def __post_init__(self) -> None:
         self.ledger = FileLedger(self.folder / "ledger")
         self.record = self.folder / "draws.jsonl"
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.processes: dict[int, subprocess.Popen[bytes] | Forked] = {}
         self.state = self.state or self.folder / "state"
         self.state.mkdir(exist_ok=True)
-        # Below the ephemeral range, where connections of others take ports at any time.
-        self.store_port = ports.free(self.workers + 2)  # one block, and one worker may come later
+        self.ports = Promised(self.workers + 2)  # a store, and one worker may come later
+        self.store_port = self.ports.first
         self.http_port = self.store_port + 1
         self.gate = self.folder / f"gate-{self.name}"
         if self.gate_at is not None:
@@ -134,15 +138,19 @@ class GangRun:
     def start_worker(self, ordinal: int) -> None:
         config = self.folder / f"config-{self.name}-{ordinal}.json"
         config.write_text(self.config(ordinal).model_dump_json())
-        supervisor = str(HERE / "recording_supervisor.py")
-        command = [sys.executable, supervisor, str(self.record), str(self.gate)]
+        program = [str(HERE / "recording_supervisor.py"), str(self.record), str(self.gate)]
+        arguments = [*program, "--config", str(config), "--ordinal", str(ordinal)]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(HERE)}
+        if not self.executed_anew:
+            self.processes[ordinal] = Forked(arguments, self.log(ordinal), environment)
+            return
         with self.log(ordinal).open("ab") as log:
             self.processes[ordinal] = subprocess.Popen(
-                [*command, "--config", str(config), "--ordinal", str(ordinal)],
+                [sys.executable, *arguments],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(HERE)},
+                env=environment,
             )
 
     def log(self, ordinal: int) -> Path:
@@ -159,8 +167,9 @@ class GangRun:
         self.gate.unlink()
 
     def pids(self) -> list[int]:
-        """The supervisors and every process below them."""
-        return [pid for p in self.processes.values() for pid in with_descendants(p.pid)]
+        """The supervisors that live and every process below them."""
+        living = [p.pid for p in self.processes.values() if p.poll() is None]
+        return [pid for supervisor in living for pid in with_descendants(supervisor)]
 
     def executed(self) -> list[Executed]:
         if not self.record.exists():
@@ -219,6 +228,7 @@ class GangRun:
             _signal(pid, signal.SIGKILL)
         for process in self.processes.values():
             process.wait(timeout=PATIENCE)
+        self.ports.close()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -14,7 +14,11 @@ from ranks import scenarios, train_all
 
 from dtjob_trainer.distributed import Group
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("layouts"),  # they share worlds that take a while
+]
 
 WORLDS = (1, 2, 3, 4)
 

@@ -1,0 +1,93 @@
+"""Supervisors forked from one process that has torch loaded, for tests that start dozens of them.
+
+Starting a gang as a pod does costs each supervisor's forkserver 3 s of CPU for the import of torch
+and opacus, and the accounting helper 2 s more. Here one process per test session pays that; it
+forks supervisors, and a supervisor forks its forkserver and its helper where it would execute a new
+Python. The tree of processes, who is whose parent, signals, sessions, files and environments are
+those of the real thing. Tests of what a new program brings with it start supervisors as such.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Zygote:
+    """The process that forks; this side asks it, one question at a time."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("zygote_process.py"))],
+                stdin=theirs,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._channel = ours.makefile("rwb")
+        ours.close()
+
+    def start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        """Fork a process that leads a session and executes a Python file; return its id."""
+        pid: int = self._ask(start=list(arguments), log=str(log), environment=dict(environment))
+        return pid
+
+    def poll(self, pid: int) -> int | None:
+        """Reap a process that has ended; its wait status, or None while it runs."""
+        status: int | None = self._ask(poll=pid)
+        return status
+
+    def close(self) -> None:
+        """End the process; what it has forked is told to stop by the kernel."""
+        self._channel.close()
+        self._process.wait()
+
+    def _ask(self, **question: Any) -> Any:
+        self._channel.write(json.dumps(question).encode() + b"\n")
+        self._channel.flush()
+        answer = self._channel.readline()
+        assert answer, "the process that forks supervisors is gone"
+        return json.loads(answer)
+
+
+@functools.cache
+def zygote() -> Zygote:
+    """The one of this session, started by the first who asks."""
+    started = Zygote()
+    atexit.register(started.close)
+    return started
+
+
+class Forked:
+    """A process that the zygote has forked, with the part of `subprocess.Popen` that tests use."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.pid = zygote().start(arguments, log, environment)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and (status := zygote().poll(self.pid)) is not None:
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:  # it is not reaped: its number is its own
+            os.kill(self.pid, number)

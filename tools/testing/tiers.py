@@ -1,0 +1,164 @@
+"""Pytest plugin: every test belongs to one tier; ``--tier=NAME`` runs those of some of them.
+
+What a machine can't run is named once with its reason; nothing else may be skipped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from operator import methodcaller
+
+import pytest
+
+from localcluster import choose
+
+
+class Tier(StrEnum):
+    """In the order in which they run: what costs least comes first."""
+
+    CHECK = "check"
+    PROCESSES = "processes"
+    CLUSTER = "cluster"
+    PODS = "pods"
+    DOCS = "docs"
+    NIGHTLY = "nightly"
+
+
+def tier_of(item: pytest.Item) -> Tier:
+    """The tier of a test by its markers."""
+    marks = {mark.name for mark in item.iter_markers()}
+    if "nightly" in marks:
+        return Tier.NIGHTLY
+    if "pages" in marks:
+        return Tier.DOCS
+    if "pods" in marks or "trainer_image" in getattr(item, "fixturenames", ()):
+        return Tier.PODS
+    if "cluster" in marks:
+        return Tier.CLUSTER
+    return Tier.PROCESSES if marks & {"slow", "processes", "gpu"} else Tier.CHECK
+
+
+def is_nightly(item: pytest.Item) -> bool:
+    """Whether it runs at night: marked so, or a property test, for the sake of its examples."""
+    tier = tier_of(item)
+    cheap = tier in (Tier.CHECK, Tier.PROCESSES)
+    is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    return tier is Tier.NIGHTLY or (cheap and is_property)
+
+
+def _belongs(item: pytest.Item, tiers: list[Tier]) -> bool:
+    return tier_of(item) in tiers or (Tier.NIGHTLY in tiers and is_nightly(item))
+
+
+def _missing_gpu() -> str | None:
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine (libnvidia-ml.so.1 does not load)"
+    return None
+
+
+def _missing_ipv6() -> str | None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return None
+    except OSError:
+        return "this machine has no IPv6 address of its own"
+
+
+NEEDS: dict[str, Callable[[], str | None]] = {
+    "gpu": _missing_gpu,
+    "ipv6": _missing_ipv6,
+    "cluster": choose.obstacle,
+    "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),
+}
+"""By marker: why this machine can't run what has it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier",
+        metavar="NAME[,NAME]",
+        help=f"run the tests of these tiers only: {', '.join(Tier)}",
+    )
+
+
+def chosen(config: pytest.Config) -> list[Tier] | None:
+    """The tiers that were asked for; None without ``--tier``."""
+    given: str | None = config.getoption("--tier")
+    if given is None:
+        return None
+    try:
+        return [Tier(name) for name in given.split(",")]
+    except ValueError as error:
+        raise pytest.UsageError(f"--tier {given}: {error}; there are {', '.join(Tier)}") from None
+
+
+class Tiers:
+    """Selects the tests of a session, and tells what could not be run."""
+
+    def __init__(self, tiers: list[Tier] | None) -> None:
+        self._tiers = tiers
+        self._not_run: dict[str, tuple[int, str]] = {}
+        self._skipped: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        if (tiers := self._tiers) is not None:
+            _leave_out(config, items, lambda item: not _belongs(item, tiers))
+        order = list(Tier)
+        items.sort(key=lambda item: order.index(tier_of(item)))
+
+    @pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+    def leave_out_what_can_not_run(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Last, so that nobody asks for a cluster who has deselected its tests."""
+        for need, missing in NEEDS.items():
+            members = [item for item in items if item.get_closest_marker(need)]
+            if members and (reason := missing()):
+                self._not_run[need] = (len(members), reason)
+                _leave_out(config, items, methodcaller("get_closest_marker", need))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._skipped.append(report.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        if self._skipped:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._not_run and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["not_run"] = self._not_run
+        return (yield)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Each of xdist's workers has collected the same and left out the same."""
+        self._not_run |= getattr(node, "workeroutput", {}).get("not_run", {})
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for need, (count, reason) in self._not_run.items():
+            terminalreporter.write_line(f"tier {need}: {count} tests not run: {reason}")
+        for nodeid in self._skipped:
+            terminalreporter.write_line(
+                f"FAILED {nodeid}: skipped; a test that can't run belongs to a tier"
+            )
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], object]
+) -> None:
+    left_out = [item for item in items if unwanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not unwanted(item)]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tiers(chosen(config)), "dtjob-tiers")
