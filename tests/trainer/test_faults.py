@@ -62,13 +62,20 @@ def assert_finished(run: GangRun) -> PrivacyLedger:
 
 @pytest.mark.parametrize(("workers", "processes"), [(1, 1), (3, 1), (2, 2)])
 def test_no_failure(start: Any, workers: int, processes: int) -> None:
-    run = start(workers=workers, processes_per_worker=processes, steps=12)
+    anew = processes > 1  # a whole run of new programs, as in pods
+    run = start(workers=workers, processes_per_worker=processes, steps=12, executed_anew=anew)
     ledger = assert_finished(run)
     assert ledger.status.charged == 12
     assert {e.rank for e in run.executed()} == set(range(workers * processes))
 
 
-@pytest.mark.parametrize("rank", [0, 1], ids=["coordinator", "follower"])
+@pytest.mark.parametrize(
+    "rank",
+    [
+        pytest.param(0, id="coordinator"),
+        pytest.param(1, id="follower", marks=pytest.mark.nightly),
+    ],
+)
 def test_rank_is_killed(start: Any, rank: int) -> None:
     run = start(gate_at=8)
     victim = next(e for e in run.wait_for_step(8) if e.rank == rank)
@@ -82,7 +89,7 @@ def test_rank_is_killed(start: Any, rank: int) -> None:
 
 @pytest.mark.parametrize("ordinal", [0, 1])
 def test_supervisor_is_killed(start: Any, ordinal: int) -> None:
-    run = start(gate_at=8)
+    run = start(gate_at=8, executed_anew=ordinal == 0)
     run.wait_for_step(8)
     below = with_descendants(run.processes[ordinal].pid)
     run.kill(ordinal)
@@ -94,7 +101,7 @@ def test_supervisor_is_killed(start: Any, ordinal: int) -> None:
 
 
 def test_everything_is_killed_at_once(start: Any) -> None:
-    run = start(gate_at=8)
+    run = start(gate_at=8, executed_anew=True)
     run.wait_for_step(8)
     signal_all(run.pids(), signal.SIGKILL)
     run.wait_for_exit()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.processes
 
 
 def started(folder: Path, runs: list[GangRun], **settings: int) -> GangRun:
-    run = GangRun(folder, stall_seconds=120, **settings)
+    run = GangRun(folder, stall_seconds=120, executed_anew=True, **settings)
     runs.append(run)
     run.create_ledger()
     run.start()
@@ -54,7 +54,7 @@ def test_store_is_killed(tmp_path: Path, runs: list[GangRun]) -> None:
     assert assert_finished(run).status.attempt == 2
 
 
-@pytest.mark.parametrize("ordinal", [0, 1])
+@pytest.mark.parametrize("ordinal", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_forkserver_is_killed(tmp_path: Path, runs: list[GangRun], ordinal: int) -> None:
     """Its ranks go with it, and on ordinal 0 the store; the attempt after that finishes."""
     run = started(tmp_path, runs)

@@ -105,23 +105,22 @@ class Tiers:
         self._not_run: dict[str, tuple[int, str]] = {}
         self._skipped: list[str] = []
 
-    @pytest.hookimpl(tryfirst=True)
+    @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
+    ) -> Iterator[None]:
         if (tiers := self._tiers) is not None:
             _leave_out(config, items, lambda item: not _belongs(item, tiers))
         order = list(Tier)
         items.sort(key=lambda item: order.index(tier_of(item)))
-
-    @pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
-    def leave_out_what_can_not_run(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Last, so that nobody asks for a cluster who has deselected its tests."""
+        result = yield
+        # Last, so that nobody looks for a cluster who has deselected its tests.
         for need, missing in NEEDS.items():
             members = [item for item in items if item.get_closest_marker(need)]
             if members and (reason := missing()):
                 self._not_run[need] = (len(members), reason)
                 _leave_out(config, items, methodcaller("get_closest_marker", need))
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped and not hasattr(report, "wasxfail"):

@@ -1,0 +1,96 @@
+"""Shards are the same everywhere and even; what has passed at a commit is not run again."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_tiers import PLUGINS, alone_and_with_workers
+
+from testing import nightly
+from testing.shards import Progress, Shard, members
+
+TESTS = """
+import pathlib, pytest
+from hypothesis import given, strategies
+@pytest.mark.nightly(minutes=5)
+def test_long(): pass
+@pytest.mark.nightly
+def test_once_bad(): assert pathlib.Path("good").exists()
+@given(strategies.booleans())
+def test_property(value): pass
+def test_cheap(): pass
+"""
+
+
+@given(
+    st.dictionaries(st.text("abc", min_size=1), st.floats(0.5, 20), max_size=30),
+    st.integers(1, 5),
+)
+def test_every_test_is_in_one_shard_and_shards_are_even(
+    minutes: dict[str, float], count: int
+) -> None:
+    shards = [members(minutes, Shard(f"{k}/{count}")) for k in range(1, count + 1)]
+    assert sorted(name for shard in shards for name in shard) == sorted(minutes)
+    loads = [sum(minutes[name] for name in shard) for shard in shards]
+    assert max(loads) - min(loads) <= max(minutes.values(), default=0) + 1e-9
+    backwards = dict(reversed(minutes.items()))
+    assert members(backwards, Shard(f"1/{count}")) == shards[0]
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2", "1/"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        Shard(text)
+
+
+@alone_and_with_workers
+def test_a_shard_goes_on_with_what_has_not_passed(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_it=TESTS)
+    file = Path(pytester.path) / "progress"
+    command = (*PLUGINS, "--tier=nightly", f"--progress={file}", *workers)
+    pytester.runpytest_inprocess(*command).assert_outcomes(passed=2, failed=1)
+    Path("good").touch()
+    pytester.runpytest_inprocess(*command).assert_outcomes(passed=1)
+    assert pytester.runpytest_inprocess(*command).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    progress = Progress(file)
+    assert progress.tests(Shard("1/1")) == {
+        "test_it.py::test_long": 5,
+        "test_it.py::test_once_bad": 1,
+        "test_it.py::test_property": 0.5,
+    }
+    assert all(passed for passed, _ in progress.results().values())
+
+
+def test_shards_of_a_session_have_all_its_tests(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=TESTS)
+    Path("good").touch()
+    for shard, count in (("1/2", 1), ("2/2", 2)):
+        result = pytester.runpytest_inprocess(
+            *PLUGINS, "--tier=nightly", f"--progress={pytester.path}/p", f"--shard={shard}"
+        )
+        result.assert_outcomes(passed=count)
+
+
+def test_the_page_keeps_the_rows_of_one_division(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "progress")
+    progress.add(shard="2/2", tests={"a": 1, "b": 1, "c": 1})
+    progress.add(test="a", passed=False, seconds=30)
+    progress.add(test="a", passed=True, seconds=60)
+    progress.add(test="b", passed=False, seconds=30)
+    progress.add(test="of the other shard", passed=True, seconds=600)
+    second = nightly.row(Shard("2/2"), "abc", datetime(2026, 1, 2, 3, 4, tzinfo=UTC), progress)
+    assert second == "| 2/2 | abc | 2026-01-02 03:04 | 3 | 1 | 1 | 1 | 2.0 |"
+    page = nightly.page("", Shard("2/2"), second)
+    page = nightly.page(page, Shard("1/2"), "| 1/2 | abc |")
+    assert page.endswith(f"|\n| 1/2 | abc |\n{second}\n")
+    page = nightly.page(page, Shard("1/2"), "| 1/2 | def |")
+    assert "| 1/2 | abc |" not in page
+    assert second in page
+    assert nightly.page(page, Shard("1/3"), "| 1/3 | abc |").count("\n| ") == 2
