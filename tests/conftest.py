@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from testing.examples import AT_NIGHT
+
 pytest_plugins = ["pytester", "testing.tiers", "testing.figures", "testing.shards"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -21,7 +23,7 @@ hypothesis.settings.register_profile(
     "dtjob", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.register_profile(
-    "nightly", hypothesis.settings.get_profile("dtjob"), max_examples=2000
+    "nightly", hypothesis.settings.get_profile("dtjob"), max_examples=100 * AT_NIGHT
 )
 
 

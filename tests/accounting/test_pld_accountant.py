@@ -15,6 +15,7 @@ from scipy.stats import norm
 
 from dtjob_accounting import draws, pld, rdp
 from dtjob_accounting.errors import PlanError
+from testing.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +113,7 @@ def test_rule_23_the_profile_bounds_the_exact_gaussian_even_in_the_fft_s_noise()
         assert exact_gaussian_delta(mu, epsilon) <= delta
 
 
-@settings(max_examples=5)
+@settings(max_examples=examples(5))
 @given(
     st.floats(0.8, 30),
     st.floats(1e-3, 0.5),
@@ -140,7 +141,7 @@ def test_rule_13_epsilon_never_falls_along_a_job() -> None:
     assert spent == sorted(spent)
 
 
-@settings(max_examples=3)
+@settings(max_examples=examples(3))
 @given(st.floats(0.1, 20), st.floats(0.02, 1), st.integers(10, 3000), st.floats(1e-7, 1e-4))
 def test_rule_9_a_calibrated_sigma_keeps_the_target_and_wastes_little(
     target: float, rate: float, count: int, delta: float

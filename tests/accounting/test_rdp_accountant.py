@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dtjob_accounting import rdp
 from dtjob_accounting.errors import PlanError
+from testing.examples import examples
 
 GRID = [
     (sigma, q, draws, delta)
@@ -77,7 +78,7 @@ def test_epsilon_equals_dp_accountings(sigma: float, q: float, draws: int, delta
         assert theirs * (1 - 1e-9) <= ours <= theirs * (1 + 1e-6) + 1e-12
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     st.floats(0.3, 100),
     st.floats(1e-7, 0.5),
@@ -98,7 +99,7 @@ def test_epsilon_is_monotone(
     assert rdp.epsilon(sigma, q, draws, delta * factor) <= epsilon * slack
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.floats(0.1, 50), st.floats(1e-6, 1), st.integers(1, 10**4), st.floats(1e-10, 1e-3))
 def test_calibration_is_tight_and_never_over_the_target(
     target: float, q: float, draws: int, delta: float

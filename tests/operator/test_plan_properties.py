@@ -17,6 +17,7 @@ from dtjob_accounting.errors import PlanError
 from dtjob_api.reasons import Phase, Reason
 from dtjob_api.status import JobStatus
 from dtjob_operator.observed import Decision, Rejection
+from testing.examples import examples
 
 Json = dict[str, Any]
 CHILDREN = ("stateful_set", "service", "service_account", "role_binding")
@@ -258,5 +259,5 @@ class Course(RuleBasedStateMachine):
 
 TestCourse = pytest.mark.slow(Course.TestCase)
 TestCourse.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, derandomize=True
+    max_examples=examples(60), stateful_step_count=25, deadline=None, derandomize=True
 )

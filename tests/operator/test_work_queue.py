@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dtjob_operator.store import Key
 from dtjob_operator.work_queue import WorkQueue
+from testing.examples import examples
 
 A, B = ("ns", "a"), ("ns", "b")
 DEADLINE = 60.0
@@ -24,7 +25,7 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.001)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.booleans()), min_size=1, max_size=30

@@ -37,6 +37,7 @@ from dtjob_trainer.lease import next_lease
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.ledger import LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
+from testing.examples import examples
 
 
 @pytest.fixture
@@ -576,7 +577,7 @@ def test_any_interleaving_keeps_the_rules(tmp_path_factory: pytest.TempPathFacto
     """Rules 10 to 13 under any order of crash, stop, restart and a second incarnation."""
     Interleavings.folders = (tmp_path_factory.mktemp("job") / "job" for _ in itertools.count())
     Interleavings.TestCase.settings = settings(
-        max_examples=20,
+        max_examples=examples(20),
         stateful_step_count=18,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

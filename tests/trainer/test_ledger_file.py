@@ -29,6 +29,7 @@ from dtjob_api.validation import validate
 from dtjob_trainer.ledger import Conflict, LedgerRejected, LedgerUnreadable
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
+from testing.examples import examples
 
 
 @pytest.fixture
@@ -309,7 +310,7 @@ def verdicts(old: PrivacyLedger, new: PrivacyLedger) -> tuple[bool, bool]:
     return by_rules, by_cel
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=examples(150), derandomize=True)
 @given(status=stored, changes=status_changes | next_leases)
 def test_status_rules_are_those_of_the_api_server(
     status: LedgerStatus, changes: dict[str, Any]
