@@ -28,6 +28,7 @@ from typing import Any
 #: What a gang imports, but `preload`: that binds a process to its parent's life.
 LOADED = (
     "dtjob_accounting.pld",
+    "dtjob_accounting.process",
     "dtjob_trainer.checkpoint",
     "dtjob_trainer.leasing",
     "dtjob_trainer.loop",

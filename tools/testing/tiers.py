@@ -5,15 +5,13 @@ What a machine can't run is named once with its reason; nothing else may be skip
 
 from __future__ import annotations
 
-import ctypes
-import socket
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from operator import methodcaller
 
 import pytest
 
-from localcluster import choose
+from testing.needs import NEEDS
 
 
 class Tier(StrEnum):
@@ -51,31 +49,6 @@ def is_nightly(item: pytest.Item) -> bool:
 
 def _belongs(item: pytest.Item, tiers: list[Tier]) -> bool:
     return tier_of(item) in tiers or (Tier.NIGHTLY in tiers and is_nightly(item))
-
-
-def _missing_gpu() -> str | None:
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return "no NVIDIA driver on this machine (libnvidia-ml.so.1 does not load)"
-    return None
-
-
-def _missing_ipv6() -> str | None:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return None
-    except OSError:
-        return "this machine has no IPv6 address of its own"
-
-
-NEEDS: dict[str, Callable[[], str | None]] = {
-    "gpu": _missing_gpu,
-    "ipv6": _missing_ipv6,
-    "cluster": choose.obstacle,
-    "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),
-}
-"""By marker: why this machine can't run what has it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
