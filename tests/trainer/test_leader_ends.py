@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 from gang import GangRun
 
@@ -17,6 +18,12 @@ from dtjob_trainer import leader as module
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_SUPERSEDED, Leader
 from dtjob_trainer.telemetry import WorkerView
+
+
+@pytest.fixture(autouse=True)
+def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of an event loop waits for the thread in which the ledger is watched."""
+    monkeypatch.setattr(module, "_WATCH_SECONDS", 0.2)
 
 
 def a_leader(run: GangRun) -> Leader:
