@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,3 +97,38 @@ def test_the_page_keeps_the_rows_of_one_division(tmp_path: Path) -> None:
     assert "| 1/2 | abc |" not in page
     assert second in page
     assert nightly.page(page, Shard("1/3"), "| 1/3 | abc |").count("\n| ") == 2
+
+
+@pytest.mark.slow
+def test_a_night_is_written_to_the_page(pytester: pytest.Pytester) -> None:
+    folder = Path(pytester.path)
+    pytester.makepyfile(test_it=TESTS)
+    pytester.makeconftest(
+        "pytest_plugins = ['testing.tiers', 'testing.figures', 'testing.shards']\n"
+    )
+    (folder / "docs/design").mkdir(parents=True)
+    (folder / ".gitignore").write_text("good\n.*\n__pycache__\n")
+    me = ["-c", "user.name=test", "-c", "user.email=test@example.test"]
+    for command in (["init", "-q"], ["add", "."], [*me, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *command], check=True)
+    commit = nightly._commit()
+    assert re.fullmatch("[0-9a-f]{12}", commit)
+
+    def night(shard: str) -> tuple[int, str]:
+        program = [sys.executable, "-m", "testing.nightly", shard]
+        environment = {**os.environ, "PYTHONPATH": str(Path(nightly.__file__).parents[1])}
+        environment.pop("PYTEST_XDIST_WORKER", None)
+        code = subprocess.run(program, env=environment, check=False).returncode
+        return code, nightly.PAGE.read_text() if nightly.PAGE.exists() else ""
+
+    assert night("1/0") == (2, "")
+    code, page = night("1/1")
+    assert code == 1
+    assert re.search(rf"\n\| 1/1 \| {commit} \| .* \| 3 \| 2 \| 1 \| 0 \| 0.0 \|\n$", page)
+    (folder / "good").touch()
+    code, page = night("1/1")
+    assert code == 0
+    assert re.search(rf"\n\| 1/1 \| {commit} \| .* \| 3 \| 3 \| 0 \| 0 \| 0.0 \|\n$", page)
+    (folder / "test_it.py").write_text(TESTS.replace("minutes=5", "minutes=50"))
+    assert nightly._commit().startswith(f"{commit} with changes ")
+    assert night("1/1") == (2, page)
