@@ -7,6 +7,7 @@ side.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import json
@@ -66,9 +67,14 @@ def fork(body: Callable[[], object], *, keep: Collection[int], streams: Mapping[
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the body has closed it
+            stream.flush()
 
 
 def _become_new(keep: Collection[int], streams: Mapping[int, int]) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from testing.tiers import Tier, chosen, is_nightly
+from testing.tiers import Tier, chosen, is_nightly, tier_of
 
 DEFAULT_MINUTES = 1.0
-PROPERTY_MINUTES = 0.5
+PROPERTY_MINUTES = 2.0
+_PROPERTY_TIMEOUT = 1800
 
 
 class Shard:
@@ -108,6 +109,9 @@ class Selection:
         mine -= {name for name, (passed, _) in results.items() if passed}
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in mine])
         items[:] = [item for item in items if item.nodeid in mine]
+        for item in items:
+            if tier_of(item) is not Tier.NIGHTLY:
+                item.add_marker(pytest.mark.timeout(_PROPERTY_TIMEOUT))
 
 
 class Record:

@@ -1,0 +1,94 @@
+"""A forked process is like one that was executed, but for what is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zygote import Forked
+
+pytestmark = pytest.mark.processes
+
+PROGRAM = """
+import json, multiprocessing, os, random, signal, sys
+
+def signals():
+    return {n: str(signal.getsignal(n)).split(" at ")[0] for n in signal.valid_signals()}
+
+def descriptors():
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            pass  # the folder that was listed
+    return found
+
+def child(pipe):
+    pipe.send((os.getppid(), random.random(), signals()))
+
+if __name__ == "__main__":
+    result = {
+        "leads its session": os.getsid(0) == os.getpid() == os.getpgid(0),
+        "arguments": sys.argv,
+        "environment": {k: v for k, v in os.environ.items() if k != "LC_CTYPE"},
+        "folder": os.getcwd(),
+        "descriptors": descriptors(),
+        "signals": signals(),
+        "main": os.path.basename(sys.modules["__main__"].__file__),
+    }
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=child, args=(theirs,))
+    process.start()
+    theirs.close()
+    parent, number, in_child = ours.recv()
+    process.join()
+    result["child"] = {"is a grandchild": parent != os.getpid(), "signals": in_child}
+    print(json.dumps([result, number]), flush=True)
+    os._exit(7)
+"""
+
+
+def test_a_forked_process_is_like_an_executed_one(tmp_path: Path) -> None:
+    program, log = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(PROGRAM)
+    arguments = [str(program), "a", "b"]
+    environment = {**os.environ, "SAID": "hello"}
+    log.touch()
+    with log.open("ab") as output:
+        executed = subprocess.run(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+            check=False,
+            timeout=60,
+        ).returncode
+    forked = [Forked(arguments, log, environment) for _ in range(2)]
+    assert [executed, *(process.wait(60) for process in forked)] == [7, 7, 7], log.read_text()
+    said: list[tuple[dict[str, Any], float]] = [
+        json.loads(line) for line in log.read_text().splitlines()
+    ]
+    (real, _), (one, first), (other, second) = said
+    assert one == other == real
+    assert first != second, "they share their random numbers"
+
+
+def test_a_forked_process_is_killed_and_reaped(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import time\ntime.sleep(600)\n")
+    process = Forked([str(program)], tmp_path / "log", dict(os.environ))
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert not Path(f"/proc/{process.pid}").exists()
+    process.send_signal(signal.SIGKILL)  # to nobody: the number may be another's by now
