@@ -1,6 +1,7 @@
 """CEL as the API server evaluates it: Google's own runtime and Kubernetes' extra functions.
 
-Only the extensions that dtjob's rules use are here: quantities and `sum` of a list of integers
+Only the extensions that dtjob's rules use are here: quantities, and `sum` and `isSorted` of a list
+of integers
 (https://kubernetes.io/docs/reference/using-api/cel/).
 """
 
@@ -56,6 +57,7 @@ def _environment() -> cel.Env:
             "isGreaterThan", cel.Type.BOOL, pair, lambda a, b: _compare(a, b) > 0, member=True
         ),
         _function("sum", cel.Type.INT, [cel.Type.List(cel.Type.DYN)], _sum, member=True),
+        _function("isSorted", cel.Type.BOOL, [cel.Type.List(cel.Type.DYN)], _sorted, member=True),
     ]
     return cel.NewEnv(
         variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN},
@@ -65,6 +67,11 @@ def _environment() -> cel.Env:
 
 def _sum(values: list[Any]) -> int:
     return sum(int(value) for value in values)
+
+
+def _sorted(values: list[Any]) -> bool:
+    numbers = [int(value) for value in values]
+    return numbers == sorted(numbers)
 
 
 @cache

@@ -101,7 +101,13 @@ _AGE = _column("Age", ".metadata.creationTimestamp", "date")
 
 
 def _definition(
-    model: type[Model], *, plural: str, short_names: list[str], columns: list[Json], **version: Any
+    model: type[Model],
+    *,
+    plural: str,
+    short_names: list[str],
+    columns: list[Json],
+    labels: Json | None = None,
+    **version: Any,
 ) -> Json:
     kind = model.__name__
     return {
@@ -109,7 +115,8 @@ def _definition(
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{plural}.{API_GROUP}",
-            "labels": {"app.kubernetes.io/name": "dtjob", "app.kubernetes.io/part-of": "dtjob"},
+            "labels": {"app.kubernetes.io/name": "dtjob", "app.kubernetes.io/part-of": "dtjob"}
+            | (labels or {}),
         },
         "spec": {
             "group": API_GROUP,
@@ -170,6 +177,8 @@ def ledger_crd() -> Json:
         PrivacyLedger,
         plural="privacyledgers",
         short_names=["pledger"],
+        # What stays when the operator is removed and the ledgers are not.
+        labels={"app.kubernetes.io/component": "ledgers"},
         columns=[
             _column("Job", ".spec.jobName"),
             _column("Attempt", ".status.attempt", "integer"),

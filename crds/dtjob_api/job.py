@@ -25,6 +25,7 @@ from dtjob_api.status import JobStatus
 from dtjob_api.storage import CheckpointVolume, DataVolume, Storage
 from dtjob_api.template import EnvVar, WorkerTemplate
 from dtjob_api.training import (
+    MAX_STEPS,
     Checkpoint,
     Evaluation,
     LearningRateSchedule,
@@ -79,6 +80,14 @@ def _privacy_is_optional_in_the_schema(schema: Json) -> None:
     schema["required"].remove("privacy")
 
 
+_COUNTS = "self.training.epochs, self.training.batchSize, self.privacy.datasetSize"
+_WARM_UP = "self.training.learningRateSchedule.warmupSteps"
+_OUT_OF_BOUNDS = (
+    # Their own rules say so; products of them would leave 64 bits.
+    "[{}].exists(n, n < 0 || n > {})"
+)
+
+
 def _spec_schema(schema: Json) -> None:
     _privacy_is_optional_in_the_schema(schema)
     schema.update(
@@ -98,7 +107,18 @@ def _spec_schema(schema: Json) -> None:
             ),
             rule(
                 "!has(self.privacy) || !has(self.training.epochs) || "
+                f"{_OUT_OF_BOUNDS.format(_COUNTS, MAX_STEPS)} || "
+                "self.training.epochs * self.privacy.datasetSize <= "
+                f"self.training.batchSize * {MAX_STEPS}",
+                f"must give at most {MAX_STEPS} steps, "
+                "ceil(training.epochs * privacy.datasetSize / training.batchSize); use fewer "
+                "epochs",
+                field=".training.epochs",
+            ),
+            rule(
+                "!has(self.privacy) || !has(self.training.epochs) || "
                 "!has(self.training.learningRateSchedule) || "
+                f"{_OUT_OF_BOUNDS.format(f'{_COUNTS}, {_WARM_UP}', MAX_STEPS)} || "
                 "self.training.learningRateSchedule.warmupSteps * self.training.batchSize < "
                 "self.training.epochs * self.privacy.datasetSize",
                 "must be less than the steps of the training, "

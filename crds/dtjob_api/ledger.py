@@ -12,18 +12,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from dtjob_api.ledger_rules import LEDGER_RULES
+from dtjob_api.ledger_rules import LEDGER_RULES, MAX_ATTEMPTS_KEPT
 from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta, rule, rules
 from dtjob_api.privacy import Clipping, PrivacyMode, PrivacyUnit
 from dtjob_api.reasons import Reason
+from dtjob_api.training import MAX_STEPS
 
-MAX_ATTEMPTS_KEPT = 20
+MAX_NUMBER = 2**31
+"""Bound of attempts and generations: one each second for 68 years."""
+MAX_DRAWS = 2 * MAX_STEPS
+"""Bound of draws: all steps, and as many in reserve. No sum or comparison of the rules comes near
+the ends of 64 bits, or of the integers that a double holds."""
 MAX_SEGMENTS = 64
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE_LENGTH = 1024
 
-Count = Annotated[int, Field(ge=0)]
-PositiveCount = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+NumberOrZero = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Draws = Annotated[int, Field(ge=0, le=MAX_DRAWS)]
+Steps = Annotated[int, Field(ge=0, le=MAX_STEPS)]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Code = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 ReasonText = Annotated[str, Field(max_length=128)]
 UID = Annotated[str, Field(min_length=1, max_length=64)]
@@ -41,7 +50,7 @@ class RunState(StrEnum):
 class Run(Model):
     """The operator's only word to the workers."""
 
-    generation: PositiveCount
+    generation: Number
     workers: PositiveCount
     """World of this generation, in worker pods."""
     state: RunState = RunState.RUN
@@ -69,7 +78,7 @@ class PrivacyPlan(Model):
     """N, the nominal number of records."""
     steps: PositiveCount
     """T."""
-    replay_reserve_steps: Count
+    replay_reserve_steps: Steps
     """R: draws beyond the steps."""
     lease_steps: PositiveCount
     """n: draws of a lease and steps between checkpoints."""
@@ -106,7 +115,7 @@ class LedgerSpec(Model):
     stateful_set: Name
     """The StatefulSet whose pod of ordinal 0 may write the status."""
     plan: PrivacyPlan
-    reserved_draws: Count
+    reserved_draws: Draws
     """Draws that may be charged in all; lowering it to what is charged closes the ledger."""
     run: Run
 
@@ -126,13 +135,13 @@ class Lease(Model):
         )
     )
 
-    attempt: PositiveCount
-    from_draw: Count
-    to_draw: Count
+    attempt: Number
+    from_draw: Draws
+    to_draw: Draws
     """The first draw that is not leased."""
-    from_step: Count
+    from_step: Steps
     """Step of the model at which the lease begins."""
-    closed_at: Count | None = None
+    closed_at: Draws | None = None
     """After an orderly stop: the first draw of the lease that was not used. The next lease may
     begin there; a lease that is not closed is spent whole."""
 
@@ -142,18 +151,18 @@ class Segment(Model):
 
     noise_multiplier: Annotated[float, Field(gt=0)] | None = None
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    draws: Count
+    draws: Draws
     image: Image
 
 
 class CheckpointRecord(Model):
     """The newest durable checkpoint; there is no other pointer to it."""
 
-    step: Count
+    step: Steps
     """Steps that the model has taken."""
-    charged: Count
+    charged: Draws
     """Draws charged when it was published."""
-    attempt: PositiveCount
+    attempt: Number
     path: Annotated[str, Field(min_length=1, max_length=1024)]
     """Relative to the checkpoint volume."""
     sha256: Annotated[str, Field(min_length=64, max_length=64)]
@@ -181,13 +190,13 @@ class Outcome(Model):
 class AttemptRecord(Model):
     """One formation of the process group and how it ended; without private data (Rule 20)."""
 
-    attempt: PositiveCount
+    attempt: Number
     start: AwareDatetime
     end: AwareDatetime | None = None
-    rank: Count | None = None
+    rank: NumberOrZero | None = None
     """The rank that failed first."""
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: Code | None = None
+    signal: Code | None = None
     reason: ReasonText | None = None
     message: Message | None = None
 
@@ -195,11 +204,11 @@ class AttemptRecord(Model):
 class VolumeRecord(Model):
     """What the checkpoint volume vouches for, where that is more than the ledger says (Rule 11)."""
 
-    attempt: PositiveCount
+    attempt: Number
     """The newest attempt that left something there."""
-    leased: Count = 0
+    leased: NumberOrZero = 0
     """The newest attempt whose journal holds a lease."""
-    charged: Count
+    charged: Draws
     """Draws that were charged at least: the end of the last lease in a journal."""
     checkpoint: CheckpointRecord | None = None
     """The newest checkpoint there that is whole."""
@@ -208,9 +217,9 @@ class VolumeRecord(Model):
 class LedgerStatus(Model):
     """What the coordinator has done."""
 
-    attempt: Count = 0
+    attempt: NumberOrZero = 0
     """The newest attempt; older ones can neither lease nor publish."""
-    charged: Count = 0
+    charged: Draws = 0
     """Draws leased over all attempts."""
     lease: Lease | None = None
     """The newest lease."""
@@ -220,16 +229,17 @@ class LedgerStatus(Model):
     checkpoint: CheckpointRecord | None = None
     volume: VolumeRecord | None = None
     """Set where the ledger was found behind its volume; `dtjob ledger restore` goes by it."""
-    restored: PositiveCount | None = None
+    restored: Number | None = None
     """The attempt at which the ledger was last raised to its volume: what was leased up to it is
     charged whole, whatever `lease` says of a rest (Rule 11)."""
-    drained: Count | None = None
+    drained: NumberOrZero | None = None
     """The newest run.generation that stopped in order."""
     outcome: Outcome | None = None
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPTS_KEPT)] = Field(
         default_factory=list
     )
-    """The newest attempts."""
+    """The newest attempts, in order. In a full list the oldest that was no failure makes room for
+    the next one, and the oldest of all where each was one: `runPolicy.maxRestarts` counts them."""
 
 
 class PrivacyLedger(Model):

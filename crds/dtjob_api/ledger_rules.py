@@ -7,6 +7,9 @@ removing a field and writing it anew would pass.
 from __future__ import annotations
 
 from dtjob_api.model import Json, rule
+from dtjob_api.reasons import NO_FAILURE
+
+MAX_ATTEMPTS_KEPT = 20
 
 
 def _kept(path: str, condition: str, message: str) -> Json:
@@ -31,6 +34,11 @@ RESERVED_COVERS_CHARGED = (
 )
 OUTCOME_IS_FINAL = "status.outcome is set once; it never changes and can't be removed"
 
+ATTEMPTS_NEVER_VANISH = (
+    "status.attempts keeps the newest 20: of a full list the oldest that was no failure makes room "
+    "for a new attempt, or the oldest of all, and nothing else leaves it"
+)
+
 _NEW_LEASE = (
     "has(self.status) && has(self.status.lease) && !(has(oldSelf.status) && "
     "has(oldSelf.status.lease) && self.status.lease.attempt == oldSelf.status.lease.attempt && "
@@ -44,6 +52,18 @@ _FIRST_FREE_DRAW = (
     "oldSelf.status.lease.toDraw == oldSelf.status.charged && !(has(oldSelf.status.restored) && "
     "oldSelf.status.lease.attempt <= oldSelf.status.restored) ? "
     "oldSelf.status.lease.closedAt : oldSelf.status.charged) : 0)"
+)
+
+_NO_FAILURE = f"has(e.end) && has(e.reason) && e.reason in {sorted(map(str, NO_FAILURE))}"
+_LEAVES = (
+    f"(oldSelf.status.attempts.exists(e, {_NO_FAILURE}) "
+    f"? oldSelf.status.attempts.filter(e, {_NO_FAILURE})[0].attempt "
+    ": oldSelf.status.attempts[0].attempt)"
+)
+_ATTEMPTS_STAY = (
+    "oldSelf.status.attempts.all(o, self.status.attempts.exists(n, n.attempt == o.attempt) || "
+    f"(oldSelf.status.attempts.size() == {MAX_ATTEMPTS_KEPT} && "
+    f"self.status.attempts.size() == {MAX_ATTEMPTS_KEPT} && o.attempt == {_LEAVES}))"
 )
 
 LEDGER_RULES: tuple[Json, ...] = (
@@ -93,6 +113,13 @@ LEDGER_RULES: tuple[Json, ...] = (
         "status.attempt never decreases: an attempt that was superseded is over",
         field=".status.attempt",
     ),
+    rule(
+        "!has(oldSelf.status) || !has(self.status) || "
+        "self.status.attempt <= oldSelf.status.attempt + 1 || "
+        "(has(self.status.restored) && self.status.attempt == self.status.restored)",
+        "status.attempt rises by one, or to status.restored in the write that raises the ledger",
+        field=".status.attempt",
+    ),
     _kept("outcome", "self.status.outcome == oldSelf.status.outcome", OUTCOME_IS_FINAL),
     _kept(
         "lease",
@@ -131,22 +158,61 @@ LEDGER_RULES: tuple[Json, ...] = (
         "status.lease.closedAt is set once",
         field=".status.lease",
     ),
+    rule(
+        # Else who comes later could hand out again what its owner used.
+        "!has(oldSelf.status) || !has(self.status) || !has(self.status.lease) || "
+        f"!has(self.status.lease.closedAt) || (!({_NEW_LEASE}) && "
+        "(has(oldSelf.status.lease.closedAt) || "
+        "self.status.lease.attempt == self.status.attempt))",
+        "status.lease.closedAt is set by the lease's own attempt, and after the lease was granted",
+        field=".status.lease",
+    ),
     _kept(
         "checkpoint",
-        "self.status.checkpoint.attempt >= oldSelf.status.checkpoint.attempt && "
+        "self.status.checkpoint == oldSelf.status.checkpoint || "
+        "(self.status.checkpoint.attempt >= oldSelf.status.checkpoint.attempt && "
         "self.status.checkpoint.charged >= oldSelf.status.checkpoint.charged && "
+        "self.status.checkpoint.step >= oldSelf.status.checkpoint.step && "
         "(self.status.checkpoint.attempt > oldSelf.status.checkpoint.attempt || "
-        "self.status.checkpoint.step >= oldSelf.status.checkpoint.step)",
-        "status.checkpoint can't be removed and never goes back to an earlier attempt, "
-        "charge or step",
+        "self.status.checkpoint.step > oldSelf.status.checkpoint.step))",
+        "status.checkpoint can't be removed, goes forward in attempt, charge and step, and stays "
+        "as it is where it does not",
     ),
     rule(
         "!has(self.status) || !has(self.status.checkpoint) || "
         "(self.status.checkpoint.attempt <= self.status.attempt && "
         "self.status.checkpoint.charged <= self.status.charged && "
+        "self.status.checkpoint.step <= self.status.checkpoint.charged && "
         "self.status.checkpoint.step <= self.spec.plan.steps)",
-        "status.checkpoint must not be ahead of status.attempt, status.charged or spec.plan.steps",
+        "status.checkpoint must not be ahead of status.attempt, status.charged or spec.plan.steps, "
+        "nor its step of its charge",
         field=".status.checkpoint",
+    ),
+    rule(
+        "!has(self.status) || !has(self.status.attempts) || "
+        "(self.status.attempts.map(n, n.attempt).isSorted() && "
+        "self.status.attempts.all(n, n.attempt <= self.status.attempt && "
+        "self.status.attempts.exists_one(m, m.attempt == n.attempt)))",
+        "status.attempts are in order, one entry for an attempt, none later than status.attempt",
+        field=".status.attempts",
+    ),
+    _kept("attempts", _ATTEMPTS_STAY, ATTEMPTS_NEVER_VANISH),
+    rule(
+        "!has(oldSelf.status) || !has(oldSelf.status.attempts) || !has(self.status) || "
+        "!has(self.status.attempts) || oldSelf.status.attempts.all(o, "
+        "self.status.attempts.all(n, n.attempt != o.attempt || n == o || "
+        "(!has(o.end) && has(n.end) && n.start == o.start)))",
+        "an entry of status.attempts never changes once it has an end, and before it only to have "
+        "one",
+        field=".status.attempts",
+    ),
+    rule(
+        "!has(oldSelf.status) || !has(self.status) || !has(self.status.attempts) || "
+        "self.status.attempts.all(n, (has(oldSelf.status.attempts) && "
+        "oldSelf.status.attempts.exists(o, o.attempt == n.attempt)) || "
+        "(n.attempt == self.status.attempt && n.attempt > oldSelf.status.attempt))",
+        "a new entry of status.attempts is of the attempt that begins with this write",
+        field=".status.attempts",
     ),
     rule(
         "!has(self.status) || self.status.charged == "
@@ -172,6 +238,13 @@ LEDGER_RULES: tuple[Json, ...] = (
         "restored",
         "self.status.restored >= oldSelf.status.restored",
         "status.restored can't be removed and never decreases",
+    ),
+    rule(
+        "!has(oldSelf.status) || !has(self.status) || !has(self.status.restored) || "
+        "self.status.restored == self.status.attempt || (has(oldSelf.status.restored) && "
+        "self.status.restored == oldSelf.status.restored)",
+        "status.restored is set to the attempt at which the ledger is raised",
+        field=".status.restored",
     ),
     rule(
         "!has(self.status) || !has(self.status.restored) || "

@@ -172,3 +172,5 @@ TRAINING_REFUSED = frozenset(
     }
 )
 """Reasons of attempts that would not train on the state they found; they wait for a person."""
+NO_FAILURE = ENDED_IN_ORDER | TRAINING_REFUSED
+"""Reasons of attempts that count against no limit of restarts."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from dtjob_api.model import Model, ObjectName, Quantity, list_map, rule, rules
+from dtjob_api.training import MAX_STEPS
 
 RESERVED_ENV_PREFIX = "DTJOB_"
 RESERVED_VOLUMES = ("checkpoints", "data")
@@ -227,7 +228,21 @@ class Toleration(Model):
     operator: Literal["Exists", "Equal"] | None = None
     value: Annotated[str, Field(max_length=63)] | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: (
+        Annotated[
+            int,
+            Field(
+                json_schema_extra=rules(
+                    rule(
+                        f"self >= 0 && self <= {MAX_STEPS}",
+                        "must be 0 (leave the node at once) or a number of seconds, at most "
+                        f"{MAX_STEPS}",
+                    )
+                )
+            ),
+        ]
+        | None
+    ) = None
 
 
 class WorkerTemplate(Model):

@@ -134,8 +134,9 @@ class Training(Model):
         Field(
             json_schema_extra=rules(
                 rule(
-                    "type(self) == int ? self >= 1 : string(self) == 'auto'",
-                    "must be auto or a whole number of examples from 1",
+                    f"type(self) == int ? self >= 1 && self <= {MAX_STEPS} "
+                    ": string(self) == 'auto'",
+                    f"must be auto or a whole number of examples from 1 to {MAX_STEPS}",
                 ),
                 **{"x-kubernetes-int-or-string": True, "maxLength": 16},
             )

@@ -11,7 +11,7 @@ from dtjob_api import derive
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.model import first_error
-from dtjob_api.reasons import ENDED_IN_ORDER, TRAINING_REFUSED, ConditionType, Reason
+from dtjob_api.reasons import NO_FAILURE, TRAINING_REFUSED, ConditionType, Reason
 from dtjob_operator import containers, names, report
 from dtjob_operator.diagnosis import diagnose
 from dtjob_operator.finding import Finding
@@ -119,7 +119,7 @@ def is_true(status: Json, kind: ConditionType) -> bool:
 
 def failed(record: AttemptRecord) -> bool:
     """Whether an attempt trained, or tried to, and ended otherwise than it was told to."""
-    return record.end is not None and record.reason not in ENDED_IN_ORDER | TRAINING_REFUSED
+    return record.end is not None and record.reason not in NO_FAILURE
 
 
 def assess(

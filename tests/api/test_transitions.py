@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from transitions import JOB_TRANSITIONS, LEDGER_TRANSITIONS, STARTED, Transition, edited
+from ledger_attacks import LEDGER_CHANGES, SERIES
+from transitions import JOB_TRANSITIONS, STARTED, Transition, edited
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.ledger_rules import (
@@ -16,7 +17,7 @@ from dtjob_api.validation import validate
 
 
 @pytest.mark.parametrize(
-    "transition", JOB_TRANSITIONS + LEDGER_TRANSITIONS, ids=lambda transition: transition.name
+    "transition", JOB_TRANSITIONS + LEDGER_CHANGES, ids=lambda transition: transition.name
 )
 def test_change_is_refused_at_the_fields_it_states(transition: Transition) -> None:
     errors = validate(transition.changed, old=transition.stored)
@@ -35,7 +36,7 @@ def test_change_is_refused_at_the_fields_it_states(transition: Transition) -> No
 )
 def test_attack_is_refused_with_the_rule_s_own_message(attack: str, message: str) -> None:
     """The operator's probe of the API server's guard looks for these words."""
-    (transition,) = [t for t in LEDGER_TRANSITIONS if t.name == attack]
+    (transition,) = [t for t in LEDGER_CHANGES if t.name == attack]
     errors = [str(error) for error in validate(transition.changed, old=transition.stored)]
     assert any(error.endswith(f": Invalid value: {message}") for error in errors)
 
@@ -46,6 +47,13 @@ def test_removing_a_count_and_writing_it_anew_is_refused_at_the_removal() -> Non
     assert validate(STARTED | {"status": {"attempt": 2}}, old=STARTED)
     without_status = {key: value for key, value in STARTED.items() if key != "status"}
     assert validate(without_status, old=STARTED)
+
+
+@pytest.mark.parametrize("attack", SERIES)
+def test_an_attack_of_several_writes_gets_through_none_of_them(attack: str) -> None:
+    stored, writes = SERIES[attack]
+    for changes in writes:
+        assert validate(edited(stored, changes), old=stored), changes
 
 
 def test_a_ledger_survives_the_model_unchanged() -> None:

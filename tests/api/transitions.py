@@ -167,7 +167,7 @@ JOB_TRANSITIONS = [
 ]
 
 _SHA = "0123456789abcdef" * 4
-_TIME = "2026-01-02T03:04:05Z"
+TIME = "2026-01-02T03:04:05Z"
 LEDGER: Json = {
     "apiVersion": "dtjob.dev/v1alpha1",
     "kind": "PrivacyLedger",
@@ -196,13 +196,13 @@ LEDGER: Json = {
     },
 }
 _LEASE = {"attempt": 2, "fromDraw": 20, "toDraw": 30, "fromStep": 10}
-_CHECKPOINT = {
+CHECKPOINT = {
     "step": 10,
     "charged": 20,
     "attempt": 2,
     "path": "attempt-2/step-10.pt",
     "sha256": _SHA,
-    "time": _TIME,
+    "time": TIME,
 }
 _SEGMENT = {
     "noiseMultiplier": 2.203,
@@ -218,11 +218,11 @@ STARTED = edited(
             "charged": 30,
             "lease": _LEASE,
             "segments": [_SEGMENT],
-            "checkpoint": _CHECKPOINT,
+            "checkpoint": CHECKPOINT,
             "drained": 1,
             "attempts": [
-                {"attempt": 1, "start": _TIME, "end": _TIME, "rank": 0, "signal": 9},
-                {"attempt": 2, "start": _TIME},
+                {"attempt": 1, "start": TIME, "end": TIME, "rank": 0, "signal": 9},
+                {"attempt": 2, "start": TIME},
             ],
         }
     },
@@ -232,7 +232,7 @@ _OUTCOME = {
     "state": "Succeeded",
     "reason": "Completed",
     "message": "336 steps",
-    "time": _TIME,
+    "time": TIME,
     "result": {"accuracy": 0.943, "digest": {"sha256": _SHA}},
 }
 RAISED = edited(CLOSED, {"status.restored": 2})
@@ -244,10 +244,16 @@ def _segments(*draws: int) -> list[Json]:
     return [_SEGMENT | {"draws": each} for each in draws]
 
 
-_NEXT = {"attempt": 2, "fromDraw": 30, "toDraw": 40, "fromStep": 20}
+def segments(*draws: int) -> Json:
+    """Segments of so many draws each, as a change of the status."""
+    return {"segments": _segments(*draws)}
 
 
-def _status(name: str, stored: Json, changes: Json, *refused: str) -> Transition:
+NEXT_LEASE = {"attempt": 2, "fromDraw": 30, "toDraw": 40, "fromStep": 20}
+
+
+def ledger_status(name: str, stored: Json, changes: Json, *refused: str) -> Transition:
+    """A write to a ledger's status; the paths of `changes` lie in it."""
     prefixed = {f"status.{path}" if path else "status": value for path, value in changes.items()}
     return Transition(name, stored, prefixed, "status", refused)
 
@@ -259,8 +265,8 @@ def _spec(name: str, stored: Json, changes: Json, *refused: str) -> Transition:
 
 LEDGER_TRANSITIONS = [
     # What an honest run writes.
-    _status("first-attempt", LEDGER, {"attempt": 1}),
-    _status(
+    ledger_status("first-attempt", LEDGER, {"attempt": 1}),
+    ledger_status(
         "first-lease",
         edited(LEDGER, {"status": {"attempt": 1, "charged": 0}}),
         {
@@ -269,32 +275,33 @@ LEDGER_TRANSITIONS = [
             "segments": _segments(10),
         },
     ),
-    _status(
+    ledger_status(
         "checkpoint-and-next-lease",
         STARTED,
         {
             "charged": 40,
-            "lease": _NEXT,
+            "lease": NEXT_LEASE,
             "segments": _segments(30, 10),
-            "checkpoint": {**_CHECKPOINT, "step": 20, "charged": 30},
+            "checkpoint": {**CHECKPOINT, "step": 20, "charged": 30},
         },
     ),
     # What an administrator puts back into a ledger that was lost and made anew.
-    _status("status-from-a-backup", LEDGER, {"": FINISHED["status"]}),
-    _status(
+    ledger_status("status-from-a-backup", LEDGER, {"": FINISHED["status"]}),
+    ledger_status(
         "status-from-a-backup-before-the-attempt-s-first-lease",
         LEDGER,
         {"": {**CLOSED["status"], "attempt": 3}},
     ),
-    _status(
+    ledger_status(
         "status-from-a-backup-with-a-lease-of-the-future",
         LEDGER,
         {"": {**STARTED["status"], "attempt": 1}},
+        "status.attempts",
         "status.checkpoint",
         "status.lease",
     ),
-    _status("orderly-stop", STARTED, {"lease.closedAt": 25, "drained": 2}),
-    _status(
+    ledger_status("orderly-stop", STARTED, {"lease.closedAt": 25, "drained": 2}),
+    ledger_status(
         "successor-uses-the-rest",
         CLOSED,
         {
@@ -304,21 +311,20 @@ LEDGER_TRANSITIONS = [
             "lease": {"attempt": 3, "fromDraw": 24, "toDraw": 34, "fromStep": 14},
         },
     ),
-    _status("new-attempt", STARTED, {"attempt": 3}),
-    _status("outcome", STARTED, {"outcome": _OUTCOME}),
-    _status("attempts-older-ones-dropped", STARTED, {"attempts": [{"attempt": 2, "start": _TIME}]}),
+    ledger_status("new-attempt", STARTED, {"attempt": 3}),
+    ledger_status("outcome", STARTED, {"outcome": _OUTCOME}),
     _spec("next-generation", STARTED, {"run": {"generation": 3, "workers": 4, "state": "Run"}}),
     _spec("drain", STARTED, {"run.state": "Drain"}),
     _spec("settled", STARTED, {"reservedDraws": 30}),
     # Attacks on what has been charged.
-    _status(
+    ledger_status(
         "charged-lowered",
         STARTED,
         {"charged": 29, "segments": _segments(29)},
         "status.charged",
         "status.lease",
     ),
-    _status(
+    ledger_status(
         "charged-lowered-with-the-lease",
         STARTED,
         {"charged": 20, "lease.toDraw": 20, "segments": _segments(20)},
@@ -326,7 +332,7 @@ LEDGER_TRANSITIONS = [
         "status.lease",
         "status.lease",
     ),
-    _status(
+    ledger_status(
         "charged-removed",
         STARTED,
         {"charged": REMOVED},
@@ -335,27 +341,28 @@ LEDGER_TRANSITIONS = [
         "status.lease",
         "status.segments",
     ),
-    _status("status-removed", STARTED, {"": REMOVED}, "status"),
-    _status(
+    ledger_status("status-removed", STARTED, {"": REMOVED}, "status"),
+    ledger_status(
         "status-emptied",
         STARTED,
         {"": {}},
         "status.attempt",
+        "status.attempts",
         "status.charged",
         "status.checkpoint",
         "status.drained",
         "status.lease",
     ),
-    _status(
+    ledger_status(
         "charged-above-reserved",
         STARTED,
         {"charged": 367, "segments": _segments(367)},
         "status.charged",
     ),
-    _status(
+    ledger_status(
         "lease-after-settlement",
         SETTLED,
-        {"charged": 40, "segments": _segments(40), "lease": _NEXT},
+        {"charged": 40, "segments": _segments(40), "lease": NEXT_LEASE},
         "status.charged",
     ),
     _spec("reserved-below-charged", STARTED, {"reservedDraws": 29}, "status.charged"),
@@ -368,42 +375,45 @@ LEDGER_TRANSITIONS = [
         "spec.reservedDraws",
     ),
     # Attacks on the attempt and the lease.
-    _status(
+    ledger_status(
         "attempt-lowered",
         STARTED,
         {"attempt": 1},
         "status.attempt",
+        "status.attempts",
         "status.checkpoint",
         "status.lease",
     ),
-    _status("lease-removed", STARTED, {"lease": REMOVED}, "status.lease"),
-    _status("lease-beyond-charged", STARTED, {"lease.toDraw": 31}, "status.lease", "status.lease"),
-    _status(
+    ledger_status("lease-removed", STARTED, {"lease": REMOVED}, "status.lease"),
+    ledger_status(
+        "lease-beyond-charged", STARTED, {"lease.toDraw": 31}, "status.lease", "status.lease"
+    ),
+    ledger_status(
         "lease-of-draws-already-leased",
         STARTED,
-        {"charged": 40, "segments": _segments(40), "lease": {**_NEXT, "fromDraw": 29}},
+        {"charged": 40, "segments": _segments(40), "lease": {**NEXT_LEASE, "fromDraw": 29}},
         "status.lease",
     ),
-    _status(
+    ledger_status(
         "lease-by-a-stale-attempt",
         edited(STARTED, {"status.attempt": 3}),
-        {"charged": 40, "segments": _segments(40), "lease": _NEXT},
+        {"charged": 40, "segments": _segments(40), "lease": NEXT_LEASE},
         "status.lease",
     ),
-    _status(
+    ledger_status(
         "lease-before-closed-at",
         CLOSED,
         {
             "charged": 33,
             "segments": _segments(33),
-            "lease": {**_NEXT, "fromDraw": 23, "toDraw": 33},
+            "lease": {**NEXT_LEASE, "fromDraw": 23, "toDraw": 33},
         },
         "status.lease",
     ),
-    _status("closed-at-moved", CLOSED, {"lease.closedAt": 22}, "status.lease"),
-    _status("closed-at-removed", CLOSED, {"lease.closedAt": REMOVED}, "status.lease"),
-    _status("closed-at-outside", STARTED, {"lease.closedAt": 31}, "status.lease.closedAt"),
-    _status(
+    ledger_status("closed-at-moved", CLOSED, {"lease.closedAt": 22}, "status.lease"),
+    ledger_status("closed-at-removed", CLOSED, {"lease.closedAt": REMOVED}, "status.lease"),
+    ledger_status("closed-at-outside", STARTED, {"lease.closedAt": 31}, "status.lease.closedAt"),
+    ledger_status(
         "rest-of-a-lease-that-was-raised-over",
         RAISED,
         {
@@ -414,53 +424,64 @@ LEDGER_TRANSITIONS = [
         },
         "status.lease",
     ),
-    _status(
+    ledger_status(
         "lease-after-the-outcome",
         FINISHED,
-        {"charged": 40, "segments": _segments(40), "lease": _NEXT},
+        {"charged": 40, "segments": _segments(40), "lease": NEXT_LEASE},
         "status.lease",
     ),
     # Attacks on the outcome.
-    _status("outcome-removed", FINISHED, {"outcome": REMOVED}, "status.outcome"),
-    _status("outcome-second", FINISHED, {"outcome.state": "Failed"}, "status.outcome"),
-    _status(
+    ledger_status("outcome-removed", FINISHED, {"outcome": REMOVED}, "status.outcome"),
+    ledger_status("outcome-second", FINISHED, {"outcome.state": "Failed"}, "status.outcome"),
+    ledger_status(
         "outcome-result-rewritten", FINISHED, {"outcome.result.accuracy": 0.99}, "status.outcome"
     ),
     # Attacks on the checkpoint and the record.
-    _status("checkpoint-removed", STARTED, {"checkpoint": REMOVED}, "status.checkpoint"),
-    _status(
+    ledger_status("checkpoint-removed", STARTED, {"checkpoint": REMOVED}, "status.checkpoint"),
+    ledger_status(
         "checkpoint-of-an-old-attempt", STARTED, {"checkpoint.attempt": 1}, "status.checkpoint"
     ),
-    _status("checkpoint-step-back", STARTED, {"checkpoint.step": 5}, "status.checkpoint"),
-    _status("checkpoint-ahead-of-charge", STARTED, {"checkpoint.charged": 31}, "status.checkpoint"),
-    _status("checkpoint-past-the-end", STARTED, {"checkpoint.step": 337}, "status.checkpoint"),
-    _status("segments-removed", STARTED, {"segments": REMOVED}, "status.segments"),
-    _status("segments-with-fewer-draws", STARTED, {"segments": _segments(10)}, "status.segments"),
-    _status("charged-without-segments", STARTED, {"charged": 40}, "status.segments"),
-    _status(
+    ledger_status("checkpoint-step-back", STARTED, {"checkpoint.step": 5}, "status.checkpoint"),
+    ledger_status(
+        "checkpoint-ahead-of-charge",
+        STARTED,
+        {"checkpoint.charged": 31, "checkpoint.step": 11},
+        "status.checkpoint",
+    ),
+    ledger_status(
+        "checkpoint-past-the-end", STARTED, {"checkpoint.step": 337}, "status.checkpoint"
+    ),
+    ledger_status("segments-removed", STARTED, {"segments": REMOVED}, "status.segments"),
+    ledger_status(
+        "segments-with-fewer-draws", STARTED, {"segments": _segments(10)}, "status.segments"
+    ),
+    ledger_status("charged-without-segments", STARTED, {"charged": 40}, "status.segments"),
+    ledger_status(
         "segments-with-more-noise",
         STARTED,
         {"segments": [{**_SEGMENT, "noiseMultiplier": 1e4}]},
         "status.segments",
     ),
-    _status(
+    ledger_status(
         "segments-with-a-smaller-rate",
         STARTED,
         {"segments": [{**_SEGMENT, "sampleRate": 1e-9}]},
         "status.segments",
     ),
-    _status(
+    ledger_status(
         "segments-without-noise",
         STARTED,
         {"segments": [{"draws": 30, "image": "ghcr.io/dtjob/trainer:0.1.0"}]},
         "status.segments",
     ),
-    _status("restored-removed", RAISED, {"restored": REMOVED}, "status.restored"),
-    _status("restored-lowered", RAISED, {"restored": 1}, "status.restored"),
-    _status("restored-ahead", RAISED, {"restored": 3}, "status.restored"),
-    _status("drained-removed", STARTED, {"drained": REMOVED}, "status.drained"),
-    _status("drained-lowered", STARTED, {"drained": 0}, "status.drained"),
-    _status("drained-ahead", STARTED, {"drained": 3}, "status.drained"),
+    ledger_status("restored-removed", RAISED, {"restored": REMOVED}, "status.restored"),
+    ledger_status(
+        "restored-lowered", RAISED, {"restored": 1}, "status.restored", "status.restored"
+    ),
+    ledger_status("restored-ahead", RAISED, {"restored": 3}, "status.restored", "status.restored"),
+    ledger_status("drained-removed", STARTED, {"drained": REMOVED}, "status.drained"),
+    ledger_status("drained-lowered", STARTED, {"drained": 0}, "status.drained"),
+    ledger_status("drained-ahead", STARTED, {"drained": 3}, "status.drained"),
     # Attacks on the spec.
     _spec("job-uid", STARTED, {"jobUID": "other"}, "spec.jobUID"),
     _spec("job-name", STARTED, {"jobName": "other"}, "spec.jobName"),

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from durability import START, Job
 
-from dtjob_api.ledger import AttemptRecord, LedgerStatus, OutcomeState
+from dtjob_api.ledger import (
+    MAX_ATTEMPTS_KEPT,
+    MAX_NUMBER,
+    AttemptRecord,
+    LedgerStatus,
+    OutcomeState,
+)
 from dtjob_api.reasons import Reason
 from dtjob_trainer.attempts import (
     AttemptEnd,
@@ -18,7 +24,7 @@ from dtjob_trainer.attempts import (
     may_restart,
     report_drained,
 )
-from dtjob_trainer.ledger import Superseded
+from dtjob_trainer.ledger import LedgerRejected, Superseded
 
 KILLED = AttemptEnd(Reason.RANK_FAILED, "killed", rank=1, signal=9)
 
@@ -148,6 +154,37 @@ def test_the_last_twenty_attempts_are_kept(job: Job) -> None:
         job.begin()
     numbers = [record.attempt for record in job.read().status.attempts]
     assert numbers == list(range(4, 24))
+
+
+def test_stops_leave_the_list_before_failures(job: Job) -> None:
+    """Else resizes would hide how often a job fails, and `maxRestarts` would never end it."""
+    for number in range(1, 46):
+        attempt = job.begin()
+        end = KILLED if number % 3 == 0 else AttemptEnd(Reason.STOPPED)
+        end_attempt(job.ledger, attempt, end, START)
+    records = job.read().status.attempts
+    assert len(records) == MAX_ATTEMPTS_KEPT
+    failures = [r.attempt for r in records if r.reason == Reason.RANK_FAILED]
+    assert failures == list(range(3, 46, 3))
+    assert [r.attempt for r in records if r.attempt not in failures] == [38, 40, 41, 43, 44]
+
+
+def test_failures_among_stops_use_up_the_restarts(job: Job) -> None:
+    for number in range(60):
+        if begin(job, 4).outcome is not None:
+            break
+        end = KILLED if number % 10 == 0 else AttemptEnd(Reason.STOPPED)
+        end_attempt(job.ledger, number + 1, end, START)
+    assert not may_restart(job.read().status.attempts, START, 4)
+
+
+def test_after_the_last_number_there_is_no_attempt(job: Job) -> None:
+    """In words, and not in those of the schema."""
+    versioned = job.ledger.read()
+    last = {"attempt": MAX_NUMBER, "restored": MAX_NUMBER}
+    job.ledger.replace_status(versioned, versioned.ledger.status.model_copy(update=last))
+    with pytest.raises(LedgerRejected, match=r"the last number there is.*create a new job"):
+        job.begin()
 
 
 def ended(*ends: tuple[int, Reason]) -> list[AttemptRecord]:

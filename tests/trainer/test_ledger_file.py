@@ -12,6 +12,9 @@ import pytest
 from durability import IMAGE, JOB_UID, START, new_ledger, plan, spent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledger_attacks import LEDGER_CHANGES, SERIES, full, next_attempt, with_attempts
+from pydantic import ValidationError
+from transitions import Json, Transition, edited
 
 from dtjob_api.ledger import (
     AttemptRecord,
@@ -62,7 +65,7 @@ def test_second_writer_of_a_version_is_refused(ledger: FileLedger) -> None:
     seen = ledger.read()
     ledger.replace_status(seen, LedgerStatus(attempt=1))
     with pytest.raises(Conflict):
-        ledger.replace_status(seen, LedgerStatus(attempt=2))
+        ledger.replace_status(seen, LedgerStatus(attempt=1, **spent(1)))
     with pytest.raises(Conflict):
         ledger.replace_spec(seen, seen.ledger.spec.model_copy(update={"reserved_draws": 1}))
     assert ledger.read().ledger.status.attempt == 1
@@ -322,6 +325,63 @@ def test_status_rules_are_those_of_the_api_server(
     assert by_rules == by_cel
 
 
+def refused_by_the_file(stored: Json, changed: Json) -> bool:
+    """Whether no writer of the file can make the one of the other."""
+    try:
+        new = PrivacyLedger.from_dict(changed)
+    except ValidationError:
+        return True
+    return bool(check_transition(PrivacyLedger.from_dict(stored), new))
+
+
+@pytest.mark.parametrize(
+    # A file has a status from the beginning.
+    "change",
+    [change for change in LEDGER_CHANGES if "status" in change.stored],
+    ids=lambda change: change.name,
+)
+def test_the_file_refuses_what_the_api_server_refuses(change: Transition) -> None:
+    assert refused_by_the_file(change.stored, change.changed) == bool(change.refused)
+
+
+@pytest.mark.parametrize("attack", SERIES)
+def test_an_attack_of_several_writes_gets_through_none_of_them(attack: str) -> None:
+    stored, writes = SERIES[attack]
+    assert all(refused_by_the_file(stored, edited(stored, changes)) for changes in writes)
+
+
+@st.composite
+def lists_and_writes(draw: st.DrawFn) -> tuple[Json, Json]:
+    """A ledger with a list of attempts, and a write that may lose, mend or add entries."""
+    orderly = draw(st.sets(st.integers(1, 20), max_size=3))
+    records = full(*orderly)[draw(st.sampled_from([0, 0, 1, 17])) :]
+    stored = with_attempts(records)
+    leaving = draw(st.lists(st.integers(1, 20), max_size=2)) + sorted(orderly)[:1]
+    written = next_attempt(records, *draw(st.sampled_from([leaving, leaving[:1], leaving[-1:]])))
+    attempts = written["attempts"]
+    match draw(st.sampled_from(["", "", "", "reorder", "rewrite", "reopen", "no rise", "twice"])):
+        case "reorder":
+            attempts = draw(st.permutations(attempts))
+        case "rewrite":
+            attempts[0] = attempts[0] | {"reason": "Stopped"}
+        case "reopen":
+            attempts[0] = {k: v for k, v in attempts[0].items() if k != "end"}
+        case "no rise":
+            written["attempt"] -= 1
+        case "twice":
+            attempts = [*attempts[1:], attempts[-1]]
+    changes = {"status.attempts": attempts, "status.attempt": written["attempt"]}
+    return stored, edited(stored, changes)
+
+
+@settings(max_examples=150, derandomize=True)
+@given(change=lists_and_writes())
+def test_the_list_of_attempts_is_guarded_alike(change: tuple[Json, Json]) -> None:
+    """By the file as by the API server, on writes nobody thought of."""
+    stored, changed = change
+    assert refused_by_the_file(stored, changed) == bool(validate(changed, old=stored))
+
+
 RUN = BASE.spec.run
 SPEC_WRITES: dict[str, tuple[dict[str, Any], bool]] = {
     "nothing": ({}, True),
@@ -406,7 +466,7 @@ def test_times_and_results_come_back_as_they_were(ledger: FileLedger) -> None:
         outcome=outcome(result={"accuracy": 0.1 + 0.2, "nested": {"a": [1, None]}}),
         attempts=[AttemptRecord(attempt=2, start=precise, end=precise)],
     )
-    ledger.replace_status(ledger.read(), LedgerStatus(attempt=2))
+    ledger.replace_status(ledger.read(), LedgerStatus(attempt=1))
     ledger.replace_status(ledger.read(), status)
     assert ledger.read().ledger.status == status
     assert ledger.read().ledger.spec.job_uid == JOB_UID

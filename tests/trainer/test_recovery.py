@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ from durability import JOB_UID, START, Job, new_ledger, plan, spent, state_at
 
 from dtjob_api.ledger import CheckpointRecord, Lease, PrivacyLedger, Segment, VolumeRecord
 from dtjob_api.reasons import Reason
+from dtjob_api.validation import validate
+from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import AttemptJournal, Entry, Header
 from dtjob_trainer.lease import next_unused_draw
@@ -284,6 +288,14 @@ def test_a_ledger_keeps_what_it_knows_better_than_the_volume() -> None:
     assert (status.attempt, status.charged) == (3, 4 + plan().lease_steps)
 
 
+def test_a_raised_ledger_keeps_a_checkpoint_that_the_volume_s_does_not_follow() -> None:
+    """A record goes forward only; the API server would refuse any other."""
+    back = RECORD.model_copy(update={"attempt": 3, "step": 1})
+    status = restored(ledger(), VolumeRecord(attempt=3, charged=6, checkpoint=back))
+    assert status.checkpoint == RECORD
+    assert check_transition(ledger(), ledger().model_copy(update={"status": status})) == []
+
+
 def test_a_volume_vouches_for_the_most_that_anything_on_it_says() -> None:
     files = ((1, 0), (1, 2))
     later = CheckpointRecord.model_validate(RECORD.model_dump() | {"charged": 6, "attempt": 3})
@@ -350,6 +362,36 @@ def test_from_any_old_version_a_ledger_is_raised_and_its_job_ends_well(tmp_path:
             job.run()
         assert job.check().status.outcome is not None
     assert raised >= newest // 2
+
+
+def test_every_write_of_a_job_passes_the_rules_of_the_api_server(tmp_path: Path) -> None:
+    """Attempts, leases, checkpoints, a drain, ends, the rest of a lease, a raised ledger, 25 deaths
+    in a row and the outcome, as the file holds them, by the CustomResourceDefinition."""
+    job = _unfinished_job(tmp_path / "job")
+    _remove_newest_ledger_versions(job)
+    job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
+    with contextlib.suppress(Refusal):
+        job.run()
+    versioned = job.ledger.read()
+    assert versioned.ledger.status.volume is not None
+    raised = restored(versioned.ledger, versioned.ledger.status.volume)
+    job.ledger.replace_status(versioned, raised)
+    for _ in range(25):
+        job.begin()
+    end = AttemptEnd(Reason.STOPPED)
+    end_attempt(job.ledger, job.read().status.attempt, end, job.clock())
+    job.opened()
+    report_drained(job.ledger, job.read().status.attempt, 1)
+    job.run()
+    last = job.check().status
+    assert last.outcome is not None
+    end_attempt(job.ledger, last.attempt, AttemptEnd(Reason.COMPLETED), job.clock())
+
+    files = sorted((job.root / "ledger").iterdir())
+    versions = [json.loads(file.read_text()) for file in files]
+    assert len(versions) > 45
+    for before, after in itertools.pairwise(versions):
+        assert validate(after, old=before) == []
 
 
 @pytest.mark.parametrize("stop", [0, 2, 4])

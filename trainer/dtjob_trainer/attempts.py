@@ -13,25 +13,27 @@ from datetime import datetime, timedelta
 
 from dtjob_api.ledger import (
     MAX_ATTEMPTS_KEPT,
+    MAX_NUMBER,
     AttemptRecord,
     LedgerStatus,
     Outcome,
     OutcomeState,
     PrivacyLedger,
 )
-from dtjob_api.reasons import ENDED_IN_ORDER, TRAINING_REFUSED, Reason
+from dtjob_api.reasons import NO_FAILURE, Reason
 from dtjob_trainer.ledger import (
     AnswerLost,
     Conflict,
     Ledger,
+    LedgerRejected,
     Superseded,
     Versioned,
     clipped,
     update,
 )
+from dtjob_trainer.ledger_rules import leaves
 
 RESTART_WINDOW = timedelta(hours=1)
-_NO_FAILURES = ENDED_IN_ORDER | TRAINING_REFUSED
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,21 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
                 f"the job has ended ({status.outcome.state}, {status.outcome.reason}); "
                 "a finished job is not run again"
             )
+        if status.attempt >= MAX_NUMBER:
+            raise LedgerRejected(
+                f"status.attempt of the ledger is {status.attempt}, the last number there is: no "
+                "attempt can follow. Nothing was changed; create a new job, which spends anew"
+            )
         attempt = status.attempt + 1
         lost = AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
         earlier = [
             record if record.end is not None else _ended(record, lost, now)
             for record in status.attempts
         ]
-        records = [*earlier, AttemptRecord(attempt=attempt, start=now)]
-        changed = {"attempt": attempt, "attempts": records[-MAX_ATTEMPTS_KEPT:]}
+        leaving = leaves(status.attempts)
+        kept = [r for r in earlier if leaving is None or r.attempt != leaving.attempt]
+        records = [*kept, AttemptRecord(attempt=attempt, start=now)]
+        changed = {"attempt": attempt, "attempts": records}
         if max_restarts is not None and _was_one_too_many(earlier, now, max_restarts):
             message = exhausted(max_restarts, earlier[-1].message or "")
             outcome = _failure(Reason.RESTARTS_EXHAUSTED, message, now)
@@ -167,8 +176,8 @@ def may_restart(
 
     Stops, drains and resizes are no failures, nor are attempts that would not train until a
     person puts ledger or volume right; and old failures are forgotten, so that a job of weeks is
-    not ended by its eleventh lost node. The ledger keeps the last 20 attempts, so more than 19
-    restarts can't be told from 19.
+    not ended by its eleventh lost node. The ledger keeps 20 attempts, failures longest, so more
+    than 19 restarts can't be told from 19.
 
     Parameters
     ----------
@@ -199,7 +208,7 @@ def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_resta
 
 
 def _is_failure(record: AttemptRecord) -> bool:
-    return record.reason not in _NO_FAILURES
+    return record.reason not in NO_FAILURE
 
 
 def _failure(reason: Reason, message: str, now: datetime) -> Outcome:

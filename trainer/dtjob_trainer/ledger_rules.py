@@ -7,14 +7,19 @@ test holds the two equal on a list of attacks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dtjob_api.ledger import (
+    AttemptRecord,
     CheckpointRecord,
     Lease,
     LedgerSpec,
     LedgerStatus,
     PrivacyLedger,
 )
+from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
 from dtjob_api.privacy import PrivacyMode
+from dtjob_api.reasons import NO_FAILURE
 from dtjob_trainer.lease import next_unused_draw
 
 
@@ -34,7 +39,20 @@ def check_transition(old: PrivacyLedger | None, new: PrivacyLedger) -> list[str]
         found += _spec_transition(old.spec, new.spec)
         found += _status_transition(old.status, new.status)
         found += _lease_transition(old.status, new.status)
+        found += _attempts_transition(old.status, new.status)
     return found
+
+
+def leaves(attempts: Sequence[AttemptRecord]) -> AttemptRecord | None:
+    """The record that makes room for a new attempt's; None while there is room.
+
+    The oldest that was no failure, so that stops and resizes never hide how often a job failed
+    within the hour; the oldest of all where each was one.
+    """
+    if len(attempts) < MAX_ATTEMPTS_KEPT:
+        return None
+    orderly = (r for r in attempts if r.end is not None and r.reason in NO_FAILURE)
+    return next(orderly, attempts[0])
 
 
 def _state(spec: LedgerSpec, status: LedgerStatus) -> list[str]:
@@ -66,10 +84,16 @@ def _state(spec: LedgerSpec, status: LedgerStatus) -> list[str]:
         found += _lease_state(lease, status)
     if checkpoint is not None and not (
         checkpoint.attempt <= status.attempt
-        and checkpoint.charged <= status.charged
+        and checkpoint.step <= checkpoint.charged <= status.charged
         and checkpoint.step <= plan.steps
     ):
-        found.append("status.checkpoint is ahead of status.attempt, status.charged or plan.steps")
+        found.append(
+            "status.checkpoint is ahead of status.attempt, status.charged, plan.steps or its own "
+            "charge"
+        )
+    numbers = [record.attempt for record in status.attempts]
+    if numbers != sorted(set(numbers)) or (numbers and numbers[-1] > status.attempt):
+        found.append("status.attempts are not in order, not unique or later than status.attempt")
     if status.drained is not None and status.drained > spec.run.generation:
         found.append("status.drained exceeds spec.run.generation")
     return found
@@ -107,6 +131,8 @@ def _status_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
         found.append(f"status.charged never decreases ({old.charged} to {new.charged})")
     if new.attempt < old.attempt:
         found.append(f"status.attempt never decreases ({old.attempt} to {new.attempt})")
+    if new.attempt > old.attempt + 1 and new.attempt != new.restored:
+        found.append(f"status.attempt rises by one ({old.attempt} to {new.attempt})")
     if old.outcome is not None and new.outcome != old.outcome:
         found.append("status.outcome is set once")
     if old.initial_model_digest not in (None, new.initial_model_digest):
@@ -115,8 +141,10 @@ def _status_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
         found.append("status.drained never decreases")
     if old.restored is not None and (new.restored is None or new.restored < old.restored):
         found.append("status.restored never decreases")
-    if old.checkpoint is not None and not _follows(old.checkpoint, new.checkpoint):
-        found.append("status.checkpoint never goes back to an earlier attempt, charge or step")
+    if new.restored not in (None, old.restored, new.attempt):
+        found.append("status.restored is set to the attempt at which the ledger is raised")
+    if old.checkpoint is not None and not follows(old.checkpoint, new.checkpoint):
+        found.append("status.checkpoint goes forward in attempt, charge and step, or stays")
     return found
 
 
@@ -130,7 +158,11 @@ def _lease_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
     if before is not None and _identity(after) == _identity(before):
         if before.closed_at is not None and after.closed_at != before.closed_at:
             found.append("status.lease.closedAt is set once")
+        if before.closed_at is None is not after.closed_at and after.attempt != new.attempt:
+            found.append("status.lease.closedAt is set by the lease's own attempt")
         return found
+    if after.closed_at is not None:
+        found.append("status.lease.closedAt is set after the lease was granted")
     first_free = next_unused_draw(old)
     if after.attempt != new.attempt or after.from_draw < first_free:
         found.append(
@@ -142,13 +174,35 @@ def _lease_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
     return found
 
 
-def _follows(old: CheckpointRecord, new: CheckpointRecord | None) -> bool:
+def follows(old: CheckpointRecord, new: CheckpointRecord | None) -> bool:
+    """Whether a record of a checkpoint may take the place of another."""
+    if new is None or new == old:
+        return new is not None
     return (
-        new is not None
-        and new.attempt >= old.attempt
+        new.attempt >= old.attempt
         and new.charged >= old.charged
-        and (new.attempt > old.attempt or new.step >= old.step)
+        and new.step >= old.step
+        and (new.attempt > old.attempt or new.step > old.step)
     )
+
+
+def _attempts_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
+    before = {record.attempt: record for record in old.attempts}
+    after = {record.attempt: record for record in new.attempts}
+    found = []
+    leaving = leaves(old.attempts) if len(new.attempts) == MAX_ATTEMPTS_KEPT else None
+    if before.keys() - after.keys() - ({leaving.attempt} if leaving else set()):
+        found.append("status.attempts loses what it has to keep")
+    if not all(_is_that_or_its_end(record, after.get(n, record)) for n, record in before.items()):
+        found.append("an entry of status.attempts never changes once it has an end")
+    if any(n != new.attempt or n <= old.attempt for n in after.keys() - before.keys()):
+        found.append("a new entry of status.attempts is of the attempt that begins")
+    return found
+
+
+def _is_that_or_its_end(old: AttemptRecord, new: AttemptRecord) -> bool:
+    ended = old.end is None and new.end is not None and new.start == old.start
+    return new == old or ended
 
 
 def _identity(lease: Lease) -> tuple[int, int, int, int]:

@@ -19,6 +19,7 @@ from dtjob_api.ledger import (
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
 from dtjob_trainer.lease import next_unused_draw
+from dtjob_trainer.ledger_rules import follows
 
 _REMEDY_STATE_LOST = (
     "Draws were spent that the ledger does not know of, so no epsilon can be stated. Nothing was "
@@ -168,7 +169,9 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             f"the ledger has charged {status.charged} draws in attempt {status.attempt}, the "
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
         )
-    checkpoint = _newest(status.checkpoint, volume.checkpoint)
+    checkpoint = status.checkpoint
+    if checkpoint is None or follows(checkpoint, volume.checkpoint):
+        checkpoint = volume.checkpoint
     if checkpoint is None:
         raise checkpoint_lost("there is no whole checkpoint on the volume")
     known = max(status.charged, volume.charged)
@@ -198,11 +201,6 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
 def _newest_lease(status: LedgerStatus) -> int:
     """The newest attempt whose leases the ledger knows, or was raised to."""
     return max(status.lease.attempt if status.lease else 0, status.restored or 0)
-
-
-def _newest(*records: CheckpointRecord | None) -> CheckpointRecord | None:
-    found = [record for record in records if record is not None]
-    return max(found, key=lambda record: (record.attempt, record.step), default=None)
 
 
 def checkpoint_lost(why: str) -> Refusal:

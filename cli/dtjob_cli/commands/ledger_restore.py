@@ -84,8 +84,11 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
     except ValidationError as error:
         raise BadInput("LedgerUnreadable", f"{namespace}/{name}: {first_error(error)}.") from None
     status = _restored(ledger, ledger.status.volume)
-    written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    kubectl.replace_ledger_status({**stored, "status": written}, dry_run=dry_run)
+    # What does not change stays as it is stored, to the letter: the API server compares it.
+    before, after = ledger.status.to_dict(), status.to_dict()
+    kept = {key: value for key, value in stored["status"].items() if key in after}
+    changed = {key: value for key, value in after.items() if value != before.get(key)}
+    kubectl.replace_ledger_status({**stored, "status": kept | changed}, dry_run=dry_run)
     return ledger, status
 
 

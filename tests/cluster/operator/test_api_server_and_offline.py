@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 from api_server import ApiServer, compare
 from kube import Kubectl, unguarded
+from ledger_attacks import LEDGER_CHANGES
 from manifests import BAD_CASES
-from transitions import JOB_TRANSITIONS, LEDGER_TRANSITIONS
+from transitions import JOB_TRANSITIONS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -29,9 +30,9 @@ def test_bad_manifests_are_refused_in_the_same_words(namespace: Kubectl) -> None
 
 def test_attacks_on_a_ledger_are_refused_in_the_same_words(namespace: Kubectl) -> None:
     """By the CRD's own rules: the policy would speak first."""
-    stored = LEDGER_TRANSITIONS[0].stored
+    stored = LEDGER_CHANGES[0].stored
     seen = {key: stored[key] for key in ("apiVersion", "kind", "spec")}
     namespace.apply(seen | {"metadata": {"name": "seen"}})
     server = ApiServer(str(namespace.kubeconfig), namespace.namespace)
     with unguarded(namespace, seen | {"metadata": {"name": "seen"}}):
-        assert compare(server, cases=(), transitions=LEDGER_TRANSITIONS) == []
+        assert compare(server, cases=(), transitions=LEDGER_CHANGES) == []
