@@ -60,6 +60,9 @@ class PrivacyStatus(Model):
     """What has been promised and spent, from the ledger; epsilons are rounded up."""
 
     epsilon_spent: Decimal | None = None
+    """Computed by the operator, of `epsilonDraws` draws; its workers' word is not asked."""
+    epsilon_draws: int | None = None
+    """Charged draws that `epsilonSpent` is of, fewer than `drawsCharged` while it is computed."""
     epsilon_target: Decimal | None = None
     epsilon_guaranteed: Decimal | None = None
     """Bound for all reserved draws, under any stopping rule."""
@@ -142,4 +145,4 @@ class JobStatus(Model):
     start_time: AwareDatetime | None = None
     completion_time: AwareDatetime | None = None
     result: FreeForm | None = None
-    """The outcome's result: checkpoint, public figures, epsilon."""
+    """Of a job that has ended: steps and draws, public figures, digests of the model."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from dtjob_api import ending
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason
@@ -91,9 +92,10 @@ def _claims(situation: Situation, refusal: Finding | None, now: datetime) -> Ite
         yield Claim(ConditionType.FAILED, True, refusal.reason, refusal.message)
         return
     yield from _accepted(situation)
-    if outcome is not None:
+    if outcome is not None and situation.ledger is not None:
+        message = ending.message(situation.ledger)
         yield Claim(ConditionType.RUNNING, False, Reason.FINISHED, ended)
-        yield Claim(ConditionType(outcome.state), True, outcome.reason, outcome.message)
+        yield Claim(ConditionType(outcome.state), True, outcome.reason, message)
         return
     yield _resources_ready(situation)
     yield _rendezvous_ready(situation)

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, InvalidOperation
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent.
+
+    Attributes
+    ----------
+    epsilon
+        As a decimal string, rounded up.
+    draws
+        The charged draws that it is of.
+    """
+
+    epsilon: str
+    draws: int
 
 
 def exact(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
+from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
 
 
@@ -72,9 +73,11 @@ class Observed:
         ledger exists.
     planning_trouble
         Why the last calibration came to no end; None where it did, or is the first.
-    epsilon_spent
-        Epsilon of the ledger's segments as a decimal string, rounded up; None when nothing is
-        spent or it is being computed.
+    spent
+        Epsilon of the ledger's segments; of fewer draws while that of all is being computed. None
+        when nothing is spent, no figure is there yet, or the status tells it already.
+    spent_pending
+        That of all charged draws is being computed, and may be expected within seconds.
     rejections
         Applies of this job's children that the API server refused when last tried, and that have
         not succeeded since.
@@ -96,7 +99,8 @@ class Observed:
     report_trouble: str | None = None
     privacy_plan: PrivacyPlan | PlanError | None = None
     planning_trouble: str | None = None
-    epsilon_spent: str | None = None
+    spent: Spent | None = None
+    spent_pending: bool = False
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
 

@@ -102,6 +102,7 @@ class Observer:
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
         ledger = await self._child(kinds.LEDGER, namespace, name)
+        untold = ledger is not None and not _tells_all_that_was_spent(job, ledger)
         return Observed(
             job=job,
             ledger=ledger,
@@ -123,9 +124,8 @@ class Observer:
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
             privacy_plan=None if ledger else self._accounting.plan(key, job),
             planning_trouble=None if ledger else self._accounting.planning_trouble(job),
-            epsilon_spent=self._accounting.epsilon_spent(key, ledger)
-            if ledger and not _tells_all_that_was_spent(job, ledger)
-            else None,
+            spent=self._accounting.spent(key, ledger) if untold and ledger else None,
+            spent_pending=self._accounting.is_pending(ledger) if untold and ledger else False,
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
         )
@@ -206,14 +206,13 @@ class Observer:
 
 
 def _tells_all_that_was_spent(job: Json, ledger: Json) -> bool:
-    """Whether a job has ended and its status has at least the epsilon of its result.
+    """Whether a job has ended and its status has the epsilon of all draws that are charged.
 
-    Then nothing is computed for it again at each start of the operator. A figure from before the
-    last draws proves nothing, so where the ledger's outcome has none it is computed (Rule 13).
+    Then nothing is computed for it again at each start of the operator. A figure of fewer draws
+    proves nothing, and what the ledger's outcome says of epsilon never does (Rule 13).
     """
     status: Json = job.get("status") or {}
-    outcome = (ledger.get("status") or {}).get("outcome") or {}
-    shown = figures.decimal((status.get("privacy") or {}).get("epsilonSpent"))
-    told = (outcome.get("result") or {}).get("epsilonSpent")
-    final = figures.decimal(told if isinstance(told, str) else None)
-    return is_terminal(status) and shown is not None and final is not None and shown >= final
+    privacy: Json = status.get("privacy") or {}
+    charged = (ledger.get("status") or {}).get("charged", 0)
+    shown = figures.decimal(privacy.get("epsilonSpent"))
+    return is_terminal(status) and shown is not None and privacy.get("epsilonDraws") == charged

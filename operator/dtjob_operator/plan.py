@@ -38,6 +38,9 @@ def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
     except ValidationError as error:
         return _unreadable(observed, stored, error, now)
     situation = assess(observed, job, now, settings)
+    if situation.outcome is not None and not situation.finished and observed.spent_pending:
+        # An end is told with what it has cost, not with the figure of fewer draws.
+        return Decision(status=stored, wake_after=settings.telemetry_seconds)
     refusal = None
     undecided = not (situation.ledger or situation.halted or situation.blocked)
     if undecided and not situation.finished:

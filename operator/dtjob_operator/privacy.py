@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from decimal import Decimal
 
 import structlog
@@ -19,11 +21,13 @@ from dtjob_accounting.rounding import decimal_up
 from dtjob_api.derive import total_steps
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyPlan
+from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
 from dtjob_operator.store import Key
 
 _CACHED = 4096
 _RETRY_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 _MAX_FAILURE = 500
 
 Answer = PrivacyPlan | PlanError
@@ -44,9 +48,10 @@ class Accounting:
         self._process = process
         self._changed = changed
         self._plans: OrderedDict[str, Answer] = OrderedDict()
-        self._epsilons: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._spent: OrderedDict[str, tuple[str, Spent]] = OrderedDict()
         self._failures: OrderedDict[str, str] = OrderedDict()
         self._asking: dict[str, set[Key]] = {}
+        self._since: dict[str, float] = {}
         # The helper answers in order: a job that waits for its plan stands behind one of these
         # at most, not behind those of all jobs there are.
         self._epsilon_turn = asyncio.Semaphore(1)
@@ -75,26 +80,29 @@ class Accounting:
         """Why the last computation of a job's plan gave no answer; None where none has failed."""
         return self._failures.get(_plan_question(job))
 
-    def epsilon_spent(self, key: Key, ledger: Json) -> str | None:
+    def spent(self, key: Key, ledger: Json) -> Spent | None:
         """Epsilon of all draws charged so far, rounded up to four decimals (Rules 13 and 23).
 
         None where nothing is charged or there is no privacy. While a new figure is computed the
         one before is told: epsilon only grows, so it is late but never taken back.
         """
-        uid = ledger["metadata"]["uid"]
-        delta = ledger["spec"]["plan"].get("delta")
-        segments = [
-            (segment["noiseMultiplier"], segment["sampleRate"], segment["draws"])
-            for segment in ledger.get("status", {}).get("segments", ())
-            if segment["draws"] and "noiseMultiplier" in segment and "sampleRate" in segment
-        ]
-        if delta is None or not segments:
+        if (asked := _charged(ledger)) is None:
             return None
-        question = json.dumps([uid, segments, delta])
-        answered, epsilon = self._epsilons.get(uid, ("", None))
-        if answered != question:
-            self._ask(question, key, self._compute_epsilon, uid, segments, delta)
-        return epsilon
+        answered, spent = self._spent.get(asked.uid, ("", None))
+        if answered != asked.question:
+            self._ask(asked.question, key, self._compute_epsilon, asked)
+        return spent
+
+    def is_pending(self, ledger: Json) -> bool:
+        """Whether epsilon of all draws charged so far will be there in seconds, as far as is known.
+
+        Not after a failure, and not for ever: an end must be told one day.
+        """
+        asked = _charged(ledger)
+        if asked is None or asked.question in self._failures:
+            return False
+        since = self._since.get(asked.question)
+        return since is not None and time.monotonic() - since < _PATIENCE_SECONDS
 
     def close(self) -> None:
         """Stop waiting for answers."""
@@ -113,6 +121,7 @@ class Accounting:
             self._asking[question].add(key)
             return
         self._asking[question] = {key}
+        self._since[question] = time.monotonic()
         task = asyncio.create_task(self._answer(question, compute(question, *arguments)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -129,6 +138,7 @@ class Accounting:
             self._log.exception("the privacy arithmetic failed")
             await self._note_failure(question, f"{type(error).__name__}: {error}")
         finally:
+            del self._since[question]
             for key in self._asking.pop(question):
                 self._changed(key)
 
@@ -166,18 +176,47 @@ class Accounting:
             return error
         return PrivacyPlan(**dataclasses.asdict(plan))
 
-    async def _compute_epsilon(
-        self, question: str, uid: str, segments: list[tuple[float, float, int]], delta: float
-    ) -> None:
+    async def _compute_epsilon(self, question: str, charged: _Charged) -> None:
         async with self._epsilon_turn:
-            asked = self._process.submit_epsilon_of_segments(segments, delta)
+            asked = self._process.submit_epsilon_of_segments(charged.segments, charged.delta)
             epsilon = decimal_up(await asyncio.wrap_future(asked))
         # Each figure is a bound of its own; the larger of two is still true of the later one.
-        _, before = self._epsilons.get(uid, ("", epsilon))
-        self._epsilons[uid] = question, max(before, epsilon, key=Decimal)
-        self._epsilons.move_to_end(uid)
-        if len(self._epsilons) > _CACHED:
-            self._epsilons.popitem(last=False)
+        _, before = self._spent.get(charged.uid, ("", Spent(epsilon, 0)))
+        greater = max(before.epsilon, epsilon, key=Decimal)
+        self._spent[charged.uid] = question, Spent(greater, max(before.draws, charged.draws))
+        self._spent.move_to_end(charged.uid)
+        if len(self._spent) > _CACHED:
+            self._spent.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class _Charged:
+    """The draws of a ledger whose epsilon is asked for."""
+
+    uid: str
+    segments: list[tuple[float, float, int]]
+    delta: float
+
+    @property
+    def draws(self) -> int:
+        return sum(draws for _, _, draws in self.segments)
+
+    @property
+    def question(self) -> str:
+        return json.dumps([self.uid, self.segments, self.delta])
+
+
+def _charged(ledger: Json) -> _Charged | None:
+    """What is charged with privacy; None where nothing is."""
+    delta = ledger["spec"]["plan"].get("delta")
+    segments = [
+        (segment["noiseMultiplier"], segment["sampleRate"], segment["draws"])
+        for segment in ledger.get("status", {}).get("segments", ())
+        if segment["draws"] and "noiseMultiplier" in segment and "sampleRate" in segment
+    ]
+    if delta is None or not segments:
+        return None
+    return _Charged(ledger["metadata"]["uid"], segments, delta)
 
 
 def _plan_question(job: Json) -> str:

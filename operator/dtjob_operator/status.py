@@ -7,8 +7,8 @@ one is shown; a terminal status changes only in these and in the pods that are l
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 
+from dtjob_api import ending
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
 from dtjob_api.privacy import PrivacyMode
@@ -16,6 +16,7 @@ from dtjob_api.reasons import ConditionType, Phase
 from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_operator import figures, names
 from dtjob_operator.conditions import conditions
+from dtjob_operator.figures import Spent
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
@@ -97,8 +98,8 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
         }
     if (outcome := ledger.status.outcome) is not None:
         course["completionTime"] = figures.timestamp(outcome.time)
-        if outcome.result is not None:
-            course["result"] = outcome.result
+        if (result := ending.result(ledger)) is not None:
+            course["result"] = result
     return course
 
 
@@ -165,19 +166,15 @@ def _restarts(stored: Json, ledger: PrivacyLedger) -> int:
 
 
 def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) -> Json:
-    """Rule 13: epsilon comes from the ledger and never goes down."""
+    """Rule 13: epsilon is the operator's own, of the ledger's draws, and never goes down."""
     plan, before = ledger.spec.plan, situation.stored.get("privacy", {})
     charged = max(ledger.status.charged, before.get("drawsCharged", 0))
     if plan.mode is PrivacyMode.DISABLED:
         return {"drawsReserved": ledger.spec.reserved_draws, "drawsCharged": charged}
-    result = (ledger.status.outcome.result if ledger.status.outcome else None) or {}
-    told = result.get("epsilonSpent")
+    spent = _later(observed.spent, before)
     return PrivacyStatus(
-        epsilon_spent=_greatest(
-            observed.epsilon_spent,
-            told if isinstance(told, str) else None,
-            before.get("epsilonSpent"),
-        ),
+        epsilon_spent=spent.epsilon if spent else None,
+        epsilon_draws=spent.draws if spent else None,
         epsilon_target=figures.exact(plan.epsilon) if plan.epsilon else None,
         epsilon_guaranteed=figures.rounded_up(plan.epsilon_guaranteed, 4)
         if plan.epsilon_guaranteed is not None
@@ -193,10 +190,16 @@ def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) ->
     ).to_dict()
 
 
-def _greatest(*epsilons: str | None) -> str | None:
-    known = [(figures.decimal(text), text) for text in epsilons]
-    valid = [(value, text) for value, text in known if value is not None and text is not None]
-    return max(valid, key=lambda pair: pair[0], default=(Decimal(0), None))[1]
+def _later(told: Spent | None, before: Json) -> Spent | None:
+    """The newer figure, or the one before where that is greater: a bound of all its draws too."""
+    text: str | None = before.get("epsilonSpent")
+    if text is None or figures.decimal(text) is None:
+        return told
+    stored = Spent(text, before.get("epsilonDraws", 0))
+    if told is None:
+        return stored
+    greater = max(stored.epsilon, told.epsilon, key=lambda each: figures.decimal(each) or 0)
+    return Spent(greater, max(stored.draws, told.draws))
 
 
 def _display(status: Json, job: DistributedTrainingJob, now: datetime) -> Json:

@@ -115,8 +115,11 @@ class Accountant:
     def planning_trouble(self, *_: Any) -> None:
         return None
 
-    def epsilon_spent(self, _key: object, ledger: Json) -> None:
+    def spent(self, _key: object, ledger: Json) -> None:
         self.asked_for.append(ledger["metadata"]["name"])
+
+    def is_pending(self, _ledger: Json) -> bool:
+        return False
 
 
 class NoReports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from world import CHILD, NOW, PLAN, World, checkpoint, claim, digits, pod, repor
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.status import JobStatus
+from dtjob_operator.figures import Spent
 
 
 def running() -> World:
@@ -88,7 +90,7 @@ def test_columns() -> None:
     }
     world.see(
         report=report(195, gpu=gpu, evaluation={"step": 190, "accuracy": 0.94321987}),
-        epsilon_spent="2.3012",
+        spent=Spent("2.3012", 60),
     )
     world.settle()
     assert world.status["display"] == {
@@ -106,6 +108,7 @@ def test_columns() -> None:
     assert progress["evaluation"]["accuracy"] == "0.94322"
     assert world.status["privacy"] == {
         "epsilonSpent": "2.3012",
+        "epsilonDraws": 60,
         "epsilonTarget": "8",
         "epsilonGuaranteed": "7.9992",
         "delta": "1e-5",
@@ -293,14 +296,16 @@ def test_a_stale_checkpoint_is_told() -> None:
     assert world.reason("CheckpointFresh") == ("False", "CheckpointStale")
 
 
-RESULT = {"epsilonSpent": "7.5012", "steps": 336, "evaluation": {"accuracy": 0.943}}
+RESULT = {"epsilonSpent": "0.0100", "steps": 336, "evaluation": {"accuracy": 0.943}}
+FORGED = "336 of 336 steps done, epsilon 0.0100 spent in 1 draws charged"
 
 
 def succeeded() -> World:
     world = running()
     world.later(100)
     world.ledger_status(charged=336, checkpoint=checkpoint(336, 1, 336, world.now))
-    world.end(result=RESULT, message="all 336 steps are done")
+    world.see(spent=Spent("7.5012", 336))
+    world.end(result=RESULT, message=FORGED)
     return world
 
 
@@ -317,13 +322,50 @@ def test_the_status_tells_the_outcome_before_the_pods_go() -> None:
     world.settle()
     assert world.decide().wake_after is None
     assert world.status["display"]["ready"] == "0/2"
-    assert world.status["result"] == RESULT
+    assert world.status["result"] == {
+        "steps": 336,
+        "charged": 336,
+        "evaluation": RESULT["evaluation"],
+    }
     assert world.status["completionTime"] == stamp(NOW + timedelta(seconds=105))
     assert world.status["progress"]["percent"] == 100
     assert world.status["privacy"]["epsilonSpent"] == "7.5012"
     assert world.reason("Succeeded") == ("True", "Completed")
     assert world.reason("Running") == ("False", "Finished")
     assert world.events[-1] == "Completed"
+
+
+def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown() -> None:
+    """A coordinator can write any outcome; what is told is computed from the charged draws."""
+    world = succeeded()
+    told = world.decide().events
+    world.settle()
+    assert "0.01" not in json.dumps(world.status)
+    assert [event.message for event in told] == ["336 of 336 steps done, 336 draws charged"]
+    assert world.condition("Succeeded")["message"] == told[0].message
+    assert world.status["display"]["epsilon"] == "7.51/8"
+
+
+def test_an_evaluation_that_failed_is_told_with_the_success() -> None:
+    world = running()
+    world.ledger_status(charged=336, checkpoint=checkpoint(336, 1, 336, world.now))
+    world.end(result={"evaluation": None, "withoutEvaluation": "ValueError at task.py:3"})
+    world.settle()
+    message = world.condition("Succeeded")["message"]
+    assert message.endswith("draws charged; without an evaluation: ValueError at task.py:3")
+
+
+def test_an_end_is_told_with_the_epsilon_of_all_its_draws() -> None:
+    """Who waits for the end reads the figure at once, and must not read too little."""
+    world = succeeded()
+    world.see(spent=Spent("7.4", 300), spent_pending=True)
+    waiting = world.reconcile()
+    assert world.status["phase"] == "Running"
+    assert waiting.wake_after is not None
+    world.see(spent=Spent("7.5012", 336), spent_pending=False)
+    world.reconcile()
+    assert world.status["phase"] == "Succeeded"
+    assert world.status["privacy"]["epsilonSpent"] == "7.5012"
 
 
 def test_nothing_is_made_for_a_job_whose_ledger_has_an_outcome() -> None:

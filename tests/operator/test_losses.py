@@ -7,6 +7,8 @@ import json
 import pytest
 from world import CHILD, PLAN, UID, World, claim, pod, report, stamp, waiting_pod
 
+from dtjob_operator.figures import Spent
+
 
 def running() -> World:
     world = World.of()
@@ -140,23 +142,32 @@ def test_a_ledger_of_another_version_is_neither_replaced_nor_run_from() -> None:
 
 def test_rule_13_epsilon_never_goes_down() -> None:
     world = running()
-    for told, shown in (("2.31", "2.31"), ("1.9", "2.31"), (None, "2.31"), ("10.2", "10.2")):
-        world.see(epsilon_spent=told)
+    for told, shown in (
+        (Spent("2.31", 10), ("2.31", 10)),
+        (Spent("1.9", 20), ("2.31", 20)),
+        (None, ("2.31", 20)),
+        (Spent("2.31", 10), ("2.31", 20)),
+        (Spent("10.2", 30), ("10.2", 30)),
+    ):
+        world.see(spent=told)
         world.later(20)
         world.settle()
-        assert world.status["privacy"]["epsilonSpent"] == shown
+        privacy = world.status["privacy"]
+        assert (privacy["epsilonSpent"], privacy["epsilonDraws"]) == shown
 
 
 def test_rule_13_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> None:
     world = running()
-    world.see(epsilon_spent="2.31")
+    world.see(spent=Spent("2.31", 10))
     world.ledger_status(charged=336)
     world.end()
     world.settle()
-    world.see(epsilon_spent="7.48")
+    assert world.status["privacy"]["epsilonDraws"] == 10
+    world.see(spent=Spent("7.48", 336))
     world.later(20)
     world.settle()
     assert world.status["privacy"]["epsilonSpent"] == "7.48"
+    assert world.status["privacy"]["epsilonDraws"] == 336
     assert world.status["privacy"]["drawsCharged"] == 336
     assert world.status["display"]["epsilon"] == "7.48/8"
 

@@ -122,31 +122,31 @@ def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
     asyncio.run(scenario())
 
 
-ENDED = {"state": "Succeeded", "result": {"epsilonSpent": "7.5"}}
+ENDED = {"state": "Succeeded", "result": {"epsilonSpent": "0.01"}}
 CRASHED: Json = {"state": "Failed", "result": None}
 
 
 @pytest.mark.parametrize(
-    ("condition", "shown", "outcome", "asked"),
+    ("condition", "privacy", "outcome", "asked"),
     [
-        ("Succeeded", "7.5", ENDED, False),
-        ("Succeeded", "7.6", ENDED, False),
-        ("Running", "7.5", ENDED, True),
+        ("Succeeded", {"epsilonSpent": "7.5", "epsilonDraws": 10}, ENDED, False),
+        ("Failed", {"epsilonSpent": "7.5", "epsilonDraws": 10}, CRASHED, False),
+        ("Running", {"epsilonSpent": "7.5", "epsilonDraws": 10}, ENDED, True),
         ("Succeeded", None, ENDED, True),
-        ("Succeeded", "7.4", ENDED, True),
-        ("Failed", "7.5", CRASHED, True),
+        ("Succeeded", {"epsilonSpent": "7.4", "epsilonDraws": 9}, ENDED, True),
+        ("Succeeded", {"epsilonSpent": "7.5"}, ENDED, True),
     ],
-    ids=["told", "told more", "not final", "not told", "told before the last draws", "no result"],
+    ids=["told", "failed", "not final", "not told", "of fewer draws", "of an older operator"],
 )
 def test_epsilon_of_a_finished_job_is_not_computed_at_each_start(
-    condition: str, shown: str | None, outcome: Json, asked: bool
+    condition: str, privacy: Json | None, outcome: Json, asked: bool
 ) -> None:
     """But rule 13: what was told before the last draws were charged is too little."""
     shell = Shell()
     shell.see(charged_ledger(outcome=outcome))
     status: Json = {"conditions": [{"type": condition, "status": "True", "reason": "Completed"}]}
-    if shown:
-        status["privacy"] = {"epsilonSpent": shown}
+    if privacy:
+        status["privacy"] = privacy
     shell.see(shell.job | {"status": status})
     observe(shell)
     assert bool(shell.accountant.asked_for) is asked

@@ -16,6 +16,7 @@ from world import CHILD, PLAN, UID, World, claim, digits, pod, report, stamp, wa
 from dtjob_accounting.errors import PlanError
 from dtjob_api.reasons import Phase, Reason
 from dtjob_api.status import JobStatus
+from dtjob_operator.figures import Spent
 from dtjob_operator.observed import Decision, Rejection
 from testing.examples import examples
 
@@ -121,7 +122,8 @@ class Course(RuleBasedStateMachine):
 
     @rule(epsilon=st.none() | st.decimals(0, 8, places=4).map(str))
     def epsilon_is_computed(self, epsilon: str | None) -> None:
-        self.world.see(epsilon_spent=epsilon)
+        status = (self.world.observed.ledger or {}).get("status", {})
+        self.world.see(spent=Spent(epsilon, status.get("charged", 0)) if epsilon else None)
 
     @rule(step=st.integers(0, 336))
     def everything_goes_well(self, step: int) -> None:

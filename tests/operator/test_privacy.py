@@ -12,6 +12,7 @@ from world import digits
 from dtjob_accounting.process import HelperFailed
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_operator import privacy
+from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
 from dtjob_operator.store import Key
 
@@ -66,7 +67,7 @@ def test_a_question_without_an_answer_is_asked_again(
         def ask() -> object:
             if question == "plan":
                 return accounting.plan(KEY, digits())
-            return accounting.epsilon_spent(KEY, ledger)
+            return accounting.spent(KEY, ledger)
 
         for _ in range(2):
             assert ask() is None
@@ -174,7 +175,7 @@ def test_a_new_job_waits_for_one_epsilon_at_most() -> None:
                 "spec": {"plan": {"delta": 1e-5}},
                 "status": {"segments": [segment]},
             }
-            assert accounting.epsilon_spent(KEY, ledger) is None
+            assert accounting.spent(KEY, ledger) is None
         for number in range(3):
             await asyncio.sleep(0.01)
             assert len(helper.asked) == number + 1
@@ -184,3 +185,60 @@ def test_a_new_job_waits_for_one_epsilon_at_most() -> None:
         accounting.close()
 
     asyncio.run(scenario())
+
+
+def test_a_figure_is_pending_until_it_is_there_has_failed_or_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end of a job waits for it, and not for ever."""
+    monkeypatch.setattr(privacy, "_RETRY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        helper = Slow()
+        accounting = privacy.Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
+
+        async def answer(with_: float | HelperFailed) -> None:
+            while not helper.asked or helper.asked[-1].done():
+                await asyncio.sleep(0)
+            if isinstance(with_, HelperFailed):
+                helper.asked[-1].set_exception(with_)
+            else:
+                helper.asked[-1].set_result(with_)
+
+        first, second = charged(10), charged(20)
+        assert not accounting.is_pending(first)
+        assert accounting.spent(KEY, first) is None
+        assert accounting.is_pending(first)
+        await answer(2.3)
+        async with asyncio.timeout(60):
+            await told.get()
+        assert not accounting.is_pending(first)
+        assert accounting.spent(KEY, first) == Spent("2.3000", 10)
+
+        assert accounting.spent(KEY, second) == Spent("2.3000", 10)
+        assert accounting.is_pending(second)
+        with monkeypatch.context() as patched:
+            patched.setattr(privacy, "_PATIENCE_SECONDS", 0.0)
+            assert not accounting.is_pending(second)
+        await answer(HelperFailed("died"))
+        async with asyncio.timeout(60):
+            await told.get()
+        accounting.spent(KEY, second)
+        assert not accounting.is_pending(second)
+        await answer(3.5)
+        async with asyncio.timeout(60):
+            await told.get()
+        assert accounting.spent(KEY, second) == Spent("3.5000", 20)
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+def charged(draws: int) -> Json:
+    segment = {"noiseMultiplier": 2.2, "sampleRate": 0.1, "draws": draws}
+    return {
+        "metadata": {"uid": "ledger"},
+        "spec": {"plan": {"delta": 1e-5}},
+        "status": {"segments": [segment]},
+    }

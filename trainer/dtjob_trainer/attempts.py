@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dtjob_api.ledger import (
-    MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
     AttemptRecord,
     LedgerStatus,
@@ -20,6 +19,7 @@ from dtjob_api.ledger import (
     OutcomeState,
     PrivacyLedger,
 )
+from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import NO_FAILURE, Reason
 from dtjob_trainer.ledger import (
     AnswerLost,

@@ -27,6 +27,8 @@ _WINDOW_SECONDS = 10.0
 #: How long the result waits for the helper's epsilon, which may have been restarted; then the
 #: Rényi bound is its epsilon.
 _EPSILON_SECONDS = 60.0
+#: Characters of why an evaluation failed that the result has.
+_SAID = 400
 
 
 class Command(IntEnum):
@@ -172,6 +174,8 @@ class Coordinator:
             spent = f"epsilon {epsilon or 'unknown'} spent in {spent}{how}"
         message = f"{self._at} of {self._total} steps done, {spent}"
         if failed is not None:
+            # As JSON a character takes up to six of the result's 4,096 bytes.
+            result["withoutEvaluation"] = failed[:_SAID]
             message += f"; without an evaluation: {failed}"
         with self._mail.waiting("writing the result", state="Running"):
             self._account.succeed(self._at, self._state(), result=result, message=message)
