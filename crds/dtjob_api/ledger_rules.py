@@ -32,6 +32,9 @@ RESERVED_COVERS_CHARGED = (
     "status.charged must not exceed spec.reservedDraws, and spec.reservedDraws must not fall "
     "below it"
 )
+ATTEMPT_RISES_BY_ONE = (
+    "status.attempt rises by one, or to status.restored in the write that raises the ledger"
+)
 OUTCOME_IS_FINAL = "status.outcome is set once; it never changes and can't be removed"
 
 ATTEMPTS_NEVER_VANISH = (
@@ -117,7 +120,7 @@ LEDGER_RULES: tuple[Json, ...] = (
         "!has(oldSelf.status) || !has(self.status) || "
         "self.status.attempt <= oldSelf.status.attempt + 1 || "
         "(has(self.status.restored) && self.status.attempt == self.status.restored)",
-        "status.attempt rises by one, or to status.restored in the write that raises the ledger",
+        ATTEMPT_RISES_BY_ONE,
         field=".status.attempt",
     ),
     _kept("outcome", "self.status.outcome == oldSelf.status.outcome", OUTCOME_IS_FINAL),

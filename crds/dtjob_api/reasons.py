@@ -62,6 +62,8 @@ class Reason(StrEnum):
     """Children are being created, or their pods are starting."""
     NAME_CONFLICT = "NameConflict"
     """An object that is not this job's has the name of one of its children."""
+    LEDGERS_UNGUARDED = "LedgersUnguarded"
+    """The API server no longer refuses to take back what ledgers hold; no work is begun."""
     LEDGER_MISSING = "LedgerMissing"
     """The job's ledger is gone; nothing runs until it is restored."""
     IMAGE_PULL_FAILED = "ImagePullFailed"

@@ -1,4 +1,4 @@
-"""Proof at start that the API server guards ledgers; without it the operator does not work.
+"""Proof that the API server guards ledgers; without it the operator begins no work.
 
 One canary ledger in the operator's own namespace has `charged: 1`, written once. Dry-run writes
 that would lower or remove it must be refused in the words of the ledger's own rules. Nothing less
@@ -10,7 +10,11 @@ from __future__ import annotations
 import asyncio
 
 from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
-from dtjob_api.ledger_rules import CHARGED_NEVER_DECREASES, STATUS_NEVER_VANISHES
+from dtjob_api.ledger_rules import (
+    ATTEMPT_RISES_BY_ONE,
+    CHARGED_NEVER_DECREASES,
+    STATUS_NEVER_VANISHES,
+)
 from dtjob_api.privacy import PrivacyMode
 from dtjob_operator import kinds
 from dtjob_operator.cluster import Cluster
@@ -19,14 +23,16 @@ from dtjob_operator.kinds import Json
 from dtjob_operator.names import shared_labels
 
 CANARY = "dtjob-canary"
-_RULES = (CHARGED_NEVER_DECREASES, STATUS_NEVER_VANISHES)
+_RULES = (CHARGED_NEVER_DECREASES, STATUS_NEVER_VANISHES, ATTEMPT_RISES_BY_ONE)
 _ATTACKS: dict[str, Json] = {
     "lowers status.charged": {"status": {"charged": 0}},
     "removes status.charged": {"status": {"charged": None}},
     "removes status": {"status": None},
+    "leaps in status.attempt": {"status": {"attempt": 1000}},
 }
 _POLICY_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
+_LOOKS_FOR_KIND = 10
 
 
 class Unguarded(Exception):
@@ -68,6 +74,32 @@ async def prove(cluster: Cluster, namespace: str) -> None:
                 "what jobs have spent could be taken back. Install this release's "
                 "CustomResourceDefinition of PrivacyLedger on Kubernetes 1.32 or newer"
             )
+
+
+async def lapse(cluster: Cluster, namespace: str) -> str | None:
+    """Why the API server no longer guards ledgers; None while it does.
+
+    One that has just started may not know of ledgers yet, so that they are looked for again.
+
+    Raises
+    ------
+    ApiError
+        It could not be tried.
+    """
+    for _ in range(_LOOKS_FOR_KIND):
+        try:
+            await prove(cluster, namespace)
+        except Unguarded as error:
+            return str(error)
+        except NotFound as error:
+            missing = error.message
+        else:
+            return None
+        await asyncio.sleep(_RETRY_SECONDS)
+    return (
+        f"the API server knows no ledgers any more: {missing}. Install this release's "
+        "CustomResourceDefinition of PrivacyLedger and put the ledgers back from a backup"
+    )
 
 
 async def policy_is_active(cluster: Cluster, namespace: str) -> bool:

@@ -62,6 +62,13 @@ class Metrics:
             "figures were given up.",
             registry=self._registry,
         )
+        self.ledgers_guarded = Gauge(
+            "dtjob_ledgers_guarded",
+            "Whether the API server was seen to keep the rules of ledgers when it was last tried "
+            "(1) or not (0: no work is begun); NaN before it was tried.",
+            registry=self._registry,
+        )
+        self.ledgers_guarded.set(math.nan)
         self.policy_enforced = Gauge(
             "dtjob_ledger_policy_enforced",
             "Whether the admission policy ledger-writer was seen to work (1) or not (0); NaN "

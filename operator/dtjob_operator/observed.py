@@ -78,6 +78,8 @@ class Observed:
         when nothing is spent, no figure is there yet, or the status tells it already.
     spent_pending
         That of all charged draws is being computed, and may be expected within seconds.
+    unguarded
+        Why the API server does not guard ledgers; None while it does.
     rejections
         Applies of this job's children that the API server refused when last tried, and that have
         not succeeded since.
@@ -101,6 +103,7 @@ class Observed:
     planning_trouble: str | None = None
     spent: Spent | None = None
     spent_pending: bool = False
+    unguarded: str | None = None
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -83,15 +84,27 @@ class Memory:
 
 
 class Observer:
-    """Reads stores, the API server where a store may lag, the coordinator and the accountant."""
+    """Reads stores, the API server where a store may lag, the coordinator and the accountant.
+
+    Parameters
+    ----------
+    unguarded
+        Says why the API server does not guard ledgers; None while it does.
+    """
 
     def __init__(
-        self, cluster: Cluster, stores: Stores, accounting: Accounting, scraper: Scraper
+        self,
+        cluster: Cluster,
+        stores: Stores,
+        accounting: Accounting,
+        scraper: Scraper,
+        unguarded: Callable[[], str | None],
     ) -> None:
         self._cluster = cluster
         self._stores = stores
         self._accounting = accounting
         self._scraper = scraper
+        self._unguarded = unguarded
         self._warnings: dict[str, tuple[float, list[Json]]] = {}
         # A namespace's lock is gone as soon as nobody holds it or waits for it.
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -126,6 +139,7 @@ class Observer:
             planning_trouble=None if ledger else self._accounting.planning_trouble(job),
             spent=self._accounting.spent(key, ledger) if untold and ledger else None,
             spent_pending=self._accounting.is_pending(ledger) if untold and ledger else False,
+            unguarded=self._unguarded(),
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
         )

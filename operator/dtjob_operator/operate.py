@@ -25,6 +25,7 @@ from dtjob_operator.work_queue import WorkQueue
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
 _RETRY_SECONDS = 2.0
+_UNGUARDED_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,12 @@ class Operator:
         self._metrics = metrics
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics)
         self._accounting = Accounting(process, self._queue.add)
-        observer = Observer(cluster, self._stores, self._accounting, self._scraper)
+        self._unguarded: str | None = None
+        self._observer = Observer(
+            cluster, self._stores, self._accounting, self._scraper, lambda: self._unguarded
+        )
         settings = Settings(operator_namespace=options.namespace)
-        self._reconciler = Reconciler(cluster, self._stores, observer, settings, metrics)
+        self._reconciler = Reconciler(cluster, self._stores, self._observer, settings, metrics)
         self._reflectors = [
             Reflector(
                 cluster,
@@ -75,7 +79,7 @@ class Operator:
             )
             for selection in kinds.CHILDREN
         ]
-        self._stream = EventStream(self._delivered, self._resync, self._undiscovered, metrics)
+        self._stream = EventStream(self._delivered, self._look_again, self._undiscovered, metrics)
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
         self._log = structlog.get_logger("operator")
@@ -85,6 +89,8 @@ class Operator:
         """Why jobs are not looked after at the moment; None while they are."""
         if self._starting:
             return self._starting
+        if self._unguarded:
+            return self._unguarded
         if self._stream.trouble:
             return self._stream.trouble
         return next((each.trouble for each in self._reflectors if each.trouble), None)
@@ -135,7 +141,25 @@ class Operator:
                 self._starting = error.message
                 self._log.warning("waiting for the API server", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
+        self._metrics.ledgers_guarded.set(1)
         self._log.info("the API server guards ledgers")
+
+    async def _prove_guard_again(self) -> None:
+        """Where it does not hold any more nothing new is begun until it does; pods are left alone.
+
+        What could not be tried stands as it was found last.
+        """
+        try:
+            lapsed = await guard.lapse(self._cluster, self._options.namespace)
+        except ApiError as error:
+            self._log.warning("whether ledgers are guarded can't be tried", error=error.message)
+            return
+        if lapsed is not None and self._unguarded is None:
+            self._log.critical("ledgers are not protected; no work is begun", error=lapsed)
+        elif lapsed is None and self._unguarded is not None:
+            self._log.info("the API server guards ledgers again")
+        self._unguarded = lapsed
+        self._metrics.ledgers_guarded.set(lapsed is None)
 
     async def _check_policy(self) -> None:
         """Say so if nothing but the ledger's own rules protects it, once for each change."""
@@ -194,10 +218,16 @@ class Operator:
         for job in self._stores[kinds.JOB]:
             self._enqueue(kinds.JOB, job)
 
+    async def _look_again(self) -> None:
+        """Look at everything anew, first of all at what all rests on."""
+        await self._prove_guard_again()
+        await self._resync()
+
     async def _resync_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._options.resync_seconds)
-            await self._resync()
+            pause = self._options.resync_seconds
+            await asyncio.sleep(min(pause, _UNGUARDED_SECONDS) if self._unguarded else pause)
+            await self._look_again()
             await self._check_policy()
 
     def _delivered(self, kind: Kind, obj: Json, exists: bool) -> None:

@@ -40,7 +40,7 @@ class Situation:
         What is lost that pods must not run without: the ledger, or the volume of charged draws.
     blocked
         Why nothing can be made or repaired: a name that another object has, a ledger of another
-        version. Pods that run are left running.
+        version, an API server that would let ledgers be lowered. Pods that run are left running.
     refused
         Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
     finding
@@ -129,7 +129,7 @@ def assess(
     stored = observed.job.get("status") or {}
     ledger, unreadable = _own_ledger(observed, job)
     workers = ledger.spec.run.workers if ledger else job.spec.workers.replicas
-    blocked = unreadable or conflict(observed, job)
+    blocked = unreadable or _unguarded(observed) or conflict(observed, job)
     if ledger is not None:
         halted = _claim_lost(observed, job, ledger)
     else:
@@ -182,6 +182,16 @@ def _own_ledger(
             f"PrivacyLedger {raw['metadata']['name']} can't be read: {first_error(error)}. "
             "Nothing was changed; run the operator's version that wrote it",
         )
+
+
+def _unguarded(observed: Observed) -> Finding | None:
+    if observed.unguarded is None:
+        return None
+    return Finding(
+        Reason.LEDGERS_UNGUARDED,
+        f"nothing is started while ledgers are not protected: {observed.unguarded}. Pods that run "
+        "are left running",
+    )
 
 
 def _ledger_missing(

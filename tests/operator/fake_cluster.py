@@ -135,12 +135,13 @@ class Shell:
 
     def __init__(self) -> None:
         self.cluster = FakeCluster()
+        self.unguarded: str | None = None
         self.stores = Stores()
         self.accountant = Accountant()
         accountant: Any = self.accountant
         reports: Any = NoReports()
         api: Any = self.cluster
-        self.observer = Observer(api, self.stores, accountant, reports)
+        self.observer = Observer(api, self.stores, accountant, reports, lambda: self.unguarded)
         self.reconciler = Reconciler(api, self.stores, self.observer, Settings(), Metrics())
         self.see(digits())
 

@@ -140,6 +140,49 @@ def test_a_ledger_of_another_version_is_neither_replaced_nor_run_from() -> None:
     assert replicas(world) == 2
 
 
+WHY = "the API server accepts a write that lowers status.charged"
+
+
+def test_while_ledgers_are_not_protected_nothing_is_started() -> None:
+    world = World.of(unguarded=WHY)
+    world.see(privacy_plan=PLAN)
+    world.settle()
+    assert world.applied == []
+    assert world.status["phase"] == "Pending"
+    assert world.reason("Running") == ("False", "LedgersUnguarded")
+    assert WHY in world.condition("Running")["message"]
+    assert world.events == ["LedgersUnguarded"]
+    world.see(unguarded=None)
+    world.settle()
+    assert "StatefulSet" in world.applied
+
+
+def test_what_runs_goes_on_while_ledgers_are_not_protected_and_says_so() -> None:
+    world = running()
+    applied = len(world.applied)
+    world.see(unguarded=WHY, service=None)
+    world.settle()
+    assert len(world.applied) == applied
+    assert replicas(world) == 2
+    assert world.status["phase"] == "Running"
+    assert world.reason("ResourcesReady") == ("False", "LedgersUnguarded")
+    assert world.events[-1] == "LedgersUnguarded"
+    world.see(unguarded=None)
+    world.settle()
+    assert world.applied[-1] == "Service"
+    assert world.reason("ResourcesReady")[0] == "True"
+
+
+def test_what_has_ended_is_put_away_though_ledgers_are_not_protected() -> None:
+    world = running()
+    world.see(unguarded=WHY)
+    world.ledger_status(charged=336)
+    world.end()
+    world.settle()
+    assert world.status["phase"] == "Succeeded"
+    assert replicas(world) == 0
+
+
 def test_rule_13_epsilon_never_goes_down() -> None:
     world = running()
     for told, shown in (

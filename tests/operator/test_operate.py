@@ -15,7 +15,9 @@ from dtjob_operator import guard, kinds
 from dtjob_operator.errors import ApiError
 from dtjob_operator.handlers import EventStream
 from dtjob_operator.metrics import Metrics
+from dtjob_operator.observer import Memory
 from dtjob_operator.operate import Operator, Options
+from dtjob_operator.privacy import Accounting
 
 
 def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() -> None:
@@ -133,6 +135,98 @@ def test_the_policy_is_tried_again_and_a_change_told_once(monkeypatch: pytest.Mo
     assert figures == ["1.0", "1.0", "0.0", "0.0", "0.0", "0.0", "1.0"]
 
 
+def test_at_each_resync_the_guard_is_proved_before_jobs_are_looked_at() -> None:
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        done: list[str] = []
+        twice = asyncio.Event()
+
+        async def prove() -> None:
+            done.append("prove")
+
+        async def resync() -> None:
+            done.append("resync")
+            if done.count("resync") == 2:
+                twice.set()
+
+        operator._prove_guard_again = prove  # type: ignore[method-assign]
+        operator._resync = resync  # type: ignore[method-assign]
+        operator._check_policy = nothing  # type: ignore[method-assign]
+        operator._options = Options(namespace="dtjob-system", resync_seconds=0.01)
+        regularly = asyncio.create_task(operator._resync_regularly())
+        async with asyncio.timeout(60):
+            await twice.wait()
+        regularly.cancel()
+        assert done[:4] == ["prove", "resync", "prove", "resync"]
+
+    operating(scenario)
+
+
+async def nothing() -> None:
+    return None
+
+
+def test_a_guard_that_lapses_is_told_and_holds_up_new_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be tried stands as it was found last."""
+    away = ApiError.of(503, "", "away")
+    course: list[str | ApiError | None] = [None, "why", away, "why", None]
+    seen: list[tuple[str | None, float, list[str]]] = []
+
+    async def lapse(*_: object) -> str | None:
+        found = course.pop(0)
+        if isinstance(found, ApiError):
+            raise found
+        return found
+
+    async def scenario(operator: Operator, cluster: Any, metrics: Metrics) -> None:
+        operator._starting = None
+        cluster.put(digits())
+        while course:
+            with capture_logs() as logs:
+                await operator._look_again()
+            levels = [log["log_level"] for log in logs]
+            samples = metrics.exposition().decode().splitlines()
+            line = next(each for each in samples if each.startswith("dtjob_ledgers_guarded"))
+            (job,) = operator._stores[kinds.JOB]
+            told = await operator._observer.observe(("research", "digits"), job, Memory("uid"))
+            trouble = operator.trouble()
+            assert told.unguarded == operator._unguarded
+            assert (trouble == "why") == (told.unguarded == "why")
+            seen.append((told.unguarded, float(line.split()[1]), levels))
+
+    monkeypatch.setattr(guard, "lapse", lapse)
+    monkeypatch.setattr(Accounting, "plan", lambda *_: None)
+    operating(scenario)
+    assert seen == [
+        (None, 1.0, []),
+        ("why", 0.0, ["critical"]),
+        ("why", 0.0, ["warning"]),
+        ("why", 0.0, []),
+        (None, 1.0, ["info"]),
+    ]
+
+
+def test_a_kind_that_is_not_known_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API server that has just started knows none; one that lost its ledgers never will."""
+    course: list[Exception | None] = []
+
+    async def prove(*_: object) -> None:
+        if (answer := course.pop(0)) is not None:
+            raise answer
+
+    cluster: Any = None
+    missing = ApiError.of(404, "NotFound", "the server could not find the requested resource")
+    monkeypatch.setattr(guard, "prove", prove)
+    monkeypatch.setattr(guard, "_RETRY_SECONDS", 0.0)
+    course[:] = [missing, missing, None]
+    assert asyncio.run(guard.lapse(cluster, "dtjob-system")) is None
+    course[:] = [missing] * guard._LOOKS_FOR_KIND
+    gone = asyncio.run(guard.lapse(cluster, "dtjob-system"))
+    assert gone is not None
+    assert "knows no ledgers any more" in gone
+    course[:] = [guard.Unguarded("why")]
+    assert asyncio.run(guard.lapse(cluster, "dtjob-system")) == "why"
+
+
 def test_the_policy_is_tried_at_each_resync() -> None:
     async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
         tried = asyncio.Event()
@@ -144,6 +238,7 @@ def test_the_policy_is_tried_at_each_resync() -> None:
             if tries == 2:
                 tried.set()
 
+        operator._prove_guard_again = nothing  # type: ignore[method-assign]
         operator._check_policy = check  # type: ignore[method-assign]
         operator._options = Options(namespace="dtjob-system", resync_seconds=0.01)
         regularly = asyncio.create_task(operator._resync_regularly())
