@@ -13,7 +13,8 @@ from typing import Any
 from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.report import Figures
-from dtjob_api.ledger import Outcome, PrivacyLedger, PrivacyPlan
+from dtjob_api import ending
+from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode, Telemetry
 from dtjob_cli import manifests
 from dtjob_cli.planning import accountant_failed
@@ -80,7 +81,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
         report["initialModel"] = status.initial_model_digest
     if status.checkpoint:
         report["checkpoint"] = status.checkpoint.path
-    return report | (_of_run(run, report) if run else _of_job(ledger)) | _ended(status.outcome)
+    return report | (_of_run(run, report) if run else _of_job(ledger)) | _ended(ledger)
 
 
 def _of_run(run: RunDirectory, report: Report) -> Report:
@@ -121,13 +122,19 @@ def dumps(report: Report) -> str:
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
-def load(run: RunDirectory) -> Report | None:
-    """Return the saved report of a run that has ended; None if there is none to be trusted."""
+def load(run: RunDirectory, ledger: PrivacyLedger) -> Report | None:
+    """Return the saved report of a run that has ended; None where it is not one of its ledger.
+
+    Its figures are this command's own, and hold for the draws that they were computed from.
+    """
     try:
         report: Report = json.loads(run.report.read_text())
-    except (OSError, ValueError):
+        draws = report["spent"]["draws"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return report if report.get("state") in {"Succeeded", "Failed"} else None
+    ended = report.get("state") in {"Succeeded", "Failed"}
+    same = report.get("uid") == ledger.spec.job_uid and draws == ledger.status.charged
+    return report if ended and same else None
 
 
 def _spent(ledger: PrivacyLedger, accountant: PldProcess) -> float:
@@ -157,14 +164,15 @@ def _meaning(plan: PrivacyPlan, accountant: PldProcess) -> dict[str, Any]:
     }
 
 
-def _ended(outcome: Outcome | None) -> Report:
+def _ended(ledger: PrivacyLedger) -> Report:
     """Return what the outcome adds: why, the public figures and the digest of the model."""
+    outcome = ledger.status.outcome
     if outcome is None:
         return {}
-    result = outcome.result or {}
+    result = ending.result(ledger) or {}
     added = {
         "reason": outcome.reason.value,
-        "message": outcome.message,
+        "message": ending.message(ledger),
         "evaluation": result.get("evaluation"),
         "model": result.get("modelDigest"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from stored import EXAMPLE, PLAN, UID
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import LedgerStatus, PrivacyLedger, Segment
+from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger, Segment
 from dtjob_api.model import ObjectMeta
+from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, runs
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
@@ -60,6 +62,46 @@ def test_a_run_that_drew_has_released_its_model(tmp_path: Path) -> None:
 
     assert "the model" in json.loads(report(str(run.path), "-o", "json").stdout)["released"]
     assert "released the model, " in words(report(str(run.path)))
+
+
+def forged(charged: int) -> LedgerStatus:
+    outcome = Outcome(
+        state=OutcomeState.SUCCEEDED,
+        reason=Reason.COMPLETED,
+        message="336 of 336 steps done, epsilon 0.0100 spent in 1 draws charged",
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        result={"epsilonSpent": "0.0100", "steps": 336, "evaluation": {"accuracy": 0.9}},
+    )
+    return drawn(charged).model_copy(update={"outcome": outcome})
+
+
+@pytest.mark.parametrize("in_a_cluster", [False, True])
+def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown(
+    tmp_path: Path, in_a_cluster: bool
+) -> None:
+    run = made(tmp_path, forged(35))
+    source = str(next(run.ledger.iterdir()) if in_a_cluster else run.path)
+
+    told = report(source)
+
+    assert "0.01" not in told.stdout
+    assert "0 of 336 steps done, 35 draws charged" in words(told)
+    assert json.loads(report(source, "-o", "json").stdout)["spent"]["epsilon"] > 1.5
+
+
+def test_a_saved_report_holds_for_the_draws_that_it_is_of(tmp_path: Path) -> None:
+    """A ledger can be raised after the end; and the file is nobody's proof."""
+    run = made(tmp_path, forged(35))
+    saved = json.loads(report(str(run.path), "-o", "json").stdout)
+    saved["spent"] |= {"epsilon": 1.9999}
+    run.report.write_text(json.dumps(saved))
+    assert json.loads(report(str(run.path), "-o", "json").stdout)["spent"]["epsilon"] == 1.9999
+
+    for changes in ({"spent": {"draws": 34, "epsilon": 0.5}}, {"uid": "other"}, {"spent": 3}):
+        run.report.write_text(json.dumps(saved | changes))
+        computed = json.loads(report(str(run.path), "-o", "json").stdout)
+        assert computed["spent"]["draws"] == 35
+        assert 1.5 < computed["spent"]["epsilon"] != 1.9999
 
 
 def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:

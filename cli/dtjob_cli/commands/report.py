@@ -43,7 +43,7 @@ def report(source: Path, *, as_json: bool) -> None:
     else:
         run = runs.existing(source)
         ledger = resume.readable(run).ledger
-        summary = reports.load(run)
+        summary = reports.load(run, ledger)
     if summary is None:
         with for_stream() as screen, PldProcess() as accountant:
             screen.waiting("computing epsilon of what is charged")

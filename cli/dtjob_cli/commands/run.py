@@ -251,9 +251,10 @@ class _Session:
     ) -> Report:
         """Save the report of a run whose workers have ended; return it after a success."""
         self._screen.waiting("writing the privacy report")
-        summary = report.load(run)
+        ledger = resume.ledger_of(run).ledger
+        summary = report.load(run, ledger)
         if summary is None:
-            summary = report.build(resume.ledger_of(run).ledger, accountant, run)
+            summary = report.build(ledger, accountant, run)
             report.save(run, summary)
         self._judge(run, summary, ends)
         return summary
