@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 from kube import Kubectl, Manifest, unguarded, wait_for
+from ledger_writers import bound_token, grant, workers
 from typer.testing import CliRunner
 
 from dtjob_api.ledger_rules import (
+    ATTEMPT_RISES_BY_ONE,
+    ATTEMPTS_NEVER_VANISH,
     CHARGED_NEVER_DECREASES,
     OUTCOME_IS_FINAL,
     RESERVED_COVERS_CHARGED,
@@ -32,8 +35,20 @@ NOT_THE_COORDINATOR = "only the coordinator pod of the ledger's own StatefulSet"
 NOT_THE_OPERATOR = "only the dtjob operator"
 NEVER_DELETED = "never deleted"
 LEDGER_ATTEMPT_FALLS = "status.attempt never decreases"
+TIME = "2026-01-01T00:00:00Z"
+CHECKPOINT = {
+    "step": 10,
+    "charged": 20,
+    "attempt": 2,
+    "path": "attempt-2/step-10.pt",
+    "sha256": "0" * 64,
+    "time": TIME,
+}
+FIRST = {"attempt": 1, "start": TIME, "end": TIME, "reason": "RankFailed", "exitCode": 1}
+SECOND = {"attempt": 2, "start": TIME}
 IN_USE: dict[str, Any] = {
     "attempt": 2,
+    "attempts": [FIRST, SECOND],
     "charged": 20,
     "lease": {"attempt": 2, "fromDraw": 10, "toDraw": 20, "fromStep": 10},
     "segments": [{"draws": 20, "image": "example.invalid/trainer:1"}],
@@ -72,54 +87,6 @@ def ledger(name: str = SET) -> Manifest:
             "run": {"generation": 1, "workers": 2, "state": "Run"},
         },
     }
-
-
-def pod(name: str, account: str = "dtjob-worker") -> Manifest:
-    """A pod that no node takes: a token can be bound to it all the same."""
-    container = {
-        "name": "worker",
-        "image": "example.invalid/trainer:1",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "serviceAccountName": account,
-            "nodeSelector": {"dtjob.dev/test": "no-such-node"},
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [container],
-        },
-    }
-
-
-def grant(kubectl: Kubectl, account: str, role: str, account_namespace: str) -> None:
-    kubectl(
-        "create",
-        "rolebinding",
-        f"{role}-{secrets.token_hex(3)}",
-        f"--clusterrole={role}",
-        f"--serviceaccount={account_namespace}:{account}",
-    )
-
-
-def workers(kubectl: Kubectl, *pods: str) -> None:
-    """The namespace's workers' account, bound as the operator binds it, and some of its pods."""
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "dtjob-worker"}}
-    kubectl.apply(account)
-    grant(kubectl, "dtjob-worker", "dtjob-worker", kubectl.namespace)
-    # The account admission controller takes a moment to see a new account.
-    wait_for("an account", lambda: kubectl.get("serviceaccount", "dtjob-worker"), 10)
-    kubectl.apply(*map(pod, pods))
-
-
-def bound_token(kubectl: Kubectl, pod_name: str, account: str = "dtjob-worker") -> str:
-    binding = ("--bound-object-kind=Pod", f"--bound-object-name={pod_name}")
-    return kubectl("create", "token", account, *binding).strip()
 
 
 def put_status(kubectl: Kubectl, status: Manifest | None, *, fails: bool = False) -> str:
@@ -211,6 +178,23 @@ def changed(**fields: Any) -> Manifest:
         ),
         pytest.param(changed(segments=[]), EPSILON_FROM_SEGMENTS, id="segments removed"),
         pytest.param(changed(charged=30), EPSILON_FROM_SEGMENTS, id="charged without segments"),
+        pytest.param(changed(attempt=4), ATTEMPT_RISES_BY_ONE, id="attempt by two"),
+        pytest.param(
+            changed(attempt=2**63 - 1), "less than or equal to 2147483648", id="attempt of 64 bits"
+        ),
+        pytest.param(changed(attempts=None), ATTEMPTS_NEVER_VANISH, id="attempts removed"),
+        pytest.param(changed(attempts=[]), ATTEMPTS_NEVER_VANISH, id="attempts emptied"),
+        pytest.param(changed(attempts=[SECOND]), ATTEMPTS_NEVER_VANISH, id="a failure dropped"),
+        pytest.param(
+            changed(attempts=[FIRST | {"reason": "Stopped"}, SECOND]),
+            "never changes once it has an end",
+            id="a failure rewritten",
+        ),
+        pytest.param(
+            changed(attempt=3, lease=IN_USE["lease"] | {"closedAt": 10}),
+            "set by the lease's own attempt",
+            id="lease closed by another attempt",
+        ),
     ],
 )
 def test_not_even_the_coordinator_takes_back_what_is_spent(
@@ -221,6 +205,12 @@ def test_not_even_the_coordinator_takes_back_what_is_spent(
     stored = coordinator.get("privacyledger", SET)
     assert stored is not None
     assert stored["status"]["charged"] == IN_USE["charged"]
+
+
+def test_that_a_ledger_was_raised_is_no_word_of_the_coordinators(coordinator: Kubectl) -> None:
+    """With it any attempt could follow."""
+    raised = changed(attempt=9, restored=9)
+    assert NOT_THE_COORDINATOR in put_status(coordinator, raised, fails=True)
 
 
 def test_an_outcome_is_set_once(coordinator: Kubectl) -> None:
@@ -297,7 +287,7 @@ THE_OPERATORS = [
 
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
-    [((*STATUS, '-p={"status":{"attempt":9}}'), NOT_THE_COORDINATOR), *THE_OPERATORS],
+    [((*STATUS, '-p={"status":{"attempt":3}}'), NOT_THE_COORDINATOR), *THE_OPERATORS],
 )
 def test_not_even_all_rights_on_ledgers_suffice(
     home: Kubectl, tampering_user: str, arguments: tuple[str, ...], refusal: str
@@ -382,10 +372,24 @@ def test_who_may_restore_raises_and_nothing_else(
     kubectl(*patch, spent(40))
     lowered = kubectl(*patch, spent(39), fails=True)
     assert CHARGED_NEVER_DECREASES in lowered or NOT_THE_COORDINATOR in lowered
-    ended = json.dumps({"status": {"outcome": OUTCOME}})
-    assert NOT_THE_COORDINATOR in kubectl(*patch, f"-p={ended}", fails=True)
-    closed = json.dumps({"status": {"lease": {"closedAt": 10}}})
-    assert NOT_THE_COORDINATOR in kubectl(*patch, f"-p={closed}", fails=True)
+    for other in (
+        {"outcome": OUTCOME},
+        {"lease": {"closedAt": 10}},
+        {"attempts": [FIRST, SECOND | {"end": TIME, "reason": "Stopped"}]},
+        {"drained": 1},
+        {"initialModelDigest": "sha256:" + "0" * 64},
+    ):
+        refused = kubectl(*patch, "-p=" + json.dumps({"status": other}), fails=True)
+        assert NOT_THE_COORDINATOR in refused, other
+    raised = {"attempt": 7, "restored": 7, "checkpoint": CHECKPOINT}
+    leap = json.dumps({"status": raised | {"restored": None}})
+    assert ATTEMPT_RISES_BY_ONE in kubectl(*patch, f"-p={leap}", fails=True)
+    kubectl(*patch, "-p=" + json.dumps({"status": raised}))
+    back = json.dumps({"status": {"checkpoint": {"step": 9}}})
+    assert "goes forward" in kubectl(*patch, f"-p={back}", fails=True)
+    leased = {"lease": {"attempt": 7, "fromDraw": 40, "toDraw": 40, "fromStep": 10}}
+    refused = kubectl(*patch, "-p=" + json.dumps({"status": leased}), fails=True)
+    assert NOT_THE_COORDINATOR in refused
     spec = ("patch", "privacyledger", SET, "--type=merge", "--as=rita")
     assert "cannot patch" in kubectl(*spec, '-p={"spec":{"reservedDraws":60}}', fails=True)
 
@@ -511,7 +515,8 @@ def test_a_lost_ledger_is_put_back_from_a_backup(
     older = changed(charged=10, lease=None, segments=[{"draws": 10, "image": "a.example/b:1"}])
     assert put_status(rita, older, fails=True)
     closed = {**status, "lease": {**IN_USE["lease"], "closedAt": 15}}
-    assert NOT_THE_COORDINATOR in put_status(rita, closed, fails=True)
+    refused = put_status(rita, closed, fails=True)
+    assert NOT_THE_COORDINATOR in refused or "the lease's own attempt" in refused
 
 
 def who_may_not_restore(kubectl: Kubectl, with_token: WithToken) -> Kubectl:

@@ -6,19 +6,22 @@ import asyncio
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import pytest
-from kube import Kubectl, Manifest
-from operator_process import OPERATOR_NAMESPACE, OperatorProcess
+from kube import Kubectl, Manifest, wait_for
+from operator_process import BASE, OPERATOR_NAMESPACE, OperatorProcess
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from dtjob_api.crd import ledger_crd
+from dtjob_api.crd import job_crd, ledger_crd
 from dtjob_api.ledger_rules import CHARGED_NEVER_DECREASES
 from dtjob_operator import guard, kinds
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Kind
+
+Answer = TypeVar("Answer")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -93,6 +96,76 @@ def test_an_api_server_that_guards_less_is_found_out(
         installed("delete", "crd", crd["metadata"]["name"])
 
 
+def test_a_guard_that_lapses_is_found_out(
+    installed: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where somebody exchanges the definition, or deletes it, while the operator runs."""
+    crd = copy.deepcopy(ledger_crd())
+    names, group = crd["spec"]["names"], "lapse.test"
+    name = crd["metadata"]["name"] = f"{names['plural']}.{group}"
+    crd["spec"]["group"] = group
+    names["shortNames"] = []
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["apiVersion"] = {"type": "string"}
+    kind = Kind(f"{group}/v1alpha1", names["kind"], names["plural"])
+    monkeypatch.setattr(kinds, "LEDGER", kind)
+    monkeypatch.setitem(kinds._BY_NAME, (kind.api_version, kind.name), kind)
+
+    def put(definition: Manifest) -> None:
+        text = json.dumps(definition)
+        installed("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=text)
+
+    put(crd)
+    try:
+        installed("wait", "--for=condition=Established", f"crd/{name}", "--timeout=120s")
+        wait_for("the guard", lambda: asyncio.run(lapse(installed)) is None, 60)
+        no_rules(schema)
+        put(crd)
+        wait_for(
+            "its lapse", lambda: "accepts a write" in (asyncio.run(lapse(installed)) or ""), 60
+        )
+    finally:
+        installed("delete", "crd", name)
+    assert "knows no ledgers any more" in (asyncio.run(lapse(installed)) or "")
+
+
+def test_the_ledgers_definition_is_deleted_only_where_it_says_so(installed: Kubectl) -> None:
+    """Every ledger of the cluster would go with it."""
+    ledgers = ledger_crd()["metadata"]["name"]
+    lost = "every ledger of the cluster goes with this definition"
+    delete = ("delete", "crd", ledgers, "--dry-run=server")
+
+    def refused() -> bool:
+        try:
+            installed(*delete)
+        except AssertionError as error:
+            return lost in str(error)
+        return False
+
+    wait_for("the policy works, some seconds after it is installed", refused, 30)
+    every = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?dryRun=All"
+    assert lost in installed("delete", "--raw", every, fails=True)
+    installed("delete", "crd", job_crd()["metadata"]["name"], "--dry-run=server")
+    annotate = ("annotate", "crd", ledgers, "--overwrite")
+    try:
+        installed(*annotate, "dtjob.dev/allow-ledger-loss=yes")
+        assert refused()
+        installed(*annotate, "dtjob.dev/allow-ledger-loss=true")
+        installed(*delete)
+    finally:
+        installed(*annotate, "dtjob.dev/allow-ledger-loss-")
+    assert refused()
+
+
+def test_the_operator_is_removed_without_the_ledgers(installed: Kubectl) -> None:
+    """As docs/cluster.md has it: definition and policies of ledgers stay."""
+    others = "--selector=app.kubernetes.io/component!=ledgers"
+    gone = installed("delete", f"--kustomize={BASE}", others, "--dry-run=server")
+    assert "distributedtrainingjobs" in gone
+    assert 'clusterrole.rbac.authorization.k8s.io "dtjob-operator"' in gone
+    assert not [name for name in ("privacyledgers", "ledger-writer", "ledger-loss") if name in gone]
+
+
 # A kind that is just established may not be served everywhere yet.
 @retry(
     retry=retry_if_exception_type(ApiError),
@@ -101,9 +174,17 @@ def test_an_api_server_that_guards_less_is_found_out(
     reraise=True,
 )
 async def prove(kubectl: Kubectl) -> None:
+    await asked(kubectl, guard.prove)
+
+
+async def lapse(kubectl: Kubectl) -> str | None:
+    return await asked(kubectl, guard.lapse)
+
+
+async def asked(kubectl: Kubectl, what: Callable[[Cluster, str], Awaitable[Answer]]) -> Answer:
     configuration = await credentials(str(kubectl.kubeconfig))
     cluster = Cluster(configuration, lambda _verb, _kind, _code: None)
     try:
-        await guard.prove(cluster, OPERATOR_NAMESPACE)
+        return await what(cluster, OPERATOR_NAMESPACE)
     finally:
         await cluster.close()

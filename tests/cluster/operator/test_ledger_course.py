@@ -1,0 +1,89 @@
+"""A whole job, as the trainer's own code writes it, through a real API server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from durability import Job, new_ledger, plan, state_at
+from kube import Kubectl
+from kubernetes.config import kube_config
+from ledger_writers import bound_token, grant, workers
+from typer.testing import CliRunner
+
+from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
+from dtjob_api.reasons import Reason
+from dtjob_cli.main import app
+from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
+from dtjob_trainer.ledger_kubernetes import KubernetesLedger
+from dtjob_trainer.recovery import Refusal
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+NAME = "digits-11111111"
+"""Of the ledger that `durability` makes."""
+
+
+def test_every_write_of_a_job_is_taken(
+    new_namespace: Callable[[], Kubectl],
+    operator_token: str,
+    with_token: Callable[[Kubectl, str], Kubectl],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attempts, leases, checkpoints, ends, a drain, a raise, 25 deaths in a row, the outcome.
+
+    The volume is that of a run whose ledger is lost; the new ledger is behind it.
+    """
+    kubectl = new_namespace()
+    workers(kubectl, f"{NAME}-0")
+    job = Job(tmp_path / "job", plan(steps=12, lease_steps=2, reserve=12))
+    job.create()
+    account, _ = job.opened()
+    job.draw(account)
+    job.run(stop_after=3)
+
+    manifest = {k: v for k, v in new_ledger(job.plan).to_dict().items() if k != "status"}
+    with_token(kubectl, operator_token)("create", "--filename=-", stdin=json.dumps(manifest))
+    coordinator = with_token(kubectl, bound_token(kubectl, f"{NAME}-0"))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(coordinator.kubeconfig))
+    job.ledger, job.charged = KubernetesLedger(kubectl.namespace, NAME), 0
+    with contextlib.suppress(Refusal):
+        job.run()
+    assert job.read().status.volume is not None
+
+    kubectl("create", "serviceaccount", "rita")
+    grant(kubectl, "rita", "dtjob-ledger-restore", kubectl.namespace)
+    rita = with_token(kubectl, kubectl("create", "token", "rita").strip())
+    with monkeypatch.context() as patched:
+        patched.setenv("KUBECONFIG", str(rita.kubeconfig))
+        patched.setenv("PATH", str(rita.program.parent), prepend=os.pathsep)
+        command = ["ledger", "restore", NAME, f"--namespace={kubectl.namespace}"]
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert (done.exit_code, done.stderr) == (0, "")
+    raised = job.read().status
+    assert raised.restored == raised.attempt == 2
+
+    for _ in range(25):
+        job.begin()
+    attempt = job.read().status.attempt
+    end_attempt(job.ledger, attempt, AttemptEnd(Reason.STOPPED), job.clock())
+    job.run(stop_after=6)
+    attempt = job.read().status.attempt
+    end_attempt(job.ledger, attempt, AttemptEnd(Reason.DRAINED), job.clock())
+    report_drained(job.ledger, attempt, 1)
+    account, step = job.opened()
+    job.draw(account)
+    account.close(step + 1, state_at(step + 1))
+    job.run()
+    ended = job.check().status
+    assert ended.outcome is not None
+    end_attempt(job.ledger, ended.attempt, AttemptEnd(Reason.COMPLETED), job.clock())
+    records = job.read().status.attempts
+    assert len(records) == MAX_ATTEMPTS_KEPT
+    assert records[-1].reason == Reason.COMPLETED
+    assert Reason.STOPPED not in {record.reason for record in records}
