@@ -88,8 +88,7 @@ def test_an_api_server_that_guards_less_is_found_out(
     monkeypatch.setitem(kinds._BY_NAME, (weak.api_version, weak.name), weak)
     installed("apply", "--server-side", "--filename=-", stdin=json.dumps(crd))
     try:
-        name = crd["metadata"]["name"]
-        installed("wait", "--for=condition=Established", f"crd/{name}", "--timeout=120s")
+        established(installed, crd["metadata"]["name"])
         with pytest.raises(guard.Unguarded, match=re.escape(finding)):
             asyncio.run(prove(installed))
     finally:
@@ -117,7 +116,7 @@ def test_a_guard_that_lapses_is_found_out(
 
     put(crd)
     try:
-        installed("wait", "--for=condition=Established", f"crd/{name}", "--timeout=120s")
+        established(installed, name)
         wait_for("the guard", lambda: asyncio.run(lapse(installed)) is None, 60)
         no_rules(schema)
         put(crd)
@@ -164,6 +163,17 @@ def test_the_operator_is_removed_without_the_ledgers(installed: Kubectl) -> None
     assert "distributedtrainingjobs" in gone
     assert 'clusterrole.rbac.authorization.k8s.io "dtjob-operator"' in gone
     assert not [name for name in ("privacyledgers", "ledger-writer", "ledger-loss") if name in gone]
+
+
+def established(kubectl: Kubectl, name: str) -> None:
+    """Wait for a definition; `kubectl wait` fails where it has no conditions yet."""
+
+    def is_established() -> bool:
+        status = (kubectl.get("crd", name) or {}).get("status") or {}
+        conditions = status.get("conditions") or []
+        return any((c["type"], c["status"]) == ("Established", "True") for c in conditions)
+
+    wait_for(f"{name} is established", is_established, 120)
 
 
 # A kind that is just established may not be served everywhere yet.
