@@ -83,6 +83,32 @@ def test_every_rule_compiles_and_reports_a_field_that_exists(definition: Json) -
                 assert "fieldPath" in rule, "at the root the API server would name <nil>"
 
 
+def test_every_integer_of_a_ledger_is_bounded_where_a_double_is_exact() -> None:
+    """Rules add and compare them with 64 bits; JSON readers hold them as doubles."""
+    integers = [(path, node) for path, node in _nodes(_schema(CRDS[1])) if _is_integer(node)]
+    assert len(integers) > 25
+    for path, node in integers:
+        assert -(2**53) <= node["minimum"] <= node["maximum"] <= 2**53, path
+
+
+def test_every_integer_of_a_job_s_spec_is_bounded_where_a_double_is_exact() -> None:
+    spec = _schema(CRDS[0])["properties"]["spec"]
+    integers = [(path, node) for path, node in _nodes(spec) if _is_integer(node)]
+    assert len(integers) > 15
+    for path, node in integers:
+        rules = [rule["rule"] for rule in node.get("x-kubernetes-validations", [])]
+        for beyond in (2**53 + 1, 2**63 - 1, -(2**53) - 1):
+            within = node.get("minimum", beyond) <= beyond <= node.get("maximum", beyond)
+            assert not (within and all(holds(rule, beyond) for rule in rules)), path
+
+
+def _is_integer(node: Json) -> bool:
+    """Also a number that may be a word, but not a quantity."""
+    rules = [rule["rule"] for rule in node.get("x-kubernetes-validations", [])]
+    word = "x-kubernetes-int-or-string" in node and not any("isQuantity" in r for r in rules)
+    return node.get("type") == "integer" or word
+
+
 def test_columns_tell_what_people_look_for() -> None:
     columns = CRDS[0]["spec"]["versions"][0]["additionalPrinterColumns"]
     shown = [column["name"].upper() for column in columns if "priority" not in column]
@@ -108,6 +134,7 @@ def test_scale_reads_fields_that_exist() -> None:
         ("true || self.missing == 1", {}),
         ("self.text.size() == 2", {"text": "äö"}),
         ("self.l.map(s, s.draws).sum() == 3", {"l": [{"draws": 1}, {"draws": 2}]}),
+        ("self.l.isSorted() && !self.m.isSorted()", {"l": [1, 1, 2], "m": [2, 1]}),
         ("quantity('1024Mi').compareTo(quantity('1Gi')) == 0", {}),
     ],
 )

@@ -90,6 +90,7 @@ def test_failed_evaluation_costs_its_figures_and_not_the_model(
     assert outcome.result["evaluation"] is None
     said = "without an evaluation: Task.evaluate raised OSError (task.py:7)"
     assert outcome.message.endswith(said)
+    assert said.endswith(outcome.result["withoutEvaluation"])
 
 
 def test_figures_of_an_earlier_step_are_not_the_results(job: Job) -> None:

@@ -1,0 +1,48 @@
+"""How the end of a job is told: without a word of its workers on epsilon."""
+
+from __future__ import annotations
+
+from transitions import FINISHED, STARTED, edited
+
+from dtjob_api import ending
+from dtjob_api.ledger import PrivacyLedger
+
+FORGED = {
+    "epsilonSpent": "0.0100",
+    "epsilon": 0.01,
+    "steps": 336,
+    "charged": 1,
+    "evaluation": {"accuracy": 0.9},
+    "modelDigest": "sha256:0",
+}
+
+
+def ledger(**outcome: object) -> PrivacyLedger:
+    changes = {f"status.outcome.{name}": value for name, value in outcome.items()}
+    return PrivacyLedger.from_dict(edited(FINISHED, changes))
+
+
+def test_a_success_is_told_in_the_ledger_s_figures() -> None:
+    told = ledger(message="336 steps, epsilon 0.0100", result=FORGED)
+    assert ending.message(told) == "10 of 336 steps done, 30 draws charged"
+    assert ending.result(told) == {
+        "steps": 10,
+        "charged": 30,
+        "evaluation": {"accuracy": 0.9},
+        "modelDigest": "sha256:0",
+    }
+
+
+def test_why_there_is_no_evaluation_is_told() -> None:
+    told = ending.message(ledger(result={"withoutEvaluation": "ValueError at task.py:3"}))
+    assert told.endswith("30 draws charged; without an evaluation: ValueError at task.py:3")
+
+
+def test_a_failure_is_told_in_its_own_words() -> None:
+    told = ledger(state="Failed", reason="TaskInvalid", message="layer1", result=None)
+    assert (ending.message(told), ending.result(told)) == ("layer1", None)
+
+
+def test_what_has_not_ended_has_no_end() -> None:
+    running = PrivacyLedger.from_dict(STARTED)
+    assert (ending.message(running), ending.result(running)) == ("", None)
