@@ -128,10 +128,12 @@ def _admits(path: str, value: float, whole: bool) -> bool:
     return path not in {error.field for error in validate(edited(JOB, changes))}
 
 
-def test_auto_or_from_one() -> None:
+def test_auto_or_a_number() -> None:
     (row,) = [row for row in ROWS if row.path == "spec.training.physicalBatchSize"]
-    assert row.admitted == "`auto` or from 1"
-    for value, admitted in (("auto", True), (1, True), (0, False), ("some", False)):
+    assert row.admitted == "`auto` or 1 to 1000000000"
+    most = 1000000000
+    values = (("auto", True), (1, True), (most, True), (most + 1, False), (0, False), ("a", False))
+    for value, admitted in values:
         errors = validate(edited(JOB, {row.path: value}))
         assert (row.path not in {error.field for error in errors}) == admitted
 
