@@ -15,6 +15,7 @@ from durability import Job, plan, state_at
 from transitions import STARTED
 from typer.testing import CliRunner, Result
 
+from dtjob_api.validation import validate
 from dtjob_cli import runs
 from dtjob_cli.commands import ledger_restore
 from dtjob_cli.main import app
@@ -135,6 +136,33 @@ def test_a_signal_ends_the_wait_for_a_run_in_use(job: Job, monkeypatch: pytest.M
     assert (result.exit_code, result.stdout) == (130, "")
     assert "is still in use, nothing was changed" in result.stderr
     assert newest(job) == before
+
+
+def test_what_a_raise_does_not_change_is_sent_as_it_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The policy compares texts: a time that is written in other digits would be another one."""
+    stored = copy.deepcopy(STARTED)
+    status = stored["status"]
+    status["attempts"][0] |= {"start": "2026-01-02T03:04:05.5Z", "end": "2026-01-02T03:04:06+00:00"}
+    checkpoint = status["checkpoint"] | {"step": 30, "charged": 40, "attempt": 4}
+    status["volume"] = {"attempt": 4, "leased": 4, "charged": 40, "checkpoint": checkpoint}
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr("dtjob_cli.kubectl.get_ledger", lambda *_: copy.deepcopy(stored))
+    monkeypatch.setattr(
+        "dtjob_cli.kubectl.replace_ledger_status", lambda ledger, *, dry_run: sent.append(ledger)
+    )
+    result = CliRunner().invoke(app, ["ledger", "restore", "digits-01234567", "--namespace=a"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    (ledger,) = sent
+    assert ledger["spec"] == stored["spec"]
+    raised = {"attempt", "restored", "charged", "segments", "checkpoint"}
+    rest = {name: value for name, value in ledger["status"].items() if name not in raised}
+    assert rest == {
+        name: value for name, value in status.items() if name not in raised | {"volume"}
+    }
+    assert (ledger["status"]["attempt"], ledger["status"]["restored"]) == (4, 4)
+    assert validate(ledger, old=stored) == []
 
 
 def test_a_ledger_of_the_cluster_that_contradicts_the_schema_is_told_in_words(

@@ -273,6 +273,10 @@ def test_a_raised_ledger_covers_the_volume_and_one_open_lease() -> None:
     assert contradictions(raised) == []
     assert check_transition(BEHIND, raised) == []
     assert next_unused_draw(status) == status.charged
+    raised_fields = {"attempt", "restored", "charged", "segments", "checkpoint", "volume"}
+    before, after = BEHIND.status.model_dump(), status.model_dump()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed <= raised_fields
 
 
 def test_a_ledger_is_raised_no_higher_than_its_reserve() -> None:
