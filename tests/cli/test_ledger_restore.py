@@ -150,7 +150,7 @@ def test_what_a_raise_does_not_change_is_sent_as_it_is_stored(
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr("dtjob_cli.kubectl.get_ledger", lambda *_: copy.deepcopy(stored))
     monkeypatch.setattr(
-        "dtjob_cli.kubectl.replace_ledger_status", lambda ledger, *, dry_run: sent.append(ledger)
+        "dtjob_cli.kubectl.replace_ledger_status", lambda ledger, **_: sent.append(ledger)
     )
     result = CliRunner().invoke(app, ["ledger", "restore", "digits-01234567", "--namespace=a"])
     assert (result.exit_code, result.stderr) == (0, "")
