@@ -79,9 +79,13 @@ def batch_size_quantile(dataset_size: int, batch_size: int, tail: float = 1e-6) 
 
 
 def physical_batch_size(quantile: int, world_size: int) -> int:
-    """Return P for ``physicalBatchSize: auto``: min(⌈Q / W⌉, 512) rows for each rank."""
-    _check_positive(quantile=quantile, world_size=world_size)
-    return min(_ceil_div(quantile, world_size), MAX_PHYSICAL_BATCH_SIZE)
+    """Return P for ``physicalBatchSize: auto``: ⌈Q / (W·M)⌉ with the least M that gives P <= 512.
+
+    Each of the W ranks has M micro-batches of P rows, so all together have room for W·M - 1 rows
+    more than Q at most. A fixed P would leave up to a whole micro-batch on each rank to padding.
+    """
+    fewest = micro_batches(quantile, world_size, MAX_PHYSICAL_BATCH_SIZE)
+    return _ceil_div(quantile, world_size * fewest)
 
 
 def micro_batches(quantile: int, world_size: int, physical_batch_size: int) -> int:

@@ -72,10 +72,34 @@ def test_rule_8_micro_batches_hold_every_drawn_record(
     assert (batches - 1) * physical < fullest <= batches * physical
 
 
-def test_physical_batch_size_fits_one_micro_batch_or_512_rows() -> None:
-    assert draws.physical_batch_size(327, 2) == 164
-    assert draws.physical_batch_size(5000, 2) == 512
-    assert draws.micro_batches(327, 2, 164) == 1
+@pytest.mark.parametrize(
+    ("quantile", "world_size", "rows", "batches"),
+    [
+        (327, 2, 164, 1),
+        (512, 1, 512, 1),
+        (513, 1, 257, 2),
+        (617, 1, 309, 2),  # 512 would compute 1,024 rows
+        (617, 2, 309, 1),
+        (5000, 2, 500, 5),
+        (1, 8, 1, 1),
+    ],
+)
+def test_rule_8_a_step_has_hardly_more_rows_than_it_needs(
+    quantile: int, world_size: int, rows: int, batches: int
+) -> None:
+    assert draws.physical_batch_size(quantile, world_size) == rows
+    assert draws.micro_batches(quantile, world_size, rows) == batches
+
+
+@given(st.integers(1, 10**7), st.integers(1, 1000))
+def test_rule_8_micro_batches_are_the_fewest_and_their_rows_too(
+    quantile: int, world_size: int
+) -> None:
+    rows = draws.physical_batch_size(quantile, world_size)
+    batches = draws.micro_batches(quantile, world_size, rows)
+    assert 1 <= rows <= draws.MAX_PHYSICAL_BATCH_SIZE
+    assert batches == draws.micro_batches(quantile, world_size, draws.MAX_PHYSICAL_BATCH_SIZE)
+    assert 0 <= world_size * batches * rows - quantile < world_size * batches
 
 
 @pytest.mark.parametrize(

@@ -33,3 +33,14 @@ def test_each_rank_gets_its_part_of_the_cores(
 
 def test_with_gpus_there_is_a_rank_for_each() -> None:
     assert planning.step_shape(_job(gpusPerWorker=4), 2).ranks == 8
+
+
+def test_a_step_of_617_rows_is_two_halves_and_not_two_times_512() -> None:
+    job = _job()
+    training = job.spec.training.model_copy(update={"batch_size": 512})
+    privacy = job.spec.privacy.model_copy(update={"dataset_size": 5000})
+    spec = job.spec.model_copy(update={"training": training, "privacy": privacy})
+
+    shape = planning.step_shape(job.model_copy(update={"spec": spec}), 1)
+
+    assert shape == planning.StepShape(ranks=1, rows=617, physical_batch_size=309, micro_batches=2)
