@@ -19,6 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 
+from dtjob_cli.streams import encodes
+
 Report = Mapping[str, Any]  # the coordinator's /report
 KEPT_SECONDS = 2.0  # a stage that took as long stays on the screen
 
@@ -52,7 +54,8 @@ def for_stream(stream: TextIO | None = None) -> Display:
     """Return the display for ``stream`` (default: the standard error)."""
     stream = stream or sys.stderr
     console = Console(file=stream, highlight=False)
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(stream)
+    live = console.is_terminal and not console.is_dumb_terminal
+    return LiveDisplay(console) if live else PlainDisplay(stream)
 
 
 def figures(report: Report) -> list[str]:
@@ -74,6 +77,18 @@ def figures(report: Report) -> list[str]:
     if report.get("restarts"):
         parts.append(f"restarts {report['restarts']}")
     return parts
+
+
+def restart(report: Report) -> str:
+    """Return why the workers start again, and what that leaves of the reserve."""
+    done = (report.get("checkpoint") or {}).get("step", 0)
+    left = report["reservedDraws"] - report["charged"] - (report["totalSteps"] - done)
+    reserve = (
+        f"{left} draws in reserve are left"
+        if left >= 0
+        else f"the reserve is used up: {-left} of the steps that are left can't be paid for"
+    )
+    return f"restart {report['restarts']} from step {done}: {report['message']}; {reserve}"
 
 
 def duration(seconds: float) -> str:
@@ -126,7 +141,7 @@ class LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._spinner = Spinner("dots")
+        self._spinner = Spinner("dots" if encodes(console.encoding, "⠋") else "line")
         self._now = "starting the workers"
         self._since = time.monotonic()
         self._report: Report | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from typing import Any
 
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
+from dtjob_trainer import library_first
 
 TIMEOUT_SECONDS = 60
 
@@ -50,7 +52,9 @@ def _run(*arguments: str, stdin: str | None = None) -> str:
             [program, *arguments],
             input=stdin,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=library_first.given(os.environ),  # a login plugin may be a Python of its own
             timeout=TIMEOUT_SECONDS,
             check=False,
         )

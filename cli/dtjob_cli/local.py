@@ -24,6 +24,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.worker import LedgerKind, LedgerRef, WorkerConfig
 from dtjob_cli import ports
 from dtjob_cli.runs import RunDirectory
+from dtjob_trainer import deaths, memory_group
 
 # Exit codes by which a supervisor says that it is done; anything else is a death.
 SUCCEEDED, FAILED, BAD_CONFIGURATION, REFUSED, SUPERSEDED = range(5)
@@ -81,6 +82,8 @@ class End:
         Of the last error in its log; empty without one.
     restarted
         Whether a new process has taken its place.
+    cause
+        What most likely ended it, if it was a signal.
     """
 
     ordinal: int
@@ -88,16 +91,14 @@ class End:
     reason: str
     message: str
     restarted: bool
+    cause: str = ""
 
     @property
     def how(self) -> str:
-        """Return ``exit code 3`` or ``SIGKILL``."""
+        """Return ``exit code 3`` or ``SIGKILL``, and what most likely ended it."""
         if self.code >= 0:
             return f"exit code {self.code}"
-        try:
-            return signal.Signals(-self.code).name
-        except ValueError:
-            return f"signal {-self.code}"
+        return deaths.name_of(-self.code) + (f" ({self.cause})" if self.cause else "")
 
 
 class Workers:
@@ -136,8 +137,10 @@ class Workers:
         )
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._logged: dict[int, int] = {}
+        self._memory = memory_group.read()
         for ordinal, config in enumerate(configs):
-            self._config(ordinal).write_text(config.model_dump_json(by_alias=True, indent=2))
+            text = config.model_dump_json(by_alias=True, indent=2)
+            self._config(ordinal).write_text(text, encoding="utf-8")
             self._start(ordinal)
 
     @property
@@ -164,8 +167,16 @@ class Workers:
             if again:
                 self._restarts_left -= 1
                 self._start(ordinal)
-            found.append(End(ordinal, code, reason, message, restarted=again))
+            found.append(
+                End(ordinal, code, reason, message, restarted=again, cause=self._cause(code))
+            )
         return found
+
+    def _cause(self, code: int) -> str:
+        if code >= 0 or self._stopping:
+            return ""
+        before, self._memory = self._memory, memory_group.read()
+        return deaths.cause(-code, before, self._memory)[1]
 
     def report(self) -> dict[str, Any] | None:
         """Return the coordinator's report, or None while it has none to give."""
@@ -215,6 +226,7 @@ class Workers:
             self._processes[ordinal] = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",  # the task's folder is for its rank, which imports no library from it
                     "-m",
                     "dtjob_trainer.supervisor",
                     "--config",

@@ -5,22 +5,39 @@ What a command needs is imported when it runs, so that help and completion answe
 
 from __future__ import annotations
 
-import enum
-from importlib import metadata
-from pathlib import Path
-from typing import Annotated
+from dtjob_trainer import library_first
 
-import typer
+library_first.apply()
 
-from dtjob_cli.errors import shown
+import enum  # noqa: E402
+import sys  # noqa: E402
+from importlib import metadata  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Annotated, Any  # noqa: E402
+
+import typer  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
+
+from dtjob_cli import streams  # noqa: E402
+from dtjob_cli.errors import shown  # noqa: E402
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job failed; 2 bad input; 3 refused, nothing lost, can be resumed "
     "after the remedy; 130 interrupted."
 )
 
+
+class Program(TyperGroup):
+    """All of ``dtjob``, its help and its usage errors too, with streams that don't decide."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with streams.prepared():
+            return super().main(*args, **kwargs)
+
+
 app = typer.Typer(
     name="dtjob",
+    cls=Program,
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -43,7 +60,7 @@ Manifest = Annotated[Path, typer.Argument(metavar="FILE", help="A job's manifest
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"dtjob {metadata.version('dtjob')}")
+        sys.stdout.write(f"dtjob {metadata.version('dtjob')}\n")
         raise typer.Exit
 
 

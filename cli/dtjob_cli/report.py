@@ -113,13 +113,13 @@ def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None
 def save(run: RunDirectory, report: Report) -> None:
     """Write the report into the run, whole or not at all."""
     draft = run.report.with_suffix(".tmp")
-    draft.write_text(dumps(report))
+    draft.write_text(dumps(report), encoding="ascii")
     os.replace(draft, run.report)
 
 
 def dumps(report: Report) -> str:
-    """Return the report as one JSON object."""
-    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    """Return the report as one JSON object, in ASCII: any file or stream takes it."""
+    return json.dumps(report, indent=2) + "\n"
 
 
 def load(run: RunDirectory, ledger: PrivacyLedger) -> Report | None:
@@ -128,7 +128,7 @@ def load(run: RunDirectory, ledger: PrivacyLedger) -> Report | None:
     Its figures are this command's own, and hold for the draws that they were computed from.
     """
     try:
-        report: Report = json.loads(run.report.read_text())
+        report: Report = json.loads(run.report.read_bytes())
         draws = report["spent"]["draws"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

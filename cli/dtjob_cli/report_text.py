@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dtjob_accounting.rounding import decimal_up
+from dtjob_cli import streams
 from dtjob_cli.report import Report, dumps
 
 # Wide enough for a digest where no terminal says how wide it is.
@@ -55,7 +56,9 @@ def _table(report: Report) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in rows(report):
-        table.add_row(label, Text(text))  # not markup: messages may hold brackets
+        table.add_row(
+            streams.readable(label), Text(streams.readable(text))
+        )  # not markup: messages may hold brackets
     return table
 
 
@@ -66,7 +69,7 @@ def _title(report: Report) -> str:
 def _bullets(lines: Sequence[str]) -> Table:
     table = Table.grid(padding=(0, 1))
     for line in lines:
-        table.add_row(" ·", Text(line))
+        table.add_row(streams.readable(" ·"), Text(streams.readable(line)))
     return table
 
 

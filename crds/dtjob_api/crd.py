@@ -222,10 +222,10 @@ def main(arguments: list[str] | None = None) -> int:
     stale = []
     for name, text in files().items():
         path = options.directory / name
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
             if not options.check:
-                path.write_text(text)
+                path.write_text(text, encoding="utf-8")
     if options.check and stale:
         sys.stderr.write(
             f"{', '.join(stale)}: not what the models say; run python -m dtjob_api.crd\n"

@@ -46,7 +46,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _own_namespace() -> str:
     try:
-        return _NAMESPACE_FILE.read_text().strip()
+        return _NAMESPACE_FILE.read_text(encoding="ascii").strip()
     except OSError:
         return _DEFAULT_NAMESPACE
 

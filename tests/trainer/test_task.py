@@ -49,7 +49,32 @@ def code(tmp_path, monkeypatch):
 
     yield write
     for name in set(sys.modules) - before:
-        del sys.modules[name]
+        # Not what they import: numpy can't be loaded twice.
+        if str(tmp_path) in str(getattr(sys.modules[name], "__path__", sys.modules[name])):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("entrypoint", ["random:task", "json.tasks:task"])
+def test_a_task_with_the_name_of_a_library_module_is_told_so(entrypoint):
+    top = entrypoint.partition(":")[0].partition(".")[0]
+    with pytest.raises(TaskError) as caught:
+        load_task(entrypoint, {})
+    assert caught.value.reason == "EntrypointInvalid"
+    assert f"{top} is a module of Python's standard library" in caught.value.message
+    assert f"{top}_task" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "wanting", ["from queue import Records", "import queue; queue.Records", "import queue"]
+)
+def test_a_task_that_wants_a_hidden_file_is_told_which(code, monkeypatch, tmp_path, wanting):
+    monkeypatch.chdir(tmp_path)
+    hidden = code("queue.py", "Records = []")
+    code("wants.py", f"{wanting}\ndef task(args):\n    queue.Records")
+    with pytest.raises(TaskError) as caught:
+        load_task("wants:task", {})
+    assert f"{hidden} is not imported" in caught.value.message
+    assert "Python's standard library: rename the file" in caught.value.message
 
 
 def test_a_task_is_called_with_a_copy_of_the_manifests_arguments(code):

@@ -345,6 +345,7 @@ class Leader:
             message = attempts.exhausted(limit, record.message)
             await self._fail(attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
             return
+        self._show(ledger)
         self._view.restarts += 1
         self._view.state, self._view.message = "Restarting", record.message
 

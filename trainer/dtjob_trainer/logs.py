@@ -8,17 +8,19 @@ from typing import Any, TextIO
 
 import structlog
 
+from dtjob_trainer.streams import unfailing
+
 Logger = structlog.typing.FilteringBoundLogger
 
 
 def own_logger(stream: TextIO, **fields: Any) -> Logger:
-    """Return a logger that writes JSON to ``stream``.
+    """Return a logger that writes JSON to ``stream``, and goes on where that takes no more.
 
     structlog's own configuration stays as it is, and its context variables are not looked at:
     a task that logs with structlog must neither reach ``stream`` nor add to its lines (Rule 20).
     """
     logger: Logger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(unfailing(stream)),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

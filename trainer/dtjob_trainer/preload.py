@@ -17,7 +17,19 @@ import opacus  # noqa: E402, F401
 import torch  # noqa: E402
 import torch.distributed  # noqa: E402, F401
 
-import dtjob_trainer.rank  # noqa: E402
+# All that a rank needs of dtjob and its libraries, before it may import from the task's folder.
+from dtjob_trainer import (  # noqa: E402, F401
+    batches,
+    keys,
+    leasing,
+    ledgers,
+    loop,
+    optim,
+    rank,
+    rehearsal,
+    step,
+    validation,
+)
 
 if "KUBERNETES_SERVICE_HOST" in os.environ:
     import dtjob_trainer.ledger_kubernetes  # noqa: F401

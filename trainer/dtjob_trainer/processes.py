@@ -19,9 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from dtjob_api.reasons import Reason
-from dtjob_trainer import confine
-from dtjob_trainer.gang import End, EndKind
+from dtjob_trainer import confine, deaths, memory_group
+from dtjob_trainer.gang import End
 
 #: What is imported in the forkserver before it forks anything.
 PRELOAD = ["dtjob_trainer.preload"]
@@ -144,6 +143,7 @@ class Ranks:
         self._processes: dict[int, ForkServerProcess] = {}
         self._said: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
+        self._memory = memory_group.read()
         for setup in setups:
             ours, theirs = context.Pipe()
             process = context.Process(target=main, args=(setup, theirs), name=f"rank-{setup.rank}")
@@ -197,27 +197,10 @@ class Ranks:
         self._read(rank)
         asyncio.get_running_loop().remove_reader(self._pipes[rank].fileno())
         self._pipes[rank].close()
-        self._on_end(self._said.get(rank) or _died(rank, process.exitcode))
+        self._on_end(self._said.get(rank) or self._died(rank, process.exitcode))
 
-
-def _died(rank: int, exitcode: int | None) -> End:
-    if exitcode is not None and exitcode < 0:
-        number = -exitcode
-        name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
-        return End(
-            kind=EndKind.CRASHED,
-            rank=rank,
-            reason=Reason.RANK_FAILED,
-            message=f"rank {rank} was ended by {name}",
-            signal=number,
-        )
-    return End(
-        kind=EndKind.CRASHED,
-        rank=rank,
-        reason=Reason.RANK_FAILED,
-        message=f"rank {rank} exited with code {exitcode}",
-        exit_code=exitcode,
-    )
+    def _died(self, rank: int, exit_code: int | None) -> End:
+        return deaths.end_of_rank(rank, exit_code, self._memory, memory_group.read())
 
 
 async def _ended(process: ForkServerProcess) -> None:

@@ -17,7 +17,7 @@ from dtjob_api.job import Telemetry
 from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import confine, logs
+from dtjob_trainer import confine, library_first, logs, streams
 from dtjob_trainer.failures import Failures
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
@@ -59,6 +59,7 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     confine.end_with_parent(signal.SIGKILL)
     confine.forbid_core_dumps()
     mail = Mailbox(pipe)
+    streams.take_standard_streams()
     logs.quieten_libraries()
     log = logs.own_logger(
         confine.keep_own_log(), component="rank", rank=setup.rank, attempt=setup.attempt
@@ -95,6 +96,7 @@ class _Rank:
         if config.data_dir is not None:
             os.environ[DATA_VARIABLE] = config.data_dir
         self._mail.stage("importing the task")
+        library_first.admit_working_folder()
         task = load_task(config.training.entrypoint, config.training.args)
         account, spec, checkpoint = None, None, None
         if setup.rank == 0:

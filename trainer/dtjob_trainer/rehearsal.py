@@ -6,18 +6,16 @@ noise and the optimizer of the job. Nothing of it is kept.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dtjob_trainer import probes
+from dtjob_trainer import memory_group, probes
 from dtjob_trainer.batches import synthetic_examples
 from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.clipping import trainable
@@ -134,9 +132,9 @@ def memory_of_a_rank(ranks: int, device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
-        with contextlib.suppress(OSError, ValueError):  # "max": none
-            limits.append(int((Path("/sys/fs/cgroup") / file).read_text()))
+    group = memory_group.read()
+    if group is not None and group.limit is not None:
+        limits.append(group.limit)
     return min(limits) // ranks
 
 

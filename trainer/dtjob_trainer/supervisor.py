@@ -5,6 +5,11 @@ Kept small: processes that come out of the forkserver execute the main module on
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from dtjob_trainer import library_first
+
+    library_first.apply()
+
 import argparse
 import asyncio
 import os
@@ -38,7 +43,7 @@ def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) 
     """
     from pydantic import ValidationError
 
-    from dtjob_trainer import confine, logs, rank
+    from dtjob_trainer import confine, logs, rank, streams
     from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK
     from dtjob_trainer.worker import ConfigurationError, Worker
 
@@ -52,6 +57,7 @@ def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) 
     options = parser.parse_args(arguments)
 
     confine.end_with_parent(signal.SIGTERM)
+    streams.take_standard_streams()
     logs.quieten_libraries()
     log = logs.own_logger(sys.stderr, component="supervisor")
     try:

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dtjob_trainer import library_first
+
 if TYPE_CHECKING:
     import torch
 
@@ -145,6 +147,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r} must have the form package.module:callable",
         )
+    _check_no_library_module(module_name, entrypoint)
     module = _import(module_name, entrypoint)
     target: Any = module
     for part in name.split("."):
@@ -153,7 +156,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
             raise TaskError(
                 ENTRYPOINT_INVALID,
                 f"spec.training.entrypoint {entrypoint!r}: module {module_name} has no {name!r}; "
-                f"it defines {_public_callables(module)}",
+                f"it defines {_public_callables(module)}{_other_file(module_name)}",
             )
     if not callable(target):
         raise TaskError(
@@ -167,7 +170,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r} raised when called with spec.training.args:\n"
-            f"{task_traceback(error)}",
+            f"{task_traceback(error)}{_hidden_import(error)}",
         ) from None
     return _checked(task, entrypoint)
 
@@ -249,8 +252,35 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
-            f"{_without_import_machinery(error)}",
+            f"{_without_import_machinery(error)}{_hidden_import(error)}",
         ) from None
+
+
+def _check_no_library_module(module_name: str, entrypoint: str) -> None:
+    top = module_name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        raise TaskError(
+            ENTRYPOINT_INVALID,
+            f"spec.training.entrypoint {entrypoint!r}: {top} is a module of Python's standard "
+            f"library, which no other can replace; give yours another name, such as {top}_task",
+        )
+
+
+def _hidden_import(error: Exception) -> str:
+    """What to do where the task wanted a module of its own and got another of the same name."""
+    wanted = error.name if isinstance(error, ImportError) else None
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        wanted = error.obj.__name__
+    return _other_file(wanted) if wanted else ""
+
+
+def _other_file(module_name: str) -> str:
+    top = module_name.partition(".")[0]
+    own = library_first.hidden(top)
+    if own is None:
+        return ""
+    whose = "of Python's standard library" if top in sys.stdlib_module_names else "loaded before"
+    return f"\n{own} is not imported, since {top} is also a module {whose}: rename the file"
 
 
 def _checked(task: object, entrypoint: str) -> Task:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.model import first_error
-from dtjob_cli import kubectl, resume, runs
+from dtjob_cli import kubectl, resume, runs, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import counted
@@ -47,6 +47,8 @@ def restore(source: str, namespace: str | None, *, dry_run: bool, as_json: bool)
         before, after = _in_cluster(source, namespace, dry_run=dry_run)
     summary = _summary(before, after, dry_run=dry_run)
     sys.stdout.write(json.dumps(summary) + "\n" if as_json else _text(summary))
+    if why := streams.unprinted():
+        sys.stderr.write(f"not printed, since the standard output failed ({why}): {_text(summary)}")
 
 
 def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerStatus]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from dtjob_accounting import pld
 from dtjob_accounting.plan import Plan, warnings
 from dtjob_accounting.rounding import decimal_up
-from dtjob_cli import manifests, planning
+from dtjob_cli import manifests, planning, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.planning import StepShape
 
@@ -24,7 +24,7 @@ def plan(file: Path, *, as_json: bool) -> None:
     Raises
     ------
     CommandError
-        If the manifest is invalid or no noise gives what it asks for.
+        If the manifest is invalid, no noise gives what it asks for, or the plan can't be printed.
     """
     manifest = manifests.read(file)
     job = manifests.job(manifest)
@@ -34,11 +34,9 @@ def plan(file: Path, *, as_json: bool) -> None:
         shape = planning.step_shape(job, job.spec.workers.replicas)
     if as_json:
         sys.stdout.write(json.dumps(as_object(job.metadata.name, made, shape), indent=2) + "\n")
-        return
-    console = Console(highlight=False)
-    console.print(_table(job.metadata.name, made, shape))
-    for warning in warnings(made):
-        console.print(f"warning: {warning}", markup=False)
+    else:
+        _print(job.metadata.name, made, shape)
+    streams.check_printed()
 
 
 def as_object(name: str, made: Plan, shape: StepShape) -> dict[str, Any]:
@@ -57,13 +55,20 @@ def as_object(name: str, made: Plan, shape: StepShape) -> dict[str, Any]:
     }
 
 
+def _print(name: str, made: Plan, shape: StepShape) -> None:
+    console = Console(highlight=False)
+    console.print(_table(name, made, shape))
+    for warning in warnings(made):
+        console.print(f"warning: {warning}", markup=False)
+
+
 def _table(name: str, made: Plan, shape: StepShape) -> Table:
     table = Table(title=f"Plan of job {name}", show_header=False, title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for label, value, meaning in _rows(made, shape):
-        table.add_row(label, value, meaning)
+    for row in _rows(made, shape):
+        table.add_row(*map(streams.readable, row))
     return table
 
 

@@ -13,7 +13,7 @@ from dtjob_accounting.process import PldProcess
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_cli import report as reports
-from dtjob_cli import report_text, resume, runs
+from dtjob_cli import report_text, resume, runs, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput
 
@@ -35,7 +35,7 @@ def report(source: Path, *, as_json: bool) -> None:
     Raises
     ------
     CommandError
-        If there is no such run or the ledger can't be read.
+        If there is no such run, the ledger can't be read, or the report can't be printed.
     """
     run, summary = None, None
     if source == STANDARD_INPUT or source.is_file():
@@ -49,6 +49,7 @@ def report(source: Path, *, as_json: bool) -> None:
             screen.waiting("computing epsilon of what is charged")
             summary = reports.build(ledger, accountant, run)
     report_text.show(summary, as_json=as_json)
+    streams.check_printed()
 
 
 def _ledger(source: Path) -> PrivacyLedger:

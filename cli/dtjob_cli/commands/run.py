@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +19,19 @@ from dtjob_api.derive import ledger_name, ledger_spec
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
-from dtjob_cli import local, manifests, planning, ports, report, report_text, resume, runs, verdict
-from dtjob_cli.display import Display, for_stream
+from dtjob_cli import (
+    local,
+    manifests,
+    planning,
+    ports,
+    report,
+    report_text,
+    resume,
+    runs,
+    streams,
+    verdict,
+)
+from dtjob_cli.display import Display, for_stream, restart
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import Interrupts, counted
 from dtjob_cli.manifests import Manifest
@@ -27,6 +40,7 @@ from dtjob_cli.runs import RunDirectory
 from dtjob_trainer.ledger_file import FileLedger
 
 POLL_SECONDS = 0.1
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 # How long workers have to leave by themselves once one of them has said that all is over.
 LEAVE_SECONDS = 60.0
 
@@ -66,17 +80,29 @@ def run(request: Request) -> None:
         session = _Session(request, manifest, screen, interrupts)
         try:
             summary = session.resume() if request.resume else session.start()
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            raise CommandError(
-                ExitCode.REFUSED,
-                "RunDirectory",
-                f"{error.filename or request.runs}: {error.strerror}.",
-                "Make room or make it writable, then run the command again (with --resume if the "
-                "run had begun).",
-            ) from None
+            raise _refused(error) from None
     report_text.show(summary, as_json=request.as_json)
+    if why := streams.unprinted():
+        place = RunDirectory(Path(summary["run"])).report
+        sys.stderr.write(f"The standard output failed ({why}): the report is in {place}\n")
+
+
+def _refused(error: OSError) -> CommandError:
+    again = "run the command again (with --resume if the run had begun)."
+    if error.filename is None and error.errno not in _NO_ROOM:
+        return CommandError(
+            ExitCode.REFUSED,
+            "System",
+            f"the system refused what a run needs: {error.strerror or error}.",
+            f"See that memory, processes and open files are not used up, then {again}",
+        )
+    return CommandError(
+        ExitCode.REFUSED,
+        "RunDirectory",
+        f"{error.filename or 'the run directory'}: {error.strerror}.",
+        f"Make room or make it writable, then {again}",
+    )
 
 
 def _check(request: Request, job: DistributedTrainingJob) -> None:
@@ -110,6 +136,7 @@ class _Session:
         self._manifest = manifest
         self._screen = screen
         self._interrupts = interrupts
+        self._restarts = 0
 
     def start(self) -> Report:
         """Run a new job; return its report."""
@@ -239,6 +266,9 @@ class _Session:
         said = workers.report()
         if said is None:
             return  # not there yet, or already gone: what was shown last still holds
+        if said["restarts"] > self._restarts:
+            self._screen.note(restart(said))
+        self._restarts = said["restarts"]
         if said["state"] == "Running" and said["step"]:
             self._screen.training(said)
         elif said["state"] == "Draining":

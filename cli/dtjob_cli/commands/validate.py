@@ -9,19 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_api.validation import validate as problems_of
-from dtjob_cli import manifests
+from dtjob_cli import manifests, streams
 from dtjob_cli.errors import BadInput, ExitCode
 
 
 def validate(files: Sequence[Path], *, as_json: bool) -> ExitCode:
-    """Print what is wrong with each file; return whether all are valid."""
+    """Print what is wrong with each file; return whether all are valid.
+
+    Raises
+    ------
+    CommandError
+        If all are, and that can't be printed.
+    """
     results = [_result(file) for file in files]
     if as_json:
         sys.stdout.write(json.dumps({"files": results}, indent=2) + "\n")
     else:
         for result in results:
             _print(result)
-    return ExitCode.OK if all(result["valid"] for result in results) else ExitCode.BAD_INPUT
+    if not all(result["valid"] for result in results):
+        return ExitCode.BAD_INPUT
+    streams.check_printed()
+    return ExitCode.OK
 
 
 def _result(file: Path) -> dict[str, Any]:

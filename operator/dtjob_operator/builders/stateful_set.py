@@ -93,7 +93,8 @@ def _container(job: DistributedTrainingJob) -> Json:
     container: Json = {
         "name": names.WORKER_CONTAINER,
         "image": job.spec.image,
-        "command": ["python", "-m", "dtjob_trainer.supervisor"],
+        # -P: files in the image's working folder shadow no module of Python's library.
+        "command": ["python", "-P", "-m", "dtjob_trainer.supervisor"],
         "env": _env(job),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},

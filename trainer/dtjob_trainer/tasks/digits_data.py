@@ -38,7 +38,7 @@ class Digits:
 
 def train_ids() -> list[int]:
     """Return the ids of the private images, in the order of the split."""
-    text = resources.files(__package__).joinpath("digits_train.txt").read_text()
+    text = resources.files(__package__).joinpath("digits_train.txt").read_text(encoding="ascii")
     return [int(line) for line in text.split()]
 
 

@@ -1,0 +1,136 @@
+"""The standard output and error as ``dtjob`` writes to them, whatever they are.
+
+An encoding may lack σ, a disk may be full, a reader may have left: none of it decides how a command
+ends. Only a command that does nothing but print says by its exit code that it could not.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO, cast
+
+from dtjob_cli.errors import NOT_PRINTED, CommandError, ExitCode
+from dtjob_trainer.streams import Unfailing, unfailing
+
+SPELLED = {
+    "σ": "sigma",
+    "ε": "epsilon",
+    "δ": "delta",
+    "…": "...",
+    "·": "-",
+    "✓": "+",
+    "−": "-",
+    "–": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "×": "x",
+    "→": "->",
+    "⌈": "ceil(",
+    "⌉": ")",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
+"""What stands for a character where the stream's encoding lacks it; others are shown as escapes."""
+
+_ERRORS = "dtjob.spelled"
+
+
+def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    escaped = (SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
+    return "".join(escaped), error.end
+
+
+codecs.register_error(_ERRORS, _spell)
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Have everything that is printed in this block be printed as well as can be."""
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (unfailing(stream, errors=_ERRORS) for stream in before)
+    try:
+        yield
+    finally:
+        _let_go(sys.stdout)
+        _let_go(sys.stderr)
+        sys.stdout, sys.stderr = before
+
+
+def readable(text: str) -> str:
+    """Return ``text`` in the characters of the standard output; tables measure what is printed."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, _ERRORS).decode(encoding)
+
+
+def encodes(encoding: str, text: str) -> bool:
+    """Return whether ``encoding`` has the characters of ``text``."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unprinted() -> str | None:
+    """Return why the standard output lacks something; None if it is whole.
+
+    A reader that has closed the pipe has had what it wanted.
+    """
+    stream = cast(object, sys.stdout)
+    if not isinstance(stream, Unfailing):
+        return None
+    stream.flush()
+    failure = stream.failure
+    if failure is None or isinstance(failure, BrokenPipeError):
+        return None
+    return (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
+
+
+def check_printed() -> None:
+    """End a command that has done nothing but print, if that failed.
+
+    Raises
+    ------
+    CommandError
+    """
+    if why := unprinted():
+        raise CommandError(
+            ExitCode.REFUSED,
+            NOT_PRINTED,
+            f"the result could not be written to the standard output: {why}.",
+            "Nothing was changed: send the output elsewhere, or make room, and run it again.",
+        )
+
+
+def _open_missing() -> None:
+    """Give a process without standard streams ones that lead nowhere.
+
+    Else the next file that it opens would be one, and what libraries print would go into it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(nowhere, True)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _let_go(stream: TextIO) -> None:
+    """Write what is left; what can't be written must not trouble the interpreter's own end."""
+    stream.flush()
+    if isinstance(cast(object, stream), Unfailing) and cast(Unfailing, stream).failure:
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -1,0 +1,92 @@
+"""What a process died of, told from its signal and from what its memory group counted."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer import deaths
+from dtjob_trainer.gang import EndKind
+from dtjob_trainer.memory_group import MemoryCount
+
+GIB = 2**30
+BEFORE = MemoryCount(kills=1, at_limit=5, limit=2 * GIB)
+
+
+def test_a_kill_at_the_containers_limit_names_it_and_the_remedies() -> None:
+    end = deaths.end_of_rank(3, -9, BEFORE, MemoryCount(kills=2, at_limit=9, limit=2 * GIB))
+
+    assert (end.kind, end.reason) == (EndKind.CRASHED, Reason.OUT_OF_MEMORY)
+    assert (end.rank, end.signal) == (3, 9)
+    for words in (
+        "rank 3 was ended by SIGKILL",
+        "out of memory",
+        "2 GiB",
+        "spec.workers.resources.limits.memory",
+        "spec.training.physicalBatchSize",
+    ):
+        assert words in end.message
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        MemoryCount(kills=2, at_limit=5, limit=2 * GIB),
+        MemoryCount(kills=2, at_limit=9, limit=None),
+    ],
+)
+def test_a_kill_below_the_limit_is_the_machines(after: MemoryCount) -> None:
+    reason, why = deaths.cause(9, BEFORE, after)
+
+    assert reason is Reason.OUT_OF_MEMORY
+    assert "the machine has none left" in why
+    assert "GiB" not in why
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (BEFORE, BEFORE),
+        (BEFORE, MemoryCount(kills=1, at_limit=900, limit=2 * GIB)),
+        (None, None),
+        (None, BEFORE),
+        (BEFORE, None),
+    ],
+)
+def test_a_kill_that_no_group_counted_is_somebody_elses(
+    before: MemoryCount | None, after: MemoryCount | None
+) -> None:
+    reason, why = deaths.cause(9, before, after)
+
+    assert reason is Reason.RANK_FAILED
+    assert "kill -9" in why
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGBUS, "/dev/shm"),
+        (signal.SIGSEGV, "native code"),
+        (signal.SIGABRT, "worker's log"),
+        (signal.SIGILL, "processor"),
+        (signal.SIGTERM, "somebody asked"),
+        (64, "somebody asked"),
+    ],
+)
+def test_other_signals_have_causes_of_their_own_whatever_memory_did(
+    number: int, words: str
+) -> None:
+    after = MemoryCount(kills=2, at_limit=9, limit=2 * GIB)
+    end = deaths.end_of_rank(0, -number, BEFORE, after)
+
+    assert end.reason is Reason.RANK_FAILED
+    assert words in end.message
+
+
+def test_an_exit_code_without_a_word_is_told() -> None:
+    end = deaths.end_of_rank(0, 7, None, None)
+
+    assert (end.exit_code, end.signal) == (7, None)
+    assert "exited with code 7" in end.message
