@@ -95,10 +95,8 @@ class End:
 
     @property
     def how(self) -> str:
-        """Return ``exit code 3`` or ``SIGKILL``, and what most likely ended it."""
-        if self.code >= 0:
-            return f"exit code {self.code}"
-        return deaths.name_of(-self.code) + (f" ({self.cause})" if self.cause else "")
+        """Return ``exit code 3`` or ``SIGKILL``."""
+        return f"exit code {self.code}" if self.code >= 0 else deaths.name_of(-self.code)
 
 
 class Workers:

@@ -104,6 +104,8 @@ def _by_workers(ends: Sequence[local.End], run: RunDirectory, resume_command: st
     if end.code == local.FAILED:
         return CommandError(ExitCode.FAILED, end.reason or "Failed", said, logs)
     message = f"{who} ended with {end.how}, and too often to be started again."
+    if end.cause:
+        message += f" The last time: {end.cause}."
     if end.message:
         message += f" Its last words: {end.message}"
     return CommandError(

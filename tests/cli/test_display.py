@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from dtjob_cli import display
+from dtjob_trainer.streams import unfailing
 
 
 def _report(step: int, **more: Any) -> dict[str, Any]:
@@ -50,3 +52,49 @@ def test_figures_that_are_not_known_are_absent_not_zero() -> None:
     known = display.figures({"step": 1, "totalSteps": 2, "evaluation": None, "restarts": 0})
 
     assert known == []
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "charged", "words"),
+    [
+        (None, 10, "restart 2 from step 0: no step for 600 s; 20 draws in reserve are left"),
+        ({"step": 100}, 110, "from step 100: no step for 600 s; 20 draws in reserve are left"),
+        ({"step": 100}, 140, "the reserve is used up: 10 of the steps that are left can't be paid"),
+    ],
+)
+def test_a_restart_says_why_and_what_is_left_of_the_reserve(
+    checkpoint: dict[str, Any] | None, charged: int, words: str
+) -> None:
+    said = _report(104, restarts=2, message="no step for 600 s", checkpoint=checkpoint)
+
+    assert words in display.restart(said | {"charged": charged, "reservedDraws": 366})
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(display.for_stream(Terminal(io.BytesIO())), display.PlainDisplay)
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(display.for_stream(Terminal(io.BytesIO())), display.LiveDisplay)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_the_live_line_turns_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    held = io.BytesIO()
+    stream = unfailing(Terminal(held, encoding=encoding), errors="dtjob.spelled")
+    with display.for_stream(stream) as screen:
+        screen.fact("σ = 2.2")
+        screen.waiting("writing …")
+        screen.training(_report(84, evaluation={"accuracy": 0.912}))
+    stream.flush()
+
+    shown = held.getvalue().decode(encoding)
+    assert ("ε 4.31" if encoding == "utf-8" else "epsilon 4.31") in shown
+    assert "\\u" not in shown

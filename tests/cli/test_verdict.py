@@ -87,6 +87,15 @@ def test_what_can_be_resumed_says_how() -> None:
         assert RESUME in _error(_report(), _end(code)).remedy
 
 
+def test_a_worker_that_died_too_often_is_told_with_the_likely_cause() -> None:
+    died = local.End(0, -9, "", "", restarted=False, cause="out of memory: the limit is 1 GiB")
+
+    message = _error(_report(), died).message
+
+    assert "worker 0 ended with SIGKILL, and too often" in message
+    assert "The last time: out of memory" in message
+
+
 def test_a_bad_configuration_outweighs_the_others_that_were_stopped_for_it() -> None:
     error = _error(
         None, _end(-15, ordinal=1), _end(2, reason="PortInUse", message="port 80 is in use")

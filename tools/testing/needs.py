@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 from localcluster import choose
+from testing import memory_limits
 
 
 def _missing_gpu() -> str | None:
@@ -28,6 +29,7 @@ def _missing_ipv6() -> str | None:
 NEEDS: dict[str, Callable[[], str | None]] = {
     "gpu": _missing_gpu,
     "ipv6": _missing_ipv6,
+    "memory_cgroup": memory_limits.obstacle,
     "cluster": choose.obstacle,
     "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),
 }

@@ -62,8 +62,8 @@ def cause(number: int, before: MemoryCount | None, after: MemoryCount | None) ->
     if before is None or after is None or after.kills <= before.kills:
         return (
             Reason.RANK_FAILED,
-            "by somebody else (kill -9), or by the machine's own out-of-memory killer, which the "
-            "kernel's log would tell",
+            "somebody else ended it (kill -9), or the machine's own out-of-memory killer, which "
+            "the kernel's log would tell",
         )
     if after.limit is None or after.at_limit <= before.at_limit:
         return (

@@ -36,28 +36,27 @@ class MemoryCount:
 def read(process: Path = Path("/proc/self")) -> MemoryCount | None:
     """Return what the memory group of ``process`` has counted; None where nothing tells."""
     try:
-        folder, version = _folder(process)
+        place, version = folder(process)
         if version == 2:
-            events = _numbers(folder / "memory.events")
-            limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+            events = _numbers(place / "memory.events")
+            limit = (place / "memory.max").read_text(encoding="ascii").strip()
             bytes_ = None if limit == "max" else int(limit)
             return MemoryCount(events["oom_kill"], events["oom"], bytes_)
-        kills = _numbers(folder / "memory.oom_control")["oom_kill"]
-        at_limit = _number(folder / "memory.failcnt")
-        bytes_ = _number(folder / "memory.limit_in_bytes")
+        kills = _numbers(place / "memory.oom_control")["oom_kill"]
+        at_limit = _number(place / "memory.failcnt")
+        bytes_ = _number(place / "memory.limit_in_bytes")
         return MemoryCount(kills, at_limit, bytes_ if bytes_ < _UNLIMITED else None)
     except (OSError, LookupError, ValueError):
         return None
 
 
-def _folder(process: Path) -> tuple[Path, int]:
+def folder(process: Path) -> tuple[Path, int]:
     """Return where the group's files are, and the version of its hierarchy.
 
     A machine may have both versions: then memory is in the one that names it.
     """
-    groups = dict(
-        line.split(":", 2)[1:] for line in _lines(process / "cgroup")
-    )  # controllers to path; version 2 names none
+    # The path of each list of controllers; version 2 has an empty one.
+    groups = dict(line.split(":", 2)[1:] for line in _lines(process / "cgroup"))
     mounts = [_mount(line) for line in _lines(process / "mountinfo")]
     for controllers, path in groups.items():
         if "memory" in controllers.split(","):

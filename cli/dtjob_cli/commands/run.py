@@ -81,14 +81,15 @@ def run(request: Request) -> None:
         try:
             summary = session.resume() if request.resume else session.start()
         except OSError as error:
-            raise _refused(error) from None
+            raise refused(error) from None
     report_text.show(summary, as_json=request.as_json)
     if why := streams.unprinted():
         place = RunDirectory(Path(summary["run"])).report
         sys.stderr.write(f"The standard output failed ({why}): the report is in {place}\n")
 
 
-def _refused(error: OSError) -> CommandError:
+def refused(error: OSError) -> CommandError:
+    """Return what a run says that the operating system refused something."""
     again = "run the command again (with --resume if the run had begun)."
     if error.filename is None and error.errno not in _NO_ROOM:
         return CommandError(
@@ -242,7 +243,9 @@ class _Session:
                 self._interrupt(workers, asked)
             for end in workers.ends():
                 if end.restarted:
-                    self._screen.note(f"worker {end.ordinal} ended with {end.how}; started again")
+                    why = end.cause or end.message or "it left no word"
+                    who = f"worker {end.ordinal} ended with {end.how}"
+                    self._screen.note(f"{who}; started again: {why}")
                     continue
                 ends.append(end)
                 leave_by = min(leave_by, time.monotonic() + LEAVE_SECONDS)
