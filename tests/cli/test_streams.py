@@ -222,5 +222,21 @@ def test_any_terminal_will_do(run: runs.RunDirectory, term: str, encoding: str) 
     assert ("\x1b[" in shown) == (term != "dumb")
 
 
+@pytest.mark.parametrize("kind", ["closed_pipe", "full_disk"])
+def test_the_tools_of_the_checkout_end_as_they_would(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    descriptor = request.getfixturevalue(kind)
+    done = subprocess.run(
+        [PYTHON, "-m", "localcluster", "status", "--name", "no-such", "--provider", "local"],
+        env={**os.environ, **NARROW["ascii"], "PYTHONPATH": str(EXAMPLE.parents[1] / "tools")},
+        stdout=descriptor,
+        stderr=descriptor,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 3  # no such cluster runs
+
+
 def test_what_is_spelled_is_ascii() -> None:
     assert all(spelling.isascii() for spelling in SPELLED.values())

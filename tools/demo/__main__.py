@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from demo import background, install, job
+from dtjob_cli import streams
 from localcluster import choose
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import DEFAULT_NAME
@@ -104,7 +105,7 @@ def _prepared(provider: Provider, console: Console) -> background.Images:
                 raise KeyboardInterrupt
         with Progress().stage("building cluster and images", "demo build") as stage:
             while not _done_within(work, 1.0):
-                stage.note = _last_line(log.read_text())
+                stage.note = _last_line(log.read_text(encoding="utf-8", errors="replace"))
     finally:
         for task in work:
             task.end()
@@ -158,7 +159,7 @@ def _show_end(
     ledger = f"{job.JOB}-{ended['metadata']['uid'][:8]}"
     found = cluster.kubectl("get", "privacyledger", ledger, where, "--output=json")
     subprocess.run(
-        [sys.executable, "-m", "dtjob_cli.main", "report", "-"], input=found, text=True, check=False
+        [sys.executable, "-m", "dtjob_cli.main", "report", "-"], input=found.encode(), check=False
     )
     console.print(
         f"\nLook around:   export KUBECONFIG={cluster.kubeconfig}\n"
@@ -187,4 +188,5 @@ def _conditions_and_events(described: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams.prepared():
+        sys.exit(main())

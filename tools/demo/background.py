@@ -119,7 +119,7 @@ def _do(answer: Connection, work: Work, kind: str, log: Path) -> None:
 
 
 def _outcome(work: Work, kind: str, log: Path) -> Images | ClusterError:
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         progress = Progress(Console(file=file, soft_wrap=True))
         try:
             return work(choose.provider(DEFAULT_NAME, choose.Choice(kind), progress))

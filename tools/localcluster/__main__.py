@@ -1,5 +1,7 @@
 """``python -m localcluster``."""
 
+from dtjob_cli import streams
 from localcluster.cli import app
 
-app(prog_name="python -m localcluster")
+with streams.prepared():
+    app(prog_name="python -m localcluster")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -30,10 +31,10 @@ def _chosen(name: str, choice: choose.Choice) -> Iterator[Provider]:
     try:
         yield choose.provider(name, choice, Progress())
     except ClusterError as error:
-        typer.echo(f"error: {error}", err=True)
+        print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
+        print("interrupted; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
@@ -42,8 +43,8 @@ def up(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> None:
     """Start the cluster and return when pods can run in it."""
     with _chosen(name, provider) as cluster:
         cluster.up()
-        typer.echo(f"export KUBECONFIG={cluster.kubeconfig()}")
-        typer.echo(f"kubectl: {cluster.kubectl()}", err=True)
+        print(f"export KUBECONFIG={cluster.kubeconfig()}")
+        print(f"kubectl: {cluster.kubectl()}", file=sys.stderr)
 
 
 @app.command()
@@ -62,9 +63,9 @@ def status(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> N
     """Tell what runs; exit code 3 if the cluster can't be used."""
     with _chosen(name, provider) as cluster:
         found = cluster.status()
-    typer.echo(found.summary)
+    print(found.summary)
     for label, value in found.details.items():
-        typer.echo(f"  {label}: {value}")
+        print(f"  {label}: {value}")
     if not found.running:
         raise typer.Exit(3)
 
@@ -73,4 +74,4 @@ def status(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> N
 def kubeconfig(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> None:
     """Print the path of the administrator's kubeconfig."""
     with _chosen(name, provider) as cluster:
-        typer.echo(cluster.kubeconfig())
+        print(cluster.kubeconfig())

@@ -47,4 +47,6 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run kubectl against the cluster of `kubeconfig` and return what came of it."""
     argv = [str(kubectl), f"--kubeconfig={kubeconfig}", *arguments]
-    return subprocess.run(argv, check=False, input=stdin, capture_output=True, text=True)
+    return subprocess.run(
+        argv, check=False, input=stdin, capture_output=True, encoding="utf-8", errors="replace"
+    )
