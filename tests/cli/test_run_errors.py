@@ -6,9 +6,12 @@ import errno
 import os
 
 import pytest
+from stored import EXAMPLE
+from typer.testing import CliRunner
 
 from dtjob_cli.commands import run as command
 from dtjob_cli.errors import ExitCode
+from dtjob_cli.main import app
 
 
 def _raised(number: int, file: str | None = None) -> OSError:
@@ -33,3 +36,13 @@ def test_an_error_of_the_system_is_not_blamed_on_the_run_directory(
     assert (refused.exit_code, refused.reason) == (ExitCode.REFUSED, reason)
     assert words in refused.message
     assert "--resume" in refused.remedy
+
+
+@pytest.mark.parametrize("option", ["--dir", "--data"])
+def test_a_place_whose_name_is_no_text_is_refused_before_anything_is_made(option: str) -> None:
+    result = CliRunner().invoke(app, ["run", str(EXAMPLE), option, os.fsdecode(b"/r\xffns")])
+
+    assert result.exit_code == 2
+    assert "PathNotText" in result.stderr
+    assert f"{option} /r\\udcffns" in result.stderr
+    assert "LC_ALL" in result.stderr

@@ -114,6 +114,9 @@ def _check(request: Request, job: DistributedTrainingJob) -> None:
             f"{request.run_dir}: a run directory goes with --resume only.",
             "Add --resume to go on with that run, or leave the directory out.",
         )
+    _check_text("--dir", request.run_dir or request.runs)
+    if request.data:
+        _check_text("--data", request.data)
     if request.data and not request.data.exists():
         raise BadInput("NoSuchData", f"--data {request.data}: there is nothing there.")
     if job.spec.storage.data and not request.data:
@@ -125,6 +128,19 @@ def _check(request: Request, job: DistributedTrainingJob) -> None:
         )
     if request.port:
         ports.check(request.port, request.workers or job.spec.workers.replicas)
+
+
+def _check_text(option: str, path: Path) -> None:
+    """Refuse a path that can't be told to the workers, whose configuration is JSON."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise BadInput(
+            "PathNotText",
+            f"{option} {path.absolute()}: the name is no text in this system's encoding "
+            f"({sys.getfilesystemencoding()}).",
+            "Name or make another place, or set a locale of UTF-8, such as LC_ALL=C.UTF-8.",
+        ) from None
 
 
 class _Session:
