@@ -50,6 +50,15 @@ def test_people_get_a_table_with_every_symbol() -> None:
     assert "2.2027" in result.stdout
 
 
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    result = CliRunner().invoke(app, ["plan", str(EXAMPLE)], env={"COLUMNS": "32"})
+
+    assert result.exit_code == 0
+    assert "…" not in result.stdout
+    assert "2.2027" in result.stdout
+    assert "dp-accounting 0.6.0" in result.stdout
+
+
 def test_a_large_delta_is_warned_of(tmp_path: Path) -> None:
     result = _plan(_changed(tmp_path, "delta: 1e-5", "delta: 2e-4"))
 

@@ -64,9 +64,10 @@ def _print(name: str, made: Plan, shape: StepShape) -> None:
 
 def _table(name: str, made: Plan, shape: StepShape) -> Table:
     table = Table(title=f"Plan of job {name}", show_header=False, title_justify="left", box=None)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
+    # A narrow terminal folds figures and never cuts them.
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
     for row in _rows(made, shape):
         table.add_row(*map(streams.readable, row))
     return table
