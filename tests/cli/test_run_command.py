@@ -181,7 +181,7 @@ def test_a_dead_worker_is_replaced_and_the_run_succeeds(place: Place) -> None:
     pace.unlink()
 
     assert command.wait() == 0, command
-    assert "SIGKILL; started again" in "".join(command.err)
+    assert "SIGKILL; started again: somebody else ended it" in "".join(command.err)
     assert _json(command)["attempts"] == 2
 
 
@@ -208,6 +208,8 @@ def test_ctrl_c_before_the_first_draw_leaves_nothing(place: Place) -> None:
     place.edit("datasetSize: 1437", "datasetSize: 25600000")
     command = place.dtjob("run", "digits.yaml")
     command.wait_for("calibrating")
+    os.kill(command.workers()[1], signal.SIGKILL)
+    command.wait_for("worker 1 ended with SIGKILL; started again")
     command.interrupt()
 
     assert command.wait() == 130, command

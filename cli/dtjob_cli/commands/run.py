@@ -233,7 +233,7 @@ class _Session:
         try:
             while not future.done():
                 time.sleep(POLL_SECONDS)
-                ends = [end for end in workers.ends() if not end.restarted]
+                ends = self._ended(workers)
                 if ends or self._interrupts.count:
                     self._judge(run, None, ends)
             made = future.result()
@@ -257,12 +257,7 @@ class _Session:
             if self._interrupts.count > asked:
                 asked = self._interrupts.count
                 self._interrupt(workers, asked)
-            for end in workers.ends():
-                if end.restarted:
-                    why = end.cause or end.message or "it left no word"
-                    who = f"worker {end.ordinal} ended with {end.how}"
-                    self._screen.note(f"{who}; started again: {why}")
-                    continue
+            for end in self._ended(workers):
                 ends.append(end)
                 leave_by = min(leave_by, time.monotonic() + LEAVE_SECONDS)
                 if end.code != local.SUCCEEDED:
@@ -272,6 +267,16 @@ class _Session:
             self._show(workers)
             time.sleep(POLL_SECONDS)
         return self._concluded(run, ends, accountant)
+
+    def _ended(self, workers: local.Workers) -> list[local.End]:
+        """Return the workers that have ended for good; tell of those that are started again."""
+        ends = workers.ends()
+        for end in ends:
+            if end.restarted:
+                why = end.cause or end.message or "it left no word"
+                who = f"worker {end.ordinal} ended with {end.how}"
+                self._screen.note(f"{who}; started again: {why}")
+        return [end for end in ends if not end.restarted]
 
     def _interrupt(self, workers: local.Workers, count: int) -> None:
         if count == 1:
