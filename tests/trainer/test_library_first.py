@@ -12,6 +12,8 @@ import pytest
 
 from dtjob_trainer import library_first
 
+pytestmark = pytest.mark.slow  # an interpreter for each
+
 # What a person may well call a file of their own, and what supervisors, ranks and commands import.
 NAMES = (
     "argparse",

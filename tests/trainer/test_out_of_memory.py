@@ -25,6 +25,7 @@ print(deaths.end_of_rank(0, done.returncode, before, memory_group.read()).messag
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "words"),
     [

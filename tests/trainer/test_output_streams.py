@@ -47,6 +47,7 @@ def full_disk():
     os.close(descriptor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["closed_pipe", "full_disk"])
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_process_goes_on_whose_output_is_lost(kind, encoding, request):
