@@ -122,6 +122,7 @@ def _open_missing() -> None:
         except OSError:
             nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
             os.set_inheritable(nowhere, True)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 

@@ -207,6 +207,18 @@ def test_a_command_without_standard_streams_does_its_work(
     assert (b"7.6130" in done.stdout) == (1 not in closed)
 
 
+def test_a_ledger_from_a_standard_input_that_is_closed_is_none() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m dtjob_cli.main report - <&-', PYTHON],
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 2
+    assert b"the standard input is no JSON" in done.stderr
+
+
 @pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_any_terminal_will_do(run: runs.RunDirectory, term: str, encoding: str) -> None:
