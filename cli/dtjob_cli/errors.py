@@ -8,9 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NOT_PRINTED = "NotPrinted"
-"""The reason of a command that did nothing but print, and could not."""
-
 
 class ExitCode(enum.IntEnum):
     """The exit codes of ``dtjob``, as its help documents them."""
@@ -64,7 +61,9 @@ def shown(*, as_json: bool) -> Iterator[None]:
         if as_json:
             problem = {"reason": error.reason, "message": error.message, "remedy": error.remedy}
             sys.stdout.write(json.dumps({"error": problem, "exitCode": error.exit_code}) + "\n")
-        if not as_json or error.reason == NOT_PRINTED:
+            sys.stdout.flush()
+        # What the standard output did not take may still be read there.
+        if not as_json or getattr(sys.stdout, "failure", None):
             stopped = error.exit_code is ExitCode.INTERRUPTED
             head = "" if stopped else f"error ({error.reason}): "
             sys.stderr.write(f"{head}{error.message}\n")

@@ -56,9 +56,8 @@ def _table(report: Report) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in rows(report):
-        table.add_row(
-            streams.readable(label), Text(streams.readable(text))
-        )  # not markup: messages may hold brackets
+        # Text is no markup: messages may hold brackets.
+        table.add_row(streams.readable(label), Text(streams.readable(text)))
     return table
 
 

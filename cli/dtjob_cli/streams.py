@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
-from dtjob_cli.errors import NOT_PRINTED, CommandError, ExitCode
+from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_trainer.streams import Unfailing, unfailing
 
 SPELLED = {
@@ -105,7 +105,7 @@ def check_printed() -> None:
     if why := unprinted():
         raise CommandError(
             ExitCode.REFUSED,
-            NOT_PRINTED,
+            "NotPrinted",
             f"the result could not be written to the standard output: {why}.",
             "Nothing was changed: send the output elsewhere, or make room, and run it again.",
         )

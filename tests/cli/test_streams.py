@@ -182,6 +182,7 @@ def test_what_is_wrong_outweighs_that_it_can_not_be_said(tmp_path: Path, full_di
 
     assert dtjob("validate", bad, stdout=full_disk, stderr=full_disk).returncode == 2
     assert dtjob("plan", bad, "-o", "json", stdout=full_disk, stderr=full_disk).returncode == 2
+    assert b"InvalidManifest" in dtjob("plan", bad, "-o", "json", stdout=full_disk).stderr
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])

@@ -57,12 +57,11 @@ def hidden(module: str) -> str | None:
     loaded = sys.modules.get(module)
     if loaded is None and module not in sys.stdlib_module_names:
         return None
-    taken = getattr(loaded, "__file__", None)
-    library = _library()
+    taken, library = getattr(loaded, "__file__", None), _library()
     for folder in (os.getcwd(), *(entry for entry in sys.path if entry not in library)):
         for path in (f"{module}.py", os.path.join(module, "__init__.py")):
             own = os.path.join(folder, path)
-            if os.path.isfile(own) and not (taken and os.path.samefile(own, taken)):
+            if os.path.isfile(own) and os.path.realpath(own) != os.path.realpath(taken or ""):
                 return own
     return None
 
