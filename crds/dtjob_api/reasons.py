@@ -139,6 +139,10 @@ class Reason(StrEnum):
     """The ledger is behind the journal or the checkpoint (Rule 11)."""
     CHECKPOINT_LOST = "CheckpointLost"
     """Draws are charged but no checkpoint can be read (Rule 11)."""
+    CHECKPOINT_MISMATCH = "CheckpointMismatch"
+    """The checkpoint was saved of another model than the task makes now."""
+    GPU_MISSING = "GpuMissing"
+    """A worker sees fewer GPUs than it was promised."""
     LEDGER_UNREADABLE = "LedgerUnreadable"
     """The ledger cannot be read; nothing is trained without it."""
     STORAGE_FULL = "StorageFull"
@@ -169,10 +173,20 @@ TRAINING_REFUSED = frozenset(
     {
         Reason.PRIVACY_STATE_LOST,
         Reason.CHECKPOINT_LOST,
+        Reason.CHECKPOINT_MISMATCH,
+        Reason.GPU_MISSING,
         Reason.LEDGER_UNREADABLE,
         Reason.STORAGE_FULL,
+        # Once draws are charged; before, they are the job's outcome.
+        Reason.ENTRYPOINT_INVALID,
+        Reason.TASK_INVALID,
+        Reason.MODEL_REFUSED,
+        Reason.EVALUATION_INVALID,
+        Reason.DRY_RUN_FAILED,
+        Reason.TASK_FAILED,
+        Reason.DATASET_INVALID,
     }
 )
-"""Reasons of attempts that would not train on the state they found; they wait for a person."""
+"""Reasons of attempts that would not train on what they found; they wait for a person."""
 NO_FAILURE = ENDED_IN_ORDER | TRAINING_REFUSED
 """Reasons of attempts that count against no limit of restarts."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import warnings
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -108,6 +110,21 @@ class Partly(nn.Linear):
         return super().forward(hidden.index_copy(0, odd, self.layer(hidden[odd])))
 
 
+class Locked(nn.Linear):
+    """Holds what can't be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.lock = threading.Lock()
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own function
+        made: nn.Module = torch.jit.script(nn.Linear(4, 2))
+    return made
+
+
 class Idle(nn.Linear):
     """Owns a parameter that nothing uses."""
 
@@ -140,6 +157,8 @@ CASES = {
     "an attribute that keeps something of the batches": task(Averaging),
     "a module called on other rows: a part of the batch, or a packed sequence": task(Partly),
     "weights used outside their module's forward": task(Functional),
+    "a lock, an open file, a generator or a kept activation in a module": task(Locked),
+    "modules of torch.jit.script and torch.jit.trace": task(scripted),
     "a loss that is not finite on values of example_spec": task(losses=infinite),
 }
 

@@ -85,7 +85,17 @@ def test_a_claim_of_a_job_that_has_spent_nothing_is_no_loss() -> None:
     assert world.reason("ResourcesReady") == ("False", "CreatingResources")
 
 
-@pytest.mark.parametrize("reason", ["PrivacyStateLost", "CheckpointLost", "StorageFull"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "PrivacyStateLost",
+        "CheckpointLost",
+        "StorageFull",
+        "CheckpointMismatch",
+        "EntrypointInvalid",
+        "TaskFailed",
+    ],
+)
 def test_a_refused_attempt_is_told_but_not_final(reason: str) -> None:
     world = running()
     world.later(10)
@@ -97,7 +107,7 @@ def test_a_refused_attempt_is_told_but_not_final(reason: str) -> None:
     assert world.condition("Running")["message"] == "what and how"
     assert world.status["phase"] == "Restarting"
     assert replicas(world) == 2
-    fresh = "CheckpointRecorded" if reason == "PrivacyStateLost" else reason
+    fresh = reason if reason in ("CheckpointLost", "StorageFull") else "CheckpointRecorded"
     assert world.reason("CheckpointFresh")[1] == fresh
 
     world.later(60)

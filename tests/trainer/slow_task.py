@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -103,6 +104,44 @@ def with_extra_state(args: Mapping[str, Any]) -> Task:
             pass
 
     return replace(digits.task({}), model=lambda: Linear(65, 10))
+
+
+def with_another_model(args: Mapping[str, Any]) -> Task:
+    """Digits with a layer more."""
+    import torch
+
+    def model() -> Any:
+        return torch.nn.Sequential(torch.nn.Linear(65, 16), torch.nn.Linear(16, 10))
+
+    return replace(digits.task({}), model=model)
+
+
+def with_lock(args: Mapping[str, Any]) -> Task:
+    def model() -> Any:
+        made = digits.model()
+        made.lock = threading.Lock()
+        return made
+
+    return replace(digits.task({}), model=model)
+
+
+def with_panic(args: Mapping[str, Any]) -> Task:
+    """Ends by what is no Exception, as the panic of a library in Rust."""
+
+    class Panic(BaseException):
+        pass
+
+    def dataset() -> Any:
+        raise Panic("JANE DOE")
+
+    return replace(digits.task({}), dataset=dataset)
+
+
+def without_its_data(args: Mapping[str, Any]) -> Task:
+    def dataset() -> Any:
+        return Path("no", "such", "records").read_text()
+
+    return replace(digits.task({}), dataset=dataset)
 
 
 def with_mean_loss(args: Mapping[str, Any]) -> Task:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gang import PATIENCE, GangRun, signal_all, with_descendants
+from gang import PATIENCE, SLOW, GangRun, signal_all, with_descendants
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger import Conflict
@@ -282,6 +282,8 @@ def test_stopped_gang_is_superseded_and_woken(
         ("slow_task:with_batch_norm", "ModelRefused", "BatchNorm"),
         ("slow_task:with_mean_loss", "TaskInvalid", "losses"),
         ("slow_task:with_extra_state", "DryRunFailed", "dry run on synthetic data failed"),
+        ("slow_task:with_lock", "TaskInvalid", "attribute lock (a lock) of module model"),
+        ("slow_task:with_panic", "TaskFailed", "raised Panic ("),
         ("slow_task:raises_on_private_data", "TaskFailed", "ValueError"),
     ],
 )
@@ -296,6 +298,31 @@ def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) 
     written = run.logs() + run.ledger.read().ledger.model_dump_json()
     assert "JANE DOE" not in written
     assert "Traceback" not in run.logs() or reason in ("DryRunFailed", "EvaluationInvalid")
+
+
+def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any) -> None:
+    """Nothing is lost and no restart counted: put right, the run goes on and ends."""
+    run = start(workers=1, steps=20, max_restarts=1, gate_at=8)
+    victims = run.wait_for_step(8)
+    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
+    run.wait_for_exit()
+    run.open_gate()
+    charged = run.ledger.read().ledger.status.charged
+    for entrypoint, reason, said in (
+        ("no_such_module:task", "EntrypointInvalid", "no module named 'no_such_module'"),
+        ("slow_task:with_another_model", "CheckpointMismatch", "the model has no weight"),
+        ("slow_task:without_its_data", "TaskFailed", "is the data where the task looks for it"),
+    ):
+        run.task = {"entrypoint": entrypoint}
+        run.start()
+        assert run.wait_for_exit() == [3], run.logs()
+        status = run.ledger.read().ledger.status
+        assert (status.outcome, status.charged) == (None, charged)
+        assert status.attempts[-1].reason == reason
+        assert said in str(status.attempts[-1].message)
+    run.task = SLOW
+    run.start()
+    assert assert_finished(run).status.attempt == 5
 
 
 def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any) -> None:

@@ -23,6 +23,7 @@ from dtjob_api.job import Telemetry
 from dtjob_api.reasons import Reason
 from dtjob_trainer import confine, logs
 from dtjob_trainer.distributed import ParametersDiverged
+from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
@@ -35,7 +36,7 @@ def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _
     config = GangRun(folder).config(0).model_copy(update={"telemetry": telemetry})
     setup = RankSetup(config.model_dump_json(by_alias=True), 1, 1, 0, 2, 1)
     made = _Rank(setup, Mailbox(multiprocessing.Pipe()[0]), structlog.get_logger())
-    made._private = True
+    made._phase = Phase.PRIVATE
     return made
 
 
@@ -84,7 +85,7 @@ def test_task_that_ends_its_process_is_not_started_again(tmp_path: Path) -> None
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
     assert "SystemExit" in message
-    tried._private = False
+    tried._phase = Phase.TRIED
     kind, reason, message = tried.explain(SystemExit("no licence"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "no licence" in message

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.ledger import LedgerError, Superseded
+from dtjob_trainer.passing import NO_SUCH_PATH, may_pass, wants_memory
 from dtjob_trainer.recovery import Refusal
-from dtjob_trainer.task import TaskError, shown_in_full, task_code_place
+from dtjob_trainer.task import (
+    CORRECT_THE_TASK,
+    TaskError,
+    shown_in_full,
+    task_code_place,
+    where_in_task,
+)
 
-_NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _HIDDEN = (
     "; its message is not shown because it may hold private data: reproduce it on synthetic "
     "data, or set privacy.telemetry to NotCoveredByEpsilon"
 )
 _RAISE_INSTEAD = "Raise an exception instead of calling sys.exit"
+
+
+class Phase(Enum):
+    """What a rank is at, and so what an exception of it means."""
+
+    OURS = auto()
+    """Ledger, checkpoint, other ranks: nothing of the task runs."""
+    TRIED = auto()
+    """The task is imported and tried on synthetic data."""
+    PRIVATE = auto()
+    """Private records may be in memory."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +57,16 @@ class Failures:
     rank: int
     shows_private_data: bool
 
-    def explain(self, error: BaseException, *, private: bool) -> tuple[EndKind, Reason, str]:
+    def explain(self, error: BaseException, phase: Phase) -> tuple[EndKind, Reason, str]:
         """How the rank ends, the reason, and words that hold nothing of the data (Rule 20).
 
-        Parameters
-        ----------
-        private
-            Private records may be in memory.
+        What no other try can cure is FAILED; whether that ends the job, or holds it, is decided
+        by `verdicts.weigh`, which knows what is charged.
         """
         from dtjob_trainer.distributed import ParametersDiverged
 
         match error:
-            case TaskError() if not (private and self._passed_through_task(error)):
+            case TaskError() if not (phase is Phase.PRIVATE and self._passed_through_task(error)):
                 return EndKind.FAILED, Reason(error.reason), error.message
             case Refusal():
                 return EndKind.REFUSED, error.reason, error.message
@@ -63,34 +79,49 @@ class Failures:
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
-        if not private:
-            if isinstance(error, SystemExit):
-                said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
-                return EndKind.FAILED, Reason.TASK_FAILED, said
+        if isinstance(error, SystemExit) and phase is not Phase.PRIVATE:
+            said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
+            return EndKind.FAILED, Reason.TASK_FAILED, said
+        if phase is Phase.OURS:
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
-        place = self._passed_through_task(error)
+        if phase is Phase.TRIED:
+            return self._explain_tried(error)
+        return self._explain_private(error)
+
+    def _explain_tried(self, error: BaseException) -> tuple[EndKind, Reason, str]:
+        """What the task meets on synthetic data it meets again, unless it came from outside."""
+        if _in_collective(error):
+            return EndKind.CRASHED, Reason.RANK_FAILED, f"{self._lost}: {error}"
+        if may_pass(error):
+            said = f"{type(error).__name__}: {error}"
+            where = where_in_task(error)
+            told = f"trying the task on synthetic data, rank {self.rank} met{where} {said}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, told
+        said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
+        return EndKind.FAILED, Reason.DRY_RUN_FAILED, said
+
+    def _explain_private(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         told = self.told(error)
-        if place and isinstance(error, _NO_SUCH_PATH):
+        passes = may_pass(error, implied=False)
+        if isinstance(error, NO_SUCH_PATH) and not passes and self._passed_through_task(error):
             where = (
                 "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
             )
             return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
-        if _wants_memory(error):
-            return (
-                EndKind.CRASHED,
-                Reason.RANK_FAILED,
-                f"rank {self.rank} ran out of memory: {told}",
-            )
+        if wants_memory(error):
+            said = f"rank {self.rank} ran out of memory: {told}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, said
         if _in_collective(error):
-            told = (
-                f"rank {self.rank} lost another rank, or the way to it, while they exchanged sums"
-            )
-            return EndKind.CRASHED, Reason.RANK_FAILED, told
-        if isinstance(error, OSError) or _of_the_device(error):
+            return EndKind.CRASHED, Reason.RANK_FAILED, self._lost
+        if passes or isinstance(error, NO_SUCH_PATH):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
         remedy = "" if self.shows_private_data else _HIDDEN
         return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
+
+    @property
+    def _lost(self) -> str:
+        return f"rank {self.rank} lost another rank, or the way to it, while they exchanged sums"
 
     def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self.entrypoint)
@@ -100,29 +131,6 @@ class Failures:
         place = self._passed_through_task(error)
         told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
         return f"{told}: {error}" if self.shows_private_data else told
-
-
-def _wants_memory(error: BaseException) -> bool:
-    """Whether another process's end, or another node, may be all that it takes.
-
-    The CPU's allocator raises a RuntimeError that only its message tells from others.
-    """
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
-def _of_the_device(error: BaseException) -> bool:
-    """Whether the GPU or its driver failed, and not what it was given.
-
-    A device-side assertion is a kernel that refused its input, such as a label out of range; it
-    would again.
-    """
-    import torch
-
-    return isinstance(error, torch.AcceleratorError) and "device-side assert" not in str(error)
 
 
 def _in_collective(error: BaseException) -> bool:

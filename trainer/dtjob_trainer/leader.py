@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import attempts
+from dtjob_trainer import attempts, verdicts
 from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello, cause
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
@@ -309,6 +309,9 @@ class Leader:
     async def _judge(self, attempt: int, end: End) -> int | None:
         """Write the attempt's record; an exit code if no attempt follows."""
         now = datetime.now(UTC)
+        if end.kind is EndKind.FAILED:
+            newest = await asyncio.to_thread(self._ledger.read)
+            end = verdicts.weigh(end, newest.ledger.status, attempt)
         record = attempts.AttemptEnd(
             reason=end.reason,
             message=end.message,

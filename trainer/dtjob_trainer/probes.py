@@ -9,8 +9,10 @@ from typing import TypeVar
 import torch
 
 from dtjob_trainer.clipping import LossesInvalid, PerExampleGradients, check_losses, trainable
+from dtjob_trainer.passing import may_pass
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (
+    CORRECT_THE_TASK,
     DRY_RUN_FAILED,
     TASK_INVALID,
     Task,
@@ -57,25 +59,19 @@ class Measured:
 
 
 def dry_run(call: Callable[[], T]) -> T:
-    """Run task code on synthetic data; its errors are shown in full (Rule 20)."""
+    """Run task code on synthetic data; its errors are shown in full (Rule 20).
+
+    What another try may not meet passes through.
+    """
     try:
         return call()
     except TaskError:
         raise
-    except torch.cuda.OutOfMemoryError:
-        raise TaskError(
-            DRY_RUN_FAILED,
-            "the GPU's memory doesn't hold a batch; lower spec.training.physicalBatchSize",
-        ) from None
     except Exception as error:
-        raise TaskError(
-            DRY_RUN_FAILED,
-            shown_in_full(
-                "the dry run on synthetic data failed",
-                error,
-                "Correct the task, or what Task.example_spec says of its data",
-            ),
-        ) from None
+        if may_pass(error):
+            raise
+        said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
+        raise TaskError(DRY_RUN_FAILED, said) from None
 
 
 def move_off_initial_weights(model: torch.nn.Module) -> None:
@@ -167,7 +163,9 @@ def recall(task: Task, model: torch.nn.Module, batch: Batch) -> Recalled:
     try:
         with torch.no_grad(), same_randomness(device_of(batch)):
             losses = task.losses(model, dict(batch))
-    except Exception:
+    except Exception as error:
+        if may_pass(error):
+            raise
         return None
     finally:
         model.train()

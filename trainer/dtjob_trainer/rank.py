@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,11 +18,12 @@ from dtjob_api.job import Telemetry
 from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import confine, library_first, logs, streams
-from dtjob_trainer.failures import Failures
+from dtjob_trainer import confine, interfaces, library_first, logs, streams
+from dtjob_trainer.failures import Failures, Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
+from dtjob_trainer.recovery import Refusal
 from dtjob_trainer.task import TaskError, load_task
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     try:
         kind = rank.run(watch)
         reason, message = _ORDERLY[kind], ""
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        # Also what is no Exception, as a panic of a library in Rust: it would come again.
         kind, reason, message = rank.explain(error)
         log.error("rank failed", kind=kind, reason=reason, detail=message)
     mail.end(kind, reason, message)
@@ -82,22 +85,22 @@ class _Rank:
         self._log = log
         self._mail = mail
         self._config = WorkerConfig.model_validate_json(setup.config)
-        self._private = False
+        self._phase = Phase.OURS
         self._failures = Failures(
             self._config.training.entrypoint, setup.rank, self._shows_private_data
         )
 
     def run(self, watch: Watch | None) -> EndKind:
         """Preflight, rendezvous, training."""
-        from dtjob_trainer import rehearsal, validation
-
         config, setup = self._config, self._setup
+        interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
         device = _prepare_device(config, setup)
         if config.data_dir is not None:
             os.environ[DATA_VARIABLE] = config.data_dir
         self._mail.stage("importing the task")
         library_first.admit_working_folder()
-        task = load_task(config.training.entrypoint, config.training.args)
+        with self._trying():
+            task = load_task(config.training.entrypoint, config.training.args)
         account, spec, checkpoint = None, None, None
         if setup.rank == 0:
             self._mail.stage("reading ledger and checkpoint")
@@ -107,16 +110,32 @@ class _Rank:
         spec = _share_spec(spec, group)
         self._mail.stage("dry run on synthetic data")
         rows = _physical_batch_size(config, spec, group.world_size)
+        with self._trying():
+            self._dry_run(task, device, spec, rows, untrained=checkpoint is None)
+        return self._train(task, group, account, spec, checkpoint, rows, watch)
+
+    def _dry_run(
+        self, task: Task, device: torch.device, spec: LedgerSpec, rows: int, *, untrained: bool
+    ) -> None:
+        from dtjob_trainer import rehearsal, validation
+
+        config = self._config
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         rehearsal.require_fit(task, device, spec.plan, rows=rows, memory=memory)
         validation.preflight(task, device, rows)
         optimizer = config.training.optimizer.name
         rehearsal.rehearse(task, device, spec.plan, optimizer=optimizer)
-        if setup.rank == 0 and checkpoint is None:
+        if self._setup.rank == 0 and untrained:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
                 validation.check_evaluation(task, device)
-        return self._train(task, group, account, spec, checkpoint, rows, watch)
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Whatever is raised herein is the task's doing."""
+        self._phase = Phase.TRIED
+        yield
+        self._phase = Phase.OURS
 
     def _open_account(self) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
         from dtjob_trainer.checkpoint import CheckpointStore
@@ -147,19 +166,19 @@ class _Rank:
         rows: int,
         watch: Watch | None,
     ) -> EndKind:
-        from dtjob_trainer import batches, keys, loop, optim, step, validation
+        from dtjob_trainer import batches, fitting, keys, loop, optim, step, validation
         from dtjob_trainer.checkpoint import (
             TrainingState,
             expected_bytes,
         )
 
         training, plan = self._config.training, spec.plan
-        model = validation.build_model(task, group.device)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = optim.make_optimizer(training.optimizer.name, parameters)
+        with self._trying():
+            model = validation.build_model(task, group.device)
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            optimizer = optim.make_optimizer(training.optimizer.name, parameters)
         if checkpoint is not None:
-            model.load_state_dict(checkpoint.state.model)
-            optimizer.load_state_dict(dict(checkpoint.state.optimizer))
+            fitting.load(checkpoint, model, optimizer)
         _share_training(model, optimizer, group)
         self._mail.stage("opening the dataset")
         self._begin_private()
@@ -223,7 +242,7 @@ class _Rank:
 
     def _begin_private(self) -> None:
         """From here on private records may be in memory (Rule 20)."""
-        self._private = True
+        self._phase = Phase.PRIVATE
         if not self._shows_private_data:
             logs.mute_standard_loggers()
             confine.drop_task_output()
@@ -237,7 +256,7 @@ class _Rank:
 
     def explain(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """See `Failures.explain`."""
-        return self._failures.explain(error, private=self._private)
+        return self._failures.explain(error, self._phase)
 
 
 #: Tensors of a parameter's size that an optimizer keeps for it.
@@ -252,8 +271,9 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
     if not config.gpus_per_worker:
         return torch.device("cpu")
     if torch.cuda.device_count() <= setup.local_rank:
-        raise TaskError(
-            Reason.TASK_INVALID,
+        # Another node, or the driver once it is repaired, may have them.
+        raise Refusal(
+            Reason.GPU_MISSING,
             f"workers.gpusPerWorker is {config.gpus_per_worker}, but this worker sees "
             f"{torch.cuda.device_count()} GPUs; lower it, or run where GPUs and driver are",
         )

@@ -18,6 +18,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dtjob_trainer import library_first
+from dtjob_trainer.passing import may_pass
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,8 @@ DRY_RUN_FAILED = "DryRunFailed"
 MODEL_REFUSED = "ModelRefused"
 DATASET_INVALID = "DatasetInvalid"
 EVALUATION_INVALID = "EvaluationInvalid"
+
+CORRECT_THE_TASK = "Correct the task, or what Task.example_spec says of its data"
 
 
 class TaskError(Exception):
@@ -167,6 +170,8 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
     try:
         task = target(dict(args))
     except Exception as error:
+        if may_pass(error):
+            raise
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r} raised when called with spec.training.args:\n"
@@ -197,18 +202,23 @@ def shown_in_full(what: str, error: BaseException, remedy: str) -> str:
 
 
 def where_in_task(error: BaseException) -> str:
-    """File, line and function of the innermost frame beside the first one outside dtjob.
+    """File, line and function of the innermost frame of what is neither ours nor installed.
 
-    A long traceback is cut in its middle, which is where the task's own lines are.
+    Where all is installed, of the innermost one beside the first frame outside dtjob. A long
+    traceback is cut in its middle, which is where the task's own lines are.
     """
-    place, folder = "", None
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        path = Path(frame.f_code.co_filename)
-        if folder is None and not _is_ours(frame.f_code.co_filename):
-            folder = path.parent
-        if folder is not None and path.is_relative_to(folder):
-            place = f" at {path}:{line} in {frame.f_code.co_name}"
-    return place
+    others = [
+        (Path(frame.f_code.co_filename), line, frame.f_code.co_name)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not _is_ours(frame.f_code.co_filename)
+    ]
+    if not others:
+        return ""
+    libraries = _libraries()
+    own = [found for found in others if not any(found[0].is_relative_to(it) for it in libraries)]
+    folder = others[0][0].parent
+    path, line, function = (own or [it for it in others if it[0].is_relative_to(folder)])[-1]
+    return f" at {path}:{line} in {function}"
 
 
 def task_code_place(error: BaseException, entrypoint: str) -> str | None:
@@ -249,6 +259,8 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
             f"spec.training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
         ) from None
     except Exception as error:
+        if may_pass(error):
+            raise
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
@@ -341,6 +353,12 @@ def _installed() -> set[Path]:
         Path(__file__).parents[1],
         *(Path(sysconfig.get_path(n)) for n in ("purelib", "platlib")),
     }
+
+
+def _libraries() -> set[Path]:
+    """The folders of what nobody wrote for this task."""
+    names = ("purelib", "platlib", "stdlib", "platstdlib")
+    return {Path(sysconfig.get_path(name)) for name in names}
 
 
 def _is_ours_package(name: str) -> bool:

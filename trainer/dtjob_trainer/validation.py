@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from dtjob_api.ledger import MAX_RESULT_BYTES
-from dtjob_trainer import probes, refusals
+from dtjob_trainer import copies, probes, refusals
 from dtjob_trainer.batches import synthetic_examples, to_tensors
 from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.clipping import trainable
+from dtjob_trainer.passing import may_pass
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (
     EVALUATION_INVALID,
@@ -54,6 +55,7 @@ def preflight(
     """
     place = device if device is not None else torch.device("cpu")
     model = build_model(task, place)
+    copies.check_scripted(model)
     refusals.check_tied(model)
     refusals.check_batch_norm(model)
     refusals.check_renormalised(model)
@@ -65,6 +67,7 @@ def preflight(
     recalled = probes.recall(task, model, other)
     before = probes.state_of(model)
     measured = probes.dry_run(lambda: probes.measure(task, model, batch))
+    copies.check_copyable(model)
     refusals.check_written(before, probes.state_of(model))
     refusals.check_finite(measured)
     refusals.check_repeatable(task, model, batch, measured)
@@ -132,6 +135,8 @@ def check_evaluation(task: Task, device: torch.device) -> None:
     except TaskError:
         raise
     except Exception as error:
+        if may_pass(error):
+            raise
         raise TaskError(
             EVALUATION_INVALID,
             shown_in_full(

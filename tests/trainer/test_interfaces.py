@@ -1,0 +1,60 @@
+"""An interface that does not exist is told by name before the ranks meet."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from dtjob_trainer import interfaces
+from dtjob_trainer.task import TaskError
+
+EXISTING = ["lo", "eth0", "eth1", "docker0"]
+
+
+@pytest.mark.parametrize("value", ["lo", "eth0", "eth0,eth1"])
+def test_gloo_takes_names_that_exist(value: str) -> None:
+    assert interfaces.of_gloo(value, EXISTING) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("ib0", "'ib0'"), ("eth", "'eth'"), ("eth0,ib0,ib1", "'ib0', 'ib1'")]
+)
+def test_gloo_takes_no_prefixes_and_needs_all(value: str, said: str) -> None:
+    assert interfaces.of_gloo(value, EXISTING) == f"there is no interface {said}"
+
+
+@pytest.mark.parametrize(
+    "value", ["eth", "eth0", "ib,eth", "=eth1", "=eth1:7000", "^docker,lo", "^=docker0", "^eth"]
+)
+def test_nccl_takes_prefixes_names_and_exclusions(value: str) -> None:
+    assert interfaces.of_nccl(value, EXISTING) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("ib", "no interface matches it"),
+        ("=eth", "no interface matches it"),
+        ("^lo,eth,docker", "it leaves out every interface"),
+        ("^=lo,eth0,eth1,docker0", "it leaves out every interface"),
+    ],
+)
+def test_nccl_needs_one(value: str, said: str) -> None:
+    assert interfaces.of_nccl(value, EXISTING) == said
+
+
+@pytest.mark.parametrize(
+    ("variable", "on_gpus"), [("GLOO_SOCKET_IFNAME", False), ("NCCL_SOCKET_IFNAME", True)]
+)
+def test_the_error_names_variable_value_and_interfaces(
+    monkeypatch: pytest.MonkeyPatch, variable: str, on_gpus: bool
+) -> None:
+    monkeypatch.setenv(variable, "wrong0")
+    with pytest.raises(TaskError) as caught:
+        interfaces.require(2, on_gpus=on_gpus)
+    assert caught.value.reason == "TaskInvalid"
+    for word in (variable, "'wrong0'", *(name for _, name in socket.if_nameindex())):
+        assert word in caught.value.message
+    interfaces.require(1, on_gpus=on_gpus)
+    interfaces.require(2, on_gpus=not on_gpus)
