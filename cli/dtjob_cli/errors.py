@@ -16,6 +16,7 @@ class ExitCode(enum.IntEnum):
     FAILED = 1
     BAD_INPUT = 2
     REFUSED = 3
+    ENDED_EARLY = 4
     INTERRUPTED = 130
 
 

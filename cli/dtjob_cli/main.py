@@ -23,7 +23,7 @@ from dtjob_cli.errors import shown  # noqa: E402
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job failed; 2 bad input; 3 refused, nothing lost, can be resumed "
-    "after the remedy; 130 interrupted."
+    "after the remedy; 4 the run ended with a model, but before its last step; 130 interrupted."
 )
 
 
@@ -142,16 +142,18 @@ def run(
     from dtjob_cli.commands import run as command
 
     with shown(as_json=output is Output.JSON):
-        command.run(
-            command.Request(
-                manifest=file,
-                resume=resume,
-                run_dir=run_dir,
-                workers=workers,
-                runs=runs,
-                data=data,
-                port=port,
-                as_json=output is Output.JSON,
+        raise typer.Exit(
+            command.run(
+                command.Request(
+                    manifest=file,
+                    resume=resume,
+                    run_dir=run_dir,
+                    workers=workers,
+                    runs=runs,
+                    data=data,
+                    port=port,
+                    as_json=output is Output.JSON,
+                )
             )
         )
 

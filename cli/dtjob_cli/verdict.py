@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dtjob_api.reasons import Reason
 from dtjob_cli import local
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.report import Report
@@ -50,6 +51,16 @@ def check(
     if interrupted:
         raise _interrupted(report, resume_command)
     raise _by_workers(ends, run, resume_command)
+
+
+def ended_early(report: Report) -> str | None:
+    """Return what is to be known of a result of fewer steps than were asked for (rule 12)."""
+    if report.get("reason") != Reason.PRIVACY_BUDGET_EXHAUSTED:
+        return None
+    return (
+        f"the run has ended early ({report['reason']}): {report['message']}. The model is that of "
+        "the last step done; a larger privacy.replayReserveSteps allows more crashes"
+    )
 
 
 def _interrupted(report: Report | None, resume_command: str) -> CommandError:

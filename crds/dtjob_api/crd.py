@@ -151,6 +151,7 @@ def job_crd() -> Json:
         short_names=["dtjobs", "dtjob", "dtj"],
         columns=[
             _column("Phase", ".status.phase"),
+            _column("Reason", ".status.display.reason"),
             _column("Ready", ".status.display.ready"),
             _column("Progress", ".status.display.progress"),
             _column("Epsilon", ".status.display.epsilon"),

@@ -114,7 +114,8 @@ class Reason(StrEnum):
     COMPLETED = "Completed"
     """All promised steps are done."""
     PRIVACY_BUDGET_EXHAUSTED = "PrivacyBudgetExhausted"
-    """Crashes have used up the replay reserve; the last checkpoint is the result (Rule 12)."""
+    """Crashes have used up the replay reserve; the last checkpoint is the result, and without a
+    step there is none (Rule 12)."""
 
     # Failed: the task
     ENTRYPOINT_INVALID = "EntrypointInvalid"
@@ -156,7 +157,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     """A rank was killed for want of memory."""
     STALLED = "Stalled"
-    """A step took longer than runPolicy.stallSeconds."""
+    """A step took longer than its attempt's patience, runPolicy.stallSeconds at least."""
     STOPPED = "Stopped"
     """The attempt was stopped in order, at a step boundary."""
     SUPERSEDED = "Superseded"

@@ -116,6 +116,7 @@ class CheckpointStatus(Model):
 class DisplayStatus(Model):
     """What the printer columns show; JSONPath can neither join nor round."""
 
+    reason: Text | None = None
     ready: Text | None = None
     progress: Text | None = None
     epsilon: Text | None = None

@@ -195,4 +195,5 @@ class RunPolicy(Model):
             )
         ),
     ] = 300
-    """A step older than this counts as hung, and the gang is restarted."""
+    """A step that takes longer, and three times as long as the attempt's longest, counts as hung,
+    and the gang is restarted. The first step of an attempt has four times as long."""

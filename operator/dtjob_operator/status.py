@@ -20,7 +20,7 @@ from dtjob_operator.figures import Spent
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
-from dtjob_operator.situation import Situation, failed, is_true
+from dtjob_operator.situation import Situation, condition, failed, is_true
 
 _GIB = 2**30
 
@@ -209,6 +209,7 @@ def _display(status: Json, job: DistributedTrainingJob, now: datetime) -> Json:
     usage = gpu.get("utilizationPercent")
     used, total = gpu.get("memoryUsedBytes"), gpu.get("memoryTotalBytes")
     return DisplayStatus(
+        reason=_reason(status),
         ready=f"{workers['ready']}/{workers['desired']}",
         progress=f"{progress['percent']}%" if progress else None,
         epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode),
@@ -216,6 +217,14 @@ def _display(status: Json, job: DistributedTrainingJob, now: datetime) -> Json:
         memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
         eta=figures.clock(datetime.fromisoformat(eta), now) if eta else None,
     ).to_dict()
+
+
+def _reason(status: Json) -> str | None:
+    """Why a job has ended; of one that has not, what it is at or what keeps it from training."""
+    kinds = (ConditionType.SUCCEEDED, ConditionType.FAILED)
+    ended = next((kind for kind in kinds if is_true(status, kind)), ConditionType.RUNNING)
+    told = condition(status, ended)
+    return told["reason"] if told is not None else None
 
 
 def _display_epsilon(privacy: Json, mode: PrivacyMode) -> str | None:

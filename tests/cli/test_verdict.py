@@ -38,6 +38,17 @@ def test_success_is_no_error_even_if_the_user_wanted_to_stop() -> None:
     verdict.check(_report("Succeeded"), [_end(0)], interrupted=True, run=RUN, resume_command=RESUME)
 
 
+def test_a_run_that_ended_early_is_no_error_and_says_so() -> None:
+    said = "11 of 336 steps done, 366 draws charged"
+    report = _report("Succeeded", reason="PrivacyBudgetExhausted", message=said)
+
+    verdict.check(report, [_end(0)], interrupted=False, run=RUN, resume_command=RESUME)
+
+    assert said in str(verdict.ended_early(report))
+    completed = _report("Succeeded", reason="Completed", message="336 of 336 steps done")
+    assert verdict.ended_early(completed) is None
+
+
 def test_the_outcome_in_the_ledger_speaks_first() -> None:
     failed = _report("Failed", reason="TaskInvalid", message="module no_such was not found")
 

@@ -170,11 +170,12 @@ def test_the_model_is_good_and_private(trained: Trained) -> None:
 def test_its_columns(trained: Trained) -> None:
     running, ended = trained.columns_while_running, columns(trained.job.kubectl)
     assert list(ended) == (
-        ["NAME", "PHASE", "READY", "PROGRESS", "EPSILON", "GPU", "ETA", "RESTARTS", "AGE"]
+        ["NAME", "PHASE", "REASON", "READY", "PROGRESS", "EPSILON", "GPU", "ETA", "RESTARTS", "AGE"]
     )
     assert (running["PHASE"], running["READY"]) == ("Running", "2/2")
     assert running["EPSILON"].endswith("/8")
-    assert (ended["PHASE"], ended["PROGRESS"], ended["RESTARTS"]) == ("Succeeded", "100%", "0")
+    assert (ended["PHASE"], ended["REASON"]) == ("Succeeded", "Completed")
+    assert (ended["PROGRESS"], ended["RESTARTS"]) == ("100%", "0")
     assert 7 < float(ended["EPSILON"].removesuffix("/8")) <= 8
 
 

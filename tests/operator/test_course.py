@@ -94,6 +94,7 @@ def test_columns() -> None:
     )
     world.settle()
     assert world.status["display"] == {
+        "reason": "Training",
         "ready": "2/2",
         "progress": "58%",
         "epsilon": "2.31/8",

@@ -214,6 +214,26 @@ def test_rank_hangs(start: Any) -> None:
     assert ledger.status.attempts[victim.attempt - 1].reason == "Stalled"
 
 
+def test_slow_step_is_no_hang(start: Any) -> None:
+    """Each pass takes longer than stallSeconds, in the dry run and in training."""
+    task = {"entrypoint": "slow_task:task", "args": {"seconds": 1.2}}
+    run = start(workers=1, steps=4, stall_seconds=1, task=task)
+    assert assert_finished(run).status.charged == 4
+
+
+def test_first_step_that_hangs_spends_no_more_than_the_reserve_covers(start: Any) -> None:
+    """It is told, nothing is lost, and the run goes on once a person has acted."""
+    run = start(workers=1, steps=20, reserve=5, stall_seconds=5, gate_at=0)
+    assert run.wait_for_exit() == [3], run.logs()
+    status = run.ledger.read().ledger.status
+    assert (status.outcome, status.charged) == (None, 5)
+    assert status.attempts[-1].reason == "Stalled"
+    assert "the reserve of 5 draws does not cover another lost lease" in run.logs()
+    run.open_gate()
+    run.start()
+    assert assert_finished(run).status.charged == 25
+
+
 def test_reserve_is_spent(start: Any) -> None:
     """Rule 12: lost leases use up the reserve, the last checkpoint is the result."""
     run = start(steps=40, reserve=5, workers=1, gate_at=6)

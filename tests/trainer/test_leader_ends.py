@@ -17,6 +17,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as module
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_SUPERSEDED, Leader
+from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.telemetry import WorkerView
 
 
@@ -116,17 +117,19 @@ def test_result_of_another_attempt_is_not_ours(tmp_path: Path) -> None:
 
 def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:
     """A long dry run is no step; who reads of one would look for a hung collective."""
+    allowed = 30 * START_FACTOR
     run = GangRun(tmp_path, workers=1, stall_seconds=30)
     run.create_ledger()
 
     async def scene() -> End | None:
         leader = a_leader(run)
         leader._view.stage = "dry run on synthetic data"
-        return leader._stalled(leader._coordinator_heard + 31)
+        assert leader._stalled(leader._now() + allowed - 1) is None
+        return leader._stalled(leader._now() + allowed + 1)
 
     end = asyncio.run(scene())
     assert end is not None
-    assert "31 s" in end.message
+    assert f"no first step of the attempt for {allowed + 1} s" in end.message
     assert end.message.endswith("rank 0 was last at: dry run on synthetic data")
 
 

@@ -15,6 +15,7 @@ import torch
 from durability import Crash, Job, plan
 
 from dtjob_accounting import pld
+from dtjob_api.ledger import OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import loop, mailbox
 from dtjob_trainer.distributed import Group
@@ -171,3 +172,20 @@ def test_reserve_that_is_spent_still_ends_with_a_result(job: Job) -> None:
     assert outcome is not None
     assert outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED
     assert len(json.dumps(outcome.result)) < 512
+    assert outcome.message.startswith("3 of 5 steps done, 9 draws charged; crashes and stalls")
+
+
+def test_rule_12_a_reserve_that_is_spent_at_step_0_leaves_no_result(job: Job) -> None:
+    for _ in range(5):
+        job.opened()
+    kind, _ = train(job, lambda: {"accuracy": 0.5})
+    outcome = job.check().status.outcome
+    assert kind is EndKind.SUCCEEDED  # the outcome stands in the ledger
+    assert outcome is not None
+    assert (outcome.state, outcome.reason, outcome.result) == (
+        OutcomeState.FAILED,
+        Reason.PRIVACY_BUDGET_EXHAUSTED,
+        None,
+    )
+    assert outcome.message.startswith("0 of 5 steps done, 9 draws charged; crashes and stalls")
+    assert job.handed == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
@@ -15,6 +17,7 @@ from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello, cause
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.logs import Logger
+from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
 from dtjob_trainer.telemetry import WorkerView
 
 # Exit codes of a supervisor; `dtjob run` documents the same numbers.
@@ -86,7 +89,7 @@ class Leader:
         self.terminating = False
         self.left = False
         self._clock = AwakeClock(time.monotonic())
-        self._coordinator_heard = self._now()
+        self._patience = Patience(config.stall_seconds, 0, self._now())
 
     async def hello(self, hello: Hello) -> Directive:
         """Answer one supervisor: at once if it doesn't know the directive, else when it changes."""
@@ -105,9 +108,9 @@ class Leader:
             self._changed.set()
         return directive
 
-    def heard_coordinator(self) -> None:
+    def heard_coordinator(self, message: Mapping[str, Any]) -> None:
         """The coordinator rank has said something."""
-        self._coordinator_heard = self._now()
+        self._patience.heard(message, self._now())
 
     def wake(self) -> None:
         """Something of this worker changed (a message of a rank, a signal)."""
@@ -199,9 +202,13 @@ class Leader:
         if view.message != message:
             self._log.error("waiting", reason=reason, detail=message)
         view.state, view.stage, view.reason, view.message = "Waiting", "waiting", reason, message
-        deadline = time.monotonic() + seconds
-        while not self.terminating and (left := deadline - time.monotonic()) > 0:
-            await self._change(left)
+        deadline, order = time.monotonic() + seconds, self._order
+        while (
+            not self.terminating
+            and self._order == order
+            and (left := deadline - time.monotonic()) > 0
+        ):
+            await self._change(min(left, _WATCH_SECONDS))
         return None
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
@@ -246,6 +253,8 @@ class Leader:
         self._log.info("attempt begins", attempt=attempt, workers=run.workers)
         self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
         self._view.stage = "starting ranks"
+        stalls = stalls_in_a_row(begun.ledger.status.attempts)
+        self._patience = Patience(self._config.stall_seconds, stalls, self._now())
         end = await self._run(attempt, run)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
         return await self._judge(attempt, end)
@@ -253,7 +262,6 @@ class Leader:
     async def _run(self, attempt: int, run: Run) -> End:
         """Have all workers run the attempt; what ended it."""
         incarnations = self._gang.incarnations(run.workers)
-        self._coordinator_heard = self._now()
         self._gang.direct(Action.RUN, attempt=attempt, workers=run.workers)
         await self._tell_all()
         end = await self._until_end(attempt, run, incarnations)
@@ -295,15 +303,14 @@ class Leader:
             await self._change(0.5 if deadline is None else max(0.0, min(0.5, deadline - now)))
 
     def _stalled(self, now: float) -> End | None:
-        silent = now - self._coordinator_heard
-        if silent <= self._config.stall_seconds:
+        lost = self._patience.lost(now)
+        if lost is None:
             return None
         return End(
             kind=EndKind.CRASHED,
             rank=0,
             reason=Reason.STALLED,
-            message=f"no step for {silent:.0f} s (runPolicy.stallSeconds is "
-            f"{self._config.stall_seconds}); rank 0 was last at: {self._view.stage}",
+            message=f"{lost}; rank 0 was last at: {self._view.stage}",
         )
 
     async def _judge(self, attempt: int, end: End) -> int | None:
@@ -329,7 +336,7 @@ class Leader:
                 attempts.end_attempt, self._ledger, attempt, record, now
             )
             if end.kind is EndKind.CRASHED:
-                await self._after_crash(attempt, record, ended.ledger, now)
+                return await self._after_crash(attempt, record, ended.ledger, now)
         except Superseded as error:
             status = (await asyncio.to_thread(self._ledger.read)).ledger.status
             if status.outcome is not None and status.attempt == attempt:
@@ -342,15 +349,21 @@ class Leader:
 
     async def _after_crash(
         self, attempt: int, record: attempts.AttemptEnd, ledger: PrivacyLedger, now: datetime
-    ) -> None:
+    ) -> int | None:
         limit = self._config.max_restarts
         if not attempts.may_restart(ledger.status.attempts, now, limit):
             message = attempts.exhausted(limit, record.message)
             await self._fail(attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
-            return
+            return None
         self._show(ledger)
         self._view.restarts += 1
         self._view.state, self._view.message = "Restarting", record.message
+        if record.reason is Reason.STALLED and not self._patience.has_stepped:
+            why = needs_a_person(ledger, attempt)
+            if why is not None:
+                # Who looks again would spend a lease: not before somebody has done something.
+                return await self._without(Reason.STALLED, f"{record.message}; {why}", math.inf)
+        return None
 
     async def _fail(
         self,

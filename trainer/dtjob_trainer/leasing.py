@@ -224,7 +224,7 @@ class DrawAccount:
         """Make the state of `step` the result: checkpoint and outcome in one write.
 
         The reason is `Completed` at the plan's last step and `PrivacyBudgetExhausted` before
-        it (rule 12).
+        it; at step 0 there is no result, and the job has failed for that reason (rule 12).
 
         Raises
         ------
@@ -240,11 +240,11 @@ class DrawAccount:
                 f"the result has {size} bytes as JSON, at most {MAX_RESULT_BYTES}",
             )
         outcome = Outcome(
-            state=OutcomeState.SUCCEEDED,
+            state=OutcomeState.SUCCEEDED if step else OutcomeState.FAILED,
             reason=Reason.COMPLETED if step == self._steps else Reason.PRIVACY_BUDGET_EXHAUSTED,
             message=clipped(message),
             time=self._clock(),
-            result=result,
+            result=result if step else None,
         )
         self._end(step, state, {"outcome": outcome})
 

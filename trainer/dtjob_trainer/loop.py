@@ -105,7 +105,7 @@ class Coordinator:
         self._group = group
         self._mail = mail
         self._account = account
-        self._at = start_step
+        self._at = self._started_at = start_step
         self._total = total_steps
         self._batch_size = batch_size
         self._delta = delta
@@ -158,7 +158,7 @@ class Coordinator:
         """
         digest = self._compare()
         self._publish()
-        failed = self._run_evaluation()
+        failed = self._run_evaluation() if self._at else None
         spent = f"{self._account.charged} draws charged"
         result: dict[str, Any] = {
             "steps": self._at,
@@ -173,6 +173,8 @@ class Coordinator:
                 result["epsilonSpent"] = epsilon
             spent = f"epsilon {epsilon or 'unknown'} spent in {spent}{how}"
         message = f"{self._at} of {self._total} steps done, {spent}"
+        if self._at < self._total:
+            message += "; crashes and stalls have used up the reserve"
         if failed is not None:
             # As JSON a character takes up to six of the result's 4,096 bytes.
             result["withoutEvaluation"] = failed[:_SAID]
@@ -222,7 +224,9 @@ class Coordinator:
             window.popleft()
         (since, first), steps = window[0], self._at
         rate = (steps - first) * self._batch_size / max(now - since, 1e-9)
-        self._mail.progress(step=self._at, samples_per_second=round(rate, 1))
+        # The first is told at once: the supervisor waits for it otherwise than for the others.
+        is_first = self._at == self._started_at + 1
+        self._mail.progress(at_once=is_first, step=self._at, samples_per_second=round(rate, 1))
         if self._evaluate_every and self._at % self._evaluate_every == 0 and self._at < self._total:
             self._run_evaluation()
 

@@ -35,10 +35,10 @@ class Mailbox:
         self._fields.update(fields, stage=stage, state=state)
         self._send()
 
-    def progress(self, **fields: Any) -> None:
-        """Note figures; sent at intervals."""
+    def progress(self, *, at_once: bool = False, **fields: Any) -> None:
+        """Note figures; sent at intervals unless they are to go at once."""
         self._fields.update(fields)
-        if time.monotonic() - self._sent >= _PROGRESS_SECONDS:
+        if at_once or time.monotonic() - self._sent >= _PROGRESS_SECONDS:
             self._send()
 
     @contextlib.contextmanager

@@ -7,7 +7,9 @@ import io
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from dtjob_trainer.leasing import DrawAccount
     from dtjob_trainer.loop import Stepper
     from dtjob_trainer.task import Task
+
+    Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 
 #: Where a task finds its private data, if the job has a data volume.
 DATA_VARIABLE = "DTJOB_DATA_DIR"
@@ -110,8 +114,12 @@ class _Rank:
         spec = _share_spec(spec, group)
         self._mail.stage("dry run on synthetic data")
         rows = _physical_batch_size(config, spec, group.world_size)
+        began = time.monotonic()
         with self._trying():
             self._dry_run(task, device, spec, rows, untrained=checkpoint is None)
+        # It has passed P rows, among others: a step takes less than M times as long.
+        passes = _micro_batches(spec, group.world_size, rows)
+        self._mail.progress(step_estimate=passes * (time.monotonic() - began))
         return self._train(task, group, account, spec, checkpoint, rows, watch)
 
     def _dry_run(
@@ -120,6 +128,7 @@ class _Rank:
         from dtjob_trainer import rehearsal, validation
 
         config = self._config
+        task = replace(task, losses=self._told_of(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         rehearsal.require_fit(task, device, spec.plan, rows=rows, memory=memory)
         validation.preflight(task, device, rows)
@@ -129,6 +138,15 @@ class _Rank:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
                 validation.check_evaluation(task, device)
+
+    def _told_of(self, losses: Losses) -> Losses:
+        """Say at each pass that one is made: a dry run of slow passes is no hang."""
+
+        def told(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            self._mail.progress()
+            return losses(model, batch)
+
+        return told
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
@@ -295,6 +313,12 @@ def _take_own_randomness() -> None:
     torch.seed()
     random.seed()
     np.random.seed()
+
+
+def _micro_batches(spec: LedgerSpec, world_size: int, rows: int) -> int:
+    """M, the micro-batches of a step."""
+    quantile = draws.batch_size_quantile(spec.plan.dataset_size, spec.plan.batch_size)
+    return draws.micro_batches(quantile, world_size, rows)
 
 
 def _physical_batch_size(config: WorkerConfig, spec: LedgerSpec, world_size: int) -> int:

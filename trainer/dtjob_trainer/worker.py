@@ -293,7 +293,7 @@ class Worker:
             return
         if rank != 0:
             return
-        self._leader.heard_coordinator()
+        self._leader.heard_coordinator(message)
         view = self._view
         view.heartbeat = datetime.now(UTC)
         view.stage = message["stage"]

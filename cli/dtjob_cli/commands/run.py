@@ -66,8 +66,8 @@ class Request:
         return shlex.join(words)
 
 
-def run(request: Request) -> None:
-    """Train, and print the privacy report.
+def run(request: Request) -> ExitCode:
+    """Train, and print the privacy report; the exit code of a run that has succeeded.
 
     Raises
     ------
@@ -86,6 +86,7 @@ def run(request: Request) -> None:
     if why := streams.unprinted():
         place = RunDirectory(Path(summary["run"])).report
         sys.stderr.write(f"The standard output failed ({why}): the report is in {place}\n")
+    return ExitCode.OK if verdict.ended_early(summary) is None else ExitCode.ENDED_EARLY
 
 
 def refused(error: OSError) -> CommandError:
@@ -311,6 +312,8 @@ class _Session:
             summary = report.build(ledger, accountant, run)
             report.save(run, summary)
         self._judge(run, summary, ends)
+        if (early := verdict.ended_early(summary)) is not None:
+            self._screen.note(early)
         return summary
 
     def _judge(self, run: RunDirectory, summary: Report | None, ends: list[local.End]) -> None:

@@ -1,0 +1,182 @@
+"""What counts as a stall, and when no other attempt follows one by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dtjob_api.ledger import (
+    AttemptRecord,
+    CheckpointRecord,
+    Lease,
+    LedgerSpec,
+    LedgerStatus,
+    PrivacyLedger,
+    PrivacyPlan,
+    Run,
+)
+from dtjob_api.reasons import Reason
+from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def running(step: int) -> dict[str, object]:
+    return {"state": "Running", "stage": "training", "step": step}
+
+
+def starting(**fields: float) -> dict[str, object]:
+    return {"state": "Starting", "stage": "dry run on synthetic data", "step": 0, **fields}
+
+
+def test_the_first_step_has_time_to_load_and_compile() -> None:
+    patience = Patience(10, 0, now=0.0)
+    assert patience.lost(40.0) is None
+    patience.heard(starting(), 40.0)
+    patience.heard(running(118), 50.0)  # where a checkpoint was: no step
+    assert not patience.has_stepped
+    assert patience.lost(90.0) is None
+    said = patience.lost(91.0)
+    assert said is not None
+    assert "no first step of the attempt for 41 s, which has 40 s" in said
+    assert "runPolicy.stallSeconds is 10" in said
+
+
+@pytest.mark.parametrize(("stalls", "allowed"), [(0, 40), (1, 80), (2, 160), (3, 160), (19, 160)])
+def test_each_stall_before_it_doubles_the_time_of_the_first_step(stalls: int, allowed: int) -> None:
+    assert Patience(10, stalls, now=0.0).allowed == allowed
+
+
+def test_the_first_step_may_take_what_the_dry_run_says() -> None:
+    patience = Patience(10, 0, now=0.0)
+    patience.heard(starting(step_estimate=300.0), 30.0)
+    assert patience.lost(330.0) is None
+    assert patience.lost(331.0) is not None
+
+
+def test_other_steps_may_take_thrice_the_longest() -> None:
+    patience = Patience(10, 0, now=0.0)
+    patience.heard(running(0), 5.0)
+    patience.heard(running(1), 35.0)
+    assert patience.allowed == 90.0
+    patience.heard(running(2), 36.0)
+    assert patience.lost(126.0) is None
+    said = patience.lost(127.0)
+    assert said is not None
+    assert "no step for 91 s, 90 s being allowed" in said
+    assert "the longest step took 30 s" in said
+
+
+def test_quick_steps_have_stall_seconds_and_a_hang_after_them_is_seen() -> None:
+    patience = Patience(10, 2, now=0.0)
+    for step in range(5):
+        patience.heard(running(step), float(step))
+    assert patience.allowed == 10
+    assert patience.lost(14.5) is not None
+
+
+def test_what_is_said_between_steps_is_no_step() -> None:
+    """A checkpoint that takes long beats once a second, and a slow start is no slow step."""
+    patience = Patience(10, 0, now=0.0)
+    patience.heard(starting(), 35.0)
+    patience.heard(running(0), 70.0)
+    patience.heard(running(1), 71.0)
+    for second in range(72, 100):
+        patience.heard({**running(1), "stage": "writing checkpoint and ledger"}, float(second))
+    assert patience.allowed == 10
+
+
+def attempts(*reasons: Reason | None) -> list[AttemptRecord]:
+    made = []
+    for number, reason in enumerate(reasons, 1):
+        end = None if reason is None else NOW + timedelta(minutes=number)
+        text = None if reason is None else str(reason)
+        made.append(AttemptRecord(attempt=number, start=NOW, end=end, reason=text))
+    return made
+
+
+STALLED = Reason.STALLED
+
+
+@pytest.mark.parametrize(
+    ("reasons", "count"),
+    [
+        ((), 0),
+        ((None,), 0),
+        ((STALLED, None), 1),
+        ((STALLED, STALLED, Reason.STOPPED), 0),
+        ((Reason.RANK_FAILED, STALLED, STALLED, None), 2),
+    ],
+)
+def test_stalls_in_a_row(reasons: tuple[Reason | None, ...], count: int) -> None:
+    assert stalls_in_a_row(attempts(*reasons)) == count
+
+
+def ledger(
+    *reasons: Reason, charged: int, step: int = 0, reserve: int = 30, leased: bool = True
+) -> PrivacyLedger:
+    """Leases of 10 draws; the last attempt has one if ``leased``."""
+    last = len(reasons)
+    plan = PrivacyPlan(
+        mode="DPSGD",
+        noise_multiplier=2.0,
+        sample_rate=0.18,
+        delta=1e-5,
+        epsilon_guaranteed=9.0,
+        max_grad_norm=1.0,
+        batch_size=256,
+        dataset_size=1437,
+        steps=200,
+        replay_reserve_steps=reserve,
+        lease_steps=10,
+        accountant_version="test",
+    )
+    spec = LedgerSpec(
+        job_uid="5ac7f6f2-1111-4222-8333-444455556666",
+        job_name="slow",
+        stateful_set="slow-5ac7f6f2",
+        plan=plan,
+        reserved_draws=200 + reserve,
+        run=Run(generation=1, workers=1),
+    )
+    lease = None
+    if leased:
+        lease = Lease(attempt=last, from_draw=charged - 10, to_draw=charged, from_step=0)
+    record = CheckpointRecord(
+        step=step, charged=charged, attempt=1, path="attempt-1/x.pt", sha256="0" * 64, time=NOW
+    )
+    status = LedgerStatus(
+        attempt=last,
+        charged=charged,
+        lease=lease,
+        checkpoint=record,
+        attempts=attempts(*reasons),
+    )
+    return PrivacyLedger(metadata={"name": "slow"}, spec=spec, status=status)
+
+
+def test_the_default_reserve_covers_three_stalls_and_none_is_taken_from_the_steps() -> None:
+    assert needs_a_person(ledger(STALLED, charged=10), 1) is None
+    assert needs_a_person(ledger(STALLED, STALLED, charged=20), 2) is None
+    said = needs_a_person(ledger(STALLED, STALLED, STALLED, charged=30), 3)
+    assert said is not None
+    assert "3 attempts in a row have stalled" in said
+    assert "runPolicy.stallSeconds" in said
+
+
+@pytest.mark.parametrize(
+    ("reserve", "step", "stops"), [(9, 0, True), (20, 0, False), (9, 10, True)]
+)
+def test_a_lease_that_the_reserve_does_not_cover_is_not_risked(
+    reserve: int, step: int, stops: bool
+) -> None:
+    found = needs_a_person(ledger(STALLED, charged=step + 10, step=step, reserve=reserve), 1)
+    assert (found is not None) == stops
+    if found is not None:
+        assert f"the reserve of {reserve} draws does not cover another" in found
+
+
+def test_a_stall_that_took_no_lease_risks_none() -> None:
+    """It was the import, or the dry run."""
+    assert needs_a_person(ledger(STALLED, charged=10, reserve=0, leased=False), 1) is None
