@@ -101,6 +101,28 @@ def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
     assert "no_such_package" in result.stderr
 
 
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_run_that_ended_early_is_told_and_has_an_exit_code_of_its_own(
+    run: runs.RunDirectory, output: str
+) -> None:
+    ledger = FileLedger(run.ledger)
+    versioned = ledger.read()
+    early = Outcome(
+        state=OutcomeState.SUCCEEDED,
+        reason="PrivacyBudgetExhausted",
+        message="12 of 336 steps done, 366 draws charged",
+        time="2026-01-01T00:00:00Z",
+        result={"steps": 12},
+    )
+    ledger.replace_status(versioned, LedgerStatus(attempt=0, outcome=early))
+
+    result = _dtjob("run", "digits.yaml", "--resume", "--output", output)
+
+    assert result.exit_code == 4
+    assert "ended early (PrivacyBudgetExhausted): 12 of 336 steps done" in result.stderr
+    assert "12 of 336 steps done" in result.stdout
+
+
 def test_a_run_in_use_is_left_alone(
     run: runs.RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

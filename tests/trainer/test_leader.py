@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 from gang import GangRun
+from test_leader_ends import lease_as
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as leading
@@ -148,6 +149,37 @@ def test_leader_that_stood_still_takes_nobody_for_lost_or_stalled(
     assert asyncio.run(scene()) == EXIT_OK
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
+
+
+def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, clock: Time) -> None:
+    """Each look would cost a lease, and the reserve covers none."""
+    run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=1, hold=True)
+    run.create_ledger()
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+
+    async def scene() -> int:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        lease_as(run, 1)
+        await follow(leader, until=Action.RUN, attempt=1)
+        await clock.passes(leader, 5)
+        await follow(leader, until=Action.END, attempt=1)
+        await follow(leader, until=Action.END)
+        async with asyncio.timeout(60):
+            while view.state != "Waiting":
+                await asyncio.sleep(0.02)
+        await clock.passes(leader, 300)
+        assert (view.state, view.reason) == ("Waiting", Reason.STALLED)
+        assert "does not cover another lost lease" in str(view.message)
+        leader.terminating = True
+        leader.wake()
+        return await lead
+
+    assert asyncio.run(scene()) == EXIT_OK
+    status = run.ledger.read().ledger.status
+    assert (status.attempt, status.charged, status.outcome) == (1, 5, None)
+    assert status.attempts[0].reason == "Stalled"
 
 
 ECHO = End(kind=EndKind.CRASHED, rank=0, reason=Reason.RANK_FAILED, message="lost another rank")

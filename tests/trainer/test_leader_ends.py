@@ -12,11 +12,12 @@ import pytest
 import structlog
 from gang import GangRun
 
-from dtjob_api.ledger import Outcome, OutcomeState
+from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as module
 from dtjob_trainer.gang import Action, End, EndKind, Hello
-from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_SUPERSEDED, Leader
+from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
+from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.telemetry import WorkerView
 
@@ -88,6 +89,46 @@ async def lead_to_a_late_failure(run: GangRun, **meanwhile: Any) -> int:
     await follow(leader, until=Action.END, attempt=1, ends=(failed,))
     await follow(leader, until=Action.DONE)
     return await leading
+
+
+def lease_as(run: GangRun, attempt: int) -> None:
+    """What a coordinator writes before its first step."""
+    newest = run.ledger.read()
+    lease = next_lease(newest.ledger, attempt, next_unused_draw(newest.ledger.status), 0)
+    assert lease is not None
+    record = CheckpointRecord(
+        step=0, charged=0, attempt=attempt, path="x.pt", sha256="0" * 64, time=datetime.now(UTC)
+    )
+    leased = with_lease(newest.ledger, lease, record, "example.test/trainer:1")
+    run.ledger.replace_status(newest, leased)
+
+
+def test_what_a_start_finds_wrong_later_on_is_refused_and_counts_as_no_restart(
+    tmp_path: Path,
+) -> None:
+    run = GangRun(tmp_path, workers=1, max_restarts=1)
+    run.create_ledger()
+    failed = End(kind=EndKind.FAILED, rank=0, reason=Reason.ENTRYPOINT_INVALID, message="gone")
+
+    async def start(attempt: int) -> int:
+        leader = a_leader(run)
+        leading = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        if attempt == 1:
+            lease_as(run, attempt)
+            drained = End(kind=EndKind.DRAINED, rank=0, reason=Reason.STOPPED)
+            leader.terminating = True
+            await follow(leader, until=Action.END, attempt=attempt, ends=(drained,))
+        else:
+            await follow(leader, until=Action.END, attempt=attempt, ends=(failed,))
+        await follow(leader, until=Action.DONE)
+        return await leading
+
+    codes = [asyncio.run(start(attempt)) for attempt in (1, 2, 3, 4)]
+    assert codes == [EXIT_OK, EXIT_REFUSED, EXIT_REFUSED, EXIT_REFUSED]
+    status = run.ledger.read().ledger.status
+    assert status.outcome is None
+    assert [record.reason for record in status.attempts[1:]] == ["EntrypointInvalid"] * 3
 
 
 def succeeded() -> Outcome:
