@@ -21,8 +21,8 @@ import httpx
 
 from dtjob_api.derive import worker_config
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.worker import LedgerKind, LedgerRef, WorkerConfig
-from dtjob_cli import ports
+from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
+from dtjob_cli import ports, runs
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import deaths, memory_group
 
@@ -41,15 +41,21 @@ def configs(
     http_port: int,
     count: int,
 ) -> list[WorkerConfig]:
-    """Return what the supervisor of each ordinal is told: all the same but its own HTTP port."""
+    """Return what the supervisor of each ordinal is told: all the same but its own HTTP port.
+
+    They know one another by a new secret of the run.
+    """
+    runs.new_secret(run)
+    gang_port = ports.free(2, apart_from=range(http_port, http_port + count))
     first = worker_config(
         job,
         ledger=LedgerRef(kind=LedgerKind.FILE, path=str(run.ledger.absolute())),
         state_dir=str(run.state.absolute()),
         data_dir=str(data.absolute()) if data else None,
         coordinator_host="127.0.0.1",
-        coordinator_port=http_port,
-        store_port=ports.free(apart_from=range(http_port, http_port + count)),
+        coordinator_port=gang_port,
+        store_port=gang_port + 1,
+        proof=GangProof(kind=ProofKind.SECRET, path=str(run.secret.absolute())),
         http_port=http_port,
         hold=False,
     )

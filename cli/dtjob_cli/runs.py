@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from dtjob_cli.errors import BadInput
 
 # What never changes after a run has begun, as in a cluster (rules 5, 9 and 14).
 FROZEN = ("training", "privacy", "checkpoint", "storage")
+
+_SECRET_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class RunDirectory:
     def workers(self) -> Path:
         """One ``worker-<ordinal>.json`` each: the configuration of its supervisor."""
         return self.path / "workers"
+
+    @property
+    def secret(self) -> Path:
+        """By this the run's workers know one another; see `new_secret`."""
+        return self.path / "private" / "gang-secret"
 
     @property
     def report(self) -> Path:
@@ -101,6 +109,16 @@ def create(parent: Path, name: str, manifest: Path) -> RunDirectory:
             "Make room or name a writable place with --dir.",
         ) from None
     return run
+
+
+def new_secret(run: RunDirectory) -> None:
+    """Write another secret for the workers of this run, which no other user can read."""
+    run.secret.parent.mkdir(mode=0o700, exist_ok=True)
+    run.secret.parent.chmod(0o700)
+    run.secret.unlink(missing_ok=True)
+    descriptor = os.open(run.secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(_SECRET_BYTES))
 
 
 def discard(run: RunDirectory) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dtjob_api.job import DistributedTrainingJob, JobSpec
 from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
-from dtjob_api.worker import JobIdentity, LedgerRef, WorkerConfig
+from dtjob_api.model import API_GROUP
+from dtjob_api.worker import GangProof, JobIdentity, LedgerRef, WorkerConfig
 
 
 def child_name(job_name: str, uid: str) -> str:
@@ -18,6 +19,14 @@ def child_name(job_name: str, uid: str) -> str:
 def ledger_name(job_name: str, uid: str) -> str:
     """Name of the job's PrivacyLedger."""
     return child_name(job_name, uid)
+
+
+def gang_audience(uid: str) -> str:
+    """Audience of the tokens by which the workers of one job know one another.
+
+    The API server takes none of them, and no other job's coordinator does.
+    """
+    return f"{API_GROUP}/gang/{uid}"
 
 
 def total_steps(spec: JobSpec) -> int:
@@ -88,6 +97,7 @@ def worker_config(
     coordinator_host: str,
     coordinator_port: int,
     store_port: int,
+    proof: GangProof,
     http_port: int,
     hold: bool,
 ) -> WorkerConfig:
@@ -113,6 +123,7 @@ def worker_config(
         coordinator_host=coordinator_host,
         coordinator_port=coordinator_port,
         store_port=store_port,
+        proof=proof,
         http_port=http_port,
         hold=hold,
     )

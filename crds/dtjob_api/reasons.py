@@ -86,6 +86,10 @@ class Reason(StrEnum):
     """A worker's container ends again and again before it can join; the message has its last
     words."""
 
+    GANG_UNPROVABLE = "GangUnprovable"
+    """The coordinator can't get the keys by which it knows its workers; the message names the
+    right that is missing."""
+
     # RendezvousReady, Running
     WAITING_FOR_WORKERS = "WaitingForWorkers"
     """Not all workers have come up."""

@@ -52,6 +52,34 @@ class LedgerRef(Model):
         return self
 
 
+class ProofKind(StrEnum):
+    """By what a worker is known to ordinal 0."""
+
+    TOKEN = "Token"  # noqa: S105
+    SECRET = "Secret"  # noqa: S105
+
+
+class GangProof(Model):
+    """Proves that a hello comes from a worker of this gang."""
+
+    kind: ProofKind
+    path: str
+    """Token: the file of the pod's projected token, which its kubelet renews; it is read again for
+    each hello. Secret: a file with the secret of the run, which its user alone can read."""
+    audience: str | None = None
+    """Token: whom the token is made for."""
+    stateful_set: str | None = None
+    """Token: the StatefulSet whose pods are the workers."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> GangProof:
+        if self.kind is ProofKind.TOKEN and not (self.audience and self.stateful_set):
+            raise ValueError(
+                "proof.audience and proof.statefulSet: required where proof.kind is Token"
+            )
+        return self
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(ge=1)]
 
@@ -60,6 +88,7 @@ class WorkerConfig(Model):
     """Configuration of one worker's supervisor.
 
     Equal on every ordinal of a StatefulSet; on one machine each worker has its own ``http_port``.
+    Ordinal 0 alone listens on ``coordinator_port`` and ``store_port``.
     """
 
     job: JobIdentity
@@ -79,10 +108,12 @@ class WorkerConfig(Model):
     coordinator_host: str
     """Address under which every worker reaches ordinal 0."""
     coordinator_port: Port
-    """Port of ordinal 0's supervisor: its own ``http_port``."""
+    """Port on which ordinal 0 hears the hellos."""
     store_port: Port
+    """Port by which the other workers' ranks reach the store on ordinal 0's loopback."""
+    proof: GangProof
     http_port: Port
-    """Port of this worker's probes, report and metrics."""
+    """Port of this worker's probes, report and metrics: what is shown to everybody."""
     hold: bool = False
     """Stay alive quietly after an outcome: a pod that exited would be started again."""
 

@@ -10,6 +10,7 @@ from dtjob_api.model import Json, Model, ObjectName, Quantity, rule, rules
 from dtjob_api.template import WorkerTemplate
 
 GPU_RESOURCE = "nvidia.com/gpu"
+MOST_WORKERS = 4096
 
 _QUANTITIES: Json = {"maxProperties": 16}
 
@@ -61,7 +62,10 @@ class Workers(Model):
         int,
         Field(
             json_schema_extra=rules(
-                rule("self >= 1 && self <= 4096", "must be between 1 and 4096 worker pods"),
+                rule(
+                    f"self >= 1 && self <= {MOST_WORKERS}",
+                    f"must be between 1 and {MOST_WORKERS} worker pods",
+                ),
             )
         ),
     ] = 1

@@ -21,8 +21,12 @@ CONFIG = "DTJOB_WORKER_CONFIG"
 """The variable that holds a supervisor's configuration."""
 HTTP_PORT = 8080
 STORE_PORT = 29500
+HELLO_PORT = 29501
 STATE_DIR = "/var/run/dtjob/state"
 DATA_DIR = "/data"
+
+TOKEN_DIR = "/var/run/dtjob/gang"  # noqa: S105
+TOKEN_FILE = "token"  # noqa: S105
 
 # The API reserves these two names, and the prefix dtjob-, among the volumes of a job's template.
 CHECKPOINT_VOLUME = "checkpoints"

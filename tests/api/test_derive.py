@@ -9,12 +9,19 @@ import pytest
 from manifests import EXAMPLES
 from transitions import LEDGER, edited
 
-from dtjob_api.derive import child_name, ledger_name, ledger_spec, total_steps, worker_config
+from dtjob_api.derive import (
+    child_name,
+    gang_audience,
+    ledger_name,
+    ledger_spec,
+    total_steps,
+    worker_config,
+)
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.manifest import load
 from dtjob_api.validation import validate
-from dtjob_api.worker import LedgerKind, LedgerRef, WorkerConfig
+from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 
 UID = "01234567-89ab-cdef-0123-456789abcdef"
 DIGITS = load(EXAMPLES / "digits.yaml")
@@ -75,8 +82,11 @@ def test_worker_config_survives_an_environment_variable() -> None:
         state_dir="/state",
         data_dir=None,
         coordinator_host="digits-01234567-0.digits-01234567.ml.svc",
-        coordinator_port=8080,
+        coordinator_port=29501,
         store_port=29500,
+        proof=GangProof(
+            kind=ProofKind.TOKEN, path="/token", audience="gang", stateful_set="digits-01234567"
+        ),
         http_port=8080,
         hold=True,
     )
@@ -89,6 +99,16 @@ def test_worker_config_survives_an_environment_variable() -> None:
 def test_a_ledger_reference_is_whole(ledger: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"required where ledger\.kind is"):
         LedgerRef.model_validate(ledger)
+
+
+@pytest.mark.parametrize("proof", [{}, {"audience": "gang"}, {"statefulSet": "digits-0"}])
+def test_a_token_says_whose_it_must_be(proof: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"required where proof\.kind is Token"):
+        GangProof.model_validate({"kind": "Token", "path": "/token", **proof})
+
+
+def test_a_token_is_made_for_one_jobs_gang() -> None:
+    assert gang_audience(UID) == f"dtjob.dev/gang/{UID}"
 
 
 def test_importing_the_models_loads_no_validator() -> None:

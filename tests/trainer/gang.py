@@ -20,7 +20,14 @@ from zygote import Forked
 
 from dtjob_api.job import Training
 from dtjob_api.ledger import LedgerSpec, PrivacyLedger, PrivacyPlan, Run
-from dtjob_api.worker import JobIdentity, LedgerKind, LedgerRef, WorkerConfig
+from dtjob_api.worker import (
+    GangProof,
+    JobIdentity,
+    LedgerKind,
+    LedgerRef,
+    ProofKind,
+    WorkerConfig,
+)
 from dtjob_trainer.ledger_file import FileLedger
 
 HERE = Path(__file__).parent
@@ -75,9 +82,12 @@ class GangRun:
         self.processes: dict[int, subprocess.Popen[bytes] | Forked] = {}
         self.state = self.state or self.folder / "state"
         self.state.mkdir(exist_ok=True)
-        self.ports = Promised(self.workers + 2)  # a store, and one worker may come later
+        self.ports = Promised(self.workers + 3)  # store, hellos, and one worker may come later
         self.store_port = self.ports.first
-        self.http_port = self.store_port + 1
+        self.hello_port = self.store_port + 1
+        self.http_port = self.store_port + 2
+        self.secret = self.folder / "gang-secret"
+        self.secret.write_bytes(b"a secret of the tests")
         self.gate = self.folder / f"gate-{self.name}"
         if self.gate_at is not None:
             self.gate.write_text(str(self.gate_at))
@@ -125,8 +135,9 @@ class GangRun:
             stall_seconds=self.stall_seconds,
             max_restarts=self.max_restarts,
             coordinator_host="127.0.0.1",
-            coordinator_port=self.http_port,
+            coordinator_port=self.hello_port,
             store_port=self.store_port,
+            proof=GangProof(kind=ProofKind.SECRET, path=str(self.secret)),
             http_port=self.http_port + ordinal,
             hold=self.hold,
         )

@@ -19,6 +19,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as leading
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, Leader
+from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
 
 
@@ -73,7 +74,7 @@ async def follow(
     for _ in itertools.count():
         said = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
         async with asyncio.timeout(60):
-            directive = await leader.hello(said)
+            directive = await leader.hello(said, Speaker(ordinal, ""))
         if directive.action is until:
             return directive
         known = directive.revision

@@ -19,6 +19,7 @@ from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
 from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
 from dtjob_trainer.patience import START_FACTOR
+from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
 
 
@@ -39,7 +40,7 @@ async def follow(leader: Leader, *, until: Action, **hello: Any) -> None:
     async with asyncio.timeout(60):
         while True:
             said = Hello(ordinal=0, incarnation="a", ready=True, known=known, **hello)
-            directive = await leader.hello(said)
+            directive = await leader.hello(said, Speaker(0, ""))
             if directive.action is until:
                 return
             known = directive.revision

@@ -34,7 +34,7 @@ from dtjob_trainer.task import TaskError
 def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _Rank:
     """Rank 1, which has private records in memory."""
     config = GangRun(folder).config(0).model_copy(update={"telemetry": telemetry})
-    setup = RankSetup(config.model_dump_json(by_alias=True), 1, 1, 0, 2, 1)
+    setup = RankSetup(config.model_dump_json(by_alias=True), 1, 1, 0, 2, 1, 0)
     made = _Rank(setup, Mailbox(multiprocessing.Pipe()[0]), structlog.get_logger())
     made._phase = Phase.PRIVATE
     return made

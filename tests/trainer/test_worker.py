@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from gang import GangRun
-from torch.distributed import TCPStore
 
-from dtjob_trainer import telemetry
+from dtjob_trainer import doors, telemetry
 from dtjob_trainer.gang import Action, Directive
-from dtjob_trainer.processes import Store, forkserver_context
-from dtjob_trainer.worker import Worker, _listen
+from dtjob_trainer.worker import Worker
 
 both_families = pytest.mark.parametrize(
     "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.ipv6)]
@@ -97,24 +94,7 @@ def test_report_says_whose_it_is(tmp_path: Path) -> None:
 
 @both_families
 def test_worker_is_reached_over_both_families(address: str) -> None:
-    with _listen("", 0, "http_port") as listener:
+    with doors.listen("", 0, "http_port") as listener:
         port = listener.getsockname()[1]
         with socket.create_connection((address, port), timeout=5):
             pass
-
-
-@pytest.mark.processes
-@both_families
-def test_store_is_reached_over_both_families(address: str) -> None:
-    with _listen("", 0, "store_port") as listener:
-        port = listener.getsockname()[1]
-        store = Store(forkserver_context(), listener)
-        store.start()
-        try:
-            client = TCPStore(
-                address, port, is_master=False, timeout=timedelta(seconds=300), use_libuv=False
-            )
-            client.set("key", "value")
-            assert client.get("key") == b"value"
-        finally:
-            store.stop()

@@ -1,9 +1,14 @@
-"""The one port of a worker: probes, report, metrics and, on ordinal 0, the gang's hello."""
+"""What a worker answers: to all, probes, report and metrics; to its gang, on ordinal 0, hellos.
+
+What is served without proof changes nothing.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -11,55 +16,133 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
+from dtjob_trainer import doors
+from dtjob_trainer.credentials import Credentials
 from dtjob_trainer.gang import Directive, Hello
+from dtjob_trainer.logs import Logger
+from dtjob_trainer.proof import Refused, Speaker, unproved
 
-#: A hello is a few ends of at most 1 KiB and the GPUs of one node.
-_HELLO_BYTES = 256 * 1024
+HELLO_PATH = "/gang/hello"
+#: One line of the log tells of the refusals of so much time.
+_TELL_SECONDS = 10.0
+
+Answer = Callable[[], web.Response]
 
 
-def application(
+def shown(
     *,
     ready: Callable[[], bool],
     report: Callable[[], dict[str, Any]],
     registry: CollectorRegistry,
-    hello: Callable[[Hello], Awaitable[Directive]] | None,
-) -> web.Application:
-    """Routes of a worker.
+) -> doors.Doors:
+    """What everybody may see.
 
     ``/healthz`` says only that the supervisor's event loop turns: a slow step never fails it.
     ``/readyz`` is 200 once this worker can join or is part of an attempt.
     """
 
-    async def healthz(_request: web.Request) -> web.Response:
+    def healthz() -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(_request: web.Request) -> web.Response:
+    def readyz() -> web.Response:
         return web.Response(text="ok\n") if ready() else web.Response(status=503, text="starting\n")
 
-    async def get_report(_request: web.Request) -> web.Response:
+    def get_report() -> web.Response:
         return web.Response(
             text=json.dumps(report(), separators=(",", ":")), content_type="application/json"
         )
 
-    async def metrics(_request: web.Request) -> web.Response:
+    def metrics() -> web.Response:
         return web.Response(
             body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    async def post_hello(request: web.Request) -> web.Response:
+    answers: dict[str, Answer] = {
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/report": get_report,
+        "/metrics": metrics,
+    }
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        response = _answered(request, answers)
+        # Who asks again comes again: an idle connection would be closed under the next question.
+        response.force_close()
+        return response
+
+    return doors.Doors(answer)
+
+
+def _answered(request: web.BaseRequest, answers: dict[str, Answer]) -> web.Response:
+    if request.path not in answers:
+        return web.Response(status=HTTPStatus.NOT_FOUND)
+    if request.method not in ("GET", "HEAD"):
+        return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
+    return answers[request.path]()
+
+
+class Hellos:
+    """The listener of ordinal 0 for its gang: nothing is read from a hello before it is proved."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        hear: Callable[[Hello, Speaker], Awaitable[Directive]],
+        log: Logger,
+    ) -> None:
+        self._credentials, self._hear, self._log = credentials, hear, log
+        self._refused, self._told = 0, float("-inf")
+        self.doors = doors.Doors(self._answer)
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
-            said = Hello.model_validate_json(await request.read())
+            return await self._answered(request)
+        except Refused as error:
+            self._tell(request, error)
+            response = web.Response(status=error.status, text=str(error))
+            response.force_close()
+            return response
+
+    async def _answered(self, request: web.BaseRequest) -> web.Response:
+        if (request.method, request.path) != ("POST", HELLO_PATH):
+            raise Refused(HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} is answered here")
+        said = await doors.body(request)
+        speaker = await self._speaker(request.headers.get("Authorization", ""), said)
+        self.doors.proved(request)
+        try:
+            hello = Hello.model_validate_json(said)
         except ValidationError as error:
-            return web.Response(status=400, text=f"not a hello: {error.error_count()} errors\n")
-        assert hello is not None
-        directive = await hello(said)
+            raise Refused(
+                HTTPStatus.BAD_REQUEST,
+                f"not a hello, in {error.error_count()} places: are all workers of one image?",
+            ) from None
+        if speaker.ordinal not in (None, hello.ordinal):
+            raise Refused(
+                HTTPStatus.FORBIDDEN, f"worker {speaker.ordinal} speaks as worker {hello.ordinal}"
+            )
+        directive = await self._hear(hello, speaker)
         return web.Response(text=directive.model_dump_json(), content_type="application/json")
 
-    app = web.Application(client_max_size=_HELLO_BYTES)
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/report", get_report)
-    app.router.add_get("/metrics", metrics)
-    if hello is not None:
-        app.router.add_post("/gang/hello", post_hello)
-    return app
+    async def _speaker(self, shown: str, said: bytes) -> Speaker:
+        if not shown or not shown.isascii():
+            raise unproved("the hello has no proof")
+        try:
+            return await self._credentials.speaker(shown, said)
+        except OSError as error:
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the coordinator can't read its own proof: {error.strerror}",
+            ) from error
+
+    def _tell(self, request: web.BaseRequest, refused: Refused) -> None:
+        self._refused += 1
+        if (now := time.monotonic()) < self._told + _TELL_SECONDS:
+            return
+        assert request.transport is not None
+        self._log.warning(
+            "hello refused",
+            detail=str(refused),
+            address=doors.address_of(request.transport),
+            count=self._refused,
+        )
+        self._refused, self._told = 0, now

@@ -7,17 +7,21 @@ ordinal 0) and gets the current ``Directive`` back; there is no other traffic be
 from __future__ import annotations
 
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer.proof import Refused
 
 #: Seconds between two hellos of a supervisor that has nothing new to say.
 PING_SECONDS = 2.0
 #: After this many missed hellos a supervisor is lost; after as many missed answers it kills its
 #: ranks.
 MISSED_PINGS = 3
+#: Processes of one pod that are known to have been replaced.
+_REMEMBERED = 1000
 
 
 #: A caller that does not run for longer than this has counted no more of the time.
@@ -73,7 +77,7 @@ class Hello(_Message):
     """What a supervisor says of itself."""
 
     ordinal: int
-    incarnation: str
+    incarnation: str = Field(max_length=64)
     ready: bool
     attempt: int = 0
     ends: tuple[End, ...] = ()
@@ -93,7 +97,8 @@ class Directive(_Message):
     """What every supervisor is to do now.
 
     WAIT: be ready. RUN: have the ranks of ``attempt`` running. END: have none running. DONE: have
-    none running, and leave (or hold) with ``exit_code``.
+    none running, and leave (or hold) with ``exit_code``. ``store_key`` opens the way to the store
+    for this attempt's ranks; it is nowhere else.
     """
 
     revision: int = 0
@@ -101,6 +106,37 @@ class Directive(_Message):
     attempt: int = 0
     workers: int = 0
     exit_code: int = 0
+    store_key: str = Field(default="", repr=False)
+
+
+class _Seat:
+    """Who speaks for one ordinal: the newest pod, and the newest of its supervisor's processes.
+
+    A UID has no order: only who came first tells the old pod from the new. Whoever was replaced is
+    never listened to again, however long its token holds. Each UID is vouched for by the API
+    server, so they are few; a process names itself, and the oldest names are forgotten.
+    """
+
+    def __init__(self, pod: str, incarnation: str) -> None:
+        self._pod, self._incarnation = pod, incarnation
+        self._replaced_pods: set[str] = set()
+        self._replaced: dict[str, None] = {}
+
+    def take(self, pod: str, incarnation: str) -> str | None:
+        """Sit down, instead of who sat here; why not, if it was replaced itself."""
+        if pod in self._replaced_pods:
+            return f"pod {pod} was replaced by pod {self._pod}"
+        if pod != self._pod:
+            self._replaced_pods.add(self._pod)
+            self._replaced.clear()
+        elif incarnation in self._replaced:
+            return "its process was replaced by another"
+        elif incarnation != self._incarnation:
+            self._replaced[self._incarnation] = None
+            if len(self._replaced) > _REMEMBERED:
+                del self._replaced[next(iter(self._replaced))]
+        self._pod, self._incarnation = pod, incarnation
+        return None
 
 
 class _Member:
@@ -115,9 +151,16 @@ class Gang:
     def __init__(self) -> None:
         self.directive = Directive()
         self._members: dict[int, _Member] = {}
+        self._seats: dict[int, _Seat] = {}
 
     def direct(
-        self, action: Action, *, attempt: int = 0, workers: int = 0, exit_code: int = 0
+        self,
+        action: Action,
+        *,
+        attempt: int = 0,
+        workers: int = 0,
+        exit_code: int = 0,
+        store_key: str = "",
     ) -> None:
         """Replace the directive; supervisors learn of it with the answer they are waiting for."""
         self.directive = Directive(
@@ -126,7 +169,27 @@ class Gang:
             attempt=attempt,
             workers=workers,
             exit_code=exit_code,
+            store_key=store_key,
         )
+
+    def admit(self, hello: Hello, pod: str, workers: int) -> None:
+        """Let ``pod`` speak for an ordinal below ``workers``, or one that has spoken before.
+
+        Raises
+        ------
+        Refused
+            There is no such worker, or another pod or process has taken its place.
+        """
+        ordinal = hello.ordinal
+        if (seat := self._seats.get(ordinal)) is not None:
+            why = seat.take(pod, hello.incarnation)
+        elif not 0 <= ordinal < workers:
+            why = f"the run has workers 0 to {workers - 1}"
+        else:
+            self._seats[ordinal] = _Seat(pod, hello.incarnation)
+            why = None
+        if why is not None:
+            raise Refused(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")
 
     def hello(self, hello: Hello, now: float) -> None:
         """Note what a supervisor says; a new incarnation of one replaces the old."""

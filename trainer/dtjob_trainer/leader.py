@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -12,12 +13,15 @@ from typing import Any
 from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
+from dtjob_api.workers import MOST_WORKERS
 from dtjob_trainer import attempts, verdicts
 from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello, cause
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
+from dtjob_trainer.proof import Speaker
+from dtjob_trainer.splice import KEY_BYTES
 from dtjob_trainer.telemetry import WorkerView
 
 # Exit codes of a supervisor; `dtjob run` documents the same numbers.
@@ -65,6 +69,8 @@ class Leader:
     tell_coordinator
         Sends a message to the coordinator rank, which is a rank of this worker; False while it
         does not run.
+    trouble
+        Why no worker can be known as one, while that lasts.
     """
 
     def __init__(
@@ -74,12 +80,14 @@ class Leader:
         view: WorkerView,
         log: Logger,
         tell_coordinator: Callable[[dict[str, str]], bool],
+        trouble: Callable[[], tuple[Reason, str] | None] = lambda: None,
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._view = view
         self._log = log
         self._tell_coordinator = tell_coordinator
+        self._trouble = trouble
         self._gang = Gang()
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
@@ -91,8 +99,16 @@ class Leader:
         self._clock = AwakeClock(time.monotonic())
         self._patience = Patience(config.stall_seconds, 0, self._now())
 
-    async def hello(self, hello: Hello) -> Directive:
-        """Answer one supervisor: at once if it doesn't know the directive, else when it changes."""
+    async def hello(self, hello: Hello, speaker: Speaker) -> Directive:
+        """Answer one supervisor: at once if it doesn't know the directive, else when it changes.
+
+        Raises
+        ------
+        Refused
+            It speaks for no worker of this run.
+        """
+        workers = self._order.workers if self._order is not None else MOST_WORKERS
+        self._gang.admit(hello, speaker.pod, workers)
         self._gang.hello(hello, self._now())
         self._view.gpus = self._gang.gpus()
         self._changed.set()
@@ -107,6 +123,11 @@ class Leader:
             self._informed.add(hello.ordinal)
             self._changed.set()
         return directive
+
+    @property
+    def store_key(self) -> str:
+        """What opens the way to the store now; empty while no attempt runs."""
+        return self._gang.directive.store_key
 
     def heard_coordinator(self, message: Mapping[str, Any]) -> None:
         """The coordinator rank has said something."""
@@ -232,8 +253,18 @@ class Leader:
             self._view.stage = (
                 f"waiting for {len(absent)} of {run.workers} workers to come up and import torch"
             )
+            self._show_trouble()
             await self._change(0.5)
+        self._show_trouble()
         return not self.terminating
+
+    def _show_trouble(self) -> None:
+        """Say what keeps all workers from being known, and that it does so no more."""
+        view, trouble = self._view, self._trouble()
+        if trouble is not None:
+            view.state, (view.reason, view.message) = "Waiting", trouble
+        elif view.reason == Reason.GANG_UNPROVABLE:
+            view.state, view.reason, view.message = "Starting", None, None
 
     async def _attempt(self, ledger: PrivacyLedger) -> int | None:
         """One attempt from its number to its record; an exit code if it was the last."""
@@ -262,7 +293,12 @@ class Leader:
     async def _run(self, attempt: int, run: Run) -> End:
         """Have all workers run the attempt; what ended it."""
         incarnations = self._gang.incarnations(run.workers)
-        self._gang.direct(Action.RUN, attempt=attempt, workers=run.workers)
+        self._gang.direct(
+            Action.RUN,
+            attempt=attempt,
+            workers=run.workers,
+            store_key=secrets.token_hex(KEY_BYTES),
+        )
         await self._tell_all()
         end = await self._until_end(attempt, run, incarnations)
         self._gang.direct(Action.END, attempt=attempt)

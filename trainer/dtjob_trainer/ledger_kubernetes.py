@@ -80,6 +80,17 @@ def _until_itself(ask: Callable[..., Any]) -> Callable[..., Any]:
     return again(ask)
 
 
+def api_client() -> client.ApiClient:
+    """The API server with this pod's own rights, or those of a kubeconfig outside of pods."""
+    settings = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=settings)
+    except config.ConfigException:
+        config.load_kube_config(client_configuration=settings)
+    settings.retries = False  # each answer is judged by who asks
+    return client.ApiClient(settings)
+
+
 class KubernetesLedger:
     """A `Ledger` kept by the API server.
 
@@ -92,13 +103,7 @@ class KubernetesLedger:
     """
 
     def __init__(self, namespace: str, name: str) -> None:
-        settings = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=settings)
-        except config.ConfigException:
-            config.load_kube_config(client_configuration=settings)
-        settings.retries = False  # each answer is judged here
-        self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        self._api = client.CustomObjectsApi(api_client())
         self._object: dict[str, Any] = {
             "group": API_GROUP,
             "version": _VERSION,

@@ -36,6 +36,8 @@ class RankSetup:
     local_rank: int
     world_size: int
     threads: int
+    store_port: int
+    """The loopback port of this worker by which the store is reached."""
 
 
 RankMain = Callable[[RankSetup, Connection], None]
@@ -95,13 +97,20 @@ def serve_store(listener: socket.socket) -> None:
 
 
 class Store:
-    """The store's process; it outlives ranks and attempts.
+    """The store's process, on the loopback alone; it outlives ranks and attempts.
 
     The listener stays open here too: ranks that come while the store is dead wait for the next.
+
+    Attributes
+    ----------
+    port
+        Where it listens.
     """
 
-    def __init__(self, context: ForkServerContext, listener: socket.socket) -> None:
-        self._context, self._listener = context, listener
+    def __init__(self, context: ForkServerContext) -> None:
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self._listener.getsockname()[1]
         self._process: ForkServerProcess | None = None
 
     @property

@@ -110,7 +110,7 @@ class _Rank:
             self._mail.stage("reading ledger and checkpoint")
             account, spec, checkpoint = self._open_account()
         self._mail.stage("waiting for the other ranks")
-        group = _join(config, setup, device)
+        group = _join(setup, device)
         spec = _share_spec(spec, group)
         self._mail.stage("dry run on synthetic data")
         rows = _physical_batch_size(config, spec, group.world_size)
@@ -329,7 +329,7 @@ def _physical_batch_size(config: WorkerConfig, spec: LedgerSpec, world_size: int
     return draws.physical_batch_size(quantile, world_size)
 
 
-def _join(config: WorkerConfig, setup: RankSetup, device: torch.device) -> Group:
+def _join(setup: RankSetup, device: torch.device) -> Group:
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     from dtjob_trainer.distributed import Group
@@ -337,8 +337,8 @@ def _join(config: WorkerConfig, setup: RankSetup, device: torch.device) -> Group
     if setup.world_size == 1:
         return Group(device)
     store = TCPStore(
-        config.coordinator_host,
-        config.store_port,
+        "127.0.0.1",
+        setup.store_port,
         is_master=False,
         wait_for_workers=False,
         timeout=_NO_TIMEOUT,

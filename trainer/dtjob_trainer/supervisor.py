@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) 
     from pydantic import ValidationError
 
     from dtjob_trainer import confine, logs, rank, streams
+    from dtjob_trainer.doors import ConfigurationError
     from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK
-    from dtjob_trainer.worker import ConfigurationError, Worker
+    from dtjob_trainer.worker import Worker
 
     parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
     parser.add_argument(
@@ -78,7 +79,7 @@ def _read_config(path: Path | None):  # type: ignore[no-untyped-def]
 
     text = path.read_text(encoding="utf-8") if path is not None else os.environ.get(CONFIG_VARIABLE)
     if text is None:
-        from dtjob_trainer.worker import ConfigurationError
+        from dtjob_trainer.doors import ConfigurationError
 
         raise ConfigurationError(f"no configuration: give --config FILE or set {CONFIG_VARIABLE}")
     return WorkerConfig.model_validate_json(text)
@@ -89,7 +90,7 @@ def _ordinal_of_host() -> int:
     host = os.uname().nodename
     name, _, number = host.rpartition("-")
     if not name or not number.isdigit():
-        from dtjob_trainer.worker import ConfigurationError
+        from dtjob_trainer.doors import ConfigurationError
 
         raise ConfigurationError(f"the host name {host!r} ends in no ordinal: give --ordinal")
     return int(number)

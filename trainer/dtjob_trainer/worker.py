@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import json
 import os
 import signal
 import socket
@@ -20,12 +18,12 @@ from multiprocessing import forkserver
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from dtjob_api.worker import WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
-from dtjob_trainer import endpoints, telemetry
+from dtjob_trainer import doors, endpoints, telemetry
+from dtjob_trainer.credentials import open_credentials
 from dtjob_trainer.gang import (
     MISSED_PINGS,
     PING_SECONDS,
@@ -35,6 +33,7 @@ from dtjob_trainer.gang import (
     EndKind,
     Hello,
 )
+from dtjob_trainer.greeter import Greeter
 from dtjob_trainer.leader import EXIT_SUPERSEDED, Leader
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
@@ -49,14 +48,10 @@ from dtjob_trainer.processes import (
     threads_per_rank,
     warm_up,
 )
+from dtjob_trainer.splice import StoreGate, Tunnel
 
-_PORT_SECONDS = 15.0
 #: How often a worker looks whether its forkserver and its store live.
 _LOOK_SECONDS = 0.5
-
-
-class ConfigurationError(Exception):
-    """This worker can't start as it is configured; the message names the remedy."""
 
 
 class Worker:
@@ -69,7 +64,9 @@ class Worker:
         self._ordinal = ordinal
         self._rank_main = rank_main
         self._log = log
-        self._bind_host = config.coordinator_host if _is_loopback(config.coordinator_host) else ""
+        host = config.coordinator_host
+        self._bind_host = host if doors.is_loopback(host) else ""
+        self._credentials = open_credentials(config)
         self._incarnation = uuid.uuid4().hex
         self._context = forkserver_context()
         self._view = telemetry.WorkerView(
@@ -77,6 +74,8 @@ class Worker:
         )
         self._gpus = GpuCollector()
         self._ranks: Ranks | None = None
+        self._tunnel: Tunnel | None = None
+        self._store: Store | None = None
         self._attempt = 0
         self._ends: list[End] = []
         self._warm = False
@@ -87,19 +86,25 @@ class Worker:
         self._leader: Leader | None = None
         if ordinal == 0:
             self._ledger = open_ledger(config.ledger)
-            self._leader = Leader(config, self._ledger, self._view, log, self._tell_coordinator)
+            self._leader = Leader(
+                config,
+                self._ledger,
+                self._view,
+                log,
+                self._tell_coordinator,
+                lambda: self._credentials.trouble,
+            )
 
     async def run(self) -> int:
         """Serve until the directive says DONE or this worker is told to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate)
-        listener = _listen(self._bind_host, self._config.http_port, "http_port")
-        runner = web.AppRunner(self._application(), access_log=None, handler_cancellation=True)
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-        self._start_forkserver()
-        try:
+        async with contextlib.AsyncExitStack() as rim:
+            await self._open_doors(rim)
+            self._start_forkserver()
+            rim.callback(self._pricing.close)
+            rim.push_async_callback(self._stop_ranks)
             code = await self._follow_until_done()
             if self._config.hold and code != EXIT_SUPERSEDED:
                 # A StatefulSet restarts whatever exits: a finished worker must not run again. One
@@ -107,10 +112,29 @@ class Worker:
                 # time, it takes a new attempt, or finds the outcome of the other.
                 await self._stopped.wait()
             return code
-        finally:
-            await self._stop_ranks()
-            self._pricing.close()
-            await runner.cleanup()
+
+    async def _open_doors(self, rim: contextlib.AsyncExitStack) -> None:
+        """What everybody may ask; on ordinal 0 also the gang's hellos and the way to the store."""
+        config = self._config
+        await self._serve(self._shown(), config.http_port, "http_port", rim)
+        if (leader := self._leader) is None:
+            return
+        hellos = endpoints.Hellos(self._credentials, leader.hello, self._log)
+        await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
+        self._store = Store(self._context)
+        gate = StoreGate(lambda: leader.store_key, self._store.port)
+        await gate.open(await self._listen(config.store_port, "store_port"))
+        rim.push_async_callback(gate.close)
+
+    async def _serve(
+        self, server: doors.Doors, port: int, name: str, rim: contextlib.AsyncExitStack
+    ) -> None:
+        runner = await doors.serve(server, await self._listen(port, name))
+        rim.push_async_callback(runner.cleanup)
+
+    async def _listen(self, port: int, name: str) -> socket.socket:
+        # In a thread: while a predecessor goes away, this worker's probes are answered.
+        return await asyncio.to_thread(doors.listen, self._bind_host, port, name)
 
     def _start_forkserver(self) -> None:
         # From the main thread: the forkserver dies with the thread that started it.
@@ -118,17 +142,10 @@ class Worker:
         forkserver.ensure_running()
 
     async def _follow_until_done(self) -> int:
-        store: Store | None = None
-        if self._leader is not None:
-            # In a thread: while a predecessor's store goes away, hellos are answered.
-            listener = await asyncio.to_thread(
-                _listen, self._bind_host, self._config.store_port, "store_port"
-            )
-            store = Store(self._context, listener)
         leading: asyncio.Task[int] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                warming = group.create_task(self._keep_warm(store))
+                warming = group.create_task(self._keep_warm())
                 if self._leader is not None:
                     leading = group.create_task(self._leader.lead())
                 code = await self._follow()
@@ -137,16 +154,16 @@ class Worker:
                     code = await leading
             return code
         finally:
-            if store is not None:
-                store.stop()
+            if self._store is not None:
+                self._store.stop()
 
-    async def _keep_warm(self, store: Store | None) -> None:
+    async def _keep_warm(self) -> None:
         """Warm up, and put right what dies: nobody else would, and no attempt could start again.
 
         A store that comes back costs nothing: the ranks that train don't need it any more. The
         death of the forkserver takes all its ranks down, so this worker counts as restarted.
         """
-        await self._warm_up(store)
+        await self._warm_up()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if not forkserver_lives():
@@ -155,21 +172,21 @@ class Worker:
                 self._incarnation = uuid.uuid4().hex
                 await self._stop_ranks()
                 self._start_forkserver()
-                await self._warm_up(store)
-            elif store is not None and not store.lives:
+                await self._warm_up()
+            elif self._store is not None and not self._store.lives:
                 self._log.error("the store died: it is started again")
-                store.start()
+                self._store.start()
 
     @property
     def _able(self) -> bool:
         """Whether ranks can be started now; without the forkserver a start waits for imports."""
         return self._warm and not self._terminating and forkserver_lives()
 
-    async def _warm_up(self, store: Store | None) -> None:
+    async def _warm_up(self) -> None:
         started = time.monotonic()
         await warm_up(self._context)
-        if store is not None:
-            store.start()
+        if self._store is not None:
+            self._store.start()
             self._pricing.warm_up()
         self._log.info("ready", import_seconds=round(time.monotonic() - started, 2))
         self._warm = True
@@ -179,14 +196,15 @@ class Worker:
 
     async def _follow(self) -> int:
         """Say hello and do as told, again and again; the exit code when told that all is done."""
-        url = f"http://{self._config.coordinator_host}:{self._config.coordinator_port}/gang/hello"
+        address = (self._config.coordinator_host, self._config.coordinator_port)
         known, missed = -1, 0
         async with aiohttp.ClientSession() as session:
+            greeter = Greeter(session, address, self._credentials, self._log)
             while True:
                 self._news.clear()
                 # Who leaves says so, and waits for no news: nobody is to count on it any more.
                 leaving = self._leader is None and self._terminating and self._ranks is None
-                directive = await self._say_hello(session, url, -1 if leaving else known)
+                directive = await self._say_hello(greeter, -1 if leaving else known)
                 if directive is None:
                     # The next answer may be another leader's, which numbers its directives anew.
                     known, missed = -1, missed + 1
@@ -207,9 +225,7 @@ class Worker:
                 if leaves and self._ranks is None:
                     return 0
 
-    async def _say_hello(
-        self, session: aiohttp.ClientSession, url: str, known: int
-    ) -> Directive | None:
+    async def _say_hello(self, greeter: Greeter, known: int) -> Directive | None:
         """Exchange one hello for a directive; None if the leader gave no answer.
 
         Cut short when this worker has news, so that a dead rank is told of at once.
@@ -224,7 +240,7 @@ class Worker:
             gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
             known=known,
         )
-        request = asyncio.create_task(_post(session, url, hello))
+        request = asyncio.create_task(greeter.say(hello))
         news = asyncio.create_task(self._news.wait())
         try:
             await asyncio.wait({request, news}, return_when=asyncio.FIRST_COMPLETED)
@@ -241,10 +257,11 @@ class Worker:
         if directive.action is not Action.RUN or directive.attempt != self._attempt:
             await self._stop_ranks()
         if directive.action is Action.RUN and self._attempt == 0 and self._able:
-            self._start_ranks(directive)
+            await self._start_ranks(directive)
 
-    def _start_ranks(self, directive: Directive) -> None:
+    async def _start_ranks(self, directive: Directive) -> None:
         each = self._config.ranks
+        store_port = await self._way_to_the_store(directive.store_key)
         self._attempt = directive.attempt
         self._view.attempt = directive.attempt
         self._ranks = Ranks(
@@ -258,6 +275,7 @@ class Worker:
                     local_rank=local,
                     world_size=directive.workers * each,
                     threads=threads_per_rank(each),
+                    store_port=store_port,
                 )
                 for local in range(each)
             ],
@@ -268,10 +286,20 @@ class Worker:
         self._log.info("ranks started", attempt=self._attempt, pids=self._ranks.pids)
         self._news.set()
 
+    async def _way_to_the_store(self, key: str) -> int:
+        """The port on this worker's loopback by which its ranks reach the store."""
+        if self._store is not None:
+            return self._store.port
+        self._tunnel = Tunnel(self._config.coordinator_host, self._config.store_port, key)
+        return await self._tunnel.open()
+
     async def _stop_ranks(self) -> None:
         ranks, self._ranks = self._ranks, None
         if ranks is not None:
             await ranks.kill()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            await tunnel.close()
         self._attempt = 0
         self._ends = []
         self._view.rank_steps.clear()
@@ -335,7 +363,7 @@ class Worker:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
 
-    def _application(self) -> web.Application:
+    def _shown(self) -> doors.Doors:
         registry = CollectorRegistry(auto_describe=False)
         job = self._config.job
         registry.register(
@@ -344,51 +372,8 @@ class Worker:
                 {"namespace": job.namespace, "job": job.name, "worker": str(self._ordinal)},
             )
         )
-        return endpoints.application(
+        return endpoints.shown(
             ready=lambda: self._warm,
             report=lambda: telemetry.report(self._view, self._config.training.batch_size),
             registry=registry,
-            hello=self._leader.hello if self._leader is not None else None,
         )
-
-
-async def _post(session: aiohttp.ClientSession, url: str, hello: Hello) -> Directive | None:
-    try:
-        async with session.post(
-            url,
-            data=hello.model_dump_json(),
-            timeout=aiohttp.ClientTimeout(total=2 * PING_SECONDS),
-        ) as response:
-            response.raise_for_status()
-            return Directive.model_validate(json.loads(await response.text()))
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.")
-
-
-def _listen(host: str, port: int, name: str) -> socket.socket:
-    """Listen on ``port``; a predecessor that was just killed may hold it for a moment.
-
-    Without a host on all addresses, IPv6 and IPv4: which of them reach a pod is the cluster's.
-    """
-    deadline = time.monotonic() + _PORT_SECONDS
-    both = not host and socket.has_dualstack_ipv6()
-    while True:
-        try:
-            return socket.create_server(
-                (host, port),
-                family=socket.AF_INET6 if both else socket.AF_INET,
-                backlog=1024,
-                dualstack_ipv6=both,
-            )
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.1)
-                continue
-            raise ConfigurationError(
-                f"{name} {port} on {host or 'all addresses'}: {os.strerror(error.errno or 0)}; "
-                "choose another port or end the process that has it"
-            ) from None

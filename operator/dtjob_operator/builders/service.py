@@ -20,6 +20,7 @@ def service(job: DistributedTrainingJob) -> Json:
             "ports": [
                 {"name": "http", "port": names.HTTP_PORT, "protocol": "TCP"},
                 {"name": "store", "port": names.STORE_PORT, "protocol": "TCP"},
+                {"name": "hello", "port": names.HELLO_PORT, "protocol": "TCP"},
             ],
         },
     }

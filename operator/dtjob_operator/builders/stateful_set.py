@@ -8,7 +8,7 @@ from typing import Any
 
 from dtjob_api import derive
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.worker import LedgerKind, LedgerRef
+from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind
 from dtjob_api.workers import GPU_RESOURCE
 from dtjob_operator import kinds, names
 from dtjob_operator.kinds import Json
@@ -16,6 +16,7 @@ from dtjob_operator.kinds import Json
 _USER = 65532
 _UNREACHABLE_SECONDS = 30
 _GRACE_SECONDS = 60
+_TOKEN_SECONDS = 600  # as short as the API server makes them
 
 
 def stateful_set(job: DistributedTrainingJob, replicas: int) -> Json:
@@ -99,6 +100,7 @@ def _container(job: DistributedTrainingJob) -> Json:
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
             {"name": "store", "containerPort": names.STORE_PORT, "protocol": "TCP"},
+            {"name": "hello", "containerPort": names.HELLO_PORT, "protocol": "TCP"},
         ],
         # /healthz says that the supervisor's event loop turns; a slow step never fails it.
         "livenessProbe": _probe("/healthz", period=10, failures=12),
@@ -139,8 +141,14 @@ def _env(job: DistributedTrainingJob) -> list[Json]:
         state_dir=names.STATE_DIR,
         data_dir=names.DATA_DIR if job.spec.storage.data else None,
         coordinator_host=f"{names.pod_name(job, 0)}.{name}",
-        coordinator_port=names.HTTP_PORT,
+        coordinator_port=names.HELLO_PORT,
         store_port=names.STORE_PORT,
+        proof=GangProof(
+            kind=ProofKind.TOKEN,
+            path=f"{names.TOKEN_DIR}/{names.TOKEN_FILE}",
+            audience=derive.gang_audience(derive.job_uid(job)),
+            stateful_set=name,
+        ),
         http_port=names.HTTP_PORT,
         hold=True,
     )
@@ -179,6 +187,7 @@ def _volumes(job: DistributedTrainingJob) -> list[Json]:
     volumes: list[Json] = [
         {"name": "dtjob-tmp", "emptyDir": {}},
         {"name": "dtjob-shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "dtjob-gang", "projected": {"sources": [{"serviceAccountToken": _token(job)}]}},
     ]
     if data := job.spec.storage.data:
         claim = {"claimName": data.claim_name, "readOnly": True}
@@ -186,11 +195,21 @@ def _volumes(job: DistributedTrainingJob) -> list[Json]:
     return volumes + [volume.to_dict() for volume in job.spec.workers.template.volumes]
 
 
+def _token(job: DistributedTrainingJob) -> Json:
+    """By this the coordinator knows its workers; nobody else takes it for anything."""
+    return {
+        "audience": derive.gang_audience(derive.job_uid(job)),
+        "expirationSeconds": _TOKEN_SECONDS,
+        "path": names.TOKEN_FILE,
+    }
+
+
 def _mounts(job: DistributedTrainingJob) -> list[Json]:
     mounts: list[Json] = [
         {"name": names.CHECKPOINT_VOLUME, "mountPath": names.STATE_DIR},
         {"name": "dtjob-tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "dtjob-shm", "mountPath": "/dev/shm"},  # noqa: S108
+        {"name": "dtjob-gang", "mountPath": names.TOKEN_DIR, "readOnly": True},
     ]
     if job.spec.storage.data:
         mounts.append({"name": names.DATA_VOLUME, "mountPath": names.DATA_DIR, "readOnly": True})

@@ -1,0 +1,133 @@
+"""Who said a hello: what a ServiceAccount token says of its pod, judged without I/O or clock."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+#: By so much the clocks of two nodes may differ.
+LEEWAY_SECONDS = 60
+
+_ORDINAL = re.compile("0|[1-9][0-9]{0,9}")
+
+
+class Refused(Exception):
+    """A hello is not listened to; the message says why, and what would help."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who said a hello.
+
+    Attributes
+    ----------
+    ordinal
+        Of which worker it is a process; None where the proof tells the run, but not the worker.
+    pod
+        UID of its pod; empty in a run without pods.
+    """
+
+    ordinal: int | None
+    pod: str
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a worker's token must say, whichever worker it is.
+
+    Attributes
+    ----------
+    audience
+        Whom it was made for: one job's gang.
+    namespace, stateful_set
+        Whose pods the workers are.
+    """
+
+    audience: str
+    namespace: str
+    stateful_set: str
+
+
+def unproved(why: str) -> Refused:
+    """No proof, or not one that counts here."""
+    return Refused(HTTPStatus.UNAUTHORIZED, why)
+
+
+def judge(
+    claims: Mapping[str, Any], expected: Expected, issuers: Collection[str], now: datetime
+) -> Speaker:
+    """The worker that a token speaks for; the signature has been verified.
+
+    Raises
+    ------
+    Refused
+        It was made by or for somebody else, at another time, or for no pod of this gang.
+    """
+    _require_purpose(claims, expected, issuers)
+    _require_time(claims, now)
+    return _speaker(claims, expected)
+
+
+def _require_purpose(
+    claims: Mapping[str, Any], expected: Expected, issuers: Collection[str]
+) -> None:
+    if claims.get("iss") not in issuers:
+        raise unproved("the token's issuer is not that of this cluster")
+    if claims.get("aud") not in (expected.audience, [expected.audience]):
+        raise unproved(f"the token's audience is not {expected.audience} alone")
+
+
+def _require_time(claims: Mapping[str, Any], now: datetime) -> None:
+    """Both clocks are named: it is mostly one of them that is wrong."""
+    clock = int(now.timestamp())
+    said: dict[str, int] = {}
+    for name in ("iat", "nbf", "exp"):
+        moment = claims.get(name)
+        # Later than the year 9999 is no time that anybody could show.
+        if type(moment) is not int or not 0 <= moment < 253_402_300_800:
+            raise unproved(f"the token's {name} is no time")
+        said[name] = moment
+    if max(said["iat"], said["nbf"]) > clock + LEEWAY_SECONDS:
+        wrong = f"holds only from {_shown(max(said['iat'], said['nbf']))} on"
+    elif said["exp"] <= clock - LEEWAY_SECONDS:
+        wrong = f"ended at {_shown(said['exp'])}"
+    else:
+        return
+    raise unproved(
+        f"the token {wrong}, made at {_shown(said['iat'])} by the API server's clock; the "
+        f"coordinator's clock says {_shown(clock)}: set the clocks of the nodes"
+    )
+
+
+def _shown(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _speaker(claims: Mapping[str, Any], expected: Expected) -> Speaker:
+    bound = claims.get("kubernetes.io")
+    pod = bound.get("pod") if isinstance(bound, Mapping) else None
+    if not isinstance(bound, Mapping) or not isinstance(pod, Mapping):
+        raise unproved("the token is bound to no pod")
+    name, uid = pod.get("name"), pod.get("uid")
+    if not isinstance(name, str) or not isinstance(uid, str) or not uid:
+        raise unproved("the token is bound to no pod")
+    owner, _, ordinal = name.rpartition("-")
+    if (
+        bound.get("namespace") != expected.namespace
+        or owner != expected.stateful_set
+        or not _ORDINAL.fullmatch(ordinal)
+    ):
+        raise Refused(
+            HTTPStatus.FORBIDDEN,
+            f"the token is bound to no pod of StatefulSet {expected.stateful_set} in namespace "
+            f"{expected.namespace}",
+        )
+    return Speaker(int(ordinal), uid)

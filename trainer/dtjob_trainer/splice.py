@@ -1,0 +1,164 @@
+"""The way of ranks to the store, which listens on ordinal 0's loopback alone.
+
+torch's TCPStore asks nobody who he is. So ranks of other workers connect to their own supervisor,
+which connects to ordinal 0's and shows the attempt's key before a byte of theirs is passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+from collections.abc import Callable
+
+from dtjob_trainer.doors import PATIENCE_SECONDS, Places, address_of
+
+KEY_BYTES = 32
+#: As it is sent, and as a directive holds it.
+_KEY_LETTERS = 2 * KEY_BYTES
+_WELCOME = b"\n"
+_CHUNK = 64 * 1024
+#: So many connections of one worker are being opened at a time: they share an address.
+_OPENING = 8
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class StoreGate:
+    """Ordinal 0's port for other workers' ranks: who doesn't know the key never reaches the store.
+
+    Parameters
+    ----------
+    key
+        The running attempt's, in hexadecimal; empty while there is none.
+    store
+        Port of the store on the loopback.
+    """
+
+    def __init__(self, key: Callable[[], str], store: int) -> None:
+        self._key, self._store = key, store
+        self._places: Places[asyncio.StreamWriter] = Places()
+        self._server: asyncio.Server | None = None
+        self._carrying: dict[asyncio.Task[None], str] = {}
+
+    async def open(self, listener: socket.socket) -> None:
+        """Answer on a listener."""
+        self._server = await asyncio.start_server(self._meet, sock=listener, limit=_KEY_LETTERS)
+
+    async def close(self) -> None:
+        """Answer nobody any more, and drop who is connected."""
+        if self._server is not None:
+            self._server.close()
+        await _cancelled(list(self._carrying))
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        gone = self._places.take(address_of(writer.transport), writer)
+        if gone is not None:
+            gone.transport.abort()
+        self._carrying[task] = ""
+        try:
+            if (key := await self._proved(reader)) is not None:
+                self._places.leave(writer)
+                self._carrying[task] = key
+                await _cancelled(self._of_former_attempts(key))
+                writer.write(_WELCOME)
+                await _splice((reader, writer), await _connected("127.0.0.1", self._store))
+        except OSError:
+            pass  # one of the two ends went
+        finally:
+            self._places.leave(writer)
+            del self._carrying[task]
+            writer.transport.abort()
+
+    def _of_former_attempts(self, key: str) -> list[asyncio.Task[None]]:
+        return [task for task, theirs in self._carrying.items() if theirs not in ("", key)]
+
+    async def _proved(self, reader: asyncio.StreamReader) -> str | None:
+        """The attempt's key, if that is what was shown in time."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                shown = await reader.readexactly(_KEY_LETTERS)
+        except (TimeoutError, EOFError):
+            return None
+        key = self._key()
+        return key if key and hmac.compare_digest(shown, key.encode()) else None
+
+
+class Tunnel:
+    """This worker's loopback port that leads its ranks of one attempt to the store."""
+
+    def __init__(self, host: str, port: int, key: str) -> None:
+        self._host, self._port, self._key = host, port, key
+        self._opening = asyncio.Semaphore(_OPENING)
+        self._server: asyncio.Server | None = None
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> int:
+        """Listen; the port."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._carry, sock=listener, limit=_CHUNK)
+        port: int = listener.getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Leave nothing of it."""
+        if self._server is not None:
+            self._server.close()
+        await _cancelled(list(self._carrying))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._carrying.add(task)
+        try:
+            await _splice((reader, writer), await self._admitted())
+        except (OSError, EOFError):
+            pass  # the rank tries again
+        finally:
+            self._carrying.discard(task)
+            writer.transport.abort()
+
+    async def _admitted(self) -> Streams:
+        """A connection to the store, by way of the gate."""
+        async with self._opening, asyncio.timeout(PATIENCE_SECONDS):
+            reader, writer = await _connected(self._host, self._port)
+            try:
+                writer.write(self._key.encode())
+                await reader.readexactly(len(_WELCOME))
+            except BaseException:
+                writer.transport.abort()
+                raise
+        return reader, writer
+
+
+async def _connected(host: str, port: int) -> Streams:
+    return await asyncio.open_connection(host, port, limit=_CHUNK)
+
+
+async def _splice(one: Streams, other: Streams) -> None:
+    """Pass bytes both ways until one side has gone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_pump(one[0], other[1]))
+            group.create_task(_pump(other[0], one[1]))
+    except* OSError:
+        pass
+    finally:
+        other[1].transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_CHUNK):
+        writer.write(data)
+        await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
