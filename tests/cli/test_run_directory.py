@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,15 @@ def test_a_place_that_can_not_be_written_is_bad_input(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match="run directory"):
         runs.create(tmp_path / "file", "digits-00000001", tmp_path / "file")
+
+
+def test_only_its_user_can_read_the_secret_of_a_run(tmp_path: Path) -> None:
+    run = _run(tmp_path / "runs", "digits-00000001")
+    runs.new_secret(run)
+    first = run.secret.read_bytes()
+    run.secret.parent.chmod(0o755)
+    runs.new_secret(run)
+    assert run.secret.read_bytes() != first
+    assert len(first) == 32
+    assert stat.S_IMODE(run.secret.stat().st_mode) == 0o600
+    assert stat.S_IMODE(run.secret.parent.stat().st_mode) == 0o700

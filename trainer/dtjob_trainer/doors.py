@@ -19,6 +19,8 @@ CONNECTIONS, ALL_CONNECTIONS = 64, 512
 PATIENCE_SECONDS = 5.0
 BODY_BYTES = 64 * 1024
 _HEADERS = 32
+#: Connections that wait to be taken; so many are taken at once, before any of them is closed.
+_BACKLOG = 512
 _PORT_SECONDS = 15.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -46,7 +48,7 @@ def listen(host: str, port: int, name: str) -> socket.socket:
             return socket.create_server(
                 (host, port),
                 family=socket.AF_INET6 if both else socket.AF_INET,
-                backlog=1024,
+                backlog=_BACKLOG,
                 dualstack_ipv6=both,
             )
         except OSError as error:
@@ -173,5 +175,5 @@ async def serve(doors: Doors, listener: socket.socket) -> web.ServerRunner:
     """Serve on a listener until the runner is cleaned up."""
     runner = web.ServerRunner(doors, shutdown_timeout=PATIENCE_SECONDS)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    await web.SockSite(runner, listener, backlog=_BACKLOG).start()
     return runner

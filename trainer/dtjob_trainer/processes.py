@@ -107,10 +107,9 @@ class Store:
         Where it listens.
     """
 
-    def __init__(self, context: ForkServerContext) -> None:
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
+    def __init__(self, context: ForkServerContext, listener: socket.socket) -> None:
+        self._context, self._listener = context, listener
+        self.port: int = listener.getsockname()[1]
         self._process: ForkServerProcess | None = None
 
     @property

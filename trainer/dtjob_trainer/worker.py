@@ -121,7 +121,8 @@ class Worker:
             return
         hellos = endpoints.Hellos(self._credentials, leader.hello, self._log)
         await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
-        self._store = Store(self._context)
+        loopback = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._store = Store(self._context, loopback)
         gate = StoreGate(lambda: leader.store_key, self._store.port)
         await gate.open(await self._listen(config.store_port, "store_port"))
         rim.push_async_callback(gate.close)

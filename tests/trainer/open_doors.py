@@ -1,0 +1,44 @@
+"""A worker's two HTTP listeners in a process of their own.
+
+``python open_doors.py PATIENCE SECRET PORT PORT``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from dtjob_trainer import doors, endpoints, logs
+from dtjob_trainer.credentials import RunSecret
+from dtjob_trainer.gang import Directive, Hello
+from dtjob_trainer.proof import Speaker
+
+
+async def hear(hello: Hello, _speaker: Speaker) -> Directive:
+    if hello.known == 7:
+        await asyncio.sleep(1.0)
+    return Directive(revision=7)
+
+
+async def main(secret: Path, shown: int, hello: int) -> None:
+    log = logs.own_logger(sys.stderr)
+    everybody = endpoints.shown(
+        ready=lambda: True,
+        report=lambda: {"step": 1},
+        registry=CollectorRegistry(auto_describe=False),
+    )
+    gang = endpoints.Hellos(RunSecret(secret), hear, log)
+    for door, port in ((everybody, shown), (gang.doors, hello)):
+        await doors.serve(door, doors.listen("127.0.0.1", port, "port"))
+    print(os.getpid(), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    logs.quieten_libraries()
+    doors.PATIENCE_SECONDS = float(sys.argv[1])
+    asyncio.run(main(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

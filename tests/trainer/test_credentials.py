@@ -1,0 +1,223 @@
+"""Proofs of both kinds, from who shows them to who believes them; keys over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fake_issuer import AUDIENCE, DISCOVERY, ISSUER, KEYS, FakeIssuer, Key, claims, serving
+from kubernetes.config import kube_config
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer.credentials import PodToken, RunSecret
+from dtjob_trainer.issuer import ASK_SECONDS, Issuer, ask_api_server
+from dtjob_trainer.proof import Expected, Refused, Speaker
+
+BODY = b'{"ordinal": 1}'
+
+
+class Clock:
+    """Seconds, as a test counts them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeIssuer]:
+    with serving(FakeIssuer()) as issuer:
+        kubeconfig = str(issuer.kubeconfig(tmp_path))
+        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig)
+        yield issuer
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path, issuer: FakeIssuer, clock: Clock) -> PodToken:
+    """Ordinal 0's credentials, with its own token beside it."""
+    path = tmp_path / "token"
+    path.write_text(issuer.keys[0].sign(claims(0, "pod-0")))
+    return PodToken(path, Expected(AUDIENCE, "test", "faults"), Issuer(ask_api_server, clock))
+
+
+def heard(coordinator: PodToken, token: str) -> Speaker:
+    return asyncio.run(coordinator.speaker(f"Bearer {token}", BODY))
+
+
+def refusal(coordinator: PodToken, token: str) -> str:
+    with pytest.raises(Refused) as caught:
+        heard(coordinator, token)
+    return str(caught.value)
+
+
+def test_a_pods_token_speaks_for_it(issuer: FakeIssuer, coordinator: PodToken) -> None:
+    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1"))) == Speaker(1, "pod-1")
+    assert issuer.asked == [KEYS, DISCOVERY]
+
+
+def test_a_token_is_read_again_for_each_hello(coordinator: PodToken) -> None:
+    """Its kubelet replaces it."""
+    coordinator.path.write_text("another\n")
+    assert coordinator.show(BODY) == "Bearer another"
+
+
+def test_rsa_keys_are_known_too(issuer: FakeIssuer, coordinator: PodToken) -> None:
+    issuer.keys.append(Key("rsa", "RS256"))
+    assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1"))) == Speaker(1, "pod-1")
+
+
+def forged(said: dict[str, Any], secret: bytes | None = None, **header: Any) -> str:
+    """Signed by nobody, or by HMAC."""
+    parts = [json.dumps(part).encode() for part in ({"kid": "first", **header}, said)]
+    signed = ".".join(base64.urlsafe_b64encode(p).rstrip(b"=").decode() for p in parts)
+    mark = hmac.digest(secret, signed.encode(), "sha256") if secret is not None else b""
+    return f"{signed}.{base64.urlsafe_b64encode(mark).rstrip(b'=').decode()}"
+
+
+def with_public_key_as_secret(issuer: FakeIssuer) -> str:
+    """The oldest trick: a public key taken for a shared secret."""
+    pem = (
+        issuer.keys[0]
+        .private.public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return forged(claims(1, "pod-1"), pem, alg="HS256")
+
+
+def changed(issuer: FakeIssuer) -> str:
+    """The signature of one token under the claims of another."""
+    ours, theirs = (issuer.keys[0].sign(claims(n, f"pod-{n}")).split(".") for n in (1, 0))
+    return ".".join([ours[0], theirs[1], ours[2]])
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda _: forged(claims(1, "pod-1"), alg="none"),
+        lambda _: forged(claims(1, "pod-1"), alg="ES256"),
+        with_public_key_as_secret,
+        changed,
+        lambda _: Key("first").sign(claims(1, "pod-1")),
+        lambda _: "",
+        lambda _: "a.b.c",
+        lambda _: "x" * 8000,
+        lambda issuer: jwt.encode(claims(1, "pod-1"), issuer.keys[0].private, "ES256"),
+    ],
+    ids=["none", "no signature", "HS256", "claims", "key", "empty", "words", "long", "no kid"],
+)
+def test_a_forged_token_is_refused(
+    issuer: FakeIssuer, coordinator: PodToken, forge: Callable[[FakeIssuer], str]
+) -> None:
+    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    with pytest.raises(Refused) as caught:
+        heard(coordinator, forge(issuer))
+    assert caught.value.status == 401
+
+
+def test_keys_stay_while_the_api_server_is_away(
+    issuer: FakeIssuer, coordinator: PodToken, clock: Clock
+) -> None:
+    token = issuer.keys[0].sign(claims(1, "pod-1"))
+    assert heard(coordinator, token)
+    issuer.status = 503
+    clock.seconds += 100 * ASK_SECONDS
+    assert "signed by no key" in refusal(coordinator, Key("other").sign(claims(1, "pod-1")))
+    assert heard(coordinator, token)
+
+
+def test_an_unknown_key_is_asked_for_once_in_a_while(
+    issuer: FakeIssuer, coordinator: PodToken, clock: Clock
+) -> None:
+    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    for number in range(20):
+        refusal(coordinator, Key(f"stranger-{number}").sign(claims(1, "pod-1")))
+    assert issuer.asked.count(KEYS) == 1
+    issuer.keys.append(Key("second"))
+    clock.seconds += ASK_SECONDS
+    assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1")))
+    assert issuer.asked.count(KEYS) == 2
+
+
+def test_without_discovery_the_own_token_tells_the_issuer(
+    issuer: FakeIssuer, coordinator: PodToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeIssuer, "documents", {KEYS: {"keys": [issuer.keys[0].public]}})
+    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    assert coordinator.issuer.issuers == {ISSUER}
+    other = issuer.keys[0].sign(claims(1, "pod-1", iss="https://elsewhere.example"))
+    assert "issuer" in refusal(coordinator, other)
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (403, "system:service-account-issuer-discovery to the group system:serviceaccounts"),
+        (401, "system:service-account-issuer-discovery"),
+        (404, "--service-account-issuer must be an https URL"),
+    ],
+)
+def test_a_missing_right_is_named(
+    issuer: FakeIssuer, coordinator: PodToken, clock: Clock, status: int, remedy: str
+) -> None:
+    """Not at once: an API server that has just started refuses what it allows later."""
+    issuer.status = status
+    token = issuer.keys[0].sign(claims(1, "pod-1"))
+    assert remedy in refusal(coordinator, token)
+    assert coordinator.trouble is None
+    clock.seconds += 2 * ASK_SECONDS
+    refusal(coordinator, token)
+    trouble = coordinator.trouble
+    assert trouble is not None
+    assert trouble[0] is Reason.GANG_UNPROVABLE
+    assert remedy in trouble[1]
+    issuer.status = 200
+    clock.seconds += ASK_SECONDS
+    assert heard(coordinator, token)
+    assert coordinator.trouble is None
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"keys": []}, {"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}, []]
+)
+def test_an_answer_that_holds_no_keys_is_none(
+    coordinator: PodToken, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, keys: Any
+) -> None:
+    monkeypatch.setattr(FakeIssuer, "documents", {KEYS: keys, DISCOVERY: {}})
+    with pytest.raises(Refused):
+        heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+
+
+def run_secret(path: Path, content: bytes) -> RunSecret:
+    path.write_bytes(content)
+    return RunSecret(path)
+
+
+def test_a_hello_is_marked_with_the_secret_of_the_run(tmp_path: Path) -> None:
+    """The secret itself is never sent."""
+    mine = run_secret(tmp_path / "mine", b"secret")
+    other = run_secret(tmp_path / "other", b"another")
+    speaking: Callable[[str, bytes], Coroutine[Any, Any, Speaker]] = mine.speaker
+    assert asyncio.run(speaking(mine.show(BODY), BODY)) == Speaker(None, "")
+    for shown, body in [
+        (other.show(BODY), BODY),
+        (mine.show(BODY), BODY + b" "),
+        ("Bearer secret", BODY),
+        ("", BODY),
+    ]:
+        with pytest.raises(Refused):
+            asyncio.run(speaking(shown, body))

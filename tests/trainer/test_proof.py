@@ -1,0 +1,87 @@
+"""What a token must say before a hello is listened to: whose it is, and when it holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fake_issuer import AUDIENCE, ISSUER, claims
+
+from dtjob_trainer.proof import LEEWAY_SECONDS, Expected, Refused, Speaker, judge
+
+EXPECTED = Expected(AUDIENCE, "test", "faults")
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+MOMENT = int(NOW.timestamp())
+TIMES = {"iat": MOMENT, "nbf": MOMENT, "exp": MOMENT + 600}
+
+
+def judged(now: datetime = NOW, **changes: Any) -> Speaker:
+    said = claims(3, "a-pod", **{**TIMES, **changes})
+    return judge(said, EXPECTED, {ISSUER}, now)
+
+
+def bound(**changes: Any) -> dict[str, Any]:
+    pod = {"name": "faults-3", "uid": "a-pod"}
+    return {"kubernetes.io": {"namespace": "test", "pod": pod, **changes}}
+
+
+def test_a_pod_speaks_for_its_ordinal() -> None:
+    assert judged() == Speaker(3, "a-pod")
+    assert judged(aud=AUDIENCE) == Speaker(3, "a-pod")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"aud": ["https://kubernetes.default.svc"]}, "audience"),
+        ({"aud": [AUDIENCE, "https://kubernetes.default.svc"]}, "audience"),
+        ({"aud": f"{AUDIENCE}-other"}, "audience"),
+        ({"aud": None}, "audience"),
+        ({"iss": "https://elsewhere.example"}, "issuer"),
+        ({"iss": None}, "issuer"),
+        ({"kubernetes.io": None}, "bound to no pod"),
+        ({"kubernetes.io": "faults-3"}, "bound to no pod"),
+        (bound(pod=None), "bound to no pod"),
+        (bound(pod={"name": "faults-3"}), "bound to no pod"),
+        (bound(pod={"name": "faults-3", "uid": ""}), "bound to no pod"),
+        (bound(namespace="other"), "no pod of StatefulSet faults in namespace test"),
+        (bound(pod={"name": "faults-w-3", "uid": "x"}), "no pod of StatefulSet faults"),
+        (bound(pod={"name": "other-3", "uid": "x"}), "no pod of StatefulSet faults"),
+        (bound(pod={"name": "faults-03", "uid": "x"}), "no pod of StatefulSet faults"),
+        (bound(pod={"name": "faults--3", "uid": "x"}), "no pod of StatefulSet faults"),
+        (bound(pod={"name": "faults-٣", "uid": "x"}), "no pod of StatefulSet faults"),
+        (bound(pod={"name": "faults", "uid": "x"}), "no pod of StatefulSet faults"),
+        ({"exp": None}, "exp is no time"),
+        ({"exp": "soon"}, "exp is no time"),
+        ({"exp": 10**30}, "exp is no time"),
+        ({"iat": True}, "iat is no time"),
+        ({"nbf": -1}, "nbf is no time"),
+    ],
+)
+def test_who_is_no_worker_of_this_gang_is_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(Refused, match=why):
+        judged(**changes)
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf", "exp"])
+def test_clocks_may_differ_a_little(name: str) -> None:
+    slack = LEEWAY_SECONDS - 1 if name == "exp" else -LEEWAY_SECONDS
+    assert judged(**{name: MOMENT - slack}) == Speaker(3, "a-pod")
+
+
+def test_a_refusal_for_time_names_both_clocks() -> None:
+    late = NOW + timedelta(seconds=600 + LEEWAY_SECONDS)
+    with pytest.raises(Refused) as caught:
+        judged(now=late)
+    said = str(caught.value)
+    assert "ended at 2026-03-01T12:10:00Z, made at 2026-03-01T12:00:00Z" in said
+    assert "the coordinator's clock says 2026-03-01T12:11:00Z" in said
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_a_token_of_a_clock_that_is_ahead_names_both_clocks(name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        judged(**{name: MOMENT + LEEWAY_SECONDS + 1})
+    assert "holds only from 2026-03-01T12:01:01Z on" in str(caught.value)
+    assert "the coordinator's clock says 2026-03-01T12:00:00Z" in str(caught.value)
