@@ -10,6 +10,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import (
     MISSED_PINGS,
     PING_SECONDS,
+    Action,
     AwakeClock,
     End,
     EndKind,
@@ -17,6 +18,7 @@ from dtjob_trainer.gang import (
     Hello,
     cause,
 )
+from dtjob_trainer.proof import Refused
 
 _SILENT = MISSED_PINGS * PING_SECONDS
 
@@ -108,3 +110,66 @@ REFUSED = end(EndKind.REFUSED, 2)
 def test_a_consequence_is_not_taken_for_the_cause(ends: list[End], expected: End | None) -> None:
     """A rank whose peer was killed loses its connection, and may say so first."""
     assert cause(ends) == expected
+
+
+def admitted(gang: Gang, pod: str, incarnation: str = "first", ordinal: int = 1) -> bool:
+    try:
+        gang.admit(hello(ordinal, incarnation), pod, 2)
+    except Refused:
+        return False
+    return True
+
+
+def test_a_pod_that_was_replaced_is_never_heard_again() -> None:
+    """Cut off from its API server, it keeps a token that holds."""
+    gang = Gang()
+    assert admitted(gang, "old")
+    assert admitted(gang, "new")
+    assert not admitted(gang, "old")
+    assert not admitted(gang, "old", "another process of it")
+    assert admitted(gang, "new")
+    assert admitted(gang, "newest")
+    assert not admitted(gang, "new")
+    assert not admitted(gang, "old")
+
+
+def test_a_process_that_was_replaced_is_never_heard_again() -> None:
+    gang = Gang()
+    assert admitted(gang, "pod", "first")
+    assert admitted(gang, "pod", "second")
+    assert not admitted(gang, "pod", "first")
+    assert admitted(gang, "pod", "second")
+    assert admitted(gang, "another pod", "first")
+
+
+def test_processes_without_number_fill_no_memory() -> None:
+    """Whoever has a token can name as many as it likes."""
+    gang = Gang()
+    for number in range(5000):
+        assert admitted(gang, "pod", str(number))
+    assert not admitted(gang, "pod", "4998")
+    assert len(gang._seats[1]._replaced) == 1000
+
+
+@pytest.mark.parametrize("ordinal", [-1, 2, 10**9])
+def test_a_run_has_no_worker_of_such_a_number(ordinal: int) -> None:
+    gang = Gang()
+    assert not admitted(gang, "pod", ordinal=ordinal)
+    assert gang._seats == {}
+
+
+def test_a_worker_that_is_to_leave_is_heard_to_its_end() -> None:
+    """A run with fewer workers begins when the ranks of the last one have ended."""
+    gang = Gang()
+    gang.admit(hello(2), "pod", 3)
+    assert admitted(gang, "pod", ordinal=2)
+    assert not admitted(gang, "pod", ordinal=3)
+
+
+def test_the_key_to_the_store_is_in_no_repr() -> None:
+    gang = Gang()
+    gang.direct(Action.RUN, attempt=1, workers=2, store_key="secret")
+    assert "secret" not in repr(gang.directive)
+    assert "secret" in gang.directive.model_dump_json()
+    gang.direct(Action.END, attempt=1)
+    assert gang.directive.store_key == ""

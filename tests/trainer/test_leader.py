@@ -19,7 +19,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as leading
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, Leader
-from dtjob_trainer.proof import Speaker
+from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.telemetry import WorkerView
 
 
@@ -258,3 +258,43 @@ def test_worker_that_was_restarted_explains_the_crash_of_the_others(
         return end
 
     assert asyncio.run(scene()) == ("WorkerLost", "worker 1 was restarted", None)
+
+
+def test_what_keeps_workers_from_being_known_is_said_while_it_lasts(tmp_path: Path) -> None:
+    """By the report, from which the operator has the condition."""
+    leader, _ = a_leader(tmp_path, Ranks(deaf=0))
+    trouble: list[tuple[Reason, str]] = [(Reason.GANG_UNPROVABLE, "bind the role")]
+    leader._trouble = lambda: trouble[0] if trouble else None
+    view = leader._view
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        async with asyncio.timeout(60):
+            while view.state != "Waiting":
+                await asyncio.sleep(0.02)
+            assert (view.reason, view.message) == ("GangUnprovable", "bind the role")
+            trouble.clear()
+            await follow(leader, until=Action.RUN)
+        assert (view.state, view.reason, view.message) == ("Starting", None, None)
+        lead.cancel()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("ordinal", [1, -1])
+def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: int) -> None:
+    leader, run = a_leader(tmp_path, Ranks(deaf=0))
+    lie = End(kind=EndKind.FAILED, rank=0, reason=Reason.TASK_FAILED, message="a stranger's")
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        said = Hello(ordinal=ordinal, incarnation="x", ready=True, attempt=1, ends=(lie,))
+        with pytest.raises(Refused, match="the run has workers 0 to 0"):
+            await leader.hello(said, Speaker(ordinal, ""))
+        await asyncio.sleep(0)
+        await follow(leader, until=Action.RUN, attempt=1)
+        lead.cancel()
+
+    asyncio.run(scene())
+    assert run.ledger.read().ledger.status.outcome is None

@@ -1,0 +1,170 @@
+"""Who is no worker, and who no longer is one, against real supervisors (rules 2 and 10)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from fake_issuer import AUDIENCE, FakeIssuer, claims, serving
+from gang import GangRun, signal_all, with_descendants
+from test_faults import assert_finished, assert_true_account
+
+from dtjob_api.reasons import Reason
+from dtjob_api.worker import GangProof, ProofKind, WorkerConfig
+from dtjob_trainer import journal
+from dtjob_trainer.gang import End, EndKind, Hello
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
+
+
+@dataclass
+class PodRun(GangRun):
+    """Workers that prove by tokens which pods they are."""
+
+    pods: dict[int, str] = field(default_factory=lambda: {0: "pod-0", 1: "pod-1"})
+
+    def config(self, ordinal: int) -> WorkerConfig:
+        config = super().config(ordinal)
+        path = str(self.folder / f"token-{self.pods[ordinal]}")
+        proof = GangProof(kind=ProofKind.TOKEN, path=path, audience=AUDIENCE, stateful_set="faults")
+        # A second pod of an ordinal has an address of its own.
+        port = config.http_port if self.pods[ordinal] == f"pod-{ordinal}" else self.http_port + 2
+        return config.model_copy(update={"proof": proof, "http_port": port})
+
+
+def test_two_pods_of_one_ordinal_compete(
+    tmp_path: Path, runs: list[GangRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one was cut off from its node's API server, and its token still holds."""
+    with serving(FakeIssuer()) as issuer:
+        monkeypatch.setenv("KUBECONFIG", str(issuer.kubeconfig(tmp_path)))
+        for ordinal, pod in ((0, "pod-0"), (1, "pod-1"), (1, "pod-1-again")):
+            token = issuer.keys[0].sign(claims(ordinal, pod))
+            (tmp_path / f"token-{pod}").write_text(token)
+        run = PodRun(tmp_path, gate_at=8)
+        runs.append(run)
+        run.create_ledger()
+        run.start()
+        run.wait_for_step(8)
+        old = run.processes[1]
+        ranks_of_old = set(with_descendants(old.pid))
+        run.pods[1] = "pod-1-again"
+        run.start_worker(1)
+        try:
+            run.wait_for_step(8, attempt=2)
+            assert old.poll() is None
+            run.wait("refusal of the old pod", lambda: "was replaced by pod" in run.logs())
+            run.open_gate()
+            ledger = assert_finished(run)
+            late = {e.pid for e in run.executed() if e.attempt > 1}
+            assert not late & ranks_of_old
+        finally:
+            signal_all(with_descendants(old.pid), 9)
+            old.wait()
+    assert ledger.status.attempt == 2
+    first = ledger.status.attempts[0]
+    assert (first.reason, first.message) == ("WorkerLost", "worker 1 was restarted")
+
+
+def listening(pids: list[int]) -> dict[int, str]:
+    """TCP ports of processes, each with the address that it listens on."""
+    sockets = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(entry)
+            if target.startswith("socket:["):
+                sockets.add(target[8:-1])
+    found = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        (
+            _,
+            local,
+            _,
+            state,
+            *_,
+        ) = line.split()
+        if state == "0A" and line.split()[9] in sockets:
+            address, port = local.split(":")
+            found[int(port, 16)] = socket.inet_ntoa(bytes.fromhex(address)[::-1])
+    return found
+
+
+def a_lie() -> Hello:
+    """Ends any job for good, wherever it is believed."""
+    end = End(kind=EndKind.FAILED, rank=1, reason=Reason.TASK_FAILED, message="a stranger's")
+    return Hello(ordinal=1, incarnation="a stranger's", ready=True, attempt=1, ends=(end,))
+
+
+def garbage() -> list[bytes]:
+    chance = random.Random(7)
+    hello = a_lie().model_dump_json().encode()
+    head = f"POST /gang/hello HTTP/1.1\r\nHost: x\r\nContent-Length: {len(hello)}\r\n\r\n"
+    return [
+        b"",
+        b"\x00" * 4096,
+        b"\xff" * 4096,
+        chance.randbytes(100_000),
+        b"GET / HTTP/1.1\r\n\r\n",
+        head.encode() + hello,
+        # A TCPStore's own words: set a key of the rendezvous, and wait for one.
+        b"\x00\x01\x00\x00\x00\x00\x00\x00\x00k" + b"\xff" * 8,
+        # gloo's: a length and a sequence number that can't be.
+        b"\xff\xff\xff\x7f" + b"\x00" * 60,
+    ]
+
+
+def throw(address: str, port: int, words: bytes) -> None:
+    try:
+        with socket.create_connection((address, port), timeout=5) as link:
+            link.sendall(words)
+            link.shutdown(socket.SHUT_WR)
+            link.settimeout(0.2)
+            while link.recv(65536):
+                pass
+    except OSError:
+        pass
+
+
+def test_garbage_at_every_port_spends_nothing_twice(tmp_path: Path, runs: list[GangRun]) -> None:
+    """It may end the attempt: gloo's own listeners ask nobody who he is."""
+    run = GangRun(tmp_path, gate_at=8)
+    runs.append(run)
+    run.create_ledger()
+    run.start()
+    run.wait_for_step(8)
+    places = listening(run.pids())
+    ours = {run.store_port, run.hello_port, run.http_port, run.http_port + 1}
+    assert ours < set(places), "gloo and the store listen too"
+    for words in garbage():
+        for port, address in places.items():
+            throw("127.0.0.1" if address == "0.0.0.0" else address, port, words)
+    run.open_gate()
+    ledger = assert_finished(run)
+    assert run.state is not None
+    assert max(j.charged for j in journal.read_all(run.state)) == ledger.status.charged
+
+
+def test_a_hello_without_proof_is_not_listened_to(tmp_path: Path, runs: list[GangRun]) -> None:
+    """It ended any job for good; another incarnation burned its reserve."""
+    run = GangRun(tmp_path, gate_at=8, workers=2)
+    runs.append(run)
+    run.create_ledger()
+    run.start()
+    run.wait_for_step(8)
+    body = a_lie().model_dump_json()
+    for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
+        url = f"http://127.0.0.1:{run.hello_port}/gang/hello"
+        answer = httpx.post(url, content=body, headers=headers)
+        assert answer.status_code == 401, answer.text
+    assert httpx.post(f"http://127.0.0.1:{run.http_port}/gang/hello", content=body).is_error
+    run.open_gate()
+    assert assert_finished(run).status.attempt == 1
+    assert_true_account(run)
+    told = [json.loads(line) for line in run.log(0).read_text().splitlines() if "refused" in line]
+    assert told[0]["message"] == "hello refused"
