@@ -1,0 +1,135 @@
+"""A hello from the supervisor that says it to the leader that hears it, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+import pytest
+import structlog
+from fake_issuer import AUDIENCE, DISCOVERY, KEYS, FakeIssuer, Key, claims
+from structlog.testing import CapturingLogger
+
+from dtjob_trainer import doors
+from dtjob_trainer.credentials import PodToken
+from dtjob_trainer.endpoints import Hellos
+from dtjob_trainer.gang import Directive, Hello
+from dtjob_trainer.greeter import Greeter
+from dtjob_trainer.issuer import Issuer, Published, published
+from dtjob_trainer.proof import Expected, Refused, Speaker
+
+FAKE = FakeIssuer()
+
+
+def publish() -> Published:
+    return published(*(json.dumps(FAKE.documents[path]).encode() for path in (KEYS, DISCOVERY)))
+
+
+@dataclass
+class Scene:
+    """A leader that notes who speaks, and worker 1's way to it."""
+
+    path: Path
+    greeter: Greeter
+    heard: list[Speaker] = field(default_factory=list)
+    log: CapturingLogger = field(default_factory=CapturingLogger)
+    refuse: Refused | None = None
+
+    async def hear(self, _hello: Hello, speaker: Speaker) -> Directive:
+        if self.refuse is not None:
+            raise self.refuse
+        self.heard.append(speaker)
+        return Directive(revision=3)
+
+    def hold(self, token: str) -> None:
+        """What the kubelet writes into the pod."""
+        self.path.write_text(token)
+
+    @property
+    def said(self) -> list[str]:
+        return [call.kwargs["detail"] for call in self.log.calls]
+
+
+def play(folder: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        path = folder / "token"
+        credentials = PodToken(path, Expected(AUDIENCE, "test", "faults"), Issuer(publish))
+        async with aiohttp.ClientSession() as session:
+            listener = socket.create_server(("127.0.0.1", 0))
+            log = CapturingLogger()
+            greeter = Greeter(
+                session, listener.getsockname(), credentials, structlog.wrap_logger(log, [])
+            )
+            scene = Scene(path, greeter, log=log)
+            hellos = Hellos(credentials, scene.hear, structlog.get_logger())
+            runner = await doors.serve(hellos.doors, listener)
+            try:
+                await act(scene)
+            finally:
+                await runner.cleanup()
+
+    asyncio.run(whole())
+
+
+def hello(ordinal: int = 1) -> Hello:
+    return Hello(ordinal=ordinal, incarnation="a", ready=True)
+
+
+def test_each_hello_is_proved_by_the_token_of_its_moment(tmp_path: Path) -> None:
+    async def act(scene: Scene) -> None:
+        for pod in ("first", "second"):
+            scene.hold(FAKE.keys[0].sign(claims(1, pod)))
+            assert await scene.greeter.say(hello()) == Directive(revision=3)
+        assert scene.heard == [Speaker(1, "first"), Speaker(1, "second")]
+
+    play(tmp_path, act)
+
+
+def test_a_worker_speaks_for_itself_alone(tmp_path: Path) -> None:
+    async def act(scene: Scene) -> None:
+        scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
+        assert await scene.greeter.say(hello(0)) is None
+        assert scene.said == ["worker 1 speaks as worker 0"]
+        assert scene.heard == []
+
+    play(tmp_path, act)
+
+
+def test_why_a_hello_is_refused_is_logged_once_for_each_reason(tmp_path: Path) -> None:
+    async def act(scene: Scene) -> None:
+        assert await scene.greeter.say(hello()) is None
+        for _ in range(3):
+            scene.hold(Key("stranger").sign(claims(1, "pod")))
+            assert await scene.greeter.say(hello()) is None
+        scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
+        scene.refuse = Refused(HTTPStatus.FORBIDDEN, "worker 1 is not heard: it was replaced")
+        assert await scene.greeter.say(hello()) is None
+        scene.refuse = None
+        assert await scene.greeter.say(hello()) == Directive(revision=3)
+        missing, unknown, replaced = scene.said
+        assert str(scene.path) in missing
+        assert "signed by no key of this cluster" in unknown
+        assert replaced == "worker 1 is not heard: it was replaced"
+
+    play(tmp_path, act)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[" * 30_000, b'{"ordinal": "0"}'])
+def test_what_is_proved_and_no_hello_is_refused(tmp_path: Path, body: bytes) -> None:
+    async def act(scene: Scene) -> None:
+        scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
+        shown = {"Authorization": scene.greeter._credentials.show(body)}
+        async with scene.greeter._session.post(
+            scene.greeter._url, data=body, headers=shown
+        ) as answer:
+            assert answer.status == HTTPStatus.BAD_REQUEST
+            assert "are all workers of one image?" in await answer.text()
+        assert scene.heard == []
+
+    play(tmp_path, act)
