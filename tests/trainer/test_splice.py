@@ -85,6 +85,32 @@ def test_ranks_reach_the_store_through_their_supervisor() -> None:
     run(scene)
 
 
+async def pair() -> tuple[splice.Streams, splice.Streams]:
+    """Both ends of a connection in which the kernel keeps little."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    one, other = [await asyncio.open_connection(sock=end, limit=256) for end in ends]
+    return one, other
+
+
+def test_who_reads_late_gets_all() -> None:
+    """What was passed on last is not dropped when both sides have said all."""
+    words = bytes(range(256)) * 160
+
+    async def scene(_way: Way) -> None:
+        (rank, ours), (theirs, store) = await pair(), await pair()
+        store[1].write(words)
+        for _, writer in (rank, store):
+            writer.write_eof()
+        await splice._splice(theirs, ours)
+        assert await rank[0].read() == words
+        for _, writer in (rank, store):
+            writer.close()
+
+    run(scene)
+
+
 def test_many_ranks_of_one_worker_come_at_once() -> None:
     """More than places for strangers: none of them is taken for one."""
 

@@ -71,7 +71,7 @@ class StoreGate:
         finally:
             self._places.leave(writer)
             del self._carrying[task]
-            writer.transport.abort()
+            _turn_away(writer)
 
     def _of_former_attempts(self, key: str) -> list[asyncio.Task[None]]:
         return [task for task, theirs in self._carrying.items() if theirs not in ("", key)]
@@ -119,7 +119,7 @@ class Tunnel:
             pass  # the rank tries again
         finally:
             self._carrying.discard(task)
-            writer.transport.abort()
+            _turn_away(writer)
 
     async def _admitted(self) -> Streams:
         """A connection to the store, by way of the gate."""
@@ -134,20 +134,32 @@ class Tunnel:
         return reader, writer
 
 
+def _turn_away(writer: asyncio.StreamWriter) -> None:
+    """Close the connection of who was not let through."""
+    if not writer.transport.is_closing():
+        writer.transport.abort()
+
+
 async def _connected(host: str, port: int) -> Streams:
     return await asyncio.open_connection(host, port, limit=_CHUNK)
 
 
 async def _splice(one: Streams, other: Streams) -> None:
-    """Pass bytes both ways until one side has gone."""
+    """Pass bytes both ways until both sides have said all, or one has gone."""
+    whole = False
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_pump(one[0], other[1]))
             group.create_task(_pump(other[0], one[1]))
+        whole = True
     except* OSError:
         pass
     finally:
-        other[1].transport.abort()
+        for _, writer in (one, other):
+            if whole:
+                writer.close()  # what it has not read yet still comes
+            else:
+                writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
