@@ -1,8 +1,7 @@
 """CEL as the API server evaluates it: Google's own runtime and Kubernetes' extra functions.
 
-Only the extensions that dtjob's rules use are here: quantities, and `sum` and `isSorted` of a list
-of integers
-(https://kubernetes.io/docs/reference/using-api/cel/).
+Only the extensions that dtjob's rules use are here: quantities, networks, and `sum` and `isSorted` of
+a list of integers (https://kubernetes.io/docs/reference/using-api/cel/).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
+from dtjob_api.cidr import contains_cidr, is_cidr, parse_cidr
 from dtjob_api.quantity import is_quantity, parse_quantity
 
 
@@ -47,8 +47,19 @@ def _function(
 @cache
 def _environment() -> cel.Env:
     text, pair = cel.Type.STRING, [cel.Type.STRING, cel.Type.STRING]
-    # A quantity travels through an expression as the text of its exact value.
+    # A quantity and a network travel through an expression as the text of their exact value.
     functions = [
+        _function("isCIDR", cel.Type.BOOL, [text], is_cidr),
+        _function("cidr", text, [text], lambda value: str(parse_cidr(value))),
+        _function("masked", text, [text], lambda a: str(parse_cidr(a).network), member=True),
+        _function(
+            "prefixLength",
+            cel.Type.INT,
+            [text],
+            lambda a: parse_cidr(a).network.prefixlen,
+            member=True,
+        ),
+        _function("containsCIDR", cel.Type.BOOL, pair, contains_cidr, member=True),
         _function("isQuantity", cel.Type.BOOL, [text], is_quantity),
         _function("quantity", text, [text], lambda value: str(parse_quantity(value))),
         _function("compareTo", cel.Type.INT, pair, _compare, member=True),

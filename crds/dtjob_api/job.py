@@ -20,6 +20,7 @@ from dtjob_api.model import (
     rule,
     rules,
 )
+from dtjob_api.network import Network, NetworkPolicyMode
 from dtjob_api.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
 from dtjob_api.status import JobStatus
 from dtjob_api.storage import CheckpointVolume, DataVolume, Storage
@@ -49,6 +50,8 @@ __all__ = [
     "JobSpec",
     "LearningRateSchedule",
     "LocalObjectReference",
+    "Network",
+    "NetworkPolicyMode",
     "Optimizer",
     "OptimizerName",
     "Privacy",
@@ -149,6 +152,7 @@ class JobSpec(Model):
     training: Training
     privacy: Privacy
     storage: Storage = Storage()
+    network: Network = Network()
     checkpoint: Checkpoint = Checkpoint()
     run_policy: RunPolicy = RunPolicy()
 

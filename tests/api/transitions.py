@@ -105,6 +105,9 @@ _ALWAYS: dict[str, Json] = {
     "max-restarts": {"spec.runPolicy.maxRestarts": 3},
     "stall-seconds": {"spec.runPolicy.stallSeconds": 60},
     "run-policy-removed": {"spec.runPolicy": REMOVED},
+    "network-policy": {"spec.network": {"policy": "None"}},
+    "network-egress": {"spec.network.egress": []},
+    "network-removed": {"spec.network": REMOVED},
     "storage-size-grown": {"spec.storage.checkpoints.size": "3Gi"},
     "storage-size-rewritten": {"spec.storage.checkpoints.size": "2048Mi"},
 }
