@@ -67,7 +67,8 @@ class LabelRequirement(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+                "(self.operator in ['In', 'NotIn']) == "
+                "(has(self.values) && self.values.size() > 0)",
                 "operators In and NotIn take values; Exists and DoesNotExist take none",
                 field=".values",
             )

@@ -35,6 +35,9 @@ class ConditionType(StrEnum):
     CHECKPOINT_FRESH = "CheckpointFresh"
     """The newest durable checkpoint is as young as the plan promises."""
 
+    NETWORK_RESTRICTED = "NetworkRestricted"
+    """Nothing but the job's own traffic reaches its workers or leaves them."""
+
     SUCCEEDED = "Succeeded"
     """The job has ended with a result; final once True."""
 
@@ -89,6 +92,8 @@ class Reason(StrEnum):
     GANG_UNPROVABLE = "GangUnprovable"
     """The coordinator can't get the keys by which it knows its workers; the message names the
     right that is missing."""
+    WORKER_UNLABELLED = "WorkerUnlabelled"
+    """A worker's pod has lost the job's label, and with it StatefulSet and NetworkPolicy."""
 
     # RendezvousReady, Running
     WAITING_FOR_WORKERS = "WaitingForWorkers"
@@ -113,6 +118,18 @@ class Reason(StrEnum):
     """The first checkpoint has not been written."""
     CHECKPOINT_STALE = "CheckpointStale"
     """No checkpoint has been written for several intervals."""
+
+    # NetworkRestricted
+    POLICY_ENFORCED = "PolicyEnforced"
+    """The NetworkPolicy is there, and the platform team says that the network enforces it."""
+    ENFORCEMENT_UNKNOWN = "EnforcementUnknown"
+    """The NetworkPolicy is there; whether anything enforces it nobody has said."""
+    POLICY_NOT_ENFORCED = "PolicyNotEnforced"
+    """The NetworkPolicy is there; the platform team says that nothing enforces it."""
+    POLICY_NONE = "PolicyNone"
+    """The spec asks for no NetworkPolicy."""
+    API_SERVER_ADDRESS_UNKNOWN = "ApiServerAddressUnknown"
+    """The NetworkPolicy opens the API server's usual ports to every address."""
 
     # Succeeded
     COMPLETED = "Completed"

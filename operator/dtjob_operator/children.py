@@ -36,9 +36,9 @@ def applies(observed: Observed, situation: Situation) -> tuple[Json, ...]:
     if situation.ledger is None:
         if observed.privacy_plan is None or isinstance(observed.privacy_plan, PlanError):
             return ()
-        wanted += [*_base(observed, job), ledger(job, observed.privacy_plan)]
+        wanted += [*_base(observed, situation), ledger(job, observed.privacy_plan)]
     else:
-        wanted += _base(observed, job)
+        wanted += _base(observed, situation)
         replicas = 0 if _outlive_their_account(observed, job) else situation.workers
         wanted += _changed(_preserving(observed, job, replicas), observed.stateful_set)
     return tuple(wanted)
@@ -58,29 +58,50 @@ def _outlive_their_account(observed: Observed, job: DistributedTrainingJob) -> b
 
 
 def deletes(observed: Observed, situation: Situation) -> tuple[ObjectRef, ...]:
-    """Our own RoleBinding if it names another role: its roleRef can't be changed in place."""
-    binding, job = observed.role_binding, situation.job
+    """Children of ours that are in the way of what is wanted now."""
+    job = situation.job
     if situation.finished or situation.outcome is not None or situation.ledger is None:
         return ()
-    if job.spec.workers.service_account_name or binding is None or _is_going(binding):
-        return ()
-    wanted = role_binding(names.namespace(job))
-    if not names.is_shared_ours(binding) or binding["roleRef"] == wanted["roleRef"]:
-        return ()
-    return (
+    superfluous = {
+        kinds.ROLE_BINDING: _binding_to_another_role(observed, job),
+        kinds.NETWORK_POLICY: _policy_not_asked_for(observed, situation),
+    }
+    return tuple(
         ObjectRef(
-            api_version=kinds.ROLE_BINDING.api_version,
-            kind=kinds.ROLE_BINDING.name,
+            api_version=kind.api_version,
+            kind=kind.name,
             namespace=names.namespace(job),
-            name=binding["metadata"]["name"],
-            uid=binding["metadata"]["uid"],
-        ),
+            name=child["metadata"]["name"],
+            uid=child["metadata"]["uid"],
+        )
+        for kind, child in superfluous.items()
+        if child is not None and not _is_going(child)
     )
 
 
-def _base(observed: Observed, job: DistributedTrainingJob) -> list[Json]:
-    """The workers' account and its rights, unless the job names its own, and the Service."""
+def _binding_to_another_role(observed: Observed, job: DistributedTrainingJob) -> Json | None:
+    """Our own RoleBinding if it names another role: its roleRef can't be changed in place."""
+    binding = observed.role_binding
+    if job.spec.workers.service_account_name or binding is None:
+        return None
+    wanted = role_binding(names.namespace(job))
+    if not names.is_shared_ours(binding) or binding["roleRef"] == wanted["roleRef"]:
+        return None
+    return binding
+
+
+def _policy_not_asked_for(observed: Observed, situation: Situation) -> Json | None:
+    """Our own NetworkPolicy if the job asks for none any more."""
+    policy = observed.network_policy
+    if situation.network_policy is not None or policy is None:
+        return None
+    return policy if names.is_ours(policy, situation.job) else None
+
+
+def _base(observed: Observed, situation: Situation) -> list[Json]:
+    """What comes before any pod: account and rights, unless the job names its own, and the rest."""
     wanted: list[Json] = []
+    job = situation.job
     namespace = names.namespace(job)
     if not job.spec.workers.service_account_name:
         account, binding = observed.service_account, observed.role_binding
@@ -91,7 +112,10 @@ def _base(observed: Observed, job: DistributedTrainingJob) -> list[Json]:
             desired = role_binding(namespace)
             if binding is None or binding["roleRef"] == desired["roleRef"]:
                 wanted += _changed(desired, binding)
-    return wanted + _changed(service(job), observed.service)
+    wanted += _changed(service(job), observed.service)
+    if situation.network_policy is not None:
+        wanted += _changed(situation.network_policy, observed.network_policy)
+    return wanted
 
 
 def _changed(wanted: Json, stored: Json | None) -> list[Json]:

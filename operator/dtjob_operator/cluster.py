@@ -100,6 +100,7 @@ class Cluster:
         kind: Kind,
         resource_version: int,
         *,
+        namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> AsyncIterator[AsyncIterator[tuple[str, Json]]]:
@@ -120,7 +121,7 @@ class Cluster:
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         response = await self._request(
-            "watch", "GET", kind, kind.path(), query, timeout=_WATCH_TIMEOUT
+            "watch", "GET", kind, kind.path(namespace), query, timeout=_WATCH_TIMEOUT
         )
         try:
             yield _events(response, kind)

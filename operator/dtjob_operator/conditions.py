@@ -86,6 +86,7 @@ def _claims(situation: Situation, refusal: Finding | None, now: datetime) -> Ite
     if refusal is not None or outcome is not None:
         yield Claim(ConditionType.RESOURCES_READY, False, Reason.FINISHED, ended)
         yield Claim(ConditionType.RENDEZVOUS_READY, False, Reason.FINISHED, ended)
+        yield Claim(ConditionType.NETWORK_RESTRICTED, False, Reason.FINISHED, ended)
     if refusal is not None:
         yield Claim(ConditionType.ACCEPTED, False, refusal.reason, refusal.message)
         yield Claim(ConditionType.RUNNING, False, refusal.reason, refusal.message)
@@ -100,6 +101,8 @@ def _claims(situation: Situation, refusal: Finding | None, now: datetime) -> Ite
     yield _resources_ready(situation)
     yield _rendezvous_ready(situation)
     yield _running(situation)
+    network = situation.restriction
+    yield Claim(ConditionType.NETWORK_RESTRICTED, network.holds, network.reason, network.message)
     if situation.ledger is not None:
         yield _checkpoint_fresh(situation, situation.ledger, now)
 

@@ -19,6 +19,7 @@ from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.refused import refused_children, refused_pods
 from dtjob_operator.settings import Settings
+from dtjob_operator.unlabelled import unlabelled
 
 _IMAGE_REASONS = frozenset(
     {
@@ -72,8 +73,10 @@ def diagnose(
     workers
         Pods that should be there.
     """
+    strayed = unlabelled(observed, job)
     finders = (
         refused_children(observed.rejections),
+        () if strayed is None else (strayed,),
         refused_pods(observed, job, workers),
         _pods(observed, job, _settled(observed.pods, now, settings), now, settings),
     )

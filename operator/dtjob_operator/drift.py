@@ -26,6 +26,8 @@ _LIST_KEYS = {
     "volumeMounts": "mountPath",
     "volumes": "name",
 }
+# These are replaced as a whole, too: what another adds to a selector or a rule changes its meaning.
+_WHOLE = frozenset({"selector", "podSelector", "ingress", "egress"})
 
 
 def has_drifted(stored: Any, wanted: Any) -> bool:
@@ -39,6 +41,8 @@ def has_drifted(stored: Any, wanted: Any) -> bool:
 
 
 def _covers(stored: Any, wanted: Any, field: str) -> bool:
+    if field in _WHOLE:
+        return bool(stored == wanted)
     if isinstance(wanted, dict):
         if not isinstance(stored, dict):
             return False

@@ -40,17 +40,20 @@ JOB = Kind(API_VERSION, "DistributedTrainingJob", "distributedtrainingjobs")
 LEDGER = Kind(API_VERSION, "PrivacyLedger", "privacyledgers")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 SERVICE = Kind("v1", "Service", "services")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 POD = Kind("v1", "Pod", "pods")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 ROLE_BINDING = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 EVENT = Kind("v1", "Event", "events")
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 
 ALL = (
     JOB,
     LEDGER,
     STATEFUL_SET,
     SERVICE,
+    NETWORK_POLICY,
     POD,
     CLAIM,
     SERVICE_ACCOUNT,
@@ -91,6 +94,7 @@ class Selection:
     """Which objects of a kind are watched, and what is kept of each."""
 
     kind: Kind
+    namespace: str | None = None
     label_selector: str | None = None
     field_selector: str | None = None
     trim: Callable[[Json], Json] = without_managed_fields
@@ -99,6 +103,7 @@ class Selection:
 CHILDREN = (
     Selection(STATEFUL_SET, label_selector=JOB_UID_LABEL),
     Selection(SERVICE, label_selector=JOB_UID_LABEL),
+    Selection(NETWORK_POLICY, label_selector=JOB_UID_LABEL),
     Selection(POD, label_selector=JOB_UID_LABEL, trim=trimmed_pod),
     Selection(CLAIM, label_selector=JOB_UID_LABEL),
     Selection(SERVICE_ACCOUNT, field_selector=f"metadata.name={WORKER_ACCOUNT}"),

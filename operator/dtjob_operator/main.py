@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import structlog
@@ -20,6 +22,7 @@ from dtjob_operator.guard import Unguarded
 from dtjob_operator.health import HealthServer
 from dtjob_operator.metrics import Metrics
 from dtjob_operator.operate import Operator, Options
+from dtjob_operator.settings import Enforcement
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DEFAULT_NAMESPACE = "dtjob-system"
@@ -36,12 +39,51 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="the operator's own namespace (default: the pod's, else %(default)s)",
     )
     parser.add_argument(
+        "--monitoring-namespace",
+        type=_namespace,
+        action="append",
+        default=[],
+        metavar="NAMESPACE",
+        help="whose pods may read the workers' metrics, besides the operator's own; repeatable",
+    )
+    parser.add_argument(
+        "--api-server-cidr",
+        type=_network,
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="where workers reach the API server, its Service's address included; repeatable "
+        "(default: by EndpointSlice and Service kubernetes of namespace default)",
+    )
+    parser.add_argument(
+        "--network-policy-enforcement",
+        choices=[str(each) for each in Enforcement],
+        default=str(Enforcement.UNKNOWN),
+        help="whether the cluster's network enforces NetworkPolicies, which nothing else tells; "
+        "jobs say so in their status (default: %(default)s)",
+    )
+    parser.add_argument(
         "--port", type=int, default=8080, help="of probes and metrics (default: %(default)s)"
     )
     parser.add_argument(
         "--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
     )
     return parser.parse_args(arguments)
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} can't be the name of a namespace")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no network such as 10.0.0.0/24 or 192.0.2.7/32: {error}"
+        ) from None
 
 
 def _own_namespace() -> str:
@@ -66,7 +108,13 @@ async def _serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with PldProcess() as process:
-        operator = Operator(cluster, process, metrics, Options(namespace=options.namespace))
+        chosen = Options(
+            namespace=options.namespace,
+            monitoring_namespaces=tuple(options.monitoring_namespace),
+            api_server_cidrs=tuple(options.api_server_cidr),
+            enforcement=Enforcement(options.network_policy_enforcement),
+        )
+        operator = Operator(cluster, process, metrics, chosen)
         health = HealthServer(metrics, operator.trouble)
         try:
             try:

@@ -41,7 +41,7 @@ def namespace(job: DistributedTrainingJob) -> str:
 
 
 def child_name(job: DistributedTrainingJob) -> str:
-    """Name of the job's StatefulSet, Service and ledger: another for each incarnation."""
+    """Name of what is the job's alone, its StatefulSet and ledger: another for each incarnation."""
     return derive.child_name(job.metadata.name, derive.job_uid(job))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
@@ -25,6 +25,13 @@ class ObjectRef:
     namespace: str
     name: str
     uid: str
+
+
+class Place(NamedTuple):
+    """Where something listens: networks in CIDR notation, and TCP ports."""
+
+    networks: tuple[str, ...]
+    ports: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Observed:
     job
         The stored DistributedTrainingJob, status included. A status older than the operator's own
         last patch makes it repeat that patch.
-    ledger, stateful_set, service
+    ledger, stateful_set, service, network_policy
         The objects named `dtjob_api.derive.child_name`, whoever owns them. Untrimmed but for
         `metadata.managedFields`: drift is found by comparing them with what is wanted.
     service_account, role_binding
@@ -60,6 +67,11 @@ class Observed:
         deletionTimestamp, creationTimestamp), status.{phase, reason, message, conditions,
         containerStatuses, initContainerStatuses}; of a claim: metadata, spec.storageClassName,
         status.phase.
+    unlabelled
+        Names of pods that are called as the job's workers but lack its label, of those that the
+        StatefulSet misses.
+    api_server
+        Where the API server is, by its own word; empty where that is unknown.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
         needed only while the job is not Running, and empty where they can't be listed.
@@ -92,10 +104,13 @@ class Observed:
     ledger: Json | None = None
     stateful_set: Json | None = None
     service: Json | None = None
+    network_policy: Json | None = None
     service_account: Json | None = None
     role_binding: Json | None = None
     pods: tuple[Json, ...] = ()
     claims: tuple[Json, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    api_server: tuple[Place, ...] = ()
     events: tuple[Json, ...] = ()
     report: Json | None = None
     report_trouble: str | None = None

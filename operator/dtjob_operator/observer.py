@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
 
 import structlog
 
 from dtjob_api.derive import child_name
+from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Phase
 from dtjob_operator import figures, kinds, names
+from dtjob_operator.api_server import ApiServerWatch
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import ApiError, NotFound
-from dtjob_operator.events import last_seen
+from dtjob_operator.events import last_seen, newest
 from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.observed import Observed, Rejection
 from dtjob_operator.privacy import Accounting
@@ -26,6 +29,9 @@ from dtjob_operator.store import Key, Store
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
+# A StatefulSet that is as young as this has yet to make its pods.
+_PODS_ARE_MADE_WITHIN = timedelta(seconds=10)
+_MOST_PODS_ASKED_FOR = 4
 
 
 Child = tuple[str, str]
@@ -98,12 +104,14 @@ class Observer:
         stores: Stores,
         accounting: Accounting,
         scraper: Scraper,
+        api_server: ApiServerWatch,
         unguarded: Callable[[], str | None],
     ) -> None:
         self._cluster = cluster
         self._stores = stores
         self._accounting = accounting
         self._scraper = scraper
+        self._api_server = api_server
         self._unguarded = unguarded
         self._warnings: dict[str, tuple[float, list[Json]]] = {}
         # A namespace's lock is gone as soon as nobody holds it or waits for it.
@@ -116,22 +124,28 @@ class Observer:
         name = child_name(key[1], uid)
         ledger = await self._child(kinds.LEDGER, namespace, name)
         untold = ledger is not None and not _tells_all_that_was_spent(job, ledger)
+        stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
+        pods = tuple(
+            pod
+            for pod in self._stores[kinds.POD].of_job(namespace, uid)
+            if names.is_pod_of(name, pod["metadata"]["name"])
+        )
+        events = await self._events(job)
         return Observed(
             job=job,
             ledger=ledger,
-            stateful_set=await self._child(kinds.STATEFUL_SET, namespace, name),
+            stateful_set=stateful_set,
+            network_policy=await self._network_policy(job, namespace, name),
             service=await self._child(kinds.SERVICE, namespace, name),
             service_account=self._stores[kinds.SERVICE_ACCOUNT].get(
                 namespace, kinds.WORKER_ACCOUNT
             ),
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
-            pods=tuple(
-                pod
-                for pod in self._stores[kinds.POD].of_job(namespace, uid)
-                if names.is_pod_of(name, pod["metadata"]["name"])
-            ),
+            pods=pods,
             claims=await self._claims(namespace, uid, name, ledger),
-            events=await self._events(job),
+            unlabelled=await self._unlabelled(job, stateful_set, pods, events),
+            api_server=self._api_server.places(),
+            events=events,
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
@@ -155,6 +169,49 @@ class Observer:
             return kinds.without_managed_fields(await self._cluster.get(kind, namespace, name))
         except NotFound:
             return None
+
+    async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
+        """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""
+        if (job["spec"].get("network") or {}).get("policy") == NetworkPolicyMode.NONE:
+            return self._stores[kinds.NETWORK_POLICY].get(namespace, name)
+        return await self._child(kinds.NETWORK_POLICY, namespace, name)
+
+    async def _unlabelled(
+        self,
+        job: Json,
+        stateful_set: Json | None,
+        pods: tuple[Json, ...],
+        events: tuple[Json, ...],
+    ) -> tuple[str, ...]:
+        """Pods that the StatefulSet misses for no reason that it tells, though they are there.
+
+        A pod that loses the label is let go of and keeps its name, so none comes in its place. No
+        watch tells it from one that was deleted, so the first that are missed are asked for.
+        """
+        if stateful_set is None or not _misses_pods(stateful_set):
+            return ()
+        namespace, name = stateful_set["metadata"]["namespace"], stateful_set["metadata"]["name"]
+        if newest(events, "StatefulSet", name, {"FailedCreate"}) is not None:
+            return ()
+        there = {pod["metadata"]["name"] for pod in pods}
+        wanted = (names.pod_of(name, o) for o in range(stateful_set["spec"]["replicas"]))
+        missed = itertools.islice((p for p in wanted if p not in there), _MOST_PODS_ASKED_FOR)
+        found: list[Json] = []
+        try:
+            for pod in missed:
+                selector = f"metadata.name={pod}"
+                listed, _ = await self._cluster.list(
+                    kinds.POD, namespace=namespace, field_selector=selector
+                )
+                found += listed
+        except ApiError as error:
+            self._log.info("pods not asked for", error=error.message, status=error.status)
+        uid = job["metadata"]["uid"]
+        return tuple(
+            pod["metadata"]["name"]
+            for pod in found
+            if (pod["metadata"].get("labels") or {}).get(kinds.JOB_UID_LABEL) != uid
+        )
 
     async def _claims(
         self, namespace: str, uid: str, stateful_set: str, ledger: Json | None
@@ -217,6 +274,17 @@ class Observer:
                 )
                 self._warnings[namespace] = time.monotonic(), events
             return self._warnings[namespace][1]
+
+
+def _misses_pods(stateful_set: Json) -> bool:
+    """Whether a StatefulSet has fewer pods than it should, and has had the time to make them."""
+    metadata, status = stateful_set["metadata"], stateful_set.get("status") or {}
+    age = datetime.now(UTC) - datetime.fromisoformat(metadata["creationTimestamp"])
+    return (
+        age > _PODS_ARE_MADE_WITHIN
+        and status.get("observedGeneration") == metadata.get("generation")
+        and status.get("replicas", 0) < stateful_set["spec"].get("replicas", 0)
+    )
 
 
 def _tells_all_that_was_spent(job: Json, ledger: Json) -> bool:

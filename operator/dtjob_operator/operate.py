@@ -10,6 +10,7 @@ import structlog
 
 from dtjob_accounting.process import PldProcess
 from dtjob_operator import guard, kinds
+from dtjob_operator.api_server import ApiServerWatch
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import ApiError
 from dtjob_operator.handlers import EventStream
@@ -20,7 +21,7 @@ from dtjob_operator.privacy import Accounting
 from dtjob_operator.reconcile import Reconciler
 from dtjob_operator.reflector import Reflector
 from dtjob_operator.scrape import Scraper
-from dtjob_operator.settings import Settings
+from dtjob_operator.settings import Enforcement, Settings
 from dtjob_operator.work_queue import WorkQueue
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
@@ -42,12 +43,17 @@ class Options:
         How often all jobs and ledgers are listed anew and every job is looked at.
     scrape_seconds
         How often a running job's coordinator is asked for its report.
+    monitoring_namespaces, api_server_cidrs, enforcement
+        As in `Settings`.
     """
 
     namespace: str
     workers: int = 8
     resync_seconds: float = 300.0
     scrape_seconds: float = 5.0
+    monitoring_namespaces: tuple[str, ...] = ()
+    api_server_cidrs: tuple[str, ...] = ()
+    enforcement: Enforcement = Enforcement.UNKNOWN
 
 
 class Operator:
@@ -64,10 +70,21 @@ class Operator:
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics)
         self._accounting = Accounting(process, self._queue.add)
         self._unguarded: str | None = None
+        self._api_server = ApiServerWatch(cluster, self._enqueue_all, metrics)
         self._observer = Observer(
-            cluster, self._stores, self._accounting, self._scraper, lambda: self._unguarded
+            cluster,
+            self._stores,
+            self._accounting,
+            self._scraper,
+            self._api_server,
+            lambda: self._unguarded,
         )
-        settings = Settings(operator_namespace=options.namespace)
+        settings = Settings(
+            operator_namespace=options.namespace,
+            monitoring_namespaces=options.monitoring_namespaces,
+            api_server_cidrs=options.api_server_cidrs,
+            enforcement=options.enforcement,
+        )
         self._reconciler = Reconciler(cluster, self._stores, self._observer, settings, metrics)
         self._reflectors = [
             Reflector(
@@ -107,8 +124,10 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
                 group.create_task(reflector.run())
+            group.create_task(self._api_server.run())
             for reflector in self._reflectors:
                 await reflector.synced.wait()
+            await self._api_server.tried()
             await self._resync()
             self._starting = None
             group.create_task(self._check_policy())
@@ -215,6 +234,9 @@ class Operator:
             except ApiError as error:
                 self._log.warning("listing jobs failed", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
+        self._enqueue_all()
+
+    def _enqueue_all(self) -> None:
         for job in self._stores[kinds.JOB]:
             self._enqueue(kinds.JOB, job)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator import kinds, names
 from dtjob_operator.builders.role_binding import role_binding
@@ -14,9 +15,12 @@ from dtjob_operator.observed import Observed
 
 def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
     """The first object that has the name of a child and is not this job's."""
+    restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
+    policy = observed.network_policy if restricted else None
     named: tuple[tuple[Kind, Json | None, bool], ...] = (
         (kinds.LEDGER, observed.ledger, _is_own_ledger(observed.ledger, job)),
         (kinds.SERVICE, observed.service, _is_own(observed.service, job)),
+        (kinds.NETWORK_POLICY, policy, _is_own(policy, job)),
         (kinds.STATEFUL_SET, observed.stateful_set, _is_own(observed.stateful_set, job)),
     )
     for kind, child, own in named:

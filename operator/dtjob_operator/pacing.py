@@ -1,6 +1,6 @@
 """When a changed status is worth a write: news at once, figures now and then.
 
-Keeps a start within ten writes and a running job at one patch each `telemetry_seconds`.
+Keeps a start within eleven writes and a running job at one patch each `telemetry_seconds`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ QUIET = frozenset(
         Reason.RESTARTING,
         Reason.NO_CHECKPOINT_YET,
         Reason.CHECKPOINT_RECORDED,
+        Reason.POLICY_ENFORCED,
+        Reason.ENFORCEMENT_UNKNOWN,
+        Reason.POLICY_NOT_ENFORCED,
+        Reason.POLICY_NONE,
+        Reason.API_SERVER_ADDRESS_UNKNOWN,
         Reason.FINISHED,
     }
 )
-"""Reasons of the regular course, which the phase tells of; any other is news by itself."""
+"""Reasons of the regular course, which the phase tells of, and those that stay for a job's whole
+life and are no news of it; any other is news by itself."""
 
 _START_FACTOR = 2
 

@@ -49,6 +49,7 @@ class Reflector:
         self._odd_objects = metrics.odd_objects.labels(selection.kind.plural)
         self._log = structlog.get_logger("reflector").bind(kind=selection.kind.plural)
         self.synced = asyncio.Event()
+        self.tried = asyncio.Event()
         self._version: int | None = None
         self._stands_since: float | None = None
         self.trouble: str | None = "not listed yet"
@@ -64,14 +65,17 @@ class Reflector:
                 if self._version is None:
                     self._version = await self._list()
                     self.synced.set()
+                    self.tried.set()
                 await self._watch(self._version)
             except Gone:
                 self._log.info("listing again", cause="the watch can't be gone on with")
                 self._version = None
             except ApiError as error:
                 interrupted = True
+                if error.message != self.trouble:
+                    self._log.warning("watch interrupted", error=error.message)
                 self.trouble = error.message
-                self._log.warning("watch interrupted", error=error.message)
+                self.tried.set()
             if self._has_stood():
                 pause = _FIRST_PAUSE
                 if not interrupted:
@@ -88,6 +92,7 @@ class Reflector:
         selection, asked_at = self._selection, self._store.newest
         objects, version = await self._cluster.list(
             selection.kind,
+            namespace=selection.namespace,
             label_selector=selection.label_selector,
             field_selector=selection.field_selector,
         )
@@ -101,6 +106,7 @@ class Reflector:
         async with self._cluster.watch(
             selection.kind,
             version,
+            namespace=selection.namespace,
             label_selector=selection.label_selector,
             field_selector=selection.field_selector,
         ) as events:

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Enforcement(StrEnum):
+    """Whether the cluster's network enforces NetworkPolicies, which no API tells."""
+
+    ENFORCED = "Enforced"
+    NONE = "None"
+    UNKNOWN = "Unknown"
 
 
 @dataclass(frozen=True)
@@ -20,9 +29,18 @@ class Settings:
         about what the next second mends.
     operator_namespace
         From where workers are asked for their report.
+    monitoring_namespaces
+        From where workers' metrics may be read besides.
+    api_server_cidrs
+        Networks in which the API server is, by the platform team's word; empty: as it says itself.
+    enforcement
+        The platform team's word on NetworkPolicies.
     """
 
     telemetry_seconds: float = 15.0
     probe_seconds: float = 5.0
     settle_seconds: float = 3.0
     operator_namespace: str = "dtjob-system"
+    monitoring_namespaces: tuple[str, ...] = ()
+    api_server_cidrs: tuple[str, ...] = ()
+    enforcement: Enforcement = Enforcement.UNKNOWN

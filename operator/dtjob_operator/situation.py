@@ -11,13 +11,16 @@ from dtjob_api import derive
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.model import first_error
+from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import NO_FAILURE, TRAINING_REFUSED, ConditionType, Reason
 from dtjob_operator import containers, names, report
+from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.diagnosis import diagnose
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.ownership import conflict
+from dtjob_operator.restriction import Restriction, restriction
 from dtjob_operator.settings import Settings
 
 # States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
@@ -49,6 +52,10 @@ class Situation:
         The coordinator's, if it speaks of the ledger's attempt.
     unheard
         Where and why the coordinator's report can't be read, and what would help.
+    network_policy
+        The one that is wanted; None where the job asks for none.
+    restriction
+        How far the workers' network is closed.
     planning_trouble
         Why the last calibration of the noise came to no end.
     met
@@ -68,6 +75,8 @@ class Situation:
     finding: Finding | None
     report: report.Report | None
     unheard: str | None
+    network_policy: Json | None
+    restriction: Restriction
     planning_trouble: str | None
     met: bool
     training: bool
@@ -150,6 +159,11 @@ def assess(
         and lease.attempt == ledger.status.attempt
         and lease.closed_at is None
     )
+    policy = (
+        network_policy(job, observed.api_server, settings)
+        if job.spec.network.policy is NetworkPolicyMode.RESTRICTED
+        else None
+    )
     return Situation(
         job=job,
         stored=stored,
@@ -160,6 +174,8 @@ def assess(
         finding=None if met else diagnose(observed, job, workers, now, settings),
         report=current,
         unheard=_unheard(observed, settings),
+        network_policy=policy,
+        restriction=restriction(observed, job, policy, settings),
         planning_trouble=observed.planning_trouble,
         met=met,
         training=training,

@@ -21,8 +21,11 @@ from dtjob_operator.names import FIELD_MANAGER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-CHILDREN = ("statefulset", "service", "serviceaccount", "rolebinding")
-EVERYTHING = "dtjobs,privacyledgers,statefulsets,services,serviceaccounts,rolebindings,pvc,events"
+CHILDREN = ("statefulset", "service", "networkpolicy", "serviceaccount", "rolebinding")
+EVERYTHING = (
+    "dtjobs,privacyledgers,statefulsets,services,networkpolicies,serviceaccounts,rolebindings,pvc,"
+    "events"
+)
 SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
 """Of Warnings that are right where a scheduler or a volume is many seconds late."""
 

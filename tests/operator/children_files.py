@@ -15,12 +15,16 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.manifest import load
 from dtjob_operator import names
 from dtjob_operator.builders.ledger import ledger
+from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.builders.role_binding import role_binding
 from dtjob_operator.builders.service import service
 from dtjob_operator.builders.service_account import service_account
 from dtjob_operator.builders.stateful_set import stateful_set
+from dtjob_operator.observed import Place
+from dtjob_operator.settings import Settings
 
 Json = dict[str, Any]
+API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))
 FOLDERS = sorted((Path(__file__).parent / "children").iterdir())
 
 
@@ -37,6 +41,7 @@ def build(folder: Path) -> dict[str, Json]:
         service_account(names.namespace(job)),
         role_binding(names.namespace(job)),
         service(job),
+        network_policy(job, API_SERVER, Settings(monitoring_namespaces=("monitoring",))),
         ledger(job, PLAN),
         stateful_set(job, job.spec.workers.replicas),
     ]

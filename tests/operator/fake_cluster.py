@@ -10,6 +10,7 @@ from typing import Any
 
 from world import PLAN, digits, stamp
 
+from dtjob_operator.api_server import ApiServerWatch
 from dtjob_operator.errors import ApiError, NotFound
 from dtjob_operator.kinds import JOB, LEDGER, Json, Kind
 from dtjob_operator.metrics import Metrics
@@ -66,9 +67,16 @@ class FakeCluster:
             raise NotFound(404, "NotFound", name)
         return self.objects[kind.name, namespace, name]
 
-    async def list(self, kind: Kind, **_: Any) -> tuple[list[Json], int]:
+    async def list(
+        self, kind: Kind, *, field_selector: str = "", **_: Any
+    ) -> tuple[list[Json], int]:
         await self._ask("list", kind.name)
-        return [obj for key, obj in self.objects.items() if key[0] == kind.name], self.version
+        wanted = field_selector.partition("metadata.name=")[2]
+        return [
+            obj
+            for (of, _, name), obj in self.objects.items()
+            if of == kind.name and wanted in ("", name)
+        ], self.version
 
     async def apply(self, obj: Json) -> Json:
         await self._ask("apply", obj["kind"])
@@ -141,7 +149,10 @@ class Shell:
         accountant: Any = self.accountant
         reports: Any = NoReports()
         api: Any = self.cluster
-        self.observer = Observer(api, self.stores, accountant, reports, lambda: self.unguarded)
+        self.api_server = ApiServerWatch(api, lambda: None, Metrics())
+        self.observer = Observer(
+            api, self.stores, accountant, reports, self.api_server, lambda: self.unguarded
+        )
         self.reconciler = Reconciler(api, self.stores, self.observer, Settings(), Metrics())
         self.see(digits())
 

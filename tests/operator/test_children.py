@@ -59,7 +59,22 @@ CHANGES: dict[str, Callable[[Json], Any]] = {
     "security": lambda s: template(s)["securityContext"].update(runAsNonRoot=False),
     "service selector": lambda s: s["Service"]["spec"].update(selector={"app": "other"}),
     "not ready addresses": lambda s: s["Service"]["spec"].pop("publishNotReadyAddresses"),
+    "service selector narrowed": lambda s: s["Service"]["spec"]["selector"].update(app="other"),
     "owner": lambda s: s["Service"]["metadata"].pop("ownerReferences"),
+    "policy for fewer pods": lambda s: s["NetworkPolicy"]["spec"]["podSelector"][
+        "matchLabels"
+    ].update(app="other"),
+    "policy for ingress alone": lambda s: s["NetworkPolicy"]["spec"]["policyTypes"].pop(),
+    "anybody let in": lambda s: s["NetworkPolicy"]["spec"]["ingress"].append({}),
+    "workers of all namespaces let in": lambda s: s["NetworkPolicy"]["spec"]["ingress"][0]["from"][
+        0
+    ].update(namespaceSelector={}),
+    "fewer workers' ports": lambda s: s["NetworkPolicy"]["spec"]["ingress"][0].update(
+        ports=[{"protocol": "TCP", "port": 8080}]
+    ),
+    "DNS at one address": lambda s: s["NetworkPolicy"]["spec"]["egress"][1].update(
+        to=[{"ipBlock": {"cidr": "10.96.0.10/32"}}]
+    ),
     "subjects": lambda s: s["RoleBinding"].update(subjects=[]),
 }
 
@@ -70,17 +85,9 @@ def test_a_change_by_another_is_drift(change: str) -> None:
     wanted = children_files.read(folder / "wanted.yaml")
     stored = children_files.read(folder / "stored.yaml")
     CHANGES[change](stored)
-    assert [k for k in wanted if has_drifted(stored[k], wanted[k])] == [
-        "RoleBinding" if change == "subjects" else _kind_of(change)
-    ]
-
-
-def _kind_of(change: str) -> str:
-    return (
-        "Service"
-        if change in {"service selector", "not ready addresses", "owner"}
-        else ("StatefulSet")
-    )
+    unchanged = children_files.read(folder / "stored.yaml")
+    (changed,) = (kind for kind in wanted if stored[kind] != unchanged[kind])
+    assert [kind for kind in wanted if has_drifted(stored[kind], wanted[kind])] == [changed]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,9 @@ def test_drift_is_repaired_with_the_uid_of_what_is_there() -> None:
     assert repair["spec"]["replicas"] == 2
 
 
-@pytest.mark.parametrize("kind", ["stateful_set", "service", "service_account", "role_binding"])
+@pytest.mark.parametrize(
+    "kind", ["stateful_set", "service", "network_policy", "service_account", "role_binding"]
+)
 def test_a_deleted_child_comes_back(kind: str) -> None:
     world = started()
     before = getattr(world.observed, kind)
@@ -206,7 +215,7 @@ def test_a_prepared_account_is_used_as_it_is() -> None:
     }
     world = World.of(privacy_plan=PLAN, service_account=prepared, role_binding=binding)
     world.settle()
-    assert world.applied == ["Service", "PrivacyLedger", "StatefulSet"]
+    assert world.applied == ["Service", "NetworkPolicy", "PrivacyLedger", "StatefulSet"]
 
 
 def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
@@ -241,15 +250,23 @@ def test_an_account_of_the_user_is_neither_made_nor_bound() -> None:
     job = digits(workers={"replicas": 1, "serviceAccountName": "trainers"})
     world = World.of(job, privacy_plan=PLAN)
     world.settle()
-    assert world.applied == ["Service", "PrivacyLedger", "StatefulSet"]
+    assert world.applied == ["Service", "NetworkPolicy", "PrivacyLedger", "StatefulSet"]
     assert world.observed.stateful_set is not None
     spec = world.observed.stateful_set["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == "trainers"
 
 
-@pytest.mark.parametrize("kind", ["StatefulSet", "Service", "PrivacyLedger"])
+SLOTS = {
+    "StatefulSet": "stateful_set",
+    "Service": "service",
+    "NetworkPolicy": "network_policy",
+    "PrivacyLedger": "ledger",
+}
+
+
+@pytest.mark.parametrize("kind", SLOTS)
 def test_a_foreign_object_of_a_childs_name_is_left_alone(kind: str) -> None:
-    slot = {"StatefulSet": "stateful_set", "Service": "service", "PrivacyLedger": "ledger"}[kind]
+    slot = SLOTS[kind]
     foreign: Json = {
         "kind": kind,
         "metadata": {"name": CHILD, "namespace": "research", "uid": "theirs"},
@@ -278,7 +295,7 @@ def test_another_incarnation_shares_no_name() -> None:
     job.pop("status")
     again = World.of(job, privacy_plan=PLAN)
     again.settle()
-    for slot in ("stateful_set", "service", "ledger"):
+    for slot in SLOTS.values():
         one, other = getattr(first.observed, slot), getattr(again.observed, slot)
         assert one["metadata"]["name"] != other["metadata"]["name"]
 
@@ -287,7 +304,8 @@ def test_the_ledger_comes_before_everything_that_spends() -> None:
     """Rule 9: all draws are reserved, the plan is frozen, and only then is there a pod."""
     world = World.of(privacy_plan=PLAN)
     world.reconcile()
-    assert world.applied == ["ServiceAccount", "RoleBinding", "Service", "PrivacyLedger"]
+    before_the_ledger = ["ServiceAccount", "RoleBinding", "Service", "NetworkPolicy"]
+    assert world.applied == [*before_the_ledger, "PrivacyLedger"]
     assert world.observed.ledger is not None
     spec = world.observed.ledger["spec"]
     assert spec["reservedDraws"] == PLAN.steps + PLAN.replay_reserve_steps == 366

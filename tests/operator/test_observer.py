@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fake_cluster import KEY, Shell
-from world import CHILD, UID, claim, pod
+from world import CHILD, UID, claim, pod, stamp
 
 from dtjob_operator import kinds, names, observer
+from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.observer import Memory
@@ -91,6 +93,89 @@ def test_a_claim_is_asked_for_only_where_it_seems_lost() -> None:
     shell.see(typed(claim(0), kinds.CLAIM))
     observe(shell)
     assert shell.cluster.count("get", kinds.CLAIM) == 1
+
+
+def stateful_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 2) -> Json:
+    """The job's, with as many pods of those that it should have."""
+    made = datetime.now(UTC) - timedelta(seconds=age)
+    return kinds.typed(
+        {
+            "metadata": {
+                "namespace": "research",
+                "name": CHILD,
+                "labels": {"dtjob.dev/job-uid": UID},
+                "creationTimestamp": stamp(made),
+                "generation": 2,
+            },
+            "spec": {"replicas": of},
+            "status": {"observedGeneration": observed, "replicas": replicas},
+        },
+        kinds.STATEFUL_SET,
+    )
+
+
+def test_a_pod_that_lost_its_label_is_found_by_its_name() -> None:
+    shell = Shell()
+    shell.see(stateful_set(1))
+    shell.see(typed(pod(0), kinds.POD))
+    shell.cluster.put(typed(pod(1), kinds.POD, labels={"app": "other"}))
+    assert observe(shell).unlabelled == (f"{CHILD}-1",)
+    shell.see(typed(pod(1), kinds.POD))
+    assert observe(shell).unlabelled == ()
+
+
+@pytest.mark.parametrize(
+    ("of_set", "why"),
+    [
+        ({"replicas": 2}, "the StatefulSet has its pods, a watch is late"),
+        ({"replicas": 0, "of": 0}, "none are wanted"),
+        ({"replicas": 0, "age": 1}, "they are being made"),
+        ({"replicas": 0, "observed": 1}, "it has yet to look"),
+    ],
+)
+def test_pods_are_asked_for_only_where_the_stateful_set_misses_them(
+    of_set: dict[str, int], why: str
+) -> None:
+    shell = Shell()
+    shell.see(stateful_set(**of_set))
+    shell.cluster.put(typed(pod(0), kinds.POD, labels={}))
+    assert observe(shell).unlabelled == (), why
+    assert shell.cluster.count("list", kinds.POD) == 0, why
+
+
+def test_pods_that_are_refused_are_not_asked_for() -> None:
+    shell = Shell()
+    shell.see(stateful_set(0))
+    refused = {
+        "metadata": {"namespace": "research", "name": "refused"},
+        "involvedObject": {"kind": "StatefulSet", "name": CHILD},
+        "reason": "FailedCreate",
+        "type": "Warning",
+        "lastTimestamp": stamp(datetime.now(UTC)),
+    }
+    shell.see(kinds.typed(refused, kinds.EVENT))
+    observe(shell)
+    assert shell.cluster.count("list", kinds.POD) == 0
+
+
+def test_only_the_first_pods_that_are_missed_are_asked_for() -> None:
+    shell = Shell()
+    shell.see(stateful_set(0, of=512))
+    assert observe(shell).unlabelled == ()
+    assert shell.cluster.count("list", kinds.POD) == 4
+    shell.cluster.fails = lambda verb, _kind: (
+        ApiError.of(503, "", "away") if verb == "list" else None
+    )
+    assert observe(shell).unlabelled == ()
+
+
+def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
+    shell = Shell()
+    observe(shell)
+    assert shell.cluster.count("get", kinds.NETWORK_POLICY) == 1
+    shell.see(shell.job | {"spec": shell.job["spec"] | {"network": {"policy": "None"}}})
+    observe(shell)
+    assert shell.cluster.count("get", kinds.NETWORK_POLICY) == 1
 
 
 def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(

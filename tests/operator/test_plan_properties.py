@@ -17,12 +17,13 @@ from dtjob_accounting.errors import PlanError
 from dtjob_api.reasons import Phase, Reason
 from dtjob_api.status import JobStatus
 from dtjob_operator.figures import Spent
-from dtjob_operator.observed import Decision, Rejection
+from dtjob_operator.observed import Decision, Place, Rejection
 from testing.examples import examples
 
 Json = dict[str, Any]
-CHILDREN = ("stateful_set", "service", "service_account", "role_binding")
-OWN = ("stateful_set", "service")
+CHILDREN = ("stateful_set", "service", "network_policy", "service_account", "role_binding")
+OWN = ("stateful_set", "service", "network_policy")
+KINDS = {"stateful_set": "StatefulSet", "service": "Service", "network_policy": "NetworkPolicy"}
 ORDER = [Phase.SUCCEEDED, Phase.FAILED]
 INTRUDER = "intruder"
 
@@ -75,8 +76,9 @@ class Course(RuleBasedStateMachine):
     @rule(slot=st.sampled_from(OWN))
     def foreign_object_appears(self, slot: str) -> None:
         metadata = {"name": CHILD, "uid": INTRUDER, "labels": {"app": INTRUDER}}
-        kind = {"stateful_set": "StatefulSet", "service": "Service"}[slot]
-        self.world.see(**{slot: {"kind": kind, "metadata": metadata, "spec": {"x": INTRUDER}}})
+        self.world.see(
+            **{slot: {"kind": KINDS[slot], "metadata": metadata, "spec": {"x": INTRUDER}}}
+        )
 
     @rule(slot=st.sampled_from(CHILDREN), data=st.data())
     def child_drifts(self, slot: str, data: st.DataObject) -> None:
@@ -90,6 +92,8 @@ class Course(RuleBasedStateMachine):
                 changed["metadata"]["annotations"] = {"dtjob.dev/template-digest": "older"}
         elif slot == "service":
             changed["spec"]["selector"] = {}
+        elif slot == "network_policy":
+            changed["spec"]["ingress"].append({})
         elif slot == "role_binding":
             changed["roleRef"]["name"] = data.draw(st.sampled_from(["view", "dtjob-worker"]))
         else:
@@ -115,6 +119,18 @@ class Course(RuleBasedStateMachine):
         job["spec"]["workers"]["replicas"] = replicas
         job["metadata"]["generation"] += 1
         self.world.see(job=job)
+
+    @rule(policy=st.sampled_from(["Restricted", "None"]))
+    def network_is_edited(self, policy: str) -> None:
+        job = copy.deepcopy(self.world.observed.job)
+        job["spec"]["network"] = {"policy": policy}
+        job["metadata"]["generation"] += 1
+        self.world.see(job=job)
+
+    @rule(address=st.sampled_from(["192.0.2.1/32", "192.0.2.2/32", None]))
+    def api_server_moves(self, address: str | None) -> None:
+        places = (Place((address,), (6443,)), Place(("10.96.0.1/32",), (443,)))
+        self.world.see(api_server=places if address else ())
 
     @rule(said=st.none() | st.builds(report, st.integers(0, 400), attempt=st.integers(0, 5)))
     def report_is_scraped(self, said: Json | None) -> None:
@@ -201,7 +217,7 @@ class Course(RuleBasedStateMachine):
             assert self.world.observed.ledger is None, "a lost ledger was made anew"
 
     def _touches_only_its_own(self, decision: Decision) -> None:
-        slots = {"StatefulSet": "stateful_set", "Service": "service", "PrivacyLedger": "ledger"}
+        slots = {kind: slot for slot, kind in KINDS.items()} | {"PrivacyLedger": "ledger"}
         for child in decision.applies:
             assert INTRUDER not in json.dumps(child)
             assert child["metadata"]["namespace"] == "research"
@@ -223,7 +239,12 @@ class Course(RuleBasedStateMachine):
         if phase in {Phase.STARTING, Phase.RUNNING, Phase.RESTARTING} and not self._conflict():
             assert of_set is not None
             assert of_set["spec"]["replicas"] == observed.ledger["spec"]["run"]["workers"]  # type: ignore[index]
-            assert all(getattr(observed, slot) is not None for slot in CHILDREN)
+            wanted = set(CHILDREN)
+            if observed.job["spec"]["network"]["policy"] == "None":
+                wanted.remove("network_policy")
+                policy = observed.network_policy
+                assert policy is None or policy["metadata"]["uid"] == INTRUDER
+            assert all(getattr(observed, slot) is not None for slot in wanted)
 
     def _accepted(self) -> bool:
         conditions = self.world.status.get("conditions", [])

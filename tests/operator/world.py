@@ -177,8 +177,7 @@ class World:
         """Carry one decision out."""
         decision = self.decide()
         for reference in decision.deletes:
-            assert reference.kind == "RoleBinding"
-            self.see(role_binding=None)
+            self.see(**{_DELETED[reference.kind]: None})
         for child in decision.applies:
             self._apply(child)
         self.events += [event.reason for event in decision.events]
@@ -269,7 +268,9 @@ class World:
         self.see(**{slot: copy.deepcopy(child | {"metadata": metadata})})
 
 
+_DELETED = {"RoleBinding": "role_binding", "NetworkPolicy": "network_policy"}
 _SLOTS = {
+    "NetworkPolicy": "network_policy",
     "StatefulSet": "stateful_set",
     "Service": "service",
     "PrivacyLedger": "ledger",

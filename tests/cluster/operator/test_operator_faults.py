@@ -42,7 +42,7 @@ def outcome(kubectl: Kubectl, stored: Manifest) -> Manifest:
     """What a start has come to, without what differs from one job to the next."""
     name = child_name(stored)
     found: Manifest = {}
-    for kind in ("statefulset", "service", "privacyledger"):
+    for kind in ("statefulset", "service", "networkpolicy", "privacyledger"):
         child = kubectl.get(kind, name)
         assert child is not None, kind
         found[kind] = child["spec"], sorted(child["metadata"]["labels"])

@@ -223,7 +223,7 @@ def replicas(kubectl: Kubectl, name: str) -> int | None:
 
 @pytest.mark.local_cluster
 @pytest.mark.usefixtures("no_scheduler")
-def test_from_create_to_running_the_operator_writes_ten_times(
+def test_from_create_to_running_the_operator_writes_eleven_times(
     operator: OperatorProcess,
     proxy: ApiProxy,
     namespace: Kubectl,
@@ -243,7 +243,7 @@ def test_from_create_to_running_the_operator_writes_ten_times(
         if each.namespace == namespace.namespace
     ]
     # A start that takes long earns one write of its figures every 30 s.
-    allowed = 10 + int((time.monotonic() - began) // 30)
+    allowed = 11 + int((time.monotonic() - began) // 30)
     assert len(written) <= allowed, "\n".join(map(str, written))
 
 
@@ -259,6 +259,7 @@ def test_rights_used_are_the_rights_granted(
         ("privacyledgers.dtjob.dev", "plan"): "a policy's own verb",
         ("clusterroles.rbac.authorization.k8s.io", "bind"): "asked for by the API server",
         ("rolebindings.rbac.authorization.k8s.io", "delete"): "a binding to another role",
+        ("networkpolicies.networking.k8s.io", "delete"): "a job that asks for none any more",
         ("distributedtrainingjobs.dtjob.dev", "get"): "after a conflict",
         ("persistentvolumeclaims.", "get"): "a claim that seems lost",
         ("events.", "get"): "an event told again",

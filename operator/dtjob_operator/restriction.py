@@ -1,0 +1,83 @@
+"""How far the workers' network is closed, and what nobody can know about it.
+
+No API tells whether anything enforces a NetworkPolicy: it is the platform team that says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.reasons import Reason
+from dtjob_operator import names
+from dtjob_operator.drift import has_drifted
+from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Observed
+from dtjob_operator.settings import Enforcement, Settings
+from dtjob_operator.unlabelled import unlabelled
+
+_LISTENERS = "the listeners of gloo and NCCL, which ask for no proof"
+_BY_ENFORCEMENT = {
+    Enforcement.ENFORCED: "and this cluster's network enforces it, as its operators say",
+    Enforcement.UNKNOWN: (
+        "and nothing tells whether this cluster's network enforces it: where it does not, every "
+        f"pod reaches {_LISTENERS}. Who runs the cluster can say so by the operator's flag "
+        "--network-policy-enforcement"
+    ),
+    Enforcement.NONE: (
+        "but this cluster's network enforces none, as its operators say: every pod reaches "
+        f"{_LISTENERS}. Use a network plugin that enforces NetworkPolicies, then change the "
+        "operator's flag --network-policy-enforcement"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """What the condition `NetworkRestricted` says: True, False or (None) Unknown."""
+
+    holds: bool | None
+    reason: Reason
+    message: str
+
+
+def restriction(
+    observed: Observed, job: DistributedTrainingJob, wanted: Json | None, settings: Settings
+) -> Restriction:
+    """Whether nothing but the job's own traffic reaches its workers or leaves them.
+
+    Parameters
+    ----------
+    wanted
+        The job's NetworkPolicy; None where it asks for none.
+    """
+    if wanted is None:
+        return Restriction(
+            False,
+            Reason.POLICY_NONE,
+            "spec.network.policy is None: no NetworkPolicy is made, and every pod that other "
+            f"policies let through reaches {_LISTENERS}",
+        )
+    name, stored = names.child_name(job), observed.network_policy
+    if stored is None or not names.is_ours(stored, job) or has_drifted(stored, wanted):
+        message = f"NetworkPolicy {name} is not there as it should be; it is applied"
+        return Restriction(False, Reason.CREATING_RESOURCES, message)
+    if (found := unlabelled(observed, job)) is not None:
+        return Restriction(False, found.reason, found.message)
+    told = _BY_ENFORCEMENT[settings.enforcement]
+    if settings.enforcement is Enforcement.NONE:
+        return Restriction(
+            False, Reason.POLICY_NOT_ENFORCED, f"NetworkPolicy {name} is there, {told}"
+        )
+    if not (observed.api_server or settings.api_server_cidrs):
+        return Restriction(
+            False,
+            Reason.API_SERVER_ADDRESS_UNKNOWN,
+            "the operator can't learn the API server's address, so that NetworkPolicy "
+            f"{name} lets the workers connect to TCP ports 443 and 6443 of every address. Allow "
+            "the operator to read EndpointSlice and Service kubernetes of namespace default, or "
+            f"give it --api-server-cidr. The policy is there, {told}",
+        )
+    if settings.enforcement is Enforcement.ENFORCED:
+        return Restriction(True, Reason.POLICY_ENFORCED, f"NetworkPolicy {name} is there, {told}")
+    return Restriction(None, Reason.ENFORCEMENT_UNKNOWN, f"NetworkPolicy {name} is there, {told}")

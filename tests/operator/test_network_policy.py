@@ -1,0 +1,219 @@
+"""The NetworkPolicy of a job: what it opens, when it goes, and what the status says of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.reasons import Reason
+from dtjob_operator.builders.network_policy import network_policy
+from dtjob_operator.observed import Place
+from dtjob_operator.settings import Enforcement, Settings
+
+Json = dict[str, Any]
+API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))
+ENFORCED = Settings(enforcement=Enforcement.ENFORCED)
+
+
+def egress(job: Json, api_server: tuple[Place, ...] = API_SERVER, **given: Any) -> list[Json]:
+    """What a job's policy opens besides the workers and DNS."""
+    read = DistributedTrainingJob.from_dict(job)
+    rules: list[Json] = network_policy(read, api_server, Settings(**given))["spec"]["egress"]
+    return rules[2:]
+
+
+def opened(rule: Json) -> tuple[list[Json], list[int]]:
+    return [peer["ipBlock"] for peer in rule["to"]], [port["port"] for port in rule["ports"]]
+
+
+def test_the_platform_teams_word_on_the_api_server_goes_before_its_own() -> None:
+    (rule,) = egress(digits(), api_server_cidrs=("198.51.100.0/24", "2001:db8::1/128"))
+    assert opened(rule) == (
+        [{"cidr": "198.51.100.0/24"}, {"cidr": "2001:db8::1/128"}],
+        [443, 6443],
+    )
+    unusual = (Place(("192.0.2.10/32",), (16443,)), API_SERVER[1])
+    (rule,) = egress(digits(), unusual, api_server_cidrs=("198.51.100.0/24",))
+    assert opened(rule) == ([{"cidr": "198.51.100.0/24"}], [443, 6443, 16443])
+
+
+def test_an_api_server_that_nobody_knows_is_found_by_its_usual_ports() -> None:
+    (rule,) = egress(digits(), api_server=())
+    assert opened(rule) == (
+        [
+            {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]},
+            {"cidr": "::/0", "except": ["fd00:ec2::254/128"]},
+        ],
+        [443, 6443],
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "written"),
+    [
+        ({"cidr": "0.0.0.0/0"}, ["169.254.169.254/32"]),
+        ({"cidr": "169.254.169.254/31"}, ["169.254.169.254/32"]),
+        ({"cidr": "169.254.0.0/16", "except": ["169.254.169.252/30"]}, ["169.254.169.252/30"]),
+        ({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}, ["10.0.0.0/8", "169.254.169.254/32"]),
+        ({"cidr": "169.254.169.254/32"}, None),
+        ({"cidr": "10.0.0.0/8"}, None),
+        ({"cidr": "::/0"}, ["fd00:ec2::254/128"]),
+        ({"cidr": "FD00:EC2:0::254/128"}, None),
+    ],
+)
+def test_metadata_addresses_open_only_by_their_own_name(
+    block: Json, written: list[str] | None
+) -> None:
+    job = digits(network={"egress": [{"to": [{"ipBlock": block}]}]})
+    (peer,) = egress(job)[-1]["to"]
+    assert peer["ipBlock"].get("except") == written
+
+
+def started(**settings: Any) -> World:
+    world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
+    world.settings = Settings(**settings)
+    world.settle()
+    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    return world
+
+
+def with_network(world: World, **network: Any) -> None:
+    """The job's owner edits spec.network."""
+    job = copy.deepcopy(world.observed.job)
+    job["spec"]["network"] = network
+    job["metadata"]["generation"] += 1
+    world.see(job=job)
+    world.settle()
+
+
+def test_the_policy_goes_and_comes_with_the_spec_while_the_job_runs() -> None:
+    world = started()
+    assert world.observed.network_policy is not None
+    with_network(world, policy="None")
+    assert world.observed.network_policy is None
+    assert world.reason("NetworkRestricted") == ("False", "PolicyNone")
+    assert "gloo and NCCL" in world.condition("NetworkRestricted")["message"]
+    with_network(world, policy="Restricted")
+    assert world.observed.network_policy is not None
+    assert world.applied.count("StatefulSet") == 1, "no pod is touched"
+
+
+def test_a_policy_of_another_is_left_alone_where_none_is_asked_for() -> None:
+    world = started()
+    theirs = {"kind": "NetworkPolicy", "metadata": {"name": CHILD, "uid": "theirs"}, "spec": {}}
+    world.see(network_policy=theirs)
+    with_network(world, policy="None")
+    assert world.observed.network_policy == theirs
+    assert world.reason("NetworkRestricted") == ("False", "PolicyNone")
+    assert world.status["phase"] == "Starting"
+
+
+def test_egress_takes_effect_at_once() -> None:
+    world = started()
+    with_network(world, policy="Restricted", egress=[{"to": [{"podSelector": {}}]}])
+    assert world.observed.network_policy is not None
+    assert world.observed.network_policy["spec"]["egress"][-1] == {"to": [{"podSelector": {}}]}
+
+
+def test_the_policy_follows_the_api_server() -> None:
+    world = started()
+    moved = (Place(("192.0.2.77/32",), (6443,)), API_SERVER[1])
+    world.see(api_server=moved)
+    world.settle()
+    assert world.observed.network_policy is not None
+    assert "192.0.2.77/32" in str(world.observed.network_policy["spec"]["egress"])
+    assert "192.0.2.10/32" not in str(world.observed.network_policy["spec"]["egress"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "api_server", "told"),
+    [
+        ({}, API_SERVER, ("Unknown", "EnforcementUnknown")),
+        ({"enforcement": Enforcement.ENFORCED}, API_SERVER, ("True", "PolicyEnforced")),
+        ({"enforcement": Enforcement.NONE}, API_SERVER, ("False", "PolicyNotEnforced")),
+        ({"enforcement": Enforcement.NONE}, (), ("False", "PolicyNotEnforced")),
+        ({}, (), ("False", "ApiServerAddressUnknown")),
+        ({"enforcement": Enforcement.ENFORCED}, (), ("False", "ApiServerAddressUnknown")),
+        (
+            {"enforcement": Enforcement.ENFORCED, "api_server_cidrs": ("192.0.2.0/24",)},
+            (),
+            ("True", "PolicyEnforced"),
+        ),
+    ],
+)
+def test_the_status_says_how_far_the_network_is_closed(
+    settings: Json, api_server: tuple[Place, ...], told: tuple[str, str]
+) -> None:
+    world = World.of(privacy_plan=PLAN, api_server=api_server)
+    world.settings = Settings(**settings)
+    world.settle()
+    assert world.reason("NetworkRestricted") == told
+    message = world.condition("NetworkRestricted")["message"]
+    assert f"NetworkPolicy {CHILD}" in message
+    if told[1] != "PolicyEnforced":
+        assert "--network-policy-enforcement" in message or settings.get("enforcement")
+    assert world.events == ["Planned"], "an installation's state is no news of a job"
+    assert len(world.patches) == 2, "it costs no write of its own"
+
+
+def test_a_policy_that_is_refused_is_not_called_one() -> None:
+    world = started(enforcement=Enforcement.ENFORCED)
+    world.see(network_policy=None)
+    world.later(30)
+    claims = world.decide().status
+    assert claims is not None
+    (found,) = (c for c in claims["conditions"] if c["type"] == "NetworkRestricted")
+    assert (found["status"], found["reason"]) == ("False", "CreatingResources")
+
+
+def test_the_end_of_a_job_is_the_end_of_its_network() -> None:
+    world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
+    world.start()
+    world.end()
+    world.settle()
+    assert world.reason("NetworkRestricted") == ("False", "Finished")
+    assert world.observed.network_policy is not None, "it goes with the job"
+
+
+def test_a_pod_that_lost_its_label_is_outside_the_policy() -> None:
+    world = started(enforcement=Enforcement.ENFORCED)
+    world.later(30)
+    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-1",))
+    world.settle()
+    for kind in ("NetworkRestricted", "ResourcesReady", "Running"):
+        assert world.reason(kind) == ("False", "WorkerUnlabelled")
+        message = world.condition(kind)["message"]
+        assert f"pod {CHILD}-1" in message
+        assert f"dtjob.dev/job-uid={UID}" in message
+        assert "NetworkPolicy does not hold for it" in message
+    assert world.events.count("WorkerUnlabelled") == 1
+
+    world.see(pods=(pod(0), pod(1, NOW)), unlabelled=())
+    world.settle()
+    assert world.reason("NetworkRestricted") == ("True", "PolicyEnforced")
+
+
+def test_a_job_that_trains_tells_of_a_lost_label_too() -> None:
+    world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
+    world.start()
+    assert world.status["phase"] == "Running"
+    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-1",))
+    world.settle()
+    assert world.reason("NetworkRestricted") == ("False", "WorkerUnlabelled")
+    assert world.reason("Running") == ("True", "Training")
+    assert world.events[-1] == "WorkerUnlabelled"
+
+
+def test_without_a_policy_a_lost_label_is_told_without_one() -> None:
+    world = started()
+    world.later(30)
+    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-1", f"{CHILD}-2"))
+    with_network(world, policy="None")
+    assert world.reason("NetworkRestricted") == ("False", Reason.POLICY_NONE)
+    message = world.condition("Running")["message"]
+    assert f"pod {CHILD}-1 in namespace research (and 1 more)" in message
+    assert "NetworkPolicy" not in message
