@@ -33,6 +33,7 @@ class ApiServerWatch:
 
     def __init__(self, cluster: Cluster, changed: Callable[[], None], metrics: Metrics) -> None:
         self._stores = {kind: Store() for kind in _KINDS}
+        self._last: tuple[Place, ...] = ()
         self._reflectors = [
             Reflector(
                 cluster,
@@ -45,10 +46,14 @@ class ApiServerWatch:
         ]
 
     def places(self) -> tuple[Place, ...]:
-        """The API server's own addresses and that of its Service; empty while one is unknown."""
-        found = [self._stores[kind].get(_NAMESPACE, _NAME) for kind in _KINDS]
-        endpoint_slice, service = found
-        return places(endpoint_slice, service)
+        """The API server's own addresses and that of its Service; empty while one is unknown.
+
+        One that shuts down takes itself out of the list, the only one for a moment too: what was
+        known last is true again soon.
+        """
+        endpoint_slice, service = (self._stores[kind].get(_NAMESPACE, _NAME) for kind in _KINDS)
+        self._last = places(endpoint_slice, service) or self._last
+        return self._last
 
     async def run(self) -> None:
         """Watch until cancelled."""

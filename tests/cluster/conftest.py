@@ -24,7 +24,7 @@ from installed import Installed  # noqa: E402
 from localcluster import choose  # noqa: E402
 from localcluster.instance import DEFAULT_NAME  # noqa: E402
 from localcluster.progress import Progress  # noqa: E402
-from localcluster.providers.base import Provider  # noqa: E402
+from localcluster.providers.base import Capability, Provider  # noqa: E402
 
 
 class _Shared:
@@ -108,6 +108,18 @@ def pytest_sessionfinish() -> None:
 def cluster() -> Provider:
     """The shared cluster, running."""
     return _shared.get()
+
+
+@pytest.fixture(scope="session")
+def python_image(cluster: Provider, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """How pods name an image with nothing but Python, which any pod starts from in a second."""
+    assert Capability.IMAGES in cluster.capabilities
+    folder = tmp_path_factory.mktemp("image")
+    (folder / "Dockerfile").write_text(
+        "ARG BASE_IMAGE=python:3.11-slim\nFROM ${BASE_IMAGE}\nUSER 65532:65532\n"
+    )
+    built = cluster.build_image("python", folder / "Dockerfile", folder, {})
+    return cluster.load_image(built)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kube import Kubectl, Manifest, ready, wait_for
 
-from localcluster.providers.base import Capability, Provider
+from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -33,17 +33,6 @@ headers = {'Authorization': 'Bearer ' + open(folder + 'token').read(),
            'Content-Type': 'application/json'}
 print(r.urlopen(r.Request(url, body.encode(), headers), context=context).read().decode())
 """
-
-
-@pytest.fixture(scope="module")
-def image(cluster: Provider, tmp_path_factory: pytest.TempPathFactory) -> str:
-    assert Capability.IMAGES in cluster.capabilities
-    folder = tmp_path_factory.mktemp("image")
-    (folder / "Dockerfile").write_text(
-        "ARG BASE_IMAGE=python:3.11-slim\nFROM ${BASE_IMAGE}\nUSER 65532:65532\n"
-    )
-    built = cluster.build_image("python", folder / "Dockerfile", folder, {})
-    return cluster.load_image(built)
 
 
 def stateful_set(image: str) -> list[Manifest]:
@@ -97,17 +86,17 @@ def stateful_set(image: str) -> list[Manifest]:
 
 
 @pytest.fixture(scope="module")
-def web(new_namespace: Callable[[], Kubectl], image: str) -> Kubectl:
+def web(new_namespace: Callable[[], Kubectl], python_image: str) -> Kubectl:
     """Two pods of a StatefulSet that serve their volumes, in a ``restricted`` namespace."""
     kubectl = new_namespace()
-    kubectl.apply(*stateful_set(image))
+    kubectl.apply(*stateful_set(python_image))
     for pod in ("web-0", "web-1"):
         kubectl.wait("pod", pod, ready, timeout=180)
     return kubectl
 
 
-def test_a_privileged_pod_is_refused(namespace: Kubectl, image: str) -> None:
-    container = {"name": "bad", "image": image, "securityContext": {"privileged": True}}
+def test_a_privileged_pod_is_refused(namespace: Kubectl, python_image: str) -> None:
+    container = {"name": "bad", "image": python_image, "securityContext": {"privileged": True}}
     pod = {"metadata": {"name": "bad"}, "spec": {"containers": [container]}}
     manifest = json.dumps({"apiVersion": "v1", "kind": "Pod"} | pod)
     assert "violates PodSecurity" in namespace("apply", "--filename=-", stdin=manifest, fails=True)
@@ -164,10 +153,10 @@ def test_a_claim_grows(web: Kubectl) -> None:
 
 
 def test_a_deleted_claim_takes_its_volume_along(
-    new_namespace: Callable[[], Kubectl], image: str
+    new_namespace: Callable[[], Kubectl], python_image: str
 ) -> None:
     kubectl = new_namespace()
-    kubectl.apply(*stateful_set(image))
+    kubectl.apply(*stateful_set(python_image))
     kubectl.wait("pod", "web-0", ready, timeout=180)
     claim = kubectl.get("pvc", "data-web-0")
     assert claim

@@ -127,6 +127,13 @@ def test_it_is_followed_as_it_moves() -> None:
         await changed.wait()
         assert watch.places()[0] == Place(("192.0.2.77/32",), (6443,))
 
+        changed.clear()
+        gone = endpoint_slice()
+        gone["metadata"] = gone["metadata"] | {"resourceVersion": "4"}
+        await told.news.put(("MODIFIED", gone))
+        await changed.wait()
+        assert watch.places()[0] == Place(("192.0.2.77/32",), (6443,)), "it shuts down"
+
     following(scenario)
 
 

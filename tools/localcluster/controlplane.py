@@ -37,7 +37,6 @@ def api_server(instance: Instance) -> Component:
         "--bind-address=0.0.0.0",
         "--secure-port=443",
         f"--advertise-address={instance.bridge_address}",
-        "--endpoint-reconciler-type=none",
         f"--service-cluster-ip-range={instance.services}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",

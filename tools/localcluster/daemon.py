@@ -22,6 +22,7 @@ from localcluster import (
     containers,
     controlplane,
     dns,
+    enforcer,
     network,
     node,
     storage,
@@ -89,6 +90,7 @@ class Daemon:
         self._await(runtime)
         containers.import_pause()
         self._await(api_server)
+        self._start(enforcer.component(instance))
         self._start(storage.component(instance))
         self._start(controlplane.controller_manager(instance))
         self._start(controlplane.scheduler(instance))
