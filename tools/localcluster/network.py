@@ -16,7 +16,7 @@ from localcluster.instance import Instance
 from localcluster.state import write_atomically
 
 BRIDGE = "cni0"
-_UPLINK = "machine0"
+UPLINK = "machine0"
 _ADDRESSES_KEPT_FOR_US = 9  # the first ones of the pods' range, the bridge's among them
 
 
@@ -33,7 +33,7 @@ def connect_machine(instance: Instance, pid: int) -> None:
     address last, so that :func:`await_machine` returns when all is there.
     """
     name = instance.interface
-    _ip("link", "add", name, "type", "veth", "peer", "name", _UPLINK, "netns", str(pid))
+    _ip("link", "add", name, "type", "veth", "peer", "name", UPLINK, "netns", str(pid))
     _ip("address", "add", f"{instance.machine_address}/{instance.link.prefixlen}", "dev", name)
     _ip("link", "set", name, "up")
     for reachable in (instance.pods, instance.services):
@@ -70,12 +70,12 @@ def await_machine(instance: Instance, timeout: float) -> None:
         If ``up`` was interrupted and so never made the link.
     """
     deadline = time.monotonic() + timeout
-    while _UPLINK not in _interfaces():
+    while UPLINK not in _interfaces():
         if time.monotonic() > deadline:
             raise ClusterError(f"no link to the machine within {timeout:.0f} s")
         time.sleep(0.02)
-    _ip("address", "add", f"{instance.address}/{instance.link.prefixlen}", "dev", _UPLINK)
-    _ip("link", "set", _UPLINK, "up")
+    _ip("address", "add", f"{instance.address}/{instance.link.prefixlen}", "dev", UPLINK)
+    _ip("link", "set", UPLINK, "up")
 
 
 def _interfaces() -> set[str]:

@@ -1,7 +1,8 @@
 """NetworkPolicies as iptables rules: the arithmetic of :mod:`localcluster.enforcer`.
 
 A policy's meaning is Kubernetes': a pod that none selects is open; one that some select is closed
-in their directions but for what any of them names. The node reaches all pods, as kubelets must.
+in their directions but for what any of them names. The node reaches all pods, as kubelets must, and
+the machine that it is on counts as part of it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from localcluster.network import UPLINK
+
 Manifest = dict[str, Any]
 _ALL = IPv4Network("0.0.0.0/0")
 # What belongs to a connection that was let through comes back. "out" and "in" hold a jump for each
 # pod that is closed in that direction, to a chain that returns what is named and drops the rest.
-_HEAD = """*filter
+_HEAD = f"""*filter
 :INPUT ACCEPT
 :FORWARD ACCEPT
 :OUTPUT ACCEPT
@@ -23,6 +26,7 @@ _HEAD = """*filter
 -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
 -A INPUT -j out
 -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A FORWARD -i {UPLINK} -j ACCEPT
 -A FORWARD -j out
 -A FORWARD -j in
 """

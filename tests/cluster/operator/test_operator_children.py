@@ -69,6 +69,73 @@ def test_a_changed_child_is_repaired(running: Manifest, namespace: Kubectl) -> N
     wait_for("the service is repaired", repaired, BACK_SECONDS, at_most=0.5)
 
 
+def addresses(policy: Manifest) -> set[str]:
+    """Networks that a policy opens."""
+    peers = [peer for rule in policy["spec"]["egress"] for peer in rule.get("to", ())]
+    return {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
+
+
+def test_the_policy_names_the_api_server_as_it_names_itself(
+    running: Manifest, namespace: Kubectl
+) -> None:
+    default = Kubectl(namespace.program, namespace.kubeconfig, "default")
+    endpoint_slice, service = (
+        default.get(kind, "kubernetes") for kind in ("endpointslice", "service")
+    )
+    assert endpoint_slice is not None
+    assert service is not None
+    policy = namespace.get("networkpolicy", child_name(running))
+    assert policy is not None
+    endpoints = {a for each in endpoint_slice["endpoints"] for a in each["addresses"]}
+    expected = {f"{address}/32" for address in (*endpoints, *service["spec"]["clusterIPs"])}
+    assert addresses(policy) == expected
+    told = condition(namespace, "digits", "NetworkRestricted")
+    assert (told["status"], told["reason"]) == ("Unknown", "EnforcementUnknown")
+
+
+def test_the_policy_goes_and_comes_with_the_spec(running: Manifest, namespace: Kubectl) -> None:
+    name = child_name(running)
+    for policy, there in (("None", False), ("Restricted", True)):
+        change = json.dumps({"spec": {"network": {"policy": policy}}})
+        namespace("patch", "dtjob", "digits", "--type=merge", f"--patch={change}")
+
+        def followed(there: bool = there) -> bool:
+            return (namespace.get("networkpolicy", name) is not None) == there
+
+        wait_for(f"policy {policy}", followed, BACK_SECONDS, at_most=0.5)
+        reason = "EnforcementUnknown" if there else "PolicyNone"
+
+        def told(reason: str = reason) -> bool:
+            found: bool = condition(namespace, "digits", "NetworkRestricted")["reason"] == reason
+            return found
+
+        wait_for(f"the status says {reason}", told, 60)
+
+
+def test_a_pod_that_loses_its_label_is_told(running: Manifest, namespace: Kubectl) -> None:
+    """No event and no watch by label tells of it."""
+    pod = f"{child_name(running)}-1"
+    wait_for("the pod", lambda: namespace.get("pod", pod), 60)
+    namespace("label", "pod", pod, "dtjob.dev/job-uid-")
+
+    def told() -> str | None:
+        found = condition(namespace, "digits", "NetworkRestricted")
+        return found["message"] if found["reason"] == "WorkerUnlabelled" else None
+
+    message = wait_for("the status says so", told, 60)
+    assert f"pod {pod}" in message
+    assert "NetworkPolicy does not hold for it" in message
+    namespace("delete", "pod", pod, "--wait=false")
+
+    def over() -> bool:
+        found: bool = condition(namespace, "digits", "NetworkRestricted")["reason"] != (
+            "WorkerUnlabelled"
+        )
+        return found
+
+    wait_for("it is over", over, 60)
+
+
 def test_deleting_the_job_leaves_its_ledger_and_its_claims(
     running: Manifest, namespace: Kubectl
 ) -> None:
