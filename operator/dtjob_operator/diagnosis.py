@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator import names, wording
 from dtjob_operator.containers import crash, has_sandbox, is_starting, waiting, worker_containers
@@ -43,6 +44,12 @@ _MISSING_CLASS = re.compile(
     r"storageclass(?:es)?\.storage\.k8s\.io \"(?P<name>[^\"]+)\" not found", re.IGNORECASE
 )
 _MISSING_PULL_SECRETS = re.compile(r"pull secrets \((?P<names>[^)]+)\)")
+# How clients of object stores name the place where a cloud hands out a node's credentials.
+_METADATA = re.compile(
+    r"169\.254\.169\.254|fd00:ec2::254|metadata\.google\.internal|\bIMDS(?:v2)?\b"
+    r"|instance[- ]metadata|metadata (?:service|server)",
+    re.IGNORECASE,
+)
 _PROVISIONING = timedelta(seconds=10)
 # What a kubelet says of things that are there but that it has not seen yet, and of the cluster's
 # own certificates, which the controller manager puts into a new namespace; it tries again.
@@ -113,7 +120,19 @@ def _pods(
         yield from _unmounted(observed, pod, job, now, settings)
     for pod in pods:
         if (found := crash(pod)) is not None and not found.refused:
-            yield Finding(found.reason, found.message)
+            yield Finding(found.reason, found.message + _metadata_remedy(found.message, job))
+
+
+def _metadata_remedy(message: str, job: DistributedTrainingJob) -> str:
+    """What would help where somebody asked for credentials that the job's NetworkPolicy closes."""
+    restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
+    if not restricted or not _METADATA.search(message):
+        return ""
+    return (
+        ". The job's NetworkPolicy closes the metadata addresses to what runs in its pods: if that "
+        "needs one, name it in spec.network.egress, {to: [{ipBlock: {cidr: 169.254.169.254/32}}]}, "
+        "which may change at any time"
+    )
 
 
 def _unscheduled(
@@ -264,5 +283,5 @@ def _unmounted(
         yield Finding(
             Reason.MOUNT_FAILED,
             f"pod {name} can't mount a volume: {message}. Repair the volume or its storage; the "
-            "kubelet keeps trying",
+            f"kubelet keeps trying{_metadata_remedy(message, job)}",
         )
