@@ -160,14 +160,35 @@ def test_the_status_says_how_far_the_network_is_closed(
     assert len(world.patches) == 2, "it costs no write of its own"
 
 
-def test_a_policy_that_is_refused_is_not_called_one() -> None:
+@pytest.mark.parametrize("state", ["missing", "opened by another"])
+def test_a_policy_that_can_not_be_applied_is_not_called_one(state: str) -> None:
     world = started(enforcement=Enforcement.ENFORCED)
-    world.see(network_policy=None)
+    opened = copy.deepcopy(world.observed.network_policy)
+    assert opened is not None
+    opened["spec"]["ingress"].append({})
+    world.see(network_policy=opened if state == "opened by another" else None)
     world.later(30)
     claims = world.decide().status
     assert claims is not None
     (found,) = (c for c in claims["conditions"] if c["type"] == "NetworkRestricted")
     assert (found["status"], found["reason"]) == ("False", "CreatingResources")
+
+
+@pytest.mark.parametrize("enforcement", Enforcement)
+def test_what_the_installation_says_anew_waits_for_a_write(enforcement: Enforcement) -> None:
+    """A thousand jobs are not written to at once because a flag or an address was changed."""
+    world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
+    world.settings = Settings(enforcement=enforcement)
+    world.start()
+    world.see(api_server=())
+    world.settings = ENFORCED
+    before = len(world.patches)
+    world.reconcile()
+    assert len(world.patches) == before
+    world.later(world.settings.telemetry_seconds)
+    world.reconcile()
+    assert len(world.patches) == before + 1
+    assert world.reason("NetworkRestricted") == ("False", "ApiServerAddressUnknown")
 
 
 def test_the_end_of_a_job_is_the_end_of_its_network() -> None:
