@@ -137,14 +137,13 @@ class Peer(Model):
 
 
 class Port(Model):
-    """A port, by its number or by the name that the destination's pods give it; or a range."""
+    """A port or, with `endPort`, a range of them."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.endPort) || type(self.port) == int && self.endPort >= int(self.port) "
-                "&& self.endPort <= 65535",
-                "must be a number from port, which is a number then, to 65535",
+                "!has(self.endPort) || self.endPort >= self.port && self.endPort <= 65535",
+                "must be a number from port to 65535",
                 field=".endPort",
             )
         )
@@ -152,17 +151,10 @@ class Port(Model):
 
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     port: Annotated[
-        int | str,
+        int,
         Field(
             json_schema_extra=rules(
-                rule(
-                    "type(self) == int ? self >= 1 && self <= 65535 : "
-                    "string(self).matches('^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$') && "
-                    "string(self).matches('[a-z]') && !string(self).contains('--')",
-                    "must be a number from 1 to 65535, without quotes, or the name of a port: at "
-                    "most 15 lower-case letters, digits and inner hyphens",
-                ),
-                **{"x-kubernetes-int-or-string": True, "maxLength": 15},
+                rule("self >= 1 && self <= 65535", "must be a number from 1 to 65535")
             )
         ),
     ]

@@ -94,7 +94,6 @@ def listener(image: str, labels: dict[str, str]) -> Manifest:
         "name": "listener",
         "image": image,
         "command": ["python3", "-c", _LISTEN],
-        "ports": [{"name": "gang", "containerPort": GANG}],
         "readinessProbe": {"tcpSocket": {"port": GLOO}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "64Mi"}},
         "securityContext": {
@@ -251,7 +250,7 @@ def test_what_the_job_names_is_open_and_metadata_only_by_name(
     in_namespace = {"matchLabels": {"kubernetes.io/metadata.name": stranger.kubectl.namespace}}
     opens(
         {(stranger.address, GANG)},
-        {"to": [{"namespaceSelector": in_namespace}], "ports": [{"port": "gang"}]},
+        {"to": [{"namespaceSelector": in_namespace}], "ports": [{"port": GANG}]},
     )
     by_name = {"to": [{"ipBlock": {"cidr": f"{METADATA}/32"}}], "ports": [{"port": 443}]}
     opens({(METADATA, 443)}, by_name)
