@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from testing.memory_limits import limited
 
 pytestmark = pytest.mark.memory_cgroup
