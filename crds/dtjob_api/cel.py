@@ -1,7 +1,7 @@
 """CEL as the API server evaluates it: Google's own runtime and Kubernetes' extra functions.
 
-Only the extensions that dtjob's rules use are here: quantities, networks, and `sum` and `isSorted` of a
-list of integers (https://kubernetes.io/docs/reference/using-api/cel/).
+Only the extensions that dtjob's rules use are here: quantities, networks, and `sum` and `isSorted`
+of a list of integers (https://kubernetes.io/docs/reference/using-api/cel/).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How the end of a job is told: a success in the ledger's figures, a failure in its workers' words.
+"""How the end of a job is told: that of the training in the ledger's figures, any other in its
+workers' words.
 
 What the workers say of epsilon is in the outcome's message and result, and is shown to nobody:
 operator and CLI compute it from the charged draws (Rule 13).
@@ -9,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
+from dtjob_api.reasons import Reason
 
+_OF_THE_TRAINING = frozenset({Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})
 _SHOWN = ("evaluation", "withoutEvaluation", "initialModelDigest", "modelDigest")
 
 
@@ -18,9 +21,11 @@ def message(ledger: PrivacyLedger) -> str:
     status, outcome = ledger.status, ledger.status.outcome
     if outcome is None:
         return ""
-    if outcome.state is OutcomeState.FAILED:
+    if outcome.state is OutcomeState.FAILED and outcome.reason not in _OF_THE_TRAINING:
         return outcome.message
     told = f"{_step(ledger)} of {ledger.spec.plan.steps} steps done, {status.charged} draws charged"
+    if outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED:
+        told += "; crashes and stalls have used up the reserve"
     failed = (outcome.result or {}).get("withoutEvaluation")
     return f"{told}; without an evaluation: {failed}" if failed else told
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from transitions import FINISHED, STARTED, edited
 
 from dtjob_api import ending
@@ -31,6 +32,13 @@ def test_a_success_is_told_in_the_ledger_s_figures() -> None:
         "evaluation": {"accuracy": 0.9},
         "modelDigest": "sha256:0",
     }
+
+
+@pytest.mark.parametrize("state", ["Succeeded", "Failed"])
+def test_the_end_of_the_reserve_is_told_in_the_ledger_s_figures(state: str) -> None:
+    told = ledger(state=state, reason="PrivacyBudgetExhausted", message="epsilon 0.0100")
+    expected = "10 of 336 steps done, 30 draws charged; crashes and stalls have used up the reserve"
+    assert ending.message(told) == expected
 
 
 def test_why_there_is_no_evaluation_is_told() -> None:
