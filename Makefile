@@ -78,7 +78,7 @@ nightly: $(INSTALLED)  ## The long tests, or SHARD=2/3 of them; goes on where it
 .PHONY: lock
 lock: $(UV)  ## Resolve the dependencies anew into locks/
 	@$(LOCK) --upgrade --extra dev -o locks/dev.txt
-	@for image in trainer operator; do $(LOCK) --no-annotate --extra $$image --constraint locks/dev.txt -o locks/$$image.txt; done
+	@for image in trainer operator worker; do $(LOCK) --no-annotate --extra $$image --constraint locks/dev.txt -o locks/$$image.txt; done
 
 .PHONY: generate
 generate: $(INSTALLED)  ## Write the CRDs from the models

@@ -26,6 +26,9 @@ from localcluster.instance import DEFAULT_NAME  # noqa: E402
 from localcluster.progress import Progress  # noqa: E402
 from localcluster.providers.base import Capability, Provider  # noqa: E402
 
+# The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
+TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
+
 
 class _Shared:
     """The session's cluster, started before the first test that needs it, and dtjob in it.
@@ -36,9 +39,9 @@ class _Shared:
 
     def __init__(self) -> None:
         self._provider: Provider | None = None
-        self._installed: Installed | None = None
+        self._installed: dict[str, Installed] = {}
         self._failure: Exception | None = None
-        self._install_failure: Exception | None = None
+        self._install_failures: dict[str, Exception] = {}
         self._started_here = False
 
     def start(self) -> None:
@@ -60,23 +63,23 @@ class _Shared:
         assert self._provider
         return self._provider
 
-    def install(self) -> None:
-        if self._installed or self._install_failure:
+    def install(self, image: str) -> None:
+        if image in self._installed or image in self._install_failures:
             return
         for last in (False, True):  # a package registry that a build asks may have a bad moment
             try:
-                self._installed = Installed.into(self.get())
+                standins = image == STANDIN_IMAGE
+                self._installed[image] = Installed.into(self.get(), standins=standins)
                 break
             except Exception as error:
                 if last:
-                    self._install_failure = error
+                    self._install_failures[image] = error
         os.sync()  # gigabytes were built, pushed and unpacked; the next tests measure times
 
-    def get_installed(self) -> Installed:
-        if self._install_failure:
-            raise self._install_failure
-        assert self._installed
-        return self._installed
+    def get_installed(self, image: str) -> Installed:
+        if failure := self._install_failures.get(image):
+            raise failure
+        return self._installed[image]
 
     def stop(self) -> None:
         if self._provider and self._started_here:
@@ -91,12 +94,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", meaning)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What stops the API server or the operator comes last of all that the cluster runs."""
+    items.sort(key=lambda item: item.get_closest_marker("faults") is not None)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("cluster"):
         _shared.start()
-    if "trainer_image" in getattr(item, "fixturenames", ()):
-        _shared.install()
+    for image in (TRAINER_IMAGE, STANDIN_IMAGE):
+        if image in getattr(item, "fixturenames", ()):
+            _shared.install(image)
     return (yield)
 
 
@@ -125,13 +134,25 @@ def python_image(cluster: Provider, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def trainer_image(cluster: Provider) -> str:
     """How pods name the trainer's image, built from this checkout."""
-    return _shared.get_installed().trainer_image
+    return _shared.get_installed(TRAINER_IMAGE).worker_image
+
+
+@pytest.fixture(scope="session")
+def standin_image(cluster: Provider) -> str:
+    """How pods name the stand-in's image, built from this checkout."""
+    return _shared.get_installed(STANDIN_IMAGE).worker_image
 
 
 @pytest.fixture(scope="session")
 def installed(trainer_image: str) -> Installed:
-    """dtjob in the shared cluster, its operator in a pod."""
-    return _shared.get_installed()
+    """dtjob in the shared cluster, its operator in a pod, for jobs that train."""
+    return _shared.get_installed(TRAINER_IMAGE)
+
+
+@pytest.fixture(scope="session")
+def standins(standin_image: str) -> Installed:
+    """dtjob in the shared cluster, its operator in a pod, for jobs of stand-ins."""
+    return _shared.get_installed(STANDIN_IMAGE)
 
 
 @pytest.fixture(scope="session")

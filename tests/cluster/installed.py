@@ -11,7 +11,7 @@ from kube import Kubectl, Manifest, wait_for
 
 from demo import install
 from localcluster.progress import Progress
-from localcluster.providers.base import Provider
+from localcluster.providers.base import BuiltImage, Provider
 from localcluster.providers.local import LocalProvider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
@@ -27,17 +27,18 @@ class Installed:
     ----------
     cluster
         The cluster.
-    trainer_image
-        How pods name the trainer's image.
+    worker_image
+        How pods name the image of workers: the trainer's, or the stand-in's.
     """
 
     cluster: install.Cluster
-    trainer_image: str
+    worker_image: str
 
     @classmethod
-    def into(cls, provider: Provider) -> Installed:
+    def into(cls, provider: Provider, *, standins: bool) -> Installed:
         """Build the images from this checkout and install dtjob, which replaces an older one."""
-        images = {name: install.build(provider, name) for name in ("operator", "trainer")}
+        worker = _build_standin(provider) if standins else install.build(provider, "trainer")
+        images = {"operator": install.build(provider, "operator"), "trainer": worker}
         cluster = install.Cluster.of(provider)
         return cls(cluster, install.install(cluster, images, Progress()))
 
@@ -87,7 +88,7 @@ class Installed:
         name = f"reader-{secrets.token_hex(3)}"
         container = {
             "name": "reader",
-            "image": self.trainer_image,
+            "image": self.worker_image,
             "command": ["cat", f"/volume/{path}"],
             "volumeMounts": [{"name": "volume", "mountPath": "/volume", "readOnly": True}],
             "securityContext": {
@@ -121,3 +122,8 @@ class Installed:
         kubectl("delete", "pod", name, "--wait=false")
         assert pod["status"]["phase"] == "Succeeded", text
         return text
+
+
+def _build_standin(provider: Provider) -> BuiltImage:
+    dockerfile = install.ROOT / "tools" / "standin" / "Dockerfile"
+    return provider.build_image("standin", dockerfile, install.ROOT, {})

@@ -59,6 +59,17 @@ def slow_job(
     ]
 
 
+def standin_job(
+    name: str, image: str, *, steps: int, script: dict[str, Any], **privacy: Any
+) -> Manifest:
+    """A job of two stand-ins in pods; keyword arguments replace parts of `privacy`."""
+    manifest = slow_job(name, image, steps=steps, seconds=0, **privacy)[-1]
+    spec = manifest["spec"]
+    spec["workers"] = {"replicas": 2, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}
+    spec["training"] |= {"entrypoint": "standin.script:task", "args": script}
+    return manifest
+
+
 @dataclass(frozen=True)
 class Batch:
     """One use of private data, as the task wrote it down."""
@@ -172,6 +183,13 @@ class Job:
 
         return self.until(f"step {step} of attempt {attempt}", done, timeout)
 
+    def until_next_lease(self) -> int:
+        """Wait until it takes its next lease; the attempt that trains."""
+        account = self.account()
+        step = (account.get("checkpoint") or {}).get("step", 0)
+        attempt: int = self.until_step(step + 1, max(1, account.get("attempt", 0)))["attempt"]
+        return attempt
+
     def hurry(self) -> None:
         """Let a slow job do the rest of its steps as fast as it can."""
         for ordinal in range(2):
@@ -196,6 +214,11 @@ class Job:
         text = self.installed.read_volume(self.kubectl, self.claim(ordinal), seen_task.RECORD)
         return [Batch(**json.loads(line)) for line in text.splitlines()]
 
+    def draws(self) -> list[int]:
+        """The draws that the coordinator was handed, of a job of stand-ins."""
+        text = self.installed.read_volume(self.kubectl, self.claim(0), "draws.jsonl")
+        return [json.loads(line)["draw"] for line in text.splitlines()]
+
     def described(self) -> str:
         """All there is to know when a test fails."""
         parts = [self.kubectl("describe", "dtjob", self.name), json.dumps(self.account(), indent=1)]
@@ -213,6 +236,12 @@ class Job:
             )
             parts.append(f"--- {name}\n{done.stdout}{done.stderr}")
         return "\n".join(parts)
+
+
+def container_restarts(pod: Manifest) -> int:
+    """How often its container was started again."""
+    count: int = pod["status"]["containerStatuses"][0]["restartCount"]
+    return count
 
 
 def report_of(address: str) -> Manifest | None:
@@ -322,15 +351,28 @@ def watched(job: Job, since: str | None = None) -> Iterator[Course]:
 
 def assert_true_account(job: Job, course: Course) -> None:
     """Rules 1, 2, 10 and 13 for a job that has ended: whatever happened, its figures are true."""
+    _assert_true_figures(job, course)
+    steps, charged = job.ledger()["spec"]["plan"]["steps"], job.account()["charged"]
+    for ordinal in range(2):
+        batches = job.seen(ordinal)
+        assert steps <= len(batches) <= charged, f"worker {ordinal}"
+        assert len({batch.records for batch in batches}) == len(batches), "a draw came twice"
+
+
+def assert_played_account(job: Job, course: Course) -> None:
+    """The same for a job of stand-ins, whose coordinator wrote down what it was handed."""
+    _assert_true_figures(job, course)
+    draws, charged = job.draws(), job.account()["charged"]
+    assert job.ledger()["spec"]["plan"]["steps"] <= len(draws)
+    assert len(set(draws)) == len(draws), "a draw came twice"
+    assert max(draws) < charged
+
+
+def _assert_true_figures(job: Job, course: Course) -> None:
     ended, account = job.stored()["status"], job.account()
-    steps = job.ledger()["spec"]["plan"]["steps"]
     assert account["outcome"]["reason"] == "Completed", job.described()
-    assert account["checkpoint"]["step"] == steps
+    assert account["checkpoint"]["step"] == job.ledger()["spec"]["plan"]["steps"]
     assert ended["phase"] == "Succeeded"
     assert ended["privacy"]["drawsCharged"] == account["charged"]
     assert Decimal(ended["privacy"]["epsilonSpent"]) <= Decimal(ended["privacy"]["epsilonTarget"])
-    for ordinal in range(2):
-        batches = job.seen(ordinal)
-        assert steps <= len(batches) <= account["charged"], f"worker {ordinal}"
-        assert len({batch.records for batch in batches}) == len(batches), "a draw came twice"
     course.assert_monotone()

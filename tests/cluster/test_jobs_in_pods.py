@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from demo.install import ROOT
 from dtjob_operator.names import FIELD_MANAGER
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]
 
 CHILDREN = ("statefulset", "service", "networkpolicy", "serviceaccount", "rolebinding")
 EVERYTHING = (
@@ -108,7 +108,7 @@ def trained(installed: Installed, new_namespace: Callable[[], Kubectl]) -> Train
     kubectl = new_namespace()
     since = version_now(kubectl)
     with table_watched(kubectl) as lines:
-        job = Job.apply(installed, kubectl, digits_job(installed.trainer_image))
+        job = Job.apply(installed, kubectl, digits_job(installed.worker_image))
         with watched(job, since) as course:
             # It trains for seconds only: its children are looked at while torch is imported.
             job.until("its start", lambda: job.phase() in ("Starting", "Running"), 300)
@@ -200,7 +200,7 @@ def test_its_children_are_as_specified(trained: Trained) -> None:
     for pod in trained.pods:
         assert pod["metadata"]["labels"]["dtjob.dev/job-uid"] == job.uid
         assert pod["spec"]["serviceAccountName"] == "dtjob-worker"
-        assert pod["spec"]["containers"][0]["image"] == job.installed.trainer_image
+        assert pod["spec"]["containers"][0]["image"] == job.installed.worker_image
     ledger = job.ledger()
     assert "ownerReferences" not in ledger["metadata"]
     assert (ledger["spec"]["jobUID"], ledger["spec"]["statefulSet"]) == (job.uid, job.child)
@@ -208,7 +208,7 @@ def test_its_children_are_as_specified(trained: Trained) -> None:
 
 def test_it_ran_where_only_restricted_pods_may(trained: Trained) -> None:
     kubectl = trained.job.kubectl
-    image = trained.job.installed.trainer_image
+    image = trained.job.installed.worker_image
     refusal = kubectl("run", "unrestricted", f"--image={image}", fails=True)
     assert "violates PodSecurity" in refusal
 

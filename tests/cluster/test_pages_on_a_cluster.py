@@ -22,7 +22,7 @@ _PAGE_UID = "1a2b3c4d"
 
 def test_page(installed: Installed, namespace: Kubectl, tmp_path: Path) -> None:
     def here(text: str) -> str:
-        text = text.replace(_PAGE_IMAGE, installed.trainer_image)
+        text = text.replace(_PAGE_IMAGE, installed.worker_image)
         if _PAGE_UID in text and (job := namespace.get("dtjob", "digits")):
             text = text.replace(_PAGE_UID, job["metadata"]["uid"][:8])
         return text

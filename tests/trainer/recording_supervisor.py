@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_trainer import prf, rank, supervisor
-from dtjob_trainer.processes import RankSetup
+from dtjob_trainer.processes import Forkserver, RankSetup
 
 
 class Recorder:
@@ -62,6 +62,12 @@ def recorded_rank(setup: RankSetup, pipe: Connection, *, record: Path, gate: Pat
 
 if __name__ == "__main__":
     target = functools.partial(recorded_rank, record=Path(sys.argv[1]), gate=Path(sys.argv[2]))
-    code = supervisor.main(sys.argv[3:], rank_main=target)
+
+    def recorded(config: Any, ordinal: int, log: Any) -> Any:
+        from dtjob_trainer.worker import Worker  # not in the ranks, which execute this file too
+
+        return Worker(config, ordinal, Forkserver(target), log)
+
+    code = supervisor.main(sys.argv[3:], recorded)
     sys.stderr.flush()
     os._exit(code)

@@ -18,7 +18,8 @@ from dtjob_accounting import pld
 from dtjob_api.ledger import OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import loop, mailbox
-from dtjob_trainer.distributed import Group
+from dtjob_trainer.checkpoint import TrainingState
+from dtjob_trainer.distributed import Group, agreed_digest
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.loop import Coordinator
 from dtjob_trainer.mailbox import Mailbox
@@ -58,11 +59,12 @@ def train(
 
     ours, theirs = pipes or multiprocessing.Pipe()
     settings = {"delta": None, "epsilon_guaranteed": None, "evaluate_every": None, **options}
+    optimizer, group = torch.optim.SGD(model.parameters(), lr=0.5), Group()
     coordinator = Coordinator(
         Step(),
-        model,
-        torch.optim.SGD(model.parameters(), lr=0.5),
-        Group(),
+        lambda: TrainingState(model.state_dict(), optimizer.state_dict()),
+        lambda: agreed_digest(model, group),
+        group,
         Mailbox(theirs),
         account,
         start_step=at,

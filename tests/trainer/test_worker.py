@@ -13,6 +13,7 @@ from gang import GangRun
 
 from dtjob_trainer import doors, telemetry
 from dtjob_trainer.gang import Action, Directive
+from dtjob_trainer.processes import Forkserver
 from dtjob_trainer.worker import Worker
 
 both_families = pytest.mark.parametrize(
@@ -36,7 +37,8 @@ class Ranks:
 
 def worker(folder: Path, ordinal: int = 0) -> Any:
     run = GangRun(folder)
-    return Worker(run.config(ordinal), ordinal, lambda *_: None, structlog.get_logger())
+    nursery = Forkserver(lambda *_: None)
+    return Worker(run.config(ordinal), ordinal, nursery, structlog.get_logger())
 
 
 def says(of: Any, **message: Any) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from dtjob_api.ledger import CheckpointRecord, PrivacyPlan
 from dtjob_trainer import durable
@@ -60,6 +60,35 @@ class CheckpointFile:
     path: Path
 
 
+class Format(Protocol):
+    """How a checkpoint's fields become a file's bytes and back, and what tells models apart."""
+
+    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None: ...
+    def read(self, file: BinaryIO) -> dict[str, Any]: ...
+    def digest(self, model: Mapping[str, torch.Tensor]) -> str: ...
+
+
+class TorchFormat:
+    """torch's own, read back with ``weights_only=True``: a file of a volume runs no code."""
+
+    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None:
+        """Write what `read` returns; an error of the file's is hidden behind torch's own."""
+        import torch
+
+        torch.save(dict(payload), file)
+
+    def read(self, file: BinaryIO) -> dict[str, Any]:
+        """All fields, tensors on the CPU; torch raises anything here, KeyError to RuntimeError."""
+        import torch
+
+        payload: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return payload
+
+    def digest(self, model: Mapping[str, torch.Tensor]) -> str:
+        """See `parameter_digest`."""
+        return parameter_digest(model)
+
+
 class CheckpointStore:
     """The checkpoints of one job.
 
@@ -71,13 +100,27 @@ class CheckpointStore:
         Written into every checkpoint; one of another job or plan is refused.
     keep
         How many of the newest checkpoints stay on the volume, at least 1.
+    format
+        Of the files.
     """
 
-    def __init__(self, state_dir: Path, job_uid: str, plan: PrivacyPlan, keep: int) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        job_uid: str,
+        plan: PrivacyPlan,
+        keep: int,
+        format: Format | None = None,
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep is {keep}: the newest checkpoint must stay, so at least 1")
         self.state_dir, self.job_uid, self.keep = state_dir, job_uid, keep
         self._plan_digest = plan_digest(plan)
+        self._format = format or TorchFormat()
+
+    def digest(self, model: Mapping[str, torch.Tensor]) -> str:
+        """What tells one model's parameters from another's, in hex."""
+        return self._format.digest(model)
 
     def save(
         self, attempt: int, step: int, charged: int, state: TrainingState, now: datetime
@@ -94,15 +137,13 @@ class CheckpointStore:
         durable.VolumeFull
             Earlier checkpoints are untouched.
         """
-        import torch
-
         payload = {
             "job_uid": self.job_uid,
             "plan_digest": self._plan_digest,
             "attempt": attempt,
             "step": step,
             "charged": charged,
-            "parameter_digest": parameter_digest(state.model),
+            "parameter_digest": self.digest(state.model),
             "model": dict(state.model),
             "optimizer": dict(state.optimizer),
         }
@@ -110,7 +151,7 @@ class CheckpointStore:
         with durable.new_file(path, replace=True, expected=expected_bytes(state)) as file:
             hashing = _Hashing(file)
             try:
-                torch.save(payload, cast(BinaryIO, hashing))
+                self._format.write(payload, cast(BinaryIO, hashing))
             except RuntimeError:
                 if hashing.failure is None:
                     raise
@@ -254,12 +295,9 @@ class CheckpointStore:
 
     def _payload(self, file: BinaryIO, path: str, attempt: int, step: int) -> dict[str, Any]:
         """What a checkpoint file holds, once it is found to be this job's, whole, of that step."""
-        import torch
-
         try:
-            payload: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            payload = self._format.read(file)
         except Exception as error:
-            # torch raises anything here, from KeyError to RuntimeError.
             raise self._unusable(path, f"torch can't load it: {error}") from error
         expected = {
             "job_uid": self.job_uid,
@@ -270,7 +308,7 @@ class CheckpointStore:
         for name, value in expected.items():
             if (found := payload.get(name)) != value:
                 raise self._unusable(path, f"its {name} is {found!r}, not {value!r}")
-        if parameter_digest(payload["model"]) != payload["parameter_digest"]:
+        if self.digest(payload["model"]) != payload["parameter_digest"]:
             raise self._unusable(path, "its parameters don't match their digest")
         return payload
 

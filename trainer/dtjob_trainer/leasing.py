@@ -29,7 +29,6 @@ from dtjob_trainer.checkpoint import (
     CheckpointStore,
     CheckpointUnusable,
     TrainingState,
-    parameter_digest,
 )
 from dtjob_trainer.journal import Entry, Header, Journal, JournalUnreadable, read_all
 from dtjob_trainer.lease import next_lease, with_lease
@@ -167,7 +166,7 @@ class DrawAccount:
             self._checkpoints.prune(self._record, self._attempt)
         self._checkpoints.require_room(checkpoint_bytes)
         if self._initial_model_digest is None:
-            self._initial_model_digest = f"sha256:{parameter_digest(state.model)}"
+            self._initial_model_digest = f"sha256:{self._checkpoints.digest(state.model)}"
         self._advance(self._last_step, state)
 
     def next_draw(self) -> int | None:

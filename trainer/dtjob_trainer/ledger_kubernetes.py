@@ -100,10 +100,14 @@ class KubernetesLedger:
     ----------
     namespace, name
         Of the PrivacyLedger.
+    api
+        The way to the API server, where it is not this process's own (`api_client`).
     """
 
-    def __init__(self, namespace: str, name: str) -> None:
-        self._api = client.CustomObjectsApi(api_client())
+    def __init__(
+        self, namespace: str, name: str, api: Callable[[], client.ApiClient] = api_client
+    ) -> None:
+        self._api = client.CustomObjectsApi(api())
         self._object: dict[str, Any] = {
             "group": API_GROUP,
             "version": _VERSION,

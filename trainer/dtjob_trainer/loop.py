@@ -1,21 +1,19 @@
 """The training loop: the coordinator says what each step is, all ranks do it.
 
 Rank 0 alone knows the ledger. Before each step it broadcasts a command of three integers; the
-other ranks have no state of their own to disagree with (Rule 1).
+other ranks have no state of their own to disagree with (Rule 1). Tensors are the business of what
+is passed in: nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
-import torch
-
 from dtjob_trainer.checkpoint import TrainingState
-from dtjob_trainer.distributed import Group, agreed_digest
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.mailbox import Mailbox
@@ -45,11 +43,25 @@ class Stepper(Protocol):
     def run(self, draw: int, step: int) -> None: ...
 
 
-class Follower:
-    """Every rank but 0: does as told until told to stop."""
+class Group(Protocol):
+    """The way from rank 0 to all others; `dtjob_trainer.distributed.Group`."""
 
-    def __init__(self, step: Stepper, model: torch.nn.Module, group: Group, mail: Mailbox) -> None:
-        self._step, self._model, self._group, self._mail = step, model, group, mail
+    def broadcast_ints(self, values: Sequence[int]) -> list[int]: ...
+
+
+class Follower:
+    """Every rank but 0: does as told until told to stop.
+
+    Parameters
+    ----------
+    compare
+        Takes this rank's part in finding that all ranks hold the same model (Rule 6).
+    """
+
+    def __init__(
+        self, step: Stepper, compare: Callable[[], str], group: Group, mail: Mailbox
+    ) -> None:
+        self._step, self._compare, self._group, self._mail = step, compare, group, mail
 
     def run(self) -> EndKind:
         """Follow commands; returns when all ranks stop together."""
@@ -61,7 +73,7 @@ class Follower:
                     self._step.run(draw, step)
                     self._mail.progress(step=step + 1)
                 case Command.COMPARE:
-                    agreed_digest(self._model, self._group)
+                    self._compare()
                 case Command.STOP:
                     return EndKind.FINISHED
 
@@ -71,6 +83,10 @@ class Coordinator:
 
     Parameters
     ----------
+    state
+        What a checkpoint taken now keeps.
+    compare
+        The digest of the model that all ranks share (Rule 6).
     account
         Opened: its first lease is granted.
     epsilon_guaranteed
@@ -85,8 +101,8 @@ class Coordinator:
     def __init__(
         self,
         step: Stepper,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        state: Callable[[], TrainingState],
+        compare: Callable[[], str],
         group: Group,
         mail: Mailbox,
         account: DrawAccount,
@@ -100,8 +116,8 @@ class Coordinator:
         evaluate_every: int | None,
     ) -> None:
         self._step = step
-        self._model = model
-        self._optimizer = optimizer
+        self._state = state
+        self._digest = compare
         self._group = group
         self._mail = mail
         self._account = account
@@ -211,10 +227,7 @@ class Coordinator:
 
     def _compare(self) -> str:
         self._order(Command.COMPARE)
-        return agreed_digest(self._model, self._group)
-
-    def _state(self) -> TrainingState:
-        return TrainingState(self._model.state_dict(), self._optimizer.state_dict())
+        return self._digest()
 
     def _note_step(self) -> None:
         now = time.monotonic()

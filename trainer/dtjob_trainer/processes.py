@@ -16,11 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Any
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Protocol
 
+from dtjob_accounting.process import PldProcess
 from dtjob_trainer import confine, deaths, memory_group
 from dtjob_trainer.gang import End
+from dtjob_trainer.pricing import Accountant
 
 #: What is imported in the forkserver before it forks anything.
 PRELOAD = ["dtjob_trainer.preload"]
@@ -43,39 +45,100 @@ class RankSetup:
 RankMain = Callable[[RankSetup, Connection], None]
 
 
-def forkserver_context() -> ForkServerContext:
-    """The context whose processes come out of the preloaded forkserver."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
+class Child(Protocol):
+    """What a supervisor needs of a process that it started; as `multiprocessing` has it."""
+
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def exitcode(self) -> int | None: ...
+    @property
+    def sentinel(self) -> int: ...
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+    def join(self) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class Nursery(Protocol):
+    """Where a supervisor's children come from: ranks and, on ordinal 0, store and accountant."""
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can start children now."""
+        ...
+
+    def open(self, ranks: int) -> None:
+        """Begin to get ready for ``ranks`` at a time; called from the main thread."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Return once children start at once; raise RuntimeError if they never will."""
+        ...
+
+    def rank(self, setup: RankSetup, pipe: Connection) -> Child: ...
+    def store(self, listener: socket.socket) -> Child: ...
+    def accountant(self) -> Accountant: ...
+
+
+class Forkserver:
+    """Children forked by a process that has torch and opacus loaded.
+
+    Parameters
+    ----------
+    rank_main
+        What a rank process executes.
+    """
+
+    def __init__(self, rank_main: RankMain) -> None:
+        self._rank_main = rank_main
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+
+    @property
+    def lives(self) -> bool:
+        """Whether it runs. It is not reaped here: Python does so when it starts another."""
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        if pid is None:
+            return False
+        try:
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    def open(self, ranks: int) -> None:
+        """Start it: from the main thread, since it dies with the thread that started it."""
+        os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(ranks))
+        forkserver.ensure_running()
+
+    async def warm_up(self) -> None:
+        """Return once it has imported everything; raise RuntimeError if it can't."""
+        process = self._context.Process(target=_prove_warm)
+        await asyncio.to_thread(process.start)
+        await _ended(process)
+        if process.exitcode != 0:
+            raise RuntimeError(
+                f"the process that imports torch and opacus ended with {process.exitcode}"
+            )
+
+    def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
+        """One rank."""
+        name = f"rank-{setup.rank}"
+        return self._context.Process(target=self._rank_main, args=(setup, pipe), name=name)
+
+    def store(self, listener: socket.socket) -> ForkServerProcess:
+        """The store, on ``listener``."""
+        return self._context.Process(target=serve_store, args=(listener,), name="store")
+
+    def accountant(self) -> Accountant:
+        """The helper that computes epsilon; started at once, from an interpreter of its own."""
+        return PldProcess()
 
 
 def _prove_warm() -> None:
     """The body of the process that proves that the forkserver has imported everything."""
     # The forkserver itself passes over a module that does not import.
     import dtjob_trainer.preload  # noqa: F401
-
-
-async def warm_up(context: ForkServerContext) -> None:
-    """Return once the forkserver has imported everything; raise RuntimeError if it can't."""
-    process = context.Process(target=_prove_warm)
-    await asyncio.to_thread(process.start)
-    await _ended(process)
-    if process.exitcode != 0:
-        raise RuntimeError(
-            f"the process that imports torch and opacus ended with {process.exitcode}"
-        )
-
-
-def forkserver_lives() -> bool:
-    """Whether the forkserver runs. It is not reaped here: Python does so when it starts another."""
-    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    if pid is None:
-        return False
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
 
 
 def serve_store(listener: socket.socket) -> None:
@@ -107,10 +170,10 @@ class Store:
         Where it listens.
     """
 
-    def __init__(self, context: ForkServerContext, listener: socket.socket) -> None:
-        self._context, self._listener = context, listener
+    def __init__(self, nursery: Nursery, listener: socket.socket) -> None:
+        self._nursery, self._listener = nursery, listener
         self.port: int = listener.getsockname()[1]
-        self._process: ForkServerProcess | None = None
+        self._process: Child | None = None
 
     @property
     def lives(self) -> bool:
@@ -118,9 +181,7 @@ class Store:
 
     def start(self) -> None:
         """Start the store, or start it again once it is dead."""
-        self._process = self._context.Process(
-            target=serve_store, args=(self._listener,), name="store"
-        )
+        self._process = self._nursery.store(self._listener)
         self._process.start()
 
     def stop(self) -> None:
@@ -139,8 +200,7 @@ class Ranks:
 
     def __init__(
         self,
-        context: ForkServerContext,
-        main: RankMain,
+        nursery: Nursery,
         setups: list[RankSetup],
         on_message: Callable[[int, dict[str, Any]], None],
         on_end: Callable[[End], None],
@@ -148,13 +208,13 @@ class Ranks:
         self._on_message = on_message
         self._on_end = on_end
         self._pipes: dict[int, Connection] = {}
-        self._processes: dict[int, ForkServerProcess] = {}
+        self._processes: dict[int, Child] = {}
         self._said: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._memory = memory_group.read()
         for setup in setups:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=main, args=(setup, theirs), name=f"rank-{setup.rank}")
+            ours, theirs = multiprocessing.Pipe()
+            process = nursery.rank(setup, theirs)
             self._pipes[setup.rank] = ours
             self._processes[setup.rank] = process
             process.start()
@@ -200,7 +260,7 @@ class Ranks:
         else:
             self._on_message(rank, message)
 
-    async def _follow(self, rank: int, process: ForkServerProcess) -> None:
+    async def _follow(self, rank: int, process: Child) -> None:
         await _ended(process)
         self._read(rank)
         asyncio.get_running_loop().remove_reader(self._pipes[rank].fileno())
@@ -211,7 +271,7 @@ class Ranks:
         return deaths.end_of_rank(rank, exit_code, self._memory, memory_group.read())
 
 
-async def _ended(process: ForkServerProcess) -> None:
+async def _ended(process: Child) -> None:
     """Wait for a process without a thread: its sentinel becomes readable when it is gone."""
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()

@@ -47,7 +47,8 @@ _NO_TIMEOUT = timedelta(days=7)
 Watch = Callable[["Stepper"], "Stepper"]
 
 
-_ORDERLY = {
+#: The ends that are no failure, each with its reason.
+ORDERLY = {
     EndKind.FINISHED: Reason.FINISHED,
     EndKind.DRAINED: Reason.STOPPED,
     EndKind.SUCCEEDED: Reason.COMPLETED,
@@ -73,14 +74,14 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     rank = _Rank(setup, mail, log)
     try:
         kind = rank.run(watch)
-        reason, message = _ORDERLY[kind], ""
+        reason, message = ORDERLY[kind], ""
     except BaseException as error:
         # Also what is no Exception, as a panic of a library in Rust: it would come again.
         kind, reason, message = rank.explain(error)
         log.error("rank failed", kind=kind, reason=reason, detail=message)
     mail.end(kind, reason, message)
     # Not a return: threads of the task or of torch must not keep a finished rank alive.
-    os._exit(0 if kind in _ORDERLY else 1)
+    os._exit(0 if kind in ORDERLY else 1)
 
 
 class _Rank:
@@ -184,7 +185,7 @@ class _Rank:
         rows: int,
         watch: Watch | None,
     ) -> EndKind:
-        from dtjob_trainer import batches, fitting, keys, loop, optim, step, validation
+        from dtjob_trainer import batches, distributed, fitting, keys, loop, optim, step, validation
         from dtjob_trainer.checkpoint import (
             TrainingState,
             expected_bytes,
@@ -223,15 +224,22 @@ class _Rank:
         )
         if watch is not None:
             private_step = watch(private_step)
+
+        def compare() -> str:
+            return distributed.agreed_digest(model, group)
+
+        def state() -> TrainingState:
+            return TrainingState(model.state_dict(), optimizer.state_dict())
+
         if account is None:
-            return loop.Follower(private_step, model, group, self._mail).run()
-        state = TrainingState(model.state_dict(), optimizer.state_dict())
+            return loop.Follower(private_step, compare, group, self._mail).run()
+        first = state()
         with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
-            account.open(state, expected_bytes(state, _OPTIMIZER_SLOTS[training.optimizer.name]))
+            account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
         return loop.Coordinator(
             private_step,
-            model,
-            optimizer,
+            state,
+            compare,
             group,
             self._mail,
             account,

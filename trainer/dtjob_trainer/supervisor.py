@@ -15,25 +15,31 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dtjob_trainer.processes import RankMain
+    from dtjob_api.worker import WorkerConfig
+    from dtjob_trainer.logs import Logger
+    from dtjob_trainer.worker import Worker
 
 #: The WorkerConfig of a pod, as JSON.
 CONFIG_VARIABLE = "DTJOB_WORKER_CONFIG"
 
 
-def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) -> int:
+def main(
+    arguments: list[str] | None = None,
+    make: Callable[[WorkerConfig, int, Logger], Worker] | None = None,
+) -> int:
     """Run one worker's supervisor.
 
     Parameters
     ----------
     arguments
         Command line without the program's name.
-    rank_main
-        What a rank process executes; tests watch the real one through it.
+    make
+        Makes the worker of a configuration and an ordinal; tests watch or play its ranks.
 
     Returns
     -------
@@ -43,10 +49,9 @@ def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) 
     """
     from pydantic import ValidationError
 
-    from dtjob_trainer import confine, logs, rank, streams
+    from dtjob_trainer import confine, logs, streams
     from dtjob_trainer.doors import ConfigurationError
     from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK
-    from dtjob_trainer.worker import Worker
 
     parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
     parser.add_argument(
@@ -64,14 +69,25 @@ def main(arguments: list[str] | None = None, rank_main: RankMain | None = None) 
     try:
         ordinal = options.ordinal if options.ordinal is not None else _ordinal_of_host()
         log = log.bind(worker=ordinal)
-        worker = Worker(_read_config(options.config), ordinal, rank_main or rank.main, log)
-        code = asyncio.new_event_loop().run_until_complete(worker.run())
+        worker = (make or _training_worker)(_read_config(options.config), ordinal, log)
+        loop = asyncio.new_event_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.terminate)
+        code = loop.run_until_complete(worker.run())
     except (ConfigurationError, ValidationError, OSError) as error:
         log.error("can't start", reason="ConfigurationInvalid", detail=str(error))
         return EXIT_CONFIGURATION
     except KeyboardInterrupt:
         return EXIT_OK
     return code
+
+
+def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Worker:
+    from dtjob_trainer import rank
+    from dtjob_trainer.processes import Forkserver
+    from dtjob_trainer.worker import Worker
+
+    return Worker(config, ordinal, Forkserver(rank.main), log)
 
 
 def _read_config(path: Path | None):  # type: ignore[no-untyped-def]

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from multiprocessing import forkserver
 from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.worker import LedgerRef, WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
 from dtjob_trainer import doors, endpoints, telemetry
 from dtjob_trainer.credentials import open_credentials
@@ -35,19 +33,11 @@ from dtjob_trainer.gang import (
 )
 from dtjob_trainer.greeter import Greeter
 from dtjob_trainer.leader import EXIT_SUPERSEDED, Leader
+from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.pricing import Pricing
-from dtjob_trainer.processes import (
-    RankMain,
-    Ranks,
-    RankSetup,
-    Store,
-    forkserver_context,
-    forkserver_lives,
-    threads_per_rank,
-    warm_up,
-)
+from dtjob_trainer.processes import Nursery, Ranks, RankSetup, Store, threads_per_rank
 from dtjob_trainer.splice import StoreGate, Tunnel
 
 #: How often a worker looks whether its forkserver and its store live.
@@ -55,20 +45,37 @@ _LOOK_SECONDS = 0.5
 
 
 class Worker:
-    """One worker, as its supervisor sees it; ``run`` returns the process's exit code."""
+    """One worker, as its supervisor sees it; ``run`` returns the process's exit code.
+
+    Parameters
+    ----------
+    nursery
+        Starts the ranks.
+    ledgers
+        Opens the job's ledger.
+    host
+        The only address to listen on. Without it that is the coordinator's in a run on one machine,
+        and every address in a pod.
+    """
 
     def __init__(
-        self, config: WorkerConfig, ordinal: int, rank_main: RankMain, log: Logger
+        self,
+        config: WorkerConfig,
+        ordinal: int,
+        nursery: Nursery,
+        log: Logger,
+        *,
+        ledgers: Callable[[LedgerRef], Ledger] = open_ledger,
+        host: str | None = None,
     ) -> None:
         self._config = config
         self._ordinal = ordinal
-        self._rank_main = rank_main
+        self._nursery = nursery
         self._log = log
-        host = config.coordinator_host
-        self._bind_host = host if doors.is_loopback(host) else ""
+        on_one_machine = doors.is_loopback(config.coordinator_host)
+        self._bind_host = host or (config.coordinator_host if on_one_machine else "")
         self._credentials = open_credentials(config)
         self._incarnation = uuid.uuid4().hex
-        self._context = forkserver_context()
         self._view = telemetry.WorkerView(
             ordinal=ordinal, job_uid=config.job.uid, stage="importing torch and opacus"
         )
@@ -82,13 +89,12 @@ class Worker:
         self._terminating = False
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._pricing = Pricing(self._view, log, self._tell_coordinator)
+        self._pricing = Pricing(self._view, log, self._tell_coordinator, nursery.accountant)
         self._leader: Leader | None = None
         if ordinal == 0:
-            self._ledger = open_ledger(config.ledger)
             self._leader = Leader(
                 config,
-                self._ledger,
+                ledgers(config.ledger),
                 self._view,
                 log,
                 self._tell_coordinator,
@@ -97,12 +103,9 @@ class Worker:
 
     async def run(self) -> int:
         """Serve until the directive says DONE or this worker is told to stop."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._terminate)
         async with contextlib.AsyncExitStack() as rim:
             await self._open_doors(rim)
-            self._start_forkserver()
+            self._nursery.open(self._config.ranks)
             rim.callback(self._pricing.close)
             rim.push_async_callback(self._stop_ranks)
             code = await self._follow_until_done()
@@ -122,7 +125,7 @@ class Worker:
         hellos = endpoints.Hellos(self._credentials, leader.hello, self._log)
         await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
         loopback = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._store = Store(self._context, loopback)
+        self._store = Store(self._nursery, loopback)
         gate = StoreGate(lambda: leader.store_key, self._store.port)
         await gate.open(await self._listen(config.store_port, "store_port"))
         rim.push_async_callback(gate.close)
@@ -136,11 +139,6 @@ class Worker:
     async def _listen(self, port: int, name: str) -> socket.socket:
         # In a thread: while a predecessor goes away, this worker's probes are answered.
         return await asyncio.to_thread(doors.listen, self._bind_host, port, name)
-
-    def _start_forkserver(self) -> None:
-        # From the main thread: the forkserver dies with the thread that started it.
-        os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(self._config.ranks))
-        forkserver.ensure_running()
 
     async def _follow_until_done(self) -> int:
         leading: asyncio.Task[int] | None = None
@@ -167,12 +165,12 @@ class Worker:
         await self._warm_up()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not forkserver_lives():
+            if not self._nursery.lives:
                 self._log.error("the forkserver died: it is started again")
                 self._warm = False
                 self._incarnation = uuid.uuid4().hex
                 await self._stop_ranks()
-                self._start_forkserver()
+                self._nursery.open(self._config.ranks)
                 await self._warm_up()
             elif self._store is not None and not self._store.lives:
                 self._log.error("the store died: it is started again")
@@ -181,11 +179,11 @@ class Worker:
     @property
     def _able(self) -> bool:
         """Whether ranks can be started now; without the forkserver a start waits for imports."""
-        return self._warm and not self._terminating and forkserver_lives()
+        return self._warm and not self._terminating and self._nursery.lives
 
     async def _warm_up(self) -> None:
         started = time.monotonic()
-        await warm_up(self._context)
+        await self._nursery.warm_up()
         if self._store is not None:
             self._store.start()
             self._pricing.warm_up()
@@ -266,8 +264,7 @@ class Worker:
         self._attempt = directive.attempt
         self._view.attempt = directive.attempt
         self._ranks = Ranks(
-            self._context,
-            self._rank_main,
+            self._nursery,
             [
                 RankSetup(
                     config=self._config.model_dump_json(by_alias=True),
@@ -350,7 +347,8 @@ class Worker:
 
     # The rim --------------------------------------------------------------------------------
 
-    def _terminate(self) -> None:
+    def terminate(self) -> None:
+        """Stop in order, as on SIGTERM."""
         self._terminating = True
         self._stopped.set()
         self._log.info("told to stop: the gang finishes its step and checkpoints")
@@ -364,6 +362,9 @@ class Worker:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
 
+    def _report(self) -> dict[str, Any]:
+        return telemetry.report(self._view, self._config.training.batch_size)
+
     def _shown(self) -> doors.Doors:
         registry = CollectorRegistry(auto_describe=False)
         job = self._config.job
@@ -375,6 +376,6 @@ class Worker:
         )
         return endpoints.shown(
             ready=lambda: self._warm,
-            report=lambda: telemetry.report(self._view, self._config.training.batch_size),
+            report=self._report,
             registry=registry,
         )

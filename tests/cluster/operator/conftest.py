@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from api_proxy import ApiProxy
 from kube import Kubectl, Manifest, wait_for
 from operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
+from played import Player
 
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
@@ -117,3 +119,12 @@ def stored_job(namespace: Kubectl) -> Callable[[Manifest], Manifest]:
         return wait_for("the job is stored", lambda: namespace.get("dtjob", name), 60)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def player(installed: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
+    """Plays the pods of jobs made by `played_job`, for as long as the tests run."""
+    label = f"test-{secrets.token_hex(3)}"
+    player = Player(label, tmp_path_factory.mktemp("player"), installed.kubeconfig)
+    yield player
+    player.stop()

@@ -1,0 +1,37 @@
+"""Tasks and models that can't be trained, in pods of the real trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from bad_input import CASES, Watched, all_watched
+from installed import Installed
+from kube import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]
+
+OURS = [case for case in CASES if case.get("trains")]
+by_name = pytest.mark.parametrize("name", [case["name"] for case in OURS])
+
+_PATIENCE_SECONDS = 600  # for imports of torch on two busy cores
+
+
+@pytest.fixture(scope="module")
+def seen(
+    installed: Installed, new_namespace: Callable[[], Kubectl]
+) -> Iterator[dict[str, Watched]]:
+    """All jobs, once each has said what is wrong, or has had time enough."""
+    task = "dtjob_trainer.tasks.digits:task"
+    with all_watched(OURS, installed, new_namespace, task, _PATIENCE_SECONDS) as watched:
+        yield watched
+
+
+@by_name
+def test_a_condition_says_what_where_and_the_remedy(seen: dict[str, Watched], name: str) -> None:
+    seen[name].assert_told()
+
+
+@by_name
+def test_it_is_told_in_time(seen: dict[str, Watched], name: str) -> None:
+    seen[name].assert_told_in_time()

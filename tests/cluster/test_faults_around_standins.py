@@ -1,0 +1,248 @@
+"""Faults around workers that are well: what they are to the operator does not depend on training.
+
+Stand-ins in real pods. One job goes through most of it, one after the other.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from installed import Installed
+from jobs import (
+    Course,
+    Job,
+    assert_played_account,
+    container_restarts,
+    report_of,
+    standin_job,
+    watched,
+)
+from kube import Kubectl, ready, wait_for
+
+from localcluster.providers.local import LocalProvider
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.cluster,
+    pytest.mark.local_cluster,
+    pytest.mark.timeout(900),
+]
+
+BACK_SECONDS = 5
+OUTAGE_SECONDS = 60
+LEASE = 10
+STEPS = 3000
+SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
+"""Of Warnings that are right where a scheduler or a volume is many seconds late."""
+
+
+@dataclass(frozen=True)
+class Enduring:
+    """The job that goes through it all."""
+
+    job: Job
+    course: Course
+    provider: LocalProvider
+
+    def training(self) -> int:
+        """Wait until it takes its next lease; the attempt that trains."""
+        return self.job.until_next_lease()
+
+
+@pytest.fixture(scope="module")
+def provider(standins: Installed) -> LocalProvider:
+    """The way to the processes of pods."""
+    assert isinstance(standins.cluster.provider, LocalProvider)
+    return standins.cluster.provider
+
+
+@pytest.fixture(scope="module")
+def enduring(
+    standins: Installed, provider: LocalProvider, new_namespace: Callable[[], Kubectl]
+) -> Iterator[Enduring]:
+    """A job that is there long enough for every test here."""
+    script = {"secondsPerStep": 0.2}
+    manifest = standin_job("enduring", standins.worker_image, steps=STEPS, script=script)
+    manifest["spec"]["checkpoint"] = {"everySteps": LEASE}
+    job = Job.apply(standins, new_namespace(), manifest)
+    with watched(job) as course:
+        yield Enduring(job, course, provider)
+    job.kubectl("delete", "dtjob", job.name, "--wait=false")
+
+
+@pytest.mark.parametrize("kind", ["service", "serviceaccount", "rolebinding", "statefulset"])
+def test_a_child_is_deleted(enduring: Enduring, kind: str) -> None:
+    """It is back within seconds, and the job goes on."""
+    enduring.training()
+    job = enduring.job
+    name = "dtjob-worker" if kind in ("serviceaccount", "rolebinding") else job.child
+    before = job.kubectl.get(kind, name)
+    assert before is not None
+    job.kubectl("delete", kind, name, "--wait=false")
+
+    def back() -> bool:
+        found = job.kubectl.get(kind, name)
+        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
+
+    job.until(f"the {kind} is back", back, BACK_SECONDS, at_most=0.5)
+    charged = job.account()["charged"]
+    job.until("it goes on", lambda: job.account()["charged"] > charged, 120)
+    enduring.training()
+
+
+def test_the_ledger_can_not_be_deleted(enduring: Enduring) -> None:
+    enduring.training()
+    job = enduring.job
+    refusal = job.kubectl("delete", "privacyledger", job.child, fails=True)
+    assert "never deleted" in refusal
+
+
+def test_another_number_of_replicas_has_no_effect(enduring: Enduring) -> None:
+    attempt = enduring.training()
+    job = enduring.job
+    change = '--patch={"spec":{"workers":{"replicas":3}}}'
+    job.kubectl("patch", "dtjob", job.name, "--type=merge", change)
+    job.until("an event says so", lambda: ("Warning", "ReplicasLatched") in job.events(), 60)
+    assert enduring.training() == attempt
+    assert len(job.kubectl.list("pods")) == 2
+    assert job.ledger()["spec"]["run"]["workers"] == 2
+
+
+def test_the_api_server_is_away_for_a_minute(enduring: Enduring) -> None:
+    """Training goes on inside its lease, waits for the next one, and goes on. Nobody restarts."""
+    attempt = enduring.training()
+    job, provider = enduring.job, enduring.provider
+    address = job.pod(0)["status"]["podIP"]
+    restarts = restart_counts(job)
+    (operator,) = job.installed.operator_pods()
+    before = wait_for("a report", lambda: report_of(address), 60)
+    provider.stop_component("kube-apiserver")
+    try:
+        away = time.monotonic()
+        steps = [(0.0, before["step"])]
+        while (now := time.monotonic() - away) < OUTAGE_SECONDS:
+            # One answer may be late on a busy machine.
+            if (said := report_of(address)) is not None:
+                steps.append((now, said["step"]))
+            assert now - steps[-1][0] < 30, "the coordinator gives no answer"
+            time.sleep(0.5)
+    finally:
+        provider.start_component("kube-apiserver")
+    last = steps[-1][1]
+    late = next(step for at, step in steps if at >= 0.75 * OUTAGE_SECONDS)
+    assert before["step"] < last == late <= before["step"] + 2 * LEASE
+
+    def goes_on() -> bool:
+        said = report_of(address)
+        return said is not None and said["step"] > last + LEASE
+
+    job.until("training goes on", goes_on, 240)
+    assert enduring.training() == attempt
+    assert restart_counts(job) == restarts
+    (same,) = job.installed.operator_pods()
+    assert same["metadata"]["uid"] == operator["metadata"]["uid"]
+    assert container_restarts(same) == container_restarts(operator)
+    job.until("the status is fresh", lambda: job.phase() == "Running", 120)
+
+
+def restart_counts(job: Job) -> dict[str, int]:
+    """Container restarts by pod."""
+    return {pod["metadata"]["uid"]: container_restarts(pod) for pod in job.kubectl.list("pods")}
+
+
+def test_the_operator_is_killed_at_random_points(
+    standins: Installed, provider: LocalProvider, namespace: Kubectl
+) -> None:
+    """From the first second to the end; fixed seed."""
+    chance, ended = random.Random(5), threading.Event()
+    kills = 0
+
+    def kill() -> None:
+        nonlocal kills
+        killed: set[str] = set()
+
+        def started() -> bool:
+            pods = standins.operator_pods()
+            return any(ready(pod) and pod["metadata"]["uid"] not in killed for pod in pods)
+
+        while not ended.wait(chance.uniform(1, 8)):
+            killed |= {pod["metadata"]["uid"] for pod in standins.operator_pods()}
+            standins.kill_operator(provider)
+            kills += 1
+            if kills % 2 == 0:  # on a slow machine it would never come to work otherwise
+                wait_for("an operator again", lambda: ended.is_set() or started(), 300)
+                ended.wait(chance.uniform(0, 3))
+
+    script = {"secondsPerStep": 0.2}
+    manifest = standin_job("unattended", standins.worker_image, steps=120, script=script)
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(kill)
+        try:
+            job = Job.apply(standins, namespace, manifest)
+            with watched(job) as course:
+                job.until("its outcome", lambda: killer.done() or "outcome" in job.account(), 600)
+                ended.set()
+                killer.result(120)
+                job.until_succeeded()
+                wait_for("no pods", lambda: not namespace.list("pods"), 120)
+        finally:
+            ended.set()
+            killer.result(120)
+            standins.wait_for_operator()
+    assert kills >= 3
+    assert_played_account(job, course)
+    account = job.account()
+    assert (account["attempt"], account["charged"]) == (1, 120)
+    assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
+    assert sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER) == [
+        ("Normal", "Completed"),
+        ("Normal", "Planned"),
+        ("Normal", "Training"),
+    ]
+
+
+def test_the_volume_is_lost_and_the_job_is_made_anew(
+    standins: Installed, namespace: Kubectl
+) -> None:
+    """Rule 11: no silent restart. And nothing of the old job is in a new one of its name."""
+    script = {"secondsPerStep": 0.2}
+    manifest = standin_job("digits", standins.worker_image, steps=500, script=script)
+    job = Job.apply(standins, namespace, manifest)
+    job.until_step(1)
+    namespace("delete", "pvc", job.claim(0), "--wait=false")
+    namespace("delete", "pod", job.pod_name(0), "--wait=false")
+
+    def lost() -> bool:
+        """Said by the operator, then by the worker that finds the volume made anew and empty."""
+        said = job.condition("Running")
+        return said.get("reason") == "CheckpointLost" and "draws" in said["message"]
+
+    job.until("a condition says so", lost, 240)
+    told = {("Warning", "CheckpointLost"), ("Normal", "CheckpointLost")}
+    job.until("an event says so", lambda: told & set(job.events()), 60)
+    charged = job.account()["charged"]
+    time.sleep(2)
+    assert job.account()["charged"] == charged
+
+    with standins.without_operator():
+        namespace("delete", "dtjob", job.name, "--timeout=120s")
+        again = Job.apply(standins, namespace, manifest)
+        assert again.child != job.child
+    again.until("its own children", lambda: namespace.get("statefulset", again.child), 120)
+    own = again.account().get("charged", 0)  # before the waits: it may train by then
+    for kind in ("statefulset", "service"):
+        wait_for("the old one goes", lambda k=kind: not namespace.get(k, job.child), 120)
+        child = namespace.get(kind, again.child)
+        assert child is not None
+        assert [each["uid"] for each in child["metadata"]["ownerReferences"]] == [again.uid]
+    assert job.account()["charged"] == charged
+    assert own == 0
+    claims = {claim["metadata"]["name"] for claim in namespace.list("pvc")}
+    assert job.claim(1) in claims
+    namespace("delete", "dtjob", again.name)

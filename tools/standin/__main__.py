@@ -1,0 +1,15 @@
+"""``python -m standin``: one stand-in worker, told what it is as the real supervisor is."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dtjob_trainer import supervisor
+from standin.worker import StandIn
+
+if __name__ == "__main__":
+    code = supervisor.main(make=StandIn)
+    sys.stderr.flush()
+    # Not sys.exit: the ranks' threads may wait for ever.
+    os._exit(code)

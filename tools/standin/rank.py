@@ -1,0 +1,286 @@
+"""A rank by script: the trainer's account of draws and its loop; steps that compute nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dtjob_api.ledger import LedgerSpec
+from dtjob_api.reasons import Reason
+from dtjob_api.worker import LedgerRef, WorkerConfig
+from dtjob_trainer import loop
+from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes
+from dtjob_trainer.durable import VolumeFull
+from dtjob_trainer.gang import EndKind
+from dtjob_trainer.leasing import DrawAccount
+from dtjob_trainer.ledger import Ledger, LedgerError, Superseded
+from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.processes import RankSetup
+from dtjob_trainer.rank import ORDERLY
+from dtjob_trainer.recovery import Refusal
+from dtjob_trainer.task import TaskError, load_task
+from standin.meeting import Meeting, RankLost
+from standin.script import ENTRYPOINT, Deed, Fault, Script
+from standin.threads import Exit, Life, MortalLedger
+
+DRAWS = "draws.jsonl"
+"""A file of the checkpoint volume: each draw that the coordinator was handed, for tests."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a rank has of its worker.
+
+    Attributes
+    ----------
+    ledgers
+        Opens the job's ledger.
+    leave
+        Ends the whole worker with an exit code.
+    garble
+        Whether the worker's report is to be nonsense from now on.
+    """
+
+    ledgers: Callable[[LedgerRef], Ledger]
+    leave: Callable[[int], None]
+    garble: Callable[[bool], None]
+
+
+class Weights(str):
+    """A model's only parameter; a checkpoint needs to know how much room it takes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it in a file."""
+        return len(self)
+
+
+class JsonFormat:
+    """Checkpoint files without torch."""
+
+    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None:
+        """Write what `read` returns."""
+        file.write(json.dumps(payload).encode())
+
+    def read(self, file: BinaryIO) -> dict[str, Any]:
+        """All fields of a file."""
+        payload: dict[str, Any] = json.load(file)
+        return payload
+
+    def digest(self, model: Mapping[str, Any]) -> str:
+        """SHA-256 of the model's only parameter."""
+        return hashlib.sha256(model["weights"].encode()).hexdigest()
+
+
+def run(setup: RankSetup, pipe: Connection, life: Life, means: Means) -> int:
+    """One rank from its start to its exit code; its last word goes through the pipe."""
+    mail = _SlowMailbox(pipe, life)
+    try:
+        rank = _Rank(setup, mail, life, means)
+        try:
+            kind = rank.run()
+        finally:
+            rank.close()
+        reason, message = ORDERLY[kind], ""
+    except Exception as error:
+        life.check()
+        kind, reason, message = explained(error, setup.rank)
+    mail.end(kind, reason, message)
+    return 0 if kind in ORDERLY else 1
+
+
+def explained(error: Exception, rank: int) -> tuple[EndKind, Reason, str]:
+    """As `dtjob_trainer.failures` judges, of what can happen without torch."""
+    match error:
+        case TaskError():
+            return EndKind.FAILED, Reason(error.reason), error.message
+        case Refusal():
+            return EndKind.REFUSED, error.reason, error.message
+        case Superseded():
+            return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
+        case LedgerError():
+            return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
+        case VolumeFull():
+            return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
+        case RankLost():
+            told = f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
+            return EndKind.CRASHED, Reason.RANK_FAILED, told
+        case MemoryError():
+            told = f"rank {rank} ran out of memory: {type(error).__name__}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, told
+    return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
+
+
+class _SlowMailbox(Mailbox):
+    """Hears the order to drain late."""
+
+    def __init__(self, pipe: Connection, life: Life) -> None:
+        super().__init__(pipe)
+        self._life = life
+        self.drain_seconds = 0.0
+
+    def drain_ordered(self) -> bool:
+        ordered = super().drain_ordered()
+        if ordered:
+            self._life.sleep(self.drain_seconds)
+        return ordered
+
+
+class _Rank:
+    def __init__(self, setup: RankSetup, mail: _SlowMailbox, life: Life, means: Means) -> None:
+        self._setup, self._mail, self._life, self._means = setup, mail, life, means
+        self._config = WorkerConfig.model_validate_json(setup.config)
+        self._meeting: Meeting | None = None
+        self._at = 0
+
+    def close(self) -> None:
+        if self._meeting is not None:
+            self._meeting.close()
+
+    def run(self) -> EndKind:
+        """As `dtjob_trainer.rank`, from the task to the loop."""
+        config, setup = self._config, self._setup
+        self._mail.stage("importing the task")
+        _require_script(config.training.entrypoint)
+        load_task(config.training.entrypoint, config.training.args)
+        self._script = Script.of(config.training.args)
+        self._mail.drain_seconds = self._script.drain_seconds
+        self._means.garble(False)
+        self._meet_faults(None)
+        account, spec = None, None
+        if setup.rank == 0:
+            self._mail.stage("reading ledger and checkpoint")
+            account, spec = self._open_account()
+        self._mail.stage("waiting for the other ranks")
+        place = "127.0.0.1", setup.store_port
+        self._meeting = Meeting(place, setup.attempt, setup.rank, setup.world_size, self._life)
+        if account is None or spec is None:
+            (self._at,) = self._meeting.broadcast_ints([0])
+            return loop.Follower(self._step, self._digest, self._meeting, self._mail).run()
+        self._meeting.broadcast_ints([self._at])
+        return self._coordinate(account, spec)
+
+    def _open_account(self) -> tuple[DrawAccount, LedgerSpec]:
+        config = self._config
+        ledger = MortalLedger(self._means.ledgers(config.ledger), self._life)
+        spec = ledger.read().ledger.spec
+        folder = Path(config.state_dir)
+        store = CheckpointStore(folder, spec.job_uid, spec.plan, config.keep, JsonFormat())
+        account = DrawAccount(
+            ledger,
+            store,
+            self._setup.attempt,
+            image=config.job.image,
+            clock=lambda: datetime.now(UTC),
+        )
+        _, checkpoint = account.resume()
+        self._at = checkpoint.step if checkpoint else 0
+        return account, spec
+
+    def _coordinate(self, account: DrawAccount, spec: LedgerSpec) -> EndKind:
+        training, plan, first = self._config.training, spec.plan, self._state()
+        assert self._meeting is not None
+        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+            account.open(first, expected_bytes(first))
+        figures = self._script.evaluation
+        return loop.Coordinator(
+            self._step,
+            self._state,
+            self._digest,
+            self._meeting,
+            self._mail,
+            account,
+            start_step=self._at,
+            total_steps=plan.steps,
+            batch_size=plan.batch_size,
+            delta=plan.delta,
+            epsilon_guaranteed=plan.epsilon_guaranteed,
+            evaluate=(lambda: dict(figures)) if figures else None,
+            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
+        ).run()
+
+    @property
+    def _step(self) -> loop.Stepper:
+        return _Step(self)
+
+    def step(self, draw: int, step: int) -> None:
+        """One step: all ranks wait for one another, as they do for their sums."""
+        self._meet_faults(step)
+        if self._setup.rank == 0:
+            line = {"attempt": self._setup.attempt, "draw": draw, "step": step}
+            with (Path(self._config.state_dir) / DRAWS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        self._life.sleep(self._script.seconds_per_step)
+        assert self._meeting is not None
+        self._meeting.sync()
+        self._at = step + 1
+
+    def _state(self) -> TrainingState:
+        weights: Any = {"weights": Weights(f"{self._config.job.uid} after {self._at} steps")}
+        return TrainingState(weights, {})
+
+    def _digest(self) -> str:
+        return JsonFormat().digest(self._state().model)
+
+    def _meet_faults(self, step: int | None) -> None:
+        for fault in self._script.at(self._setup.rank, self._setup.attempt, step):
+            self._suffer(fault)
+
+    def _suffer(self, fault: Fault) -> None:
+        match fault.do:
+            case Deed.SIGNAL:
+                raise Exit(-fault.number)
+            case Deed.EXIT:
+                raise Exit(fault.number)
+            case Deed.HANG:
+                self._life.sleep(None)
+            case Deed.MEMORY:
+                raise MemoryError
+            case Deed.RAISE:
+                raise RuntimeError(fault.message)
+            case Deed.FAIL:
+                raise TaskError(fault.reason, fault.message)
+            case Deed.REFUSE:
+                raise Refusal(fault.reason, fault.message)
+            case Deed.LEAVE:
+                self._means.leave(fault.number)
+                self._life.sleep(None)
+            case Deed.GARBLE:
+                self._means.garble(True)
+            case Deed.LOSE_VOLUME:
+                _empty(Path(self._config.state_dir))
+                raise Exit(-9)
+
+
+def _require_script(entrypoint: str) -> None:
+    """Refuse the trainer's own tasks, which import torch; what does not exist is told as always."""
+    if entrypoint.startswith("dtjob_trainer."):
+        raise TaskError(
+            Reason.ENTRYPOINT_INVALID,
+            f"spec.training.entrypoint {entrypoint!r}: this is a stand-in, which trains nothing; "
+            f"its entrypoint is {ENTRYPOINT}",
+        )
+
+
+class _Step:
+    def __init__(self, rank: _Rank) -> None:
+        self._rank = rank
+
+    def run(self, draw: int, step: int) -> None:
+        self._rank.step(draw, step)
+
+
+def _empty(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
