@@ -136,14 +136,17 @@ class Peer(Model):
     namespace_selector: LabelSelector | None = None
 
 
+_END_PORT_MESSAGE = "must be a number from port to 65535"
+
+
 class Port(Model):
     """A port or, with `endPort`, a range of them."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.endPort) || self.endPort >= self.port && self.endPort <= 65535",
-                "must be a number from port to 65535",
+                "!has(self.endPort) || self.endPort < 1 || self.endPort >= self.port",
+                _END_PORT_MESSAGE,
                 field=".endPort",
             )
         )
@@ -158,7 +161,17 @@ class Port(Model):
             )
         ),
     ]
-    end_port: int | None = None
+    end_port: (
+        Annotated[
+            int,
+            Field(
+                json_schema_extra=rules(
+                    rule("self >= 1 && self <= 65535", _END_PORT_MESSAGE),
+                )
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Egress(Model):

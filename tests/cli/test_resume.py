@@ -12,7 +12,14 @@ from stored import EXAMPLE, PLAN, UID
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger
+from dtjob_api.ledger import (
+    CheckpointRecord,
+    LedgerStatus,
+    Outcome,
+    OutcomeState,
+    PrivacyLedger,
+    Segment,
+)
 from dtjob_api.model import ObjectMeta
 from dtjob_cli import manifests, ports, runs
 from dtjob_cli.main import app
@@ -110,11 +117,18 @@ def test_a_run_that_ended_early_is_told_and_has_an_exit_code_of_its_own(
     early = Outcome(
         state=OutcomeState.SUCCEEDED,
         reason="PrivacyBudgetExhausted",
-        message="12 of 336 steps done, 366 draws charged",
+        message="what the workers say",
         time="2026-01-01T00:00:00Z",
-        result={"steps": 12},
+        result={"steps": 336},
     )
-    ledger.replace_status(versioned, LedgerStatus(attempt=0, outcome=early))
+    spent = Segment(noise_multiplier=2.2027, sample_rate=PLAN.sample_rate, draws=366, image="none")
+    checkpoint = CheckpointRecord(
+        step=12, charged=366, attempt=1, path="12", sha256="0" * 64, time="2026-01-01T00:00:00Z"
+    )
+    status = LedgerStatus(
+        attempt=1, charged=366, segments=[spent], checkpoint=checkpoint, outcome=early
+    )
+    ledger.replace_status(versioned, status)
 
     result = _dtjob("run", "digits.yaml", "--resume", "--output", output)
 
