@@ -113,7 +113,7 @@ def test_programs_read_the_same_on_every_stream(run: runs.RunDirectory, kind: st
     shown = dtjob("report", run.path, "-o", "json", variables=NARROW[kind])
 
     assert json.loads(shown.stdout) == json.loads(run.report.read_text(encoding="utf-8"))
-    assert "ε 7.6130 at δ" in json.loads(shown.stdout)["message"]
+    assert "rüns" in json.loads(shown.stdout)["run"]
 
 
 @pytest.mark.parametrize("kind", NARROW)

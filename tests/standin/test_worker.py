@@ -100,7 +100,7 @@ def test_a_crash_costs_its_lease_and_the_job_goes_on(play: Play, name: str) -> N
 
 
 def test_a_rank_that_hangs_is_ended_after_the_stall_time(play: Play) -> None:
-    run = play({"faults": [{"do": "Hang", "rank": 1, "step": 2}]}, stall_seconds=1)
+    run = play({"faults": [{"do": "Hang", "rank": 1, "step": 2}]}, stall_seconds=4)
     assert run.ended() == [0, 0]
     first, _ = run.account().attempts
     assert first.reason == "Stalled"

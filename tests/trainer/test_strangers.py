@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fake_issuer import AUDIENCE, FakeIssuer, claims, serving
-from gang import GangRun, signal_all, with_descendants
+from gang import PATIENCE, GangRun, signal_all, with_descendants
 from test_faults import assert_finished, assert_true_account
 
 from dtjob_api.reasons import Reason
@@ -66,7 +66,7 @@ def test_two_pods_of_one_ordinal_compete(
             assert not late & ranks_of_old
         finally:
             signal_all(with_descendants(old.pid), 9)
-            old.wait()
+            old.wait(timeout=PATIENCE)
     assert ledger.status.attempt == 2
     first = ledger.status.attempts[0]
     assert (first.reason, first.message) == ("WorkerLost", "worker 1 was restarted")
