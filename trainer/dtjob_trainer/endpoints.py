@@ -100,8 +100,14 @@ class Hellos:
         except Refused as error:
             self._tell(request, error)
             response = web.Response(status=error.status, text=str(error))
-            response.force_close()
-            return response
+        except web.HTTPException:
+            raise
+        except Exception as error:
+            # aiohttp's own word on it is silenced with what it says of strangers.
+            self._log.error("a hello could not be answered", detail=f"{error!r}")
+            response = web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text="see its log\n")
+        response.force_close()
+        return response
 
     async def _answered(self, request: web.BaseRequest) -> web.Response:
         if (request.method, request.path) != ("POST", HELLO_PATH):

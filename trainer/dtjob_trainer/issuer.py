@@ -136,11 +136,14 @@ def published(keys: bytes, discovery: bytes | None) -> Published:
 def ask_api_server() -> Published:
     """What the API server publishes, asked for with this pod's own credentials."""
     # Its import takes 1.5 s, which a run without a cluster should not wait for.
-    from kubernetes import client
+    from kubernetes import client, config
 
     from dtjob_trainer.ledger_kubernetes import api_client
 
-    api = api_client()
+    try:
+        api = api_client()
+    except config.ConfigException as error:
+        raise NotPublished(f"there is no way to the API server: {error}", lasting=True) from error
     keys = _get(client.OpenidApi(api).get_service_account_issuer_open_id_keyset, _KEYS)
     try:
         discovery = _get(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -86,7 +87,8 @@ def api_client() -> client.ApiClient:
     try:
         config.load_incluster_config(client_configuration=settings)
     except config.ConfigException:
-        config.load_kube_config(client_configuration=settings)
+        # Named here: the client's own default is of the moment at which it was imported.
+        config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
     settings.retries = False  # each answer is judged by who asks
     return client.ApiClient(settings)
 

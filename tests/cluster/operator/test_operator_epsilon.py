@@ -86,4 +86,4 @@ def test_a_forged_epsilon_is_shown_nowhere(
         namespace("get", "dtjob", "digits", "--output=wide"),
         namespace("get", "events", "--output=json"),
     ):
-        assert "0.01" not in shown
+        assert "0.0100" not in shown

@@ -137,7 +137,8 @@ def test_a_played_pod_speaks_for_itself_alone(
     job = played["speaks"]
     job.until("a lease", lambda: job.account().get("charged"))
     for pod in job.kubectl.list("pods"):
-        (token,) = (job.player.folder / "pods" / pod["metadata"]["uid"]).glob("*/token")
+        folder = job.player.folder / "pods" / pod["metadata"]["uid"]
+        (token,) = folder.glob("kube-api-access-*/token")
         as_pod = with_token(job.kubectl, token.read_text())
         who = json.loads(as_pod("auth", "whoami", "--output=json"))["status"]["userInfo"]
         name = pod["metadata"]["name"]
