@@ -92,3 +92,18 @@ def test_averages_of_another_parameter_are_no_parameters_own() -> None:
     rule = make_optimizer("adam", [p for p in model.parameters() if p.requires_grad])
     with pytest.raises(Refusal, match="the optimizer's exp_avg has shape 2×8"):
         fitting.load(saved(lambda: frozen("wide"), "adam"), model, rule)
+
+
+class Short(nn.Linear):
+    """Has no memory left for a state."""
+
+    def load_state_dict(self, *_arguments: object, **_options: object) -> None:
+        raise torch.OutOfMemoryError("no memory is left")
+
+
+def test_what_another_try_may_cure_says_nothing_of_the_model() -> None:
+    checkpoint = saved(lambda: nn.Linear(4, 4), "sgd")
+    model = Short(4, 4)
+    rule = make_optimizer("sgd", list(model.parameters()))
+    with pytest.raises(torch.OutOfMemoryError):
+        fitting.load(checkpoint, model, rule)

@@ -173,3 +173,10 @@ def test_the_key_to_the_store_is_in_no_repr() -> None:
     assert "secret" in gang.directive.model_dump_json()
     gang.direct(Action.END, attempt=1)
     assert gang.directive.store_key == ""
+
+
+def test_only_workers_of_the_run_are_asked_whether_they_leave() -> None:
+    gang = met()
+    gang.hello(hello(1, drain=True), 1.0)
+    assert gang.wants_drain(2)
+    assert not gang.wants_drain(1)

@@ -16,6 +16,7 @@ from gang import GangRun
 from test_leader_ends import lease_as
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, Leader
@@ -298,3 +299,37 @@ def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: in
 
     asyncio.run(scene())
     assert run.ledger.read().ledger.status.outcome is None
+
+
+def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new process is not ready, and starts no ranks: the others would wait for them."""
+    leader, run = a_leader(tmp_path, Ranks(deaf=0), workers=2)
+    begin_attempt = attempts.begin_attempt
+
+    async def heard(ordinal: int, incarnation: str, *, ready: bool = True) -> None:
+        said = Hello(ordinal=ordinal, incarnation=incarnation, ready=ready)
+        await leader.hello(said, Speaker(ordinal, ""))
+
+    async def scene() -> tuple[str | None, str | None, int | None]:
+        loop = asyncio.get_running_loop()
+
+        def restarted_meanwhile(*arguments: Any) -> Any:
+            begun = begin_attempt(*arguments)
+            again = heard(1, "b", ready=False)
+            asyncio.run_coroutine_threadsafe(again, loop).result(60)
+            return begun
+
+        monkeypatch.setattr(attempts, "begin_attempt", restarted_meanwhile)
+        lead = asyncio.create_task(leader.lead())
+        await heard(0, "a")
+        await heard(1, "a")
+        async with asyncio.timeout(60):
+            while not run.ledger.read().ledger.status.attempts:
+                await asyncio.sleep(0.02)
+        end = await reason_of_the_end(run)
+        lead.cancel()
+        return end
+
+    assert asyncio.run(scene()) == ("WorkerLost", "worker 1 was restarted", None)

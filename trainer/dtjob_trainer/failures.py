@@ -90,7 +90,7 @@ class Failures:
 
     def _explain_tried(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """What the task meets on synthetic data it meets again, unless it came from outside."""
-        if _in_collective(error):
+        if _in_collective(error) and not wants_memory(error):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{self._lost}: {error}"
         if may_pass(error):
             said = f"{type(error).__name__}: {error}"

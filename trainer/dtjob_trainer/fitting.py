@@ -8,6 +8,7 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.checkpoint import Checkpoint
+from dtjob_trainer.passing import may_pass
 from dtjob_trainer.recovery import Refusal
 
 _REMEDY = (
@@ -32,6 +33,8 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
             model.load_state_dict(state.model)
             optimizer.load_state_dict(dict(state.optimizer))
         except Exception as error:  # a hook of the model's own may raise anything
+            if may_pass(error):
+                raise
             wrong = [f"{type(error).__name__}: {error}"]
         else:
             wrong = list(_strange_slots(optimizer))

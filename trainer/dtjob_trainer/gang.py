@@ -246,9 +246,9 @@ class Gang:
             and member.hello.attempt == 0
         ]
 
-    def wants_drain(self) -> bool:
-        """Whether any supervisor was asked to stop (SIGTERM)."""
-        return any(member.hello.drain for member in self._members.values())
+    def wants_drain(self, workers: int) -> bool:
+        """Whether any supervisor of ``0..workers-1`` was asked to stop (SIGTERM)."""
+        return any(o < workers and member.hello.drain for o, member in self._members.items())
 
     def gpus(self) -> list[dict[str, Any]]:
         """GPU figures of all members, in order of ordinal."""

@@ -269,6 +269,8 @@ class Leader:
     async def _attempt(self, ledger: PrivacyLedger) -> int | None:
         """One attempt from its number to its record; an exit code if it was the last."""
         run = ledger.spec.run
+        # As they are ready now: one that is restarted during the write starts no ranks.
+        incarnations = self._gang.incarnations(run.workers)
         try:
             begun = await asyncio.to_thread(
                 attempts.begin_attempt,
@@ -286,13 +288,12 @@ class Leader:
         self._view.stage = "starting ranks"
         stalls = stalls_in_a_row(begun.ledger.status.attempts)
         self._patience = Patience(self._config.stall_seconds, stalls, self._now())
-        end = await self._run(attempt, run)
+        end = await self._run(attempt, run, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
         return await self._judge(attempt, end)
 
-    async def _run(self, attempt: int, run: Run) -> End:
+    async def _run(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
         """Have all workers run the attempt; what ended it."""
-        incarnations = self._gang.incarnations(run.workers)
         self._gang.direct(
             Action.RUN,
             attempt=attempt,
@@ -329,7 +330,7 @@ class Leader:
                 deadline = deadline or now + _WAITS.get(first.kind, _VERDICT_SECONDS)
                 if now >= deadline:
                     return first
-            stop = self.terminating or self._gang.wants_drain() or self._order != run
+            stop = self.terminating or self._gang.wants_drain(run.workers) or self._order != run
             if stop and first is None and self._gang.never_started(run.workers):
                 return _STOPPED_BEFORE_START
             if stop and not told_to_drain:
