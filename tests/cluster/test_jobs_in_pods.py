@@ -97,8 +97,8 @@ def first_running(lines: list[str]) -> dict[str, str]:
     """
     header = next((line.split() for line in lines if line.startswith("NAME")), [])
     for cells in (line.split() for line in list(lines)):
-        if cells[1:3] == ["Running", "2/2"] and cells[3].endswith("%"):
-            return dict(zip(header[:5], cells, strict=False))
+        if cells[1:4] == ["Running", "Training", "2/2"] and cells[4].endswith("%"):
+            return dict(zip(header[:6], cells, strict=False))
     return {}
 
 

@@ -121,9 +121,9 @@ def stored_job(namespace: Kubectl) -> Callable[[Manifest], Manifest]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def player(installed: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
-    """Plays the pods of jobs made by `played_job`, for as long as the tests run."""
+    """Plays the pods of jobs made by `played_job`, and takes its Node along in the end."""
     label = f"test-{secrets.token_hex(3)}"
     player = Player(label, tmp_path_factory.mktemp("player"), installed.kubeconfig)
     yield player
