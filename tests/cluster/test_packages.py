@@ -152,6 +152,7 @@ def test_lists_are_fetched_where_they_do_not_have_a_package(machine: Path, then:
     assert ["update" in call for call in calls(machine)] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_two_at_once_install_once_and_the_second_says_that_it_waits(
     machine: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from gang import GangRun
 
+from dtjob_trainer import leader
+
 
 @pytest.fixture
 def runs() -> Iterator[list[GangRun]]:
@@ -14,3 +16,9 @@ def runs() -> Iterator[list[GangRun]]:
     yield started
     for run in started:
         run.stop()
+
+
+@pytest.fixture
+def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of an event loop waits for the thread in which the ledger is watched."""
+    monkeypatch.setattr(leader, "_WATCH_SECONDS", 0.2)

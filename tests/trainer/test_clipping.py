@@ -304,6 +304,7 @@ def test_rule_4_a_packed_sequence_is_refused():
         total(seeded(Packed)(), rows(8))
 
 
+@pytest.mark.slow
 def test_rule_4_a_large_batch_of_like_records_stays_within_c():
     """An fp32 sum would round by parts of B·C."""
     parameter = nn.Parameter(torch.zeros(1000))

@@ -228,6 +228,7 @@ def crowd(worker: Worker, door: str, count: int) -> list[socket.socket]:
 
 
 @both
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_a_crowd_of_connections_stops_nobody(unharmed: Worker, door: str, count: int) -> None:
     """A probe of the very same address, and a hello that waits meanwhile."""

@@ -23,6 +23,8 @@ from dtjob_trainer.leader import EXIT_OK, Leader
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.telemetry import WorkerView
 
+pytestmark = pytest.mark.usefixtures("short_watches")
+
 
 class Ranks:
     """Rank 0 as the leader sees it: deaf until it has been told ``deaf`` times."""

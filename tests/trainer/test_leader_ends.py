@@ -22,11 +22,7 @@ from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
 
-
-@pytest.fixture(autouse=True)
-def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of an event loop waits for the thread in which the ledger is watched."""
-    monkeypatch.setattr(module, "_WATCH_SECONDS", 0.2)
+pytestmark = pytest.mark.usefixtures("short_watches")
 
 
 def a_leader(run: GangRun) -> Leader:
