@@ -13,7 +13,8 @@ mypy=$!
 failed=0
 "$bin/ruff" check --quiet . || failed=1
 "$bin/ruff" format --check --quiet . || { echo "run: .venv/bin/ruff format ."; failed=1; }
-"$bin/python" -m pytest -q -n 2 --tier=check "$@" || failed=1
+# Three on two cores: some tests wait.
+"$bin/python" -m pytest -q -n 3 --tier=check "$@" || failed=1
 wait "$mypy" || failed=1
 cat "$types"
 exit "$failed"
