@@ -16,12 +16,11 @@ from typing import Any, BinaryIO
 from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import LedgerRef, WorkerConfig
-from dtjob_trainer import loop
+from dtjob_trainer import failures, loop
 from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes
-from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount
-from dtjob_trainer.ledger import Ledger, LedgerError, Superseded
+from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
 from dtjob_trainer.rank import ORDERLY
@@ -102,21 +101,13 @@ def explained(error: Exception, rank: int) -> tuple[EndKind, Reason, str]:
     match error:
         case TaskError():
             return EndKind.FAILED, Reason(error.reason), error.message
-        case Refusal():
-            return EndKind.REFUSED, error.reason, error.message
-        case Superseded():
-            return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
-        case LedgerError():
-            return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
-        case VolumeFull():
-            return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
         case RankLost():
-            told = f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
-            return EndKind.CRASHED, Reason.RANK_FAILED, told
+            return EndKind.CRASHED, Reason.RANK_FAILED, failures.lost(rank)
         case MemoryError():
             told = f"rank {rank} ran out of memory: {type(error).__name__}"
             return EndKind.CRASHED, Reason.RANK_FAILED, told
-    return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
+    crashed = EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
+    return failures.of_the_record(error) or crashed
 
 
 class _SlowMailbox(Mailbox):

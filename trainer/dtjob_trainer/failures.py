@@ -39,6 +39,25 @@ class Phase(Enum):
     """Private records may be in memory."""
 
 
+def of_the_record(error: BaseException) -> tuple[EndKind, Reason, str] | None:
+    """How a rank ends whose ledger, journal or volume does not let it go on; None for the rest."""
+    match error:
+        case Refusal():
+            return EndKind.REFUSED, error.reason, error.message
+        case Superseded():
+            return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
+        case LedgerError():
+            return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
+        case VolumeFull():
+            return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
+    return None
+
+
+def lost(rank: int) -> str:
+    """What a rank tells of a collective that broke off."""
+    return f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
+
+
 @dataclass(frozen=True)
 class Failures:
     """Judges the exceptions of one rank.
@@ -68,17 +87,11 @@ class Failures:
         match error:
             case TaskError() if not (phase is Phase.PRIVATE and self._passed_through_task(error)):
                 return EndKind.FAILED, Reason(error.reason), error.message
-            case Refusal():
-                return EndKind.REFUSED, error.reason, error.message
-            case Superseded():
-                return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
-            case LedgerError():
-                return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
-            case VolumeFull():
-                return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
+        if (ended := of_the_record(error)) is not None:
+            return ended
         if isinstance(error, SystemExit) and phase is not Phase.PRIVATE:
             said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
             return EndKind.FAILED, Reason.TASK_FAILED, said
@@ -91,7 +104,7 @@ class Failures:
     def _explain_tried(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """What the task meets on synthetic data it meets again, unless it came from outside."""
         if _in_collective(error) and not wants_memory(error):
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"{self._lost}: {error}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, f"{lost(self.rank)}: {error}"
         if may_pass(error):
             said = f"{type(error).__name__}: {error}"
             where = where_in_task(error)
@@ -112,16 +125,12 @@ class Failures:
             said = f"rank {self.rank} ran out of memory: {told}"
             return EndKind.CRASHED, Reason.RANK_FAILED, said
         if _in_collective(error):
-            return EndKind.CRASHED, Reason.RANK_FAILED, self._lost
+            return EndKind.CRASHED, Reason.RANK_FAILED, lost(self.rank)
         if passes or isinstance(error, NO_SUCH_PATH):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
         remedy = "" if self.shows_private_data else _HIDDEN
         return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
-
-    @property
-    def _lost(self) -> str:
-        return f"rank {self.rank} lost another rank, or the way to it, while they exchanged sums"
 
     def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self.entrypoint)
