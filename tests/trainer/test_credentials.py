@@ -8,6 +8,7 @@ import hmac
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import jwt
@@ -18,20 +19,24 @@ from kubernetes.config import kube_config
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.credentials import PodToken, RunSecret
-from dtjob_trainer.issuer import ASK_SECONDS, Issuer, ask_api_server
+from dtjob_trainer.issuer import ASK_SECONDS, Issuer, Published, ask_api_server, published
 from dtjob_trainer.proof import Expected, Refused, Speaker
 
 BODY = b'{"ordinal": 1}'
 
 
 class Clock:
-    """Seconds, as a test counts them."""
+    """Seconds, as a test counts them: whoever sleeps has slept."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def __call__(self) -> float:
         return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -52,7 +57,8 @@ def coordinator(tmp_path: Path, issuer: FakeIssuer, clock: Clock) -> PodToken:
     """Ordinal 0's credentials, with its own token beside it."""
     path = tmp_path / "token"
     path.write_text(issuer.keys[0].sign(claims(0, "pod-0")))
-    return PodToken(path, Expected(AUDIENCE, "test", "faults"), Issuer(ask_api_server, clock))
+    issuing = Issuer(ask_api_server, clock, clock.sleep)
+    return PodToken(path, Expected(AUDIENCE, "test", "faults"), issuing)
 
 
 def heard(coordinator: PodToken, token: str) -> Speaker:
@@ -140,17 +146,94 @@ def test_keys_stay_while_the_api_server_is_away(
     assert heard(coordinator, token)
 
 
-def test_an_unknown_key_is_asked_for_once_in_a_while(
+def test_unknown_keys_are_asked_for_once_in_a_while(
     issuer: FakeIssuer, coordinator: PodToken, clock: Clock
 ) -> None:
+    """However many strangers come with keys of their own."""
     assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
-    for number in range(20):
-        refusal(coordinator, Key(f"stranger-{number}").sign(claims(1, "pod-1")))
-    assert issuer.asked.count(KEYS) == 1
+    tokens = [Key(f"stranger-{number}").sign(claims(1, "pod-1")) for number in range(20)]
+
+    async def together() -> list[Any]:
+        speaking = (coordinator.speaker(f"Bearer {token}", BODY) for token in tokens)
+        return await asyncio.gather(*speaking, return_exceptions=True)
+
+    assert all(isinstance(answer, Refused) for answer in asyncio.run(together()))
+    assert (issuer.asked.count(KEYS), clock.seconds) == (2, ASK_SECONDS)
+    refusal(coordinator, tokens[0])
+    assert (issuer.asked.count(KEYS), clock.seconds) == (3, 2 * ASK_SECONDS)
+
+
+def test_strangers_keep_no_new_key_from_being_known(
+    issuer: FakeIssuer, coordinator: PodToken
+) -> None:
+    """The API server was asked a moment ago for one of theirs: a worker waits, and is heard."""
+    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    refusal(coordinator, Key("stranger").sign(claims(1, "pod-1")))
     issuer.keys.append(Key("second"))
-    clock.seconds += ASK_SECONDS
     assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1")))
-    assert issuer.asked.count(KEYS) == 2
+
+
+def asked_in_turns(*answers: tuple[Key, ...]) -> tuple[Callable[[], Published], list[Event], Event]:
+    """An API server each of whose answers waits for an event; and one that tells of a question."""
+    gates, asked = [Event() for _ in answers], Event()
+    turns = iter(zip(gates, answers, strict=True))
+
+    def ask() -> Published:
+        gate, keys = next(turns)
+        asked.set()
+        assert gate.wait(60)
+        document = json.dumps({"keys": [key.public for key in keys]}).encode()
+        return published(document, json.dumps({"issuer": ISSUER}).encode())
+
+    return ask, gates, asked
+
+
+def test_a_key_that_is_made_while_others_ask_is_asked_for_again(tmp_path: Path) -> None:
+    """The answer that is on its way may be older than the key."""
+    first, second = Key("first"), Key("second")
+    ask, gates, asked = asked_in_turns((first,), (first, second))
+    clock = Clock()
+    expected = Expected(AUDIENCE, "test", "faults")
+    credentials = PodToken(tmp_path / "none", expected, Issuer(ask, clock, clock.sleep))
+
+    async def scene() -> Speaker:
+        def says(key: Key) -> asyncio.Task[Speaker]:
+            shown = f"Bearer {key.sign(claims(1, 'pod-1'))}"
+            return asyncio.create_task(credentials.speaker(shown, BODY))
+
+        early = says(first)
+        await asyncio.to_thread(asked.wait, 60)
+        late = says(second)
+        await asyncio.sleep(0)
+        for gate in gates:
+            gate.set()
+        await early
+        return await late
+
+    assert asyncio.run(scene()).pod == "pod-1"
+
+
+def test_a_question_counts_though_its_asker_has_gone(tmp_path: Path) -> None:
+    """A stranger who breaks off must not have the API server asked again at once."""
+    first = Key("first")
+    ask, gates, asked = asked_in_turns((first,), (first,))
+    clock = Clock()
+    issuing = Issuer(ask, clock, clock.sleep)
+
+    async def scene() -> None:
+        gone = asyncio.create_task(issuing.key("a stranger's"))
+        await asyncio.to_thread(asked.wait, 60)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        waiting = asyncio.create_task(issuing.key("first"))
+        await asyncio.sleep(0)
+        for gate in gates:
+            gate.set()
+        assert (await waiting).key_id == "first"
+
+    asyncio.run(scene())
+    assert clock.seconds == ASK_SECONDS
 
 
 def test_without_discovery_the_own_token_tells_the_issuer(
@@ -179,14 +262,14 @@ def test_a_missing_right_is_named(
     token = issuer.keys[0].sign(claims(1, "pod-1"))
     assert remedy in refusal(coordinator, token)
     assert coordinator.trouble is None
-    clock.seconds += 2 * ASK_SECONDS
+    clock.seconds += 20
     refusal(coordinator, token)
     trouble = coordinator.trouble
     assert trouble is not None
     assert trouble[0] is Reason.GANG_UNPROVABLE
     assert remedy in trouble[1]
     issuer.status = 200
-    clock.seconds += ASK_SECONDS
+    clock.seconds += 10
     assert heard(coordinator, token)
     assert coordinator.trouble is None
 

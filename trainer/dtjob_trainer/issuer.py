@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -19,8 +19,11 @@ import jwt
 from dtjob_api.reasons import Reason
 from dtjob_trainer.proof import Refused
 
-#: A token whose key is unknown costs the API server at most one question in so many seconds.
-ASK_SECONDS = 10.0
+#: Tokens whose keys are unknown cost the API server at most one question in so many seconds. A
+#: worker of the gang may have to wait for two such questions, and gives up after 4 s.
+ASK_SECONDS = 1.0
+#: The same while no key is known at all: nobody trains then.
+_KEYLESS_SECONDS = 10.0
 #: An API server that has just started refuses what it allows a moment later.
 _ITSELF_SECONDS = 15.0
 _REQUEST_SECONDS = (5.0, 10.0)
@@ -56,12 +59,15 @@ class Issuer:
 
     ask: Callable[[], Published]
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     issuers: set[str] = field(default_factory=set)
     _keys: Mapping[str, jwt.PyJWK] = field(default_factory=dict)
     _next: float = float("-inf")
     _refused_since: float | None = None
     _why: str = "the API server has not been asked yet"
-    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _begun: int = 0
+    _answered: int = 0
+    _asking: asyncio.Task[None] | None = None
 
     @property
     def trouble(self) -> tuple[Reason, str] | None:
@@ -87,29 +93,45 @@ class Issuer:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"no keys to verify by: {self._why}")
         raise Refused(
             HTTPStatus.UNAUTHORIZED,
-            "the token is signed by no key of this cluster, as far as the coordinator knows; it "
-            f"asks the API server for new ones once in {ASK_SECONDS:.0f} s",
+            "the token is signed by no key of this cluster, as far as the API server tells the "
+            "coordinator",
         )
 
     async def renew(self) -> None:
-        """Ask the API server, unless it was asked just now."""
-        async with self._asking:
-            if self.clock() < self._next:
-                return
-            try:
-                published = await asyncio.to_thread(self.ask)
-            except NotPublished as error:
-                self._why = str(error)
-                if not error.lasting:
-                    self._refused_since = None
-                elif self._refused_since is None:
-                    self._refused_since = self.clock()
-            else:
-                self._keys, self._refused_since = published.keys, None
-                self._why = "the API server publishes none"
-                if published.issuer:
-                    self.issuers.add(published.issuer)
-            self._next = self.clock() + ASK_SECONDS
+        """Return once the API server has been asked what it publishes, since this was called.
+
+        It is not asked at once each time, or strangers could have it asked all the time. But
+        nobody is refused for an answer from before he came: strangers who ask too could keep a
+        new key from being known otherwise. Where it publishes none yet, there is nothing to wait
+        for.
+        """
+        wanted = self._begun + 1
+        while self._answered < wanted and (self._keys or self.clock() >= self._next):
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask())
+            # Who goes away meanwhile has been one question all the same.
+            await asyncio.shield(self._asking)
+
+    async def _ask(self) -> None:
+        await self.sleep(max(0.0, self._next - self.clock()))
+        self._begun += 1
+        try:
+            published = await asyncio.to_thread(self.ask)
+        except NotPublished as error:
+            self._why = str(error)
+            if not error.lasting:
+                self._refused_since = None
+            elif self._refused_since is None:
+                self._refused_since = self.clock()
+        else:
+            self._keys, self._refused_since = published.keys, None
+            self._why = "the API server publishes none"
+            if published.issuer:
+                self.issuers.add(published.issuer)
+        finally:
+            self._answered = self._begun
+            pause = ASK_SECONDS if self._keys else _KEYLESS_SECONDS
+            self._next = self.clock() + pause
 
 
 def published(keys: bytes, discovery: bytes | None) -> Published:
