@@ -72,7 +72,8 @@ def refusal(coordinator: PodToken, token: str) -> str:
 
 
 def test_a_pods_token_speaks_for_it(issuer: FakeIssuer, coordinator: PodToken) -> None:
-    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1"))) == Speaker(1, "pod-1")
+    said = claims(1, "pod-1")
+    assert heard(coordinator, issuer.keys[0].sign(said)) == Speaker(1, "pod-1", said["iat"])
     assert issuer.asked == [KEYS, DISCOVERY]
 
 
@@ -84,7 +85,7 @@ def test_a_token_is_read_again_for_each_hello(coordinator: PodToken) -> None:
 
 def test_rsa_keys_are_known_too(issuer: FakeIssuer, coordinator: PodToken) -> None:
     issuer.keys.append(Key("rsa", "RS256"))
-    assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1"))) == Speaker(1, "pod-1")
+    assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1"))).pod == "pod-1"
 
 
 def forged(said: dict[str, Any], secret: bytes | None = None, **header: Any) -> str:

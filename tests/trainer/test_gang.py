@@ -18,7 +18,7 @@ from dtjob_trainer.gang import (
     Hello,
     cause,
 )
-from dtjob_trainer.proof import Refused
+from dtjob_trainer.proof import LEEWAY_SECONDS, Refused, Speaker
 
 _SILENT = MISSED_PINGS * PING_SECONDS
 
@@ -112,9 +112,11 @@ def test_a_consequence_is_not_taken_for_the_cause(ends: list[End], expected: End
     assert cause(ends) == expected
 
 
-def admitted(gang: Gang, pod: str, incarnation: str = "first", ordinal: int = 1) -> bool:
+def admitted(
+    gang: Gang, pod: str, incarnation: str = "first", *, ordinal: int = 1, issued: int = 0
+) -> bool:
     try:
-        gang.admit(hello(ordinal, incarnation), pod, 2)
+        gang.admit(hello(ordinal, incarnation), Speaker(ordinal, pod, issued), 2)
     except Refused:
         return False
     return True
@@ -131,6 +133,53 @@ def test_a_pod_that_was_replaced_is_never_heard_again() -> None:
     assert admitted(gang, "newest")
     assert not admitted(gang, "new")
     assert not admitted(gang, "old")
+
+
+_EVICTED = 1000
+"""When the last token of the old pod was made."""
+_AFTER = _EVICTED + LEEWAY_SECONDS + 1
+"""When the first one of its successor was."""
+
+
+def test_a_new_coordinator_takes_no_old_pod_for_a_new_one() -> None:
+    """It has seen neither: what came first to it tells nothing."""
+    gang = Gang()
+    assert admitted(gang, "new", issued=_AFTER)
+    assert not admitted(gang, "old", issued=_EVICTED)
+    assert admitted(gang, "new", issued=_AFTER)
+
+
+def test_the_successor_takes_the_place_of_an_old_pod_that_came_before_it() -> None:
+    gang = Gang()
+    assert admitted(gang, "old", issued=_EVICTED)
+    assert admitted(gang, "new", issued=_AFTER)
+    assert not admitted(gang, "old", issued=_EVICTED)
+
+
+def test_a_pod_is_as_new_as_its_newest_token() -> None:
+    """Its kubelet replaces the token, and a hello with the one before may come late."""
+    gang = Gang()
+    assert admitted(gang, "new", issued=_EVICTED)
+    assert admitted(gang, "new", issued=_AFTER)
+    assert admitted(gang, "new", issued=_EVICTED)
+    assert not admitted(gang, "old", issued=_EVICTED)
+
+
+def test_times_that_clocks_may_have_wrong_decide_nothing() -> None:
+    """Else the successor would have to wait for minutes for another token."""
+    gang = Gang()
+    assert admitted(gang, "old", issued=_EVICTED)
+    assert admitted(gang, "new", issued=_EVICTED - LEEWAY_SECONDS)
+    assert not admitted(gang, "old", issued=_EVICTED)
+
+
+def test_a_pod_that_was_taken_for_the_old_one_comes_back_with_its_next_token() -> None:
+    gang = Gang()
+    assert admitted(gang, "new", issued=_EVICTED + LEEWAY_SECONDS)
+    assert admitted(gang, "old", issued=_EVICTED)
+    assert not admitted(gang, "new", issued=_EVICTED + LEEWAY_SECONDS)
+    assert admitted(gang, "new", issued=_AFTER)
+    assert not admitted(gang, "old", issued=_EVICTED)
 
 
 def test_a_process_that_was_replaced_is_never_heard_again() -> None:
@@ -161,7 +210,7 @@ def test_a_run_has_no_worker_of_such_a_number(ordinal: int) -> None:
 def test_a_worker_that_is_to_leave_is_heard_to_its_end() -> None:
     """A run with fewer workers begins when the ranks of the last one have ended."""
     gang = Gang()
-    gang.admit(hello(2), "pod", 3)
+    gang.admit(hello(2), Speaker(2, "pod"), 3)
     assert admitted(gang, "pod", ordinal=2)
     assert not admitted(gang, "pod", ordinal=3)
 

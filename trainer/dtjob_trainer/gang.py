@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.proof import Refused
+from dtjob_trainer.proof import LEEWAY_SECONDS, Refused, Speaker
 
 #: Seconds between two hellos of a supervisor that has nothing new to say.
 PING_SECONDS = 2.0
@@ -112,30 +112,38 @@ class Directive(_Message):
 class _Seat:
     """Who speaks for one ordinal: the newest pod, and the newest of its supervisor's processes.
 
-    A UID has no order: only who came first tells the old pod from the new. Whoever was replaced is
-    never listened to again, however long its token holds. Each UID is vouched for by the API
-    server, so they are few; a process names itself, and the oldest names are forgotten.
+    A UID has no order, but tokens have: the API server makes none for a pod that it has not, and
+    it has one pod of a name at a time. So each token of the old pod is older than any of the new
+    one, also to a coordinator that has seen neither before. Where their times are so close that
+    clocks might be wrong, who came later is the newer one, and whoever was replaced is not
+    listened to any more. A process names itself, and the oldest names are forgotten.
     """
 
-    def __init__(self, pod: str, incarnation: str) -> None:
-        self._pod, self._incarnation = pod, incarnation
+    def __init__(self, speaker: Speaker, incarnation: str) -> None:
+        self._pod, self._issued, self._incarnation = speaker.pod, speaker.issued, incarnation
         self._replaced_pods: set[str] = set()
         self._replaced: dict[str, None] = {}
 
-    def take(self, pod: str, incarnation: str) -> str | None:
-        """Sit down, instead of who sat here; why not, if it was replaced itself."""
-        if pod in self._replaced_pods:
+    def take(self, speaker: Speaker, incarnation: str) -> str | None:
+        """Sit down, instead of who sat here; why not, if another is newer."""
+        pod, later = speaker.pod, speaker.issued - self._issued
+        if pod == self._pod:
+            return self._take_as_process(speaker, incarnation)
+        if later < -LEEWAY_SECONDS or (later <= LEEWAY_SECONDS and pod in self._replaced_pods):
             return f"pod {pod} was replaced by pod {self._pod}"
-        if pod != self._pod:
-            self._replaced_pods.add(self._pod)
-            self._replaced.clear()
-        elif incarnation in self._replaced:
+        self._replaced_pods.add(self._pod)
+        self._replaced.clear()
+        self._pod, self._issued, self._incarnation = pod, speaker.issued, incarnation
+        return None
+
+    def _take_as_process(self, speaker: Speaker, incarnation: str) -> str | None:
+        if incarnation in self._replaced:
             return "its process was replaced by another"
-        elif incarnation != self._incarnation:
+        if incarnation != self._incarnation:
             self._replaced[self._incarnation] = None
             if len(self._replaced) > _REMEMBERED:
                 del self._replaced[next(iter(self._replaced))]
-        self._pod, self._incarnation = pod, incarnation
+        self._issued, self._incarnation = max(self._issued, speaker.issued), incarnation
         return None
 
 
@@ -172,8 +180,8 @@ class Gang:
             store_key=store_key,
         )
 
-    def admit(self, hello: Hello, pod: str, workers: int) -> None:
-        """Let ``pod`` speak for an ordinal below ``workers``, or one that has spoken before.
+    def admit(self, hello: Hello, speaker: Speaker, workers: int) -> None:
+        """Let a pod speak for an ordinal below ``workers``, or one that has spoken before.
 
         Raises
         ------
@@ -182,11 +190,11 @@ class Gang:
         """
         ordinal = hello.ordinal
         if (seat := self._seats.get(ordinal)) is not None:
-            why = seat.take(pod, hello.incarnation)
+            why = seat.take(speaker, hello.incarnation)
         elif not 0 <= ordinal < workers:
             why = f"the run has workers 0 to {workers - 1}"
         else:
-            self._seats[ordinal] = _Seat(pod, hello.incarnation)
+            self._seats[ordinal] = _Seat(speaker, hello.incarnation)
             why = None
         if why is not None:
             raise Refused(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")

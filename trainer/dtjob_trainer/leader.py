@@ -108,7 +108,7 @@ class Leader:
             It speaks for no worker of this run.
         """
         workers = self._order.workers if self._order is not None else MOST_WORKERS
-        self._gang.admit(hello, speaker.pod, workers)
+        self._gang.admit(hello, speaker, workers)
         self._gang.hello(hello, self._now())
         self._view.gpus = self._gang.gpus()
         self._changed.set()

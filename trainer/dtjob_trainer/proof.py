@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-#: By so much the clocks of two nodes may differ.
+#: By so much the clocks of two nodes may differ, and those of two API servers.
 LEEWAY_SECONDS = 60
 
 _ORDINAL = re.compile("0|[1-9][0-9]{0,9}")
@@ -33,10 +33,13 @@ class Speaker:
         Of which worker it is a process; None where the proof tells the run, but not the worker.
     pod
         UID of its pod; empty in a run without pods.
+    issued
+        When the API server made the pod's token, by its own clock; 0 in a run without pods.
     """
 
     ordinal: int | None
     pod: str
+    issued: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,4 +133,4 @@ def _speaker(claims: Mapping[str, Any], expected: Expected) -> Speaker:
             f"the token is bound to no pod of StatefulSet {expected.stateful_set} in namespace "
             f"{expected.namespace}",
         )
-    return Speaker(int(ordinal), uid)
+    return Speaker(int(ordinal), uid, claims["iat"])

@@ -95,10 +95,10 @@ def test_two_pods_of_one_ordinal_compete(account: Kubectl, coordinator: PodToken
     hello = Hello(ordinal=1, incarnation="a", ready=True)
     for shown, uid in ((of_old, old), (of_new, new)):
         speaker = heard(coordinator, shown)
-        assert speaker == Speaker(1, uid)
-        gang.admit(hello, speaker.pod, 2)
+        assert (speaker.ordinal, speaker.pod) == (1, uid)
+        gang.admit(hello, speaker, 2)
     with pytest.raises(Refused, match="was replaced"):
-        gang.admit(hello, heard(coordinator, of_old).pod, 2)
+        gang.admit(hello, heard(coordinator, of_old), 2)
 
 
 def test_the_coordinator_is_known_by_its_own_token(coordinator: PodToken) -> None:
