@@ -13,7 +13,8 @@ from gang import GangRun
 
 from dtjob_trainer import doors, telemetry
 from dtjob_trainer.gang import Action, Directive
-from dtjob_trainer.processes import Forkserver
+from dtjob_trainer.processes import CannotStart, Forkserver, RankSetup
+from dtjob_trainer.splice import Tunnel
 from dtjob_trainer.worker import Worker
 
 both_families = pytest.mark.parametrize(
@@ -35,10 +36,44 @@ class Ranks:
         pass
 
 
-def worker(folder: Path, ordinal: int = 0) -> Any:
+class Nursery:
+    """Where nothing is started: it is warm at once, or says how it ends."""
+
+    def __init__(self) -> None:
+        self.death: str | None = None
+        self.started: list[int] = []
+        self.fails: CannotStart | None = None
+
+    async def warm_up(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    def rank(self, setup: RankSetup, _pipe: Any) -> Any:
+        self.started.append(setup.rank)
+        return self
+
+    def start(self) -> None:
+        raise EOFError
+
+    def accountant(self) -> None:
+        pass
+
+
+def worker(folder: Path, ordinal: int = 0, nursery: Any = None) -> Any:
     run = GangRun(folder)
-    nursery = Forkserver(lambda *_: None)
+    nursery = nursery or Forkserver(lambda *_: None)
     return Worker(run.config(ordinal), ordinal, nursery, structlog.get_logger())
+
+
+RUN = Directive(revision=1, action=Action.RUN, attempt=1, workers=2, store_key="a key")
+
+
+def warm(folder: Path) -> tuple[Any, Nursery]:
+    """Worker 1, ready to start ranks."""
+    nursery = Nursery()
+    mine = worker(folder, ordinal=1, nursery=nursery)
+    mine._keeper.is_warm = True
+    return mine, nursery
 
 
 def says(of: Any, **message: Any) -> None:
@@ -63,12 +98,68 @@ def test_rule_13_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
 
 def test_worker_that_is_told_to_stop_starts_no_ranks(tmp_path: Path) -> None:
     async def scene() -> None:
-        mine = worker(tmp_path, ordinal=1)
-        mine._warm = mine._terminating = True
-        await mine._obey(Directive(revision=1, action=Action.RUN, attempt=1, workers=2))
-        assert mine._ranks is None
+        mine, nursery = warm(tmp_path)
+        mine.terminate()
+        await mine._obey(RUN)
+        assert nursery.started == []
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("death", [None, "the forkserver died"])
+def test_worker_that_can_start_no_ranks_once_the_way_is_open_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str | None
+) -> None:
+    """The leader was told meanwhile that it leaves, and waits for no ranks of it."""
+
+    async def scene() -> None:
+        mine, nursery = warm(tmp_path)
+        open_tunnel, close_tunnel, closed = Tunnel.open, Tunnel.close, []
+
+        async def opened_late(tunnel: Tunnel) -> int:
+            port = await open_tunnel(tunnel)
+            if death is None:
+                mine.terminate()
+            nursery.death = death
+            return port
+
+        async def close(tunnel: Tunnel) -> None:
+            closed.append(tunnel)
+            await close_tunnel(tunnel)
+
+        monkeypatch.setattr(Tunnel, "open", opened_late)
+        monkeypatch.setattr(Tunnel, "close", close)
+        await mine._obey(RUN)
+        assert (nursery.started, mine._ranks, len(closed)) == ([], None, 1)
+
+    asyncio.run(scene())
+
+
+def test_worker_whose_forkserver_dies_at_a_start_counts_as_restarted(tmp_path: Path) -> None:
+    """Else the other ranks would wait for its own until they count as stalled."""
+
+    async def scene() -> None:
+        mine, nursery = warm(tmp_path)
+        before = mine._incarnation
+        await mine._obey(RUN)
+        assert nursery.started == [1]
+        assert (mine._ranks, mine._tunnel, mine._attempt) == (None, None, 0)
+        assert mine._incarnation != before
+
+    asyncio.run(scene())
+
+
+def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) -> None:
+    """Not with the traceback of a bug: in a pod its last words are all that is seen."""
+
+    async def scene() -> None:
+        nursery = Nursery()
+        nursery.fails = CannotStart("no module named torch", lasting=True)
+        mine = worker(tmp_path, ordinal=1, nursery=nursery)
+        await mine._follow_until_done()
+
+    with pytest.raises(CannotStart, match="no module named torch"):
+        asyncio.run(scene())
 
 
 def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class BoundAccountant:
 class Threads:
     """Children that are threads (`dtjob_trainer.processes.Nursery`)."""
 
-    lives = True
+    death = None
 
     def __init__(self, start_seconds: float, means: rank.Means) -> None:
         self._start_seconds, self._means = start_seconds, means

@@ -55,6 +55,13 @@ def end_of_rank(
     )
 
 
+def told(exit_code: int | None, before: MemoryCount | None, after: MemoryCount | None) -> str:
+    """Return what happened to a process that is no rank, as the end of a sentence."""
+    if exit_code is None or exit_code >= 0:
+        return f"exited with code {exit_code}"
+    return f"was ended by {name_of(-exit_code)}: {cause(-exit_code, before, after)[1]}"
+
+
 def cause(number: int, before: MemoryCount | None, after: MemoryCount | None) -> tuple[Reason, str]:
     """Return what a signal is most likely the end of."""
     if number != signal.SIGKILL:

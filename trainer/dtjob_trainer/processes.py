@@ -45,6 +45,14 @@ class RankSetup:
 RankMain = Callable[[RankSetup, Connection], None]
 
 
+class CannotStart(Exception):
+    """No child starts: what starts them has died, or (``lasting``) will never start one."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
+
+
 class Child(Protocol):
     """What a supervisor needs of a process that it started; as `multiprocessing` has it."""
 
@@ -64,8 +72,8 @@ class Nursery(Protocol):
     """Where a supervisor's children come from: ranks and, on ordinal 0, store and accountant."""
 
     @property
-    def lives(self) -> bool:
-        """Whether it can start children now."""
+    def death(self) -> str | None:
+        """How it died; None while it can start children."""
         ...
 
     def open(self, ranks: int) -> None:
@@ -73,7 +81,7 @@ class Nursery(Protocol):
         ...
 
     async def warm_up(self) -> None:
-        """Return once children start at once; raise RuntimeError if they never will."""
+        """Return once children start at once; raise CannotStart if it dies, or they never will."""
         ...
 
     def rank(self, setup: RankSetup, pipe: Connection) -> Child: ...
@@ -92,33 +100,47 @@ class Forkserver:
 
     def __init__(self, rank_main: RankMain) -> None:
         self._rank_main = rank_main
+        self._memory = memory_group.read()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
     @property
-    def lives(self) -> bool:
-        """Whether it runs. It is not reaped here: Python does so when it starts another."""
+    def death(self) -> str | None:
+        """See `Nursery.death`. It is not reaped here: Python does so when it starts another."""
         pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         if pid is None:
-            return False
+            return "the forkserver was not started"
         try:
-            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return False
+            return "the forkserver is gone"
+        if ended is None:
+            return None
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return f"the forkserver {deaths.told(code, self._memory, memory_group.read())}"
 
     def open(self, ranks: int) -> None:
         """Start it: from the main thread, since it dies with the thread that started it."""
         os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(ranks))
+        self._memory = memory_group.read()
         forkserver.ensure_running()
 
     async def warm_up(self) -> None:
-        """Return once it has imported everything; raise RuntimeError if it can't."""
+        """Return once it has imported everything; see `Nursery.warm_up`."""
         process = self._context.Process(target=_prove_warm)
-        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(start, process)
         await _ended(process)
-        if process.exitcode != 0:
-            raise RuntimeError(
-                f"the process that imports torch and opacus ended with {process.exitcode}"
+        code = process.exitcode
+        if code is None or code < 0 or code == _UNTOLD:
+            raise CannotStart(
+                "the process that proves that torch and opacus are imported "
+                f"{deaths.told(code, self._memory, memory_group.read())}"
+            )
+        if code != 0:
+            raise CannotStart(
+                f"the process that imports torch and opacus ended with {code}; its words are in "
+                "the worker's log",
+                lasting=True,
             )
 
     def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
@@ -133,6 +155,18 @@ class Forkserver:
     def accountant(self) -> Accountant:
         """The helper that computes epsilon; started at once, from an interpreter of its own."""
         return PldProcess()
+
+
+#: What Python takes for the exit code of a child whose forkserver has died.
+_UNTOLD = 255
+
+
+def start(child: Child) -> None:
+    """Start a child; raise CannotStart if what starts it dies meanwhile."""
+    try:
+        child.start()
+    except (EOFError, ConnectionError) as error:
+        raise CannotStart("the forkserver died while it started a process") from error
 
 
 def _prove_warm() -> None:
@@ -180,9 +214,10 @@ class Store:
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
-        """Start the store, or start it again once it is dead."""
-        self._process = self._nursery.store(self._listener)
-        self._process.start()
+        """Start the store, or start it again once it is dead; may raise CannotStart."""
+        process = self._nursery.store(self._listener)
+        start(process)
+        self._process = process
 
     def stop(self) -> None:
         if self._process is not None:
@@ -196,6 +231,11 @@ class Ranks:
 
     ``on_message(rank, message)`` is called in the event loop for every message of a rank, and
     ``on_end(End)`` once for each rank when its process is gone.
+
+    Raises
+    ------
+    CannotStart
+        None runs: those that were started are ended again.
     """
 
     def __init__(
@@ -212,13 +252,23 @@ class Ranks:
         self._said: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._memory = memory_group.read()
-        for setup in setups:
-            ours, theirs = multiprocessing.Pipe()
-            process = nursery.rank(setup, theirs)
+        try:
+            for setup in setups:
+                self._start(nursery, setup)
+        except CannotStart:
+            for process in self._processes.values():
+                process.kill()
+            for pipe in self._pipes.values():
+                pipe.close()
+            raise
+
+    def _start(self, nursery: Nursery, setup: RankSetup) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
             self._pipes[setup.rank] = ours
+            process = nursery.rank(setup, theirs)
+            start(process)
             self._processes[setup.rank] = process
-            process.start()
-            theirs.close()
 
     def watch(self) -> None:
         """Begin to follow the processes; call in the event loop."""

@@ -51,7 +51,8 @@ def main(
 
     from dtjob_trainer import confine, logs, streams
     from dtjob_trainer.doors import ConfigurationError
-    from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK
+    from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
+    from dtjob_trainer.processes import CannotStart
 
     parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
     parser.add_argument(
@@ -77,6 +78,9 @@ def main(
     except (ConfigurationError, ValidationError, OSError) as error:
         log.error("can't start", reason="ConfigurationInvalid", detail=str(error))
         return EXIT_CONFIGURATION
+    except CannotStart as error:
+        log.error("can't start ranks", reason="WorkerCrashing", detail=str(error))
+        return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_OK
     return code

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,16 +31,21 @@ from dtjob_trainer.gang import (
     Hello,
 )
 from dtjob_trainer.greeter import Greeter
+from dtjob_trainer.keeper import Keeper
 from dtjob_trainer.leader import EXIT_SUPERSEDED, Leader
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.pricing import Pricing
-from dtjob_trainer.processes import Nursery, Ranks, RankSetup, Store, threads_per_rank
+from dtjob_trainer.processes import (
+    CannotStart,
+    Nursery,
+    Ranks,
+    RankSetup,
+    Store,
+    threads_per_rank,
+)
 from dtjob_trainer.splice import StoreGate, Tunnel
-
-#: How often a worker looks whether its forkserver and its store live.
-_LOOK_SECONDS = 0.5
 
 
 class Worker:
@@ -82,14 +86,20 @@ class Worker:
         self._gpus = GpuCollector()
         self._ranks: Ranks | None = None
         self._tunnel: Tunnel | None = None
-        self._store: Store | None = None
         self._attempt = 0
         self._ends: list[End] = []
-        self._warm = False
         self._terminating = False
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
         self._pricing = Pricing(self._view, log, self._tell_coordinator, nursery.accountant)
+        self._keeper = Keeper(
+            nursery,
+            config.ranks,
+            config.max_restarts,
+            log,
+            warm=self._on_warm,
+            cold=self._begin_anew,
+        )
         self._leader: Leader | None = None
         if ordinal == 0:
             self._leader = Leader(
@@ -125,8 +135,8 @@ class Worker:
         hellos = endpoints.Hellos(self._credentials, leader.hello, self._log)
         await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
         loopback = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._store = Store(self._nursery, loopback)
-        gate = StoreGate(lambda: leader.store_key, self._store.port)
+        self._keeper.store = store = Store(self._nursery, loopback)
+        gate = StoreGate(lambda: leader.store_key, store.port)
         await gate.open(await self._listen(config.store_port, "store_port"))
         rim.push_async_callback(gate.close)
 
@@ -144,52 +154,36 @@ class Worker:
         leading: asyncio.Task[int] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                warming = group.create_task(self._keep_warm())
+                keeping = group.create_task(self._keeper.keep())
                 if self._leader is not None:
                     leading = group.create_task(self._leader.lead())
                 code = await self._follow()
-                warming.cancel()
+                keeping.cancel()
                 if leading is not None:
                     code = await leading
             return code
+        except ExceptionGroup as group_of_one:
+            if (found := group_of_one.subgroup(CannotStart)) is not None:
+                raise found.exceptions[0] from None
+            raise
         finally:
-            if self._store is not None:
-                self._store.stop()
-
-    async def _keep_warm(self) -> None:
-        """Warm up, and put right what dies: nobody else would, and no attempt could start again.
-
-        A store that comes back costs nothing: the ranks that train don't need it any more. The
-        death of the forkserver takes all its ranks down, so this worker counts as restarted.
-        """
-        await self._warm_up()
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            if not self._nursery.lives:
-                self._log.error("the forkserver died: it is started again")
-                self._warm = False
-                self._incarnation = uuid.uuid4().hex
-                await self._stop_ranks()
-                self._nursery.open(self._config.ranks)
-                await self._warm_up()
-            elif self._store is not None and not self._store.lives:
-                self._log.error("the store died: it is started again")
-                self._store.start()
+            if self._keeper.store is not None:
+                self._keeper.store.stop()
 
     @property
     def _able(self) -> bool:
-        """Whether ranks can be started now; without the forkserver a start waits for imports."""
-        return self._warm and not self._terminating and self._nursery.lives
+        """Whether ranks can be started now."""
+        return self._keeper.able and not self._terminating
 
-    async def _warm_up(self) -> None:
-        started = time.monotonic()
-        await self._nursery.warm_up()
-        if self._store is not None:
-            self._store.start()
+    def _on_warm(self) -> None:
+        if self._leader is not None:
             self._pricing.warm_up()
-        self._log.info("ready", import_seconds=round(time.monotonic() - started, 2))
-        self._warm = True
         self._news.set()
+
+    async def _begin_anew(self) -> None:
+        """Count as restarted: whatever ranks there were are lost."""
+        self._incarnation = uuid.uuid4().hex
+        await self._stop_ranks()
 
     # Following the directives -------------------------------------------------------------
 
@@ -256,13 +250,25 @@ class Worker:
         if directive.action is not Action.RUN or directive.attempt != self._attempt:
             await self._stop_ranks()
         if directive.action is Action.RUN and self._attempt == 0 and self._able:
-            await self._start_ranks(directive)
+            await self._run(directive)
 
-    async def _start_ranks(self, directive: Directive) -> None:
+    async def _run(self, directive: Directive) -> None:
+        """Have the attempt's ranks running, unless they can't be started any more by then."""
+        store_port, tunnel = await self._way_to_the_store(directive.store_key)
+        if not self._able:
+            # Told to stop meanwhile, or the forkserver died: the leader counts on no ranks here.
+            if tunnel is not None:
+                await tunnel.close()
+            return
+        self._tunnel = tunnel
+        try:
+            self._start_ranks(directive, store_port)
+        except CannotStart as error:
+            self._log.error("no ranks started", detail=str(error))
+            await self._begin_anew()
+
+    def _start_ranks(self, directive: Directive, store_port: int) -> None:
         each = self._config.ranks
-        store_port = await self._way_to_the_store(directive.store_key)
-        self._attempt = directive.attempt
-        self._view.attempt = directive.attempt
         self._ranks = Ranks(
             self._nursery,
             [
@@ -280,16 +286,18 @@ class Worker:
             self._on_message,
             self._on_end,
         )
+        self._attempt = directive.attempt
+        self._view.attempt = directive.attempt
         self._ranks.watch()
         self._log.info("ranks started", attempt=self._attempt, pids=self._ranks.pids)
         self._news.set()
 
-    async def _way_to_the_store(self, key: str) -> int:
+    async def _way_to_the_store(self, key: str) -> tuple[int, Tunnel | None]:
         """The port on this worker's loopback by which its ranks reach the store."""
-        if self._store is not None:
-            return self._store.port
-        self._tunnel = Tunnel(self._config.coordinator_host, self._config.store_port, key)
-        return await self._tunnel.open()
+        if self._keeper.store is not None:
+            return self._keeper.store.port, None
+        tunnel = Tunnel(self._config.coordinator_host, self._config.store_port, key)
+        return await tunnel.open(), tunnel
 
     async def _stop_ranks(self) -> None:
         ranks, self._ranks = self._ranks, None
@@ -375,7 +383,7 @@ class Worker:
             )
         )
         return endpoints.shown(
-            ready=lambda: self._warm,
+            ready=lambda: self._keeper.is_warm,
             report=self._report,
             registry=registry,
         )
