@@ -187,6 +187,15 @@ class Outcome(Model):
     """Public figures, epsilon and the model's digest, at most 4 KiB as JSON."""
 
 
+class Hold(Model):
+    """Under what no attempt begins by itself: a person changes one of it and lets the job go on."""
+
+    generation: Number
+    """`spec.run.generation`."""
+    stall_seconds: Number
+    """`runPolicy.stallSeconds` of the workers."""
+
+
 class AttemptRecord(Model):
     """One formation of the process group and how it ended; without private data (Rule 20)."""
 
@@ -199,6 +208,9 @@ class AttemptRecord(Model):
     signal: Code | None = None
     reason: ReasonText | None = None
     message: Message | None = None
+    hold: Hold | None = None
+    """Set where it stalled before its first step, and another attempt would spend a lease to find
+    the same."""
 
 
 class VolumeRecord(Model):

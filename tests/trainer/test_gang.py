@@ -12,11 +12,8 @@ from dtjob_trainer.gang import (
     PING_SECONDS,
     Action,
     AwakeClock,
-    End,
-    EndKind,
     Gang,
     Hello,
-    cause,
 )
 from dtjob_trainer.proof import LEEWAY_SECONDS, Refused, Speaker
 
@@ -84,32 +81,6 @@ def test_an_attempt_waits_for_workers_that_are_free(said: dict[str, Any]) -> Non
     gang.hello(hello(1).model_copy(update=said), 0.0)
     assert gang.absent(2, 0.0) == [1]
     assert gang.absent(3, 0.0) == [1, 2]
-
-
-def end(kind: EndKind, rank: int, signal: int | None = None) -> End:
-    return End(kind=kind, rank=rank, reason=Reason.RANK_FAILED, signal=signal)
-
-
-LOST_PEER = end(EndKind.CRASHED, 0)
-KILLED = end(EndKind.CRASHED, 1, signal=9)
-REFUSED = end(EndKind.REFUSED, 2)
-
-
-@pytest.mark.parametrize(
-    ("ends", "expected"),
-    [
-        ([LOST_PEER, KILLED], KILLED),
-        ([KILLED, LOST_PEER], KILLED),
-        ([LOST_PEER, KILLED, REFUSED], REFUSED),
-        ([LOST_PEER], LOST_PEER),
-        ([end(EndKind.FINISHED, 0)], None),
-        ([], None),
-    ],
-    ids=["killed second", "killed first", "verdict", "one crash", "nothing wrong", "none"],
-)
-def test_a_consequence_is_not_taken_for_the_cause(ends: list[End], expected: End | None) -> None:
-    """A rank whose peer was killed loses its connection, and may say so first."""
-    assert cause(ends) == expected
 
 
 def admitted(

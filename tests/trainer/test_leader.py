@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from test_leader_ends import lease_as
 from dtjob_api.reasons import Reason
 from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
+from dtjob_trainer.closing import close
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, Leader
 from dtjob_trainer.proof import Refused, Speaker
@@ -173,7 +175,7 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
         async with asyncio.timeout(60):
             while view.state != "Waiting":
                 await asyncio.sleep(0.02)
-        await clock.passes(leader, 300)
+        await clock.passes(leader, leading._REFUSED_SECONDS + 5)
         assert (view.state, view.reason) == ("Waiting", Reason.STALLED)
         assert "does not cover another lost lease" in str(view.message)
         leader.terminating = True
@@ -184,6 +186,37 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
     status = run.ledger.read().ledger.status
     assert (status.attempt, status.charged, status.outcome) == (1, 5, None)
     assert status.attempts[0].reason == "Stalled"
+
+
+@pytest.mark.parametrize(("stall_seconds", "holds"), [(30, True), (31, False)])
+def test_pod_that_comes_back_leases_no_more_by_itself_either(
+    tmp_path: Path, stall_seconds: int, holds: bool
+) -> None:
+    """Evicted, say. That a person has acted is seen by another runPolicy.stallSeconds."""
+    run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=30, hold=True)
+    run.create_ledger()
+    now = datetime.now(UTC)
+    attempts.begin_attempt(run.ledger, now)
+    lease_as(run, 1)
+    stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
+    close(run.ledger, 1, stalled, run.config(0), has_stepped=False, now=now)
+    run.stall_seconds = stall_seconds
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        async with asyncio.timeout(60):
+            if not holds:
+                await follow(leader, until=Action.RUN)
+            while holds and view.state != "Waiting":
+                await asyncio.sleep(0.01)
+        lead.cancel()
+
+    asyncio.run(scene())
+    assert (view.reason == Reason.STALLED) == holds
+    assert ("does not cover another lost lease" in str(view.message)) == holds
+    assert run.ledger.read().ledger.status.attempt == (1 if holds else 2)
 
 
 ECHO = End(kind=EndKind.CRASHED, rank=0, reason=Reason.RANK_FAILED, message="lost another rank")

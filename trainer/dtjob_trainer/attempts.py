@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from dtjob_api.ledger import (
     MAX_NUMBER,
     AttemptRecord,
+    Hold,
     LedgerStatus,
     Outcome,
     OutcomeState,
@@ -44,6 +45,8 @@ class AttemptEnd:
     ----------
     rank
         The rank that failed first, if one did; `exit_code` or `signal` are its.
+    hold
+        Under what no other attempt follows by itself.
     """
 
     reason: Reason
@@ -51,6 +54,7 @@ class AttemptEnd:
     rank: int | None = None
     exit_code: int | None = None
     signal: int | None = None
+    hold: Hold | None = None
 
 
 def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
@@ -115,7 +119,8 @@ def end_attempt(ledger: Ledger, attempt: int, end: AttemptEnd, now: datetime) ->
     """
 
     def change(newest: PrivacyLedger) -> LedgerStatus | None:
-        return _with_end(newest.status, attempt, end, now)
+        changed = with_end(newest.status, attempt, end, now)
+        return None if changed == newest.status else changed
 
     return update(ledger, attempt, change, after_outcome=True)
 
@@ -143,7 +148,7 @@ def fail(
     def change(newest: PrivacyLedger) -> LedgerStatus | None:
         if newest.status.outcome == outcome:
             return None
-        ended = _with_end(newest.status, attempt, end, now) or newest.status
+        ended = with_end(newest.status, attempt, end, now)
         return ended.model_copy(update={"outcome": outcome})
 
     return update(ledger, attempt, change)
@@ -164,6 +169,15 @@ def report_drained(ledger: Ledger, attempt: int, generation: int) -> Versioned:
         return newest.status.model_copy(update={"drained": generation})
 
     return update(ledger, attempt, change)
+
+
+def with_end(status: LedgerStatus, attempt: int, end: AttemptEnd, now: datetime) -> LedgerStatus:
+    """The status with the end of `attempt` in it; what is recorded stays."""
+    records = [
+        _ended(record, end, now) if record.attempt == attempt and record.end is None else record
+        for record in status.attempts
+    ]
+    return status.model_copy(update={"attempts": records})
 
 
 def may_restart(
@@ -215,16 +229,6 @@ def _failure(reason: Reason, message: str, now: datetime) -> Outcome:
     return Outcome(state=OutcomeState.FAILED, reason=reason, message=clipped(message), time=now)
 
 
-def _with_end(
-    status: LedgerStatus, attempt: int, end: AttemptEnd, now: datetime
-) -> LedgerStatus | None:
-    open_records = [r for r in status.attempts if r.attempt == attempt and r.end is None]
-    if not open_records:
-        return None
-    records = [_ended(r, end, now) if r.attempt == attempt else r for r in status.attempts]
-    return status.model_copy(update={"attempts": records})
-
-
 def _ended(record: AttemptRecord, end: AttemptEnd, now: datetime) -> AttemptRecord:
     return record.model_copy(
         update={
@@ -234,5 +238,6 @@ def _ended(record: AttemptRecord, end: AttemptEnd, now: datetime) -> AttemptReco
             "signal": end.signal,
             "reason": str(end.reason),
             "message": clipped(end.message),
+            "hold": end.hold,
         }
     )

@@ -274,29 +274,3 @@ class Gang:
 
 def _lost(message: str) -> End:
     return End(kind=EndKind.CRASHED, rank=None, reason=Reason.WORKER_LOST, message=message)
-
-
-#: What decides an attempt first: a verdict before a death, a death before what peers saw of it.
-_CAUSES = (
-    EndKind.SUCCEEDED,
-    EndKind.FAILED,
-    EndKind.REFUSED,
-    EndKind.SUPERSEDED,
-    EndKind.DRAINED,
-)
-
-
-def cause(ends: list[End]) -> End | None:
-    """The end that explains the others: verdicts first, then killed processes, then the rest.
-
-    A rank whose peer was killed loses its connection and ends too; its end is a consequence.
-    """
-    for kind in _CAUSES:
-        for end in ends:
-            if end.kind is kind:
-                return end
-    crashed = [end for end in ends if end.kind is EndKind.CRASHED]
-    for end in crashed:
-        if end.signal is not None:
-            return end
-    return crashed[0] if crashed else None

@@ -14,12 +14,14 @@ from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
 from dtjob_api.workers import MOST_WORKERS
-from dtjob_trainer import attempts, verdicts
+from dtjob_trainer import attempts
+from dtjob_trainer.closing import Follows, close, held
 from dtjob_trainer.durable import VolumeFull
-from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello, cause
+from dtjob_trainer.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Hearing
+from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.logs import Logger
-from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
+from dtjob_trainer.patience import Patience, stalls_in_a_row
 from dtjob_trainer.proof import Speaker
 from dtjob_trainer.splice import KEY_BYTES
 from dtjob_trainer.telemetry import WorkerView
@@ -31,13 +33,6 @@ EXIT_CONFIGURATION = 2
 EXIT_REFUSED = 3
 EXIT_SUPERSEDED = 4
 
-#: How long an orderly end waits for the ranks that are still on their way out.
-_ORDERLY_SECONDS = 10.0
-#: How long a crash that may be the echo of another waits for the other to be told, which a slow
-#: supervisor does late.
-_ECHO_SECONDS = 5.0
-#: How long a verdict waits for the others: whoever waits to meet its rank has no end to tell.
-_VERDICT_SECONDS = 1.0
 #: How often the leader's clock is read at least.
 _TICK_SECONDS = 0.5
 #: One watch of the ledger; and how long to wait for what is not to be had now.
@@ -45,20 +40,6 @@ _WATCH_SECONDS = 10.0
 _PATIENCE_SECONDS = 2.0
 #: How long a pod waits before it looks whether a person has put right what an attempt refused.
 _REFUSED_SECONDS = 60.0
-
-_WAITS = {
-    EndKind.SUCCEEDED: _ORDERLY_SECONDS,
-    EndKind.DRAINED: _ORDERLY_SECONDS,
-    EndKind.CRASHED: _ECHO_SECONDS,
-}
-
-#: Without one worker's ranks the others can't join, so nothing of the attempt has been leased.
-_STOPPED_BEFORE_START = End(
-    kind=EndKind.DRAINED,
-    rank=None,
-    reason=Reason.STOPPED,
-    message="a worker was told to stop before its ranks were started",
-)
 
 
 class Leader:
@@ -177,6 +158,9 @@ class Leader:
             return await self._finish(code, outcome.state, outcome.reason, outcome.message)
         if run.state is not RunState.RUN:
             await self._rest(ledger)
+        elif self._config.hold and (why := held(ledger, self._config)) is not None:
+            # A pod that came back; a local run is begun by a person each time.
+            return await self._without(Reason.STALLED, why, math.inf)
         elif await self._gather(run):
             return await self._attempt(ledger)
         return None
@@ -290,7 +274,7 @@ class Leader:
         self._patience = Patience(self._config.stall_seconds, stalls, self._now())
         end = await self._run(attempt, run, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
-        return await self._judge(attempt, end)
+        return await self._close(attempt, end)
 
     async def _run(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
         """Have all workers run the attempt; what ended it."""
@@ -311,33 +295,23 @@ class Leader:
         return end
 
     async def _until_end(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
-        expected = run.workers * self._config.ranks
-        told_to_drain = False
-        deadline: float | None = None
+        hearing, told_to_drain = Hearing(run.workers * self._config.ranks), False
         while True:
             now = self._now()
-            ends = self._gang.ends(attempt)
-            first, lost = cause(ends), self._gang.lost(incarnations, now)
-            if first is None:
-                first = lost or self._stalled(now)
-                if first is not None:
-                    return first
-            elif len(ends) == expected or first.signal is not None:
-                return first
-            elif first.kind is EndKind.CRASHED and lost is not None:
-                return lost  # its ranks are what the others lost, and nobody tells their ends
-            else:
-                deadline = deadline or now + _WAITS.get(first.kind, _VERDICT_SECONDS)
-                if now >= deadline:
-                    return first
+            lost = self._gang.lost(incarnations, now)
+            end = hearing.decide(self._gang.ends(attempt), lost, now)
+            waits = hearing.deadline is None  # nothing that was heard explains an end
+            if end is not None or (waits and (end := self._stalled(now)) is not None):
+                return end
             stop = self.terminating or self._gang.wants_drain(run.workers) or self._order != run
-            if stop and first is None and self._gang.never_started(run.workers):
-                return _STOPPED_BEFORE_START
+            if stop and waits and self._gang.never_started(run.workers):
+                return STOPPED_BEFORE_START
             if stop and not told_to_drain:
                 self._view.state, self._view.stage = "Draining", "finishing the step"
                 # It may come while the ranks are being started: told again until one hears it.
                 told_to_drain = self._tell_coordinator({"type": "drain"})
-            await self._change(0.5 if deadline is None else max(0.0, min(0.5, deadline - now)))
+            left = 0.5 if hearing.deadline is None else hearing.deadline - now
+            await self._change(max(0.0, min(0.5, left)))
 
     def _stalled(self, now: float) -> End | None:
         lost = self._patience.lost(now)
@@ -350,71 +324,30 @@ class Leader:
             message=f"{lost}; rank 0 was last at: {self._view.stage}",
         )
 
-    async def _judge(self, attempt: int, end: End) -> int | None:
+    async def _close(self, attempt: int, end: End) -> int | None:
         """Write the attempt's record; an exit code if no attempt follows."""
-        now = datetime.now(UTC)
-        if end.kind is EndKind.FAILED:
-            newest = await asyncio.to_thread(self._ledger.read)
-            end = verdicts.weigh(end, newest.ledger.status, attempt)
-        record = attempts.AttemptEnd(
-            reason=end.reason,
-            message=end.message,
-            rank=end.rank,
-            exit_code=end.exit_code,
-            signal=end.signal,
-        )
-        try:
-            if end.kind is EndKind.SUPERSEDED:
-                raise Superseded(end.message)
-            if end.kind is EndKind.FAILED:
-                await self._fail(attempt, record, end.reason, end.message, now)
-                return None
-            ended = await asyncio.to_thread(
-                attempts.end_attempt, self._ledger, attempt, record, now
-            )
-            if end.kind is EndKind.CRASHED:
-                return await self._after_crash(attempt, record, ended.ledger, now)
-        except Superseded as error:
-            status = (await asyncio.to_thread(self._ledger.read)).ledger.status
-            if status.outcome is not None and status.attempt == attempt:
-                # Our coordinator wrote it and died before it could say so.
-                return None
-            return await self._finish(EXIT_SUPERSEDED, "Refused", Reason.SUPERSEDED, str(error))
-        if end.kind is EndKind.REFUSED:
-            return await self._without(end.reason, end.message, _REFUSED_SECONDS)
-        return None
-
-    async def _after_crash(
-        self, attempt: int, record: attempts.AttemptEnd, ledger: PrivacyLedger, now: datetime
-    ) -> int | None:
-        limit = self._config.max_restarts
-        if not attempts.may_restart(ledger.status.attempts, now, limit):
-            message = attempts.exhausted(limit, record.message)
-            await self._fail(attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
-            return None
-        self._show(ledger)
-        self._view.restarts += 1
-        self._view.state, self._view.message = "Restarting", record.message
-        if record.reason is Reason.STALLED and not self._patience.has_stepped:
-            why = needs_a_person(ledger, attempt)
-            if why is not None:
-                # Who looks again would spend a lease: not before somebody has done something.
-                return await self._without(Reason.STALLED, f"{record.message}; {why}", math.inf)
-        return None
-
-    async def _fail(
-        self,
-        attempt: int,
-        record: attempts.AttemptEnd,
-        reason: Reason,
-        message: str,
-        now: datetime,
-    ) -> None:
-        await asyncio.to_thread(
-            lambda: attempts.fail(
-                self._ledger, attempt, end=record, reason=reason, message=message, now=now
+        closed = await asyncio.to_thread(
+            lambda: close(
+                self._ledger,
+                attempt,
+                end,
+                self._config,
+                has_stepped=self._patience.has_stepped,
+                now=datetime.now(UTC),
             )
         )
+        reason, message = closed.reason, closed.message
+        match closed.follows:
+            case Follows.SUPERSEDED:
+                return await self._finish(EXIT_SUPERSEDED, "Refused", reason, message)
+            case Follows.REFUSED:
+                return await self._without(reason, message, _REFUSED_SECONDS)
+            case Follows.HELD:
+                return await self._without(reason, message, math.inf)
+            case Follows.RESTART:
+                self._view.restarts += 1
+                self._view.state, self._view.message = "Restarting", message
+        return None
 
     async def _finish(self, code: int, state: str, reason: str | None, message: str | None) -> int:
         """Tell all workers to leave and wait until they heard it; gives the exit code back."""
@@ -434,7 +367,7 @@ class Leader:
             return code
         self._gang.direct(Action.DONE, exit_code=code)
         await self._tell_all()
-        deadline = self._now() + _ORDERLY_SECONDS
+        deadline = self._now() + ORDERLY_SECONDS
         while self._gang.present(self._now()) - self._informed and self._now() < deadline:
             await self._change(0.5)
         return code

@@ -1,0 +1,147 @@
+"""What is written down of an attempt's end, and what its job does then."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gang import GangRun
+from test_leader_ends import lease_as, succeeded, write_status
+
+from dtjob_api.ledger import AttemptRecord, Hold, Outcome, OutcomeState
+from dtjob_api.reasons import Reason
+from dtjob_trainer import attempts
+from dtjob_trainer.closing import Closed, Follows, close, held
+from dtjob_trainer.gang import End, EndKind
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+STALLED = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
+KILLED = End(kind=EndKind.CRASHED, rank=1, reason=Reason.RANK_FAILED, message="killed", signal=9)
+TOLD_AS_DONE = End(kind=EndKind.SUCCEEDED, rank=0, reason=Reason.COMPLETED)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> GangRun:
+    """A job of leases of 5 draws, whose reserve covers none that is lost; attempt 1 has one."""
+    run = GangRun(tmp_path, workers=1, reserve=4, stall_seconds=30, hold=True)
+    run.create_ledger()
+    attempts.begin_attempt(run.ledger, NOW)
+    lease_as(run, 1)
+    return run
+
+
+def closed(run: GangRun, end: End, *, has_stepped: bool = False) -> Closed:
+    return close(run.ledger, 1, end, run.config(0), has_stepped=has_stepped, now=NOW)
+
+
+def record(run: GangRun) -> AttemptRecord:
+    return run.ledger.read().ledger.status.attempts[0]
+
+
+@pytest.mark.parametrize("state", OutcomeState)
+def test_an_attempt_ends_for_the_reason_of_the_outcome_that_it_wrote(
+    run: GangRun, state: OutcomeState
+) -> None:
+    """A rank that has come to the end of its loop tells no other reason than that it has."""
+    why = Reason.PRIVACY_BUDGET_EXHAUSTED
+    write_status(run, outcome=Outcome(state=state, reason=why, time=NOW))
+    assert closed(run, TOLD_AS_DONE).follows is Follows.LOOK
+    assert (record(run).reason, record(run).end) == ("PrivacyBudgetExhausted", NOW)
+
+
+def test_an_attempt_that_has_done_all_steps_is_completed(run: GangRun) -> None:
+    write_status(run, outcome=succeeded())
+    closed(run, TOLD_AS_DONE)
+    assert record(run).reason == "Completed"
+
+
+@pytest.mark.parametrize("kind", [EndKind.FAILED, EndKind.CRASHED, EndKind.REFUSED])
+def test_no_end_is_held_against_an_outcome(run: GangRun, kind: EndKind) -> None:
+    write_status(run, outcome=succeeded())
+    assert closed(run, KILLED.model_copy(update={"kind": kind})).follows is Follows.LOOK
+    assert record(run).reason == "RankFailed"
+
+
+def test_what_stalls_without_a_step_is_held_where_the_reserve_covers_no_other_lease(
+    run: GangRun,
+) -> None:
+    """In one write: nobody who is killed in between leaves the job without its hold."""
+    found = closed(run, STALLED)
+    assert found.follows is Follows.HELD
+    assert record(run).hold == Hold(generation=1, stall_seconds=30)
+    ledger = run.ledger.read().ledger
+    assert held(ledger, run.config(0)) == found.message
+    assert "the reserve of 4 draws does not cover another lost lease" in found.message
+
+
+@pytest.mark.parametrize(
+    ("end", "settings"),
+    [(STALLED, {"has_stepped": True}), (KILLED, {})],
+    ids=["stalled after a step", "killed"],
+)
+def test_another_attempt_follows_other_deaths(
+    run: GangRun, end: End, settings: dict[str, Any]
+) -> None:
+    assert closed(run, end, **settings).follows is Follows.RESTART
+    assert held(run.ledger.read().ledger, run.config(0)) is None
+
+
+def test_another_time_for_a_step_or_another_order_ends_the_hold(run: GangRun) -> None:
+    closed(run, STALLED)
+    ledger, config = run.ledger.read().ledger, run.config(0)
+    assert held(ledger, config) is not None
+    assert held(ledger, config.model_copy(update={"stall_seconds": 31})) is None
+    order = ledger.spec.run.model_copy(update={"generation": 2})
+    spec = ledger.spec.model_copy(update={"run": order})
+    assert held(ledger.model_copy(update={"spec": spec}), config) is None
+
+
+def test_a_hold_is_over_with_the_next_attempt(run: GangRun) -> None:
+    closed(run, STALLED)
+    attempts.begin_attempt(run.ledger, NOW)
+    assert held(run.ledger.read().ledger, run.config(0)) is None
+
+
+def test_an_attempt_too_many_ends_the_job_with_its_record_in_one_write(tmp_path: Path) -> None:
+    run = GangRun(tmp_path, workers=1, reserve=4, max_restarts=0, hold=True)
+    run.create_ledger()
+    attempts.begin_attempt(run.ledger, NOW)
+    lease_as(run, 1)
+    before = int(run.ledger.read().version)
+    assert closed(run, STALLED).follows is Follows.LOOK
+    newest = run.ledger.read()
+    assert int(newest.version) == before + 1
+    outcome = newest.ledger.status.outcome
+    assert outcome is not None
+    assert outcome.reason is Reason.RESTARTS_EXHAUSTED
+    assert outcome.message.endswith("the last time: no first step")
+    assert (record(run).reason, record(run).hold) == ("Stalled", None)
+
+
+def test_a_newer_attempt_keeps_the_ledger(run: GangRun) -> None:
+    attempts.begin_attempt(run.ledger, NOW)
+    assert closed(run, KILLED).follows is Follows.SUPERSEDED
+    assert record(run).reason == "WorkerLost"
+
+
+@pytest.fixture
+def late_outcome(run: GangRun, monkeypatch: pytest.MonkeyPatch) -> GangRun:
+    """A coordinator's last write comes while its end is being judged."""
+    fail = attempts.fail
+
+    def preceded(*arguments: Any, **more: Any) -> Any:
+        write_status(run, outcome=succeeded())
+        return fail(*arguments, **more)
+
+    monkeypatch.setattr(attempts, "fail", preceded)
+    return run
+
+
+def test_an_outcome_that_comes_at_the_last_moment_stands(late_outcome: GangRun) -> None:
+    failed = KILLED.model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
+    assert closed(late_outcome, failed).follows is Follows.LOOK
+    outcome = late_outcome.ledger.read().ledger.status.outcome
+    assert outcome is not None
+    assert outcome.state is OutcomeState.SUCCEEDED

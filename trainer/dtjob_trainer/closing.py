@@ -1,0 +1,135 @@
+"""Closes an attempt: writes how it ended into the ledger, and says what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from dtjob_api.ledger import Hold, LedgerStatus, PrivacyLedger
+from dtjob_api.reasons import Reason
+from dtjob_api.worker import WorkerConfig
+from dtjob_trainer import attempts, verdicts
+from dtjob_trainer.gang import End, EndKind
+from dtjob_trainer.ledger import Ledger, Superseded
+from dtjob_trainer.patience import needs_a_person
+
+
+class Follows(StrEnum):
+    """What follows the end of an attempt."""
+
+    LOOK = "Look"  # what the ledger asks for now: the outcome's end, rest, another attempt
+    RESTART = "Restart"  # another attempt after a failure
+    REFUSED = "Refused"  # nothing until a person has put something right; looked at again
+    HELD = "Held"  # nothing until a person asks for it: who looks again would spend a lease
+    SUPERSEDED = "Superseded"  # the ledger is another's
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What follows, and why."""
+
+    follows: Follows
+    reason: Reason
+    message: str
+
+
+def close(
+    ledger: Ledger,
+    attempt: int,
+    end: End,
+    config: WorkerConfig,
+    *,
+    has_stepped: bool,
+    now: datetime,
+) -> Closed:
+    """Write the record of ``attempt``, with the job's outcome where it is final.
+
+    Parameters
+    ----------
+    end
+        As the gang saw it, after all ranks of the attempt have ended.
+    has_stepped
+        Whether the attempt has done a step.
+
+    Raises
+    ------
+    LedgerUnreadable, LedgerRejected
+    """
+    try:
+        if end.kind is EndKind.SUPERSEDED:
+            raise Superseded(end.message)
+        newest = ledger.read().ledger
+        end = _as_its_job_takes_it(end, newest.status, attempt)
+        return _write(ledger, newest, attempt, end, config, has_stepped, now)
+    except Superseded as error:
+        status = ledger.read().ledger.status
+        if status.outcome is not None and status.attempt == attempt:
+            # Our coordinator wrote it and died before it could say so; it came a moment ago.
+            return Closed(Follows.LOOK, end.reason, end.message)
+        return Closed(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
+
+
+def held(ledger: PrivacyLedger, config: WorkerConfig) -> str | None:
+    """Why no attempt may begin by itself; None where one may.
+
+    A person lets the job go on by another `runPolicy.stallSeconds`, or by a new order.
+    """
+    last = ledger.status.attempts[-1] if ledger.status.attempts else None
+    if last is None or last.hold != _hold(ledger, config):
+        return None
+    return last.message
+
+
+def _hold(ledger: PrivacyLedger, config: WorkerConfig) -> Hold:
+    return Hold(generation=ledger.spec.run.generation, stall_seconds=config.stall_seconds)
+
+
+def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
+    if end.kind is EndKind.SUCCEEDED and status.outcome is not None:
+        # A rank tells that it has come to the end of its loop, and not of what.
+        return end.model_copy(update={"reason": status.outcome.reason})
+    return verdicts.weigh(end, status, attempt)
+
+
+def _write(
+    ledger: Ledger,
+    newest: PrivacyLedger,
+    attempt: int,
+    end: End,
+    config: WorkerConfig,
+    has_stepped: bool,
+    now: datetime,
+) -> Closed:
+    record = attempts.AttemptEnd(
+        reason=end.reason,
+        message=end.message,
+        rank=end.rank,
+        exit_code=end.exit_code,
+        signal=end.signal,
+    )
+    follows, final = Follows.LOOK, None
+    # Else our coordinator has written the outcome, and may have died before it could say so.
+    if newest.status.outcome is None:
+        if end.kind is EndKind.FAILED:
+            final = end.reason, end.message
+        elif end.kind is EndKind.REFUSED:
+            follows = Follows.REFUSED
+        elif end.kind is EndKind.CRASHED:
+            follows = Follows.RESTART
+            after = attempts.with_end(newest.status, attempt, record, now)
+            if not attempts.may_restart(after.attempts, now, config.max_restarts):
+                message = attempts.exhausted(config.max_restarts, record.message)
+                follows, final = Follows.LOOK, (Reason.RESTARTS_EXHAUSTED, message)
+            elif end.reason is Reason.STALLED and not has_stepped:
+                ended = newest.model_copy(update={"status": after})
+                if (why := needs_a_person(ended, attempt)) is not None:
+                    message, hold = f"{record.message}; {why}", _hold(newest, config)
+                    record = replace(record, message=message, hold=hold)
+                    follows = Follows.HELD
+    if final is not None:
+        reason, message = final
+        attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
+    else:
+        attempts.end_attempt(ledger, attempt, record, now)
+    return Closed(follows, record.reason, record.message)
