@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from gang import GangRun
 
 from dtjob_trainer import doors, telemetry
 from dtjob_trainer.gang import Action, Directive
+from dtjob_trainer.leader import EXIT_REFUSED
 from dtjob_trainer.processes import CannotStart, Forkserver, RankSetup
 from dtjob_trainer.splice import Tunnel
 from dtjob_trainer.worker import Worker
@@ -160,6 +164,31 @@ def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) ->
 
     with pytest.raises(CannotStart, match="no module named torch"):
         asyncio.run(scene())
+
+
+UNABLE = """
+import sys
+from dtjob_trainer import supervisor
+from dtjob_trainer.processes import CannotStart
+
+class Worker:
+    def terminate(self): ...
+    async def run(self): raise CannotStart("killed for want of memory", lasting=True)
+
+sys.exit(supervisor.main(sys.argv[1:], lambda *_: Worker()))
+"""
+
+
+@pytest.mark.processes
+def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(GangRun(tmp_path).config(1).model_dump_json())
+    arguments = ["--config", str(config), "--ordinal", "1"]
+    program = [sys.executable, "-c", UNABLE, *arguments]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == EXIT_REFUSED, ended.stderr
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert (last["level"], last["detail"]) == ("error", "killed for want of memory")
 
 
 def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def main(
         log.error("can't start", reason="ConfigurationInvalid", detail=str(error))
         return EXIT_CONFIGURATION
     except CannotStart as error:
-        log.error("can't start ranks", reason="WorkerCrashing", detail=str(error))
+        # No reason of a job's that would not train: the operator tells `WorkerCrashing` of any pod.
+        log.error("can't start ranks", reason="RanksCannotStart", detail=str(error))
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_OK
