@@ -78,7 +78,7 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> str | None:
     last = ledger.status.attempts[-1] if ledger.status.attempts else None
     if last is None or last.hold != _hold(ledger, config):
         return None
-    return last.message
+    return last.message or ""
 
 
 def _hold(ledger: PrivacyLedger, config: WorkerConfig) -> Hold:
@@ -108,28 +108,34 @@ def _write(
         exit_code=end.exit_code,
         signal=end.signal,
     )
-    follows, final = Follows.LOOK, None
-    # Else our coordinator has written the outcome, and may have died before it could say so.
-    if newest.status.outcome is None:
-        if end.kind is EndKind.FAILED:
-            final = end.reason, end.message
-        elif end.kind is EndKind.REFUSED:
-            follows = Follows.REFUSED
-        elif end.kind is EndKind.CRASHED:
-            follows = Follows.RESTART
-            after = attempts.with_end(newest.status, attempt, record, now)
-            if not attempts.may_restart(after.attempts, now, config.max_restarts):
-                message = attempts.exhausted(config.max_restarts, record.message)
-                follows, final = Follows.LOOK, (Reason.RESTARTS_EXHAUSTED, message)
-            elif end.reason is Reason.STALLED and not has_stepped:
-                ended = newest.model_copy(update={"status": after})
-                if (why := needs_a_person(ended, attempt)) is not None:
-                    message, hold = f"{record.message}; {why}", _hold(newest, config)
-                    record = replace(record, message=message, hold=hold)
-                    follows = Follows.HELD
-    if final is not None:
-        reason, message = final
-        attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
-    else:
-        attempts.end_attempt(ledger, attempt, record, now)
+    follows = Follows.REFUSED if end.kind is EndKind.REFUSED else Follows.LOOK
+    if newest.status.outcome is not None:
+        # Our coordinator wrote it, and may have died before it could say so.
+        follows = Follows.LOOK
+    elif end.kind is EndKind.FAILED:
+        return _fail(ledger, attempt, record, record.reason, record.message, now)
+    elif end.kind is EndKind.CRASHED:
+        ended = attempts.with_end(newest.status, attempt, record, now)
+        if not attempts.may_restart(ended.attempts, now, config.max_restarts):
+            message = attempts.exhausted(config.max_restarts, record.message)
+            return _fail(ledger, attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
+        follows, why = Follows.RESTART, None
+        if end.reason is Reason.STALLED and not has_stepped:
+            why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
+        if why is not None:
+            message, hold = f"{record.message}; {why}", _hold(newest, config)
+            follows, record = Follows.HELD, replace(record, message=message, hold=hold)
+    attempts.end_attempt(ledger, attempt, record, now)
     return Closed(follows, record.reason, record.message)
+
+
+def _fail(
+    ledger: Ledger,
+    attempt: int,
+    record: attempts.AttemptEnd,
+    reason: Reason,
+    message: str,
+    now: datetime,
+) -> Closed:
+    attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
+    return Closed(Follows.LOOK, reason, message)
