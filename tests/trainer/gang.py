@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from plans import digits
 from promised_ports import Promised
 from zygote import Forked
 
 from dtjob_api.job import Training
-from dtjob_api.ledger import LedgerSpec, PrivacyLedger, PrivacyPlan, Run
+from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.worker import (
     GangProof,
     JobIdentity,
@@ -52,8 +53,6 @@ class Executed:
 @dataclass
 class GangRun:
     """A run in ``folder``: ledger, checkpoint volume, record of draws, logs.
-
-    The plan's noise multiplier is fixed here: what these tests hold is which draws are charged.
 
     ``gate_at``: ranks that have begun this step, or a later one, stay in it until `open_gate`. So
     what a test does then comes neither too early nor too late, however long it takes.
@@ -93,27 +92,12 @@ class GangRun:
             self.gate.write_text(str(self.gate_at))
 
     def create_ledger(self) -> None:
-        plan = PrivacyPlan(
-            mode="DPSGD",
-            noise_multiplier=2.0,
-            sample_rate=0.18,
-            delta=1e-5,
-            epsilon_guaranteed=9.0,
-            max_grad_norm=1.0,
-            batch_size=256,
-            dataset_size=1437,
+        spec = digits(
+            "faults",
             steps=self.steps,
-            replay_reserve_steps=self.reserve,
             lease_steps=self.lease_steps,
-            accountant_version="test",
-        )
-        spec = LedgerSpec(
-            job_uid="5ac7f6f2-1111-4222-8333-444455556666",
-            job_name="faults",
-            stateful_set="faults-5ac7f6f2",
-            plan=plan,
-            reserved_draws=self.steps + self.reserve,
-            run=Run(generation=1, workers=self.workers),
+            reserve=self.reserve,
+            workers=self.workers,
         )
         self.ledger.create(PrivacyLedger(metadata={"name": "faults-5ac7f6f2"}, spec=spec))
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from plans import digits
 
 from dtjob_api.ledger import (
     AttemptRecord,
     CheckpointRecord,
     Lease,
-    LedgerSpec,
     LedgerStatus,
     PrivacyLedger,
-    PrivacyPlan,
-    Run,
 )
 from dtjob_api.reasons import Reason
 from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
@@ -118,28 +116,7 @@ def ledger(
 ) -> PrivacyLedger:
     """Leases of 10 draws; the last attempt has one if ``leased``."""
     last = len(reasons)
-    plan = PrivacyPlan(
-        mode="DPSGD",
-        noise_multiplier=2.0,
-        sample_rate=0.18,
-        delta=1e-5,
-        epsilon_guaranteed=9.0,
-        max_grad_norm=1.0,
-        batch_size=256,
-        dataset_size=1437,
-        steps=200,
-        replay_reserve_steps=reserve,
-        lease_steps=10,
-        accountant_version="test",
-    )
-    spec = LedgerSpec(
-        job_uid="5ac7f6f2-1111-4222-8333-444455556666",
-        job_name="slow",
-        stateful_set="slow-5ac7f6f2",
-        plan=plan,
-        reserved_draws=200 + reserve,
-        run=Run(generation=1, workers=1),
-    )
+    spec = digits("slow", steps=200, lease_steps=10, reserve=reserve)
     lease = None
     if leased:
         lease = Lease(attempt=last, from_draw=charged - 10, to_draw=charged, from_step=0)

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,8 +15,8 @@ from typing import Any, BinaryIO
 from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import LedgerRef, WorkerConfig
-from dtjob_trainer import failures, loop
-from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes
+from dtjob_trainer import failures, leasing, loop
+from dtjob_trainer.checkpoint import TrainingState, expected_bytes
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount
 from dtjob_trainer.ledger import Ledger
@@ -149,7 +148,9 @@ class _Rank:
         account, spec = None, None
         if setup.rank == 0:
             self._mail.stage("reading ledger and checkpoint")
-            account, spec = self._open_account()
+            ledger = MortalLedger(self._means.ledgers(config.ledger), self._life)
+            account, spec, checkpoint = leasing.resumed(ledger, config, setup.attempt, JsonFormat())
+            self._at = checkpoint.step if checkpoint else 0
         self._mail.stage("waiting for the other ranks")
         place = "127.0.0.1", setup.store_port
         self._meeting = Meeting(place, setup.attempt, setup.rank, setup.world_size, self._life)
@@ -158,23 +159,6 @@ class _Rank:
             return loop.Follower(self._step, self._digest, self._meeting, self._mail).run()
         self._meeting.broadcast_ints([self._at])
         return self._coordinate(account, spec)
-
-    def _open_account(self) -> tuple[DrawAccount, LedgerSpec]:
-        config = self._config
-        ledger = MortalLedger(self._means.ledgers(config.ledger), self._life)
-        spec = ledger.read().ledger.spec
-        folder = Path(config.state_dir)
-        store = CheckpointStore(folder, spec.job_uid, spec.plan, config.keep, JsonFormat())
-        account = DrawAccount(
-            ledger,
-            store,
-            self._setup.attempt,
-            image=config.job.image,
-            clock=lambda: datetime.now(UTC),
-        )
-        _, checkpoint = account.resume()
-        self._at = checkpoint.step if checkpoint else 0
-        return account, spec
 
     def _coordinate(self, account: DrawAccount, spec: LedgerSpec) -> EndKind:
         training, plan, first = self._config.training, spec.plan, self._state()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dtjob_api.ledger import (
     MAX_RESULT_BYTES,
     CheckpointRecord,
     Lease,
+    LedgerSpec,
     LedgerStatus,
     Outcome,
     OutcomeState,
@@ -23,11 +25,13 @@ from dtjob_api.ledger import (
     Segment,
 )
 from dtjob_api.reasons import Reason
+from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import recovery
 from dtjob_trainer.checkpoint import (
     Checkpoint,
     CheckpointStore,
     CheckpointUnusable,
+    Format,
     TrainingState,
 )
 from dtjob_trainer.journal import Entry, Header, Journal, JournalUnreadable, read_all
@@ -349,6 +353,24 @@ class DrawAccount:
             if ledger.status.charged == 0:
                 raise Refusal(Reason.PRIVACY_STATE_LOST, str(error)) from error
             raise recovery.checkpoint_lost(str(error)) from error
+
+
+def resumed(
+    ledger: Ledger, config: WorkerConfig, attempt: int, format: Format | None = None
+) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
+    """The account of an attempt, what its ledger promises, and the checkpoint to go on from.
+
+    Raises
+    ------
+    As `DrawAccount.resume`.
+    """
+    spec = ledger.read().ledger.spec
+    store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep, format)
+    account = DrawAccount(
+        ledger, store, attempt, image=config.job.image, clock=lambda: datetime.now(UTC)
+    )
+    _, checkpoint = account.resume()
+    return account, spec, checkpoint
 
 
 def read_volume(checkpoints: CheckpointStore) -> recovery.VolumeState:

@@ -10,9 +10,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtjob_accounting import draws
@@ -97,6 +96,9 @@ class _Rank:
 
     def run(self, watch: Watch | None) -> EndKind:
         """Preflight, rendezvous, training."""
+        from dtjob_trainer import leasing
+        from dtjob_trainer.ledgers import open_ledger
+
         config, setup = self._config, self._setup
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
         device = _prepare_device(config, setup)
@@ -109,7 +111,9 @@ class _Rank:
         account, spec, checkpoint = None, None, None
         if setup.rank == 0:
             self._mail.stage("reading ledger and checkpoint")
-            account, spec, checkpoint = self._open_account()
+            account, spec, checkpoint = leasing.resumed(
+                open_ledger(config.ledger), config, setup.attempt
+            )
         self._mail.stage("waiting for the other ranks")
         group = _join(setup, device)
         spec = _share_spec(spec, group)
@@ -155,25 +159,6 @@ class _Rank:
         self._phase = Phase.TRIED
         yield
         self._phase = Phase.OURS
-
-    def _open_account(self) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
-        from dtjob_trainer.checkpoint import CheckpointStore
-        from dtjob_trainer.leasing import DrawAccount
-        from dtjob_trainer.ledgers import open_ledger
-
-        config = self._config
-        ledger = open_ledger(config.ledger)
-        spec = ledger.read().ledger.spec
-        store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep)
-        account = DrawAccount(
-            ledger,
-            store,
-            self._setup.attempt,
-            image=config.job.image,
-            clock=lambda: datetime.now(UTC),
-        )
-        _, checkpoint = account.resume()
-        return account, spec, checkpoint
 
     def _train(
         self,
