@@ -165,10 +165,14 @@ class Reason(StrEnum):
     """The checkpoint was saved of another model than the task makes now."""
     GPU_MISSING = "GpuMissing"
     """A worker sees fewer GPUs than it was promised."""
+    INTERFACE_MISSING = "InterfaceMissing"
+    """A worker lacks the network interface that its environment names for collectives."""
     LEDGER_UNREADABLE = "LedgerUnreadable"
     """The ledger cannot be read; nothing is trained without it."""
     STORAGE_FULL = "StorageFull"
     """The checkpoint volume has no space."""
+    STORAGE_UNUSABLE = "StorageUnusable"
+    """The checkpoint volume can't be written or read: read-only, or another user's."""
 
     # Attempts: processes
     RANK_FAILED = "RankFailed"
@@ -197,8 +201,10 @@ TRAINING_REFUSED = frozenset(
         Reason.CHECKPOINT_LOST,
         Reason.CHECKPOINT_MISMATCH,
         Reason.GPU_MISSING,
+        Reason.INTERFACE_MISSING,
         Reason.LEDGER_UNREADABLE,
         Reason.STORAGE_FULL,
+        Reason.STORAGE_UNUSABLE,
         # Once draws are charged; before, they are the job's outcome.
         Reason.ENTRYPOINT_INVALID,
         Reason.TASK_INVALID,

@@ -22,6 +22,7 @@ from dtjob_operator.situation import Situation, condition
 _MAX_MESSAGE = 4096
 _STALE_INTERVALS = 3
 _STALE_AT_LEAST_SECONDS = 120.0
+_OF_THE_VOLUME = frozenset({Reason.CHECKPOINT_LOST, Reason.STORAGE_FULL, Reason.STORAGE_UNUSABLE})
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _running(situation: Situation) -> Claim:
 def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Claim:
     kind = ConditionType.CHECKPOINT_FRESH
     for blocked in (situation.halted, situation.refused):
-        if blocked is not None and blocked.reason in {Reason.CHECKPOINT_LOST, Reason.STORAGE_FULL}:
+        if blocked is not None and blocked.reason in _OF_THE_VOLUME:
             return Claim(kind, False, blocked.reason, blocked.message)
     record = ledger.status.checkpoint
     if record is None:

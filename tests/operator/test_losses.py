@@ -91,6 +91,7 @@ def test_a_claim_of_a_job_that_has_spent_nothing_is_no_loss() -> None:
         "PrivacyStateLost",
         "CheckpointLost",
         "StorageFull",
+        "StorageUnusable",
         "CheckpointMismatch",
         "EntrypointInvalid",
         "TaskFailed",
@@ -107,7 +108,8 @@ def test_a_refused_attempt_is_told_but_not_final(reason: str) -> None:
     assert world.condition("Running")["message"] == "what and how"
     assert world.status["phase"] == "Restarting"
     assert replicas(world) == 2
-    fresh = reason if reason in ("CheckpointLost", "StorageFull") else "CheckpointRecorded"
+    volume = ("CheckpointLost", "StorageFull", "StorageUnusable")
+    fresh = reason if reason in volume else "CheckpointRecorded"
     assert world.reason("CheckpointFresh")[1] == fresh
 
     world.later(60)

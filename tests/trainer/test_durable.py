@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import resource
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from durability import Crash, Disk, Job, plan, state_at, with_disk
+from durability import Crash, Disk, Job, no_fault, plan, state_at, with_disk
 
 from dtjob_trainer import durable
 
@@ -180,3 +181,67 @@ def test_volume_that_fills_up_keeps_checkpoint_and_ledger(tmp_path: Path) -> Non
         finished = job.check().status.checkpoint
         assert finished is not None
         assert finished.step == 3
+
+
+CALLS = ("open", "link", "rename", "mkdir", "unlink", "write", "fsync")
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        *((call, errno.EROFS) for call in CALLS),
+        *(("open", number) for number in (errno.EACCES, errno.EPERM, errno.ENOTDIR)),
+        *(("link", number) for number in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)),
+    ],
+)
+def test_volume_that_refuses_is_named_at_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """No other try cures it; a person does."""
+    (tmp_path / "old").write_bytes(b"old")
+    disk = Disk(tmp_path)
+    disk.fail = lambda name, _: number if name == call else None
+    with_disk(disk, monkeypatch)
+
+    def use() -> None:
+        durable.make_folder(tmp_path / "a")
+        durable.create(tmp_path / "a" / "new", b"new")
+        with durable.new_file(tmp_path / "old", replace=True) as file:
+            file.write(b"new")
+        durable.append(tmp_path / "old", b"more")
+        durable.remove(tmp_path / "old")
+
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        use()
+    said = str(refused.value.strerror)
+    for words in (str(tmp_path), os.strerror(number), f"user {os.getuid()}", "are intact"):
+        assert words in said
+
+
+def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lease is lost at most, also if it is tried again and again."""
+    disk = Disk(tmp_path)
+    with_disk(disk, monkeypatch)
+    job = Job(tmp_path / "job", plan(steps=3, lease_steps=2, reserve=4))
+    job.create()
+    account, _ = job.opened()
+    assert [job.draw(account), job.draw(account)] == [0, 1]
+
+    def read_only(name: str, arguments: tuple[object, ...]) -> int | None:
+        of_the_volume = str(job.state_dir) in str(arguments[0])
+        writes = name == "open" and arguments[1] != os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return errno.EROFS if of_the_volume and (writes or name == "mkdir") else None
+
+    disk.fail = read_only
+    with pytest.raises(durable.VolumeUnusable):
+        account.publish(2, state_at(2))
+    for _ in range(3):
+        with pytest.raises(durable.VolumeUnusable):
+            job.opened()
+    assert job.check().status.charged == 2
+    disk.fail = no_fault
+    job.run()
+    finished = job.check().status
+    assert (finished.charged, finished.outcome is not None) == (5, True)

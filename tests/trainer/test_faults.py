@@ -345,6 +345,27 @@ def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any)
     assert assert_finished(run).status.attempt == 5
 
 
+def test_volume_that_can_not_be_used_holds_a_run_until_it_can(start: Any) -> None:
+    """Before: one restart after the other, until the job had failed for it."""
+    run = start(workers=1, steps=10, max_restarts=1, gate_at=0)
+    victims = run.wait_for_step(0)
+    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
+    run.wait_for_exit()
+    run.open_gate()
+    charged = run.ledger.read().ledger.status.charged
+    in_the_way = run.state / "attempt-2"  # no folder, as a volume that is mounted read-only
+    in_the_way.touch()
+    for _ in range(3):
+        run.start()
+        assert run.wait_for_exit() == [3], run.logs()
+        status = run.ledger.read().ledger.status
+        assert (status.outcome, status.charged) == (None, charged)
+        assert status.attempts[-1].reason == "StorageUnusable"
+    in_the_way.unlink()
+    run.start()
+    assert assert_finished(run).status.outcome.state == "Succeeded"
+
+
 def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any) -> None:
     task = {"entrypoint": "dtjob_trainer.tasks.digits:task", "physicalBatchSize": 10**12}
     run = start(workers=1, task=task)

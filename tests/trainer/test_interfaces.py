@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
+from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import interfaces
-from dtjob_trainer.task import TaskError
+from dtjob_trainer.recovery import Refusal
 
 EXISTING = ["lo", "eth0", "eth1", "docker0"]
 
@@ -47,13 +48,14 @@ def test_nccl_needs_one(value: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "on_gpus"), [("GLOO_SOCKET_IFNAME", False), ("NCCL_SOCKET_IFNAME", True)]
 )
-def test_the_error_names_variable_value_and_interfaces(
+def test_the_job_is_held_and_told_variable_value_and_interfaces(
     monkeypatch: pytest.MonkeyPatch, variable: str, on_gpus: bool
 ) -> None:
     monkeypatch.setenv(variable, "wrong0")
-    with pytest.raises(TaskError) as caught:
+    with pytest.raises(Refusal) as caught:
         interfaces.require(2, on_gpus=on_gpus)
-    assert caught.value.reason == "TaskInvalid"
+    assert caught.value.reason is Reason.INTERFACE_MISSING
+    assert caught.value.reason in TRAINING_REFUSED
     for word in (variable, "'wrong0'", *(name for _, name in socket.if_nameindex())):
         assert word in caught.value.message
     interfaces.require(1, on_gpus=on_gpus)

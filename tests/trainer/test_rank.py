@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import multiprocessing
@@ -20,9 +21,10 @@ from gang import GangRun
 from models import linear, make_task
 
 from dtjob_api.job import Telemetry
-from dtjob_api.reasons import Reason
+from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import confine, logs
 from dtjob_trainer.distributed import ParametersDiverged
+from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
@@ -76,6 +78,21 @@ def test_want_of_memory_and_a_failing_gpu_pass(tmp_path: Path, error: Exception)
 def test_label_that_a_gpu_refuses_is_final(tmp_path: Path) -> None:
     error = torch.AcceleratorError("CUDA error: device-side assert triggered")
     assert rank(tmp_path).explain(error)[0] is EndKind.FAILED
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_volume_that_lets_nobody_write_is_a_matter_for_a_person(
+    tmp_path: Path, phase: Phase
+) -> None:
+    """Tried again it would use up all restarts, and end the job for a mount option."""
+    tried = rank(tmp_path)
+    tried._phase = phase
+    refused = VolumeUnusable(tmp_path / "attempt-1" / "journal", errno.EROFS)
+    kind, reason, message = tried.explain(refused)
+    assert (kind, reason) == (EndKind.REFUSED, Reason.STORAGE_UNUSABLE)
+    assert reason in TRAINING_REFUSED
+    assert "Read-only file system" in message
+    assert "then resume" in message
 
 
 def test_task_that_ends_its_process_is_not_started_again(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import itertools
 import json
 import shutil
@@ -18,6 +20,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.validation import validate
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import AttemptJournal, Entry, Header
 from dtjob_trainer.lease import next_unused_draw
 from dtjob_trainer.leasing import ReserveSpent, read_volume
@@ -433,5 +436,28 @@ def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
     assert volume is not None
     assert volume == _volume_of(job)
     job.ledger.replace_status(versioned, restored(versioned.ledger, volume))
+    job.run()
+    assert job.check().status.outcome is not None
+
+
+@pytest.mark.parametrize("what", ["journal", "step-2.pt"])
+def test_volume_that_may_not_be_read_is_not_taken_for_a_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It is there; to put it back from a copy, or to start anew, would be the wrong remedy."""
+    job = Job(tmp_path)
+    job.create()
+    job.run(stop_after=2)
+    opened = io.open
+
+    def refuse(file: Any, *more: Any, **options: Any) -> Any:
+        if Path(file).name == what:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(file, *more, **options)
+
+    monkeypatch.setattr(io, "open", refuse)
+    with pytest.raises(VolumeUnusable, match="Permission denied"):
+        job.opened()
+    monkeypatch.undo()
     job.run()
     assert job.check().status.outcome is not None

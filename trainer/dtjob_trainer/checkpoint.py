@@ -134,7 +134,7 @@ class CheckpointStore:
 
         Raises
         ------
-        durable.VolumeFull
+        durable.VolumeFull, durable.VolumeUnusable
             Earlier checkpoints are untouched.
         """
         payload = {
@@ -174,6 +174,8 @@ class CheckpointStore:
         CheckpointUnusable
             Missing, torn, another job's, another step's, or not readable with
             ``weights_only=True``. Nothing is deleted.
+        durable.VolumeUnusable
+            It is there, and this process may not read it.
         """
         with self._open(record) as file:
             payload = self._payload(file, record.path, record.attempt, record.step)
@@ -289,7 +291,10 @@ class CheckpointStore:
 
     def _readable(self, path: str) -> BufferedReader:
         try:
-            return (self.state_dir / path).open("rb")
+            with durable.refusals_named(self.state_dir / path):
+                return (self.state_dir / path).open("rb")
+        except durable.VolumeUnusable:
+            raise
         except OSError as error:
             raise self._unusable(path, str(error.strerror)) from error
 

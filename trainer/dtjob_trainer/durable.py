@@ -18,6 +18,11 @@ from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What a volume answers as often as it is asked: it is mounted read-only, another user's, no
+#: folder, or has no hard links.
+UNUSABLE = frozenset(
+    {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EOPNOTSUPP, errno.ENOSYS}
+)
 
 
 class VolumeFull(OSError):
@@ -43,6 +48,28 @@ class VolumeFull(OSError):
         self.path, self.needed, self.free = path, needed, free
 
 
+class VolumeUnusable(OSError):
+    """A volume does not let this process read or write; what was there before is untouched.
+
+    Parameters
+    ----------
+    path
+        The file or folder that was asked for.
+    number
+        One of `UNUSABLE`.
+    """
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.why = os.strerror(number)
+        super().__init__(
+            number,
+            f"the volume of {path} can't be used by user {os.getuid()}: {self.why}. The "
+            "checkpoint and the ledger written before it are intact; mount it writable, with hard "
+            "links, and let that user read and write all of it, then resume",
+            str(path),
+        )
+
+
 class Writer:
     """A binary file being written, as :func:`torch.save` needs one.
 
@@ -57,9 +84,9 @@ class Writer:
         self.written = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Write all of `data`; raises `VolumeFull` when it does not fit."""
+        """Write all of `data`; raises as `new_file`."""
         view = memoryview(data).cast("B")
-        with _full_volume_named(self._path, max(self._expected, self.written + len(view))):
+        with refusals_named(self._path, max(self._expected, self.written + len(view))):
             rest = view
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -88,21 +115,21 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
     ------
     FileExistsError
         `replace` is False and the name is taken.
-    VolumeFull
+    VolumeFull, VolumeUnusable
         Nothing was published; the temporary file is gone.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-    with _full_volume_named(path, expected):
+    with refusals_named(path, expected):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         try:
             writer = Writer(descriptor, path, expected)
             yield writer
-            with _full_volume_named(path, max(expected, writer.written)):
+            with refusals_named(path, max(expected, writer.written)):
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        with _full_volume_named(path, max(expected, writer.written)):
+        with refusals_named(path, max(expected, writer.written)):
             if replace:
                 os.rename(temporary, path)
             else:
@@ -112,7 +139,8 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
             os.unlink(temporary)
         raise
     if not replace:
-        os.unlink(temporary)
+        with refusals_named(temporary):
+            os.unlink(temporary)
     sync_folder(path.parent)
 
 
@@ -137,10 +165,11 @@ def append(path: Path, data: bytes) -> None:
     A crash may leave any prefix of `data` at the end of the file, so readers need a mark of
     completeness at the end of each record.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    with refusals_named(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         Writer(descriptor, path, os.fstat(descriptor).st_size + len(data)).write(data)
-        with _full_volume_named(path, len(data)):
+        with refusals_named(path, len(data)):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -148,25 +177,27 @@ def append(path: Path, data: bytes) -> None:
 
 def make_folder(path: Path) -> None:
     """Make `path` and its missing parents; their names are on the disk when this returns."""
-    if not path.parent.is_dir():
-        make_folder(path.parent)
-    with contextlib.suppress(FileExistsError), _full_volume_named(path, 0):
-        os.mkdir(path, 0o755)
+    with refusals_named(path):
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
     sync_folder(path.parent)  # also when it existed: who made it may have died before this line
 
 
 def sync_folder(path: Path) -> None:
     """Put the folder's names on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with refusals_named(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove(path: Path) -> None:
     """Remove a file that nothing points to any more; its absence is no error."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), refusals_named(path):
         os.unlink(path)
 
 
@@ -177,11 +208,16 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _full_volume_named(path: Path, needed: int) -> Iterator[None]:
+def refusals_named(path: Path, needed: int = 0) -> Iterator[None]:
+    """Say of a volume that has no room, or lets nobody in, which it is and what to do."""
     try:
         yield
+    except (VolumeFull, VolumeUnusable):
+        raise
     except OSError as error:
-        if error.errno not in _NO_ROOM or isinstance(error, VolumeFull):
-            raise
-        why = os.strerror(error.errno)
-        raise VolumeFull(path, needed, free_bytes(path.parent), why) from error
+        if error.errno in _NO_ROOM:
+            why = os.strerror(error.errno)
+            raise VolumeFull(path, needed, free_bytes(path.parent), why) from error
+        if error.errno in UNUSABLE:
+            raise VolumeUnusable(path, error.errno) from error
+        raise

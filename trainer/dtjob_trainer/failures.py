@@ -8,7 +8,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.durable import VolumeFull
+from dtjob_trainer.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.ledger import LedgerError, Superseded
 from dtjob_trainer.passing import NO_SUCH_PATH, may_pass, wants_memory
@@ -50,6 +50,8 @@ def of_the_record(error: BaseException) -> tuple[EndKind, Reason, str] | None:
             return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
         case VolumeFull():
             return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
+        case VolumeUnusable():
+            return EndKind.REFUSED, Reason.STORAGE_UNUSABLE, str(error.strerror)
     return None
 
 

@@ -9,7 +9,8 @@ import os
 import socket
 from collections.abc import Sequence
 
-from dtjob_trainer.task import TASK_INVALID, TaskError
+from dtjob_api.reasons import Reason
+from dtjob_trainer.recovery import Refusal
 
 _GLOO = "GLOO_SOCKET_IFNAME"
 _NCCL = "NCCL_SOCKET_IFNAME"
@@ -20,8 +21,9 @@ def require(world_size: int, *, on_gpus: bool) -> None:
 
     Raises
     ------
-    TaskError
-        Names the variable, its value and the interfaces that there are.
+    Refusal
+        Names the variable, its value and the interfaces that there are. Nothing of the task is
+        wrong: another environment, or another node, cures it.
     """
     variable = _NCCL if on_gpus else _GLOO
     value = os.environ.get(variable, "")
@@ -30,11 +32,12 @@ def require(world_size: int, *, on_gpus: bool) -> None:
     existing = [name for _, name in socket.if_nameindex()]
     wrong = of_nccl(value, existing) if on_gpus else of_gloo(value, existing)
     if wrong is not None:
-        raise TaskError(
-            TASK_INVALID,
+        raise Refusal(
+            Reason.INTERFACE_MISSING,
             f"the environment variable {variable} is {value!r}, but {wrong}; the interfaces of "
-            f"this worker are {', '.join(existing)}. Correct it in spec.workers.template.env (of "
-            "a local run: in the shell), or leave it out",
+            f"this worker are {', '.join(existing)}. Correct it or leave it out: in "
+            "spec.workers.template.env, which can be changed while the job is suspended, or in the "
+            "shell of a local run. Where other nodes have that interface, run there",
         )
 
 

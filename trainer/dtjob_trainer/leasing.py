@@ -26,7 +26,7 @@ from dtjob_api.ledger import (
 )
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import recovery
+from dtjob_trainer import durable, recovery
 from dtjob_trainer.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -112,7 +112,7 @@ class DrawAccount:
         ------
         recovery.Refusal
             Rule 11: going on could spend what nobody has counted, or would start over.
-        Superseded, LedgerUnreadable
+        Superseded, LedgerUnreadable, durable.VolumeUnusable
         """
         ledger = self._ledger.read().ledger
         if ledger.status.attempt != self._attempt:
@@ -155,7 +155,7 @@ class DrawAccount:
 
         Raises
         ------
-        Superseded, durable.VolumeFull, LedgerRejected, LedgerUnreadable
+        Superseded, durable.VolumeFull, durable.VolumeUnusable, LedgerRejected, LedgerUnreadable
         """
         journal = self._journaled()
         try:
@@ -201,7 +201,7 @@ class DrawAccount:
         ------
         Superseded
             This attempt has been replaced; the file it wrote stays invisible.
-        durable.VolumeFull
+        durable.VolumeFull, durable.VolumeUnusable
             The checkpoint before it and the ledger stand as they were.
         LedgerRejected, LedgerUnreadable
         """
@@ -378,7 +378,8 @@ def read_volume(checkpoints: CheckpointStore) -> recovery.VolumeState:
 
     Raises
     ------
-    JournalUnreadable
+    JournalUnreadable, durable.VolumeUnusable
     """
-    files = [(file.attempt, file.step) for file in checkpoints.files()]
-    return recovery.VolumeState(read_all(checkpoints.state_dir), files)
+    with durable.refusals_named(checkpoints.state_dir):
+        files = [(file.attempt, file.step) for file in checkpoints.files()]
+        return recovery.VolumeState(read_all(checkpoints.state_dir), files)

@@ -55,7 +55,7 @@ class FileLedger:
         ------
         Conflict
             There is a ledger already: it is never reset.
-        LedgerRejected, durable.VolumeFull
+        LedgerRejected, durable.VolumeFull, durable.VolumeUnusable
         """
         durable.make_folder(self.path)
         return self._publish(None, ledger, 1)
@@ -130,10 +130,11 @@ class FileLedger:
         except durable.VolumeFull:
             raise
         except OSError as error:
+            why = error.why if isinstance(error, durable.VolumeUnusable) else error.strerror
             if file.exists():  # linked by us, but perhaps not durable; or by somebody else
-                raise AnswerLost(f"{file}: {error.strerror}") from error
+                raise AnswerLost(f"{file}: {why}") from error
             raise LedgerRejected(
-                f"{file} can't be written: {error.strerror}. Make the volume writable, then resume"
+                f"{file} can't be written: {why}. Make the volume writable, then resume"
             ) from error
         return Versioned(str(number), new)
 
