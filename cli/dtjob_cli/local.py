@@ -141,7 +141,7 @@ class Workers:
         )
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._logged: dict[int, int] = {}
-        self._memory = memory_group.read()
+        self._memory_kills = deaths.MemoryKills()
         for ordinal, config in enumerate(configs):
             text = config.model_dump_json(by_alias=True, indent=2)
             self._config(ordinal).write_text(text, encoding="utf-8")
@@ -166,21 +166,19 @@ class Workers:
             os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
             del self._processes[ordinal]
+            cause = self._cause(ordinal, code)
             reason, message = last_error(self._log(ordinal), self._logged[ordinal])
             again = code not in VERDICTS and not self._stopping and self._restarts_left > 0
             if again:
                 self._restarts_left -= 1
                 self._start(ordinal)
-            found.append(
-                End(ordinal, code, reason, message, restarted=again, cause=self._cause(code))
-            )
+            found.append(End(ordinal, code, reason, message, restarted=again, cause=cause))
         return found
 
-    def _cause(self, code: int) -> str:
+    def _cause(self, ordinal: int, code: int) -> str:
         if code >= 0 or self._stopping:
             return ""
-        before, self._memory = self._memory, memory_group.read()
-        return deaths.cause(-code, before, self._memory)[1]
+        return self._memory_kills.cause(ordinal, -code, memory_group.read())
 
     def report(self) -> dict[str, Any] | None:
         """Return the coordinator's report, or None while it has none to give."""
@@ -225,6 +223,7 @@ class Workers:
         return self._run.logs / f"worker-{ordinal}.jsonl"
 
     def _start(self, ordinal: int) -> None:
+        self._memory_kills.started(ordinal, memory_group.read())
         with self._log(ordinal).open("ab") as log:
             self._logged[ordinal] = log.tell()
             self._processes[ordinal] = subprocess.Popen(

@@ -64,6 +64,46 @@ def test_a_kill_that_no_group_counted_is_somebody_elses(
     assert "kill -9" in why
 
 
+def counted(kills: int, at_limit: int = 0) -> MemoryCount:
+    return MemoryCount(kills=kills, at_limit=at_limit, limit=2 * GIB)
+
+
+def watched(processes: int, kills: int = 0) -> deaths.MemoryKills:
+    found = deaths.MemoryKills()
+    for process in range(processes):
+        found.started(process, counted(kills))
+    return found
+
+
+def test_processes_that_are_killed_at_once_are_all_told_why() -> None:
+    found = watched(2)
+    for process in range(2):
+        assert "limit is 2 GiB" in found.cause(process, 9, counted(2, at_limit=1))
+
+
+def test_one_kill_explains_one_death() -> None:
+    found = watched(3)
+    assert "out of memory" in found.cause(1, 9, counted(1))
+    assert "kill -9" in found.cause(0, 9, counted(1))
+    assert "out of memory" in found.cause(2, 9, counted(2))
+
+
+def test_a_kill_explains_no_death_of_a_process_that_was_started_after_it() -> None:
+    """Nor does it hide a kill of that process, told only now."""
+    found = watched(2)
+    found.started(2, counted(1))
+    assert "out of memory" in found.cause(0, 9, counted(1))
+    assert "out of memory" in found.cause(2, 9, counted(2))
+    found.started(2, counted(2))
+    assert "kill -9" in found.cause(2, 9, counted(2))
+
+
+def test_where_nothing_counts_a_kill_is_anybodys() -> None:
+    found = deaths.MemoryKills()
+    found.started(0, None)
+    assert "kill -9" in found.cause(0, 9, None)
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
     [

@@ -6,6 +6,7 @@ Pure: what the group has counted is passed in.
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import End, EndKind
@@ -84,6 +85,31 @@ def cause(number: int, before: MemoryCount | None, after: MemoryCount | None) ->
         "spec.workers.resources.limits.memory, or give a smaller "
         "spec.training.physicalBatchSize in a new job",
     )
+
+
+class MemoryKills:
+    """The out-of-memory kills of one group, told of the processes in it that somebody watches.
+
+    The group counts them, and not whom they hit. So each explains one death at most, and none of
+    a process that was started after it.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, MemoryCount | None] = {}
+
+    def started(self, process: int, count: MemoryCount | None) -> None:
+        """Begin to watch a process; `count` was read before it was started."""
+        self._before[process] = count
+
+    def cause(self, process: int, number: int, now: MemoryCount | None) -> str:
+        """Return what a signal that has ended a process is most likely the end of."""
+        reason, why = cause(number, self._before.pop(process), now)
+        if reason is Reason.OUT_OF_MEMORY and now is not None:
+            for other, before in self._before.items():
+                if before is not None:
+                    taken = min(before.kills + 1, now.kills)
+                    self._before[other] = replace(before, kills=taken)
+        return why
 
 
 def name_of(number: int) -> str:
