@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from dtjob_trainer.passing import may_pass
+from dtjob_trainer.passing import may_pass, was_not_there
 
 
 def answered(status: int) -> list[Exception]:
@@ -91,3 +91,34 @@ def test_comes_again(error: Exception) -> None:
 def test_what_was_merely_being_handled_counts_only_where_a_wrong_guess_costs_nothing() -> None:
     assert not may_pass(raised_while_handling(ConnectionError()), implied=False)
     assert may_pass(raised_from(ConnectionError()), implied=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("weights.pt"),
+        NotADirectoryError("weights"),
+        IsADirectoryError("weights"),
+        ModuleNotFoundError("clinic"),
+        ImportError("libclinic.so: cannot open shared object file"),
+        *(error for status in (401, 403, 404, 410) for error in answered(status)),
+        raised_from(FileNotFoundError("weights.pt")),
+    ],
+    ids=repr,
+)
+def test_was_not_there(error: Exception) -> None:
+    assert was_not_there(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        ValueError("no such file"),
+        *(error for status in (400, 422) for error in answered(status)),
+        raised_while_handling(FileNotFoundError("weights.pt")),
+    ],
+    ids=repr,
+)
+def test_was_wrong(error: Exception) -> None:
+    assert not was_not_there(error)

@@ -29,7 +29,7 @@ from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.processes import RankSetup
-from dtjob_trainer.rank import _Rank, _take_own_randomness, main
+from dtjob_trainer.rank import _Rank, _take_own_randomness, _Told, main
 from dtjob_trainer.task import TaskError
 
 
@@ -73,6 +73,74 @@ def test_want_of_memory_and_a_failing_gpu_pass(tmp_path: Path, error: Exception)
     assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
     assert "JANE DOE" not in message
     assert type(error).__name__ in message
+
+
+def raised_by_a_task(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> Exception:
+    """What task code raises, by its module ``reading``."""
+    (folder / "reading.py").write_text(f"def read():\n    {line}\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "reading", raising=False)
+    try:
+        importlib.import_module("reading").read()
+    except Exception as error:
+        return error
+    raise AssertionError(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open('/JANE DOE')",
+        "raise NotADirectoryError('JANE DOE')",
+        "import jane_doe.records",
+        "raise RuntimeError('JANE DOE') from FileNotFoundError('JANE DOE')",
+    ],
+)
+def test_what_is_not_there_ends_no_job_that_has_stepped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """A mount that comes back must not cost the model; the reserve bounds how often it is tried."""
+    tried = rank(tmp_path)
+    tried._failures = replace(tried._failures, entrypoint="reading:task")
+    error = raised_by_a_task(tmp_path, monkeypatch, line)
+    tried._begin_stepped()
+    kind, reason, message = tried.explain(error)
+    assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
+    assert "reading.py:2" in message
+    assert "jane" not in message.lower()
+
+
+def test_what_is_not_there_at_the_first_step_is_the_tasks_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another start would spend a lease to find the same again."""
+    tried = rank(tmp_path)
+    tried._failures = replace(tried._failures, entrypoint="reading:task")
+    error = raised_by_a_task(tmp_path, monkeypatch, "open('/JANE DOE')")
+    kind, reason, message = tried.explain(error)
+    assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
+    assert "is the data where the task looks for it" in message
+
+
+def test_other_failures_of_the_task_are_final_after_a_step_too(tmp_path: Path) -> None:
+    tried = rank(tmp_path)
+    tried._begin_stepped()
+    assert tried.explain(ValueError("JANE DOE"))[:2] == (EndKind.FAILED, Reason.TASK_FAILED)
+    assert "JANE DOE" not in tried.explain(SystemExit("JANE DOE"))[2]
+    assert tried.explain(TaskError("DatasetInvalid", "is empty"))[2] == "is empty"
+
+
+@pytest.mark.parametrize(("step", "told"), [(0, ["begun", "stepped"]), (7, ["stepped", "begun"])])
+def test_job_has_stepped_once_its_first_step_is_done(step: int, told: list[str]) -> None:
+    """A resumed one has before its own first step."""
+    seen: list[str] = []
+
+    class Step:
+        def run(self, draw: int, step: int) -> None:  # noqa: ARG002
+            seen.append("begun")
+
+    _Told(Step(), lambda: seen.append("stepped")).run(3, step)
+    assert seen[:2] == told
 
 
 def test_label_that_a_gpu_refuses_is_final(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.ledger import LedgerError, Superseded
-from dtjob_trainer.passing import NO_SUCH_PATH, may_pass, wants_memory
+from dtjob_trainer.passing import NO_SUCH_PATH, may_pass, wants_memory, was_not_there
 from dtjob_trainer.recovery import Refusal
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
@@ -37,6 +37,13 @@ class Phase(Enum):
     """The task is imported and tried on synthetic data."""
     PRIVATE = auto()
     """Private records may be in memory."""
+    STEPPED = auto()
+    """They are, and the job has done a step: all that the task needs has been there."""
+
+    @property
+    def hides(self) -> bool:
+        """Whether an exception may hold a record (Rule 20)."""
+        return self in (Phase.PRIVATE, Phase.STEPPED)
 
 
 def of_the_record(error: BaseException) -> tuple[EndKind, Reason, str] | None:
@@ -87,21 +94,21 @@ class Failures:
         from dtjob_trainer.distributed import ParametersDiverged
 
         match error:
-            case TaskError() if not (phase is Phase.PRIVATE and self._passed_through_task(error)):
+            case TaskError() if not (phase.hides and self._passed_through_task(error)):
                 return EndKind.FAILED, Reason(error.reason), error.message
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
         if (ended := of_the_record(error)) is not None:
             return ended
-        if isinstance(error, SystemExit) and phase is not Phase.PRIVATE:
+        if isinstance(error, SystemExit) and not phase.hides:
             said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
             return EndKind.FAILED, Reason.TASK_FAILED, said
         if phase is Phase.OURS:
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
         if phase is Phase.TRIED:
             return self._explain_tried(error)
-        return self._explain_private(error)
+        return self._explain_private(error, phase)
 
     def _explain_tried(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """What the task meets on synthetic data it meets again, unless it came from outside."""
@@ -115,9 +122,14 @@ class Failures:
         said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
         return EndKind.FAILED, Reason.DRY_RUN_FAILED, said
 
-    def _explain_private(self, error: BaseException) -> tuple[EndKind, Reason, str]:
+    def _explain_private(self, error: BaseException, phase: Phase) -> tuple[EndKind, Reason, str]:
         told = self.told(error)
         passes = may_pass(error, implied=False)
+        if phase is Phase.STEPPED and not passes and was_not_there(error):
+            # Not final: a trained model would be lost for a mount that comes back.
+            asked = "is what the task reads still where it was, on every worker?"
+            said = f"rank {self.rank} raised {told} after the job's first step; {asked}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, said
         if isinstance(error, NO_SUCH_PATH) and not passes and self._passed_through_task(error):
             where = (
                 "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"

@@ -30,6 +30,8 @@ _NETWORK = frozenset(
 # Answers of a server that tell the client to come back: all others of the class 4xx will be the
 # same for the same question.
 _COME_BACK = frozenset({408, 409, 423, 425, 429})
+# What a server says of what is gone, or no more allowed.
+_NOT_TO_BE_HAD = frozenset({401, 403, 404, 410})
 # What cuDNN and cuBLAS say of the device, and not of what they were given.
 _OF_THE_DEVICE = ("ALLOC_FAILED", "NOT_INITIALIZED", "INTERNAL_ERROR", "EXECUTION_FAILED")
 
@@ -49,6 +51,18 @@ def may_pass(error: BaseException, *, implied: bool = True) -> bool:
     return any(
         wants_memory(one) or of_the_device(one) or _of_the_world_outside(one)
         for one in _with_causes(error, implied=implied)
+    )
+
+
+def was_not_there(error: BaseException) -> bool:
+    """Whether a path, a module or what a server was asked for was not to be had.
+
+    Where it was before, it may be again: a mount, a folder of temporary files, a credential that
+    is renewed.
+    """
+    return any(
+        isinstance(one, (*NO_SUCH_PATH, ImportError)) or _answer(one) in _NOT_TO_BE_HAD
+        for one in _with_causes(error, implied=False)
     )
 
 
@@ -85,13 +99,22 @@ def _of_the_world_outside(error: BaseException) -> bool:
     """Whether a file system, a network or whoever answers there failed."""
     if isinstance(error, (*NO_SUCH_PATH, ValueError)):
         return False  # what was asked for is wrong, in form or in place
-    from_network = any(
+    answer = _answer(error)
+    if answer is not None:
+        return not 400 <= answer < 500 or answer in _COME_BACK
+    return _from_outside(error)
+
+
+def _from_outside(error: BaseException) -> bool:
+    """Whether it is an error of the system, or of a library that talks over a network."""
+    return isinstance(error, OSError) or any(
         kind.__module__.partition(".")[0] in _NETWORK for kind in type(error).__mro__
     )
-    status = _status(error)
-    if status is not None and (from_network or isinstance(error, OSError)):
-        return not 400 <= status < 500 or status in _COME_BACK
-    return from_network or isinstance(error, OSError)
+
+
+def _answer(error: BaseException) -> int | None:
+    """The status of a server's answer; None where the error is of none."""
+    return _status(error) if _from_outside(error) else None
 
 
 def _status(error: BaseException) -> int | None:

@@ -209,6 +209,7 @@ class _Rank:
         )
         if watch is not None:
             private_step = watch(private_step)
+        private_step = _Told(private_step, self._begin_stepped)
 
         def compare() -> str:
             return distributed.agreed_digest(model, group)
@@ -258,6 +259,9 @@ class _Rank:
             logs.mute_standard_loggers()
             confine.drop_task_output()
 
+    def _begin_stepped(self) -> None:
+        self._phase = Phase.STEPPED
+
     @property
     def _shows_private_data(self) -> bool:
         return self._config.telemetry is Telemetry.NOT_COVERED_BY_EPSILON
@@ -268,6 +272,19 @@ class _Rank:
     def explain(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """See `Failures.explain`."""
         return self._failures.explain(error, self._phase)
+
+
+class _Told:
+    """A step that says when the job has done one, in this attempt or before."""
+
+    def __init__(self, step: Stepper, has_stepped: Callable[[], None]) -> None:
+        self._step, self._has_stepped = step, has_stepped
+
+    def run(self, draw: int, step: int) -> None:
+        if step:
+            self._has_stepped()
+        self._step.run(draw, step)
+        self._has_stepped()
 
 
 #: Tensors of a parameter's size that an optimizer keeps for it.
