@@ -22,8 +22,8 @@ from dtjob_cli import streams  # noqa: E402
 from dtjob_cli.errors import shown  # noqa: E402
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the job failed; 2 bad input; 3 refused, nothing lost, can be resumed "
-    "after the remedy; 4 the run ended with a model, but before its last step; 130 interrupted."
+    "Exit codes: 0 done; 1 the job failed; 2 bad input; 3 refused, goes on after the remedy "
+    "that it names; 4 the run ended with a model, but before its last step; 130 interrupted."
 )
 
 

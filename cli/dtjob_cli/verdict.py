@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtjob_api.reasons import Reason
-from dtjob_cli import local
+from dtjob_cli import held, local
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.report import Report
 from dtjob_cli.runs import RunDirectory
@@ -50,7 +50,7 @@ def check(
         return
     if interrupted:
         raise _interrupted(report, resume_command)
-    raise _by_workers(ends, run, resume_command)
+    raise _by_workers(report, ends, run, resume_command)
 
 
 def ended_early(report: Report) -> str | None:
@@ -84,7 +84,9 @@ def _interrupted(report: Report | None, resume_command: str) -> CommandError:
     )
 
 
-def _by_workers(ends: Sequence[local.End], run: RunDirectory, resume_command: str) -> CommandError:
+def _by_workers(
+    report: Report | None, ends: Sequence[local.End], run: RunDirectory, resume_command: str
+) -> CommandError:
     """Explain an end without an outcome by the worker whose word weighs most."""
     # Of equal words the coordinator's: what the others say is often its echo.
     order = (local.BAD_CONFIGURATION, local.REFUSED, local.SUPERSEDED, local.FAILED)
@@ -106,7 +108,7 @@ def _by_workers(ends: Sequence[local.End], run: RunDirectory, resume_command: st
     if end.code == local.BAD_CONFIGURATION:
         return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", said, logs)
     if end.code == local.REFUSED:
-        remedy = f"Nothing is lost. After the remedy, go on with:  {resume_command}"
+        remedy = held.remedy(end.reason, report, run, resume_command)
         return CommandError(ExitCode.REFUSED, end.reason or "Refused", said, remedy)
     if end.code == local.SUPERSEDED:
         return CommandError(

@@ -177,3 +177,12 @@ def test_a_ledger_of_the_cluster_that_contradicts_the_schema_is_told_in_words(
         "error (LedgerUnreadable): a/digits-01234567: status.charged: Input should be a valid "
         "integer, unable to parse string as an integer.\n"
     )
+
+
+def test_a_volume_that_can_not_be_read_is_named_and_changes_nothing(job: Job) -> None:
+    (job.state_dir / "attempt-9").touch()  # no folder, as little to be read as another user's
+    before = newest(job)
+    result = restore(job)
+    assert result.exit_code == 3
+    assert "Not a directory" in result.stderr
+    assert newest(job) == before

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli import local, verdict
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs import RunDirectory
@@ -19,7 +20,7 @@ RESUME = f"dtjob run digits.yaml --resume {RUN.path}"
 def _report(state: str = "Unfinished", **more: Any) -> dict[str, Any]:
     plan = {"steps": 336, "reservedDraws": 366}
     spent = {"draws": 20, "epsilon": 1.7606}
-    return {"state": state, "step": 11, "plan": plan, "spent": spent, **more}
+    return {"state": state, "step": 11, "plan": plan, "spent": spent} | more
 
 
 def _end(code: int, *, reason: str = "", message: str = "", ordinal: int = 0) -> local.End:
@@ -96,6 +97,57 @@ def test_what_can_be_resumed_says_how() -> None:
     assert RESUME in refused.remedy
     for code in (0, -9):
         assert RESUME in _error(_report(), _end(code)).remedy
+
+
+AT_A_START = TRAINING_REFUSED - {
+    Reason.PRIVACY_STATE_LOST,
+    Reason.CHECKPOINT_LOST,
+    Reason.LEDGER_UNREADABLE,
+    Reason.STORAGE_FULL,
+    Reason.STORAGE_UNUSABLE,
+}
+
+
+@pytest.mark.parametrize("reason", sorted(AT_A_START))
+def test_what_a_start_finds_wrong_loses_nothing(reason: str) -> None:
+    remedy = _error(_report(), _end(3, reason=reason)).remedy
+
+    assert "Nothing is lost" in remedy
+    assert RESUME in remedy
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("PrivacyStateLost", ["Nothing was trained", f"dtjob ledger restore {RUN.path}"]),
+        ("CheckpointLost", ["stays charged", "the model is lost", f"{RUN.state}/"]),
+        ("LedgerUnreadable", ["step 11 is intact", "stay charged", f"{RUN.ledger}/"]),
+        ("StorageFull", ["step 11 is intact", "are done again", "stay charged", "Make room"]),
+        ("StorageUnusable", ["step 11 is intact", "are done again", f"{RUN.state}/ readable"]),
+        ("Stalled", ["step 11 is intact", "another lease", "runPolicy.stallSeconds"]),
+        ("", ["step 11 is intact", "stay charged"]),
+    ],
+)
+def test_what_a_held_run_has_lost_is_said(reason: str, words: list[str]) -> None:
+    remedy = _error(_report(), _end(3, reason=reason)).remedy
+
+    assert "Nothing is lost" not in remedy
+    for said in (*words, RESUME):
+        assert said in remedy
+
+
+def test_without_a_checkpoint_none_is_said_to_be_intact() -> None:
+    remedy = _error(_report(step=0), _end(3, reason="StorageFull")).remedy
+
+    assert "No step is checkpointed yet" in remedy
+    assert "intact" not in remedy
+
+
+def test_a_run_that_was_refused_before_its_ledger_has_lost_nothing() -> None:
+    remedy = _error(None, _end(3, reason="LedgerUnreadable")).remedy
+
+    assert "no draw was charged" in remedy
+    assert RESUME not in remedy
 
 
 def test_a_worker_that_died_too_often_is_told_with_the_likely_cause() -> None:

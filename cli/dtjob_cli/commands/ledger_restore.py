@@ -11,12 +11,14 @@ from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.model import first_error
+from dtjob_api.reasons import Reason
 from dtjob_cli import kubectl, resume, runs, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import counted
 from dtjob_trainer import recovery
 from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable
 from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.ledger import LedgerError
@@ -77,6 +79,10 @@ def _found(run: runs.RunDirectory, ledger: PrivacyLedger) -> VolumeRecord | None
         return recovery.vouched(read_volume(store), store.newest_whole())
     except JournalUnreadable as error:
         raise CommandError(ExitCode.REFUSED, "JournalUnreadable", f"{error}.") from None
+    except VolumeUnusable as error:
+        raise CommandError(
+            ExitCode.REFUSED, Reason.STORAGE_UNUSABLE, f"{error.strerror}."
+        ) from None
 
 
 def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerStatus]:
