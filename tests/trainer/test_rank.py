@@ -19,10 +19,12 @@ import structlog
 import torch
 from gang import GangRun
 from models import linear, make_task
+from structlog.testing import capture_logs
 
 from dtjob_api.job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import confine, logs
+from dtjob_trainer.batches import open_records
 from dtjob_trainer.distributed import ParametersDiverged
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.failures import Phase
@@ -127,7 +129,10 @@ def test_other_failures_of_the_task_are_final_after_a_step_too(tmp_path: Path) -
     tried._begin_stepped()
     assert tried.explain(ValueError("JANE DOE"))[:2] == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in tried.explain(SystemExit("JANE DOE"))[2]
-    assert tried.explain(TaskError("DatasetInvalid", "is empty"))[2] == "is empty"
+    with pytest.raises(TaskError) as ours:
+        open_records(replace(make_task(), dataset=list), torch.device("cpu"))
+    assert tried.explain(ours.value)[:2] == (EndKind.FAILED, Reason.DATASET_INVALID)
+    assert tried.explain(ours.value)[2] == ours.value.message
 
 
 @pytest.mark.parametrize(("step", "told"), [(0, ["begun", "stepped"]), (7, ["stepped", "begun"])])
@@ -224,22 +229,36 @@ def test_rule_20_other_errors_are_hidden(tmp_path: Path) -> None:
     assert "ValueError" in message
 
 
+@pytest.mark.parametrize("error", [KeyError, TaskError])
 @pytest.mark.parametrize("telemetry", Telemetry)
 def test_rule_20_failed_evaluation_tells_class_and_place(
-    tmp_path: Path, telemetry: Telemetry
+    tmp_path: Path, telemetry: Telemetry, error: type[Exception]
 ) -> None:
     """Its data are public, but the process holds private records too."""
 
     def evaluate(_model: Any) -> Any:
-        raise KeyError("JANE DOE")
+        raise error("EvaluationInvalid", "JANE DOE")
 
-    with pytest.raises(TaskError) as caught:
-        rank(tmp_path, telemetry)._evaluated(make_task(evaluate=evaluate), linear())
+    tried = rank(tmp_path, telemetry)
+    with capture_logs() as logged, pytest.raises(TaskError) as caught:
+        tried._evaluated(make_task(evaluate=evaluate), linear())
     assert caught.value.reason == "EvaluationInvalid"
-    assert "KeyError" in caught.value.message
-    shown = telemetry is Telemetry.NOT_COVERED_BY_EPSILON
-    assert ("JANE DOE" in caught.value.message) == shown
+    assert error.__name__ in caught.value.message
+    assert "JANE DOE" not in caught.value.message
     assert caught.value.__context__ is None
+    assert ("JANE DOE" in str(logged)) == (telemetry is Telemetry.NOT_COVERED_BY_EPSILON)
+
+
+def test_who_opts_out_of_rule_20_finds_the_error_in_the_log_and_in_no_status(
+    tmp_path: Path,
+) -> None:
+    tried = rank(tmp_path, Telemetry.NOT_COVERED_BY_EPSILON)
+    error = ValueError("JANE DOE")
+    _, _, message = tried.explain(error)
+    assert "JANE DOE" not in message
+    assert "in the worker's log alone" in message
+    assert "JANE DOE" in tried.logged(error)["traceback"]
+    assert rank(tmp_path).logged(error) == {}
 
 
 def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
@@ -260,3 +279,9 @@ def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
     assert "borrowing.py:3" in message
+
+
+def test_rule_20_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None:
+    kind, reason, message = rank(tmp_path).explain(TaskError("DatasetInvalid", "JANE DOE"))
+    assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
+    assert "JANE DOE" not in message

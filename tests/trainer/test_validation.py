@@ -437,14 +437,20 @@ def test_evaluation_gives_finite_public_figures():
         ({"accuracy": [1, 2]}, "finite"),
         ({"accuracy": torch.zeros(2)}, "finite"),
         ({"accuracy": 10**400}, "finite"),
-        ({1: 0.5}, "finite"),
-        ({f"recall of class {i}": 1.0 for i in range(80)}, "80 figures"),
+        ({1: 0.5}, "a int"),
+        ({"": 0.5}, "of 0 characters"),
+        ({"JANE DOE": 0.5}, "of 8 characters"),
+        ({"x" * 64: 0.5}, "of 64 characters"),
+        ({"accuracy-": 0.5}, "of 9 characters"),
+        ({"step": 7}, "which dtjob adds"),
+        ({f"recall.of_class-{i}": 1.0 for i in range(90)}, "90 figures"),
     ],
 )
 def test_evaluation_that_gives_something_else(figures, words):
     with pytest.raises(TaskError, match=words) as caught:
         public_figures(make_task(evaluate=lambda _: figures), linear())
     assert caught.value.reason == "EvaluationInvalid"
+    assert "JANE DOE" not in caught.value.message
 
 
 def test_evaluation_leaves_trainings_random_numbers_alone():

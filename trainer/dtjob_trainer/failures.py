@@ -16,15 +16,18 @@ from dtjob_trainer.recovery import Refusal
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
     TaskError,
+    raised_by_dtjob,
     shown_in_full,
     task_code_place,
+    task_traceback,
     where_in_task,
 )
 
 _HIDDEN = (
     "; its message is not shown because it may hold private data: reproduce it on synthetic "
-    "data, or set privacy.telemetry to NotCoveredByEpsilon"
+    "data, or set privacy.telemetry to NotCoveredByEpsilon, which keeps it in the worker's log"
 )
+_LOGGED = "; its message, which may hold private data, is in the worker's log alone"
 _RAISE_INSTEAD = "Raise an exception instead of calling sys.exit"
 
 
@@ -94,7 +97,7 @@ class Failures:
         from dtjob_trainer.distributed import ParametersDiverged
 
         match error:
-            case TaskError() if not (phase.hides and self._passed_through_task(error)):
+            case TaskError() if self.own_words(error, phase):
                 return EndKind.FAILED, Reason(error.reason), error.message
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
@@ -143,17 +146,29 @@ class Failures:
         if passes or isinstance(error, NO_SUCH_PATH):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
-        remedy = "" if self.shows_private_data else _HIDDEN
+        remedy = _LOGGED if self.shows_private_data else _HIDDEN
         return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
 
     def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self.entrypoint)
 
+    def own_words(self, error: TaskError, phase: Phase) -> bool:
+        """Whether a message is ours, and nothing of the data can have come into it (Rule 20)."""
+        return raised_by_dtjob(error) and not (phase.hides and self._passed_through_task(error))
+
     def told(self, error: BaseException) -> str:
-        """All that may be told of an exception once private records may be in memory (Rule 20)."""
+        """All that may leave the pod of an exception once private records may be in memory.
+
+        Also of a job that has opted out of Rule 20: it keeps more in the worker's log alone.
+        """
         place = self._passed_through_task(error)
-        told = f"{type(error).__name__} ({place or 'outside the code of the task'})"
-        return f"{told}: {error}" if self.shows_private_data else told
+        return f"{type(error).__name__} ({place or 'outside the code of the task'})"
+
+    def logged(self, error: BaseException, phase: Phase) -> dict[str, str]:
+        """What else the worker's log keeps of it, for a job that has opted out of Rule 20."""
+        if not (phase.hides and self.shows_private_data):
+            return {}
+        return {"traceback": task_traceback(error)}
 
 
 def _in_collective(error: BaseException) -> bool:

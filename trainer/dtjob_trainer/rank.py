@@ -77,7 +77,7 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     except BaseException as error:
         # Also what is no Exception, as a panic of a library in Rust: it would come again.
         kind, reason, message = rank.explain(error)
-        log.error("rank failed", kind=kind, reason=reason, detail=message)
+        log.error("rank failed", kind=kind, reason=reason, detail=message, **rank.logged(error))
     mail.end(kind, reason, message)
     # Not a return: threads of the task or of torch must not keep a finished rank alive.
     os._exit(0 if kind in ORDERLY else 1)
@@ -244,12 +244,14 @@ class _Rank:
 
         try:
             return validation.public_figures(task, model)
-        except TaskError as error:
-            failed = error
         except (Exception, SystemExit) as error:
-            told = self._failures.told(error)
-            failed = TaskError(Reason.EVALUATION_INVALID, f"Task.evaluate raised {told}")
-        self._log.warning("evaluation failed", detail=failed.message)
+            more = self.logged(error)
+            if isinstance(error, TaskError) and self._failures.own_words(error, self._phase):
+                failed = error
+            else:
+                told = f"Task.evaluate raised {self._failures.told(error)}"
+                failed = TaskError(Reason.EVALUATION_INVALID, told)
+        self._log.warning("evaluation failed", detail=failed.message, **more)
         raise failed
 
     def _begin_private(self) -> None:
@@ -272,6 +274,10 @@ class _Rank:
     def explain(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """See `Failures.explain`."""
         return self._failures.explain(error, self._phase)
+
+    def logged(self, error: BaseException) -> dict[str, str]:
+        """See `Failures.logged`."""
+        return self._failures.logged(error, self._phase)
 
 
 class _Told:

@@ -238,6 +238,12 @@ def task_code_place(error: BaseException, entrypoint: str) -> str | None:
     return place
 
 
+def raised_by_dtjob(error: BaseException) -> bool:
+    """Whether the exception's own words are dtjob's: a task may raise a class of ours too."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and _is_ours(frames[-1])
+
+
 def _import(module_name: str, entrypoint: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import torch
@@ -29,6 +30,10 @@ _ROWS = 4
 _REST_OF_RESULT = 512
 #: No figure is longer as JSON.
 _LONGEST_FIGURE = -2.2250738585072014e-308
+#: No prose: names of figures are shown to all who read a status (Rule 19).
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+#: In the result, beside the figures.
+_STEP = "step"
 
 
 def preflight(
@@ -166,8 +171,9 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
     Raises
     ------
     TaskError
-        It doesn't return a dictionary of finite numbers, or one too large. Exceptions of the
-        task's own code pass through unchanged; the rank tells its class and place only (Rule 20).
+        It doesn't return a dictionary of finite numbers under names, or one too large. Exceptions
+        of the task's own code pass through unchanged; the rank tells its class and place only
+        (Rule 20).
     """
     if task.evaluate is None:
         return {}
@@ -183,7 +189,7 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
             EVALUATION_INVALID,
             f"Task.evaluate returned a {type(figures).__name__}; return a dict of numbers",
         )
-    checked = {name: _figure(name, value) for name, value in figures.items()}
+    checked = {_named(name): _figure(name, value) for name, value in figures.items()}
     size = len(json.dumps(dict.fromkeys(checked, _LONGEST_FIGURE)))
     if size > MAX_RESULT_BYTES - _REST_OF_RESULT:
         raise TaskError(
@@ -195,7 +201,23 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
     return checked
 
 
-def _figure(name: object, value: object) -> float:
+def _named(name: object) -> str:
+    """The name of a figure, checked; what is none is not shown: it may be anything (Rule 20)."""
+    if isinstance(name, str) and _NAME.fullmatch(name) and name != _STEP:
+        return name
+    found = f"a {type(name).__name__}"
+    if isinstance(name, str):
+        found = f"one of {len(name)} characters"
+    if name == _STEP:
+        found = f"{_STEP!r}, which dtjob adds"
+    raise TaskError(
+        EVALUATION_INVALID,
+        f"Task.evaluate returned a figure under a name that is none ({found}); a name is a string "
+        "of 1 to 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit",
+    )
+
+
+def _figure(name: str, value: object) -> float:
     """A figure, checked; what is none is not shown: it may be anything (Rule 20)."""
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -204,11 +226,9 @@ def _figure(name: object, value: object) -> float:
         found = f"a {type(value).__name__}"
     else:
         found = str(number)
-    if not isinstance(name, str):
-        name, found = f"a {type(name).__name__} as a name", "that is no string"
-    elif math.isfinite(number):
+    if math.isfinite(number):
         return number
     raise TaskError(
         EVALUATION_INVALID,
-        f"Task.evaluate returned {name}: {found}; every figure must be finite and have a name",
+        f"Task.evaluate returned {name}: {found}; every figure must be finite",
     )
