@@ -64,9 +64,9 @@ class Observed:
     pods, claims
         Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
         StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,
-        deletionTimestamp, creationTimestamp), status.{phase, reason, message, conditions,
-        containerStatuses, initContainerStatuses}; of a claim: metadata, spec.storageClassName,
-        status.phase.
+        deletionTimestamp, creationTimestamp), status.{phase, reason, message, startTime,
+        conditions, containerStatuses, initContainerStatuses}; of a claim: metadata,
+        spec.storageClassName, status.phase.
     unlabelled
         Names of pods that are called as the job's workers but lack its label, of those that the
         StatefulSet misses.
