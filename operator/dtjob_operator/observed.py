@@ -74,7 +74,7 @@ class Observed:
         Where the API server is, by its own word; empty where that is unknown.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
-        needed only while the job is not Running, and empty where they can't be listed.
+        needed only while the job is not Running, and those last known where they can't be listed.
     report
         The coordinator's `/report` as last scraped; None when there is none, its pod has gone, or
         it is too old to be vouched for.
