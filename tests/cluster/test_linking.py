@@ -29,7 +29,7 @@ class Containerd:
         self.ended_at: tuple[str, bool] | None = None
         self.error: BaseException = KeyboardInterrupt()
 
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> str:
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> str:  # noqa: ARG002
         if self.ended_at is not None and " ".join(arguments).startswith(self.ended_at[0]):
             done, self.ended_at = self.ended_at[1], None
             if done:
