@@ -28,10 +28,18 @@ class ObjectRef:
 
 
 class Place(NamedTuple):
-    """Where something listens: networks in CIDR notation, and TCP ports."""
+    """Where something listens: networks in CIDR notation, and TCP ports.
+
+    Without networks it is not known at which address.
+    """
 
     networks: tuple[str, ...]
     ports: tuple[int, ...]
+
+
+def is_located(known: tuple[Place, ...]) -> bool:
+    """Whether addresses are known, and not ports alone."""
+    return any(place.networks for place in known)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ class Observed:
         Names of pods that are called as the job's workers but lack its label, of those that the
         StatefulSet misses.
     api_server
-        Where the API server is, by its own word; empty where that is unknown.
+        Where the API server is, by its own word. One place without networks where only ports are
+        known, empty where nothing is.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
         needed only while the job is not Running, and those last known where they can't be listed.

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import kinds, names
+from dtjob_operator.builders.network_policy import api_server_places
 from dtjob_operator.drift import has_drifted
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Observed
+from dtjob_operator.observed import Observed, is_located
 from dtjob_operator.refused import refused_children
 from dtjob_operator.settings import Enforcement, Settings
 from dtjob_operator.unlabelled import unlabelled
@@ -78,12 +79,14 @@ def restriction(
         return Restriction(
             False, Reason.POLICY_NOT_ENFORCED, f"NetworkPolicy {name} is there, {told}"
         )
-    if not (observed.api_server or settings.api_server_cidrs):
+    if not (is_located(observed.api_server) or settings.api_server_cidrs):
+        (anywhere,) = api_server_places(observed.api_server, settings)
+        ports = ", ".join(map(str, anywhere.ports))
         return Restriction(
             False,
             Reason.API_SERVER_ADDRESS_UNKNOWN,
             "the operator can't learn the API server's address, so that NetworkPolicy "
-            f"{name} lets the workers connect to TCP ports 443 and 6443 of every address. Allow "
+            f"{name} lets the workers connect to TCP ports {ports} of every address. Allow "
             "the operator to read EndpointSlice and Service kubernetes of namespace default, or "
             f"give it --api-server-cidr. The policy is there, {told}",
         )

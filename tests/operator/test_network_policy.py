@@ -41,6 +41,32 @@ def test_the_platform_teams_word_on_the_api_server_goes_before_its_own() -> None
     assert opened(rule) == ([{"cidr": "198.51.100.0/24"}], [443, 6443, 16443])
 
 
+@pytest.mark.parametrize(
+    ("cidrs", "opened_to"),
+    [
+        (("198.51.100.0/24",), ["198.51.100.0/24"]),
+        ((), ["0.0.0.0/0", "::/0"]),
+    ],
+)
+def test_a_port_that_is_known_without_its_address_is_opened(
+    cidrs: tuple[str, ...], opened_to: list[str]
+) -> None:
+    """The operator may read the EndpointSlice, and not the Service."""
+    (rule,) = egress(digits(), (Place((), (16443,)),), api_server_cidrs=cidrs)
+    blocks, ports = opened(rule)
+    assert [block["cidr"] for block in blocks] == opened_to
+    assert ports == [443, 6443, 16443]
+
+
+def test_ports_that_are_open_to_every_address_are_told() -> None:
+    world = World.of(privacy_plan=PLAN, api_server=(Place((), (16443,)),))
+    world.settle()
+    assert world.reason("NetworkRestricted") == ("False", "ApiServerAddressUnknown")
+    assert (
+        "ports 443, 6443, 16443 of every address" in world.condition("NetworkRestricted")["message"]
+    )
+
+
 def test_an_api_server_that_nobody_knows_is_found_by_its_usual_ports() -> None:
     (rule,) = egress(digits(), api_server=())
     assert opened(rule) == (
