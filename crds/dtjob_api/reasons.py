@@ -85,6 +85,8 @@ class Reason(StrEnum):
     """No node has room for a worker or is allowed to take it."""
     PODS_REFUSED = "PodsRefused"
     """Quota, Pod Security or another admission rule refuses the workers."""
+    WORKER_NOT_STARTED = "WorkerNotStarted"
+    """A kubelet can't start a worker's container; the message is its own."""
     WORKER_CRASHING = "WorkerCrashing"
     """A worker's container ends again and again before it can join; the message has its last
     words."""

@@ -6,8 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from dtjob_api.model import Model, ObjectName, Quantity, list_map, rule, rules
+from dtjob_api.model import (
+    NOT_NEGATIVE,
+    BareQuantity,
+    Json,
+    Model,
+    ObjectName,
+    list_map,
+    not_negative,
+    rule,
+    rules,
+)
 from dtjob_api.training import MAX_STEPS
+
+MAX_VOLUMES = 32
 
 RESERVED_ENV_PREFIX = "DTJOB_"
 RESERVED_VOLUMES = ("checkpoints", "data")
@@ -146,7 +158,7 @@ class EmptyDirVolume(Model):
     """An empty folder that lives as long as the pod."""
 
     medium: Literal["Memory"] | None = None
-    size_limit: Quantity | None = None
+    size_limit: BareQuantity | None = None
 
 
 class ClaimVolume(Model):
@@ -245,6 +257,20 @@ class Toleration(Model):
     ) = None
 
 
+def _size_limits(first: int, end: int) -> Json:
+    """The rule on the limits of some volumes: for all at once it would be too dear.
+
+    See `model.not_negative`; a rule on the field counts for every volume that there may be.
+    """
+    limit = "self.volumes[i].emptyDir.sizeLimit"
+    return rule(
+        f"!has(self.volumes) || {list(range(first, end))}.all(i, i >= self.volumes.size() || "
+        f"!has(self.volumes[i].emptyDir) || !has({limit}) || {not_negative(limit)})",
+        f"emptyDir.sizeLimit {NOT_NEGATIVE}",
+        field=".volumes",
+    )
+
+
 class WorkerTemplate(Model):
     """What users may add to the worker pods."""
 
@@ -256,7 +282,9 @@ class WorkerTemplate(Model):
                 "every entry must name a volume of template.volumes; add the volume or correct "
                 "the name",
                 field=".volumeMounts",
-            )
+            ),
+            _size_limits(0, MAX_VOLUMES // 2),
+            _size_limits(MAX_VOLUMES // 2, MAX_VOLUMES),
         )
     )
 
@@ -264,9 +292,9 @@ class WorkerTemplate(Model):
         default_factory=list
     )
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = Field(default_factory=list)
-    volumes: Annotated[list[Volume], Field(max_length=32, json_schema_extra=list_map("name"))] = (
-        Field(default_factory=list)
-    )
+    volumes: Annotated[
+        list[Volume], Field(max_length=MAX_VOLUMES, json_schema_extra=list_map("name"))
+    ] = Field(default_factory=list)
     volume_mounts: Annotated[
         list[VolumeMount], Field(max_length=32, json_schema_extra=list_map("mountPath"))
     ] = Field(default_factory=list)

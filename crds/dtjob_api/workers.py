@@ -13,6 +13,9 @@ GPU_RESOURCE = "nvidia.com/gpu"
 MOST_WORKERS = 4096
 
 _QUANTITIES: Json = {"maxProperties": 16}
+# Of any other resource Kubernetes takes no request that differs from the limit, and refuses the
+# workers itself. A rule for all 16 would be too dear for it before 1.34 (`model.not_negative`).
+_COMPARED = ["cpu", "memory", "ephemeral-storage"]
 
 
 class Resources(Model):
@@ -26,8 +29,9 @@ class Resources(Model):
                 f"{GPU_RESOURCE} is set from workers.gpusPerWorker; remove it here",
             ),
             rule(
-                "!has(self.requests) || !has(self.limits) || self.requests.all(name, "
-                "!(name in self.limits) || !isQuantity(string(self.requests[name])) || "
+                f"!has(self.requests) || !has(self.limits) || {_COMPARED}.all(name, "
+                "!(name in self.requests) || !(name in self.limits) || "
+                "!isQuantity(string(self.requests[name])) || "
                 "!isQuantity(string(self.limits[name])) || "
                 "!quantity(string(self.requests[name]))"
                 ".isGreaterThan(quantity(string(self.limits[name]))))",

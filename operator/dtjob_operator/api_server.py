@@ -14,7 +14,7 @@ from dtjob_operator import kinds
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.kinds import Json, Selection
 from dtjob_operator.metrics import Metrics
-from dtjob_operator.observed import Place
+from dtjob_operator.observed import Place, is_located
 from dtjob_operator.reflector import Reflector
 from dtjob_operator.store import Store
 
@@ -46,13 +46,15 @@ class ApiServerWatch:
         ]
 
     def places(self) -> tuple[Place, ...]:
-        """The API server's own addresses and that of its Service; empty while one is unknown.
+        """The API server's own addresses and that of its Service, or what is known of them.
 
         One that shuts down takes itself out of the list, the only one for a moment too: what was
         known last is true again soon.
         """
         endpoint_slice, service = (self._stores[kind].get(_NAMESPACE, _NAME) for kind in _KINDS)
-        self._last = places(endpoint_slice, service) or self._last
+        found = places(endpoint_slice, service)
+        if is_located(found) or (found and not is_located(self._last)):
+            self._last = found
         return self._last
 
     async def run(self) -> None:
@@ -68,26 +70,26 @@ class ApiServerWatch:
 
 
 def places(endpoint_slice: Json | None, service: Json | None) -> tuple[Place, ...]:
-    """Where the API server listens; empty where either part is unknown.
+    """Where the API server listens; its ports alone where either address is unknown.
 
     Some networks apply policies to the Service's address, most to the endpoint's behind it: with
-    one of them alone, workers might be cut off.
+    one of them alone, workers might be cut off. A port is of use with whatever address it is.
     """
-    if endpoint_slice is None or service is None or endpoint_slice.get("addressType") == "FQDN":
-        return ()
+    slice_of, spec = endpoint_slice or {}, (service or {}).get("spec") or {}
+    named = slice_of.get("addressType") == "FQDN"
     endpoints = Place(
         networks=_hosts(
             address
-            for endpoint in endpoint_slice.get("endpoints") or ()
+            for endpoint in (() if named else slice_of.get("endpoints") or ())
             for address in endpoint["addresses"]
         ),
-        ports=_ports(endpoint_slice),
+        ports=_ports(slice_of),
     )
-    spec = service["spec"]
     front = Place(networks=_hosts(spec.get("clusterIPs") or ()), ports=_ports(spec))
-    if not all((*endpoints, *front)):
-        return ()
-    return endpoints, front
+    if all((*endpoints, *front)):
+        return endpoints, front
+    ports = tuple(sorted({*endpoints.ports, *front.ports}))
+    return (Place((), ports),) if ports else ()
 
 
 def _hosts(addresses: Iterable[str]) -> tuple[str, ...]:

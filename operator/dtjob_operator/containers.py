@@ -15,6 +15,7 @@ from dtjob_operator.kinds import Json
 # Exit codes of a supervisor.
 _BAD_CONFIGURATION = 2
 _REFUSED = 3
+_SANDBOX = "PodReadyToStartContainers"
 _NO_TRAINER = "No module named 'dtjob_trainer'"
 
 
@@ -35,10 +36,8 @@ class Crash:
 
 def is_ready(pod: Json) -> bool:
     """Whether the pod is ready and not on its way out."""
-    conditions = pod.get("status", {}).get("conditions") or []
-    return "deletionTimestamp" not in pod["metadata"] and any(
-        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
-    )
+    ready = _condition(pod, "Ready").get("status") == "True"
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def is_starting(pod: Json) -> bool:
@@ -51,10 +50,30 @@ def is_starting(pod: Json) -> bool:
 
 def has_sandbox(pod: Json) -> bool:
     """Whether the kubelet has gone past the mounts of the pod: images are pulled after that."""
-    conditions = pod.get("status", {}).get("conditions") or []
-    return any(
-        c["type"] == "PodReadyToStartContainers" and c["status"] == "True" for c in conditions
-    )
+    return _condition(pod, _SANDBOX).get("status") == "True"
+
+
+def scheduled_at(pod: Json) -> datetime:
+    """Since when the pod has a node, or the scheduler says that none takes it.
+
+    A pod may wait long for a scheduler that is slow or a volume that is made: trouble that counts
+    from its creation would be old when it begins.
+    """
+    status = pod.get("status", {})
+    said = _condition(pod, "PodScheduled").get("lastTransitionTime") or status.get("startTime")
+    return datetime.fromisoformat(said or pod["metadata"]["creationTimestamp"])
+
+
+def can_start_since(pod: Json, container: Json) -> datetime:
+    """Since when the kubelet could start a container: it has a node, a sandbox, and is not running.
+
+    How long its image was pulled stands in no status.
+    """
+    sandbox = _condition(pod, _SANDBOX)
+    ended = (container.get("lastState") or {}).get("terminated") or {}
+    times = [sandbox.get("lastTransitionTime") if has_sandbox(pod) else None]
+    times += [ended.get("finishedAt")]
+    return max([scheduled_at(pod), *(datetime.fromisoformat(at) for at in times if at)])
 
 
 def running_since(pod: Json) -> datetime | None:
@@ -148,6 +167,12 @@ def last_words(log: str) -> tuple[str | None, str]:
 def known(reason: str | None) -> Reason | None:
     """The reason of that name, if there is one."""
     return next((member for member in Reason if member == reason), None)
+
+
+def _condition(pod: Json, kind: str) -> Json:
+    """A condition of the pod, {} if it has none of the type."""
+    conditions = pod.get("status", {}).get("conditions") or []
+    return next((condition for condition in conditions if condition["type"] == kind), {})
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

@@ -28,10 +28,18 @@ class ObjectRef:
 
 
 class Place(NamedTuple):
-    """Where something listens: networks in CIDR notation, and TCP ports."""
+    """Where something listens: networks in CIDR notation, and TCP ports.
+
+    Without networks it is not known at which address.
+    """
 
     networks: tuple[str, ...]
     ports: tuple[int, ...]
+
+
+def is_located(known: tuple[Place, ...]) -> bool:
+    """Whether addresses are known, and not ports alone."""
+    return any(place.networks for place in known)
 
 
 @dataclass(frozen=True)
@@ -64,17 +72,18 @@ class Observed:
     pods, claims
         Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
         StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,
-        deletionTimestamp, creationTimestamp), status.{phase, reason, message, conditions,
-        containerStatuses, initContainerStatuses}; of a claim: metadata, spec.storageClassName,
-        status.phase.
+        deletionTimestamp, creationTimestamp), status.{phase, reason, message, startTime,
+        conditions, containerStatuses, initContainerStatuses}; of a claim: metadata,
+        spec.storageClassName, status.phase.
     unlabelled
         Names of pods that are called as the job's workers but lack its label, of those that the
         StatefulSet misses.
     api_server
-        Where the API server is, by its own word; empty where that is unknown.
+        Where the API server is, by its own word. One place without networks where only ports are
+        known, empty where nothing is.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
-        needed only while the job is not Running, and empty where they can't be listed.
+        needed only while the job is not Running, and those last known where they can't be listed.
     report
         The coordinator's `/report` as last scraped; None when there is none, its pod has gone, or
         it is too old to be vouched for.

@@ -68,6 +68,8 @@ class Memory:
         By kind and name: the child as it was applied, and the resource version of the answer.
     told
         Events that were recorded for a status that is not written yet.
+    events, unlabelled
+        As they were last answered, for when the API server does not answer.
     steps
         Reconciliations in a row that changed children.
     rests_until
@@ -80,6 +82,8 @@ class Memory:
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
     told: set[News] = field(default_factory=set)
+    events: tuple[Json, ...] = ()
+    unlabelled: tuple[str, ...] = ()
     steps: int = 0
     rests_until: float = 0.0
 
@@ -130,7 +134,10 @@ class Observer:
             for pod in self._stores[kinds.POD].of_job(namespace, uid)
             if names.is_pod_of(name, pod["metadata"]["name"])
         )
-        events = await self._events(job)
+        memory.events = await self._events(job, memory.events)
+        memory.unlabelled = await self._unlabelled(
+            job, stateful_set, pods, memory.events, memory.unlabelled
+        )
         return Observed(
             job=job,
             ledger=ledger,
@@ -143,9 +150,9 @@ class Observer:
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
             pods=pods,
             claims=await self._claims(namespace, uid, name, ledger),
-            unlabelled=await self._unlabelled(job, stateful_set, pods, events),
+            unlabelled=memory.unlabelled,
             api_server=self._api_server.places(),
-            events=events,
+            events=memory.events,
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
@@ -182,11 +189,13 @@ class Observer:
         stateful_set: Json | None,
         pods: tuple[Json, ...],
         events: tuple[Json, ...],
+        known: tuple[str, ...],
     ) -> tuple[str, ...]:
         """Pods that the StatefulSet misses for no reason that it tells, though they are there.
 
         A pod that loses the label is let go of and keeps its name, so none comes in its place. No
-        watch tells it from one that was deleted, so the first that are missed are asked for.
+        watch tells it from one that was deleted, so the first that are missed are asked for. While
+        there is no answer, what was `known` is.
         """
         if stateful_set is None or not _misses_pods(stateful_set):
             return ()
@@ -195,7 +204,8 @@ class Observer:
             return ()
         there = {pod["metadata"]["name"] for pod in pods}
         wanted = (names.pod_of(name, o) for o in range(stateful_set["spec"]["replicas"]))
-        missed = itertools.islice((p for p in wanted if p not in there), _MOST_PODS_ASKED_FOR)
+        missing = (pod for pod in wanted if pod not in there)
+        missed = tuple(itertools.islice(missing, _MOST_PODS_ASKED_FOR))
         found: list[Json] = []
         try:
             for pod in missed:
@@ -206,6 +216,7 @@ class Observer:
                 found += listed
         except ApiError as error:
             self._log.info("pods not asked for", error=error.message, status=error.status)
+            return tuple(pod for pod in known if pod in missed)
         uid = job["metadata"]["uid"]
         return tuple(
             pod["metadata"]["name"]
@@ -234,10 +245,10 @@ class Observer:
         found = await self._child(kinds.CLAIM, namespace, first)
         return known if found is None else (found, *known)
 
-    async def _events(self, job: Json) -> tuple[Json, ...]:
+    async def _events(self, job: Json, known: tuple[Json, ...]) -> tuple[Json, ...]:
         """Warnings about the job's StatefulSet, pods and claims, newest first, until it runs.
 
-        They only help to explain: none are known where they can't be listed.
+        They only help to explain: where they can't be listed now, those that were `known` do.
         """
         if job.get("status", {}).get("phase") in _QUIET_PHASES:
             return ()
@@ -256,7 +267,7 @@ class Observer:
             events = await self._warnings_of(job["metadata"]["namespace"])
         except ApiError as error:
             self._log.info("warnings not listed", error=error.message, status=error.status)
-            return ()
+            return known
         return tuple(sorted(filter(concerns, events), key=last_seen, reverse=True))
 
     async def _warnings_of(self, namespace: str) -> list[Json]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator import names
+from dtjob_operator import kinds, names
+from dtjob_operator.builders.network_policy import api_server_places
 from dtjob_operator.drift import has_drifted
+from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Observed
+from dtjob_operator.observed import Observed, is_located
+from dtjob_operator.refused import refused_children
 from dtjob_operator.settings import Enforcement, Settings
 from dtjob_operator.unlabelled import unlabelled
 
+_APPLIED_AFTER = frozenset({kinds.LEDGER.name, kinds.STATEFUL_SET.name})
 _LISTENERS = "the listeners of gloo and NCCL, which ask for no proof"
 _BY_ENFORCEMENT = {
     Enforcement.ENFORCED: "and this cluster's network enforces it, as its operators say",
@@ -42,7 +46,11 @@ class Restriction:
 
 
 def restriction(
-    observed: Observed, job: DistributedTrainingJob, wanted: Json | None, settings: Settings
+    observed: Observed,
+    job: DistributedTrainingJob,
+    wanted: Json | None,
+    held: Finding | None,
+    settings: Settings,
 ) -> Restriction:
     """Whether nothing but the job's own traffic reaches its workers or leaves them.
 
@@ -50,6 +58,8 @@ def restriction(
     ----------
     wanted
         The job's NetworkPolicy; None where it asks for none.
+    held
+        Why nothing is made or repaired for this job; None where it is.
     """
     if wanted is None:
         return Restriction(
@@ -60,7 +70,7 @@ def restriction(
         )
     name, stored = names.child_name(job), observed.network_policy
     if stored is None or not names.is_ours(stored, job) or has_drifted(stored, wanted):
-        message = f"NetworkPolicy {name} is not there as it should be; it is applied"
+        message = f"NetworkPolicy {name} is not there as it should be{_applied(observed, held)}"
         return Restriction(False, Reason.CREATING_RESOURCES, message)
     if (found := unlabelled(observed, job)) is not None:
         return Restriction(False, found.reason, found.message)
@@ -69,15 +79,30 @@ def restriction(
         return Restriction(
             False, Reason.POLICY_NOT_ENFORCED, f"NetworkPolicy {name} is there, {told}"
         )
-    if not (observed.api_server or settings.api_server_cidrs):
+    if not (is_located(observed.api_server) or settings.api_server_cidrs):
+        (anywhere,) = api_server_places(observed.api_server, settings)
+        ports = ", ".join(map(str, anywhere.ports))
         return Restriction(
             False,
             Reason.API_SERVER_ADDRESS_UNKNOWN,
             "the operator can't learn the API server's address, so that NetworkPolicy "
-            f"{name} lets the workers connect to TCP ports 443 and 6443 of every address. Allow "
+            f"{name} lets the workers connect to TCP ports {ports} of every address. Allow "
             "the operator to read EndpointSlice and Service kubernetes of namespace default, or "
             f"give it --api-server-cidr. The policy is there, {told}",
         )
     if settings.enforcement is Enforcement.ENFORCED:
         return Restriction(True, Reason.POLICY_ENFORCED, f"NetworkPolicy {name} is there, {told}")
     return Restriction(None, Reason.ENFORCEMENT_UNKNOWN, f"NetworkPolicy {name} is there, {told}")
+
+
+def _applied(observed: Observed, held: Finding | None) -> str:
+    """Whether the policy is applied now, or what has to come first."""
+    before = (each for each in observed.rejections if each.kind not in _APPLIED_AFTER)
+    if found := held or next(refused_children(before), None):
+        return f", and it is not applied yet: {found.message}"
+    stored = observed.network_policy
+    if stored is not None and "deletionTimestamp" in stored["metadata"]:
+        return ", since it is being deleted; it is applied once it has gone"
+    if observed.ledger is None and observed.privacy_plan is None:
+        return "; it is applied as soon as the privacy plan is fixed"
+    return "; it is applied"

@@ -175,7 +175,7 @@ def assess(
         report=current,
         unheard=_unheard(observed, settings),
         network_policy=policy,
-        restriction=restriction(observed, job, policy, settings),
+        restriction=restriction(observed, job, policy, halted or blocked, settings),
         planning_trouble=observed.planning_trouble,
         met=met,
         training=training,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from dtjob_api import crd
 from dtjob_api.cel import holds
+from dtjob_api.model import MAX_QUANTITY
 
 Json = dict[str, Any]
 CRDS = [crd.job_crd(), crd.ledger_crd()]
@@ -102,10 +104,34 @@ def test_every_integer_of_a_job_s_spec_is_bounded_where_a_double_is_exact() -> N
             assert not (within and all(holds(rule, beyond) for rule in rules)), path
 
 
+def test_rules_on_quantities_are_cheap_enough_for_the_oldest_kubernetes() -> None:
+    """Before 1.34 a number or text counts as 3 MiB of text; a rule may read 31 of them.
+
+    That rules on their parents are cheap enough only that API server itself can tell.
+    """
+    reading = re.compile(r"\b(?:isQuantity|quantity|string)\((?!')|\btype\(\w+\) ==")
+    found = 0
+
+    def look(node: Json, times: int, path: str) -> None:
+        nonlocal found
+        if "x-kubernetes-int-or-string" in node:
+            found += 1
+            for rule in node.get("x-kubernetes-validations", []):
+                assert times * len(reading.findall(rule["rule"])) <= 31, path
+        for name, child in node.get("properties", {}).items():
+            look(child, times, f"{path}.{name}")
+        if "items" in node:
+            look(node["items"], times * node["maxItems"], f"{path}[]")
+        if "additionalProperties" in node:
+            look(node["additionalProperties"], times * node["maxProperties"], f"{path}{{}}")
+
+    look(_schema(CRDS[0]), 1, "")
+    assert found >= 5
+
+
 def _is_integer(node: Json) -> bool:
     """Also a number that may be a word, but not a quantity."""
-    rules = [rule["rule"] for rule in node.get("x-kubernetes-validations", [])]
-    word = "x-kubernetes-int-or-string" in node and not any("isQuantity" in r for r in rules)
+    word = "x-kubernetes-int-or-string" in node and node["maxLength"] != MAX_QUANTITY
     return node.get("type") == "integer" or word
 
 

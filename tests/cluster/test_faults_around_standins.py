@@ -200,11 +200,9 @@ def test_the_operator_is_killed_at_random_points(
     account = job.account()
     assert (account["attempt"], account["charged"]) == (1, 120)
     assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
-    assert sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER) == [
-        ("Normal", "Completed"),
-        ("Normal", "Planned"),
-        ("Normal", "Training"),
-    ]
+    told = sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER)
+    expected = [("Normal", "Completed"), ("Normal", "Planned"), ("Normal", "Training")]
+    assert told == expected, job.described()
 
 
 def test_the_volume_is_lost_and_the_job_is_made_anew(

@@ -156,7 +156,7 @@ def test_describe_tells_its_course(trained: Trained) -> None:
     for reason in ("Planned", "Training", "Completed"):
         assert reason in events
     warnings = {reason for kind, reason in trained.job.events() if kind == "Warning"}
-    assert warnings <= SLOW_CLUSTER
+    assert warnings <= SLOW_CLUSTER, described
 
 
 def test_the_model_is_good_and_private(trained: Trained) -> None:

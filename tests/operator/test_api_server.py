@@ -15,7 +15,7 @@ from dtjob_operator.api_server import ApiServerWatch, places
 from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.metrics import Metrics
-from dtjob_operator.observed import Place
+from dtjob_operator.observed import Place, is_located
 
 FRONT = Place(("10.96.0.1/32", "fd00:10::1/128"), (443,))
 
@@ -55,20 +55,25 @@ def test_the_order_of_endpoints_is_no_news() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of_endpoints", "of_service"),
+    ("of_endpoints", "of_service", "ports"),
     [
-        (None, SERVICE),
-        (endpoint_slice("192.0.2.9"), None),
-        (endpoint_slice(), SERVICE),
-        (endpoint_slice("192.0.2.9", endpoints=None), SERVICE),
-        (endpoint_slice("192.0.2.9", ports=None), SERVICE),
-        (endpoint_slice("master.example.org", addressType="FQDN"), SERVICE),
-        (endpoint_slice("192.0.2.9"), SERVICE | {"spec": {"type": "ExternalName"}}),
+        (None, None, None),
+        (None, SERVICE, (443,)),
+        (endpoint_slice("192.0.2.9", port=16443), None, (16443,)),
+        (endpoint_slice(), SERVICE, (443, 6443)),
+        (endpoint_slice("192.0.2.9", endpoints=None), SERVICE, (443, 6443)),
+        (endpoint_slice("192.0.2.9", ports=None), SERVICE, (443,)),
+        (endpoint_slice("master.example.org", addressType="FQDN"), SERVICE, (443, 6443)),
+        (endpoint_slice("192.0.2.9"), SERVICE | {"spec": {"type": "ExternalName"}}, (6443,)),
     ],
 )
-def test_half_of_it_is_not_known(of_endpoints: Json | None, of_service: Json | None) -> None:
+def test_of_half_of_it_only_the_ports_are_known(
+    of_endpoints: Json | None, of_service: Json | None, ports: tuple[int, ...] | None
+) -> None:
     """With an address too few workers might be cut off, and nothing would say why."""
-    assert places(of_endpoints, of_service) == ()
+    found = places(of_endpoints, of_service)
+    assert found == (() if ports is None else (Place((), ports),))
+    assert not is_located(found)
 
 
 class Told:
@@ -142,13 +147,13 @@ def test_without_the_right_to_read_it_nothing_waits() -> None:
         told.forbidden = kinds.ENDPOINT_SLICE
         with capture_logs() as logs:
             await watch.tried()
-            assert watch.places() == ()
+            assert watch.places() == (Place((), (443,)),)
             while told.asked.count(("default", "metadata.name=kubernetes")) < 4:
                 await asyncio.sleep(0.01)
         warnings = [log for log in logs if log["log_level"] == "warning"]
         assert len(warnings) == 1, "one trouble is told once"
         told.forbidden = None
-        while not watch.places():
+        while not is_located(watch.places()):
             await asyncio.sleep(0.01)
 
     following(scenario)

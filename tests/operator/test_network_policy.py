@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import pytest
-from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod
+from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.builders.network_policy import network_policy
-from dtjob_operator.observed import Place
+from dtjob_operator.observed import Place, Rejection
 from dtjob_operator.settings import Enforcement, Settings
 
 Json = dict[str, Any]
@@ -39,6 +39,32 @@ def test_the_platform_teams_word_on_the_api_server_goes_before_its_own() -> None
     unusual = (Place(("192.0.2.10/32",), (16443,)), API_SERVER[1])
     (rule,) = egress(digits(), unusual, api_server_cidrs=("198.51.100.0/24",))
     assert opened(rule) == ([{"cidr": "198.51.100.0/24"}], [443, 6443, 16443])
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "opened_to"),
+    [
+        (("198.51.100.0/24",), ["198.51.100.0/24"]),
+        ((), ["0.0.0.0/0", "::/0"]),
+    ],
+)
+def test_a_port_that_is_known_without_its_address_is_opened(
+    cidrs: tuple[str, ...], opened_to: list[str]
+) -> None:
+    """The operator may read the EndpointSlice, and not the Service."""
+    (rule,) = egress(digits(), (Place((), (16443,)),), api_server_cidrs=cidrs)
+    blocks, ports = opened(rule)
+    assert [block["cidr"] for block in blocks] == opened_to
+    assert ports == [443, 6443, 16443]
+
+
+def test_ports_that_are_open_to_every_address_are_told() -> None:
+    world = World.of(privacy_plan=PLAN, api_server=(Place((), (16443,)),))
+    world.settle()
+    assert world.reason("NetworkRestricted") == ("False", "ApiServerAddressUnknown")
+    assert (
+        "ports 443, 6443, 16443 of every address" in world.condition("NetworkRestricted")["message"]
+    )
 
 
 def test_an_api_server_that_nobody_knows_is_found_by_its_usual_ports() -> None:
@@ -172,6 +198,55 @@ def test_a_policy_that_can_not_be_applied_is_not_called_one(state: str) -> None:
     assert claims is not None
     (found,) = (c for c in claims["conditions"] if c["type"] == "NetworkRestricted")
     assert (found["status"], found["reason"]) == ("False", "CreatingResources")
+
+
+def test_a_policy_is_said_to_be_applied_only_where_it_is() -> None:
+    def told(world: World) -> str:
+        status = world.decide().status
+        assert status is not None
+        (found,) = (c for c in status["conditions"] if c["type"] == "NetworkRestricted")
+        assert (found["status"], found["reason"]) == ("False", "CreatingResources")
+        message: str = found["message"]
+        return message
+
+    world = World.of(api_server=API_SERVER)
+    assert "as soon as the privacy plan is fixed" in told(world)
+
+    world = started()
+    world.later(30)
+    world.see(network_policy=None)
+    assert told(world).endswith("; it is applied")
+    world.see(rejections=(Rejection("StatefulSet", CHILD, "quota"),))
+    assert told(world).endswith("; it is applied"), "the StatefulSet comes after it"
+    for kind in ("Service", "NetworkPolicy"):
+        world.see(rejections=(Rejection(kind, CHILD, "exceeded quota"),))
+        assert f"not applied yet: the API server refuses the {kind}" in told(world)
+    world.see(rejections=(), unguarded="a test says so")
+    assert "not applied yet: nothing is started while ledgers are not protected" in told(world)
+    world.see(unguarded=None, ledger=None)
+    assert f"not applied yet: PrivacyLedger {CHILD}" in told(world)
+
+
+def test_a_policy_of_another_is_not_said_to_be_applied_over() -> None:
+    theirs = {"kind": "NetworkPolicy", "metadata": {"name": CHILD, "uid": "theirs"}, "spec": {}}
+    world = World.of(privacy_plan=PLAN, api_server=API_SERVER, network_policy=theirs)
+    world.settle()
+    message = world.condition("NetworkRestricted")["message"]
+    assert "not applied yet" in message
+    assert message.endswith(world.condition("ResourcesReady")["message"])
+
+
+def test_a_policy_that_is_being_deleted_is_waited_for() -> None:
+    world = started()
+    going = copy.deepcopy(world.observed.network_policy)
+    assert going is not None
+    going["metadata"]["deletionTimestamp"] = stamp(world.now)
+    going["spec"]["ingress"] = []
+    world.see(network_policy=going)
+    world.later(30)
+    world.settle()
+    message = world.condition("NetworkRestricted")["message"]
+    assert message.endswith("being deleted; it is applied once it has gone")
 
 
 @pytest.mark.parametrize("enforcement", Enforcement)

@@ -169,6 +169,40 @@ def test_only_the_first_pods_that_are_missed_are_asked_for() -> None:
     assert observe(shell).unlabelled == ()
 
 
+def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -> None:
+    """Else a trouble that stands would come and go, each time with an event."""
+    shell, memory = Shell(), Memory(UID)
+    away = lambda verb, _kind: ApiError.of(503, "", "away") if verb == "list" else None  # noqa: E731
+
+    def look() -> Observed:
+        shell.observer._warnings.clear()
+        return asyncio.run(shell.observer.observe(KEY, shell.job, memory))
+
+    shell.see(stateful_set(0))
+    for ordinal in range(2):
+        shell.cluster.put(typed(pod(ordinal), kinds.POD, labels={}))
+    warning = {
+        "metadata": {"namespace": "research", "name": "mount"},
+        "involvedObject": {"kind": "Pod", "name": f"{CHILD}-0"},
+        "reason": "FailedMount",
+        "type": "Warning",
+        "lastTimestamp": stamp(datetime.now(UTC)),
+    }
+    shell.see(kinds.typed(warning, kinds.EVENT))
+    first = look()
+    assert first.unlabelled == (f"{CHILD}-0", f"{CHILD}-1")
+    assert [event["reason"] for event in first.events] == ["FailedMount"]
+    shell.cluster.fails = away
+    second = look()
+    assert (second.unlabelled, second.events) == (first.unlabelled, first.events)
+    shell.see(typed(pod(0), kinds.POD))
+    assert look().unlabelled == (f"{CHILD}-1",), "its label is back"
+    shell.see(stateful_set(2))
+    assert look().unlabelled == ()
+    shell.see(stateful_set(0))
+    assert look().unlabelled == (), "the answer before that one is no last answer"
+
+
 def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
     shell = Shell()
     observe(shell)

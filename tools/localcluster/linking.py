@@ -7,9 +7,11 @@ packed, copied or unpacked: of torch's 6 GB that took minutes, and as much disk 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,14 @@ _KNOWN_SECONDS = 60.0
 _NOTICED = 'labels."io.cri-containerd.image"==managed'
 # `ctr` marks what it makes so that containerd never removes it; an image protects its layers.
 _KEPT_FOR_EVER = "containerd.io/gc.root"
+_UNFINISHED = "-unfinished"
 
 
 def load(client: Client, image: StoredImage, name: str) -> str:
     """Give the node an image, unless it has it, and return the reference that pods use.
+
+    One call at a time. One that is ended leaves no layer behind that containerd would keep for
+    ever; what one left that was killed goes with the next.
 
     Parameters
     ----------
@@ -45,29 +51,48 @@ def load(client: Client, image: StoredImage, name: str) -> str:
     reference = f"{name}@{oci.digest(image.manifest)}"
     if not client.images(f"name=={reference}"):
         names = oci.chain(layer.digest for layer in image.layers)
+        _remove_unfinished(client)
         known = _snapshots(client)
         new = [index for index, name in enumerate(names) if name not in known]
-        for index in new:
-            below = names[index - 1 : index] if index else []
-            _link(client, image.layers[index].folder, names[index], below)
-        archive = oci.archive(reference, image.manifest, [image.config])
-        client("images", "import", "-", stdin=archive)
-        for index in new:
-            client("snapshots", "label", names[index], f"{_KEPT_FOR_EVER}=")
+        try:
+            for index in new:
+                below = names[index - 1 : index] if index else []
+                _link(client, image.layers[index].folder, names[index], below)
+            archive = oci.archive(reference, image.manifest, [image.config])
+            client("images", "import", "-", stdin=archive)
+            _let_go(client, names)  # all: a call that was killed may have left one
+        except BaseException:  # Ctrl-C too
+            with contextlib.suppress(ClusterError):
+                _remove_unfinished(client)
+                _let_go(client, _snapshots(client) - known)
+            raise
     _await_notice(client, reference)
     return reference
 
 
 def _snapshots(client: Client) -> set[str]:
     """Return the names of the layers, with all below them, that containerd has complete."""
-    rows = [line.split() for line in client("snapshots", "ls").splitlines()[1:]]
-    return {row[0] for row in rows if row[-1] == "Committed"}
+    return {row[0] for row in _rows(client) if row[-1] == "Committed"}
+
+
+def _remove_unfinished(client: Client) -> None:
+    for row in _rows(client):
+        if row[0].endswith(_UNFINISHED):
+            client("snapshots", "rm", row[0])
+
+
+def _let_go(client: Client, names: Iterable[str]) -> None:
+    """Leave layers to containerd, which removes those that no image has."""
+    for name in names:
+        client("snapshots", "label", name, f"{_KEPT_FOR_EVER}=")
+
+
+def _rows(client: Client) -> list[list[str]]:
+    return [line.split() for line in client("snapshots", "ls").splitlines()[1:]]
 
 
 def _link(client: Client, layer: Path, name: str, below: list[str]) -> None:
-    unfinished = f"{name}-unfinished"
-    if any(line.startswith(unfinished) for line in client("snapshots", "ls").splitlines()):
-        client("snapshots", "rm", unfinished)  # of a call that was ended here
+    unfinished = name + _UNFINISHED
     mounts = json.loads(client("snapshots", "prepare", "--mounts", unfinished, *below))
     folder = written_folder(mounts)
     argv = ["cp", "--archive", "--link", "--no-target-directory", str(layer), str(folder)]

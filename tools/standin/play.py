@@ -79,7 +79,8 @@ class Player:
             elif event == "DELETED":
                 self._gone(pod["metadata"]["uid"])
             else:
-                listed.add(pod["metadata"]["uid"])
+                if event == "LISTED":  # not what a watch tells: it may be gone by the next list
+                    listed.add(pod["metadata"]["uid"])
                 await self._changed(pod)
 
     async def _changed(self, pod: Json) -> None:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from localcluster import choose
+from localcluster.paths import tools_cache
 from testing import memory_limits
+
+OLDEST_KUBERNETES = "v1.32.13"
+"""A release of the oldest minor version that docs/cluster.md names."""
+
+
+def oldest_api_server() -> Path:
+    """Where the tools cache has it; nothing here builds it."""
+    return tools_cache() / f"kubernetes-{OLDEST_KUBERNETES}" / "kube-apiserver"
+
+
+def _missing_oldest_kubernetes() -> str | None:
+    if os.access(oldest_api_server(), os.X_OK):
+        return None
+    return f"the tools cache has no kubernetes-{OLDEST_KUBERNETES}/kube-apiserver"
 
 
 def _missing_gpu() -> str | None:
@@ -29,6 +46,7 @@ def _missing_ipv6() -> str | None:
 NEEDS: dict[str, Callable[[], str | None]] = {
     "gpu": _missing_gpu,
     "ipv6": _missing_ipv6,
+    "oldest_kubernetes": _missing_oldest_kubernetes,
     "memory_cgroup": memory_limits.obstacle,
     "cluster": choose.obstacle,
     "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),

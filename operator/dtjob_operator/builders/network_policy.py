@@ -10,7 +10,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.network import Egress, LabelSelector, Peer
 from dtjob_operator import kinds, names
 from dtjob_operator.kinds import JOB_UID_LABEL, Json
-from dtjob_operator.observed import Place
+from dtjob_operator.observed import Place, is_located
 from dtjob_operator.settings import Settings
 
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -34,7 +34,8 @@ def network_policy(
     Parameters
     ----------
     api_server
-        Where it is; empty where nobody knows. Then its usual ports are open to every address.
+        Where it is, as far as it says so. Where its address is unknown, its usual ports and those
+        that are known are open to every address.
     """
     workers = {JOB_UID_LABEL: names.selector(job)[JOB_UID_LABEL]}
     among_workers = [{"podSelector": {"matchLabels": workers}}]
@@ -60,19 +61,19 @@ def network_policy(
                 {"to": among_workers},
                 # To any address: a node's own DNS cache is no pod.
                 {"ports": [*_ports("UDP", _DNS_PORTS), *_ports("TCP", _DNS_PORTS)]},
-                *map(_to_place, _api_server(api_server, settings)),
+                *map(_to_place, api_server_places(api_server, settings)),
                 *map(_to_named, job.spec.network.egress),
             ],
         },
     }
 
 
-def _api_server(known: tuple[Place, ...], settings: Settings) -> tuple[Place, ...]:
+def api_server_places(known: tuple[Place, ...], settings: Settings) -> tuple[Place, ...]:
     """What the platform team says, else what the API server says, else every address."""
-    if settings.api_server_cidrs:
-        ports = {*_API_SERVER_PORTS, *(port for place in known for port in place.ports)}
-        return (Place(settings.api_server_cidrs, tuple(sorted(ports))),)
-    return known or (Place(_ANYWHERE, _API_SERVER_PORTS),)
+    if is_located(known) and not settings.api_server_cidrs:
+        return known
+    ports = {*_API_SERVER_PORTS, *(port for place in known for port in place.ports)}
+    return (Place(settings.api_server_cidrs or _ANYWHERE, tuple(sorted(ports))),)
 
 
 def _to_place(place: Place) -> Json:
