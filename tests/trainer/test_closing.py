@@ -32,8 +32,8 @@ def run(tmp_path: Path) -> GangRun:
     return run
 
 
-def closed(run: GangRun, end: End, *, has_stepped: bool = False) -> Closed:
-    return close(run.ledger, 1, end, run.config(0), has_stepped=has_stepped, now=NOW)
+def closed(run: GangRun, end: End) -> Closed:
+    return close(run.ledger, 1, end, run.config(0), NOW)
 
 
 def record(run: GangRun) -> AttemptRecord:
@@ -64,7 +64,7 @@ def test_no_end_is_held_against_an_outcome(run: GangRun, kind: EndKind) -> None:
     assert record(run).reason == "RankFailed"
 
 
-def test_what_stalls_without_a_step_is_held_where_the_reserve_covers_no_other_lease(
+def test_what_stalls_without_a_checkpoint_is_held_where_the_reserve_covers_no_other_lease(
     run: GangRun,
 ) -> None:
     """In one write: nobody who is killed in between leaves the job without its hold."""
@@ -77,14 +77,13 @@ def test_what_stalls_without_a_step_is_held_where_the_reserve_covers_no_other_le
 
 
 @pytest.mark.parametrize(
-    ("end", "settings"),
-    [(STALLED, {"has_stepped": True}), (KILLED, {})],
-    ids=["stalled after a step", "killed"],
+    ("end", "step"), [(STALLED, 5), (KILLED, 0)], ids=["stalled after a checkpoint", "killed"]
 )
-def test_another_attempt_follows_other_deaths(
-    run: GangRun, end: End, settings: dict[str, Any]
-) -> None:
-    assert closed(run, end, **settings).follows is Follows.RESTART
+def test_another_attempt_follows_other_deaths(run: GangRun, end: End, step: int) -> None:
+    checkpoint = run.ledger.read().ledger.status.checkpoint
+    assert checkpoint is not None
+    write_status(run, checkpoint=checkpoint.model_copy(update={"step": step, "charged": step}))
+    assert closed(run, end).follows is Follows.RESTART
     assert held(run.ledger.read().ledger, run.config(0)) is None
 
 

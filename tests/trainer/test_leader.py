@@ -188,6 +188,42 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
     assert status.attempts[0].reason == "Stalled"
 
 
+def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
+    tmp_path: Path, clock: Time
+) -> None:
+    """Each attempt would spend a lease, do the same steps again and find the same."""
+    run = GangRun(tmp_path, workers=1, reserve=15, stall_seconds=1, hold=True)
+    run.create_ledger()
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+
+    async def stall(attempt: int) -> None:
+        await follow(leader, until=Action.RUN)
+        lease_as(run, attempt)
+        await follow(leader, until=Action.RUN, attempt=attempt)
+        leader.heard_coordinator({"state": "Running", "step": 0})
+        await clock.passes(leader, 0.5)
+        leader.heard_coordinator({"state": "Running", "step": 1})
+        await clock.passes(leader, 4.5)
+        await follow(leader, until=Action.END, attempt=attempt)
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        for attempt in (1, 2, 3):
+            await stall(attempt)
+        await follow(leader, until=Action.END)
+        async with asyncio.timeout(60):
+            while view.state != "Waiting":
+                await asyncio.sleep(0.01)
+        lead.cancel()
+
+    asyncio.run(scene())
+    status = run.ledger.read().ledger.status
+    assert (status.charged, status.outcome) == (15, None)
+    assert [record.reason for record in status.attempts] == ["Stalled"] * 3
+    assert "3 attempts in a row have stalled, the last one without a new" in str(view.message)
+
+
 @pytest.mark.parametrize(("stall_seconds", "holds"), [(30, True), (31, False)])
 def test_pod_that_comes_back_leases_no_more_by_itself_either(
     tmp_path: Path, stall_seconds: int, holds: bool
@@ -199,7 +235,7 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
     attempts.begin_attempt(run.ledger, now)
     lease_as(run, 1)
     stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
-    close(run.ledger, 1, stalled, run.config(0), has_stepped=False, now=now)
+    close(run.ledger, 1, stalled, run.config(0), now)
     run.stall_seconds = stall_seconds
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)

@@ -41,9 +41,27 @@ def test_the_first_step_has_time_to_load_and_compile() -> None:
     assert "runPolicy.stallSeconds is 10" in said
 
 
-@pytest.mark.parametrize(("stalls", "allowed"), [(0, 40), (1, 80), (2, 160), (3, 160), (19, 160)])
-def test_each_stall_before_it_doubles_the_time_of_the_first_step(stalls: int, allowed: int) -> None:
-    assert Patience(10, stalls, now=0.0).allowed == allowed
+@pytest.mark.parametrize(("stalls", "allowed"), [(0, 10), (1, 20), (2, 40), (3, 40), (19, 40)])
+def test_each_stall_before_it_doubles_the_time_of_a_step(stalls: int, allowed: int) -> None:
+    patience = Patience(10, stalls, now=0.0)
+    assert patience.allowed == 4 * allowed
+    patience.heard(running(0), 1.0)
+    patience.heard(running(1), 2.0)
+    assert patience.allowed == allowed
+
+
+def test_the_longest_step_is_remembered_by_the_next_attempt() -> None:
+    """What comes again and again, such as a cache that is read, comes again."""
+    first = Patience(10, 0, now=0.0)
+    first.heard(running(0), 5.0)
+    first.heard(running(1), 35.0)
+    second = Patience(10, 0, now=100.0, longest=first.longest)
+    assert not second.has_stepped
+    assert second.allowed == 90.0
+    second.heard(running(1), 101.0)
+    second.heard(running(2), 102.0)
+    assert second.has_stepped
+    assert second.allowed == 90.0
 
 
 def test_the_first_step_may_take_what_the_dry_run_says() -> None:
@@ -67,7 +85,7 @@ def test_other_steps_may_take_thrice_the_longest() -> None:
 
 
 def test_quick_steps_have_stall_seconds_and_a_hang_after_them_is_seen() -> None:
-    patience = Patience(10, 2, now=0.0)
+    patience = Patience(10, 0, now=0.0)
     for step in range(5):
         patience.heard(running(step), float(step))
     assert patience.allowed == 10
@@ -85,9 +103,9 @@ def test_what_is_said_between_steps_is_no_step() -> None:
     assert patience.allowed == 10
 
 
-def attempts(*reasons: Reason | None) -> list[AttemptRecord]:
+def attempts(*reasons: Reason | None, first: int = 1) -> list[AttemptRecord]:
     made = []
-    for number, reason in enumerate(reasons, 1):
+    for number, reason in enumerate(reasons, first):
         end = None if reason is None else NOW + timedelta(minutes=number)
         text = None if reason is None else str(reason)
         made.append(AttemptRecord(attempt=number, start=NOW, end=end, reason=text))
@@ -108,35 +126,52 @@ STALLED = Reason.STALLED
     ],
 )
 def test_stalls_in_a_row(reasons: tuple[Reason | None, ...], count: int) -> None:
-    assert stalls_in_a_row(attempts(*reasons)) == count
+    assert stalls_in_a_row(LedgerStatus(attempts=attempts(*reasons))) == count
+
+
+@pytest.mark.parametrize(
+    ("step", "by", "count"), [(0, 4, 3), (10, 1, 3), (10, 2, 2), (10, 3, 1), (10, 4, 0)]
+)
+def test_a_new_checkpoint_ends_the_row(step: int, by: int, count: int) -> None:
+    """The one of step 0 is of no step: the first lease brings it."""
+    stalled = ledger(STALLED, STALLED, STALLED, charged=30, step=step, by=by)
+    assert stalls_in_a_row(stalled.status) == count
 
 
 def ledger(
-    *reasons: Reason, charged: int, step: int = 0, reserve: int = 30, leased: bool = True
+    *reasons: Reason,
+    charged: int,
+    step: int = 0,
+    by: int = 1,
+    reserve: int = 30,
+    leased: bool = True,
 ) -> PrivacyLedger:
-    """Leases of 10 draws; the last attempt has one if ``leased``."""
-    last = len(reasons)
+    """Leases of 10 draws; the last attempt has one if ``leased``.
+
+    Attempts from number 2 on; the checkpoint is the one before them's, or that of attempt ``by``.
+    """
+    last = len(reasons) + 1
     spec = digits("slow", steps=200, lease_steps=10, reserve=reserve)
     lease = None
     if leased:
         lease = Lease(attempt=last, from_draw=charged - 10, to_draw=charged, from_step=0)
     record = CheckpointRecord(
-        step=step, charged=charged, attempt=1, path="attempt-1/x.pt", sha256="0" * 64, time=NOW
+        step=step, charged=charged, attempt=by, path="attempt-1/x.pt", sha256="0" * 64, time=NOW
     )
     status = LedgerStatus(
         attempt=last,
         charged=charged,
         lease=lease,
         checkpoint=record,
-        attempts=attempts(*reasons),
+        attempts=attempts(*reasons, first=2),
     )
     return PrivacyLedger(metadata={"name": "slow"}, spec=spec, status=status)
 
 
 def test_the_default_reserve_covers_three_stalls_and_none_is_taken_from_the_steps() -> None:
-    assert needs_a_person(ledger(STALLED, charged=10), 1) is None
-    assert needs_a_person(ledger(STALLED, STALLED, charged=20), 2) is None
-    said = needs_a_person(ledger(STALLED, STALLED, STALLED, charged=30), 3)
+    assert needs_a_person(ledger(STALLED, charged=10), 2) is None
+    assert needs_a_person(ledger(STALLED, STALLED, charged=20), 3) is None
+    said = needs_a_person(ledger(STALLED, STALLED, STALLED, charged=30), 4)
     assert said is not None
     assert "3 attempts in a row have stalled" in said
     assert "runPolicy.stallSeconds" in said
@@ -148,7 +183,7 @@ def test_the_default_reserve_covers_three_stalls_and_none_is_taken_from_the_step
 def test_a_lease_that_the_reserve_does_not_cover_is_not_risked(
     reserve: int, step: int, stops: bool
 ) -> None:
-    found = needs_a_person(ledger(STALLED, charged=step + 10, step=step, reserve=reserve), 1)
+    found = needs_a_person(ledger(STALLED, charged=step + 10, step=step, reserve=reserve), 2)
     assert (found is not None) == stops
     if found is not None:
         assert f"the reserve of {reserve} draws does not cover another" in found
@@ -156,4 +191,11 @@ def test_a_lease_that_the_reserve_does_not_cover_is_not_risked(
 
 def test_a_stall_that_took_no_lease_risks_none() -> None:
     """It was the import, or the dry run."""
-    assert needs_a_person(ledger(STALLED, charged=10, reserve=0, leased=False), 1) is None
+    assert needs_a_person(ledger(STALLED, charged=10, reserve=0, leased=False), 2) is None
+
+
+def test_who_has_brought_a_checkpoint_may_go_on() -> None:
+    """So does the next one: the reserve bounds what they lose."""
+    stalled = ledger(STALLED, STALLED, STALLED, charged=40, step=10, by=4, reserve=0)
+    assert needs_a_person(stalled, 4) is None
+    assert needs_a_person(ledger(STALLED, charged=20, step=10, by=1, reserve=0), 2) is not None

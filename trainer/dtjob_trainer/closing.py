@@ -39,8 +39,6 @@ def close(
     attempt: int,
     end: End,
     config: WorkerConfig,
-    *,
-    has_stepped: bool,
     now: datetime,
 ) -> Closed:
     """Write the record of ``attempt``, with the job's outcome where it is final.
@@ -49,8 +47,6 @@ def close(
     ----------
     end
         As the gang saw it, after all ranks of the attempt have ended.
-    has_stepped
-        Whether the attempt has done a step.
 
     Raises
     ------
@@ -61,7 +57,7 @@ def close(
             raise Superseded(end.message)
         newest = ledger.read().ledger
         end = _as_its_job_takes_it(end, newest.status, attempt)
-        return _write(ledger, newest, attempt, end, config, has_stepped, now)
+        return _write(ledger, newest, attempt, end, config, now)
     except Superseded as error:
         status = ledger.read().ledger.status
         if status.outcome is not None and status.attempt == attempt:
@@ -98,7 +94,6 @@ def _write(
     attempt: int,
     end: End,
     config: WorkerConfig,
-    has_stepped: bool,
     now: datetime,
 ) -> Closed:
     record = attempts.AttemptEnd(
@@ -120,7 +115,7 @@ def _write(
             message = attempts.exhausted(config.max_restarts, record.message)
             return _fail(ledger, attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
         follows, why = Follows.RESTART, None
-        if end.reason is Reason.STALLED and not has_stepped:
+        if end.reason is Reason.STALLED:
             why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
         if why is not None:
             message, hold = f"{record.message}; {why}", _hold(newest, config)

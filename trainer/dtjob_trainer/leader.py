@@ -270,8 +270,8 @@ class Leader:
         self._log.info("attempt begins", attempt=attempt, workers=run.workers)
         self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
         self._view.stage = "starting ranks"
-        stalls = stalls_in_a_row(begun.ledger.status.attempts)
-        self._patience = Patience(self._config.stall_seconds, stalls, self._now())
+        stalls, longest = stalls_in_a_row(begun.ledger.status), self._patience.longest
+        self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
         end = await self._run(attempt, run, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
         return await self._close(attempt, end)
@@ -327,14 +327,7 @@ class Leader:
     async def _close(self, attempt: int, end: End) -> int | None:
         """Write the attempt's record; an exit code if no attempt follows."""
         closed = await asyncio.to_thread(
-            lambda: close(
-                self._ledger,
-                attempt,
-                end,
-                self._config,
-                has_stepped=self._patience.has_stepped,
-                now=datetime.now(UTC),
-            )
+            close, self._ledger, attempt, end, self._config, datetime.now(UTC)
         )
         reason, message = closed.reason, closed.message
         match closed.follows:

@@ -6,18 +6,18 @@ says why the numbers are these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from dtjob_api.ledger import AttemptRecord, PrivacyLedger
+from dtjob_api.ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_trainer.verdicts import has_leased
 
-#: An attempt's first step loads data and kernels and compiles: it has so many times stallSeconds,
+#: An attempt's first step loads data and kernels and compiles: it has so many times stallSeconds.
 START_FACTOR = 4
-#: and twice that after each stall, up to so many stalls in a row: then a person is needed.
+#: Each stall in a row doubles what every step has, up to so many: then a person is needed.
 STALLS_IN_A_ROW = 3
-#: A step may take so many times as long as the longest of its attempt.
+#: A step may take so many times as long as the longest that was measured.
 STEP_FACTOR = 3
 
 
@@ -29,18 +29,28 @@ class Patience:
     stall_seconds
         ``runPolicy.stallSeconds``, the least that is allowed.
     stalls
-        Attempts in a row that have stalled before this one.
+        Attempts in a row that have stalled before this one (`stalls_in_a_row`).
     now
         When it begins.
+    longest
+        The longest step of the attempts before it, as far as anybody has measured them.
+
+    Attributes
+    ----------
+    longest
+        The same, with the steps of this one.
+    has_stepped
+        Whether it has done a step.
     """
 
-    def __init__(self, stall_seconds: float, stalls: int, now: float) -> None:
+    def __init__(self, stall_seconds: float, stalls: int, now: float, longest: float = 0.0) -> None:
         self._stall_seconds = stall_seconds
-        self._start = stall_seconds * START_FACTOR * 2.0 ** min(stalls, STALLS_IN_A_ROW - 1)
+        self._least = stall_seconds * 2.0 ** min(stalls, STALLS_IN_A_ROW - 1)
         self._heard = now
         self._step: int | None = None
-        self._longest = 0.0
         self._tried = 0.0
+        self.longest = longest
+        self.has_stepped = False
 
     def heard(self, said: Mapping[str, Any], now: float) -> None:
         """Take a message of the coordinator: a gap that ends with a step has been a step."""
@@ -48,21 +58,18 @@ class Patience:
         if said["state"] == "Running":
             step = said.get("step", 0)
             if self._step is not None and step > self._step:
-                self._longest = max(self._longest, now - self._heard)
+                self.longest = max(self.longest, now - self._heard)
+                self.has_stepped = True
             self._step = step
         self._heard = now
 
     @property
-    def has_stepped(self) -> bool:
-        """Whether the attempt has done a step."""
-        return self._longest > 0
-
-    @property
     def allowed(self) -> float:
         """Seconds of silence that are none yet."""
+        measured = STEP_FACTOR * self.longest
         if self.has_stepped:
-            return max(self._stall_seconds, STEP_FACTOR * self._longest)
-        return max(self._start, self._tried)
+            return max(self._least, measured)
+        return max(START_FACTOR * self._least, self._tried, measured)
 
     def lost(self, now: float) -> str | None:
         """Why the attempt counts as hung; None while it doesn't."""
@@ -77,24 +84,29 @@ class Patience:
             )
         return (
             f"no step for {silent:.0f} s, {allowed:.0f} s being allowed ({told}, the longest step "
-            f"took {self._longest:.0f} s)"
+            f"took {self.longest:.0f} s)"
         )
 
 
-def stalls_in_a_row(attempts: Sequence[AttemptRecord]) -> int:
-    """How many of the newest attempts that have ended did so as stalled, one after another."""
-    count = 0
-    for record in reversed([record for record in attempts if record.end is not None]):
-        if record.reason != Reason.STALLED:
+def stalls_in_a_row(status: LedgerStatus) -> int:
+    """How many of the newest attempts that have ended stalled in vain, one after another.
+
+    Not in vain was one that brought a checkpoint. That of step 0 comes with the first lease.
+    """
+    checkpoint, count = status.checkpoint, 0
+    brought = checkpoint.attempt if checkpoint is not None and checkpoint.step else 0
+    for record in reversed([record for record in status.attempts if record.end is not None]):
+        if record.reason != Reason.STALLED or record.attempt <= brought:
             break
         count += 1
     return count
 
 
 def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
-    """Why no other attempt may follow by itself one that stalled before its first step.
+    """Why no other attempt may follow by itself one that stalled; None where one may.
 
-    Each takes a lease, which the reserve has to cover, and finds the same again.
+    Where it brought no checkpoint, the next takes a lease too, which the reserve has to cover, and
+    finds the same again: before its first step, or at the same step after it.
 
     Parameters
     ----------
@@ -102,7 +114,8 @@ def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
         With the end of ``attempt`` in it.
     """
     status, plan = ledger.status, ledger.spec.plan
-    stalls = stalls_in_a_row(status.attempts)
+    if (stalls := stalls_in_a_row(status)) == 0:
+        return None
     done = status.checkpoint.step if status.checkpoint else 0
     lost = status.charged - done
     uncovered = has_leased(status, attempt) and lost + plan.lease_steps > plan.replay_reserve_steps
@@ -114,7 +127,7 @@ def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
         else f"the reserve of {plan.replay_reserve_steps} draws does not cover another lost lease"
     )
     return (
-        f"{why}, the last one before its first step; {status.charged} draws are charged for "
+        f"{why}, the last one without a new checkpoint; {status.charged} draws are charged for "
         f"{done} steps. Set runPolicy.stallSeconds well above the slowest step, or find what it "
         "waits for; then resume (in a cluster: change stallSeconds in either case, and delete the "
         "StatefulSet, which comes back with it)"
