@@ -12,6 +12,8 @@ from dtjob_trainer.gang import (
     PING_SECONDS,
     Action,
     AwakeClock,
+    End,
+    EndKind,
     Gang,
     Hello,
 )
@@ -81,6 +83,15 @@ def test_an_attempt_waits_for_workers_that_are_free(said: dict[str, Any]) -> Non
     gang.hello(hello(1).model_copy(update=said), 0.0)
     assert gang.absent(2, 0.0) == [1]
     assert gang.absent(3, 0.0) == [1, 2]
+
+
+def test_what_a_worker_outside_the_attempt_says_of_it_does_not_count() -> None:
+    """One that has left a larger run, say: nobody waits for it, nor does its word end anything."""
+    gang = met()
+    end = End(kind=EndKind.FAILED, rank=1, reason=Reason.TASK_FAILED)
+    gang.hello(hello(1, attempt=7, ends=(end,)), 0.0)
+    assert (gang.ends(7, 2), gang.running(7, 2)) == ([end], [1])
+    assert (gang.ends(7, 1), gang.running(7, 1)) == ([], [])
 
 
 def admitted(

@@ -7,6 +7,7 @@ import itertools
 import signal
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
 from dtjob_trainer.closing import close
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
-from dtjob_trainer.leader import EXIT_OK, Leader
+from dtjob_trainer.leader import EXIT_OK, EXIT_REFUSED, Leader
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.telemetry import WorkerView
 
@@ -370,6 +371,51 @@ def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: in
 
     asyncio.run(scene())
     assert run.ledger.read().ledger.status.outcome is None
+
+
+def test_nobody_is_heard_before_it_is_known_how_many_workers_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger says so, and may come late; a worker asks again."""
+    monkeypatch.setattr(leading, "_ANSWER_SECONDS", 0.01)
+    run = GangRun(tmp_path, workers=1)
+    run.ledger.path.mkdir()
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+    early = Hello(ordinal=5, incarnation="x", ready=True)
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        with pytest.raises(Refused, match="ledger has not been read") as refused:
+            await leader.hello(early, Speaker(5, ""))
+        assert refused.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+        monkeypatch.setattr(leading, "_ANSWER_SECONDS", 60)
+        waiting = asyncio.create_task(leader.hello(early, Speaker(5, "")))
+        await asyncio.sleep(0)
+        run.create_ledger()
+        with pytest.raises(Refused, match="the run has workers 0 to 0"):
+            await waiting
+        await follow(leader, until=Action.RUN)
+        lead.cancel()
+
+    asyncio.run(scene())
+
+
+def test_workers_are_sent_home_also_where_no_ledger_was_ever_read(tmp_path: Path) -> None:
+    """Else the worker on ordinal 0 would ask its own leader for ever."""
+    run = GangRun(tmp_path, workers=1)
+    run.ledger.path.mkdir()
+    (run.ledger.path / "0000000001.json").write_text("{")
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+
+    async def scene() -> int:
+        lead = asyncio.create_task(leader.lead())
+        directive = await follow(leader, until=Action.DONE)
+        assert directive.exit_code == EXIT_REFUSED
+        return await lead
+
+    assert asyncio.run(scene()) == EXIT_REFUSED
 
 
 def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(

@@ -214,12 +214,12 @@ class Gang:
             or now - member.seen > PING_SECONDS * MISSED_PINGS
         ]
 
-    def ends(self, attempt: int) -> list[End]:
-        """Every end that members told of ``attempt``."""
+    def ends(self, attempt: int, workers: int) -> list[End]:
+        """Every end of ``attempt`` that its own workers told, ``0..workers-1``."""
         return [
             end
-            for member in self._members.values()
-            if member.hello.attempt == attempt
+            for ordinal, member in self._members.items()
+            if ordinal < workers and member.hello.attempt == attempt
             for end in member.hello.ends
         ]
 
@@ -237,9 +237,13 @@ class Gang:
         """The process identities of the members that an attempt starts with."""
         return {o: self._members[o].hello.incarnation for o in range(workers)}
 
-    def running(self, attempt: int) -> list[int]:
-        """Ordinals that still have processes of ``attempt``."""
-        return [o for o, m in self._members.items() if m.hello.attempt == attempt]
+    def running(self, attempt: int, workers: int) -> list[int]:
+        """Ordinals of ``0..workers-1`` that still have processes of ``attempt``."""
+        return [
+            ordinal
+            for ordinal, member in self._members.items()
+            if ordinal < workers and member.hello.attempt == attempt
+        ]
 
     def never_started(self, workers: int) -> list[int]:
         """Ordinals of ``0..workers-1`` that are about to leave and run nothing.

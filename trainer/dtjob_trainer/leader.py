@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_api.workers import MOST_WORKERS
 from dtjob_trainer import attempts
 from dtjob_trainer.closing import Follows, close, held
 from dtjob_trainer.durable import VolumeFull
@@ -22,7 +23,7 @@ from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.patience import Patience, stalls_in_a_row
-from dtjob_trainer.proof import Speaker
+from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.splice import KEY_BYTES
 from dtjob_trainer.telemetry import WorkerView
 
@@ -33,6 +34,8 @@ EXIT_CONFIGURATION = 2
 EXIT_REFUSED = 3
 EXIT_SUPERSEDED = 4
 
+#: How long a hello waits for news.
+_ANSWER_SECONDS = 2.0
 #: How often the leader's clock is read at least.
 _TICK_SECONDS = 0.5
 #: One watch of the ledger; and how long to wait for what is not to be had now.
@@ -86,24 +89,36 @@ class Leader:
         Raises
         ------
         Refused
-            It speaks for no worker of this run.
+            It speaks for no worker of this run, or the run is not known yet: it has to ask again.
         """
-        workers = self._order.workers if self._order is not None else MOST_WORKERS
-        self._gang.admit(hello, speaker, workers)
+        heard = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS), self._told:
+                await self._told.wait_for(lambda: self._order is not None or self._is_done)
+                self._hear(hello, speaker)
+                heard = True
+                await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
+        if not heard:
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the ledger has not been read yet, which says how many workers there are",
+            )
+        if self._is_done:
+            self._informed.add(hello.ordinal)
+            self._changed.set()
+        return self._gang.directive
+
+    def _hear(self, hello: Hello, speaker: Speaker) -> None:
+        if self._order is None:
+            return  # there was never a run: whoever asks is sent home
+        self._gang.admit(hello, speaker, self._order.workers)
         self._gang.hello(hello, self._now())
         self._view.gpus = self._gang.gpus()
         self._changed.set()
-        if hello.known == self._gang.directive.revision:
-            try:
-                async with asyncio.timeout(2.0), self._told:
-                    await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
-            except TimeoutError:
-                pass
-        directive = self._gang.directive
-        if directive.action is Action.DONE:
-            self._informed.add(hello.ordinal)
-            self._changed.set()
-        return directive
+
+    @property
+    def _is_done(self) -> bool:
+        return self._gang.directive.action is Action.DONE
 
     @property
     def store_key(self) -> str:
@@ -152,7 +167,7 @@ class Leader:
         if versioned is None:
             return await self._finish(EXIT_OK, "Stopped", None, None)
         ledger, run = versioned.ledger, versioned.ledger.spec.run
-        self._show(ledger)
+        self._view.show(ledger)
         if (outcome := ledger.status.outcome) is not None:
             code = EXIT_OK if outcome.state == OutcomeState.SUCCEEDED else EXIT_FAILED
             return await self._finish(code, outcome.state, outcome.reason, outcome.message)
@@ -175,6 +190,7 @@ class Leader:
                 await self._change(0.2)
                 continue
             self._order = versioned.ledger.spec.run
+            await self._tell_all()
             if self._watching is None:
                 self._watching = asyncio.create_task(self._watch(versioned.version))
             return versioned
@@ -288,8 +304,8 @@ class Leader:
         end = await self._until_end(attempt, run, incarnations)
         self._gang.direct(Action.END, attempt=attempt)
         await self._tell_all()
-        while (left := self._gang.running(attempt)) and not self._gang.lost(
-            {o: incarnations[o] for o in left if o in incarnations}, self._now()
+        while (left := self._gang.running(attempt, run.workers)) and not self._gang.lost(
+            {ordinal: incarnations[ordinal] for ordinal in left}, self._now()
         ):
             await self._change(0.5)
         return end
@@ -299,7 +315,7 @@ class Leader:
         while True:
             now = self._now()
             lost = self._gang.lost(incarnations, now)
-            end = hearing.decide(self._gang.ends(attempt), lost, now)
+            end = hearing.decide(self._gang.ends(attempt, run.workers), lost, now)
             waits = hearing.deadline is None  # nothing that was heard explains an end
             if end is not None or (waits and (end := self._stalled(now)) is not None):
                 return end
@@ -377,14 +393,3 @@ class Leader:
         except TimeoutError:
             pass
         self._changed.clear()
-
-    def _show(self, ledger: PrivacyLedger) -> None:
-        view = self._view
-        view.generation, view.workers = ledger.spec.run.generation, ledger.spec.run.workers
-        view.total_steps = ledger.spec.plan.steps
-        view.reserved_draws = ledger.spec.reserved_draws
-        if ledger.status.charged > view.charged:
-            view.charged, view.epsilon_spent = ledger.status.charged, None
-        view.attempt = ledger.status.attempt
-        if ledger.status.checkpoint is not None:
-            view.step = ledger.status.checkpoint.step

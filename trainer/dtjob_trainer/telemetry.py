@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from dtjob_api.ledger import PrivacyLedger
 from dtjob_exporter.nvml import GpuFigures
 
 
@@ -41,6 +42,17 @@ class WorkerView:
     heartbeat: datetime | None = None
     gpus: list[dict[str, Any]] = field(default_factory=list)
     rank_steps: dict[int, int] = field(default_factory=dict)
+
+    def show(self, ledger: PrivacyLedger) -> None:
+        """Take over what a ledger says that was just read."""
+        self.generation, self.workers = ledger.spec.run.generation, ledger.spec.run.workers
+        self.total_steps = ledger.spec.plan.steps
+        self.reserved_draws = ledger.spec.reserved_draws
+        if ledger.status.charged > self.charged:
+            self.charged, self.epsilon_spent = ledger.status.charged, None
+        self.attempt = ledger.status.attempt
+        if ledger.status.checkpoint is not None:
+            self.step = ledger.status.checkpoint.step
 
 
 def report(view: WorkerView, batch_size: int) -> dict[str, Any]:
