@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.ends import Hearing, cause
+from dtjob_trainer.ends import Hearing, cause, told
 from dtjob_trainer.gang import End, EndKind
 
 
@@ -33,6 +35,25 @@ REFUSED = end(EndKind.REFUSED, 2)
 def test_a_consequence_is_not_taken_for_the_cause(ends: list[End], expected: End | None) -> None:
     """A rank whose peer was killed loses its connection, and may say so first."""
     assert cause(ends) == expected
+
+
+SAID = [
+    one.model_copy(update={"message": f"rank {one.rank} of {one.kind}"})
+    for one in (LOST_PEER, KILLED, REFUSED, end(EndKind.FINISHED, 3), end(EndKind.FAILED, 4))
+]
+
+
+@pytest.mark.parametrize("worker", list(itertools.permutations(SAID, 2)))
+def test_a_worker_tells_the_words_that_can_become_those_of_the_attempt(
+    worker: tuple[End, ...],
+) -> None:
+    """Whatever the others tell before and after it."""
+    words = told(worker)
+    assert [one.rank for one in words] == [one.rank for one in worker]
+    assert sum(bool(one.message) for one in words) == 1
+    others = [one for one in SAID if one not in worker]
+    for before, after in (([], others), (others, []), (others[:1], others[1:])):
+        assert cause([*before, *words, *after]) == cause([*before, *worker, *after])
 
 
 LOST = End(kind=EndKind.CRASHED, rank=None, reason=Reason.WORKER_LOST)

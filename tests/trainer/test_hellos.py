@@ -16,10 +16,12 @@ import structlog
 from fake_issuer import AUDIENCE, DISCOVERY, KEYS, FakeIssuer, Key, claims
 from structlog.testing import CapturingLogger
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer import doors
 from dtjob_trainer.credentials import PodToken
 from dtjob_trainer.endpoints import Hellos
-from dtjob_trainer.gang import Directive, Hello
+from dtjob_trainer.ends import cause, told
+from dtjob_trainer.gang import Directive, End, EndKind, Hello
 from dtjob_trainer.greeter import Greeter
 from dtjob_trainer.issuer import Issuer, Published, published
 from dtjob_trainer.proof import Expected, Refused, Speaker
@@ -38,13 +40,15 @@ class Scene:
     path: Path
     greeter: Greeter
     heard: list[Speaker] = field(default_factory=list)
+    said_hellos: list[Hello] = field(default_factory=list)
     log: CapturingLogger = field(default_factory=CapturingLogger)
     refuse: Refused | None = None
 
-    async def hear(self, _hello: Hello, speaker: Speaker) -> Directive:
+    async def hear(self, hello: Hello, speaker: Speaker) -> Directive:
         if self.refuse is not None:
             raise self.refuse
         self.heard.append(speaker)
+        self.said_hellos.append(hello)
         return Directive(revision=3)
 
     def hold(self, token: str) -> None:
@@ -122,6 +126,27 @@ def test_why_a_hello_is_refused_is_logged_once_for_each_reason(tmp_path: Path) -
         assert str(scene.path) in missing
         assert "signed by no key of this cluster" in unknown
         assert replaced == "worker 1 is not heard: it was replaced"
+
+    play(tmp_path, act)
+
+
+def test_the_ends_of_all_ranks_arrive_however_much_they_say(tmp_path: Path) -> None:
+    """A worker that is refused kills its ranks, and nobody learns what they died of."""
+    words = "\x01" * 1024  # of what JSON makes most
+    ends = [
+        End(kind=EndKind.CRASHED, rank=rank, reason=Reason.RANK_FAILED, message=words)
+        for rank in range(2**31 - 256, 2**31)
+    ]
+    ends[200] = ends[200].model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
+    gpu = {"uuid": "GPU-" + "0" * 36, "name": "x" * 200, **{f"figure{n}": 1e-300 for n in range(9)}}
+    said = hello().model_copy(update={"ends": told(ends), "gpus": (gpu,) * 16})
+
+    async def act(scene: Scene) -> None:
+        scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
+        assert await scene.greeter.say(said) == Directive(revision=3)
+        (heard,) = scene.said_hellos
+        assert [end.rank for end in heard.ends] == [end.rank for end in ends]
+        assert cause(list(heard.ends)) == ends[200]
 
     play(tmp_path, act)
 

@@ -14,8 +14,9 @@ import pytest
 import structlog
 from gang import GangRun
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer import doors, telemetry
-from dtjob_trainer.gang import Action, Directive
+from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_REFUSED
 from dtjob_trainer.processes import CannotStart, Forkserver, RankSetup
 from dtjob_trainer.splice import Tunnel
@@ -207,6 +208,27 @@ def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None
         assert ready(mine._view) == 0
 
     asyncio.run(scene())
+
+
+def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
+    """A hello may be of 64 KiB at most, and a worker may have 256 ranks."""
+    said: list[Hello] = []
+
+    class Greeter:
+        async def say(self, hello: Hello) -> Directive:
+            said.append(hello)
+            return RUN
+
+    async def scene() -> None:
+        mine = worker(tmp_path, ordinal=1)
+        mine._ends = [
+            End(kind=EndKind.CRASHED, rank=rank, reason=Reason.RANK_FAILED, message="lost a peer")
+            for rank in range(3)
+        ]
+        assert await mine._say_hello(Greeter(), -1) == RUN
+
+    asyncio.run(scene())
+    assert [end.message for end in said[0].ends] == ["lost a peer", "", ""]
 
 
 def test_report_says_whose_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import End, EndKind
 
@@ -37,7 +39,7 @@ _CAUSES = (
 )
 
 
-def cause(ends: list[End]) -> End | None:
+def cause(ends: Sequence[End]) -> End | None:
     """The end that explains the others: verdicts first, then killed processes, then the rest.
 
     A rank whose peer was killed loses its connection and ends too; its end is a consequence.
@@ -51,6 +53,15 @@ def cause(ends: list[End]) -> End | None:
         if end.signal is not None:
             return end
     return crashed[0] if crashed else None
+
+
+def told(ends: Sequence[End]) -> tuple[End, ...]:
+    """All of one worker's ends, with the words of the one that can be the cause among all workers'.
+
+    A hello is bounded (`doors.BODY_BYTES`), and the words of 256 ranks are more than that.
+    """
+    chosen = cause(ends)
+    return tuple(end if end is chosen else end.model_copy(update={"message": ""}) for end in ends)
 
 
 class Hearing:

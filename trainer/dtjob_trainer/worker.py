@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from dtjob_api.worker import LedgerRef, WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
-from dtjob_trainer import doors, endpoints, telemetry
+from dtjob_trainer import doors, endpoints, ends, telemetry
 from dtjob_trainer.credentials import open_credentials
 from dtjob_trainer.gang import (
     MISSED_PINGS,
@@ -228,7 +228,7 @@ class Worker:
             incarnation=self._incarnation,
             ready=self._able,
             attempt=self._attempt,
-            ends=tuple(self._ends),
+            ends=ends.told(self._ends),
             drain=self._terminating,
             gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
             known=known,
