@@ -141,6 +141,7 @@ class Workers:
         )
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._logged: dict[int, int] = {}
+        self._restarts = 0
         self._memory_kills = deaths.MemoryKills()
         for ordinal, config in enumerate(configs):
             text = config.model_dump_json(by_alias=True, indent=2)
@@ -187,6 +188,10 @@ class Workers:
             report: dict[str, Any] = answer.raise_for_status().json()
         except (httpx.HTTPError, ValueError):
             return None
+        if report["restarts"] > self._restarts:
+            # Kills of ranks were told with the end of their attempt.
+            self._memory_kills.told(memory_group.read())
+        self._restarts = report["restarts"]
         return report
 
     def stop(self) -> None:

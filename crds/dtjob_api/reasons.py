@@ -158,7 +158,7 @@ class Reason(StrEnum):
     REPLICAS_DIVERGED = "ReplicasDiverged"
     """The ranks' parameters differ at a checkpoint (Rule 6)."""
 
-    # Training refused, nothing lost
+    # Training refused, at a start or in its midst, until a person has put something right
     PRIVACY_STATE_LOST = "PrivacyStateLost"
     """The ledger is behind the journal or the checkpoint (Rule 11)."""
     CHECKPOINT_LOST = "CheckpointLost"

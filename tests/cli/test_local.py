@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dtjob_cli import local
@@ -69,4 +70,17 @@ def test_a_restarted_worker_is_judged_by_what_was_counted_since(
     counts[:] = [0, 0, 2]
     found = workers(run, monkeypatch, restarts=2)
     assert all(end.restarted for end in found.ends())
+    assert ["kill -9" in end.cause for end in found.ends()] == [True, True]
+
+
+def test_a_ranks_kill_explains_no_later_death_of_a_worker(
+    run: RunDirectory, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own supervisor has told of it, and started the ranks again."""
+    counts[:] = [0, 0, 1]
+    found = workers(run, monkeypatch, restarts=0)
+    request = httpx.Request("GET", "http://127.0.0.1/report")
+    answer = httpx.Response(200, json={"restarts": 1}, request=request)
+    monkeypatch.setattr(found._http, "get", lambda _: answer)
+    found.report()
     assert ["kill -9" in end.cause for end in found.ends()] == [True, True]

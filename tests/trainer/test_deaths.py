@@ -98,6 +98,13 @@ def test_a_kill_explains_no_death_of_a_process_that_was_started_after_it() -> No
     assert "kill -9" in found.cause(2, 9, counted(2))
 
 
+def test_what_somebody_else_has_told_explains_nothing_more() -> None:
+    found = watched(2)
+    found.told(counted(1))
+    assert "kill -9" in found.cause(0, 9, counted(1))
+    assert "out of memory" in found.cause(1, 9, counted(2))
+
+
 def test_where_nothing_counts_a_kill_is_anybodys() -> None:
     found = deaths.MemoryKills()
     found.started(0, None)

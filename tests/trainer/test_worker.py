@@ -16,6 +16,7 @@ from gang import GangRun
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer import doors, telemetry
+from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_REFUSED
 from dtjob_trainer.processes import CannotStart, Forkserver, RankSetup
@@ -46,6 +47,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self.death: str | None = None
+        self.kills = MemoryKills()
         self.started: list[int] = []
         self.fails: CannotStart | None = None
 

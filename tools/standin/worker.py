@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from dtjob_accounting import rdp
 from dtjob_accounting.limits import Segment
 from dtjob_api.worker import LedgerRef, WorkerConfig
+from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
@@ -50,6 +51,7 @@ class Threads:
     death = None
 
     def __init__(self, start_seconds: float, means: rank.Means) -> None:
+        self.kills = MemoryKills()
         self._start_seconds, self._means = start_seconds, means
 
     def open(self, ranks: int) -> None:

@@ -6,6 +6,7 @@ Pure: what the group has counted is passed in.
 from __future__ import annotations
 
 import signal
+from collections.abc import Hashable
 from dataclasses import replace
 
 from dtjob_api.reasons import Reason
@@ -95,21 +96,36 @@ class MemoryKills:
     """
 
     def __init__(self) -> None:
-        self._before: dict[int, MemoryCount | None] = {}
+        self._before: dict[Hashable, MemoryCount | None] = {}
 
-    def started(self, process: int, count: MemoryCount | None) -> None:
+    def started(self, process: Hashable, count: MemoryCount | None) -> None:
         """Begin to watch a process; `count` was read before it was started."""
         self._before[process] = count
 
-    def cause(self, process: int, number: int, now: MemoryCount | None) -> str:
+    def before(
+        self, process: Hashable, exit_code: int | None, now: MemoryCount | None
+    ) -> MemoryCount | None:
+        """Return what its end is to be judged by, as the count before it: the process has ended."""
+        before = self._before.pop(process, None)
+        if (
+            exit_code == -signal.SIGKILL
+            and now is not None
+            and cause(signal.SIGKILL, before, now)[0] is Reason.OUT_OF_MEMORY
+        ):
+            for other, count in self._before.items():
+                if count is not None:
+                    self._before[other] = replace(count, kills=min(count.kills + 1, now.kills))
+        return before
+
+    def cause(self, process: Hashable, number: int, now: MemoryCount | None) -> str:
         """Return what a signal that has ended a process is most likely the end of."""
-        reason, why = cause(number, self._before.pop(process), now)
-        if reason is Reason.OUT_OF_MEMORY and now is not None:
-            for other, before in self._before.items():
-                if before is not None:
-                    taken = min(before.kills + 1, now.kills)
-                    self._before[other] = replace(before, kills=taken)
-        return why
+        return cause(number, self.before(process, -number, now), now)[1]
+
+    def told(self, now: MemoryCount | None) -> None:
+        """All that was counted until now was told of others, by whoever watches those."""
+        for process, count in self._before.items():
+            if count is not None:
+                self._before[process] = now
 
 
 def name_of(number: int) -> str:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from dtjob_accounting.process import PldProcess
 from dtjob_trainer import confine, deaths, memory_group
+from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import End
 from dtjob_trainer.pricing import Accountant
 
@@ -71,6 +72,9 @@ class Child(Protocol):
 class Nursery(Protocol):
     """Where a supervisor's children come from: ranks and, on ordinal 0, store and accountant."""
 
+    #: What the worker's memory group has killed: of its ranks and of what starts them.
+    kills: MemoryKills
+
     @property
     def death(self) -> str | None:
         """How it died; None while it can start children."""
@@ -100,7 +104,8 @@ class Forkserver:
 
     def __init__(self, rank_main: RankMain) -> None:
         self._rank_main = rank_main
-        self._memory = memory_group.read()
+        self.kills = MemoryKills()
+        self._died: tuple[int, str] | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
@@ -116,32 +121,37 @@ class Forkserver:
             return "the forkserver is gone"
         if ended is None:
             return None
-        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        return f"the forkserver {deaths.told(code, self._memory, memory_group.read())}"
+        if self._died is None or self._died[0] != pid:
+            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            self._died = pid, f"the forkserver {self._told(self, code)}"
+        return self._died[1]
 
     def open(self, ranks: int) -> None:
         """Start it: from the main thread, since it dies with the thread that started it."""
         os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(ranks))
-        self._memory = memory_group.read()
+        self.kills.started(self, memory_group.read())
         forkserver.ensure_running()
 
     async def warm_up(self) -> None:
         """Return once it has imported everything; see `Nursery.warm_up`."""
         process = self._context.Process(target=_prove_warm)
+        self.kills.started(process, memory_group.read())
         await asyncio.to_thread(start, process)
         await _ended(process)
         code = process.exitcode
+        told = self._told(process, code)
         if code is None or code < 0 or code == _UNTOLD:
-            raise CannotStart(
-                "the process that proves that torch and opacus are imported "
-                f"{deaths.told(code, self._memory, memory_group.read())}"
-            )
+            raise CannotStart(f"the process that proves that torch and opacus are imported {told}")
         if code != 0:
             raise CannotStart(
                 f"the process that imports torch and opacus ended with {code}; its words are in "
                 "the worker's log",
                 lasting=True,
             )
+
+    def _told(self, process: Hashable, exit_code: int | None) -> str:
+        now = memory_group.read()
+        return deaths.told(exit_code, self.kills.before(process, exit_code, now), now)
 
     def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
         """One rank."""
@@ -251,7 +261,7 @@ class Ranks:
         self._processes: dict[int, Child] = {}
         self._said: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
-        self._memory = memory_group.read()
+        self._kills = nursery.kills
         try:
             for setup in setups:
                 self._start(nursery, setup)
@@ -267,6 +277,7 @@ class Ranks:
         with theirs:
             self._pipes[setup.rank] = ours
             process = nursery.rank(setup, theirs)
+            self._kills.started(process, memory_group.read())
             start(process)
             self._processes[setup.rank] = process
 
@@ -315,10 +326,9 @@ class Ranks:
         self._read(rank)
         asyncio.get_running_loop().remove_reader(self._pipes[rank].fileno())
         self._pipes[rank].close()
-        self._on_end(self._said.get(rank) or self._died(rank, process.exitcode))
-
-    def _died(self, rank: int, exit_code: int | None) -> End:
-        return deaths.end_of_rank(rank, exit_code, self._memory, memory_group.read())
+        code, now = process.exitcode, memory_group.read()
+        died = deaths.end_of_rank(rank, code, self._kills.before(process, code, now), now)
+        self._on_end(self._said.get(rank) or died)
 
 
 async def _ended(process: Child) -> None:

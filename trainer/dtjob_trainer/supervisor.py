@@ -44,8 +44,8 @@ def main(
     Returns
     -------
     int
-        0 succeeded or stopped orderly, 1 the job failed, 2 bad configuration, 3 refused to train
-        with nothing lost, 4 superseded by a newer attempt.
+        0 succeeded or stopped orderly, 1 the job failed, 2 bad configuration, 3 held until
+        a person has put something right, 4 superseded by a newer attempt.
     """
     from pydantic import ValidationError
 

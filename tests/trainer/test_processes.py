@@ -1,0 +1,113 @@
+"""Of what a supervisor's children died, where its memory group has counted a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer import memory_group, processes
+from dtjob_trainer.gang import End
+from dtjob_trainer.memory_group import MemoryCount
+from dtjob_trainer.processes import Forkserver, Ranks, RankSetup
+
+
+class Group:
+    """A memory group that has killed so many."""
+
+    def __init__(self) -> None:
+        self.kills = 0
+
+    def read(self) -> MemoryCount:
+        return MemoryCount(self.kills, at_limit=0, limit=None)
+
+
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> Group:
+    found = Group()
+    monkeypatch.setattr(memory_group, "read", found.read)
+    return found
+
+
+class Child:
+    """A process that ends when it is told."""
+
+    pid = 1
+
+    def __init__(self, pipe: Connection) -> None:
+        self.exitcode: int | None = None
+        self.sentinel, self._end = os.pipe()
+        self._pipe = Connection(os.dup(pipe.fileno()))
+
+    def start(self) -> None:
+        pass
+
+    def join(self) -> None:
+        os.close(self.sentinel)
+
+    def dies(self) -> None:
+        self.exitcode = -signal.SIGKILL
+        self._pipe.close()
+        os.close(self._end)
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Forkserver:
+    """One whose ranks are no processes; its forkserver is real, and imports nothing."""
+    monkeypatch.setattr(processes, "PRELOAD", [])
+    monkeypatch.setattr(forkserver, "_forkserver", server := forkserver.ForkServer())
+    monkeypatch.setattr(forkserver, "ensure_running", server.ensure_running)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = Forkserver(lambda *_: None)
+    monkeypatch.setattr(found, "rank", lambda _, pipe: Child(pipe))
+    return found
+
+
+async def killed_in_turn(nursery: Forkserver, ranks: int, counts: Callable[[int], None]) -> Any:
+    """The reasons of ranks that are killed one after the other."""
+    ends: asyncio.Queue[End] = asyncio.Queue()
+    setups = [RankSetup("{}", 1, rank, rank, ranks, 1, 1) for rank in range(ranks)]
+    started = Ranks(nursery, setups, lambda *_: None, ends.put_nowait)
+    started.watch()
+    found = []
+    for rank, child in started._processes.items():
+        counts(rank)
+        child.dies()  # type: ignore[attr-defined]
+        found.append((await asyncio.wait_for(ends.get(), 60)).reason)
+    return found
+
+
+def test_a_kill_explains_one_death_of_an_attempts_ranks(group: Group, nursery: Forkserver) -> None:
+    def counts(rank: int) -> None:
+        group.kills = 1 if rank < 2 else 2
+
+    found = asyncio.run(killed_in_turn(nursery, 3, counts))
+    assert found == [Reason.OUT_OF_MEMORY, Reason.RANK_FAILED, Reason.OUT_OF_MEMORY]
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_ranks_kill_explains_no_later_death_of_the_forkserver(
+    group: Group, nursery: Forkserver, another: bool
+) -> None:
+    nursery.open(1)
+    pid: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+
+    def counts(_rank: int) -> None:
+        group.kills = 1
+
+    asyncio.run(killed_in_turn(nursery, 1, counts))
+    group.kills += another
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    told = nursery.death
+    assert told is not None
+    assert ("out of memory: the machine" in told) == another
+    assert nursery.death == told, "asked again"
+    os.waitpid(pid, 0)
