@@ -216,8 +216,7 @@ def test_a_key_that_is_made_while_others_ask_is_asked_for_again(tmp_path: Path) 
 
 def test_a_question_counts_though_its_asker_has_gone(tmp_path: Path) -> None:
     """A stranger who breaks off must not have the API server asked again at once."""
-    first = Key("first")
-    ask, gates, asked = asked_in_turns((first,), (first,))
+    ask, gates, asked = asked_in_turns((Key("another"),), (Key("first"),))
     clock = Clock()
     issuing = Issuer(ask, clock, clock.sleep)
 
@@ -235,6 +234,24 @@ def test_a_question_counts_though_its_asker_has_gone(tmp_path: Path) -> None:
 
     asyncio.run(scene())
     assert clock.seconds == ASK_SECONDS
+
+
+def test_a_key_that_comes_late_is_known_at_once(tmp_path: Path) -> None:
+    """To a hello that came while another's question took longer than a hello may take."""
+    ask, gates, asked = asked_in_turns((Key("first"),))
+    issuing = Issuer(ask, clock := Clock(), clock.sleep)
+
+    async def scene() -> None:
+        gone = asyncio.create_task(issuing.key("first"))
+        await asyncio.to_thread(asked.wait, 60)
+        gone.cancel()
+        waiting = asyncio.create_task(issuing.key("first"))
+        await asyncio.sleep(0)
+        gates[0].set()
+        assert (await waiting).key_id == "first"
+
+    asyncio.run(scene())
+    assert clock.seconds == 0
 
 
 def test_without_discovery_the_own_token_tells_the_issuer(

@@ -114,13 +114,13 @@ class PodToken:
             claims = _signed(token, await self.issuer.key(kid))
         except jwt.PyJWTError as error:
             raise unproved(f"no token of this cluster: {type(error).__name__}") from error
-        if claims.get("iss") not in self.issuer.issuers:
-            await self._learn_issuer()
+        if (said := claims.get("iss")) not in self.issuer.issuers:
+            await self._learn_issuer(said)
         return judge(claims, self.expected, self.issuer.issuers, self.now())
 
-    async def _learn_issuer(self) -> None:
+    async def _learn_issuer(self, said: Any) -> None:
         """The API server's, and that of this pod's own token, which it has from its kubelet."""
-        await self.issuer.renew()
+        await self.issuer.renew(lambda: said in self.issuer.issuers)
         with contextlib.suppress(OSError, jwt.PyJWTError):
             own = jwt.decode(self._own(), options={"verify_signature": False}).get("iss")
             if isinstance(own, str):

@@ -6,7 +6,6 @@ Pure: what the group has counted is passed in.
 from __future__ import annotations
 
 import signal
-from collections.abc import Hashable
 from dataclasses import replace
 
 from dtjob_api.reasons import Reason
@@ -96,14 +95,14 @@ class MemoryKills:
     """
 
     def __init__(self) -> None:
-        self._before: dict[Hashable, MemoryCount | None] = {}
+        self._before: dict[object, MemoryCount | None] = {}
 
-    def started(self, process: Hashable, count: MemoryCount | None) -> None:
+    def started(self, process: object, count: MemoryCount | None) -> None:
         """Begin to watch a process; `count` was read before it was started."""
         self._before[process] = count
 
     def before(
-        self, process: Hashable, exit_code: int | None, now: MemoryCount | None
+        self, process: object, exit_code: int | None, now: MemoryCount | None
     ) -> MemoryCount | None:
         """Return what its end is to be judged by, as the count before it: the process has ended."""
         before = self._before.pop(process, None)
@@ -117,7 +116,7 @@ class MemoryKills:
                     self._before[other] = replace(count, kills=min(count.kills + 1, now.kills))
         return before
 
-    def cause(self, process: Hashable, number: int, now: MemoryCount | None) -> str:
+    def cause(self, process: object, number: int, now: MemoryCount | None) -> str:
         """Return what a signal that has ended a process is most likely the end of."""
         return cause(number, self.before(process, -number, now), now)[1]
 

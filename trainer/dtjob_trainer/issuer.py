@@ -86,7 +86,7 @@ class Issuer:
             There is none, or none can be had now.
         """
         if kid not in self._keys:
-            await self.renew()
+            await self.renew(lambda: kid in self._keys)
         if kid in self._keys:
             return self._keys[kid]
         if not self._keys:
@@ -97,8 +97,8 @@ class Issuer:
             "coordinator",
         )
 
-    async def renew(self) -> None:
-        """Return once the API server has been asked what it publishes, since this was called.
+    async def renew(self, known: Callable[[], bool]) -> None:
+        """Return once it is known, or the API server was asked what it publishes since this call.
 
         It is not asked at once each time, or strangers could have it asked all the time. But
         nobody is refused for an answer from before he came: strangers who ask too could keep a
@@ -106,7 +106,9 @@ class Issuer:
         for.
         """
         wanted = self._begun + 1
-        while self._answered < wanted and (self._keys or self.clock() >= self._next):
+        while (
+            not known() and self._answered < wanted and (self._keys or self.clock() >= self._next)
+        ):
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask())
             # Who goes away meanwhile has been one question all the same.

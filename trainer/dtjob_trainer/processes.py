@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -149,7 +149,7 @@ class Forkserver:
                 lasting=True,
             )
 
-    def _told(self, process: Hashable, exit_code: int | None) -> str:
+    def _told(self, process: object, exit_code: int | None) -> str:
         now = memory_group.read()
         return deaths.told(exit_code, self.kills.before(process, exit_code, now), now)
 
