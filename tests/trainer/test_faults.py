@@ -356,6 +356,22 @@ def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any)
     assert "spec.training.physicalBatchSize" in status.outcome.message
 
 
+def test_interface_that_workers_lack_is_told_before_the_ranks_meet(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gloo's own error is that of a lost peer on all others, and would be tried again."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0")
+    run = start(workers=2)
+    assert 0 not in run.wait_for_exit(), run.logs()
+    status = run.ledger.read().ledger.status
+    assert (status.attempt, status.charged) == (1, 0), "it is not tried again"
+    said = status.attempts[-1].message
+    assert said is not None
+    assert "GLOO_SOCKET_IFNAME is 'nosuch0'" in said
+    assert "the interfaces of this worker are" in said
+    assert run.executed() == []
+
+
 @pytest.mark.parametrize("port", ["http_port", "store_port"])
 def test_port_is_in_use(tmp_path: Path, runs: list[GangRun], port: str) -> None:
     run = GangRun(tmp_path, workers=1)
