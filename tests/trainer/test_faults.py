@@ -6,6 +6,7 @@ Each test is named by the failure it causes. The oracle of all: `assert_true_acc
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -343,6 +344,24 @@ def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any)
     run.task = SLOW
     run.start()
     assert assert_finished(run).status.attempt == 5
+
+
+def test_rule_11_a_ledger_put_back_without_its_status_is_told_before_the_tasks_faults(
+    start: Any,
+) -> None:
+    """An outcome could never be taken back, and would say that nothing was spent."""
+    run = start(workers=2, steps=20, gate_at=8)
+    victims = run.wait_for_step(8)
+    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
+    run.wait_for_exit()
+    shutil.rmtree(run.ledger.path)
+    run.create_ledger()
+    run.task = {"entrypoint": "no_such_module:task"}
+    run.start()
+    assert run.wait_for_exit() == [3, 3], run.logs()
+    status = run.ledger.read().ledger.status
+    assert status.outcome is None
+    assert status.attempts[-1].reason == "PrivacyStateLost"
 
 
 def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any) -> None:

@@ -21,8 +21,10 @@ from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded,
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
 from dtjob_trainer.proof import Speaker
+from dtjob_trainer.recovery import Refusal
 from dtjob_trainer.splice import KEY_BYTES
 from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.untold import untold
 
 # Exit codes of a supervisor; `dtjob run` documents the same numbers.
 EXIT_OK = 0
@@ -271,12 +273,14 @@ class Leader:
         run = ledger.spec.run
         # As they are ready now: one that is restarted during the write starts no ranks.
         incarnations = self._gang.incarnations(run.workers)
+        told = await asyncio.to_thread(untold, ledger, self._config) is None
         try:
             begun = await asyncio.to_thread(
                 attempts.begin_attempt,
                 self._ledger,
                 datetime.now(UTC),
-                self._config.max_restarts,
+                # Else the limit is an outcome: its coordinator will say what is wrong.
+                self._config.max_restarts if told else None,
             )
         except Superseded:
             return None  # the job has its outcome by now: read, and told, next
@@ -380,6 +384,10 @@ class Leader:
                 # Our coordinator wrote it and died before it could say so.
                 return None
             return await self._finish(EXIT_SUPERSEDED, "Refused", Reason.SUPERSEDED, str(error))
+        except Refusal as refusal:
+            record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
+            await asyncio.to_thread(attempts.end_attempt, self._ledger, attempt, record, now)
+            return await self._without(refusal.reason, refusal.message, _REFUSED_SECONDS)
         if end.kind is EndKind.REFUSED:
             return await self._without(end.reason, end.message, _REFUSED_SECONDS)
         return None
@@ -410,11 +418,14 @@ class Leader:
         message: str,
         now: datetime,
     ) -> None:
-        await asyncio.to_thread(
-            lambda: attempts.fail(
+        def fail() -> None:
+            if (refusal := untold(self._ledger.read().ledger, self._config)) is not None:
+                raise refusal
+            attempts.fail(
                 self._ledger, attempt, end=record, reason=reason, message=message, now=now
             )
-        )
+
+        await asyncio.to_thread(fail)
 
     async def _finish(self, code: int, state: str, reason: str | None, message: str | None) -> int:
         """Tell all workers to leave and wait until they heard it; gives the exit code back."""

@@ -102,14 +102,16 @@ class _Rank:
         device = _prepare_device(config, setup)
         if config.data_dir is not None:
             os.environ[DATA_VARIABLE] = config.data_dir
+        account, spec, checkpoint = None, None, None
+        if setup.rank == 0:
+            # Before the task can fail: what is wrong with the ledger is said first.
+            self._mail.stage("reading ledger and checkpoint")
+            account, spec, checkpoint = self._open_account()
+            self._failures = replace(self._failures, charged=account.charged > 0)
         self._mail.stage("importing the task")
         library_first.admit_working_folder()
         with self._trying():
             task = load_task(config.training.entrypoint, config.training.args)
-        account, spec, checkpoint = None, None, None
-        if setup.rank == 0:
-            self._mail.stage("reading ledger and checkpoint")
-            account, spec, checkpoint = self._open_account()
         self._mail.stage("waiting for the other ranks")
         group = _join(setup, device)
         spec = _share_spec(spec, group)
