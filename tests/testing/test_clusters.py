@@ -111,3 +111,21 @@ def test_other_tests_run_with_as_many_workers_as_there_are_cores(
         monkeypatch.setattr(pytestconfig.option, "tier", tiers)
         monkeypatch.setattr(choose, "obstacle", lambda _choice: None)
         assert clusters.pytest_xdist_auto_num_workers(pytestconfig) == number
+
+
+GROUPS = """
+import os, pathlib, pytest
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("group", [pytest.param(g, marks=pytest.mark.xdist_group(g)) for g in "ab"])
+def test_it(group, number):
+    (pathlib.Path({folder!r}) / f"{{group}} {{os.environ['PYTEST_XDIST_WORKER']}}").touch()
+"""
+
+
+@pytest.mark.slow
+def test_a_group_has_one_worker(pytester: pytest.Pytester) -> None:
+    """As pytest and xdist are locked: some of their versions forget the groups and say nothing."""
+    pytester.makepyfile(test_it=GROUPS.format(folder=str(pytester.path)))
+    pytester.runpytest_inprocess("-n", "2", "--dist", "loadgroup").assert_outcomes(passed=8)
+    ran = sorted(found.name.split()[0] for found in Path(pytester.path).glob("? gw?"))
+    assert ran == ["a", "b"]
