@@ -31,6 +31,17 @@ pytestmark = [
 ]
 
 
+# Each restart imports torch twice. What kills one of the two is tried by day where it is told least
+# directly: a rank of the pod that has no ledger, and the pod on which the other depends.
+_AT_NIGHT = pytest.mark.nightly(minutes=4)
+BY_DAY_A_FOLLOWERS = pytest.mark.parametrize(
+    "ordinal", [pytest.param(0, id="coordinator", marks=_AT_NIGHT), pytest.param(1, id="follower")]
+)
+BY_DAY_THE_COORDINATORS = pytest.mark.parametrize(
+    "ordinal", [pytest.param(0, id="coordinator"), pytest.param(1, id="follower", marks=_AT_NIGHT)]
+)
+
+
 class Training(Enduring):
     """The job that goes through it all, with ranks of its own."""
 
@@ -76,7 +87,7 @@ def enduring(installed: Installed, new_namespace: Callable[[], Kubectl]) -> Iter
         yield enduring
 
 
-@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
+@BY_DAY_A_FOLLOWERS
 def test_a_rank_is_killed(enduring: Training, ordinal: int) -> None:
     attempt = enduring.training()
     enduring.rank(ordinal).kill()
@@ -85,7 +96,7 @@ def test_a_rank_is_killed(enduring: Training, ordinal: int) -> None:
     assert record["reason"] == "RankFailed"
 
 
-@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
+@BY_DAY_THE_COORDINATORS
 def test_a_supervisor_is_killed(enduring: Training, ordinal: int) -> None:
     """The container comes back in the same pod."""
     attempt = enduring.training()
@@ -100,7 +111,7 @@ def test_a_supervisor_is_killed(enduring: Training, ordinal: int) -> None:
     assert container_restarts(again) == restarts
 
 
-@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
+@BY_DAY_THE_COORDINATORS
 def test_a_pod_is_deleted(enduring: Training, ordinal: int) -> None:
     """Rule 10: an orderly stop loses no leased draw, and the pod comes back."""
     attempt = enduring.training()
