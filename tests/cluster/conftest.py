@@ -30,10 +30,9 @@ from testing import clusters  # noqa: E402
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
-_OPERATOR_PROCESSES = "operator"
-_FIRST = (TRAINER_IMAGE, _OPERATOR_PROCESSES, STANDIN_IMAGE)
-"""The order in which workers take what shares something in a cluster: the longest first, and
-operators that are processes before those in pods, whose jobs they would look after too."""
+_OPERATORS = "operators"
+_FIRST = (TRAINER_IMAGE, _OPERATORS)
+"""The groups with which the two workers begin; what comes after them is for who is done first."""
 
 
 class _Shared:
@@ -122,11 +121,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    """What a test shares with others; nothing beyond its own module but the cluster otherwise."""
-    for image in (TRAINER_IMAGE, STANDIN_IMAGE):
-        if image in getattr(item, "fixturenames", ()):
-            return image
-    return _OPERATOR_PROCESSES if item.path.parent.name == "operator" else item.path.stem
+    """By what it shares with others in a cluster: an image of workers, or the operator.
+
+    Operators that are processes run before the one in a pod, whose jobs they would look after too,
+    so they and the stand-ins are one group. What needs no dtjob shares the cluster alone.
+    """
+    fixtures = getattr(item, "fixturenames", ())
+    if TRAINER_IMAGE in fixtures:
+        return TRAINER_IMAGE
+    if STANDIN_IMAGE in fixtures or item.path.parent.name == "operator":
+        return _OPERATORS
+    return item.path.stem
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
