@@ -14,7 +14,6 @@ from kube import Kubectl, Manifest
 from localcluster.providers.local import LocalProvider
 
 LEASE = 10
-STEPS = 3000
 SECONDS_PER_STEP = 0.2
 
 
@@ -31,7 +30,7 @@ class Enduring:
     def through(
         cls, installed: Installed, kubectl: Kubectl, *manifests: Manifest
     ) -> Iterator[Self]:
-        """Apply manifests, the last one a job's of `STEPS` steps; it is watched to the end."""
+        """Apply manifests, the last one a job's, which is watched to the end."""
         manifests[-1]["spec"]["checkpoint"] = {"everySteps": LEASE}
         job = Job.apply(installed, kubectl, *manifests)
         with watched(job) as course:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from enduring import LEASE, SECONDS_PER_STEP, STEPS, Enduring, local
+from enduring import LEASE, SECONDS_PER_STEP, Enduring, local
 from installed import Installed
 from jobs import (
     Job,
@@ -33,6 +33,7 @@ pytestmark = [
 
 BACK_SECONDS = 5
 OUTAGE_SECONDS = 60
+STEPS = 3000
 SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
 """Of Warnings that are right where a scheduler or a volume is many seconds late."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from enduring import LEASE, SECONDS_PER_STEP, STEPS, Enduring
+from enduring import LEASE, SECONDS_PER_STEP, Enduring
 from installed import Installed
 from jobs import Job, assert_true_account, container_restarts, slow_job, watched
 from kube import Kubectl, Manifest, unguarded
@@ -30,6 +30,9 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 
+
+STEPS = 1500
+"""Five minutes of training at least; what is left in the end is computed at full speed."""
 
 # Each restart imports torch twice. What kills one of the two is tried by day where it is told least
 # directly: a rank of the pod that has no ledger, and the pod on which the other depends.
