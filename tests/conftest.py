@@ -12,7 +12,13 @@ import pytest
 
 from testing.examples import AT_NIGHT
 
-pytest_plugins = ["pytester", "testing.tiers", "testing.figures", "testing.shards"]
+pytest_plugins = [
+    "pytester",
+    "testing.tiers",
+    "testing.figures",
+    "testing.shards",
+    "testing.clusters",
+]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: threads of torch that wait for one another would only burn them.

@@ -2,18 +2,22 @@
 workers' words.
 
 What the workers say of epsilon is in the outcome's message and result, and is shown to nobody:
-operator and CLI compute it from the charged draws (Rule 13).
+operator and CLI compute it from the charged draws (Rule 13). So of a result only what has the form
+of what it should be is told: a coordinator can write any.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
 from dtjob_api.reasons import Reason
 
 _OF_THE_TRAINING = frozenset({Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})
-_SHOWN = ("evaluation", "withoutEvaluation", "initialModelDigest", "modelDigest")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_FIGURE = re.compile(r"(?!(?i:.*epsilon))[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 
 def message(ledger: PrivacyLedger) -> str:
@@ -26,8 +30,10 @@ def message(ledger: PrivacyLedger) -> str:
     told = f"{_step(ledger)} of {ledger.spec.plan.steps} steps done, {status.charged} draws charged"
     if outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED:
         told += "; crashes and stalls have used up the reserve"
-    failed = (outcome.result or {}).get("withoutEvaluation")
-    return f"{told}; without an evaluation: {failed}" if failed else told
+    if failed := (outcome.result or {}).get("withoutEvaluation"):
+        reason = f" ({failed})" if _is_reason(failed) else ""
+        told += f"; without an evaluation{reason}: see the log of worker 0"
+    return told
 
 
 def result(ledger: PrivacyLedger) -> dict[str, Any] | None:
@@ -35,8 +41,39 @@ def result(ledger: PrivacyLedger) -> dict[str, Any] | None:
     outcome = ledger.status.outcome
     if outcome is None or outcome.result is None:
         return None
-    shown = {name: outcome.result[name] for name in _SHOWN if name in outcome.result}
-    return {"steps": _step(ledger), "charged": ledger.status.charged, **shown}
+    shown: dict[str, Any] = {"steps": _step(ledger), "charged": ledger.status.charged}
+    if "evaluation" in outcome.result:
+        shown["evaluation"] = _evaluation(outcome.result["evaluation"])
+    if _is_reason(failed := outcome.result.get("withoutEvaluation")):
+        shown["withoutEvaluation"] = failed
+    for name in ("initialModelDigest", "modelDigest"):
+        digest = outcome.result.get(name)
+        if isinstance(digest, str) and _DIGEST.fullmatch(digest):
+            shown[name] = digest
+    return shown
+
+
+def is_figures_name(name: object) -> bool:
+    """Whether a figure of an evaluation may be shown under a name: no prose, none of epsilon."""
+    return isinstance(name, str) and _FIGURE.fullmatch(name) is not None
+
+
+def _evaluation(told: object) -> dict[str, float] | None:
+    if not isinstance(told, dict):
+        return None
+    return {
+        name: figure
+        for name, figure in told.items()
+        if is_figures_name(name) and _is_figure(figure)
+    }
+
+
+def _is_figure(told: object) -> bool:
+    return type(told) is int or (type(told) is float and math.isfinite(told))
+
+
+def _is_reason(told: object) -> bool:
+    return any(told == reason for reason in Reason)
 
 
 def _step(ledger: PrivacyLedger) -> int:

@@ -172,6 +172,8 @@ def _running(situation: Situation) -> Claim:
     if situation.met:
         stage = situation.report.stage if situation.report else ""
         return Claim(kind, False, Reason.PREFLIGHT, stage or "the task is tried on synthetic data")
+    if situation.killed is not None:
+        return Claim(kind, False, situation.killed.reason, situation.killed.message)
     last = situation.last_attempt
     if last is not None and situation.has_trained:
         if last.end is None:

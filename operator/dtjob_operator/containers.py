@@ -112,17 +112,36 @@ def crash(pod: Json) -> Crash | None:
     return None
 
 
+def ends(pod: Json) -> list[Json]:
+    """How the pod's supervisor ended, now and the time before, as far as the pod tells."""
+    return [
+        ended
+        for container in worker_containers(pod)
+        if container["name"] == names.WORKER_CONTAINER
+        for state in ("state", "lastState")
+        if (ended := (container.get(state) or {}).get("terminated"))
+    ]
+
+
+def is_out_of_memory(ended: Json) -> bool:
+    """Whether a container ended because it had no memory left."""
+    return bool(ended.get("reason") == "OOMKilled")
+
+
+def out_of_memory(pod: str) -> str:
+    """What happened to a worker that had no memory left, and what helps."""
+    return (
+        f"pod {pod} was killed for want of memory: give the workers a higher "
+        "spec.workers.resources.limits.memory, or a smaller spec.training.physicalBatchSize, "
+        "in a new job"
+    )
+
+
 def _crash(pod: str, ended: Json) -> Crash | None:
     reason, message = last_words(ended.get("message") or "")
     code = ended.get("exitCode", 0)
-    if ended.get("reason") == "OOMKilled":
-        return Crash(
-            Reason.OUT_OF_MEMORY,
-            f"pod {pod} was killed for want of memory: give the workers a higher "
-            "spec.workers.resources.limits.memory, or a smaller spec.training.physicalBatchSize, "
-            "in a new job",
-            refused=False,
-        )
+    if is_out_of_memory(ended):
+        return Crash(Reason.OUT_OF_MEMORY, out_of_memory(pod), refused=False)
     if code == _REFUSED and (refusal := known(reason)) is not None:
         return Crash(refusal, message or f"pod {pod} refuses to train", refused=True)
     what = message or ended.get("reason") or "it left no message"

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dtjob_api import ending
 from dtjob_api.status import GpuStatus
 from dtjob_operator import figures
 from dtjob_operator.kinds import Json
 
 _MAX_TEXT = 1024
 _MAX_FIGURES = 32
-_MAX_NAME = 63
 # Samples per second: what is slower or faster is no training.
 _SLOWEST, _FASTEST = 1e-6, 1e15
 
@@ -105,9 +105,9 @@ def _evaluation(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     numbers = {
-        name[:_MAX_NAME]: figures.significant(number)
+        name: figures.significant(number)
         for name, figure in value.items()
-        if isinstance(name, str) and (number := _number(figure)) is not None
+        if ending.is_figures_name(name) and (number := _number(figure)) is not None
     }
     return dict(sorted(numbers.items())[:_MAX_FIGURES])
 

@@ -34,6 +34,11 @@ _BY_ENFORCEMENT = {
         "operator's flag --network-policy-enforcement"
     ),
 }
+_VERDICTS: dict[Enforcement, tuple[bool | None, Reason]] = {
+    Enforcement.ENFORCED: (True, Reason.POLICY_ENFORCED),
+    Enforcement.UNKNOWN: (None, Reason.ENFORCEMENT_UNKNOWN),
+    Enforcement.NONE: (False, Reason.POLICY_NOT_ENFORCED),
+}
 
 
 @dataclass(frozen=True)
@@ -74,25 +79,20 @@ def restriction(
         return Restriction(False, Reason.CREATING_RESOURCES, message)
     if (found := unlabelled(observed, job)) is not None:
         return Restriction(False, found.reason, found.message)
-    told = _BY_ENFORCEMENT[settings.enforcement]
-    if settings.enforcement is Enforcement.NONE:
-        return Restriction(
-            False, Reason.POLICY_NOT_ENFORCED, f"NetworkPolicy {name} is there, {told}"
-        )
+    told = f"NetworkPolicy {name} is there, {_BY_ENFORCEMENT[settings.enforcement]}"
     if not (is_located(observed.api_server) or settings.api_server_cidrs):
         (anywhere,) = api_server_places(observed.api_server, settings)
         ports = ", ".join(map(str, anywhere.ports))
-        return Restriction(
-            False,
-            Reason.API_SERVER_ADDRESS_UNKNOWN,
-            "the operator can't learn the API server's address, so that NetworkPolicy "
-            f"{name} lets the workers connect to TCP ports {ports} of every address. Allow "
-            "the operator to read EndpointSlice and Service kubernetes of namespace default, or "
-            f"give it --api-server-cidr. The policy is there, {told}",
+        # Also where nothing enforces it: who puts that right would not hear of the other.
+        told = (
+            "the operator can't learn the API server's address, so that the workers' policy lets "
+            f"them connect to TCP ports {ports} of every address. Allow the operator to read "
+            "EndpointSlice and Service kubernetes of namespace default, or give it "
+            f"--api-server-cidr. {told}"
         )
-    if settings.enforcement is Enforcement.ENFORCED:
-        return Restriction(True, Reason.POLICY_ENFORCED, f"NetworkPolicy {name} is there, {told}")
-    return Restriction(None, Reason.ENFORCEMENT_UNKNOWN, f"NetworkPolicy {name} is there, {told}")
+        if settings.enforcement is not Enforcement.NONE:
+            return Restriction(False, Reason.API_SERVER_ADDRESS_UNKNOWN, told)
+    return Restriction(*_VERDICTS[settings.enforcement], told)
 
 
 def _applied(observed: Observed, held: Finding | None) -> str:

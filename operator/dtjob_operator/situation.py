@@ -18,6 +18,7 @@ from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.diagnosis import diagnose
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import JOB_UID_LABEL, Json
+from dtjob_operator.memory_kills import killed_for_memory
 from dtjob_operator.observed import Observed
 from dtjob_operator.ownership import conflict
 from dtjob_operator.restriction import Restriction, restriction
@@ -48,6 +49,8 @@ class Situation:
         Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
     finding
         What keeps pods from coming up.
+    killed
+        That a worker was killed for want of memory in the newest attempt, which has ended by it.
     report
         The coordinator's, if it speaks of the ledger's attempt.
     unheard
@@ -73,6 +76,7 @@ class Situation:
     blocked: Finding | None
     refused: Finding | None
     finding: Finding | None
+    killed: Finding | None
     report: report.Report | None
     unheard: str | None
     network_policy: Json | None
@@ -172,6 +176,7 @@ def assess(
         blocked=blocked,
         refused=None if met else _refused(ledger, coordinator, current),
         finding=None if met else diagnose(observed, job, workers, now, settings),
+        killed=None if met else _killed(observed, job, ledger),
         report=current,
         unheard=_unheard(observed, settings),
         network_policy=policy,
@@ -246,6 +251,13 @@ def _claim_lost(
         f"with label {JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and the job "
         "goes on; or create a new job, which spends anew",
     )
+
+
+def _killed(
+    observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger | None
+) -> Finding | None:
+    last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
+    return killed_for_memory(observed.pods, job, last)
 
 
 def _unheard(observed: Observed, settings: Settings) -> str | None:

@@ -1,7 +1,8 @@
 """One shared cluster for the session, a namespace of its own for each test.
 
 A cluster of that name which already runs (``make cluster-up``) is used and left running; one that
-had to be started here is removed at the end.
+had to be started here is removed at the end. Where tests run at once, each of xdist's workers has a
+cluster of its own (``testing.clusters``).
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ from localcluster import choose  # noqa: E402
 from localcluster.instance import DEFAULT_NAME  # noqa: E402
 from localcluster.progress import Progress  # noqa: E402
 from localcluster.providers.base import Capability, Provider  # noqa: E402
+from testing import clusters  # noqa: E402
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
+_OPERATORS = "operators"
+_FIRST = (TRAINER_IMAGE, _OPERATORS)
+"""The groups with which the two workers begin; what comes after them is for who is done first."""
 
 
 class _Shared:
@@ -44,12 +49,17 @@ class _Shared:
         self._install_failures: dict[str, Exception] = {}
         self._started_here = False
 
-    def start(self) -> None:
+    def start(self, config: pytest.Config) -> None:
         if self._provider or self._failure:
             return
         try:
-            provider = choose.provider(DEFAULT_NAME, choose.Choice.AUTO, Progress())
-            self._started_here = not provider.status().running
+            provider: Provider
+            if own := clusters.of_worker(config):
+                own.down()  # what a session left that was killed
+                provider = own
+            else:
+                provider = choose.provider(DEFAULT_NAME, choose.Choice.AUTO, Progress())
+                self._started_here = not provider.status().running
             provider.up()
             os.sync()  # or what was unpacked is written while the first tests measure times
             standstill.begin()
@@ -94,15 +104,40 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", meaning)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What stops the API server or the operator comes last of all that the cluster runs."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What stops the API server or the operator comes last of all that the cluster runs.
+
+    What shares something in a cluster is for one worker, so that each installs it once, and no two
+    gangs train at once.
+    """
     items.sort(key=lambda item: item.get_closest_marker("faults") is not None)
+    group = {item: _group(item) for item in items if item.get_closest_marker("cluster")}
+    for item, name in group.items():
+        item.add_marker(pytest.mark.xdist_group(name))
+    if hasattr(config, "workerinput"):
+        order = {name: place for place, name in enumerate(_FIRST)}
+        items.sort(key=lambda item: order.get(group.get(item, ""), len(_FIRST)))
+
+
+def _group(item: pytest.Item) -> str:
+    """By what it shares with others in a cluster: an image of workers, or the operator.
+
+    Operators that are processes run before the one in a pod, whose jobs they would look after too,
+    so they and the stand-ins are one group. What needs no dtjob shares the cluster alone.
+    """
+    fixtures = getattr(item, "fixturenames", ())
+    if TRAINER_IMAGE in fixtures:
+        return TRAINER_IMAGE
+    if STANDIN_IMAGE in fixtures or item.path.parent.name == "operator":
+        return _OPERATORS
+    return item.path.stem
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("cluster"):
-        _shared.start()
+        _shared.start(item.config)
     for image in (TRAINER_IMAGE, STANDIN_IMAGE):
         if image in getattr(item, "fixturenames", ()):
             _shared.install(image)

@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
+from enduring import LEASE, SECONDS_PER_STEP, Enduring, local
 from installed import Installed
 from jobs import (
-    Course,
     Job,
     assert_played_account,
     container_restarts,
@@ -24,8 +23,6 @@ from jobs import (
     watched,
 )
 from kube import Kubectl, ready, wait_for
-
-from localcluster.providers.local import LocalProvider
 
 pytestmark = [
     pytest.mark.faults,
@@ -36,44 +33,18 @@ pytestmark = [
 
 BACK_SECONDS = 5
 OUTAGE_SECONDS = 60
-LEASE = 10
 STEPS = 3000
 SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
 """Of Warnings that are right where a scheduler or a volume is many seconds late."""
 
 
-@dataclass(frozen=True)
-class Enduring:
-    """The job that goes through it all."""
-
-    job: Job
-    course: Course
-    provider: LocalProvider
-
-    def training(self) -> int:
-        """Wait until it takes its next lease; the attempt that trains."""
-        return self.job.until_next_lease()
-
-
 @pytest.fixture(scope="module")
-def provider(standins: Installed) -> LocalProvider:
-    """The way to the processes of pods."""
-    assert isinstance(standins.cluster.provider, LocalProvider)
-    return standins.cluster.provider
-
-
-@pytest.fixture(scope="module")
-def enduring(
-    standins: Installed, provider: LocalProvider, new_namespace: Callable[[], Kubectl]
-) -> Iterator[Enduring]:
+def enduring(standins: Installed, new_namespace: Callable[[], Kubectl]) -> Iterator[Enduring]:
     """A job that is there long enough for every test here."""
-    script = {"secondsPerStep": 0.2}
+    script = {"secondsPerStep": SECONDS_PER_STEP}
     manifest = standin_job("enduring", standins.worker_image, steps=STEPS, script=script)
-    manifest["spec"]["checkpoint"] = {"everySteps": LEASE}
-    job = Job.apply(standins, new_namespace(), manifest)
-    with watched(job) as course:
-        yield Enduring(job, course, provider)
-    job.kubectl("delete", "dtjob", job.name, "--wait=false")
+    with Enduring.through(standins, new_namespace(), manifest) as enduring:
+        yield enduring
 
 
 @pytest.mark.parametrize("kind", ["service", "serviceaccount", "rolebinding", "statefulset"])
@@ -156,9 +127,7 @@ def restart_counts(job: Job) -> dict[str, int]:
     return {pod["metadata"]["uid"]: container_restarts(pod) for pod in job.kubectl.list("pods")}
 
 
-def test_the_operator_is_killed_at_random_points(
-    standins: Installed, provider: LocalProvider, namespace: Kubectl
-) -> None:
+def test_the_operator_is_killed_at_random_points(standins: Installed, namespace: Kubectl) -> None:
     """From the first second to the end; fixed seed."""
     chance, ended = random.Random(5), threading.Event()
     kills = 0
@@ -173,13 +142,13 @@ def test_the_operator_is_killed_at_random_points(
 
         while not ended.wait(chance.uniform(1, 8)):
             killed |= {pod["metadata"]["uid"] for pod in standins.operator_pods()}
-            standins.kill_operator(provider)
+            standins.kill_operator(local(standins))
             kills += 1
             if kills % 2 == 0:  # on a slow machine it would never come to work otherwise
                 wait_for("an operator again", lambda: ended.is_set() or started(), 300)
                 ended.wait(chance.uniform(0, 3))
 
-    script = {"secondsPerStep": 0.2}
+    script = {"secondsPerStep": SECONDS_PER_STEP}
     manifest = standin_job("unattended", standins.worker_image, steps=120, script=script)
     with ThreadPoolExecutor(1) as pool:
         killer = pool.submit(kill)
@@ -209,7 +178,7 @@ def test_the_volume_is_lost_and_the_job_is_made_anew(
     standins: Installed, namespace: Kubectl
 ) -> None:
     """Rule 11: no silent restart. And nothing of the old job is in a new one of its name."""
-    script = {"secondsPerStep": 0.2}
+    script = {"secondsPerStep": SECONDS_PER_STEP}
     manifest = standin_job("digits", standins.worker_image, steps=500, script=script)
     job = Job.apply(standins, namespace, manifest)
     job.until_step(1)

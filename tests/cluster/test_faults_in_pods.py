@@ -10,17 +10,16 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from enduring import LEASE, SECONDS_PER_STEP, Enduring
 from installed import Installed
-from jobs import Course, Job, assert_true_account, container_restarts, slow_job, watched
+from jobs import Job, assert_true_account, container_restarts, slow_job, watched
 from kube import Kubectl, Manifest, unguarded
 from typer.testing import CliRunner
 
 from dtjob_cli.main import app
-from localcluster.providers.local import LocalProvider
 from localcluster.state import Process
 
 pytestmark = [
@@ -31,21 +30,23 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 
-LEASE = 10
-STEPS = 3000
+
+STEPS = 1500
+"""Five minutes of training at least; what is left in the end is computed at full speed."""
+
+# Each restart imports torch twice. What kills one of the two is tried by day where it is told least
+# directly: a rank of the pod that has no ledger, and the pod on which the other depends.
+_AT_NIGHT = pytest.mark.nightly(minutes=4)
+BY_DAY_A_FOLLOWERS = pytest.mark.parametrize(
+    "ordinal", [pytest.param(0, id="coordinator", marks=_AT_NIGHT), pytest.param(1, id="follower")]
+)
+BY_DAY_THE_COORDINATORS = pytest.mark.parametrize(
+    "ordinal", [pytest.param(0, id="coordinator"), pytest.param(1, id="follower", marks=_AT_NIGHT)]
+)
 
 
-@dataclass(frozen=True)
-class Enduring:
-    """The job that goes through it all."""
-
-    job: Job
-    course: Course
-    provider: LocalProvider
-
-    def training(self) -> int:
-        """Wait until it takes its next lease; the attempt that trains."""
-        return self.job.until_next_lease()
+class Training(Enduring):
+    """The job that goes through it all, with ranks of its own."""
 
     def goes_on_after(self, attempt: int) -> Manifest:
         """Wait until a later attempt trains; the record of the one that ended."""
@@ -76,28 +77,21 @@ def in_pod(pid: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def provider(installed: Installed) -> LocalProvider:
-    """The way to the processes of pods."""
-    assert isinstance(installed.cluster.provider, LocalProvider)
-    return installed.cluster.provider
-
-
-@pytest.fixture(scope="module")
-def enduring(
-    installed: Installed, provider: LocalProvider, new_namespace: Callable[[], Kubectl]
-) -> Iterator[Enduring]:
+def enduring(installed: Installed, new_namespace: Callable[[], Kubectl]) -> Iterator[Training]:
     """A job that is there long enough for every test here, and has reserve for all of them."""
     manifests = slow_job(
-        "enduring", installed.worker_image, steps=STEPS, seconds=0.2, replayReserveSteps=150
+        "enduring",
+        installed.worker_image,
+        steps=STEPS,
+        seconds=SECONDS_PER_STEP,
+        replayReserveSteps=150,
     )
-    manifests[-1]["spec"]["checkpoint"] = {"everySteps": LEASE}
-    job = Job.apply(installed, new_namespace(), *manifests)
-    with watched(job) as course:
-        yield Enduring(job, course, provider)
+    with Training.through(installed, new_namespace(), *manifests) as enduring:
+        yield enduring
 
 
-@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
-def test_a_rank_is_killed(enduring: Enduring, ordinal: int) -> None:
+@BY_DAY_A_FOLLOWERS
+def test_a_rank_is_killed(enduring: Training, ordinal: int) -> None:
     attempt = enduring.training()
     enduring.rank(ordinal).kill()
     record = enduring.goes_on_after(attempt)
@@ -105,8 +99,8 @@ def test_a_rank_is_killed(enduring: Enduring, ordinal: int) -> None:
     assert record["reason"] == "RankFailed"
 
 
-@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
-def test_a_supervisor_is_killed(enduring: Enduring, ordinal: int) -> None:
+@BY_DAY_THE_COORDINATORS
+def test_a_supervisor_is_killed(enduring: Training, ordinal: int) -> None:
     """The container comes back in the same pod."""
     attempt = enduring.training()
     pod = enduring.job.pod(ordinal)
@@ -120,8 +114,8 @@ def test_a_supervisor_is_killed(enduring: Enduring, ordinal: int) -> None:
     assert container_restarts(again) == restarts
 
 
-@pytest.mark.parametrize("ordinal", [0, 1], ids=["coordinator", "follower"])
-def test_a_pod_is_deleted(enduring: Enduring, ordinal: int) -> None:
+@BY_DAY_THE_COORDINATORS
+def test_a_pod_is_deleted(enduring: Training, ordinal: int) -> None:
     """Rule 10: an orderly stop loses no leased draw, and the pod comes back."""
     attempt = enduring.training()
     job, before = enduring.job, enduring.job.pod(ordinal)["metadata"]["uid"]
@@ -146,7 +140,7 @@ def draws_lost(job: Job) -> int:
     return int(account["charged"] - (lease["toDraw"] - lease["fromDraw"]) - lease["fromStep"])
 
 
-def test_after_all_that_its_account_is_true(enduring: Enduring) -> None:
+def test_after_all_that_its_account_is_true(enduring: Training) -> None:
     enduring.training()
     enduring.job.hurry()
     enduring.job.until_succeeded()
@@ -159,7 +153,9 @@ def test_the_ledger_comes_back_from_an_old_backup(
     """Rule 11: nothing is trained until an administrator raises it; no draw comes twice."""
     # More steps than are done before the policy lets go; in the end it may hurry.
     job = Job.apply(
-        installed, namespace, *slow_job("old", installed.worker_image, steps=600, seconds=0.2)
+        installed,
+        namespace,
+        *slow_job("old", installed.worker_image, steps=600, seconds=SECONDS_PER_STEP),
     )
     job.until_step(1)
     backup = job.ledger()

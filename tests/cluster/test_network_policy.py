@@ -32,6 +32,7 @@ UID = "0a1b2c3d-0000-4000-8000-000000000001"
 METADATA = "169.254.169.254"
 HTTP, GANG, STORE, GLOO = 8080, 8081, 29500, 43210
 PORTS = (HTTP, GANG, STORE, GLOO)
+DNS = (53, 5353)
 IN_FORCE_SECONDS = 60
 
 _LISTEN = """
@@ -40,7 +41,16 @@ def serve(port):
     listener = socket.create_server(('', port))
     while True:
         listener.accept()[0].close()
-threads = [threading.Thread(target=serve, args=(port,)) for port in (8080, 8081, 29500, 43210)]
+def answer(port):
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(('', port))
+    while True:
+        data, asker = listener.recvfrom(64)
+        listener.sendto(data, asker)
+dns = (53, 5353)
+threads = [threading.Thread(target=answer, args=(port,)) for port in (*dns, 43210)]
+threads += [threading.Thread(target=serve, args=(port,)) for port in (*dns, 8080, 8081, 29500)]
+threads += [threading.Thread(target=serve, args=(43210,))]  # the last one: it is probed
 for thread in threads:
     thread.start()
 """
@@ -57,6 +67,25 @@ threads = [threading.Thread(target=attempt, args=tuple(each)) for each in json.l
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(json.dumps(reached))
+"""
+_ASK = """
+import json, socket, sys, threading
+answered = []
+def attempt(host, port):
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.settimeout(0.5)
+    for _ in range(4):  # a packet may be lost
+        try:
+            asking.sendto(b'?', (host, port))
+            asking.recv(64)
+            answered.append([host, port])
+            return
+        except OSError:
+            pass
+threads = [threading.Thread(target=attempt, args=tuple(each)) for each in json.loads(sys.argv[1])]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps(answered))
 """
 _RESOLVE = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
 _ASK_API = """
@@ -82,7 +111,14 @@ class Listener:
 
     def reaches(self, targets: Targets) -> Targets:
         """Those of the targets that a TCP connection comes about with."""
-        reached = json.loads(self.run(_CONNECT, json.dumps(sorted(targets))))
+        return self._tried(_CONNECT, targets)
+
+    def hears_from(self, targets: Targets) -> Targets:
+        """Those of the targets that answer a UDP packet."""
+        return self._tried(_ASK, targets)
+
+    def _tried(self, program: str, targets: Targets) -> Targets:
+        reached = json.loads(self.run(program, json.dumps(sorted(targets))))
         return {(host, port) for host, port in reached}
 
     def all_ports(self) -> Targets:
@@ -112,6 +148,8 @@ def listener(image: str, labels: dict[str, str]) -> Manifest:
                 "runAsNonRoot": True,
                 "runAsUser": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                # So that DNS's port is anybody's.
+                "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
             },
             "containers": [container],
         },
@@ -226,6 +264,18 @@ def test_what_the_workers_reach(restricted: Gang, metadata_service: None) -> Non
     closed = {target for other in others for target in other.all_ports()} | {(METADATA, 443)}
     assert restricted.stranger.reaches(closed) >= {(METADATA, 443)}, "it would answer"
     assert worker.reaches(closed) == set()
+
+
+def test_names_are_asked_for_at_any_address(restricted: Gang) -> None:
+    """By both protocols and at both ports: clusters differ in where DNS is served."""
+    worker, stranger = restricted.workers[0], restricted.stranger
+    dns = {(stranger.address, port) for port in DNS}
+    other = {(stranger.address, GLOO)}
+    assert restricted.neighbour.hears_from(dns | other) == dns | other, "open without a policy"
+    assert worker.hears_from(dns | other) == dns
+    assert worker.reaches(dns | other) == dns
+    mine = {(worker.address, port) for port in DNS}
+    assert stranger.hears_from(mine) == stranger.reaches(mine) == set()
 
 
 def test_probes_need_no_rule(restricted: Gang) -> None:

@@ -350,10 +350,11 @@ def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown() -> None:
 def test_an_evaluation_that_failed_is_told_with_the_success() -> None:
     world = running()
     world.ledger_status(charged=336, checkpoint=checkpoint(336, 1, 336, world.now))
-    world.end(result={"evaluation": None, "withoutEvaluation": "ValueError at task.py:3"})
+    world.end(result={"evaluation": None, "withoutEvaluation": "EvaluationInvalid"})
     world.settle()
     message = world.condition("Succeeded")["message"]
-    assert message.endswith("draws charged; without an evaluation: ValueError at task.py:3")
+    said = "draws charged; without an evaluation (EvaluationInvalid): see the log of worker 0"
+    assert message.endswith(said)
 
 
 def test_an_end_is_told_with_the_epsilon_of_all_its_draws() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from world import CHILD, PLAN, UID, World, claim, pod, report, stamp, waiting_pod
+from world import CHILD, PLAN, UID, World, claim, digits, pod, report, stamp, waiting_pod
 
 from dtjob_operator.figures import Spent
 
@@ -245,3 +245,75 @@ def test_what_has_stopped_shows_no_gpus_and_no_end(lost: str) -> None:
         world.see(pods=(), report=None)
         world.later(60)
         world.settle()
+
+
+def oom_killed(world: World, ordinal: int) -> dict[str, object]:
+    """A pod whose container was killed as one group, and runs again."""
+    return pod(
+        ordinal,
+        containerStatuses=[
+            {
+                "name": "worker",
+                "restartCount": 1,
+                "state": {"running": {"startedAt": stamp(world.now)}},
+                "lastState": {
+                    "terminated": {
+                        "exitCode": 137,
+                        "reason": "OOMKilled",
+                        "finishedAt": stamp(world.now),
+                    }
+                },
+            }
+        ],
+    )
+
+
+def lost(world: World, reason: str = "WorkerLost") -> None:
+    """The coordinator records the end of its attempt."""
+    assert world.observed.ledger is not None
+    (record,) = world.observed.ledger["status"]["attempts"]
+    ended = {"end": stamp(world.now), "reason": reason, "message": "worker 1 stopped answering"}
+    world.ledger_status(attempts=[record | ended])
+
+
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_a_worker_that_was_killed_for_memory_is_told_though_it_runs_again(ordinal: int) -> None:
+    """Supervisor and ranks die at once, so that no record of theirs can say it."""
+    world = World.of(digits(workers={"replicas": 2, "resources": {"limits": {"memory": "4Gi"}}}))
+    world.start()
+    world.later(20)
+    pods = [pod(0), pod(1)]
+    pods[ordinal] = oom_killed(world, ordinal)
+    world.see(pods=tuple(pods))
+    if ordinal == 1:  # the death of ordinal 0 is written down by its successor
+        lost(world)
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+    assert world.reason("Running") == ("False", "OutOfMemory")
+    assert world.status["display"]["reason"] == "OutOfMemory"
+    message = world.condition("Running")["message"]
+    for words in (f"pod {CHILD}-{ordinal} was killed", "The limit is 4Gi", "limits.memory"):
+        assert words in message
+    assert world.reason("ResourcesReady")[1] != "OutOfMemory", "it is up again"
+    assert world.events.count("OutOfMemory") == 1
+
+    world.later(10)
+    world.lease(attempt=2, charged=20)
+    world.settle()
+    assert world.reason("Running") == ("True", "Training")
+    world.later(10)
+    assert world.observed.ledger is not None
+    first, second = world.observed.ledger["status"]["attempts"]
+    ended = {"end": stamp(world.now), "reason": "RankFailed", "message": "exit code 1"}
+    world.ledger_status(attempts=[first, second | ended])
+    world.settle()
+    assert world.reason("Running") == ("False", "Restarting"), "that was another attempt's loss"
+
+
+def test_a_kill_after_an_orderly_stop_is_no_end_of_it() -> None:
+    world = running()
+    world.later(20)
+    lost(world, reason="Stopped")
+    world.see(pods=(pod(0), oom_killed(world, 1)))
+    world.settle()
+    assert world.reason("Running") == ("False", "Restarting")

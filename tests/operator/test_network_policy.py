@@ -180,6 +180,8 @@ def test_the_status_says_how_far_the_network_is_closed(
     assert world.reason("NetworkRestricted") == told
     message = world.condition("NetworkRestricted")["message"]
     assert f"NetworkPolicy {CHILD}" in message
+    unknown = not (api_server or settings.get("api_server_cidrs"))
+    assert ("--api-server-cidr" in message) == unknown, "it is open wider, enforced or not"
     if told[1] != "PolicyEnforced":
         assert "--network-policy-enforcement" in message or settings.get("enforcement")
     assert world.events == ["Planned"], "an installation's state is no news of a job"

@@ -132,3 +132,60 @@ def test_a_night_is_written_to_the_page(pytester: pytest.Pytester) -> None:
     (folder / "test_it.py").write_text(TESTS.replace("minutes=5", "minutes=50"))
     assert nightly._commit().startswith(f"{commit} with changes ")
     assert night("1/1") == (2, page)
+
+
+@pytest.mark.parametrize(
+    ("collects", "tests", "runs", "code"),
+    [
+        (True, {"a": 1}, ["a"], 0),
+        (True, {"a": 1, "b": 1}, ["a"], 0),
+        (True, {"a": 1}, [], 1),
+        (True, {}, [], 2),
+        (False, {"a": 1}, ["a"], 1),
+    ],
+    ids=["all", "what it can", "nothing", "no test", "unreadable"],
+)
+def test_a_night_without_a_result_is_no_success(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    collects: bool,
+    tests: dict[str, float],
+    runs: list[str],
+    code: int,
+) -> None:
+    def played(*arguments: str) -> bool:
+        progress = Progress(Path(arguments[arguments.index("--progress") + 1]))
+        if "--collect-only" in arguments:
+            progress.add(shard="1/1", tests=tests)
+            return collects
+        for name in runs:
+            progress.add(test=name, passed=True, seconds=1)
+        return True
+
+    monkeypatch.chdir(tmp_path)
+    nightly.PAGE.parent.mkdir(parents=True)
+    monkeypatch.setattr(nightly, "_commit", lambda: "abc")
+    monkeypatch.setattr(nightly, "_pytest", played)
+    assert nightly.main("1/1") == code
+
+
+def test_a_commit_with_changes_is_known_by_all_that_changed(pytester: pytest.Pytester) -> None:
+    folder = Path(pytester.path)
+    (folder / "tracked").write_text("a")
+    me = ["-c", "user.name=test", "-c", "user.email=test@example.test"]
+    for command in (["init", "-q"], ["add", "."], [*me, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *command], check=True)
+    seen = [nightly._commit()]
+    for name, content in (
+        ("untracked", b"a"),
+        ("untracked", b"b"),
+        ("ünträcked", b"\xff"),
+        ("ünträcked", b"\xfe"),
+        ("tracked", b"\0\xff"),
+        ("tracked", b"\0\xfe"),
+    ):
+        (folder / name).write_bytes(content)
+        seen.append(nightly._commit())
+    (folder / "link").symlink_to("nowhere")
+    seen.append(nightly._commit())
+    assert len(set(seen)) == len(seen)

@@ -91,6 +91,37 @@ def test_an_unknown_tier_is_named(folder: pytest.Pytester) -> None:
     assert "'chekc' is not a valid Tier; there are check, processes" in result.stderr.str()
 
 
+UNMARKED = """
+import pytest
+@pytest.fixture
+def {fixture}(): pass
+{marker}
+def test_it({fixture}): pass
+@pytest.mark.cluster
+def test_marked({fixture}): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("fixture", "marker"),
+    [
+        ("some", "@pytest.mark.pods"),
+        ("trainer_image", ""),
+        ("standin_image", "@pytest.mark.nightly"),
+        ("cluster", "@pytest.mark.pages"),
+    ],
+)
+def test_a_test_of_a_cluster_that_does_not_say_so_fails_in_every_tier(
+    folder: pytest.Pytester, fixture: str, marker: str
+) -> None:
+    text = UNMARKED.format(fixture=fixture, marker=marker)
+    result, passed = run(folder, text, "--tier=check", "-m", "not cluster")
+    assert (result.ret, passed) == (pytest.ExitCode.TESTS_FAILED, [])
+    result.stdout.fnmatch_lines(
+        ["it needs a cluster: without the marker cluster no target runs it"]
+    )
+
+
 @alone_and_with_workers
 def test_what_a_machine_lacks_is_said_once_and_fails_nothing(
     folder: pytest.Pytester, workers: tuple[str, ...]

@@ -6,6 +6,7 @@ Each test is named by the failure it causes. The oracle of all: `assert_true_acc
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -366,6 +367,24 @@ def test_volume_that_can_not_be_used_holds_a_run_until_it_can(start: Any) -> Non
     assert assert_finished(run).status.outcome.state == "Succeeded"
 
 
+def test_rule_11_a_ledger_put_back_without_its_status_is_told_before_the_tasks_faults(
+    start: Any,
+) -> None:
+    """An outcome could never be taken back, and would say that nothing was spent."""
+    run = start(workers=2, steps=20, gate_at=8)
+    victims = run.wait_for_step(8)
+    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
+    run.wait_for_exit()
+    shutil.rmtree(run.ledger.path)
+    run.create_ledger()
+    run.task = {"entrypoint": "no_such_module:task"}
+    run.start()
+    assert run.wait_for_exit() == [3, 3], run.logs()
+    status = run.ledger.read().ledger.status
+    assert status.outcome is None
+    assert status.attempts[-1].reason == "PrivacyStateLost"
+
+
 def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any) -> None:
     task = {"entrypoint": "dtjob_trainer.tasks.digits:task", "physicalBatchSize": 10**12}
     run = start(workers=1, task=task)
@@ -375,6 +394,22 @@ def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any)
     assert (status.outcome.reason, status.charged) == ("DryRunFailed", 0), status.outcome
     assert "the per-example gradients of 1000000000000 rows" in status.outcome.message
     assert "spec.training.physicalBatchSize" in status.outcome.message
+
+
+def test_interface_that_workers_lack_is_told_before_the_ranks_meet(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gloo's own error is that of a lost peer on all others, and would be tried again."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0")
+    run = start(workers=2)
+    assert 0 not in run.wait_for_exit(), run.logs()
+    status = run.ledger.read().ledger.status
+    assert (status.attempt, status.charged) == (1, 0), "it is not tried again"
+    said = status.attempts[-1].message
+    assert said is not None
+    assert "GLOO_SOCKET_IFNAME is 'nosuch0'" in said
+    assert "the interfaces of this worker are" in said
+    assert run.executed() == []
 
 
 @pytest.mark.parametrize("port", ["http_port", "store_port"])

@@ -16,11 +16,13 @@ from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as module
 from dtjob_trainer.gang import Action, End, EndKind, Hello
+from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
 from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.untold import untold
 
 pytestmark = pytest.mark.usefixtures("short_watches")
 
@@ -126,6 +128,63 @@ def test_what_a_start_finds_wrong_later_on_is_refused_and_counts_as_no_restart(
     status = run.ledger.read().ledger.status
     assert status.outcome is None
     assert [record.reason for record in status.attempts[1:]] == ["EntrypointInvalid"] * 3
+
+
+def leave_a_journal(run: GangRun) -> None:
+    """Of draws that the ledger does not know: it was put back without its status."""
+    assert run.state is not None
+    uid = run.ledger.read().ledger.spec.job_uid
+    journal = Journal(run.state, Header(uid, 4, 0))
+    journal.create()
+    journal.append(Entry(0, 5, 0))
+
+
+def an_end(kind: EndKind, reason: Reason) -> End:
+    return End(kind=kind, rank=0, reason=reason, message="no module named 'clinic'")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        an_end(EndKind.FAILED, Reason.ENTRYPOINT_INVALID),
+        an_end(EndKind.FAILED, Reason.REPLICAS_DIVERGED),
+        an_end(EndKind.CRASHED, Reason.RANK_FAILED),
+    ],
+    ids=lambda end: str(end.reason),
+)
+def test_rule_11_no_outcome_is_written_while_the_volume_tells_of_more_draws(
+    tmp_path: Path, end: End
+) -> None:
+    """It would be for good, with an epsilon of 0; a backup can still put the run right."""
+    run = GangRun(tmp_path, workers=1, max_restarts=0)
+    run.create_ledger()
+    leave_a_journal(run)
+
+    async def start(attempt: int) -> int:
+        leader = a_leader(run)
+        leading = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        await follow(leader, until=Action.END, attempt=attempt, ends=(end,))
+        await follow(leader, until=Action.DONE)
+        return await leading
+
+    assert [asyncio.run(start(attempt)) for attempt in (1, 2)] == [EXIT_REFUSED] * 2
+    status = run.ledger.read().ledger.status
+    assert status.outcome is None
+    if end.kind is EndKind.FAILED:
+        assert [record.reason for record in status.attempts] == ["PrivacyStateLost"] * 2
+
+
+def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+    assert run.state is not None
+    (run.state / "attempt-1").mkdir()
+    (run.state / "attempt-1" / "journal").mkdir()
+    found = untold(run.ledger.read().ledger, run.config(0))
+    assert found is not None
+    assert found.reason is Reason.PRIVACY_STATE_LOST
+    assert "then resume" in found.message
 
 
 def succeeded() -> Outcome:

@@ -572,14 +572,16 @@ class Interleavings(RuleBasedStateMachine):
         recovery.resume_point(ledger, volume)
 
 
-@pytest.mark.slow
-def test_any_interleaving_keeps_the_rules(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Rules 10 to 13 under any order of crash, stop, restart and a second incarnation."""
+@pytest.fixture
+def job_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     Interleavings.folders = (tmp_path_factory.mktemp("job") / "job" for _ in itertools.count())
-    Interleavings.TestCase.settings = settings(
-        max_examples=examples(20),
-        stateful_step_count=18,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    Interleavings.TestCase("runTest").debug()
+
+
+# Rules 10 to 13 under any order of crash, stop, restart and a second incarnation.
+TestInterleavings = pytest.mark.slow(pytest.mark.usefixtures("job_folders")(Interleavings.TestCase))
+TestInterleavings.settings = settings(
+    max_examples=examples(20),
+    stateful_step_count=18,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)

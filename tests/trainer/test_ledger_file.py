@@ -374,7 +374,7 @@ def lists_and_writes(draw: st.DrawFn) -> tuple[Json, Json]:
     return stored, edited(stored, changes)
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=examples(150), derandomize=True)
 @given(change=lists_and_writes())
 def test_the_list_of_attempts_is_guarded_alike(change: tuple[Json, Json]) -> None:
     """By the file as by the API server, on writes nobody thought of."""

@@ -148,6 +148,25 @@ def test_job_has_stepped_once_its_first_step_is_done(step: int, told: list[str])
     assert seen[:2] == told
 
 
+@pytest.mark.parametrize(
+    ("charged", "expected"),
+    [
+        (False, (EndKind.CRASHED, Reason.RANK_FAILED)),
+        (True, (EndKind.FAILED, Reason.DRY_RUN_FAILED)),
+    ],
+)
+def test_an_error_that_nobody_knows_is_tried_again_only_before_a_charge(
+    tmp_path: Path, *, charged: bool, expected: tuple[EndKind, Reason]
+) -> None:
+    """Each try counts as a restart, and one too many ends the job; a held one loses nothing."""
+    tried = rank(tmp_path)
+    tried._phase = Phase.TRIED
+    tried._failures = replace(tried._failures, charged=charged)
+    unknown = type("Error", (Exception,), {"__module__": "nobody.knows"})
+    assert tried.explain(unknown("no"))[:2] == expected
+    assert tried.explain(ConnectionError("no"))[0] is EndKind.CRASHED
+
+
 def test_label_that_a_gpu_refuses_is_final(tmp_path: Path) -> None:
     error = torch.AcceleratorError("CUDA error: device-side assert triggered")
     assert rank(tmp_path).explain(error)[0] is EndKind.FAILED

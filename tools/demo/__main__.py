@@ -172,9 +172,10 @@ def _tear_down(cluster: install.Cluster, namespace: str) -> str:
     if cluster.provider.kind != ExistingProvider.kind:
         return "make demo-down"
     return (
-        f"{cluster.program} delete namespace {namespace}\n"
-        f"               {cluster.program} delete -k deploy/kustomize/base   (dtjob, and with it "
-        "every job and ledger of the cluster)"
+        f"{cluster.program} delete namespace {namespace}   (the demo's job, ledger and claim)\n"
+        f"               {cluster.program} delete -k deploy/kustomize/base --selector "
+        "'app.kubernetes.io/component!=ledgers'   (dtjob, and with it every job of the cluster; "
+        "the ledgers and what protects them stay: docs/cluster.md, Removing)"
     )
 
 

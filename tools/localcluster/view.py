@@ -7,14 +7,16 @@ anything on the machine.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 from localcluster.errors import ClusterError
 
 
-def _mount(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
+def _mount(*arguments: str, held: tuple[int, ...] = ()) -> None:
+    command = ["mount", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, pass_fds=held)
     if done.returncode != 0:
         raise ClusterError(f"`mount {' '.join(arguments)}` failed: {done.stderr.strip()}")
 
@@ -34,9 +36,13 @@ def make_private(kept: Path, spare: Path) -> None:
     for folder in (holder, upper, work):
         folder.mkdir()
     _mount("--bind", str(kept), str(holder))
+    held = os.open(holder, os.O_PATH | os.O_DIRECTORY)  # its path is covered too, if below /var
     layers = f"lowerdir=/var,upperdir={upper},workdir={work}"
     _mount("-t", "overlay", "-o", layers, "dtjob", "/var")
     _mount("-t", "tmpfs", "-o", "mode=0755", "dtjob", "/run")
     kept.mkdir(parents=True, exist_ok=True)
-    if not kept.samefile(holder):
-        _mount("--bind", str(holder), str(kept))
+    try:
+        if not os.path.samestat(os.stat(kept), os.fstat(held)):
+            _mount("--no-canonicalize", "--bind", f"/proc/self/fd/{held}", str(kept), held=(held,))
+    finally:
+        os.close(held)

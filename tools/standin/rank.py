@@ -29,6 +29,7 @@ from standin.meeting import Meeting, RankLost
 from standin.script import ENTRYPOINT, Deed, Fault, Script
 from standin.threads import Exit, Life, MortalLedger
 
+_LOOK_SECONDS = 0.05
 DRAWS = "draws.jsonl"
 """A file of the checkpoint volume: each draw that the coordinator was handed, for tests."""
 
@@ -217,6 +218,9 @@ class _Rank:
                 raise Exit(fault.number)
             case Deed.HANG:
                 self._life.sleep(None)
+            case Deed.HOLD:
+                while not self._mail.drain_ordered():
+                    self._life.sleep(_LOOK_SECONDS)
             case Deed.MEMORY:
                 raise MemoryError
             case Deed.RAISE:

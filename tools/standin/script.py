@@ -28,6 +28,7 @@ class Deed(StrEnum):
     EXIT = "Exit"  # the rank exits with code `number`, without a word
     MEMORY = "Memory"  # the rank runs out of memory, and says so
     HANG = "Hang"  # nothing more is heard of the rank
+    HOLD = "Hold"  # the step lasts until rank 0 is told to stop
     RAISE = "Raise"  # the rank raises what a new attempt may cure
     FAIL = "Fail"  # the job can't work: `reason` and `message`
     REFUSE = "Refuse"  # training is refused: `reason` and `message`

@@ -62,12 +62,22 @@ def _git(*arguments: str) -> str:
 def _commit() -> str:
     """The commit; what was changed since then makes it another."""
     commit = _git("rev-parse", "--short=12", "HEAD")
-    changes = _git("diff", "HEAD", "--", ".", f":!{PAGE}")
-    untracked = _git("ls-files", "--others", "--exclude-standard", "--", ".", f":!{PAGE}")
+    changes = _git("diff", "--binary", "HEAD", "--", ".", f":!{PAGE}")
+    listed = _git("ls-files", "-z", "--others", "--exclude-standard", "--", ".", f":!{PAGE}")
+    untracked = [name for name in listed.split("\0") if name]
     if not changes and not untracked:
         return commit
-    digest = hashlib.sha256(f"{changes}{untracked}".encode()).hexdigest()
-    return f"{commit} with changes {digest[:6]}"
+    digest = hashlib.sha256(changes.encode())
+    for name in untracked:
+        digest.update(f"{name}\0{_content(Path(name))}\0".encode())
+    return f"{commit} with changes {digest.hexdigest()[:6]}"
+
+
+def _content(path: Path) -> str:
+    """What tells one content of a file from another; of a link, where it leads."""
+    if path.is_symlink():
+        return str(path.readlink())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _pytest(*arguments: str) -> bool:
@@ -77,7 +87,7 @@ def _pytest(*arguments: str) -> bool:
 
 
 def main(text: str) -> int:
-    """Run a shard; 0 if all that the machine can run has passed."""
+    """Run a shard; 0 if all that the machine can run has passed, and that is something."""
     try:
         shard = Shard(text)
     except ValueError as error:
@@ -88,7 +98,11 @@ def main(text: str) -> int:
     file = FOLDER / f"{commit.replace(' ', '-')}.jsonl"
     progress = Progress(file)
     selected = ["--shard", str(shard), "--progress", str(file)]
-    _pytest(*selected, "--collect-only", "-q", "-q")
+    if not _pytest(*selected, "--collect-only", "-q", "-q"):
+        return 1  # of tests that it could not read
+    if not progress.tests(shard):
+        print(f"SHARD={shard}: no test is in it: make it fewer shards", file=sys.stderr)
+        return 2
     if (minutes := sum(progress.tests(shard).values())) > MOST_MINUTES:
         print(
             f"SHARD={shard}: {minutes:.0f} minutes by the tests' markers, and a shard is to take "
@@ -106,6 +120,9 @@ def main(text: str) -> int:
     line = row(shard, commit, datetime.now(UTC), progress)
     PAGE.write_text(page(before, shard, line))
     print(f"{PAGE}: {line}")
+    if not progress.tests(shard).keys() & progress.results().keys():
+        print(f"SHARD={shard}: this machine could run none of its tests", file=sys.stderr)
+        return 1
     return 0 if passed else 1
 
 

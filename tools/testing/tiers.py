@@ -13,6 +13,9 @@ import pytest
 
 from testing.needs import NEEDS
 
+_IN_A_CLUSTER = {"cluster", "trainer_image", "standin_image"}
+"""The fixtures that are something in a cluster."""
+
 
 class Tier(StrEnum):
     """In the order in which they run: what costs least comes first."""
@@ -47,8 +50,17 @@ def is_nightly(item: pytest.Item) -> bool:
     return tier is Tier.NIGHTLY or (cheap and is_property)
 
 
+def _unmarked(item: pytest.Item) -> bool:
+    """Whether it needs a cluster and doesn't say so: no target would run it."""
+    needs = item.get_closest_marker("pods") or _IN_A_CLUSTER & set(
+        getattr(item, "fixturenames", ())
+    )
+    return bool(needs) and item.get_closest_marker("cluster") is None
+
+
 def _belongs(item: pytest.Item, tiers: list[Tier]) -> bool:
-    return tier_of(item) in tiers or (Tier.NIGHTLY in tiers and is_nightly(item))
+    ours = tier_of(item) in tiers or (Tier.NIGHTLY in tiers and is_nightly(item))
+    return ours or _unmarked(item)  # which fails, wherever it turns up
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -130,6 +142,12 @@ def _leave_out(
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not unwanted(item)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _unmarked(item):
+        pytest.fail("it needs a cluster: without the marker cluster no target runs it", False)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ from dtjob_trainer import attempts, verdicts
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.ledger import Ledger, Superseded
 from dtjob_trainer.patience import needs_a_person
+from dtjob_trainer.untold import untold
 
 
 class Follows(StrEnum):
@@ -108,12 +109,12 @@ def _write(
         # Our coordinator wrote it, and may have died before it could say so.
         follows = Follows.LOOK
     elif end.kind is EndKind.FAILED:
-        return _fail(ledger, attempt, record, record.reason, record.message, now)
+        return _fail(ledger, attempt, record, record.reason, record.message, config, now)
     elif end.kind is EndKind.CRASHED:
         ended = attempts.with_end(newest.status, attempt, record, now)
         if not attempts.may_restart(ended.attempts, now, config.max_restarts):
             message = attempts.exhausted(config.max_restarts, record.message)
-            return _fail(ledger, attempt, record, Reason.RESTARTS_EXHAUSTED, message, now)
+            return _fail(ledger, attempt, record, Reason.RESTARTS_EXHAUSTED, message, config, now)
         follows, why = Follows.RESTART, None
         if end.reason is Reason.STALLED:
             why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
@@ -130,7 +131,12 @@ def _fail(
     record: attempts.AttemptEnd,
     reason: Reason,
     message: str,
+    config: WorkerConfig,
     now: datetime,
 ) -> Closed:
+    if (refusal := untold(ledger.read().ledger, config)) is not None:
+        record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
+        attempts.end_attempt(ledger, attempt, record, now)
+        return Closed(Follows.REFUSED, refusal.reason, refusal.message)
     attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
     return Closed(Follows.LOOK, reason, message)

@@ -82,11 +82,14 @@ class Failures:
         Whose exceptions they are.
     shows_private_data
         The job opted out of Rule 20 (``telemetry: NotCoveredByEpsilon``).
+    charged
+        Draws are charged, as far as this rank knows.
     """
 
     entrypoint: str
     rank: int
     shows_private_data: bool
+    charged: bool = False
 
     def explain(self, error: BaseException, phase: Phase) -> tuple[EndKind, Reason, str]:
         """How the rank ends, the reason, and words that hold nothing of the data (Rule 20).
@@ -117,7 +120,8 @@ class Failures:
         """What the task meets on synthetic data it meets again, unless it came from outside."""
         if _in_collective(error) and not wants_memory(error):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"{lost(self.rank)}: {error}"
-        if may_pass(error):
+        # Where draws are charged another try may cost the run its last restart; to hold it, none.
+        if may_pass(error, in_doubt=not self.charged):
             said = f"{type(error).__name__}: {error}"
             where = where_in_task(error)
             told = f"trying the task on synthetic data, rank {self.rank} met{where} {said}"
@@ -127,7 +131,7 @@ class Failures:
 
     def _explain_private(self, error: BaseException, phase: Phase) -> tuple[EndKind, Reason, str]:
         told = self.told(error)
-        passes = may_pass(error, implied=False)
+        passes = may_pass(error, in_doubt=False)
         if phase is Phase.STEPPED and not passes and was_not_there(error):
             # Not final: a trained model would be lost for a mount that comes back.
             asked = "is what the task reads still where it was, on every worker?"

@@ -26,6 +26,7 @@ from dtjob_trainer.patience import Patience, stalls_in_a_row
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.splice import KEY_BYTES
 from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.untold import untold
 
 # Exit codes of a supervisor; `dtjob run` documents the same numbers.
 EXIT_OK = 0
@@ -271,12 +272,14 @@ class Leader:
         run = ledger.spec.run
         # As they are ready now: one that is restarted during the write starts no ranks.
         incarnations = self._gang.incarnations(run.workers)
+        told = await asyncio.to_thread(untold, ledger, self._config) is None
         try:
             begun = await asyncio.to_thread(
                 attempts.begin_attempt,
                 self._ledger,
                 datetime.now(UTC),
-                self._config.max_restarts,
+                # Else the limit is an outcome: its coordinator will say what is wrong.
+                self._config.max_restarts if told else None,
             )
         except Superseded:
             return None  # the job has its outcome by now: read, and told, next

@@ -25,8 +25,6 @@ _WINDOW_SECONDS = 10.0
 #: How long the result waits for the helper's epsilon, which may have been restarted; then the
 #: Rényi bound is its epsilon.
 _EPSILON_SECONDS = 60.0
-#: Characters of why an evaluation failed that the result has.
-_SAID = 400
 
 
 class Command(IntEnum):
@@ -192,9 +190,8 @@ class Coordinator:
         if self._at < self._total:
             message += "; crashes and stalls have used up the reserve"
         if failed is not None:
-            # As JSON a character takes up to six of the result's 4,096 bytes.
-            result["withoutEvaluation"] = failed[:_SAID]
-            message += f"; without an evaluation: {failed}"
+            result["withoutEvaluation"] = failed.reason
+            message += f"; without an evaluation: {failed.message}"
         with self._mail.waiting("writing the result", state="Running"):
             self._account.succeed(self._at, self._state(), result=result, message=message)
         self._tell_account()
@@ -243,7 +240,7 @@ class Coordinator:
         if self._evaluate_every and self._at % self._evaluate_every == 0 and self._at < self._total:
             self._run_evaluation()
 
-    def _run_evaluation(self) -> str | None:
+    def _run_evaluation(self) -> TaskError | None:
         """Take figures of the model as it is; what went wrong, if they could not be taken.
 
         That ends no training. `Task.evaluate` was tried before epsilon was spent, and a private
@@ -255,7 +252,7 @@ class Coordinator:
             with self._mail.waiting("evaluating", state="Running"):
                 figures = self._evaluate()
         except TaskError as error:
-            return error.message
+            return error
         self._evaluation = {"step": self._at, **figures}
         self._mail.stage("training", state="Running", evaluation=self._evaluation)
         return None

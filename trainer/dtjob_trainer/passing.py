@@ -5,13 +5,32 @@ Nothing here imports torch: what raised one of its errors has done so.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 #: No restart brings a path that is not there.
 NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
+# What Python says of code and of the values that it is given, whoever derives from it.
+_OF_CODE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 # Libraries that talk to others over a network; not all of their errors are an OSError.
 _NETWORK = frozenset(
     {
@@ -27,16 +46,55 @@ _NETWORK = frozenset(
         "urllib3",
     }
 )
+# How libraries of all kinds call what the world did to them. "Network" alone would be networkx.
+_TELLING_NAME = re.compile(
+    "Timeout|TimedOut|Connection|Disconnect|Unavailable|Transport|Throttl|Unreachable|RateLimit"
+    "|TooManyRequests|SlowDown|ServerError|BadGateway|Retries|Transient|Temporar|Overload|Broken"
+    "|OperationalError|Network(?:Error|Exception|Failure)|Service(?:Request|Response)Error"
+    "|Incomplete(?:Read|Body)|^Dist(?:Backend|Store)Error$"
+)
 # Answers of a server that tell the client to come back: all others of the class 4xx will be the
 # same for the same question.
 _COME_BACK = frozenset({408, 409, 423, 425, 429})
 # What a server says of what is gone, or no more allowed.
 _NOT_TO_BE_HAD = frozenset({401, 403, 404, 410})
+# What libraries written in C++ or Rust put into their messages of the system's errors.
+_SYSTEMS_WORDS = tuple(
+    os.strerror(number)
+    for number in (
+        errno.EAGAIN,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EDQUOT,
+        errno.EHOSTUNREACH,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENETUNREACH,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.EPIPE,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    )
+)
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "can't start new thread",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "std::bad_alloc",
+    os.strerror(errno.ENOMEM),
+)
+# What torch's DataLoader says of its processes.
+_CHILD_IS_GONE = ("is killed by signal", "exited unexpectedly")
 # What cuDNN and cuBLAS say of the device, and not of what they were given.
 _OF_THE_DEVICE = ("ALLOC_FAILED", "NOT_INITIALIZED", "INTERNAL_ERROR", "EXECUTION_FAILED")
+# Libraries whose errors are known: what another try may not meet is told above.
+_KNOWN = sys.stdlib_module_names | {"dtjob_trainer", "numpy", "opacus", "torch"}
 
 
-def may_pass(error: BaseException, *, implied: bool = True) -> bool:
+def may_pass(error: BaseException, *, in_doubt: bool = True) -> bool:
     """Whether time, another node or another process's end may be all that it takes.
 
     An error that was raised from another one passes with it: libraries wrap what the network did
@@ -44,14 +102,15 @@ def may_pass(error: BaseException, *, implied: bool = True) -> bool:
 
     Parameters
     ----------
-    implied
-        Count what was merely being handled when it was raised, too. Not where a wrong guess
-        spends a lease each time.
+    in_doubt
+        The answer where a wrong one costs little: count what was merely being handled when it was
+        raised, too, and errors that only a library knows. No list of libraries is whole. False
+        where a wrong guess spends a lease each time.
     """
-    return any(
-        wants_memory(one) or of_the_device(one) or _of_the_world_outside(one)
-        for one in _with_causes(error, implied=implied)
-    )
+    if any(_passes(one) for one in _with_causes(error, implied=in_doubt)):
+        return True
+    *_, root = _with_causes(error, implied=False)
+    return in_doubt and not _comes_again(root)
 
 
 def was_not_there(error: BaseException) -> bool:
@@ -61,7 +120,7 @@ def was_not_there(error: BaseException) -> bool:
     is renewed.
     """
     return any(
-        isinstance(one, (*NO_SUCH_PATH, ImportError)) or _answer(one) in _NOT_TO_BE_HAD
+        isinstance(one, (*NO_SUCH_PATH, ImportError)) or _status(one) in _NOT_TO_BE_HAD
         for one in _with_causes(error, implied=False)
     )
 
@@ -73,10 +132,9 @@ def wants_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError) or _is_torchs(error, "OutOfMemoryError"):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in said or "can't start new thread" in said
-    )
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _says(error, _NO_MEMORY)
 
 
 def of_the_device(error: BaseException) -> bool:
@@ -85,40 +143,55 @@ def of_the_device(error: BaseException) -> bool:
     A device-side assertion is a kernel that refused its input, such as a label out of range; it
     would again.
     """
+    if not isinstance(error, RuntimeError):
+        return False
     said = str(error)
-    if _is_torchs(error, "AcceleratorError"):
+    if _is_torchs(error, "AcceleratorError") or "CUDA error" in said:
         return "device-side assert" not in said
-    return isinstance(error, RuntimeError) and any(
+    return any(
         f"{library}_STATUS_{status}" in said
         for library in ("CUDNN", "CUBLAS")
         for status in _OF_THE_DEVICE
     )
 
 
-def _of_the_world_outside(error: BaseException) -> bool:
-    """Whether a file system, a network or whoever answers there failed."""
-    if isinstance(error, (*NO_SUCH_PATH, ValueError)):
+def _passes(error: BaseException) -> bool:
+    """Whether it tells that something beside the task failed, and may not again."""
+    if wants_memory(error) or of_the_device(error):
+        return True
+    if isinstance(error, (*NO_SUCH_PATH, *_OF_CODE)) or not isinstance(error, Exception):
         return False  # what was asked for is wrong, in form or in place
-    answer = _answer(error)
-    if answer is not None:
-        return not 400 <= answer < 500 or answer in _COME_BACK
-    return _from_outside(error)
-
-
-def _from_outside(error: BaseException) -> bool:
-    """Whether it is an error of the system, or of a library that talks over a network."""
-    return isinstance(error, OSError) or any(
-        kind.__module__.partition(".")[0] in _NETWORK for kind in type(error).__mro__
+    status = _status(error)
+    if status is not None:
+        return not 400 <= status < 500 or status in _COME_BACK
+    return (
+        isinstance(error, OSError)
+        or not _packages(error).isdisjoint(_NETWORK)
+        or any(_TELLING_NAME.search(kind.__name__) for kind in type(error).__mro__)
+        or _says(error, (*_SYSTEMS_WORDS, *_CHILD_IS_GONE))
     )
 
 
-def _answer(error: BaseException) -> int | None:
-    """The status of a server's answer; None where the error is of none."""
-    return _status(error) if _from_outside(error) else None
+def _comes_again(error: BaseException) -> bool:
+    """Whether what does not tell that it passes is known not to: an error of code, or the task's.
+
+    All else is an error of a library that nothing is known of.
+    """
+    if isinstance(error, EOFError):
+        return False  # a file that is too short, or a process that has gone
+    if isinstance(error, (OSError, *_OF_CODE)) or not isinstance(error, Exception):
+        return True
+    kind = type(error)
+    if _package(kind) in _KNOWN or 400 <= (_status(error) or 0) < 500:
+        return True
+    # Written for this task is what nobody has installed.
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    libraries = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    return file is not None and not any(Path(file).is_relative_to(path) for path in libraries)
 
 
 def _status(error: BaseException) -> int | None:
-    """The status of the answer that an HTTP client made an error of."""
+    """The status of the answer that a client of a server made an error of."""
     answer: Any = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's
         found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -128,12 +201,26 @@ def _status(error: BaseException) -> int | None:
         (answer, "status"),
         (error, "status_code"),
         (error, "status"),
+        (error, "http_status"),
         (error, "code"),
     ):
         found = getattr(holder, name, None)
-        if isinstance(found, int) and not isinstance(found, bool) and 100 <= found < 600:
-            return found
+        if isinstance(found, int) and not isinstance(found, bool) and 400 <= found < 600:
+            return int(found)
     return None
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    said = str(error)
+    return any(word in said for word in words)
+
+
+def _packages(error: BaseException) -> set[str]:
+    return {_package(kind) for kind in type(error).__mro__}
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def _is_torchs(error: BaseException, name: str) -> bool:

@@ -104,16 +104,18 @@ class _Rank:
         device = _prepare_device(config, setup)
         if config.data_dir is not None:
             os.environ[DATA_VARIABLE] = config.data_dir
-        self._mail.stage("importing the task")
-        library_first.admit_working_folder()
-        with self._trying():
-            task = load_task(config.training.entrypoint, config.training.args)
         account, spec, checkpoint = None, None, None
         if setup.rank == 0:
+            # Before the task can fail: what is wrong with the ledger is said first.
             self._mail.stage("reading ledger and checkpoint")
             account, spec, checkpoint = leasing.resumed(
                 open_ledger(config.ledger), config, setup.attempt
             )
+            self._failures = replace(self._failures, charged=account.charged > 0)
+        self._mail.stage("importing the task")
+        library_first.admit_working_folder()
+        with self._trying():
+            task = load_task(config.training.entrypoint, config.training.args)
         self._mail.stage("waiting for the other ranks")
         group = _join(setup, device)
         spec = _share_spec(spec, group)

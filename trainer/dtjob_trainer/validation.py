@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 
 import numpy as np
 import torch
 
+from dtjob_api import ending
 from dtjob_api.ledger import MAX_RESULT_BYTES
 from dtjob_trainer import copies, probes, refusals
 from dtjob_trainer.batches import synthetic_examples, to_tensors
@@ -30,8 +30,6 @@ _ROWS = 4
 _REST_OF_RESULT = 512
 #: No figure is longer as JSON.
 _LONGEST_FIGURE = -2.2250738585072014e-308
-#: No prose: names of figures are shown to all who read a status (Rule 19).
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 #: In the result, beside the figures.
 _STEP = "step"
 
@@ -203,7 +201,7 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
 
 def _named(name: object) -> str:
     """The name of a figure, checked; what is none is not shown: it may be anything (Rule 20)."""
-    if isinstance(name, str) and _NAME.fullmatch(name) and name != _STEP:
+    if isinstance(name, str) and ending.is_figures_name(name) and name != _STEP:
         return name
     found = f"a {type(name).__name__}"
     if isinstance(name, str):
@@ -213,7 +211,8 @@ def _named(name: object) -> str:
     raise TaskError(
         EVALUATION_INVALID,
         f"Task.evaluate returned a figure under a name that is none ({found}); a name is a string "
-        "of 1 to 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit",
+        "of 1 to 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and "
+        "has no 'epsilon' in it",
     )
 
 

@@ -59,7 +59,8 @@ def network_policy(
             ],
             "egress": [
                 {"to": among_workers},
-                # To any address: a node's own DNS cache is no pod.
+                # To any address, the metadata ones too: a node's own DNS cache is no pod, some
+                # clouds resolve names at 169.254.169.254, and for Cilium no ipBlock holds a pod.
                 {"ports": [*_ports("UDP", _DNS_PORTS), *_ports("TCP", _DNS_PORTS)]},
                 *map(_to_place, api_server_places(api_server, settings)),
                 *map(_to_named, job.spec.network.egress),

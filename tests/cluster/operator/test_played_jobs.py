@@ -21,7 +21,7 @@ SLOWLY = {"secondsPerStep": 0.2}
 SCRIPTS: dict[str, dict[str, Any]] = {
     "runs": {"evaluation": {"accuracy": 0.5}},
     "crashes": SLOWLY | {"faults": [{"do": "Leave", "rank": 1, "step": 5, "number": 139}]},
-    "stopped": SLOWLY,
+    "stopped": {"faults": [{"do": "Hold", "step": 5}]},
     "fails": {
         "faults": [{"do": "Fail", "reason": "DatasetInvalid", "message": "1436 records, not 1437"}]
     },

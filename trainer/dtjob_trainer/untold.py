@@ -1,0 +1,40 @@
+"""Draws that the checkpoint volume tells of and the ledger does not (Rule 11).
+
+A ledger that was put back without its status says that nothing is charged. An outcome written into
+it then would be for good, of a run that a backup or `dtjob ledger restore` can still save. So
+ordinal 0 looks before it writes one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.reasons import Reason
+from dtjob_api.worker import WorkerConfig
+from dtjob_trainer import recovery
+from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.durable import VolumeUnusable
+from dtjob_trainer.journal import JournalUnreadable
+from dtjob_trainer.leasing import read_volume
+from dtjob_trainer.recovery import Refusal
+
+
+def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
+    """Why no outcome may be written into a ledger; None where nothing speaks against it."""
+    spec = ledger.spec
+    store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep)
+    try:
+        recovery.resume_point(ledger, read_volume(store))
+    except Refusal as refusal:
+        # What else is wrong between the two, the ledger knows all draws of.
+        return refusal if refusal.reason is Reason.PRIVACY_STATE_LOST else None
+    except VolumeUnusable as error:
+        return Refusal(Reason.STORAGE_UNUSABLE, str(error.strerror))
+    except (JournalUnreadable, OSError) as error:
+        return Refusal(
+            Reason.PRIVACY_STATE_LOST,
+            f"nobody knows what was spent: the checkpoint volume can't be read: {error}. Nothing "
+            "was written; put the volume right, then resume",
+        )
+    return None
