@@ -31,7 +31,12 @@ from localcluster.component import answers
 from localcluster.progress import Progress
 from testing.needs import OLDEST_KUBERNETES, oldest_api_server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.oldest_kubernetes, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.nightly(minutes=3),
+    pytest.mark.oldest_kubernetes,
+    pytest.mark.timeout(300),
+]
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 ADMINISTRATORS = "system:masters"
 

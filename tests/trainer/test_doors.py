@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import resource
 import select
@@ -15,12 +16,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
+from aiohttp.streams import StreamReader
 
 from dtjob_cli import ports
+from dtjob_trainer import doors
 from dtjob_trainer.credentials import RunSecret
 from dtjob_trainer.doors import Places
 from dtjob_trainer.endpoints import HELLO_PATH
 from dtjob_trainer.gang import Directive, Hello
+from dtjob_trainer.wire import HEAD_BYTES
 
 HERE = Path(__file__).parent
 BODY_BYTES = 64 * 1024
@@ -75,12 +80,12 @@ class Worker:
         """A kubelet's question; each is a connection of its own."""
         return httpx.get(f"http://127.0.0.1:{self.shown}/healthz", timeout=5).status_code
 
-    def say(self, known: int = -1) -> httpx.Response:
+    def say(self, known: int = -1, client: httpx.Client | None = None) -> httpx.Response:
         said = Hello(ordinal=1, incarnation="a", ready=True, known=known)
         body = said.model_dump_json().encode()
         shown = {"Authorization": self.secret.show(body)}
         url = f"http://127.0.0.1:{self.hello}{HELLO_PATH}"
-        return httpx.post(url, content=body, headers=shown, timeout=10)
+        return (client or httpx).post(url, content=body, headers=shown, timeout=10)
 
     def works(self) -> bool:
         answer = self.say()
@@ -170,6 +175,92 @@ def test_a_body_of_a_gigabyte_is_not_taken(unharmed: Worker, door: str, length: 
         link.sendall(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n")
         chunk = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
         assert poured(link, chunk, 10**9) < 16 * 2**20
+
+
+POST = f"POST {HELLO_PATH} HTTP/1.1\r\nHost: x\r\n".encode()
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@both
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (CHUNKED, b"411"),
+        (POST + b"transfer-encoding:gzip\r\n\r\n", b"411"),
+        (POST + b"Content-Length: 65537\r\n\r\n", b"413"),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
+        (POST + b"A: b\r\n" * 3000, b"431"),
+    ],
+    ids=["chunks", "another encoding", "long body", "tunnel", "long head"],
+)
+def test_a_head_is_refused_before_its_body_comes(
+    unharmed: Worker, door: str, head: bytes, status: bytes
+) -> None:
+    with connection(unharmed, door) as link:
+        link.sendall(head)
+        assert link.recv(1000).startswith(b"HTTP/1.1 " + status)
+        with contextlib.suppress(ConnectionResetError):
+            assert link.recv(1000) == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        CHUNKED + b"1\r\nx\r\n" * 30_000,
+        CHUNKED + b"0\r\n" + b"A: b\r\n" * 30_000,
+        CHUNKED + b"1;" + b"x" * 200_000,
+        POST + b"A: b\r\n" * 30_000,
+        POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000,
+        POST + b"Content-Length: 1\r\n\r\n" + b"x" * 200_000,
+        (POST + b"Content-Length: 0\r\n\r\n") * 3000,
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n" + CHUNKED + b"1\r\nx\r\n" * 30_000,
+    ],
+    ids=["chunks", "trailers", "extension", "headers", "body", "more", "requests", "tunnel"],
+)
+def test_of_what_a_stranger_sends_little_is_parsed(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of it comes at once: parsing stops the event loop, and its gang's pings."""
+    parsed, chunks = 0, 0
+    feed, begin = web.RequestHandler.data_received, StreamReader.begin_http_chunk_receiving
+
+    def counted(handler: web.RequestHandler, data: bytes) -> None:
+        nonlocal parsed
+        parsed += len(data)
+        feed(handler, data)
+
+    def begun(payload: StreamReader) -> None:
+        nonlocal chunks
+        chunks += 1
+        begin(payload)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        await doors.body(request)
+        return web.Response()
+
+    async def scene() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        runner = await doors.serve(doors.Doors(answer), listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(sent)
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.transport.abort()
+        await runner.cleanup()
+
+    monkeypatch.setattr(web.RequestHandler, "data_received", counted)
+    monkeypatch.setattr(StreamReader, "begin_http_chunk_receiving", begun)
+    asyncio.run(scene())
+    assert parsed <= HEAD_BYTES + BODY_BYTES
+    assert chunks == 0
+
+
+def test_a_worker_says_its_hellos_on_one_connection(unharmed: Worker) -> None:
+    with httpx.Client() as client:
+        answers = [unharmed.say(client=client) for _ in range(3)]
+        streams = [answer.extensions["network_stream"] for answer in answers]
+        assert len({stream.get_extra_info("client_addr") for stream in streams}) == 1
+    assert [answer.status_code for answer in answers] == [200] * 3
 
 
 def test_a_body_that_does_not_come_is_waited_for_a_while(unharmed: Worker) -> None:

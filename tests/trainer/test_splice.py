@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -66,11 +67,16 @@ async def said_through(port: int, words: bytes) -> bytes:
 
 
 def run(scene: Callable[[Way], Awaitable[None]]) -> None:
+    """Play a scene, after which asyncio has no error to tell of."""
+    told: list[dict[str, Any]] = []
+
     async def whole() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what))
         async with asyncio.timeout(60), way() as found:
             await scene(found)
 
     asyncio.run(whole())
+    assert told == []
 
 
 def test_ranks_reach_the_store_through_their_supervisor() -> None:
@@ -184,6 +190,22 @@ def test_the_way_of_a_former_attempt_is_closed() -> None:
         assert await said_through(port, b"again") == b""
         writer.close()
         await asyncio.gather(old.close(), new.close())
+
+    run(scene)
+
+
+def test_who_is_connected_when_it_is_closed_is_not_told_of() -> None:
+    """A stranger who waits, and a rank: neither is an error of the program."""
+
+    async def scene(found: Way) -> None:
+        _, stranger = await asyncio.open_connection("127.0.0.1", found.port)
+        tunnel = Tunnel("127.0.0.1", found.port, KEY)
+        reader, rank = await asyncio.open_connection("127.0.0.1", await tunnel.open())
+        rank.write(b"here")
+        assert await reader.readexactly(4) == b"here"
+        await tunnel.close()
+        stranger.close()
+        rank.close()
 
     run(scene)
 

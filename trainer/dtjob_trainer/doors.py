@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from aiohttp import web
 
+from dtjob_trainer.wire import Connection
+
 #: Connections without proof that one address, and all together, may hold.
 CONNECTIONS, ALL_CONNECTIONS = 64, 512
 #: In so much time a request's headers, its body, or a proof must have come.
@@ -120,6 +122,10 @@ class Doors(web.Server):
             logger=_silent(),
         )
         self._places: Places[Any] = Places()
+
+    def __call__(self) -> Connection:
+        """The side of a new connection that speaks HTTP."""
+        return Connection(self, BODY_BYTES, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         """A connection came; another may have to go."""

@@ -66,8 +66,8 @@ class StoreGate:
                 await _cancelled(self._of_former_attempts(key))
                 writer.write(_WELCOME)
                 await _splice((reader, writer), await _connected("127.0.0.1", self._store))
-        except OSError:
-            pass  # one of the two ends went
+        except (OSError, asyncio.CancelledError):
+            pass  # one of the two ends went, or this is closed
         finally:
             self._places.leave(writer)
             del self._carrying[task]
@@ -115,8 +115,8 @@ class Tunnel:
         self._carrying.add(task)
         try:
             await _splice((reader, writer), await self._admitted())
-        except (OSError, EOFError):
-            pass  # the rank tries again
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass  # the rank tries again, or this is closed
         finally:
             self._carrying.discard(task)
             _turn_away(writer)
@@ -171,6 +171,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    """End tasks of connections, which return then: Python 3.11 logs each that ends as cancelled."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

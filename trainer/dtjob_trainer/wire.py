@@ -1,0 +1,123 @@
+"""How much of what a stranger sends is parsed: one request at a time, of lengths known before.
+
+aiohttp parses all that a read has brought, up to 256 KiB, before a handler can refuse any of it. A
+chunk of a body costs it Python's time, and a chunk may be of one byte; so do a trailer, and each
+request that is sent before the last is answered.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+HEAD_BYTES = 16 * 1024
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n")
+
+
+class Unwanted(Exception):
+    """The connection is closed, with this answer if one can be given."""
+
+    def __init__(self, status: HTTPStatus | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Framing:
+    """What of a connection's bytes is passed on to the parser. Pure.
+
+    It looks into a head only for the length of the body, and passes on no more than that. So a head
+    that the parser reads differently gets it no byte more.
+    """
+
+    def __init__(self, body_bytes: int) -> None:
+        self._most = body_bytes
+        self._head = bytearray()
+        self._to_come = 0
+        self._asked = False
+
+    def answered(self) -> None:
+        """The answer is about to be sent, after which the next request may come."""
+        self._asked = False
+
+    def passed(self, data: bytes) -> bytes:
+        """What can be parsed now that ``data`` has come: more of a body, or a head with its own.
+
+        Raises
+        ------
+        Unwanted
+            Nothing of this connection is parsed any more.
+        """
+        body, rest = self._of_body(data)
+        if not rest:
+            return body
+        if self._asked:
+            raise Unwanted  # an answer would be taken for that of the request before
+        searched = max(0, len(self._head) - len(_END))
+        self._head += rest
+        end = self._head.find(_END, searched, HEAD_BYTES)
+        if end < 0:
+            if len(self._head) >= HEAD_BYTES:
+                raise Unwanted(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return body
+        end += len(_END)
+        head, rest = bytes(self._head[:end]), bytes(self._head[end:])
+        self._head.clear()
+        self._to_come = self._length(head)
+        self._asked = True
+        body, rest = self._of_body(rest)
+        if rest:
+            raise Unwanted
+        return head + body
+
+    def _of_body(self, data: bytes) -> tuple[bytes, bytes]:
+        body, rest = data[: self._to_come], data[self._to_come :]
+        self._to_come -= len(body)
+        return body, rest
+
+    def _length(self, head: bytes) -> int:
+        head = head.lower()
+        if b"transfer-encoding" in head:
+            raise Unwanted(HTTPStatus.LENGTH_REQUIRED)
+        if head.lstrip().startswith(b"connect"):
+            # To the parser what follows is no body, whatever length is told, and is parsed later.
+            raise Unwanted(HTTPStatus.METHOD_NOT_ALLOWED)
+        length = int(told[1]) if (told := _LENGTH.search(head)) else 0
+        if length > self._most:
+            raise Unwanted(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return length
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's side of a connection, which gets to see no more than `Framing` passes on."""
+
+    def __init__(self, manager: web.Server, body_bytes: int, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._framing = Framing(body_bytes)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come, or none: then aiohttp goes on with what it was given before."""
+        try:
+            passed = self._framing.passed(data)
+        except Unwanted as unwanted:
+            if unwanted.status is not None and self.transport is not None:
+                self.transport.write(_answer(unwanted.status))
+            self.force_close()
+            return
+        if passed or not data:
+            super().data_received(passed)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer."""
+        self._framing.answered()
+        return await super().finish_response(request, resp, start_time)
+
+
+def _answer(status: HTTPStatus) -> bytes:
+    words = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+    return f"{words}Connection: close\r\nContent-Length: 0\r\n\r\n".encode()
