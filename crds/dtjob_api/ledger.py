@@ -209,8 +209,8 @@ class AttemptRecord(Model):
     reason: ReasonText | None = None
     message: Message | None = None
     hold: Hold | None = None
-    """Set where it stalled before its first step, and another attempt would spend a lease to find
-    the same."""
+    """Set where it stalled before its first step, or was refused with a lease and before a step of
+    it was kept: another attempt would spend a lease to find the same."""
 
 
 class VolumeRecord(Model):
