@@ -209,8 +209,8 @@ class AttemptRecord(Model):
     reason: ReasonText | None = None
     message: Message | None = None
     hold: Hold | None = None
-    """Set where it stalled without a new checkpoint, and another attempt would spend a lease to
-    find the same."""
+    """Set where it stalled, or was refused with a lease, and brought no new checkpoint: another
+    attempt would spend a lease to find the same."""
 
 
 class VolumeRecord(Model):

@@ -92,6 +92,15 @@ def test_asyncio_code_can_wait_and_give_up_without_harm(helper: PldProcess) -> N
     assert asyncio.run(ask()) == pld.epsilon(2.203, RATE, 366, 1e-5)
 
 
+def test_what_stops_a_whole_group_is_for_the_caller_to_hear(helper: PldProcess) -> None:
+    helper.version()
+    first = helper._helper.pid
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(first, number)
+    assert helper.epsilon(2.203, RATE, 45, 1e-5) == pld.epsilon(2.203, RATE, 45, 1e-5)
+    assert helper._helper.pid == first
+
+
 def test_a_killed_helper_is_started_again_with_what_waits(helper: PldProcess) -> None:
     first = helper._helper.pid
     os.kill(first, signal.SIGSTOP)  # it answers nothing before it is killed

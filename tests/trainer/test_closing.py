@@ -72,7 +72,7 @@ def test_what_stalls_without_a_checkpoint_is_held_where_the_reserve_covers_no_ot
     assert found.follows is Follows.HELD
     assert record(run).hold == Hold(generation=1, stall_seconds=30)
     ledger = run.ledger.read().ledger
-    assert held(ledger, run.config(0)) == found.message
+    assert held(ledger, run.config(0)) == found
     assert "the reserve of 4 draws does not cover another lost lease" in found.message
 
 
@@ -85,6 +85,37 @@ def test_another_attempt_follows_other_deaths(run: GangRun, end: End, step: int)
     write_status(run, checkpoint=checkpoint.model_copy(update={"step": step, "charged": step}))
     assert closed(run, end).follows is Follows.RESTART
     assert held(run.ledger.read().ledger, run.config(0)) is None
+
+
+def refused(reason: Reason) -> End:
+    return End(kind=EndKind.REFUSED, rank=0, reason=reason, message="no")
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.STORAGE_FULL, Reason.STORAGE_UNUSABLE, Reason.LEDGER_UNREADABLE]
+)
+def test_a_refusal_that_cost_a_lease_for_no_step_is_held(run: GangRun, reason: Reason) -> None:
+    """Looked at again each minute, it would take a lease each time until all are spent."""
+    found = closed(run, refused(reason))
+    assert (found.follows, found.reason) == (Follows.HELD, reason)
+    assert "no step of it was kept" in found.message
+    assert held(run.ledger.read().ledger, run.config(0)) == found
+
+
+def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again(run: GangRun) -> None:
+    """What lost its room has it proved before the next lease."""
+    first = run.ledger.read().ledger.status.checkpoint
+    assert first is not None
+    write_status(run, checkpoint=first.model_copy(update={"step": 5, "charged": 5}))
+    assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.REFUSED
+    assert held(run.ledger.read().ledger, run.config(0)) is None
+
+
+def test_a_refusal_before_a_lease_is_looked_at_again(run: GangRun) -> None:
+    attempts.begin_attempt(run.ledger, NOW)
+    end = refused(Reason.STORAGE_FULL)
+    found = close(run.ledger, 2, end, run.config(0), has_stepped=False, now=NOW)
+    assert found.follows is Follows.REFUSED
 
 
 def test_another_time_for_a_step_or_another_order_ends_the_hold(run: GangRun) -> None:

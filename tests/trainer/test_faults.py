@@ -135,6 +135,35 @@ def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
     assert ledger.status.charged == run.steps
 
 
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.nightly)],
+)
+def test_a_signal_to_all_processes_stops_in_order(start: Any, number: signal.Signals) -> None:
+    """As systemd and batch systems send it: it costs no more than one to the supervisors."""
+    run = start(gate_at=7, executed_anew=number is signal.SIGINT)
+    run.wait_for_step(7)
+    signal_all(run.pids(), number)
+    run.wait_for_drain()
+    run.open_gate()
+    assert run.wait_for_exit() == [0, 0], run.logs()
+    stopped = run.ledger.read().ledger.status
+    assert (stopped.outcome, stopped.attempts[-1].reason) == (None, "Stopped")
+    run.start()
+    assert assert_finished(run).status.charged == run.steps
+
+
+def test_a_signal_to_all_but_the_supervisors_changes_nothing(start: Any) -> None:
+    run = start(gate_at=7)
+    run.wait_for_step(7)
+    supervisors = {process.pid for process in run.processes.values()}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal_all([pid for pid in run.pids() if pid not in supervisors], number)
+    run.open_gate()
+    status = assert_finished(run).status
+    assert (status.attempt, status.charged) == (1, run.steps)
+
+
 def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
     """Rules 12 and 13: who charges nothing new is told of epsilon too, and writes the result."""
     run = start(steps=8, gate_at=5)

@@ -438,6 +438,36 @@ def test_volume_too_small_for_keep_and_one_is_refused_at_the_start(job: Job) -> 
     assert job.read().status.charged == 0
 
 
+@pytest.mark.parametrize("code", [errno.EDQUOT, errno.EFBIG], ids=["quota", "limit"])
+@pytest.mark.parametrize("resumed", [False, True], ids=["first", "resumed"])
+def test_room_that_no_figure_denies_is_proved_before_a_lease(
+    job: Job, monkeypatch: pytest.MonkeyPatch, code: int, resumed: bool
+) -> None:
+    """Else each look whether there is room again would spend one (rule 10)."""
+    if resumed:
+        job.run(stop_after=3)
+    before, allowed = job.read().status.charged, 100_000
+
+    def limited(name: str, arguments: tuple[object, ...]) -> int | None:
+        if name != "write" or os.fstat(arguments[0]).st_size + len(arguments[1]) <= allowed:
+            return None
+        return code
+
+    disk = Disk(job.root)
+    with_disk(disk, monkeypatch)
+    disk.fail = limited
+    for _ in range(3):
+        account = job.account(job.begin())
+        account.resume()
+        with pytest.raises(durable.VolumeFull, match=f"needs {allowed + 1} bytes"):
+            account.open(state_at(0), allowed + 1)
+        assert job.read().status.charged == before
+        assert not list(job.root.rglob("*.tmp"))
+    disk.fail = no_fault
+    job.run()
+    assert job.check().status.outcome is not None
+
+
 def test_what_a_dead_attempt_left_half_written_makes_room(job: Job) -> None:
     attempt = job.begin()
     folder = job.state_dir / f"attempt-{attempt}"

@@ -201,6 +201,16 @@ def test_task_that_ends_its_process_is_not_started_again(tmp_path: Path) -> None
     assert "sys.exit" in message
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_an_interrupt_is_somebodys_signal_and_no_verdict(tmp_path: Path, phase: Phase) -> None:
+    """A failure would end the job for good, with draws paid."""
+    tried = rank(tmp_path)
+    tried._phase = phase
+    kind, reason, message = tried.explain(KeyboardInterrupt())
+    assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
+    assert "was interrupted: KeyboardInterrupt" in message
+
+
 def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Exited(BaseException):
         pass
@@ -211,7 +221,12 @@ def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def run(*_: Any) -> None:
         sys.exit("enough")
 
-    for name in ("end_with_parent", "forbid_core_dumps"):
+    for name in (
+        "end_with_parent",
+        "forbid_core_dumps",
+        "leave_stops_to_supervisor",
+        "let_forks_be_terminated",
+    ):
         monkeypatch.setattr(confine, name, lambda *_: None)
     monkeypatch.setattr(confine, "keep_own_log", io.StringIO)
     monkeypatch.setattr(logs, "quieten_libraries", lambda: None)

@@ -262,6 +262,16 @@ class CheckpointStore:
                 f"checkpoint.keep + 1 = {self.keep + 1} checkpoints of {size} bytes",
             )
 
+    def prove_room(self, attempt: int, size: int) -> None:
+        """Write a file of `size` bytes and remove it: no figure tells of quotas and limits.
+
+        Raises
+        ------
+        durable.VolumeFull, durable.VolumeUnusable
+        """
+        folder = attempt_folder(self.state_dir, attempt)
+        durable.write_in_vain(folder / f".step-room{durable.TEMPORARY_SUFFIX}", size)
+
     def _record_of(self, file: CheckpointFile) -> CheckpointRecord:
         path = str(file.path.relative_to(self.state_dir))
         with self._readable(path) as opened:

@@ -26,6 +26,13 @@ class Follows(StrEnum):
     SUPERSEDED = "Superseded"  # the ledger is another's
 
 
+_SPENT_IN_VAIN = (
+    "its lease is charged and no step of it was kept, which another attempt may find again: put "
+    "it right, then resume (in a cluster: change runPolicy.stallSeconds, and delete the "
+    "StatefulSet, which comes back with it)"
+)
+
+
 @dataclass(frozen=True)
 class Closed:
     """What follows, and why."""
@@ -67,7 +74,7 @@ def close(
         return Closed(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
 
 
-def held(ledger: PrivacyLedger, config: WorkerConfig) -> str | None:
+def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
     """Why no attempt may begin by itself; None where one may.
 
     A person lets the job go on by another `runPolicy.stallSeconds`, or by a new order.
@@ -75,7 +82,9 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> str | None:
     last = ledger.status.attempts[-1] if ledger.status.attempts else None
     if last is None or last.hold != _hold(ledger, config):
         return None
-    return last.message or ""
+    # A Hold is set with reasons of this version's alone, or of one that had fewer.
+    reason = Reason(last.reason) if last.reason in tuple(Reason) else Reason.STALLED
+    return Closed(Follows.HELD, reason, last.message or "")
 
 
 def _hold(ledger: PrivacyLedger, config: WorkerConfig) -> Hold:
@@ -108,6 +117,9 @@ def _write(
     if newest.status.outcome is not None:
         # Our coordinator wrote it, and may have died before it could say so.
         follows = Follows.LOOK
+    elif end.kind is EndKind.REFUSED and verdicts.spent_in_vain(newest.status, attempt):
+        message, hold = f"{record.message}; {_SPENT_IN_VAIN}", _hold(newest, config)
+        follows, record = Follows.HELD, replace(record, message=message, hold=hold)
     elif end.kind is EndKind.FAILED:
         return _fail(ledger, attempt, record, record.reason, record.message, config, now)
     elif end.kind is EndKind.CRASHED:

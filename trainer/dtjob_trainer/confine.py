@@ -7,8 +7,13 @@ import os
 import resource
 import signal
 import sys
+import threading
+from types import FrameType
 from typing import TextIO
 
+#: By what processes are asked to stop, each by itself or many at once.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TAKEN_BACK = (signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
@@ -29,6 +34,46 @@ def end_with_parent(number: signal.Signals) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def leave_stops_to_supervisor() -> None:
+    """Let this process, and what it forks, pass over what asks a whole group or session to stop.
+
+    systemd, batch systems and `kill` by group send it to all processes of a run at once. The
+    supervisor is who hears it, and has the ranks stop between two steps. The handlers do nothing
+    but are no SIG_IGN, which programs that the task starts would inherit, and could not be stopped.
+    """
+    for number in STOPS:
+        signal.signal(number, _pass_over)
+        signal.siginterrupt(number, False)  # system calls of libraries need not know of it
+
+
+def let_forks_be_terminated() -> None:
+    """Give what this process forks SIGTERM and SIGHUP back: a task's pool ends its workers so."""
+    masks = threading.local()
+
+    def hold() -> None:
+        # One that comes to a child before it has taken them back would be lost.
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN_BACK)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def take_back() -> None:
+        _take_back()
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=take_back)
+
+
+def _pass_over(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _take_back() -> None:
+    for number in _TAKEN_BACK:
+        if signal.getsignal(number) is _pass_over:  # else it is the task's own
+            signal.signal(number, signal.SIG_DFL)
 
 
 def forbid_core_dumps() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+_BLOCK_BYTES = 1 << 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: What a volume answers as often as it is asked: it is mounted read-only, another user's, no
 #: folder, or has no hard links.
@@ -142,6 +143,36 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
         with refusals_named(temporary):
             os.unlink(temporary)
     sync_folder(path.parent)
+
+
+def write_in_vain(path: Path, size: int) -> None:
+    """Write `size` bytes to `path` and remove it: the volume takes them, or says why not.
+
+    Parameters
+    ----------
+    path
+        Nobody else's; what is there goes.
+
+    Raises
+    ------
+    VolumeFull, VolumeUnusable
+    """
+    remove(path)
+    block = os.urandom(min(size, _BLOCK_BYTES))  # zeros may be compressed to nothing
+    try:
+        with refusals_named(path, size):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            writer = Writer(descriptor, path, size)
+            while left := size - writer.written:
+                writer.write(block[:left])
+            with refusals_named(path, size):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        with contextlib.suppress(OSError):
+            remove(path)
 
 
 def _link(temporary: Path, path: Path) -> None:

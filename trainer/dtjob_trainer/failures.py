@@ -107,6 +107,10 @@ class Failures:
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
         if (ended := of_the_record(error)) is not None:
             return ended
+        if isinstance(error, KeyboardInterrupt):
+            # Somebody's signal, which no other attempt needs to meet.
+            said = f"rank {self.rank} was interrupted: {self.told(error)}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, said
         if isinstance(error, SystemExit) and not phase.hides:
             said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
             return EndKind.FAILED, Reason.TASK_FAILED, said

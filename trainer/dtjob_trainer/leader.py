@@ -176,7 +176,7 @@ class Leader:
             await self._rest(ledger)
         elif self._config.hold and (why := held(ledger, self._config)) is not None:
             # A pod that came back; a local run is begun by a person each time.
-            return await self._without(Reason.STALLED, why, math.inf)
+            return await self._without(why.reason, why.message, math.inf)
         elif await self._gather(run):
             return await self._attempt(ledger)
         return None

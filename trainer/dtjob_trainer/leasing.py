@@ -171,7 +171,7 @@ class DrawAccount:
         self._checkpoints.require_room(checkpoint_bytes)
         if self._initial_model_digest is None:
             self._initial_model_digest = f"sha256:{self._checkpoints.digest(state.model)}"
-        self._advance(self._last_step, state)
+        self._advance(self._last_step, state, room=checkpoint_bytes)
 
     def next_draw(self) -> int | None:
         """The draw for the next step, each number once; None where `publish` is due.
@@ -251,9 +251,12 @@ class DrawAccount:
         )
         self._end(step, state, {"outcome": outcome})
 
-    def _advance(self, step: int, state: TrainingState) -> None:
+    def _advance(self, step: int, state: TrainingState, room: int = 0) -> None:
         self._require_live()
         record = self._durable(step, state)
+        if room:
+            # Where the next checkpoint fits nowhere, to find that out must not cost a lease.
+            self._checkpoints.prove_room(self._attempt, room)
         lease_is_used_up = self._next_draw == self._end_of_lease
 
         def change(newest: PrivacyLedger) -> LedgerStatus | None:

@@ -12,6 +12,8 @@ from dtjob_trainer import confine
 
 # Ranks hang on the forkserver and the forkserver on the supervisor: who is killed takes all down.
 confine.end_with_parent(signal.SIGKILL)
+# Ranks and store are forked with it.
+confine.leave_stops_to_supervisor()
 
 import opacus  # noqa: E402, F401
 import torch  # noqa: E402

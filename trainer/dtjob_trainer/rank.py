@@ -45,7 +45,6 @@ _NO_TIMEOUT = timedelta(days=7)
 
 Watch = Callable[["Stepper"], "Stepper"]
 
-
 #: The ends that are no failure, each with its reason.
 ORDERLY = {
     EndKind.FINISHED: Reason.FINISHED,
@@ -64,6 +63,8 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     """
     confine.end_with_parent(signal.SIGKILL)
     confine.forbid_core_dumps()
+    confine.leave_stops_to_supervisor()
+    confine.let_forks_be_terminated()
     mail = Mailbox(pipe)
     streams.take_standard_streams()
     logs.quieten_libraries()
@@ -173,10 +174,7 @@ class _Rank:
         watch: Watch | None,
     ) -> EndKind:
         from dtjob_trainer import batches, distributed, fitting, keys, loop, optim, step, validation
-        from dtjob_trainer.checkpoint import (
-            TrainingState,
-            expected_bytes,
-        )
+        from dtjob_trainer.checkpoint import TrainingState, expected_bytes
 
         training, plan = self._config.training, spec.plan
         with self._trying():

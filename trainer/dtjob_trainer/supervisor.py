@@ -72,8 +72,9 @@ def main(
         log = log.bind(worker=ordinal)
         worker = (make or _training_worker)(_read_config(options.config), ordinal, log)
         loop = asyncio.new_event_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.terminate)
+        for number in confine.STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` wants it
+                loop.add_signal_handler(number, worker.terminate)
         code = loop.run_until_complete(worker.run())
     except (ConfigurationError, ValidationError, OSError) as error:
         log.error("can't start", reason="ConfigurationInvalid", detail=str(error))

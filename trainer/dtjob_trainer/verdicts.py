@@ -2,7 +2,8 @@
 
 A failure is final only where nothing is lost by it: before the first draw is charged, or where
 another start would spend draws to find the same again. What a start finds wrong with task, image
-or model later on holds the job until a person has put it right.
+or model later on holds the job until a person has put it right. A held pod looks again by itself,
+but not after an attempt that has spent a lease in vain.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
     if status.charged == 0 or has_leased(status, attempt):
         return end
     return end.model_copy(update={"kind": EndKind.REFUSED})
+
+
+def spent_in_vain(status: LedgerStatus, attempt: int) -> bool:
+    """Whether the attempt has taken a lease and published no step: so may the next one."""
+    made = status.checkpoint
+    progressed = made is not None and made.attempt == attempt and made.step > 0
+    return has_leased(status, attempt) and not progressed
 
 
 def has_leased(status: LedgerStatus, attempt: int) -> bool:
