@@ -364,6 +364,19 @@ def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown() -> None:
     assert world.status["display"]["epsilon"] == "7.51/8"
 
 
+def test_rule_13_a_figure_that_somebody_wrote_into_a_status_is_corrected() -> None:
+    world = succeeded()
+    world.settle()
+    forged = copy.deepcopy(world.observed.job)
+    forged["status"]["privacy"]["epsilonSpent"] = "0.0100"
+    forged["status"]["display"]["epsilon"] = "0.01/8"
+    world.see(job=forged)
+    world.later(15)
+    world.settle()
+    assert world.status["privacy"]["epsilonSpent"] == "7.5012"
+    assert world.status["display"]["epsilon"] == "7.51/8"
+
+
 def test_an_evaluation_that_failed_is_told_with_the_success() -> None:
     world = running()
     world.ledger_status(charged=336, checkpoint=checkpoint(336, 1, 336, world.now))
