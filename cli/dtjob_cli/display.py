@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 
+from dtjob_api import ending, shown
 from dtjob_cli.streams import encodes
 
 Report = Mapping[str, Any]  # the coordinator's /report
@@ -67,7 +68,7 @@ def figures(report: Report) -> list[str]:
     parts += [
         f"{name} {value:.4g}"
         for name, value in evaluation.items()
-        if name != "step" and isinstance(value, int | float)
+        if name != "step" and ending.is_figures_name(name) and isinstance(value, int | float)
     ]
     if report.get("samplesPerSecond"):
         parts.append(f"{report['samplesPerSecond']:,.0f} samples/s")
@@ -95,6 +96,11 @@ def duration(seconds: float) -> str:
     """Return ``seconds`` as ``7 s`` or ``2:05``."""
     whole = int(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d}"
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` as rich prints it: no markup is in it, and nothing that a terminal obeys."""
+    return escape(shown.line(text))
 
 
 class PlainDisplay:
@@ -132,7 +138,7 @@ class PlainDisplay:
 
     def _line(self, text: str) -> None:
         elapsed = time.monotonic() - self._start
-        self._stream.write(f"[{elapsed:6.1f} s] {text}\n")
+        self._stream.write(f"[{elapsed:6.1f} s] {shown.line(text)}\n")
         self._stream.flush()
 
 
@@ -157,10 +163,10 @@ class LiveDisplay:
         self._live.stop()
 
     def fact(self, text: str) -> None:
-        self._console.print(f"[green]✓[/] {escape(text)}")
+        self._console.print(f"[green]✓[/] {_plain(text)}")
 
     def note(self, text: str) -> None:
-        self._console.print(f"[yellow]![/] {escape(text)}")
+        self._console.print(f"[yellow]![/] {_plain(text)}")
 
     def waiting(self, text: str) -> None:
         if text != self._now or self._report is not None:
@@ -187,14 +193,14 @@ class LiveDisplay:
         row = Table.grid(padding=(0, 1))
         report = self._report
         if report is None:
-            row.add_row(self._spinner, escape(self._now), f"[dim]{elapsed}[/]")
+            row.add_row(self._spinner, _plain(self._now), f"[dim]{elapsed}[/]")
             return row
         step, total = report["step"], report["totalSteps"]
         row.add_row(
             self._spinner,
             f"step {step}/{total}",
             ProgressBar(total=total, completed=step, width=24),
-            escape(" · ".join(figures(report))),
+            _plain(" · ".join(figures(report))),
             f"[dim]{elapsed}[/]",
         )
         return row

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dtjob_api.shown import line
+
 
 class ExitCode(enum.IntEnum):
     """The exit codes of ``dtjob``, as its help documents them."""
@@ -67,7 +69,15 @@ def shown(*, as_json: bool) -> Iterator[None]:
         if not as_json or getattr(sys.stdout, "failure", None):
             stopped = error.exit_code is ExitCode.INTERRUPTED
             head = "" if stopped else f"error ({error.reason}): "
-            sys.stderr.write(f"{head}{error.message}\n")
+            sys.stderr.write(f"{head}{_lines(error.message)}\n")
             if error.remedy:
-                sys.stderr.write(f"{error.remedy}\n")
+                sys.stderr.write(f"{_lines(error.remedy)}\n")
         sys.exit(error.exit_code)
+
+
+def _lines(text: str) -> str:
+    """Return ``text`` as a terminal may have it: some of it are a worker's words.
+
+    An item of a list begins a line, indented, and nothing else does.
+    """
+    return "\n  ".join(map(line, text.split("\n  ")))

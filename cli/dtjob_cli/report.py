@@ -13,7 +13,7 @@ from typing import Any
 from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.report import Figures
-from dtjob_api import ending
+from dtjob_api import ending, shown
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode, Telemetry
 from dtjob_cli import manifests
@@ -77,10 +77,10 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
             raise accountant_failed(error) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
-    if status.initial_model_digest:
-        report["initialModel"] = status.initial_model_digest
-    if status.checkpoint:
-        report["checkpoint"] = status.checkpoint.path
+    if digest := shown.digest(status.initial_model_digest):
+        report["initialModel"] = digest
+    if status.checkpoint and (path := shown.path(status.checkpoint.path)):
+        report["checkpoint"] = path
     return report | (_of_run(run, report) if run else _of_job(ledger)) | _ended(ledger)
 
 
@@ -98,8 +98,8 @@ def _of_run(run: RunDirectory, report: Report) -> Report:
 
 
 def _of_job(ledger: PrivacyLedger) -> Report:
-    images = dict.fromkeys(segment.image for segment in ledger.status.segments)
-    return {"images": list(images)}
+    images = (shown.image(segment.image) for segment in ledger.status.segments)
+    return {"images": list(dict.fromkeys(filter(None, images)))}
 
 
 def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None:
@@ -111,7 +111,10 @@ def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None
 
 
 def save(run: RunDirectory, report: Report) -> None:
-    """Write the report into the run, whole or not at all."""
+    """Write the report into the run, whole or not at all.
+
+    For whom it may concern; it is never read back, since the task's processes can write it too.
+    """
     draft = run.report.with_suffix(".tmp")
     draft.write_text(dumps(report), encoding="ascii")
     os.replace(draft, run.report)
@@ -120,21 +123,6 @@ def save(run: RunDirectory, report: Report) -> None:
 def dumps(report: Report) -> str:
     """Return the report as one JSON object, in ASCII: any file or stream takes it."""
     return json.dumps(report, indent=2) + "\n"
-
-
-def load(run: RunDirectory, ledger: PrivacyLedger) -> Report | None:
-    """Return the saved report of a run that has ended; None where it is not one of its ledger.
-
-    Its figures are this command's own, and hold for the draws that they were computed from.
-    """
-    try:
-        report: Report = json.loads(run.report.read_bytes())
-        draws = report["spent"]["draws"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    ended = report.get("state") in {"Succeeded", "Failed"}
-    same = report.get("uid") == ledger.spec.job_uid and draws == ledger.status.charged
-    return report if ended and same else None
 
 
 def _spent(ledger: PrivacyLedger, accountant: PldProcess) -> float:

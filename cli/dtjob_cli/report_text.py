@@ -46,8 +46,9 @@ def rows(report: Report) -> list[tuple[str, str]]:
 
 
 def _table(report: Report) -> Table:
+    title = f"{_title(report)} of job {report['job']} ({report['scope']})"
     table = Table(
-        title=f"{_title(report)} of job {report['job']} ({report['scope']})",
+        title=Text(streams.readable(title)),
         title_justify="left",
         title_style="bold",
         show_header=False,

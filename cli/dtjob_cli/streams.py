@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
+from dtjob_api import shown
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_trainer.streams import Unfailing, unfailing
 
@@ -66,9 +67,12 @@ def prepared() -> Iterator[None]:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` in the characters of the standard output; tables measure what is printed."""
+    """Return ``text`` on one line in characters of the standard output.
+
+    Tables measure what is printed; and what a worker has written must not move the cursor.
+    """
     encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, _ERRORS).decode(encoding)
+    return shown.line(text).encode(encoding, _ERRORS).decode(encoding)
 
 
 def encodes(encoding: str, text: str) -> bool:

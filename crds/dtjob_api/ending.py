@@ -12,11 +12,11 @@ import math
 import re
 from typing import Any
 
+from dtjob_api import shown
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
 from dtjob_api.reasons import Reason
 
 _OF_THE_TRAINING = frozenset({Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _FIGURE = re.compile(r"(?!(?i:.*epsilon))[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 
@@ -41,16 +41,15 @@ def result(ledger: PrivacyLedger) -> dict[str, Any] | None:
     outcome = ledger.status.outcome
     if outcome is None or outcome.result is None:
         return None
-    shown: dict[str, Any] = {"steps": _step(ledger), "charged": ledger.status.charged}
+    told: dict[str, Any] = {"steps": _step(ledger), "charged": ledger.status.charged}
     if "evaluation" in outcome.result:
-        shown["evaluation"] = _evaluation(outcome.result["evaluation"])
+        told["evaluation"] = _evaluation(outcome.result["evaluation"])
     if _is_reason(failed := outcome.result.get("withoutEvaluation")):
-        shown["withoutEvaluation"] = failed
+        told["withoutEvaluation"] = failed
     for name in ("initialModelDigest", "modelDigest"):
-        digest = outcome.result.get(name)
-        if isinstance(digest, str) and _DIGEST.fullmatch(digest):
-            shown[name] = digest
-    return shown
+        if digest := shown.digest(outcome.result.get(name)):
+            told[name] = digest
+    return told
 
 
 def is_figures_name(name: object) -> bool:

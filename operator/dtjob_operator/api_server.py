@@ -93,11 +93,19 @@ def places(endpoint_slice: Json | None, service: Json | None) -> tuple[Place, ..
 
 
 def _hosts(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Networks of one address each, in an order of their own: that of a list means nothing."""
-    networks = {ip_network(address) for address in addresses}
+    """Networks of one address each, in an order of their own: that of a list means nothing.
+
+    None where one of them is no address, as of a headless Service: with too few some are cut off.
+    """
+    try:
+        networks = {ip_network(address) for address in addresses}
+    except ValueError:
+        return ()
     return tuple(str(each) for each in sorted(networks, key=lambda n: (n.version, n)))
 
 
 def _ports(listed: Json) -> tuple[int, ...]:
     ports = listed.get("ports") or ()
-    return tuple(sorted({p["port"] for p in ports if p.get("protocol", "TCP") == "TCP"}))
+    # A port without a number is any; nothing can be opened for it.
+    tcp = (port.get("port") for port in ports if port.get("protocol", "TCP") == "TCP")
+    return tuple(sorted({number for number in tcp if number}))

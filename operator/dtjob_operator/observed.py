@@ -96,7 +96,7 @@ class Observed:
         Why the last calibration came to no end; None where it did, or is the first.
     spent
         Epsilon of the ledger's segments; of fewer draws while that of all is being computed. None
-        when nothing is spent, no figure is there yet, or the status tells it already.
+        when nothing is spent or no figure is there yet.
     spent_pending
         That of all charged draws is being computed, and may be expected within seconds.
     unguarded

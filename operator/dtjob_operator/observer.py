@@ -127,7 +127,7 @@ class Observer:
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
         ledger = await self._child(kinds.LEDGER, namespace, name)
-        untold = ledger is not None and not _tells_all_that_was_spent(job, ledger)
+        told = ledger is not None and _tells_all_that_was_spent(job, ledger)
         stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
         pods = tuple(
             pod
@@ -158,8 +158,8 @@ class Observer:
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
             privacy_plan=None if ledger else self._accounting.plan(key, job),
             planning_trouble=None if ledger else self._accounting.planning_trouble(job),
-            spent=self._accounting.spent(key, ledger) if untold and ledger else None,
-            spent_pending=self._accounting.is_pending(ledger) if untold and ledger else False,
+            spent=self._accounting.spent(key, ledger, told=told) if ledger else None,
+            spent_pending=self._accounting.is_pending(ledger) if ledger and not told else False,
             unguarded=self._unguarded(),
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
@@ -299,10 +299,9 @@ def _misses_pods(stateful_set: Json) -> bool:
 
 
 def _tells_all_that_was_spent(job: Json, ledger: Json) -> bool:
-    """Whether a job has ended and its status has the epsilon of all draws that are charged.
+    """Whether a job has ended and its status has an epsilon of all draws that are charged.
 
-    Then nothing is computed for it again at each start of the operator. A figure of fewer draws
-    proves nothing, and what the ledger's outcome says of epsilon never does (Rule 13).
+    Then nobody waits for it. It is proof of nothing: who may write a job's status can write one.
     """
     status: Json = job.get("status") or {}
     privacy: Json = status.get("privacy") or {}

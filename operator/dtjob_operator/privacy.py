@@ -8,6 +8,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -26,6 +27,9 @@ from dtjob_operator.kinds import Json
 from dtjob_operator.store import Key
 
 _CACHED = 4096
+# Epsilons, also of jobs that have ended: what is forgotten is computed again when next looked at.
+# One takes less memory than its job does in the store.
+_KEPT = 2**17
 _RETRY_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
 _MAX_FAILURE = 500
@@ -55,6 +59,8 @@ class Accounting:
         # The helper answers in order: a job that waits for its plan stands behind one of these
         # at most, not behind those of all jobs there are.
         self._epsilon_turn = asyncio.Semaphore(1)
+        # At a start each job that has ended asks; of these one at most stands before another.
+        self._told_turn = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("privacy")
 
@@ -80,17 +86,23 @@ class Accounting:
         """Why the last computation of a job's plan gave no answer; None where none has failed."""
         return self._failures.get(_plan_question(job))
 
-    def spent(self, key: Key, ledger: Json) -> Spent | None:
+    def spent(self, key: Key, ledger: Json, *, told: bool = False) -> Spent | None:
         """Epsilon of all draws charged so far, rounded up to four decimals (Rules 13 and 23).
 
         None where nothing is charged or there is no privacy. While a new figure is computed the
         one before is told: epsilon only grows, so it is late but never taken back.
+
+        Parameters
+        ----------
+        told
+            The job has ended and its status has a figure: this one is to correct it at most, and
+            waits until no other is computed.
         """
         if (asked := _charged(ledger)) is None:
             return None
         answered, spent = self._spent.get(asked.uid, ("", None))
         if answered != asked.question:
-            self._ask(asked.question, key, self._compute_epsilon, asked)
+            self._ask(asked.question, key, self._compute_epsilon, asked, told)
         return spent
 
     def is_pending(self, ledger: Json) -> bool:
@@ -176,8 +188,8 @@ class Accounting:
             return error
         return PrivacyPlan(**dataclasses.asdict(plan))
 
-    async def _compute_epsilon(self, question: str, charged: _Charged) -> None:
-        async with self._epsilon_turn:
+    async def _compute_epsilon(self, question: str, charged: _Charged, told: bool) -> None:
+        async with self._told_turn if told else nullcontext(), self._epsilon_turn:
             asked = self._process.submit_epsilon_of_segments(charged.segments, charged.delta)
             epsilon = decimal_up(await asyncio.wrap_future(asked))
         # Each figure is a bound of its own; the larger of two is still true of the later one.
@@ -185,7 +197,7 @@ class Accounting:
         greater = max(before.epsilon, epsilon, key=Decimal)
         self._spent[charged.uid] = question, Spent(greater, max(before.draws, charged.draws))
         self._spent.move_to_end(charged.uid)
-        if len(self._spent) > _CACHED:
+        if len(self._spent) > _KEPT:
             self._spent.popitem(last=False)
 
 

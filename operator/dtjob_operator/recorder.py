@@ -6,6 +6,7 @@ import hashlib
 import socket
 from datetime import UTC, datetime
 
+from dtjob_api import shown
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import AlreadyExists
 from dtjob_operator.kinds import EVENT, Json
@@ -35,7 +36,7 @@ class Recorder:
             The event; its message is cut at 1,024 characters.
         """
         metadata = regarding["metadata"]
-        message = emit.message[:_MAX_MESSAGE]
+        message = shown.line(emit.message)[:_MAX_MESSAGE]
         told = "\n".join((metadata["uid"], emit.type, emit.reason, emit.about or message))
         name = f"{metadata['name']}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

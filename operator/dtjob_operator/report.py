@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from dtjob_operator.kinds import Json
 
 _MAX_TEXT = 1024
 _MAX_FIGURES = 32
+_STAGE = re.compile(r"[A-Za-z][A-Za-z ,;:'()-]{0,127}")
 # Samples per second: what is slower or faster is no training.
 _SLOWEST, _FASTEST = 1e-6, 1e15
 
@@ -57,7 +59,7 @@ def read(raw: Json | None, job_uid: str) -> Report | None:
     return Report(
         attempt=attempt,
         state=_text(raw.get("state")) or "",
-        stage=_text(raw.get("stage")) or "",
+        stage=_stage(raw.get("stage")),
         step=_count(raw.get("step")) or 0,
         samples_per_second=_positive(raw.get("samplesPerSecond")),
         evaluation=_evaluation(raw.get("evaluation")),
@@ -91,6 +93,11 @@ def _text(value: Any) -> str | None:
         return None
     # JSON may hold half of a surrogate pair, which UTF-8 can't.
     return value[:_MAX_TEXT].encode(errors="replace").decode()
+
+
+def _stage(value: Any) -> str:
+    """What it is at: words that stand for ours in a condition, so without room for a figure."""
+    return value if isinstance(value, str) and _STAGE.fullmatch(value) else ""
 
 
 def _moment(value: Any) -> datetime | None:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
-from dtjob_operator import names, wording
+from dtjob_operator import metadata_addresses, names, wording
 from dtjob_operator.containers import (
     can_start_since,
     has_sandbox,
@@ -88,12 +88,6 @@ _ANY_REMEDY = "The kubelet keeps trying: its log and the container runtime's on 
 # The kubelet tries to mount every two minutes, and after 25 events about a pod it tells of no more
 # than one in five minutes: what it has not told for longer is over.
 _MOUNT_IS_TOLD = timedelta(minutes=8)
-# How clients of object stores name the place where a cloud hands out a node's credentials.
-_METADATA = re.compile(
-    r"169\.254\.169\.254|fd00:ec2::254|metadata\.google\.internal|\bIMDS(?:v2)?\b"
-    r"|instance[- ]metadata|metadata (?:service|server)",
-    re.IGNORECASE,
-)
 
 
 def not_started(
@@ -241,10 +235,11 @@ def unmounted(
 def metadata_remedy(message: str, job: DistributedTrainingJob) -> str:
     """What would help where somebody asked for credentials that the job's NetworkPolicy closes."""
     restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
-    if not restricted or not _METADATA.search(message):
+    address = metadata_addresses.told_of(message)
+    if not restricted or address is None:
         return ""
     return (
         ". The job's NetworkPolicy closes the metadata addresses to what runs in its pods: if that "
-        "needs one, name it in spec.network.egress, {to: [{ipBlock: {cidr: 169.254.169.254/32}}]}, "
+        f"needs one, name it in spec.network.egress, {{to: [{{ipBlock: {{cidr: {address}}}}}]}}, "
         "which may change at any time"
     )

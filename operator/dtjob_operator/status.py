@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dtjob_api import ending
+from dtjob_api import ending, shown
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
 from dtjob_api.privacy import PrivacyMode
@@ -94,8 +94,10 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
         course["checkpoint"] = {
             "step": record.step,
             "time": figures.timestamp(record.time),
-            "location": f"{names.claim_name(situation.job, 0)}:{record.path}"[:1024],
         }
+        if path := shown.path(record.path):
+            location = f"{names.claim_name(situation.job, 0)}:{path}"
+            course["checkpoint"]["location"] = location[:1024]
     if (outcome := ledger.status.outcome) is not None:
         course["completionTime"] = figures.timestamp(outcome.time)
         if (result := ending.result(ledger)) is not None:

@@ -48,6 +48,25 @@ def test_on_a_terminal_the_live_line_has_progress_epsilon_and_accuracy() -> None
         assert word in shown
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_text_of_a_worker_moves_the_cursor(terminal: bool) -> None:
+    stream = io.StringIO()
+    escape = "\x1b[7F"
+    screen: display.Display = display.PlainDisplay(stream)
+    if terminal:
+        console = Console(file=stream, force_terminal=True, width=200, highlight=False)
+        screen = display.LiveDisplay(console)
+    with screen:
+        screen.fact(escape)
+        screen.note(escape)
+        screen.waiting(f"importing {escape}")
+        screen.training(_report(84, evaluation={"accuracy": 0.9, f"{escape}\nε": 0.01}))
+
+    assert escape not in stream.getvalue()
+    assert "0.01" not in stream.getvalue()
+    assert r"\x1b[7F" in stream.getvalue()
+
+
 def test_figures_that_are_not_known_are_absent_not_zero() -> None:
     known = display.figures({"step": 1, "totalSteps": 2, "evaluation": None, "restarts": 0})
 

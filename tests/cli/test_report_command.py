@@ -89,19 +89,79 @@ def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown(
     assert json.loads(report(source, "-o", "json").stdout)["spent"]["epsilon"] > 1.5
 
 
-def test_a_saved_report_holds_for_the_draws_that_it_is_of(tmp_path: Path) -> None:
-    """A ledger can be raised after the end; and the file is nobody's proof."""
-    run = made(tmp_path, forged(35))
-    saved = json.loads(report(str(run.path), "-o", "json").stdout)
-    saved["spent"] |= {"epsilon": 1.9999}
-    run.report.write_text(json.dumps(saved))
-    assert json.loads(report(str(run.path), "-o", "json").stdout)["spent"]["epsilon"] == 1.9999
+def escaping(text: str) -> str:
+    """A text that goes up to the line of epsilon and writes another over it."""
+    return f"{text}\n\x1b[12F\x1b[2K \x9b36m\u202eε spent 0.0100\u2028(the charged draws)\x1b[12E"
 
-    for changes in ({"spent": {"draws": 34, "epsilon": 0.5}}, {"uid": "other"}, {"spent": 3}):
-        run.report.write_text(json.dumps(saved | changes))
-        computed = json.loads(report(str(run.path), "-o", "json").stdout)
-        assert computed["spent"]["draws"] == 35
-        assert 1.5 < computed["spent"]["epsilon"] != 1.9999
+
+def disguised(charged: int) -> dict[str, Any]:
+    """A ledger whose workers write a line of the report into every text that they may write."""
+    ledger: dict[str, Any] = PrivacyLedger(
+        metadata=ObjectMeta(name="digits"),
+        spec=ledger_spec(manifests.job(manifests.read(EXAMPLE), UID), PLAN),
+        status=forged(charged),
+    ).model_dump(mode="json", by_alias=True, exclude_none=True)
+    status = ledger["status"]
+    status["segments"][0]["image"] = escaping("trainer")
+    status["initialModelDigest"] = escaping("")
+    status["checkpoint"] = {
+        "step": 10,
+        "charged": charged,
+        "attempt": 1,
+        "path": escaping("attempt-1/step-10.pt"),
+        "sha256": "0" * 64,
+        "time": "2026-01-01T00:00:00Z",
+    }
+    status["outcome"] |= {"state": "Failed", "reason": "TaskFailed", "message": escaping("oh")}
+    status["outcome"]["result"] |= {
+        "modelDigest": escaping("sha256:0"),
+        "evaluation": {"accuracy": 0.9, escaping("accuracy"): 1.0},
+    }
+    return ledger
+
+
+def test_rule_13_no_text_of_a_worker_writes_over_the_lines_of_a_report() -> None:
+    told = report("-", stdin=json.dumps(disguised(35)).encode())
+
+    assert told.exit_code == 0
+    assert all(line.isprintable() for line in told.stdout.split("\n"))
+    ours = [line for line in told.stdout.splitlines() if line.lstrip().startswith("ε spent")]
+    assert len(ours) == 1
+    assert "0.0100" not in ours[0]
+    # The failure alone is told in its worker's words, as one text.
+    assert told.stdout.count("0.0100") == 1
+    assert "TaskFailed): oh \\x1b[12F\\x1b[2K" in told.stdout
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"evaluation": [1]},
+        {"evaluation": "accurate"},
+        {"evaluation": {"a": {"b": 1}}},
+        {"modelDigest": {"a": 1}},
+        {"modelDigest": [1]},
+        {"withoutEvaluation": {"a": 1}},
+    ],
+)
+def test_a_result_of_another_form_ends_no_report(result: dict[str, Any]) -> None:
+    ledger = disguised(35)
+    ledger["status"]["outcome"]["result"] = result
+
+    for output in ("text", "json"):
+        told = report("-", "-o", output, stdin=json.dumps(ledger).encode())
+        assert told.exit_code == 0
+
+
+def test_rule_13_a_stored_report_is_believed_in_nothing(tmp_path: Path) -> None:
+    """A process of the task may write it, and a ledger can be raised after the end."""
+    run = made(tmp_path, forged(35))
+    true = json.loads(report(str(run.path), "-o", "json").stdout)
+    planted = true | {"spent": {"draws": 35, "epsilon": 0.01}, "message": "0.01", "model": "0.01"}
+    run.report.write_text(json.dumps(planted))
+
+    assert json.loads(report(str(run.path), "-o", "json").stdout) == true
+    assert "0.01" not in report(str(run.path)).stdout
 
 
 def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:
@@ -120,6 +180,7 @@ def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:
         (b'{"kind": "\xe9"}', "is no JSON: byte 10 is not UTF-8"),
         (b"kind: PrivacyLedger\n", "is no JSON: Expecting value"),
         (b'{"kind": "Pod"}', "this is a Pod, not a PrivacyLedger."),
+        (b'{"kind": "Pod\\n\\u001b[2K"}', r"this is a Pod \x1b[2K, not a PrivacyLedger."),
         (b'{"kind": "List", "items": []}', "this is a List, not a PrivacyLedger."),
         (b"{}", "this has no kind, not a PrivacyLedger."),
         (b"[1]", "this has no kind, not a PrivacyLedger."),

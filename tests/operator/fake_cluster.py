@@ -111,11 +111,11 @@ class Accountant:
     Attributes
     ----------
     asked_for
-        Ledgers whose epsilon was asked for.
+        Of each epsilon that was asked for, whether the status tells one already.
     """
 
     def __init__(self) -> None:
-        self.asked_for: list[str] = []
+        self.asked_for: list[bool] = []
 
     def plan(self, *_: Any) -> Any:
         return PLAN
@@ -123,8 +123,8 @@ class Accountant:
     def planning_trouble(self, *_: Any) -> None:
         return None
 
-    def spent(self, _key: object, ledger: Json) -> None:
-        self.asked_for.append(ledger["metadata"]["name"])
+    def spent(self, _key: object, _ledger: Json, *, told: bool) -> None:
+        self.asked_for.append(told)
 
     def is_pending(self, _ledger: Json) -> bool:
         return False

@@ -75,6 +75,23 @@ def test_every_status_is_one_that_the_api_server_takes() -> None:
         assert JobStatus.model_validate(patch).to_dict() == patch
 
 
+def test_rule_13_no_text_of_a_worker_writes_over_what_a_terminal_shows() -> None:
+    """`kubectl get --output=jsonpath` and `kubectl describe` print what is stored."""
+    world = running()
+    escape = "oh\n\x1b[2K epsilon 0.0100\u202e"
+    world.ledger_status(checkpoint=checkpoint(10, 1, 10, world.now) | {"path": escape})
+    attempt = {"attempt": 1, "start": stamp(NOW), "end": stamp(NOW)}
+    world.ledger_status(attempts=[attempt | {"reason": escape, "message": escape}])
+    world.settle()
+    assert world.status["checkpoint"] == {"step": 10, "time": stamp(world.now)}
+    ended = world.condition("Running")["message"]
+    assert "no known reason: oh \\x1b[2K" in ended
+    world.end("Failed", "TaskFailed", message=escape)
+    world.settle()
+    for condition in world.status["conditions"]:
+        assert condition["message"].isprintable(), condition
+
+
 def _ranges(mean: int) -> dict[str, int]:
     return {"min": mean - 3, "mean": mean, "max": mean + 2}
 
@@ -344,6 +361,19 @@ def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown() -> None:
     assert "0.01" not in json.dumps(world.status)
     assert [event.message for event in told] == ["336 of 336 steps done, 336 draws charged"]
     assert world.condition("Succeeded")["message"] == told[0].message
+    assert world.status["display"]["epsilon"] == "7.51/8"
+
+
+def test_rule_13_a_figure_that_somebody_wrote_into_a_status_is_corrected() -> None:
+    world = succeeded()
+    world.settle()
+    forged = copy.deepcopy(world.observed.job)
+    forged["status"]["privacy"]["epsilonSpent"] = "0.0100"
+    forged["status"]["display"]["epsilon"] = "0.01/8"
+    world.see(job=forged)
+    world.later(15)
+    world.settle()
+    assert world.status["privacy"]["epsilonSpent"] == "7.5012"
     assert world.status["display"]["epsilon"] == "7.51/8"
 
 

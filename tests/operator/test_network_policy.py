@@ -10,12 +10,15 @@ from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
+from dtjob_operator import metadata_addresses
 from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.observed import Place, Rejection
 from dtjob_operator.settings import Enforcement, Settings
 
 Json = dict[str, Any]
 API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))
+CLOSED_4 = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"]
+CLOSED_6 = ["fd00:ec2::254/128", "fd00:ec2::23/128", "fd20:ce::254/128"]
 ENFORCED = Settings(enforcement=Enforcement.ENFORCED)
 
 
@@ -71,8 +74,8 @@ def test_an_api_server_that_nobody_knows_is_found_by_its_usual_ports() -> None:
     (rule,) = egress(digits(), api_server=())
     assert opened(rule) == (
         [
-            {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]},
-            {"cidr": "::/0", "except": ["fd00:ec2::254/128"]},
+            {"cidr": "0.0.0.0/0", "except": CLOSED_4},
+            {"cidr": "::/0", "except": CLOSED_6},
         ],
         [443, 6443],
     )
@@ -81,13 +84,22 @@ def test_an_api_server_that_nobody_knows_is_found_by_its_usual_ports() -> None:
 @pytest.mark.parametrize(
     ("block", "written"),
     [
-        ({"cidr": "0.0.0.0/0"}, ["169.254.169.254/32"]),
+        ({"cidr": "0.0.0.0/0"}, CLOSED_4),
+        (
+            {"cidr": "169.254.0.0/16"},
+            [f"169.254.{its}/32" for its in ("169.254", "170.2", "170.23")],
+        ),
+        ({"cidr": "169.254.170.0/24"}, ["169.254.170.2/32", "169.254.170.23/32"]),
+        ({"cidr": "169.254.170.23/32"}, None),
+        ({"cidr": "169.254.20.10/32"}, None),
+        ({"cidr": "100.64.0.0/10"}, ["100.100.100.200/32"]),
         ({"cidr": "169.254.169.254/31"}, ["169.254.169.254/32"]),
-        ({"cidr": "169.254.0.0/16", "except": ["169.254.169.252/30"]}, ["169.254.169.252/30"]),
-        ({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}, ["10.0.0.0/8", "169.254.169.254/32"]),
+        ({"cidr": "169.254.0.0/16", "except": ["169.254.168.0/22"]}, ["169.254.168.0/22"]),
+        ({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}, ["10.0.0.0/8", *CLOSED_4]),
         ({"cidr": "169.254.169.254/32"}, None),
         ({"cidr": "10.0.0.0/8"}, None),
-        ({"cidr": "::/0"}, ["fd00:ec2::254/128"]),
+        ({"cidr": "::/0"}, CLOSED_6),
+        ({"cidr": "fd00:ec2::/32"}, CLOSED_6[:2]),
         ({"cidr": "FD00:EC2:0::254/128"}, None),
     ],
 )
@@ -97,6 +109,26 @@ def test_metadata_addresses_open_only_by_their_own_name(
     job = digits(network={"egress": [{"to": [{"ipBlock": block}]}]})
     (peer,) = egress(job)[-1]["to"]
     assert peer["ipBlock"].get("except") == written
+
+
+@pytest.mark.parametrize(
+    ("message", "network"),
+    [
+        ("Get http://169.254.169.254/latest: i/o timeout", "169.254.169.254/32"),
+        ("GET http://169.254.170.23/v1/credentials timed out", "169.254.170.23/32"),
+        ("http://169.254.170.2/v2/credentials: timeout", "169.254.170.2/32"),
+        ("dial tcp [FD00:EC2::23]:80: connect: no route", "fd00:ec2::23/128"),
+        ("could not reach 168.63.129.16.", "168.63.129.16/32"),
+        ("no IMDS endpoint", "169.254.169.254/32"),
+        ("dial tcp 169.254.170.234:80", None),
+        ("dial tcp 1.169.254.170.2:80", None),
+        ("disk full", None),
+    ],
+)
+def test_the_address_that_an_error_tells_of_is_the_one_to_open(
+    message: str, network: str | None
+) -> None:
+    assert metadata_addresses.told_of(message) == network
 
 
 def started(**settings: Any) -> World:

@@ -155,8 +155,10 @@ class Slow(Calm):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[Future[float]] = []
+        self.draws: list[int] = []
 
-    def submit_epsilon_of_segments(self, *_: Any) -> Future[float]:
+    def submit_epsilon_of_segments(self, segments: Any, _delta: float) -> Future[float]:
+        self.draws.append(segments[0][2])
         self.asked.append(Future())
         return self.asked[-1]
 
@@ -182,6 +184,33 @@ def test_a_new_job_waits_for_one_epsilon_at_most() -> None:
             helper.asked[-1].set_result(2.3)
             async with asyncio.timeout(60):
                 await told.get()
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+def test_epsilons_that_are_told_wait_for_those_that_are_not() -> None:
+    """At a start all jobs that have ended ask, and one that ends now must not wait for them."""
+
+    async def scenario() -> None:
+        helper = Slow()
+        accounting = privacy.Accounting(helper, lambda _: None)  # type: ignore[arg-type]
+
+        async def asked(questions: int) -> int:
+            async with asyncio.timeout(60):
+                while len(helper.asked) < questions:
+                    await asyncio.sleep(0)
+            return helper.draws[-1]
+
+        for draws in (1, 2, 3):
+            ledger = charged(draws) | {"metadata": {"uid": f"ended-{draws}"}}
+            assert accounting.spent(KEY, ledger, told=True) is None
+        assert await asked(1) == 1
+        assert accounting.spent(KEY, charged(10)) is None
+        for answered, next_draws in enumerate((10, 2, 3)):
+            await asyncio.sleep(0)
+            helper.asked[-1].set_result(2.3)
+            assert await asked(answered + 2) == next_draws
         accounting.close()
 
     asyncio.run(scenario())

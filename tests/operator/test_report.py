@@ -54,6 +54,21 @@ def test_a_hostile_figure_is_absent(field: str, value: Any, absent: str) -> None
     assert JobStatus.model_validate(world.status).to_dict() == world.status
 
 
+@pytest.mark.parametrize(
+    ("stage", "shown"),
+    [
+        ("dry run on synthetic data", "dry run on synthetic data"),
+        ("epsilon 0.0100 spent", ""),
+        ("dry run\x1b[2K", ""),
+        (7, ""),
+    ],
+)
+def test_a_stage_has_no_room_for_a_figure(stage: object, shown: str) -> None:
+    found = read(report(7, stage=stage), UID)
+    assert found is not None
+    assert found.stage == shown
+
+
 def test_a_slow_job_has_no_stale_checkpoint() -> None:
     world = World.of()
     world.start()

@@ -28,14 +28,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from dtjob_api.ledger import MAX_SEGMENTS
 from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.attempts import AttemptEnd, fail
 from dtjob_trainer.journal import JournalUnreadable, read_all
-from dtjob_trainer.lease import next_lease
+from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
-from dtjob_trainer.ledger import LedgerUnreadable, Superseded
+from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from testing.examples import examples
 
@@ -249,6 +250,29 @@ def test_disabled_privacy_has_the_same_leases_and_no_noise(tmp_path: Path) -> No
     status = job.check().status
     assert status.charged == public.steps
     assert [s.noise_multiplier for s in status.segments] == [None]
+
+
+def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job: Job) -> None:
+    """Before anything is leased; and with that image the job goes on."""
+    account, _ = job.opened()
+    account.close(0, state_at(0))
+    opened = job.read()
+    segment = opened.status.segments[0]
+    earlier = [
+        segment.model_copy(update={"draws": 0, "image": f"trainer:{number}"})
+        for number in range(MAX_SEGMENTS - 1)
+    ]
+    status = opened.status.model_copy(update={"segments": [*earlier, segment]})
+    full = opened.model_copy(update={"status": status})
+    assert status.checkpoint is not None
+    lease = next_lease(full, 2, 2, 0)
+    assert lease is not None
+
+    said = rf"status\.segments has {MAX_SEGMENTS} .* spec\.image back to {re.escape(IMAGE)}, "
+    with pytest.raises(LedgerRejected, match=said):
+        with_lease(full, lease, status.checkpoint, "another")
+    goes_on = with_lease(full, lease, status.checkpoint, IMAGE)
+    assert (len(goes_on.segments), goes_on.segments[-1].draws) == (MAX_SEGMENTS, 4)
 
 
 def test_change_of_image_opens_a_segment(job: Job) -> None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, PrivacyLedger, Segment
+from dtjob_api.ledger import (
+    MAX_SEGMENTS,
+    CheckpointRecord,
+    Lease,
+    LedgerStatus,
+    PrivacyLedger,
+    Segment,
+)
+from dtjob_api.shown import line
+from dtjob_trainer.ledger import LedgerRejected
 
 
 def next_unused_draw(status: LedgerStatus) -> int:
@@ -31,7 +40,13 @@ def next_lease(ledger: PrivacyLedger, attempt: int, next_draw: int, step: int) -
 def with_lease(
     ledger: PrivacyLedger, lease: Lease, record: CheckpointRecord, image: str
 ) -> LedgerStatus:
-    """The status that charges `lease` and names the checkpoint it starts from (rules 10, 14)."""
+    """The status that charges `lease` and names the checkpoint it starts from (rules 10, 14).
+
+    Raises
+    ------
+    LedgerRejected
+        The image is another once more, and the ledger has no room for a segment of it.
+    """
     status, plan = ledger.status, ledger.spec.plan
     segment = Segment(
         noise_multiplier=plan.noise_multiplier,
@@ -43,6 +58,12 @@ def with_lease(
     if segments and segments[-1].image == image:
         last = segments.pop()
         segment = last.model_copy(update={"draws": last.draws + segment.draws})
+    elif len(segments) >= MAX_SEGMENTS:
+        raise LedgerRejected(
+            f"status.segments has {len(segments)} segments, the most that a ledger keeps, and each "
+            f"change of spec.image opens one: set spec.image back to {line(segments[-1].image)}, "
+            "that of the last segment, and go on with it to the end"
+        )
     return status.model_copy(
         update={
             "lease": lease,

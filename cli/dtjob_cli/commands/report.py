@@ -37,17 +37,15 @@ def report(source: Path, *, as_json: bool) -> None:
     CommandError
         If there is no such run, the ledger can't be read, or the report can't be printed.
     """
-    run, summary = None, None
+    run = None
     if source == STANDARD_INPUT or source.is_file():
         ledger = _ledger(source)
     else:
         run = runs.existing(source)
         ledger = resume.readable(run).ledger
-        summary = reports.load(run, ledger)
-    if summary is None:
-        with for_stream() as screen, PldProcess() as accountant:
-            screen.waiting("computing epsilon of what is charged")
-            summary = reports.build(ledger, accountant, run)
+    with for_stream() as screen, PldProcess() as accountant:
+        screen.waiting("computing epsilon of what is charged")
+        summary = reports.build(ledger, accountant, run)
     report_text.show(summary, as_json=as_json)
     streams.check_printed()
 

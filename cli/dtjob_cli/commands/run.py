@@ -307,10 +307,8 @@ class _Session:
         """Save the report of a run whose workers have ended; return it after a success."""
         self._screen.waiting("writing the privacy report")
         ledger = resume.ledger_of(run).ledger
-        summary = report.load(run, ledger)
-        if summary is None:
-            summary = report.build(ledger, accountant, run)
-            report.save(run, summary)
+        summary = report.build(ledger, accountant, run)
+        report.save(run, summary)
         self._judge(run, summary, ends)
         if (early := verdict.ended_early(summary)) is not None:
             self._screen.note(early)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import ip_network
+from collections.abc import Collection, Iterable
 
-from dtjob_api.cidr import contains_cidr
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.network import Egress, LabelSelector, Peer
 from dtjob_operator import kinds, names
 from dtjob_operator.kinds import JOB_UID_LABEL, Json
+from dtjob_operator.metadata_addresses import closed_in
 from dtjob_operator.observed import Place, is_located
 from dtjob_operator.settings import Settings
 
@@ -17,8 +16,6 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _DNS_PORTS = (53, 5353)
 _API_SERVER_PORTS = (443, 6443)
 _ANYWHERE = ("0.0.0.0/0", "::/0")
-# Where clouds hand out the credentials of a node.
-_METADATA = ("169.254.169.254/32", "fd00:ec2::254/128")
 
 
 def network_policy(
@@ -113,16 +110,9 @@ def _filled(fields: Json) -> Json:
     return {name: value for name, value in fields.items() if value}
 
 
-def _block(cidr: str, holes: Iterable[str]) -> Json:
+def _block(cidr: str, holes: Collection[str]) -> Json:
     """A network without the metadata addresses, unless it is one of these itself."""
-    closed = [
-        metadata
-        for metadata in _METADATA
-        if contains_cidr(cidr, metadata)
-        and ip_network(cidr) != ip_network(metadata)
-        and not any(contains_cidr(hole, metadata) for hole in holes)
-    ]
     block: Json = {"cidr": cidr}
-    if holes := [*holes, *closed]:
+    if holes := [*holes, *closed_in(cidr, holes)]:
         block["except"] = holes
     return block

@@ -1,0 +1,47 @@
+"""What of a text that somebody else wrote is shown to a person: a worker's word, a ledger's field.
+
+A terminal obeys what is in it: an escape sequence rewrites the lines above, the true epsilon too,
+and a line that a worker breaks reads as one of ours. So prose is shown on one line of printable
+characters, and what has a form of its own only in that form.
+"""
+
+from __future__ import annotations
+
+import re
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,1023}")
+_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+def line(text: str) -> str:
+    """Return ``text`` on one line, with escapes for what is no printable character.
+
+    Such as ESC, and the marks that turn the direction of what follows or can't be seen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _printable(c) for c in text)
+
+
+def digest(told: object) -> str | None:
+    """Return a SHA-256 as ledgers write it; None of anything else."""
+    return _of_form(_DIGEST, told)
+
+
+def image(told: object) -> str | None:
+    """Return the reference of a container image; None of anything else."""
+    return _of_form(_IMAGE, told)
+
+
+def path(told: object) -> str | None:
+    """Return the place of a checkpoint on its volume; None of anything else."""
+    return _of_form(_PATH, told)
+
+
+def _printable(character: str) -> str:
+    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+def _of_form(form: re.Pattern[str], told: object) -> str | None:
+    return told if isinstance(told, str) and form.fullmatch(told) else None
