@@ -32,7 +32,13 @@ class Program(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with streams.prepared():
-            return super().main(*args, **kwargs)
+            try:
+                return super().main(*args, **kwargs)
+            except SystemExit as end:
+                if not end.code:
+                    with shown(as_json=False):
+                        streams.check_told()
+                raise
 
 
 app = typer.Typer(

@@ -8,6 +8,7 @@ import os
 import platform
 from concurrent.futures import Future
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from dtjob_accounting.limits import Segment
@@ -87,14 +88,19 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
 def _of_run(run: RunDirectory, report: Report) -> Report:
     """Return what the directory of a run tells beyond its ledger."""
     added: Report = {
-        "run": str(run.path),
+        "run": _in_utf_8(run.path),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
     if report["plan"]["mode"] == PrivacyMode.DPSGD:
         added["released"] = _released(run, report["spent"]["draws"])
     if "checkpoint" in report:
-        added["checkpoint"] = str(run.state / report["checkpoint"])
+        added["checkpoint"] = _in_utf_8(run.state / report["checkpoint"])
     return added
+
+
+def _in_utf_8(path: Path) -> str:
+    """Return a path as programs read it, also where the locale has no such characters."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def _of_job(ledger: PrivacyLedger) -> Report:

@@ -7,6 +7,7 @@ ends. Only a command that does nothing but print says by its exit code that it c
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -55,9 +56,11 @@ codecs.register_error(_ERRORS, _spell)
 @contextmanager
 def prepared() -> Iterator[None]:
     """Have everything that is printed in this block be printed as well as can be."""
-    _open_missing()
+    closed = _open_missing()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (unfailing(stream, errors=_ERRORS) for stream in before)
+    if 1 in closed:
+        cast(Unfailing, sys.stdout).failure = OSError(errno.EBADF, "it is closed")
     try:
         yield
     finally:
@@ -92,6 +95,7 @@ def unprinted() -> str | None:
     stream = cast(object, sys.stdout)
     if not isinstance(stream, Unfailing):
         return None
+    stream.told = True
     stream.flush()
     failure = stream.failure
     if failure is None or isinstance(failure, BrokenPipeError):
@@ -115,20 +119,36 @@ def check_printed() -> None:
         )
 
 
-def _open_missing() -> None:
-    """Give a process without standard streams ones that lead nowhere.
+def check_told() -> None:
+    """End what is no command and has done nothing but print, such as help, if that failed.
+
+    A command sees to it by itself: what it has done may outweigh what it could not say.
+
+    Raises
+    ------
+    CommandError
+    """
+    if not getattr(sys.stdout, "told", True):
+        check_printed()
+
+
+def _open_missing() -> set[int]:
+    """Give a process without standard streams ones that lead nowhere; return which it lacked.
 
     Else the next file that it opens would be one, and what libraries print would go into it.
     """
+    missing = set()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
             os.set_inheritable(nowhere, True)
+            missing.add(descriptor)
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    return missing
 
 
 def _let_go(stream: TextIO) -> None:

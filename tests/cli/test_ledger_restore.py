@@ -60,6 +60,13 @@ def test_what_was_spent_is_charged_and_the_run_goes_on(job: Job) -> None:
     assert job.check().status.outcome is not None
 
 
+def test_no_name_in_a_ledger_moves_the_cursor(job: Job) -> None:
+    stored = json.loads(newest(job).read_text())
+    stored["metadata"]["name"] = "\x1b[2Kdigits\n"
+    newest(job).write_text(json.dumps(stored))
+    assert restore(job, "--dry-run").stdout.startswith("\\x1b[2Kdigits  would be raised: charged")
+
+
 def test_a_dry_run_writes_nothing(job: Job) -> None:
     before = newest(job)
     result = restore(job, "--dry-run", "--output=json")

@@ -135,7 +135,8 @@ def _text(summary: Summary) -> str:
     before, after = summary["before"], summary["after"]
     verb = "would be raised" if summary["dryRun"] else "raised"
     return (
-        f"{summary['ledger']} {verb}: charged {before['charged']} to {after['charged']} of "
+        f"{streams.readable(summary['ledger'])} {verb}: "
+        f"charged {before['charged']} to {after['charged']} of "
         f"{summary['reservedDraws']} reserved draws, attempt {before['attempt']} to "
         f"{after['attempt']}, checkpoint of step {before.get('checkpointStep', 'none')} to "
         f"{after['checkpointStep']}\n"
