@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from durability import (
@@ -472,7 +473,7 @@ def test_room_that_no_figure_denies_is_proved_before_a_lease(
         job.run(stop_after=3)
     before, allowed = job.read().status.charged, 100_000
 
-    def limited(name: str, arguments: tuple[object, ...]) -> int | None:
+    def limited(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name != "write" or os.fstat(arguments[0]).st_size + len(arguments[1]) <= allowed:
             return None
         return code
