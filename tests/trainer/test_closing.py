@@ -114,7 +114,7 @@ def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again(run: GangRun) -
 def test_a_refusal_before_a_lease_is_looked_at_again(run: GangRun) -> None:
     attempts.begin_attempt(run.ledger, NOW)
     end = refused(Reason.STORAGE_FULL)
-    found = close(run.ledger, 2, end, run.config(0), has_stepped=False, now=NOW)
+    found = close(run.ledger, 2, end, run.config(0), now=NOW)
     assert found.follows is Follows.REFUSED
 
 
