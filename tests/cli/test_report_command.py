@@ -19,7 +19,8 @@ from dtjob_cli import manifests, runs
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
 
-pytestmark = pytest.mark.usefixtures("one_accountant")
+# Whoever is the first to ask for a figure waits for a helper to start.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_accountant")]
 
 
 def report(*arguments: str, stdin: bytes | None = None) -> Result:

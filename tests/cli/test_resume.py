@@ -108,6 +108,7 @@ def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
     assert "no_such_package" in result.stderr
 
 
+@pytest.mark.slow  # its report's figures are computed by a helper
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_a_run_that_ended_early_is_told_and_has_an_exit_code_of_its_own(
     run: runs.RunDirectory, output: str

@@ -34,6 +34,7 @@ def test_a_block_says_how_it_is_tested(block: Block) -> None:
         assert block.language in ("console", "python"), "what is run shows what it says"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", with_kind("fast"), ids=by_name)
 def test_page(page: Path, tmp_path: Path) -> None:
     Session(tmp_path).do(doc_blocks.blocks(page), {"fast"})
