@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from kube import wait_for
 from rich.console import Console
 
 from localcluster import apt, packages
@@ -165,26 +167,22 @@ def test_two_at_once_install_once_and_the_second_says_that_it_waits(
         from localcluster.progress import Progress
         packages.ensure(Progress(), (packages.Program("one-program", "some"),))
     """
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=os.environ | {"PYTHONPATH": str(TOOLS)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    said = {}
-    for each in both:  # the one that waits says so while the other's apt-get still runs
-        assert each.stderr
-        said[each] = each.stderr.readline()
-    waiting = [each for each in both if "waiting for another process (PID" in said[each]]
-    assert len(waiting) == 1
-    assert "which is installing packages" in said[waiting[0]]
+    both = []
+    for number in range(2):
+        with (tmp_path / f"said-{number}").open("w") as said:
+            environment = os.environ | {"PYTHONPATH": str(TOOLS)}
+            command = [sys.executable, "-c", script]
+            both.append(subprocess.Popen(command, env=environment, stderr=said))
+
+    def waiting() -> list[str]:
+        told = "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
+        return re.findall(r"waiting for another process \(PID \d+\).*", told)
+
+    # The one that waits says so while the other's apt-get still runs.
+    wait_for("one waits", waiting, 60)
+    assert all("which is installing packages" in line for line in waiting())
     (tmp_path / "gate").write_text("go\n")
     assert [each.wait(timeout=60) for each in both] == [0, 0]
-    for each in both:
-        each.communicate()
     assert len(calls(machine)) == 1
 
 
