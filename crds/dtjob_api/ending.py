@@ -14,7 +14,7 @@ from typing import Any
 
 from dtjob_api import shown
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
-from dtjob_api.reasons import Reason
+from dtjob_api.reasons import Reason, known
 
 _OF_THE_TRAINING = frozenset({Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})
 _FIGURE = re.compile(r"(?!(?i:.*epsilon))[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -31,7 +31,7 @@ def message(ledger: PrivacyLedger) -> str:
     if outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED:
         told += "; crashes and stalls have used up the reserve"
     if failed := (outcome.result or {}).get("withoutEvaluation"):
-        reason = f" ({failed})" if _is_reason(failed) else ""
+        reason = f" ({failed})" if known(failed) else ""
         told += f"; without an evaluation{reason}: see the log of worker 0"
     return told
 
@@ -44,7 +44,7 @@ def result(ledger: PrivacyLedger) -> dict[str, Any] | None:
     told: dict[str, Any] = {"steps": _step(ledger), "charged": ledger.status.charged}
     if "evaluation" in outcome.result:
         told["evaluation"] = _evaluation(outcome.result["evaluation"])
-    if _is_reason(failed := outcome.result.get("withoutEvaluation")):
+    if known(failed := outcome.result.get("withoutEvaluation")):
         told["withoutEvaluation"] = failed
     for name in ("initialModelDigest", "modelDigest"):
         if digest := shown.digest(outcome.result.get(name)):
@@ -69,10 +69,6 @@ def _evaluation(told: object) -> dict[str, float] | None:
 
 def _is_figure(told: object) -> bool:
     return type(told) is int or (type(told) is float and math.isfinite(told))
-
-
-def _is_reason(told: object) -> bool:
-    return any(told == reason for reason in Reason)
 
 
 def _step(ledger: PrivacyLedger) -> int:

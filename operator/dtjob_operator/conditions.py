@@ -13,8 +13,8 @@ from datetime import datetime
 from dtjob_api import ending, shown
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode
-from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason
-from dtjob_operator import containers, figures
+from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
+from dtjob_operator import figures
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.situation import Situation, condition
@@ -181,7 +181,7 @@ def _running(situation: Situation) -> Claim:
         elif last.reason in ENDED_IN_ORDER:
             why = "it was stopped in order"
         else:
-            reason = containers.known(last.reason) or "no known reason"
+            reason = known(last.reason) or "no known reason"
             why = f"{reason}: {last.message or 'no more is known'}"
         return Claim(kind, False, Reason.RESTARTING, f"attempt {last.attempt} has ended: {why}")
     return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dtjob_api.reasons import Reason
+from dtjob_api.reasons import Reason, known
 from dtjob_operator import names
 from dtjob_operator.kinds import Json
 
@@ -78,11 +78,8 @@ def can_start_since(pod: Json, container: Json) -> datetime:
 
 def running_since(pod: Json) -> datetime | None:
     """When the pod's supervisor was started, if it runs."""
-    for container in worker_containers(pod):
-        running = (container.get("state") or {}).get("running")
-        if container["name"] == names.WORKER_CONTAINER and running:
-            return datetime.fromisoformat(running["startedAt"])
-    return None
+    running = (_supervisor(pod).get("state") or {}).get("running")
+    return datetime.fromisoformat(running["startedAt"]) if running else None
 
 
 def worker_containers(pod: Json) -> list[Json]:
@@ -102,25 +99,18 @@ def waiting(container: Json) -> tuple[str, str]:
 
 def crash(pod: Json) -> Crash | None:
     """How the pod's supervisor ended last, if it is not running now."""
-    for container in worker_containers(pod):
-        if container["name"] != names.WORKER_CONTAINER:
-            continue
-        state = container.get("state") or {}
-        ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
-        if "running" not in state and ended and ended.get("exitCode") != 0:
-            return _crash(pod["metadata"]["name"], ended)
-    return None
+    newest = next(iter(ends(pod)), None)
+    is_running = "running" in (_supervisor(pod).get("state") or {})
+    if is_running or newest is None or newest.get("exitCode") == 0:
+        return None
+    return _crash(pod["metadata"]["name"], newest)
 
 
 def ends(pod: Json) -> list[Json]:
     """How the pod's supervisor ended, now and the time before, as far as the pod tells."""
-    return [
-        ended
-        for container in worker_containers(pod)
-        if container["name"] == names.WORKER_CONTAINER
-        for state in ("state", "lastState")
-        if (ended := (container.get(state) or {}).get("terminated"))
-    ]
+    supervisor = _supervisor(pod)
+    states = (supervisor.get(each) or {} for each in ("state", "lastState"))
+    return [ended for state in states if (ended := state.get("terminated"))]
 
 
 def is_out_of_memory(ended: Json) -> bool:
@@ -183,9 +173,10 @@ def last_words(log: str) -> tuple[str | None, str]:
     return None, lines[-1][:500] if lines else ""
 
 
-def known(reason: str | None) -> Reason | None:
-    """The reason of that name, if there is one."""
-    return next((member for member in Reason if member == reason), None)
+def _supervisor(pod: Json) -> Json:
+    """The status of the container that the supervisor is; {} before there is one."""
+    found = (c for c in worker_containers(pod) if c["name"] == names.WORKER_CONTAINER)
+    return next(found, {})
 
 
 def _condition(pod: Json, kind: str) -> Json:

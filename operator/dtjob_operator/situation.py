@@ -12,7 +12,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_api.network import NetworkPolicyMode
-from dtjob_api.reasons import NO_FAILURE, TRAINING_REFUSED, ConditionType, Reason
+from dtjob_api.reasons import NO_FAILURE, TRAINING_REFUSED, ConditionType, Reason, known
 from dtjob_operator import containers, names, report
 from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.diagnosis import diagnose
@@ -303,10 +303,10 @@ def _refused(
     crash = containers.crash(coordinator) if coordinator else None
     if crash is not None and crash.refused:
         return Finding(crash.reason, crash.message)
-    if said is not None and said.state in _IDLE and (reason := containers.known(said.reason)):
+    if said is not None and said.state in _IDLE and (reason := known(said.reason)):
         return Finding(reason, said.message or str(reason))
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
-    reason = containers.known(last.reason) if last is not None and last.end else None
+    reason = known(last.reason) if last is not None and last.end else None
     if last is not None and reason in TRAINING_REFUSED:
         return Finding(reason, last.message or str(reason))
     return None

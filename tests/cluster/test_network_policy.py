@@ -54,23 +54,24 @@ threads += [threading.Thread(target=serve, args=(43210,))]  # the last one: it i
 for thread in threads:
     thread.start()
 """
-_CONNECT = """
+_AT_ONCE = """
 import json, socket, sys, threading
 reached = []
+{attempt}
+threads = [threading.Thread(target=attempt, args=tuple(each)) for each in json.loads(sys.argv[1])]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps(reached))
+"""
+_CONNECT = """
 def attempt(host, port):
     try:
         socket.create_connection((host, port), timeout=2).close()
         reached.append([host, port])
     except OSError:
         pass
-threads = [threading.Thread(target=attempt, args=tuple(each)) for each in json.loads(sys.argv[1])]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(json.dumps(reached))
 """
 _ASK = """
-import json, socket, sys, threading
-answered = []
 def attempt(host, port):
     asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     asking.settimeout(0.5)
@@ -78,14 +79,10 @@ def attempt(host, port):
         try:
             asking.sendto(b'?', (host, port))
             asking.recv(64)
-            answered.append([host, port])
+            reached.append([host, port])
             return
         except OSError:
             pass
-threads = [threading.Thread(target=attempt, args=tuple(each)) for each in json.loads(sys.argv[1])]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(json.dumps(answered))
 """
 _RESOLVE = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
 _ASK_API = """
@@ -117,7 +114,8 @@ class Listener:
         """Those of the targets that answer a UDP packet."""
         return self._tried(_ASK, targets)
 
-    def _tried(self, program: str, targets: Targets) -> Targets:
+    def _tried(self, attempt: str, targets: Targets) -> Targets:
+        program = _AT_ONCE.format(attempt=attempt)
         reached = json.loads(self.run(program, json.dumps(sorted(targets))))
         return {(host, port) for host, port in reached}
 

@@ -33,6 +33,13 @@ def start(tmp_path: Path, runs: list[GangRun]) -> Any:
     return begin
 
 
+def killed_in_step(run: GangRun, step: int) -> None:
+    """Nothing of it is left to say anything; its gate stays as it is."""
+    victims = run.wait_for_step(step)
+    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
+    run.wait_for_exit()
+
+
 def assert_true_account(run: GangRun) -> PrivacyLedger:
     """Rules 1, 2, 10, 13: charged covers what was executed; no draw, mask or noise came twice."""
     versions = sorted(run.ledger.path.glob("*.json"))
@@ -353,9 +360,7 @@ def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) 
 def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any) -> None:
     """Nothing is lost and no restart counted: put right, the run goes on and ends."""
     run = start(workers=1, steps=20, max_restarts=1, gate_at=8)
-    victims = run.wait_for_step(8)
-    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
-    run.wait_for_exit()
+    killed_in_step(run, 8)
     run.open_gate()
     charged = run.ledger.read().ledger.status.charged
     for entrypoint, reason, said in (
@@ -378,9 +383,7 @@ def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any)
 def test_volume_that_can_not_be_used_holds_a_run_until_it_can(start: Any) -> None:
     """Before: one restart after the other, until the job had failed for it."""
     run = start(workers=1, steps=10, max_restarts=1, gate_at=0)
-    victims = run.wait_for_step(0)
-    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
-    run.wait_for_exit()
+    killed_in_step(run, 0)
     run.open_gate()
     charged = run.ledger.read().ledger.status.charged
     in_the_way = run.state / "attempt-2"  # no folder, as a volume that is mounted read-only
@@ -401,9 +404,7 @@ def test_rule_11_a_ledger_put_back_without_its_status_is_told_before_the_tasks_f
 ) -> None:
     """An outcome could never be taken back, and would say that nothing was spent."""
     run = start(workers=2, steps=20, gate_at=8)
-    victims = run.wait_for_step(8)
-    signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
-    run.wait_for_exit()
+    killed_in_step(run, 8)
     shutil.rmtree(run.ledger.path)
     run.create_ledger()
     run.task = {"entrypoint": "no_such_module:task"}

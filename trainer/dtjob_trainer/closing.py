@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from dtjob_api.ledger import Hold, LedgerStatus, PrivacyLedger
-from dtjob_api.reasons import Reason
+from dtjob_api.reasons import Reason, known
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import attempts, verdicts
 from dtjob_trainer.gang import End, EndKind
@@ -83,8 +83,7 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
     if last is None or last.hold != _hold(ledger, config):
         return None
     # A Hold is set with reasons of this version's alone, or of one that had fewer.
-    reason = Reason(last.reason) if last.reason in tuple(Reason) else Reason.STALLED
-    return Closed(Follows.HELD, reason, last.message or "")
+    return Closed(Follows.HELD, known(last.reason) or Reason.STALLED, last.message or "")
 
 
 def _hold(ledger: PrivacyLedger, config: WorkerConfig) -> Hold:
@@ -113,32 +112,34 @@ def _write(
         exit_code=end.exit_code,
         signal=end.signal,
     )
-    follows = Follows.REFUSED if end.kind is EndKind.REFUSED else Follows.LOOK
+    follows, why = Follows.LOOK, None
     if newest.status.outcome is not None:
-        # Our coordinator wrote it, and may have died before it could say so.
-        follows = Follows.LOOK
-    elif end.kind is EndKind.REFUSED and verdicts.spent_in_vain(newest.status, attempt):
-        message, hold = f"{record.message}; {_SPENT_IN_VAIN}", _hold(newest, config)
-        follows, record = Follows.HELD, replace(record, message=message, hold=hold)
+        pass  # our coordinator wrote it, and may have died before it could say so
     elif end.kind is EndKind.FAILED:
-        return _fail(ledger, attempt, record, record.reason, record.message, config, now)
+        return _fail(ledger, newest, attempt, record, record.reason, record.message, config, now)
+    elif end.kind is EndKind.REFUSED:
+        follows = Follows.REFUSED
+        if verdicts.spent_in_vain(newest.status, attempt):
+            why = _SPENT_IN_VAIN
     elif end.kind is EndKind.CRASHED:
+        follows = Follows.RESTART
         ended = attempts.with_end(newest.status, attempt, record, now)
         if not attempts.may_restart(ended.attempts, now, config.max_restarts):
+            reason = Reason.RESTARTS_EXHAUSTED
             message = attempts.exhausted(config.max_restarts, record.message)
-            return _fail(ledger, attempt, record, Reason.RESTARTS_EXHAUSTED, message, config, now)
-        follows, why = Follows.RESTART, None
+            return _fail(ledger, newest, attempt, record, reason, message, config, now)
         if end.reason is Reason.STALLED:
             why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
-        if why is not None:
-            message, hold = f"{record.message}; {why}", _hold(newest, config)
-            follows, record = Follows.HELD, replace(record, message=message, hold=hold)
+    if why is not None:
+        message, hold = f"{record.message}; {why}", _hold(newest, config)
+        follows, record = Follows.HELD, replace(record, message=message, hold=hold)
     attempts.end_attempt(ledger, attempt, record, now)
     return Closed(follows, record.reason, record.message)
 
 
 def _fail(
     ledger: Ledger,
+    newest: PrivacyLedger,
     attempt: int,
     record: attempts.AttemptEnd,
     reason: Reason,
@@ -146,7 +147,7 @@ def _fail(
     config: WorkerConfig,
     now: datetime,
 ) -> Closed:
-    if (refusal := untold(ledger.read().ledger, config)) is not None:
+    if (refusal := untold(newest, config)) is not None:
         record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
         attempts.end_attempt(ledger, attempt, record, now)
         return Closed(Follows.REFUSED, refusal.reason, refusal.message)

@@ -157,22 +157,12 @@ def write_in_vain(path: Path, size: int) -> None:
     ------
     VolumeFull, VolumeUnusable
     """
-    remove(path)
     block = os.urandom(min(size, _BLOCK_BYTES))  # zeros may be compressed to nothing
-    try:
-        with refusals_named(path, size):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            writer = Writer(descriptor, path, size)
-            while left := size - writer.written:
-                writer.write(block[:left])
-            with refusals_named(path, size):
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    finally:
-        with contextlib.suppress(OSError):
-            remove(path)
+    with new_file(path, replace=True, expected=size) as writer:
+        while left := size - writer.written:
+            writer.write(block[:left])
+    with contextlib.suppress(OSError):
+        remove(path)
 
 
 def _link(temporary: Path, path: Path) -> None:
