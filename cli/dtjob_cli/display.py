@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Column, Table
 
 from dtjob_api import ending, shown
 from dtjob_cli.streams import encodes
@@ -63,7 +63,8 @@ def figures(report: Report) -> list[str]:
     """Return the figures of a report as people read them, those that are known."""
     parts = []
     if report.get("epsilonSpent") is not None:
-        parts.append(f"ε {report['epsilonSpent']}")
+        # Of how many: it is computed beside the training and may come a little after the draws.
+        parts.append(f"ε {report['epsilonSpent']} of {report['charged']} draws")
     evaluation = report.get("evaluation") or {}
     parts += [
         f"{name} {value:.4g}"
@@ -190,11 +191,12 @@ class LiveDisplay:
 
     def _renderable(self) -> RenderableType:
         elapsed = duration(time.monotonic() - self._since)
-        row = Table.grid(padding=(0, 1))
         report = self._report
         if report is None:
+            row = Table.grid(padding=(0, 1))
             row.add_row(self._spinner, _plain(self._now), f"[dim]{elapsed}[/]")
             return row
+        row = Table.grid("", "", "", Column(ratio=1, no_wrap=True), "", padding=(0, 1), expand=True)
         step, total = report["step"], report["totalSteps"]
         row.add_row(
             self._spinner,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dtjob_accounting.rounding import decimal_up
 from dtjob_api.reasons import Reason
 from dtjob_cli import held, local
 from dtjob_cli.errors import CommandError, ExitCode
@@ -72,7 +73,7 @@ def _interrupted(report: Report | None, resume_command: str) -> CommandError:
             "Start again with the same command.",
         )
     plan, spent = report["plan"], report["spent"]
-    epsilon = f"ε {spent['epsilon']:g} spent, " if "epsilon" in spent else ""
+    epsilon = f"ε {decimal_up(spent['epsilon'])} spent, " if "epsilon" in spent else ""
     where = f"the last checkpoint is at step {report['step']} of {plan['steps']}"
     if not report["step"]:
         where = "no step is checkpointed yet"

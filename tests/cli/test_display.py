@@ -11,7 +11,7 @@ from dtjob_trainer.streams import unfailing
 
 
 def _report(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "totalSteps": 336, "epsilonSpent": "4.31", "restarts": 0, **more}
+    return {"step": step, "totalSteps": 336, "epsilonSpent": "4.31", "charged": 90, **more}
 
 
 def test_without_a_terminal_progress_is_one_line_for_each_tenth() -> None:
@@ -23,7 +23,7 @@ def test_without_a_terminal_progress_is_one_line_for_each_tenth() -> None:
 
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
-    assert "step 336 of 336 · ε 4.31" in lines[-1]
+    assert "step 336 of 336 · ε 4.31 of 90 draws" in lines[-1]
     assert "\x1b" not in stream.getvalue()
 
 
@@ -44,8 +44,20 @@ def test_on_a_terminal_the_live_line_has_progress_epsilon_and_accuracy() -> None
         screen.training(_report(84, evaluation={"step": 80, "accuracy": 0.912}))
 
     shown = stream.getvalue()
-    for word in ("step 84/336", "ε 4.31", "accuracy 0.912"):
+    for word in ("step 84/336", "ε 4.31 of 90 draws", "accuracy 0.912"):
         assert word in shown
+
+
+def test_the_live_line_is_one_line_on_a_narrow_terminal() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, highlight=False)
+    with display.LiveDisplay(console) as screen:
+        evaluation = {"accuracy": 0.912, "balanced_accuracy": 0.9, "loss": 0.4}
+        screen.training(_report(84, evaluation=evaluation, samplesPerSecond=123456))
+
+    assert stream.getvalue().count("\n") == 1
+    for word in ("step 84/336", "ε 4.31 of 90 draws"):
+        assert word in stream.getvalue()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
