@@ -131,7 +131,7 @@ class Watched:
 
         The worker takes its time before it writes, and may wait for the API server.
         """
-        for ledger in self.kubectl.list("privacyledgers", "--show-managed-fields"):
+        for ledger in self.kubectl.list("privacyledgers", managed_fields=True):
             if outcome := ledger.get("status", {}).get("outcome"):
                 written = [
                     entry["time"]
@@ -205,8 +205,8 @@ def _watch(watched: dict[str, Watched], patience: float) -> None:
     some = next(iter(watched.values())).kubectl
     deadline = time.monotonic() + patience
     while waiting and time.monotonic() < deadline:
-        jobs = some.list("dtjobs", "--all-namespaces", f"--selector={_LABEL}=bad-input")
-        pods = some.list("pods", "--all-namespaces", f"--selector=dtjob.dev/job={JOB}")
+        jobs = some.list("dtjobs", everywhere=True, selector=f"{_LABEL}=bad-input")
+        pods = some.list("pods", everywhere=True, selector=f"dtjob.dev/job={JOB}")
         by_namespace = {job["metadata"]["namespace"]: job for job in jobs}
         for name, each in list(waiting.items()):
             own = [p for p in pods if p["metadata"]["namespace"] == each.kubectl.namespace]

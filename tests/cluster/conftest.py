@@ -190,9 +190,12 @@ def standins(standin_image: str) -> Installed:
     return _shared.get_installed(STANDIN_IMAGE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def new_namespace(cluster: Provider) -> Iterator[Callable[[], Kubectl]]:
-    """Make namespaces that enforce Pod Security ``restricted``; all are deleted at the end."""
+    """Make namespaces that enforce Pod Security ``restricted``.
+
+    They go with the module: the jobs in them would cost the operator of the next one its time.
+    """
     program, kubeconfig = cluster.kubectl(), cluster.kubeconfig()
     made: list[str] = []
 

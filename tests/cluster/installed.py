@@ -15,7 +15,7 @@ from localcluster.providers.base import BuiltImage, Provider
 from localcluster.providers.local import LocalProvider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
-_SELECTOR = "--selector=app.kubernetes.io/component=operator"
+_SELECTOR = "app.kubernetes.io/component=operator"
 _START_SECONDS = 300
 
 
@@ -49,7 +49,7 @@ class Installed:
 
     def operator_pods(self) -> list[Manifest]:
         """The operator's pods, those on their way out among them."""
-        return self.system.list("pods", _SELECTOR)
+        return self.system.list("pods", selector=_SELECTOR)
 
     def stop_operator(self) -> None:
         """Scale the operator to no pods."""

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from api_reader import Manifest, NotAnswered, Reader, reader
 from tenacity import (
     Retrying,
+    retry_if_exception_type,
     retry_if_result,
     stop_after_attempt,
     stop_after_delay,
@@ -21,7 +23,6 @@ from tenacity import (
     wait_fixed,
 )
 
-Manifest = dict[str, Any]
 Found = TypeVar("Found")
 _Done = subprocess.CompletedProcess[str]
 
@@ -56,6 +57,15 @@ _TRANSPORT = re.compile(
 )
 _TRANSPORT_SECONDS = 120
 _TRANSPORT_TRIES = 10
+
+
+def _patience(**options: Any) -> Retrying:
+    return Retrying(
+        wait=wait_fixed(1),
+        # By tries too: a machine that stands still uses up the time in one of them.
+        stop=stop_all(stop_after_delay(_TRANSPORT_SECONDS), stop_after_attempt(_TRANSPORT_TRIES)),
+        **options,
+    )
 
 
 def _not_answered(done: _Done) -> bool:
@@ -101,13 +111,27 @@ class Kubectl:
 
     def get(self, kind: str, name: str) -> Manifest | None:
         """Return an object, or None if there is none."""
-        found = self("get", kind, name, "--ignore-not-found", "--output=json")
-        return json.loads(found) if found else None
+        return self._read(lambda reader: reader.one(kind, self.namespace, name))
 
-    def list(self, kind: str, *arguments: str) -> list[Manifest]:
-        """Return all objects of a kind in the namespace."""
-        items: list[Manifest] = json.loads(self("get", kind, "--output=json", *arguments))["items"]
-        return items
+    def list(
+        self,
+        kind: str,
+        *,
+        selector: str = "",
+        everywhere: bool = False,
+        managed_fields: bool = False,
+    ) -> list[Manifest]:
+        """Return all objects of a kind in the namespace, or in all."""
+        namespace = None if everywhere else self.namespace
+        return self._read(
+            lambda reader: reader.all(
+                kind, namespace, selector=selector, managed_fields=managed_fields
+            )
+        )
+
+    def _read(self, what: Callable[[Reader], Found]) -> Found:
+        patience = _patience(retry=retry_if_exception_type(NotAnswered), reraise=True)
+        return patience(what, reader(self.kubeconfig, self.kubeconfig.read_text()))
 
     def wait(
         self, kind: str, name: str, until: Callable[[Manifest], object], timeout: float
@@ -130,11 +154,8 @@ def _once(argv: list[str], stdin: str | None) -> _Done:
 def _answered(argv: list[str], stdin: str | None) -> _Done:
     """Run kubectl until it has an answer; what it says if there is none for long."""
     deleted = "delete" in argv
-    retrying = Retrying(
+    retrying = _patience(
         retry=retry_if_result(_not_answered),
-        wait=wait_fixed(1),
-        # By tries too: a machine that stands still uses up the time in one of them.
-        stop=stop_all(stop_after_delay(_TRANSPORT_SECONDS), stop_after_attempt(_TRANSPORT_TRIES)),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )
     done: _Done = retrying(_once, argv, stdin)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,8 +12,10 @@ from typing import Any
 
 import yaml
 from kube import Kubectl, Manifest, wait_for
+from zygote import OPERATOR, Forked
 
 from dtjob_cli import ports
+from dtjob_operator import main
 
 OPERATOR_NAMESPACE = "dtjob-system"
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,19 +38,9 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, log: Path) -> None:
         self.port = ports.free()
         self._log = log
-        with log.open("ab") as stream:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "dtjob_operator.main",
-                    f"--namespace={OPERATOR_NAMESPACE}",
-                    f"--port={self.port}",
-                ],
-                env=os.environ | {"KUBECONFIG": str(kubeconfig)},
-                stderr=stream,
-                stdin=subprocess.DEVNULL,
-            )
+        arguments = [f"--namespace={OPERATOR_NAMESPACE}", f"--port={self.port}"]
+        environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
+        self._process = Forked(OPERATOR, [main.__file__, *arguments], log, environment)
 
     @property
     def alive(self) -> bool:
@@ -59,8 +49,8 @@ class OperatorProcess:
 
     def kill(self) -> None:
         """SIGKILL: nothing is tidied up."""
-        self._process.kill()
-        self._process.wait()
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
 
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 
 import pytest
 from installed import Installed
@@ -22,10 +23,7 @@ from dtjob_operator.names import FIELD_MANAGER
 pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]
 
 CHILDREN = ("statefulset", "service", "networkpolicy", "serviceaccount", "rolebinding")
-EVERYTHING = (
-    "dtjobs,privacyledgers,statefulsets,services,networkpolicies,serviceaccounts,rolebindings,pvc,"
-    "events"
-)
+EVERYTHING = (*CHILDREN, "dtjob", "privacyledger", "pvc", "events")
 SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
 """Of Warnings that are right where a scheduler or a volume is many seconds late."""
 
@@ -238,7 +236,8 @@ Written = dict[tuple[str, str, str], list[Manifest]]
 def written(kubectl: Kubectl) -> Written:
     """What the operator wrote and when, by object of a namespace."""
     found: Written = {}
-    for each in kubectl.list(EVERYTHING, "--show-managed-fields"):
+    objects = (kubectl.list(kind, managed_fields=True) for kind in EVERYTHING)
+    for each in chain.from_iterable(objects):
         metadata = each["metadata"]
         fields = metadata.get("managedFields", [])
         if own := [entry for entry in fields if entry["manager"] == FIELD_MANAGER]:

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from plans import digits
 from promised_ports import Promised
-from zygote import Forked
+from zygote import GANG, Forked
 
 from dtjob_api.job import Training
 from dtjob_api.ledger import PrivacyLedger
@@ -137,7 +137,7 @@ class GangRun:
         arguments = [*program, "--config", str(config), "--ordinal", str(ordinal)]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(HERE)}
         if not self.executed_anew:
-            self.processes[ordinal] = Forked(arguments, self.log(ordinal), environment)
+            self.processes[ordinal] = Forked(GANG, arguments, self.log(ordinal), environment)
             return
         with self.log(ordinal).open("ab") as log:
             self.processes[ordinal] = subprocess.Popen(

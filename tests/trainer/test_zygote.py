@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zygote import Forked
+from zygote import GANG, Forked
 
 pytestmark = pytest.mark.processes
 
@@ -73,7 +73,7 @@ def test_a_forked_process_is_like_an_executed_one(tmp_path: Path) -> None:
             check=False,
             timeout=60,
         ).returncode
-    forked = [Forked(arguments, log, environment) for _ in range(2)]
+    forked = [Forked(GANG, arguments, log, environment) for _ in range(2)]
     assert [executed, *(process.wait(60) for process in forked)] == [7, 7, 7], log.read_text()
     said: list[tuple[dict[str, Any], float]] = [
         json.loads(line) for line in log.read_text().splitlines()
@@ -86,7 +86,7 @@ def test_a_forked_process_is_like_an_executed_one(tmp_path: Path) -> None:
 def test_a_forked_process_is_killed_and_reaped(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("import time\ntime.sleep(600)\n")
-    process = Forked([str(program)], tmp_path / "log", dict(os.environ))
+    process = Forked(GANG, [str(program)], tmp_path / "log", dict(os.environ))
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL

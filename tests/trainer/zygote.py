@@ -1,10 +1,11 @@
-"""Supervisors forked from one process that has torch loaded, for tests that start dozens of them.
+"""Programs forked from a process that has their modules loaded, for tests that start dozens.
 
 Starting a gang as a pod does costs each supervisor's forkserver 3 s of CPU for the import of torch
-and opacus, and the accounting helper 2 s more. Here one process per test session pays that; it
-forks supervisors, and a supervisor forks its forkserver and its helper where it would execute a new
-Python. The tree of processes, who is whose parent, signals, sessions, files and environments are
-those of the real thing. Tests of what a new program brings with it start supervisors as such.
+and opacus, and the accounting helper 2 s more, which an operator starts too. Here one process per
+test session and kind of program pays that; it forks programs, and a program forks its forkserver
+and its helper where it would execute a new Python. The tree of processes, who is whose parent,
+signals, sessions, files and environments are those of the real thing. Tests of what a new program
+brings with it start it as such.
 """
 
 from __future__ import annotations
@@ -22,15 +23,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_ACCOUNTING = ("dtjob_accounting.pld", "dtjob_accounting.process")
+GANG = (
+    *_ACCOUNTING,
+    "dtjob_trainer.checkpoint",
+    "dtjob_trainer.leasing",
+    "dtjob_trainer.loop",
+    "dtjob_trainer.rank",
+    "dtjob_trainer.rehearsal",
+    "dtjob_trainer.step",
+    "dtjob_trainer.supervisor",
+    "dtjob_trainer.validation",
+    "dtjob_trainer.worker",
+    "opacus",
+    "sklearn.datasets",
+    "torch.distributed",
+)
+"""What a gang imports, but `preload`: that binds a process to its parent's life."""
+OPERATOR = (*_ACCOUNTING, "dtjob_operator.main")
+
 
 class Zygote:
     """The process that forks; this side asks it, one question at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("zygote_process.py"))],
+                [sys.executable, str(Path(__file__).with_name("zygote_process.py")), *loaded],
                 stdin=theirs,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
@@ -56,27 +76,42 @@ class Zygote:
         self._channel.write(json.dumps(question).encode() + b"\n")
         self._channel.flush()
         answer = self._channel.readline()
-        assert answer, "the process that forks supervisors is gone"
+        assert answer, "the process that forks is gone"
         return json.loads(answer)
 
 
 @functools.cache
-def zygote() -> Zygote:
-    """The one of this session, started by the first who asks."""
-    started = Zygote()
+def zygote(loaded: tuple[str, ...]) -> Zygote:
+    """The session's one that has loaded these modules, started by the first who asks."""
+    started = Zygote(loaded)
     atexit.register(started.close)
     return started
 
 
 class Forked:
-    """A process that the zygote has forked, with the part of `subprocess.Popen` that tests use."""
+    """A process that a zygote has forked, with the part of `subprocess.Popen` that tests use.
 
-    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        self.pid = zygote().start(arguments, log, environment)
+    Parameters
+    ----------
+    loaded
+        The modules that it has from its zygote.
+    arguments
+        A Python file, and what it is given.
+    """
+
+    def __init__(
+        self,
+        loaded: tuple[str, ...],
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._zygote = zygote(loaded)
+        self.pid = self._zygote.start(arguments, log, environment)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None and (status := zygote().poll(self.pid)) is not None:
+        if self.returncode is None and (status := self._zygote.poll(self.pid)) is not None:
             self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 

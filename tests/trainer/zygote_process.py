@@ -1,4 +1,4 @@
-"""The process behind `zygote`: loads what supervisors and ranks import, then forks as it is asked.
+"""The process behind `zygote`: loads the modules it is given, then forks as it is asked.
 
 Standard input is the socket on which it is asked, one JSON object a line; it ends with the other
 side.
@@ -25,24 +25,6 @@ import types
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
-
-#: What a gang imports, but `preload`: that binds a process to its parent's life.
-LOADED = (
-    "dtjob_accounting.pld",
-    "dtjob_accounting.process",
-    "dtjob_trainer.checkpoint",
-    "dtjob_trainer.leasing",
-    "dtjob_trainer.loop",
-    "dtjob_trainer.rank",
-    "dtjob_trainer.rehearsal",
-    "dtjob_trainer.step",
-    "dtjob_trainer.supervisor",
-    "dtjob_trainer.validation",
-    "dtjob_trainer.worker",
-    "opacus",
-    "sklearn.datasets",
-    "torch.distributed",
-)
 
 
 def fork(body: Callable[[], object], *, keep: Collection[int], streams: Mapping[int, int]) -> int:
@@ -159,7 +141,7 @@ def poll(pid: int) -> int | None:
 
 def main() -> None:
     channel = socket.socket(fileno=os.dup(0)).makefile("rwb")
-    for name in LOADED:
+    for name in sys.argv[1:]:
         importlib.import_module(name)
     multiprocessing.util.spawnv_passfds = spawn_by_fork
     helper: Any = sys.modules["dtjob_accounting.process"]
