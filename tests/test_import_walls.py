@@ -11,12 +11,21 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+OURS = ("accounting", "api", "cli", "exporter", "operator", "trainer")
 WALLS = {
-    "crds/dtjob_api": ("torch", "kopf", "dtjob_accounting", "dtjob_trainer", "dtjob_operator"),
-    "accounting/dtjob_accounting": ("torch", "kopf", "dtjob_api", "dtjob_trainer"),
+    "crds/dtjob_api": (
+        "torch",
+        "kopf",
+        "dtjob_accounting",
+        "dtjob_trainer",
+        "dtjob_operator",
+        "dtjob_serving",
+    ),
+    "serving/dtjob_serving": ("torch", "kopf", "kubernetes", *(f"dtjob_{part}" for part in OURS)),
+    "accounting/dtjob_accounting": ("torch", "kopf", "dtjob_api", "dtjob_trainer", "dtjob_serving"),
     "operator/dtjob_operator": ("torch", "opacus", "dtjob_trainer", "dtjob_cli"),
     "trainer/dtjob_trainer": ("kopf", "dtjob_operator", "dtjob_cli"),
-    "exporter/dtjob_exporter": ("torch", "kopf", "dtjob_trainer"),
+    "exporter/dtjob_exporter": ("torch", "kopf", "dtjob_trainer", "dtjob_serving"),
 }
 # Loads every module of a package but the one that the forkserver alone imports: it binds the
 # process to its parent's life.

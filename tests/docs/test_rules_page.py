@@ -9,7 +9,7 @@ import pytest
 from doc_blocks import ROOT
 
 PAGE = ROOT / "docs" / "design" / "rules.md"
-PACKAGES = ("accounting", "cli", "crds", "operator", "trainer")
+PACKAGES = ("accounting", "cli", "crds", "operator", "serving", "trainer")
 RULES = {
     int(number): text
     for number, text in re.findall(

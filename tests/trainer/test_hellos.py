@@ -17,7 +17,7 @@ from fake_issuer import AUDIENCE, DISCOVERY, KEYS, FakeIssuer, Key, claims
 from structlog.testing import CapturingLogger
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import doors
+from dtjob_serving import doors
 from dtjob_trainer.credentials import PodToken
 from dtjob_trainer.endpoints import Hellos
 from dtjob_trainer.ends import cause, told

@@ -4,6 +4,8 @@ import importlib
 import subprocess
 import sys
 import textwrap
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +214,12 @@ def test_rule_20_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
     others = ["dtjob_trainer/tasks/digits.py", "lonely.py", "torch/nn.py", "dtjob_clinic/task.py"]
     assert all(task._is_ours(str(here / name)) for name in ours)
     assert not any(task._is_ours(str(here / name)) for name in others)
+
+
+def test_rule_20_every_package_of_ours_is_known():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {Path(package).name for package in packages} == task._OUR_PACKAGES
 
 
 def test_rule_20_failures_outside_task_code_have_no_place():

@@ -15,7 +15,7 @@ import structlog
 from gang import GangRun
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import doors, telemetry
+from dtjob_trainer import listening, telemetry
 from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_REFUSED
@@ -240,7 +240,7 @@ def test_report_says_whose_it_is(tmp_path: Path) -> None:
 
 @both_families
 def test_worker_is_reached_over_both_families(address: str) -> None:
-    with doors.listen("", 0, "http_port") as listener:
+    with listening.listen("", 0, "http_port") as listener:
         port = listener.getsockname()[1]
         with socket.create_connection((address, port), timeout=5):
             pass

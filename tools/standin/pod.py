@@ -17,10 +17,10 @@ from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from dtjob_api.worker import LedgerRef, WorkerConfig
 from dtjob_trainer import logs
-from dtjob_trainer.doors import ConfigurationError
 from dtjob_trainer.leader import EXIT_CONFIGURATION
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
+from dtjob_trainer.listening import ConfigurationError
 from dtjob_trainer.supervisor import CONFIG_VARIABLE
 from standin.api import Api, ApiError, Json
 from standin.mounts import ACCOUNT, Mounts

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
-from dtjob_trainer import doors
+from dtjob_serving import doors, pages
+from dtjob_serving.places import address_of
 from dtjob_trainer.credentials import Credentials
 from dtjob_trainer.gang import Directive, Hello
 from dtjob_trainer.logs import Logger
@@ -26,14 +27,13 @@ HELLO_PATH = "/gang/hello"
 #: One line of the log tells of the refusals of so much time.
 _TELL_SECONDS = 10.0
 
-Answer = Callable[[], web.Response]
-
 
 def shown(
     *,
     ready: Callable[[], bool],
     report: Callable[[], dict[str, Any]],
     registry: CollectorRegistry,
+    log: Logger,
 ) -> doors.Doors:
     """What everybody may see.
 
@@ -57,28 +57,13 @@ def shown(
             body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    answers: dict[str, Answer] = {
-        "/healthz": healthz,
-        "/readyz": readyz,
-        "/report": get_report,
-        "/metrics": metrics,
-    }
+    def broken(path: str, error: Exception) -> None:
+        log.error("a page could not be shown", path=path, detail=f"{error!r}")
 
-    async def answer(request: web.BaseRequest) -> web.Response:
-        response = _answered(request, answers)
-        # Who asks again comes again: an idle connection would be closed under the next question.
-        response.force_close()
-        return response
-
-    return doors.Doors(answer)
-
-
-def _answered(request: web.BaseRequest, answers: dict[str, Answer]) -> web.Response:
-    if request.path not in answers:
-        return web.Response(status=HTTPStatus.NOT_FOUND)
-    if request.method not in ("GET", "HEAD"):
-        return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
-    return answers[request.path]()
+    return pages.shown(
+        {"/healthz": healthz, "/readyz": readyz, "/report": get_report, "/metrics": metrics},
+        broken,
+    )
 
 
 class Hellos:
@@ -148,7 +133,7 @@ class Hellos:
         self._log.warning(
             "hello refused",
             detail=str(refused),
-            address=doors.address_of(request.transport),
+            address=address_of(request.transport),
             count=self._refused,
         )
         self._refused, self._told = 0, now

@@ -58,7 +58,7 @@ def cause(ends: Sequence[End]) -> End | None:
 def told(ends: Sequence[End]) -> tuple[End, ...]:
     """All of one worker's ends, with the words of the one that can be the cause among all workers'.
 
-    A hello is bounded (`doors.BODY_BYTES`), and the words of 256 ranks are more than that.
+    A hello is bounded (`dtjob_serving.doors.BODY_BYTES`), and the words of 256 ranks are more.
     """
     chosen = cause(ends)
     return tuple(end if end is chosen else end.model_copy(update={"message": ""}) for end in ends)

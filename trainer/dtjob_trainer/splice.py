@@ -12,7 +12,8 @@ import hmac
 import socket
 from collections.abc import Callable
 
-from dtjob_trainer.doors import PATIENCE_SECONDS, Places, address_of
+from dtjob_serving.doors import PATIENCE_SECONDS
+from dtjob_serving.places import Places, address_of
 
 KEY_BYTES = 32
 #: As it is sent, and as a directive holds it.

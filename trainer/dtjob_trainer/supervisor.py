@@ -50,8 +50,8 @@ def main(
     from pydantic import ValidationError
 
     from dtjob_trainer import confine, logs, streams
-    from dtjob_trainer.doors import ConfigurationError
     from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
+    from dtjob_trainer.listening import ConfigurationError
     from dtjob_trainer.processes import CannotStart
 
     parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
@@ -101,7 +101,7 @@ def _read_config(path: Path | None):  # type: ignore[no-untyped-def]
 
     text = path.read_text(encoding="utf-8") if path is not None else os.environ.get(CONFIG_VARIABLE)
     if text is None:
-        from dtjob_trainer.doors import ConfigurationError
+        from dtjob_trainer.listening import ConfigurationError
 
         raise ConfigurationError(f"no configuration: give --config FILE or set {CONFIG_VARIABLE}")
     return WorkerConfig.model_validate_json(text)
@@ -112,7 +112,7 @@ def _ordinal_of_host() -> int:
     host = os.uname().nodename
     name, _, number = host.rpartition("-")
     if not name or not number.isdigit():
-        from dtjob_trainer.doors import ConfigurationError
+        from dtjob_trainer.listening import ConfigurationError
 
         raise ConfigurationError(f"the host name {host!r} ends in no ordinal: give --ordinal")
     return int(number)

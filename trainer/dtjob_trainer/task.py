@@ -37,7 +37,8 @@ DTYPES = {
 
 # What is installed beside this package and no task's code either.
 _OUR_PACKAGES = frozenset(
-    f"dtjob_{part}" for part in ("accounting", "api", "cli", "exporter", "operator", "trainer")
+    f"dtjob_{part}"
+    for part in ("accounting", "api", "cli", "exporter", "operator", "serving", "trainer")
 )
 
 # Reasons of a TaskError. They become the reason of the job's outcome.

@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from dtjob_api.worker import LedgerRef, WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
-from dtjob_trainer import doors, endpoints, ends, telemetry
+from dtjob_serving import doors
+from dtjob_trainer import endpoints, ends, listening, telemetry
 from dtjob_trainer.credentials import open_credentials
 from dtjob_trainer.gang import (
     MISSED_PINGS,
@@ -76,7 +77,7 @@ class Worker:
         self._ordinal = ordinal
         self._nursery = nursery
         self._log = log
-        on_one_machine = doors.is_loopback(config.coordinator_host)
+        on_one_machine = listening.is_loopback(config.coordinator_host)
         self._bind_host = host or (config.coordinator_host if on_one_machine else "")
         self._credentials = open_credentials(config)
         self._incarnation = uuid.uuid4().hex
@@ -148,7 +149,7 @@ class Worker:
 
     async def _listen(self, port: int, name: str) -> socket.socket:
         # In a thread: while a predecessor goes away, this worker's probes are answered.
-        return await asyncio.to_thread(doors.listen, self._bind_host, port, name)
+        return await asyncio.to_thread(listening.listen, self._bind_host, port, name)
 
     async def _follow_until_done(self) -> int:
         leading: asyncio.Task[int] | None = None
@@ -386,4 +387,5 @@ class Worker:
             ready=lambda: self._keeper.is_warm,
             report=self._report,
             registry=registry,
+            log=self._log,
         )

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from dtjob_trainer.wire import HEAD_BYTES, Framing, Unwanted
+from dtjob_serving.framing import HEAD_BYTES, Framing, Unwanted
 
 REQUESTS = [
     b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",

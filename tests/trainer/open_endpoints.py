@@ -1,6 +1,6 @@
 """A worker's two HTTP listeners in a process of their own.
 
-``python open_doors.py PATIENCE SECRET PORT PORT``
+``python open_endpoints.py PATIENCE SECRET PORT PORT``
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from dtjob_trainer import doors, endpoints, logs
+from dtjob_serving import doors
+from dtjob_trainer import endpoints, logs
 from dtjob_trainer.credentials import RunSecret
 from dtjob_trainer.gang import Directive, Hello
 from dtjob_trainer.proof import Speaker
@@ -30,10 +31,11 @@ async def main(secret: Path, shown: int, hello: int) -> None:
         ready=lambda: True,
         report=lambda: {"step": 1},
         registry=CollectorRegistry(auto_describe=False),
+        log=log,
     )
     gang = endpoints.Hellos(RunSecret(secret), hear, log)
     for door, port in ((everybody, shown), (gang.doors, hello)):
-        await doors.serve(door, doors.listen("127.0.0.1", port, "port"))
+        await doors.serve(door, doors.listen("127.0.0.1", port))
     print(os.getpid(), flush=True)
     await asyncio.Event().wait()
 

@@ -1,0 +1,1 @@
+"""HTTP listeners of which a stranger can have little."""

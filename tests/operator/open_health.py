@@ -1,0 +1,29 @@
+"""The operator's own port in a process of its own, with so many bytes of figures at least.
+
+``python open_health.py PATIENCE PORT BYTES``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from dtjob_operator import logs
+from dtjob_operator.health import HealthServer
+from dtjob_operator.metrics import Metrics
+from dtjob_serving import doors
+
+
+async def main(port: int, size: int) -> None:
+    metrics = Metrics()
+    metrics.reconciles.labels("x" * size)
+    await HealthServer(metrics, lambda: None).start(port)
+    print(os.getpid(), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    logs.configure("INFO")
+    doors.PATIENCE_SECONDS = float(sys.argv[1])
+    asyncio.run(main(int(sys.argv[2]), int(sys.argv[3])))
