@@ -153,20 +153,26 @@ def newest(parent: Path, job_name: str) -> RunDirectory:
     BadInput
         If there is none.
     """
+    if not (found := begun(parent, job_name)):
+        raise BadInput(
+            "NoSuchRun",
+            f"no run of job {job_name} in {parent} can be resumed: there is none that had begun.",
+            "Leave out --resume to start one, or name its place with --dir.",
+        )
+    return found[-1]
+
+
+def begun(parent: Path, job_name: str) -> list[RunDirectory]:
+    """Return the runs of ``job_name`` in ``parent`` that had begun, the newest last."""
     pattern = re.compile(re.escape(job_name) + "-[0-9a-f]{8}")
     found = [
         RunDirectory(path)
         for path in (parent.iterdir() if parent.is_dir() else ())
         if pattern.fullmatch(path.name) and (path / "job.yaml").is_file()
     ]
-    begun = [run for run in found if run.begun]
-    if not begun:
-        raise BadInput(
-            "NoSuchRun",
-            f"no run of job {job_name} in {parent} can be resumed: there is none that had begun.",
-            "Leave out --resume to start one, or name its place with --dir.",
-        )
-    return max(begun, key=lambda run: run.manifest.stat().st_mtime_ns)
+    return sorted(
+        (run for run in found if run.begun), key=lambda run: run.manifest.stat().st_mtime_ns
+    )
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

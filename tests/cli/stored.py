@@ -1,11 +1,15 @@
-"""The digits job as runs that the tests make up have it: manifest, UID and plan."""
+"""The digits job as runs that the tests make up have it: manifest, UID, plan and ledger."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dtjob_accounting import draws
-from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.derive import ledger_spec
+from dtjob_api.ledger import Lease, LedgerStatus, PrivacyLedger, PrivacyPlan, Segment
+from dtjob_api.model import ObjectMeta
+from dtjob_cli import manifests, runs
+from dtjob_trainer.ledger_file import FileLedger
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 UID = "0a1b2c3d-0000-4000-8000-000000000000"
@@ -24,3 +28,28 @@ PLAN = PrivacyPlan(
     lease_steps=10,
     accountant_version="dp-accounting 0.6.0",
 )
+
+
+def made(folder: Path, status: LedgerStatus, uid: str = UID) -> runs.RunDirectory:
+    """A run with this ledger."""
+    job = manifests.job(manifests.read(EXAMPLE), uid)
+    run = runs.create(folder, f"digits-{uid[:8]}", EXAMPLE)
+    ledger = PrivacyLedger(
+        metadata=ObjectMeta(name=run.path.name), spec=ledger_spec(job, PLAN), status=status
+    )
+    FileLedger(run.ledger).create(ledger)
+    return run
+
+
+def drawn(charged: int) -> LedgerStatus:
+    """Charged by its first attempt."""
+    segment = Segment(
+        noise_multiplier=PLAN.noise_multiplier,
+        sample_rate=PLAN.sample_rate,
+        draws=charged,
+        image="trainer",
+    )
+    if not charged:
+        return LedgerStatus(attempt=1)
+    lease = Lease(attempt=1, from_draw=0, to_draw=charged, from_step=0)
+    return LedgerStatus(charged=charged, attempt=1, lease=lease, segments=[segment])

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, PLAN, UID
+from stored import EXAMPLE, PLAN, UID, drawn, made
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger, Segment
+from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
-from dtjob_cli import manifests, runs
+from dtjob_cli import manifests
 from dtjob_cli.main import app
-from dtjob_trainer.ledger_file import FileLedger
 
 # Whoever is the first to ask for a figure waits for a helper to start.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_accountant")]
@@ -25,26 +24,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_accountant")]
 
 def report(*arguments: str, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(app, ["report", *arguments], catch_exceptions=False, input=stdin)
-
-
-def made(folder: Path, status: LedgerStatus) -> runs.RunDirectory:
-    job = manifests.job(manifests.read(EXAMPLE), UID)
-    run = runs.create(folder, f"digits-{UID[:8]}", EXAMPLE)
-    ledger = PrivacyLedger(
-        metadata=ObjectMeta(name=run.path.name), spec=ledger_spec(job, PLAN), status=status
-    )
-    FileLedger(run.ledger).create(ledger)
-    return run
-
-
-def drawn(charged: int) -> LedgerStatus:
-    segment = Segment(
-        noise_multiplier=PLAN.noise_multiplier,
-        sample_rate=PLAN.sample_rate,
-        draws=charged,
-        image="trainer",
-    )
-    return LedgerStatus(charged=charged, attempt=1, segments=[segment] if charged else [])
 
 
 def words(result: Result) -> str:

@@ -67,6 +67,7 @@ class Reader:
         return items if managed_fields else [_without_managed_fields(item) for item in items]
 
     def _path(self, kind: str, namespace: str | None) -> str:
+        kind = kind.lower()
         if kind not in self._places:
             self._discover()
         assert kind in self._places, f"the server has no resource {kind}"

@@ -109,7 +109,7 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
                 f"the checkpoint volume is another job's: {journal.path} belongs to the job with "
                 f"UID {journal.header.job_uid}, this job's is {ledger.spec.job_uid}"
             )
-    for wrong in _ledger_behind(ledger, volume):
+    for wrong in behind(ledger, volume):
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     for wrong in _volume_behind(ledger, volume):
         raise checkpoint_lost(wrong)
@@ -243,7 +243,8 @@ def contradictions(ledger: PrivacyLedger) -> list[str]:
     return found
 
 
-def _ledger_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+    """Of which draws or attempts the volume tells and the ledger does not (rule 11)."""
     status = ledger.status
     found = []
     for journal in volume.journals:

@@ -13,7 +13,7 @@ from dtjob_accounting.process import PldProcess
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_cli import report as reports
-from dtjob_cli import report_text, resume, runs, streams
+from dtjob_cli import report_text, runs, spent, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput
 
@@ -42,7 +42,7 @@ def report(source: Path, *, as_json: bool) -> None:
         ledger = _ledger(source)
     else:
         run = runs.existing(source)
-        ledger = resume.readable(run).ledger
+        ledger = spent.ledger_of(run)
     with for_stream() as screen, PldProcess() as accountant:
         screen.waiting("computing epsilon of what is charged")
         summary = reports.build(ledger, accountant, run)

@@ -28,6 +28,7 @@ from dtjob_cli import (
     report_text,
     resume,
     runs,
+    spent,
     streams,
     verdict,
 )
@@ -161,6 +162,8 @@ class _Session:
         uid = str(uuid4())
         job = manifests.job(self._manifest, uid)
         name = ledger_name(job.metadata.name, uid)
+        if left := spent.unfinished(runs.begun(self._request.runs, job.metadata.name)):
+            self._screen.note(left)
         run = runs.create(self._request.runs, name, self._request.manifest)
         with (
             runs.held(run) as hold,
@@ -306,7 +309,7 @@ class _Session:
     ) -> Report:
         """Save the report of a run whose workers have ended; return it after a success."""
         self._screen.waiting("writing the privacy report")
-        ledger = resume.ledger_of(run).ledger
+        ledger = spent.ledger_of(run)
         summary = report.build(ledger, accountant, run)
         report.save(run, summary)
         self._judge(run, summary, ends)

@@ -1,0 +1,90 @@
+"""What is stated of a run's spending, beside what its journals tell of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stored import UID, drawn, made
+from typer.testing import CliRunner
+
+from dtjob_api.ledger import Outcome, OutcomeState
+from dtjob_api.reasons import Reason
+from dtjob_cli import runs, spent
+from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.main import app
+from dtjob_trainer.journal import Entry, Header, Journal
+
+CHARGED = 20
+
+
+def leased(run: runs.RunDirectory, to_draw: int, attempt: int = 1) -> Journal:
+    journal = Journal(run.state, Header(job_uid=UID, attempt=attempt, charged=0))
+    journal.create()
+    journal.append(Entry(from_draw=0, to_draw=to_draw, from_step=0))
+    return journal
+
+
+@pytest.mark.parametrize(
+    ("to_draw", "attempt", "told"),
+    [(CHARGED + 1, 1, "up to draw 21"), (CHARGED, 2, "attempt 2, the ledger is at attempt 1")],
+)
+def test_a_ledger_that_lacks_what_a_journal_tells_of_states_no_epsilon(
+    tmp_path: Path, to_draw: int, attempt: int, told: str
+) -> None:
+    run = made(tmp_path, drawn(CHARGED))
+    leased(run, to_draw, attempt)
+    with pytest.raises(CommandError) as refused:
+        spent.ledger_of(run)
+    assert (refused.value.exit_code, refused.value.reason) == (
+        ExitCode.REFUSED,
+        Reason.PRIVACY_STATE_LOST,
+    )
+    assert told in refused.value.message
+    assert f"dtjob ledger restore {run.path}" in refused.value.remedy
+
+
+def test_a_journal_that_can_not_be_read_states_no_epsilon(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(CHARGED))
+    leased(run, CHARGED).path.write_text("torn\n")
+    with pytest.raises(CommandError, match="line 1: not JSON") as refused:
+        spent.ledger_of(run)
+    assert refused.value.reason == Reason.PRIVACY_STATE_LOST
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_the_report_of_such_a_run_is_refused(tmp_path: Path, output: str) -> None:
+    run = made(tmp_path, drawn(CHARGED))
+    leased(run, CHARGED + 1)
+    result = CliRunner().invoke(app, ["report", str(run.path), "--output", output])
+    assert result.exit_code == ExitCode.REFUSED
+    assert "PrivacyStateLost" in result.stdout + result.stderr
+    assert "2." not in result.stdout, "an epsilon"
+
+
+def test_a_ledger_that_knows_of_all_is_believed(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(CHARGED))
+    assert spent.ledger_of(run).status.charged == CHARGED, "without a journal"
+    leased(run, CHARGED)
+    assert spent.ledger_of(run).status.charged == CHARGED
+
+
+def test_who_starts_anew_is_told_of_a_run_that_has_not_ended(tmp_path: Path) -> None:
+    assert spent.unfinished(runs.begun(tmp_path, "digits")) is None
+    run = made(tmp_path, drawn(CHARGED))
+    told = spent.unfinished(runs.begun(tmp_path, "digits"))
+    assert told is not None
+    assert f"{run.path} has not ended and has spent {CHARGED} draws" in told
+    assert f"--resume {run.path}" in told
+
+
+def test_of_runs_that_have_ended_or_spent_nothing_nobody_is_told(tmp_path: Path) -> None:
+    outcome = Outcome(
+        state=OutcomeState.SUCCEEDED,
+        reason=Reason.COMPLETED,
+        message="",
+        time="2026-01-01T00:00:00Z",
+    )
+    made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": outcome}))
+    made(tmp_path, drawn(0), uid="1" * 8 + UID[8:])
+    assert spent.unfinished(runs.begun(tmp_path, "digits")) is None
