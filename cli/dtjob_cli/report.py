@@ -19,7 +19,7 @@ from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode, Telemetry
 from dtjob_cli import manifests
 from dtjob_cli.planning import accountant_failed
-from dtjob_cli.runs import RunDirectory
+from dtjob_cli.runs import RunDirectory, naming
 
 Report = dict[str, Any]
 
@@ -122,8 +122,9 @@ def save(run: RunDirectory, report: Report) -> None:
     For whom it may concern; it is never read back, since the task's processes can write it too.
     """
     draft = run.report.with_suffix(".tmp")
-    draft.write_text(dumps(report), encoding="ascii")
-    os.replace(draft, run.report)
+    with naming(draft):
+        draft.write_text(dumps(report), encoding="ascii")
+        os.replace(draft, run.report)
 
 
 def dumps(report: Report) -> str:
