@@ -209,7 +209,7 @@ def test_volume_that_lets_nobody_write_is_a_matter_for_a_person(
     assert (kind, reason) == (EndKind.REFUSED, Reason.STORAGE_UNUSABLE)
     assert reason in TRAINING_REFUSED
     assert "Read-only file system" in message
-    assert "then resume" in message
+    assert "the job can go on" in message
 
 
 def test_task_that_ends_its_process_is_not_started_again(tmp_path: Path) -> None:
