@@ -57,6 +57,8 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
     if reason in TRAINING_REFUSED - _MET_IN_TRAINING:
         # Found at a start, before the attempt leased anything.
         return f"Nothing is lost: no draw was charged for it. {_cure(reason, run)}, {go_on}"
+    if not report["spent"]["draws"]:
+        return f"Nothing is lost: no draw was charged. {_cure(reason, run)}, {go_on}"
     return f"{kept}; {_SINCE}. {_cure(reason, run)}, {go_on}"
 
 

@@ -144,6 +144,15 @@ def test_without_a_checkpoint_none_is_said_to_be_intact() -> None:
     assert "intact" not in remedy
 
 
+@pytest.mark.parametrize("reason", ["StorageFull", "RanksCannotStart", ""])
+def test_a_run_that_was_refused_before_its_first_draw_has_lost_nothing(reason: str) -> None:
+    remedy = _error(_report(step=0, spent={"draws": 0}), _end(3, reason=reason)).remedy
+
+    assert "Nothing is lost: no draw was charged. " in remedy
+    assert "stay charged" not in remedy
+    assert RESUME in remedy
+
+
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
