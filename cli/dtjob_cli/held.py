@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli.report import Report
 from dtjob_cli.runs import RunDirectory
+from dtjob_trainer import processes
 
+#: Reasons that a run in training can meet too.
+_MET_IN_TRAINING = frozenset(
+    {Reason.LEDGER_UNREADABLE, Reason.STORAGE_FULL, Reason.STORAGE_UNUSABLE}
+)
 #: Refused while it trained, or for what a run in training can meet too.
 _SINCE = "steps done since are done again, and draws leased since stay charged"
 
@@ -21,9 +28,9 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
         Of the ledger after all workers have ended; None if there was never one.
     """
     if report is None:
+        cure = _cure(reason, run)
         return (
-            "Nothing is lost: no draw was charged. After the remedy, start again with the same "
-            "command."
+            f"Nothing is lost: no draw was charged. {cure}, then start again with the same command."
         )
     go_on = f"then go on with:  {resume_command}"
     kept = f"The checkpoint of step {report['step']} is intact"
@@ -47,15 +54,28 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
                 "takes another lease. Raise runPolicy.stallSeconds in the manifest, or see to what "
                 f"it waits for, {go_on}"
             )
+    if reason in TRAINING_REFUSED - _MET_IN_TRAINING:
+        # Found at a start, before the attempt leased anything.
+        return f"Nothing is lost: no draw was charged for it. {_cure(reason, run)}, {go_on}"
+    if not report["spent"]["draws"]:
+        return f"Nothing is lost: no draw was charged. {_cure(reason, run)}, {go_on}"
+    return f"{kept}; {_SINCE}. {_cure(reason, run)}, {go_on}"
+
+
+def _cure(reason: str, run: RunDirectory) -> str:
+    """Return what to put right, as the beginning of a sentence."""
+    match reason:
         case Reason.LEDGER_UNREADABLE:
-            cure = f"Make {run.ledger}/ readable and writable, or put it back from a copy"
+            return f"Make {run.ledger}/ readable and writable, or put it back from a copy"
         case Reason.STORAGE_FULL:
-            cure = f"Make room on the disk of {run.state}/"
+            return f"Make room on the disk of {run.state}/"
         case Reason.STORAGE_UNUSABLE:
-            cure = f"Make {run.state}/ readable and writable"
-        case _ if reason in TRAINING_REFUSED:
-            # Found at a start, before the attempt leased anything.
-            return f"Nothing is lost: no draw was charged for it. Put it right, {go_on}"
-        case _:
-            cure = "Put it right"
-    return f"{kept}; {_SINCE}. {cure}, {go_on}"
+            return f"Make {run.state}/ readable and writable"
+        case processes.RANKS_CANNOT_START:
+            return (
+                f"{run.logs}/ has the words of the process that could not start. See that "
+                f"{sys.executable} -c 'import torch, opacus' works in this shell, that its memory "
+                "is not limited (ulimit -v, a container's limit) and that other programs leave it "
+                "some"
+            )
+    return "Put it right"

@@ -145,7 +145,8 @@ class Workers:
         self._memory_kills = deaths.MemoryKills()
         for ordinal, config in enumerate(configs):
             text = config.model_dump_json(by_alias=True, indent=2)
-            self._config(ordinal).write_text(text, encoding="utf-8")
+            with runs.naming(self._config(ordinal)):
+                self._config(ordinal).write_text(text, encoding="utf-8")
             self._start(ordinal)
 
     @property

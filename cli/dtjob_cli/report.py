@@ -17,9 +17,10 @@ from dtjob_accounting.report import Figures
 from dtjob_api import ending, shown
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode, Telemetry
+from dtjob_api.reasons import TRAINING_REFUSED
 from dtjob_cli import manifests
 from dtjob_cli.planning import accountant_failed
-from dtjob_cli.runs import RunDirectory
+from dtjob_cli.runs import RunDirectory, naming
 
 Report = dict[str, Any]
 
@@ -78,6 +79,11 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
             raise accountant_failed(error) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
+    refused = [record for record in status.attempts if record.reason in TRAINING_REFUSED]
+    if refused:
+        report["attemptsRefused"] = len(refused)
+        # In a full list of attempts the refused ones make room first.
+        report["attemptsForgotten"] = status.attempt - len(status.attempts)
     if digest := shown.digest(status.initial_model_digest):
         report["initialModel"] = digest
     if status.checkpoint and (path := shown.path(status.checkpoint.path)):
@@ -122,8 +128,9 @@ def save(run: RunDirectory, report: Report) -> None:
     For whom it may concern; it is never read back, since the task's processes can write it too.
     """
     draft = run.report.with_suffix(".tmp")
-    draft.write_text(dumps(report), encoding="ascii")
-    os.replace(draft, run.report)
+    with naming(draft):
+        draft.write_text(dumps(report), encoding="ascii")
+        os.replace(draft, run.report)
 
 
 def dumps(report: Report) -> str:

@@ -80,7 +80,7 @@ def _state(report: Report) -> list[tuple[str, str]]:
         state += f" ({report['reason']}): {report['message']}"
     return [
         ("state", state),
-        ("steps", f"{report['step']} of {plan['steps']} in {_attempts(report['attempts'])}"),
+        ("steps", f"{report['step']} of {plan['steps']} in {_attempts(report)}"),
         (
             "draws",
             f"{spent['draws']} charged of {plan['reservedDraws']} "
@@ -138,8 +138,13 @@ def _released(what: Sequence[str]) -> str:
     return ", ".join(what) or "nothing: no batch was drawn"
 
 
-def _attempts(count: int) -> str:
-    return "one attempt" if count == 1 else f"{count} attempts"
+def _attempts(report: Report) -> str:
+    count, refused = report["attempts"], report.get("attemptsRefused", 0)
+    said = "one attempt" if count == 1 else f"{count} attempts"
+    if not refused:
+        return said
+    least = "at least " if report["attemptsForgotten"] else ""
+    return f"{said}, of which {least}{refused} ended refused"
 
 
 def _epsilon(epsilon: float | None) -> str:

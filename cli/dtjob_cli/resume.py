@@ -23,7 +23,9 @@ POLL_SECONDS = 0.1
 
 @contextmanager
 def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> Iterator[int]:
-    """Hold the run; workers that a killed command left behind are waited for.
+    """Hold the run; workers that a killed command left behind are waited for, a while.
+
+    Who holds it is not known: it may as well be a command that trains it.
 
     Raises
     ------
@@ -43,10 +45,15 @@ def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> It
                 raise CommandError(
                     ExitCode.REFUSED,
                     "RunInUse",
-                    f"{run.path} is in use: another command or its workers hold it.",
-                    f"Wait for them or end them (fuser {run.lock} names them), then try again.",
+                    f"{run.path} is still in use after {LEAVE_SECONDS:.0f} s: another command "
+                    "trains it, or its workers have not stopped. Nothing was changed.",
+                    "Wait until that command has ended, or stop it with Ctrl-C; workers without a "
+                    f"command are named by fuser {run.lock} and can be killed. Then try again.",
                 )
-            screen.waiting("waiting for the workers of an earlier command to stop")
+            screen.waiting(
+                f"{run.path} is in use: another command trains it, or the workers of one that was "
+                f"killed finish their step; waiting up to {LEAVE_SECONDS:.0f} s for it"
+            )
             time.sleep(POLL_SECONDS)
         yield hold
 

@@ -111,13 +111,24 @@ def create(parent: Path, name: str, manifest: Path) -> RunDirectory:
     return run
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name ``path`` in an error of the system that names no file, as that of a write does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def new_secret(run: RunDirectory) -> None:
     """Write another secret for the workers of this run, which no other user can read."""
     run.secret.parent.mkdir(mode=0o700, exist_ok=True)
     run.secret.parent.chmod(0o700)
     run.secret.unlink(missing_ok=True)
     descriptor = os.open(run.secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
+    with naming(run.secret), open(descriptor, "wb") as file:
         file.write(secrets.token_bytes(_SECRET_BYTES))
 
 

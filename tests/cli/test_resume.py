@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,9 @@ from dtjob_api.ledger import (
     Segment,
 )
 from dtjob_api.model import ObjectMeta
-from dtjob_cli import manifests, ports, runs
+from dtjob_cli import manifests, ports, resume, runs
+from dtjob_cli.display import PlainDisplay
+from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
 
@@ -147,6 +151,27 @@ def test_a_run_in_use_is_left_alone(
 
     assert result.exit_code == 3
     assert "RunInUse" in result.stderr
+    assert f"{run.path} is still in use after 0 s" in result.stderr
+    assert "Nothing was changed" in result.stderr
+
+
+def test_who_waits_for_a_run_in_use_says_for_whom_and_how_long(run: runs.RunDirectory) -> None:
+    """Whether it is a live command or one that was killed can't be known."""
+    told = []
+    holding = ExitStack()
+    holding.enter_context(runs.held(run))
+
+    class Screen(PlainDisplay):
+        def waiting(self, text: str) -> None:
+            told.append(text)
+            holding.close()
+
+    with resume.taken_over(run, Screen(StringIO()), Interrupts()):
+        pass
+
+    (text,) = told
+    assert f"{run.path} is in use: another command trains it, or the workers of one" in text
+    assert "waiting up to 120 s" in text
 
 
 def test_without_an_earlier_run_nothing_is_resumed(manifest: Path) -> None:

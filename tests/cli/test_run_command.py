@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_files
 from cli_command import Command, processes, wait_until_gone
 
 from dtjob_api.ledger import PrivacyLedger
@@ -95,6 +96,7 @@ def test_digits_from_the_manifest_to_the_report(place: Place) -> None:
     assert report["spent"]["draws"] == 336
     assert report["spent"]["epsilon"] < report["plan"]["epsilonGuaranteed"] <= 8
     assert json.loads((place.run() / "report.json").read_text()) == report
+    assert {path.name for path in place.run().iterdir()} == run_files.documented()
     assert any("training: step" in line for line in command.err)
 
     again = place.dtjob("report", str(place.run()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_files
 
 from dtjob_cli import runs
 from dtjob_cli.errors import BadInput
@@ -32,6 +33,16 @@ def _run(parent: Path, name: str, *, begun: bool = True) -> runs.RunDirectory:
     if begun:
         (run.ledger / "0000000001.json").write_text("{}")
     return run
+
+
+def test_the_quickstart_lists_what_a_run_leaves(tmp_path: Path) -> None:
+    """The real run of test_run_command.py leaves this, too."""
+    run = _run(tmp_path / "runs", "digits-00000001")
+    with runs.held(run):
+        runs.new_secret(run)
+    made = {path.name for path in run.path.iterdir()}
+
+    assert made | {"report.json"} == run_files.documented()
 
 
 def test_the_newest_run_of_a_job_is_the_one_made_last(tmp_path: Path) -> None:

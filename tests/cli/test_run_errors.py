@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from stored import EXAMPLE
 from typer.testing import CliRunner
 
+from dtjob_cli import local, report, resume
 from dtjob_cli.commands import run as command
-from dtjob_cli.errors import ExitCode
+from dtjob_cli.display import PlainDisplay
+from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
+from dtjob_cli.runs import RunDirectory
 
 
 def _raised(number: int, file: str | None = None) -> OSError:
@@ -36,6 +44,60 @@ def test_an_error_of_the_system_is_not_blamed_on_the_run_directory(
     assert (refused.exit_code, refused.reason) == (ExitCode.REFUSED, reason)
     assert words in refused.message
     assert "--resume" in refused.remedy
+
+
+FULL = Path("/dev/full")
+
+
+def _full(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(FULL)
+
+
+@pytest.mark.parametrize("what", ["report", "configuration"])
+def test_a_file_that_the_disk_has_no_room_for_is_named(tmp_path: Path, what: str) -> None:
+    run = RunDirectory(tmp_path)
+    config: Any = SimpleNamespace(http_port=1, model_dump_json=lambda **_: "{}")
+    file, write = {
+        "report": (run.report.with_suffix(".tmp"), lambda: report.save(run, {"job": "digits"})),
+        "configuration": (
+            run.workers / "worker-0.json",
+            lambda: local.Workers(run, [config], environment={}, hold=0, max_restarts=0),
+        ),
+    }[what]
+    _full(file)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+
+    refused = command.refused(caught.value)
+
+    assert refused.reason == "RunDirectory"
+    assert f"{file}: No space left" in refused.message
+    for words in ("keeps its ledger and its last checkpoint", "Make room", "--resume"):
+        assert words in refused.remedy
+
+
+def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path)
+    _full(run.report.with_suffix(".tmp"))
+    summary = {"state": "Unfinished", "step": 10, "plan": {}, "spent": {"draws": 20}}
+    monkeypatch.setattr(resume, "ledger_of", lambda _: SimpleNamespace(ledger=None))
+    monkeypatch.setattr(report, "build", lambda *_: summary)
+    request = command.Request(EXAMPLE, True, None, None, tmp_path, None, None, False)
+    shown = StringIO()
+    session = command._Session(request, {}, PlainDisplay(shown), Interrupts())
+    end = local.End(0, local.REFUSED, "StorageFull", "no room on the volume", restarted=False)
+    accountant: Any = None
+
+    with pytest.raises(CommandError) as caught:
+        session._concluded(run, [end], accountant)
+
+    assert caught.value.reason == "StorageFull"
+    assert "The checkpoint of step 10 is intact" in caught.value.remedy
+    assert f"{run.report} is not written" in shown.getvalue()
+    assert f"dtjob report {tmp_path}" in shown.getvalue()
 
 
 @pytest.mark.parametrize("option", ["--dir", "--data"])

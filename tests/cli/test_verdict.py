@@ -125,6 +125,7 @@ def test_what_a_start_finds_wrong_loses_nothing(reason: str) -> None:
         ("StorageFull", ["step 11 is intact", "are done again", "stay charged", "Make room"]),
         ("StorageUnusable", ["step 11 is intact", "are done again", f"{RUN.state}/ readable"]),
         ("Stalled", ["step 11 is intact", "another lease", "runPolicy.stallSeconds"]),
+        ("RanksCannotStart", ["step 11 is intact", f"{RUN.logs}/", "torch, opacus", "ulimit -v"]),
         ("", ["step 11 is intact", "stay charged"]),
     ],
 )
@@ -143,10 +144,29 @@ def test_without_a_checkpoint_none_is_said_to_be_intact() -> None:
     assert "intact" not in remedy
 
 
-def test_a_run_that_was_refused_before_its_ledger_has_lost_nothing() -> None:
-    remedy = _error(None, _end(3, reason="LedgerUnreadable")).remedy
+@pytest.mark.parametrize("reason", ["StorageFull", "RanksCannotStart", ""])
+def test_a_run_that_was_refused_before_its_first_draw_has_lost_nothing(reason: str) -> None:
+    remedy = _error(_report(step=0, spent={"draws": 0}), _end(3, reason=reason)).remedy
+
+    assert "Nothing is lost: no draw was charged. " in remedy
+    assert "stay charged" not in remedy
+    assert RESUME in remedy
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("LedgerUnreadable", f"{RUN.ledger}/ readable and writable"),
+        ("StorageFull", "Make room"),
+        ("RanksCannotStart", f"{RUN.logs}/ has the words"),
+        ("RanksCannotStart", "ulimit -v"),
+    ],
+)
+def test_a_run_that_was_refused_before_its_ledger_has_lost_nothing(reason: str, words: str) -> None:
+    remedy = _error(None, _end(3, reason=reason)).remedy
 
     assert "no draw was charged" in remedy
+    assert words in remedy
     assert RESUME not in remedy
 
 

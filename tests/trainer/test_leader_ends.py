@@ -184,7 +184,7 @@ def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
     found = untold(run.ledger.read().ledger, run.config(0))
     assert found is not None
     assert found.reason is Reason.PRIVACY_STATE_LOST
-    assert "then resume" in found.message
+    assert "put the volume right" in found.message
 
 
 def succeeded() -> Outcome:

@@ -164,6 +164,21 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(beats) == 4
 
 
+def test_draws_are_told_when_they_are_charged_and_not_a_step_later(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 13: a step may take minutes, and epsilon of the lease before it is shown for as long."""
+    monkeypatch.setattr(mailbox, "_PROGRESS_SECONDS", float("inf"))
+    monkeypatch.setattr(loop, "_EPSILON_SECONDS", 0.0)
+    pipes = ours, _ = multiprocessing.Pipe()
+    train(job, None, pipes=pipes, delta=1e-5)
+    told = []
+    while ours.poll():
+        told.append(ours.recv())
+    charged = [(it["step"], it["charged"]) for it in told if "charged" in it]
+    assert {(0, 2), (2, 4), (4, 5)} <= set(charged)
+
+
 def test_reserve_that_is_spent_still_ends_with_a_result(job: Job) -> None:
     """Rule 12: what is published twice is written once."""
     for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import memory_group, processes
 from dtjob_trainer.gang import End
 from dtjob_trainer.memory_group import MemoryCount
-from dtjob_trainer.processes import Forkserver, Ranks, RankSetup
+from dtjob_trainer.processes import CannotStart, Forkserver, Ranks, RankSetup
 
 
 class Group:
@@ -90,6 +91,20 @@ def test_a_kill_explains_one_death_of_an_attempts_ranks(group: Group, nursery: F
 
     found = asyncio.run(killed_in_turn(nursery, 3, counts))
     assert found == [Reason.OUT_OF_MEMORY, Reason.RANK_FAILED, Reason.OUT_OF_MEMORY]
+
+
+def test_an_import_that_fails_is_told_with_its_likely_causes(
+    group: Group, nursery: Forkserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    child = Child(theirs)
+    child.dies()
+    child.exitcode = 1
+    monkeypatch.setattr(nursery._context, "Process", lambda **_: child)
+    with pytest.raises(CannotStart, match="not installed whole, or there is no memory") as caught:
+        asyncio.run(nursery.warm_up())
+    assert caught.value.lasting
+    ours.close()
 
 
 @pytest.mark.parametrize("another", [False, True])

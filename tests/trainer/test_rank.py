@@ -29,7 +29,7 @@ from dtjob_trainer.distributed import ParametersDiverged
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
-from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.mailbox import Mailbox, shortened
 from dtjob_trainer.processes import RankSetup
 from dtjob_trainer.rank import _Rank, _take_own_randomness, _Told, main
 from dtjob_trainer.task import TaskError
@@ -75,6 +75,31 @@ def test_want_of_memory_and_a_failing_gpu_pass(tmp_path: Path, error: Exception)
     assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
     assert "JANE DOE" not in message
     assert type(error).__name__ in message
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. " * 99), no_memory_left_to_torch()],
+    ids=["python", "GPU", "CPU"],
+)
+def test_want_of_memory_is_told_with_what_needs_less(
+    tmp_path: Path, phase: Phase, error: Exception
+) -> None:
+    """Retried as ever, but whoever reads it need not know torch's allocators."""
+    hungry = rank(tmp_path)
+    hungry._phase = phase
+    kind, reason, message = hungry.explain(error)
+    assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
+    for words in (
+        "rank 1 ran out of memory",
+        "spec.training.physicalBatchSize",
+        "a smaller model",
+        "fewer processes in a worker",
+        "spec.workers.resources.limits.memory",
+        "ulimit -v",
+    ):
+        assert words in shortened(message)
 
 
 def raised_by_a_task(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> Exception:
@@ -184,7 +209,7 @@ def test_volume_that_lets_nobody_write_is_a_matter_for_a_person(
     assert (kind, reason) == (EndKind.REFUSED, Reason.STORAGE_UNUSABLE)
     assert reason in TRAINING_REFUSED
     assert "Read-only file system" in message
-    assert "then resume" in message
+    assert "the job can go on" in message
 
 
 def test_task_that_ends_its_process_is_not_started_again(tmp_path: Path) -> None:

@@ -124,6 +124,18 @@ def test_a_bad_entrypoint_is_refused_with_a_remedy_and_no_traceback_of_ours(
     assert "importlib" not in caught.value.message
 
 
+def test_a_module_that_is_not_found_is_told_with_every_folder_that_was_searched(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/opt/tasks")
+    with pytest.raises(TaskError) as caught:
+        load_task("pics:task", {})
+    assert f"the working folder, {tmp_path}," in caught.value.message
+    assert "PYTHONPATH, which is /opt/tasks" in caught.value.message
+    assert "call it in the folder of the module" in caught.value.message
+
+
 def test_loading_a_task_imports_no_torch():
     program = (
         "import sys; from dtjob_trainer.task import load_task; "

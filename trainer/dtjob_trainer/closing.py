@@ -28,8 +28,8 @@ class Follows(StrEnum):
 
 _SPENT_IN_VAIN = (
     "its lease is charged and no step of it was kept, which another attempt may find again: put "
-    "it right, then resume (in a cluster: change runPolicy.stallSeconds, and delete the "
-    "StatefulSet, which comes back with it)"
+    "it right, then go on with --resume (in a cluster: change runPolicy.stallSeconds, and delete "
+    "the StatefulSet, which comes back with it)"
 )
 
 

@@ -81,9 +81,9 @@ def cause(number: int, before: MemoryCount | None, after: MemoryCount | None) ->
         )
     return (
         Reason.OUT_OF_MEMORY,
-        f"out of memory: the container's limit is {after.limit / 2**30:.3g} GiB; raise "
-        "spec.workers.resources.limits.memory, or give a smaller "
-        "spec.training.physicalBatchSize in a new job",
+        f"out of memory: the container's limit is {after.limit / 2**30:.3g} GiB; in a new "
+        "job, raise spec.workers.resources.limits.memory, or give a smaller "
+        "spec.training.physicalBatchSize",
     )
 
 

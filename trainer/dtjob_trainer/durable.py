@@ -44,7 +44,7 @@ class VolumeFull(OSError):
             errno.ENOSPC,
             f"no room on the volume of {path.parent}: {path.name} needs {needed} bytes, "
             f"{free} are free ({why}). The checkpoint and the ledger written before it are "
-            "intact; enlarge the volume or free space on it, then resume",
+            "intact; enlarge the volume or free space on it, and the job can go on",
         )
         self.path, self.needed, self.free = path, needed, free
 
@@ -66,7 +66,7 @@ class VolumeUnusable(OSError):
             number,
             f"the volume of {path} can't be used by user {os.getuid()}: {self.why}. The "
             "checkpoint and the ledger written before it are intact; mount it writable, with hard "
-            "links, and let that user read and write all of it, then resume",
+            "links, and let that user read and write all of it, and the job can go on",
             str(path),
         )
 

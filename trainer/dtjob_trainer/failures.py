@@ -28,6 +28,12 @@ _HIDDEN = (
     "data, or set privacy.telemetry to NotCoveredByEpsilon, which keeps it in the worker's log"
 )
 _LOGGED = "; its message, which may hold private data, is in the worker's log alone"
+_LESS_MEMORY = (
+    ". What takes less, in a new job: a smaller spec.training.physicalBatchSize, which changes "
+    "memory and speed only, a smaller model, fewer processes in a worker; or give it more: "
+    "spec.workers.resources.limits.memory, a GPU that has more, and on one machine fewer --workers "
+    "or a higher ulimit -v"
+)
 _RAISE_INSTEAD = "Raise an exception instead of calling sys.exit"
 
 
@@ -115,7 +121,10 @@ class Failures:
             said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
             return EndKind.FAILED, Reason.TASK_FAILED, said
         if phase is Phase.OURS:
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {error}"
+            if wants_memory(error):
+                said = f"rank {self.rank} ran out of memory: {said}{_LESS_MEMORY}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, said
         if phase is Phase.TRIED:
             return self._explain_tried(error)
         return self._explain_private(error, phase)
@@ -128,6 +137,11 @@ class Failures:
         if may_pass(error, in_doubt=not self.charged):
             said = f"{type(error).__name__}: {error}"
             where = where_in_task(error)
+            if wants_memory(error):
+                out = (
+                    f"rank {self.rank} ran out of memory while it tried the task on synthetic data"
+                )
+                return EndKind.CRASHED, Reason.RANK_FAILED, f"{out}{where}: {said}{_LESS_MEMORY}"
             told = f"trying the task on synthetic data, rank {self.rank} met{where} {said}"
             return EndKind.CRASHED, Reason.RANK_FAILED, told
         said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
@@ -147,7 +161,7 @@ class Failures:
             )
             return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
         if wants_memory(error):
-            said = f"rank {self.rank} ran out of memory: {told}"
+            said = f"rank {self.rank} ran out of memory: {told}{_LESS_MEMORY}"
             return EndKind.CRASHED, Reason.RANK_FAILED, said
         if _in_collective(error):
             return EndKind.CRASHED, Reason.RANK_FAILED, lost(self.rank)

@@ -35,9 +35,9 @@ def require(world_size: int, *, on_gpus: bool) -> None:
         raise Refusal(
             Reason.INTERFACE_MISSING,
             f"the environment variable {variable} is {value!r}, but {wrong}; the interfaces of "
-            f"this worker are {', '.join(existing)}. Correct it or leave it out: in "
-            "spec.workers.template.env, which can be changed while the job is suspended, or in the "
-            "shell of a local run. Where other nodes have that interface, run there",
+            f"this worker are {', '.join(existing)}. Correct it or leave it out: in the shell of a "
+            "local run or in its manifest, in a cluster in spec.workers.template.env of a new job. "
+            "Where other nodes have that interface, cordon this one and delete the pod",
         )
 
 

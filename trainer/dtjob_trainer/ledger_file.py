@@ -134,7 +134,8 @@ class FileLedger:
             if file.exists():  # linked by us, but perhaps not durable; or by somebody else
                 raise AnswerLost(f"{file}: {why}") from error
             raise LedgerRejected(
-                f"{file} can't be written: {why}. Make the volume writable, then resume"
+                f"{file} can't be written: {why}. Make the volume writable, then go on "
+                "with --resume"
             ) from error
         return Versioned(str(number), new)
 

@@ -258,7 +258,7 @@ class Coordinator:
         return None
 
     def _tell_account(self) -> None:
-        """Figures that only a write of the ledger changes."""
+        """Figures that only a write of the ledger changes: at once, since a step may take long."""
         record = self._account.recorded
         checkpoint = (
             {"step": record.step, "time": record.time.isoformat(timespec="seconds")}
@@ -270,4 +270,4 @@ class Coordinator:
             fields["delta"] = self._delta
             fields["guaranteed"] = self._epsilon_guaranteed
             fields["segments"] = self._segments()
-        self._mail.progress(**fields)
+        self._mail.progress(at_once=True, **fields)

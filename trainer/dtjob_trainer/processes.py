@@ -25,6 +25,8 @@ from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import End
 from dtjob_trainer.pricing import Accountant
 
+#: The reason of a supervisor that ends because no rank will ever start; none of a job's.
+RANKS_CANNOT_START = "RanksCannotStart"
 #: What is imported in the forkserver before it forks anything.
 PRELOAD = ["dtjob_trainer.preload"]
 
@@ -145,7 +147,8 @@ class Forkserver:
         if code != 0:
             raise CannotStart(
                 f"the process that imports torch and opacus ended with {code}; its words are in "
-                "the worker's log",
+                "the worker's log. Mostly one of them is not installed whole, or there is no "
+                "memory for them",
                 lasting=True,
             )
 

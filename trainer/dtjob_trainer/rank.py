@@ -309,7 +309,8 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
         raise Refusal(
             Reason.GPU_MISSING,
             f"workers.gpusPerWorker is {config.gpus_per_worker}, but this worker sees "
-            f"{torch.cuda.device_count()} GPUs; lower it, or run where GPUs and driver are",
+            f"{torch.cuda.device_count()} GPUs; lower it in a new job, or run where GPUs and "
+            "driver are",
         )
     device = torch.device("cuda", setup.local_rank)
     torch.cuda.set_device(device)

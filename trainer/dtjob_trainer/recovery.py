@@ -23,7 +23,7 @@ from dtjob_trainer.ledger_rules import follows
 
 _REMEDY_STATE_LOST = (
     "Draws were spent that the ledger does not know of, so no epsilon can be stated. Nothing was "
-    "trained; raise the ledger to what was spent (dtjob ledger restore), then resume"
+    "trained; raise the ledger to what was spent (dtjob ledger restore), and the job can go on"
 )
 _REMEDY_CHECKPOINT_LOST = (
     "The draws stay charged and training does not start over. Nothing was changed; put the "

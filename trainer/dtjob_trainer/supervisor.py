@@ -52,7 +52,7 @@ def main(
     from dtjob_trainer import confine, logs, streams
     from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
     from dtjob_trainer.listening import ConfigurationError
-    from dtjob_trainer.processes import CannotStart
+    from dtjob_trainer.processes import RANKS_CANNOT_START, CannotStart
 
     parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
     parser.add_argument(
@@ -81,7 +81,7 @@ def main(
         return EXIT_CONFIGURATION
     except CannotStart as error:
         # No reason of a job's that would not train: the operator tells `WorkerCrashing` of any pod.
-        log.error("can't start ranks", reason="RanksCannotStart", detail=str(error))
+        log.error("can't start ranks", reason=RANKS_CANNOT_START, detail=str(error))
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_OK

@@ -253,8 +253,10 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
         if module_name == missing or module_name.startswith(f"{missing}."):
             remedy = (
                 "check the spelling, and that it is installed where the workers run (spec.image; "
-                "with dtjob run, this environment) or lies in a folder of PYTHONPATH, which is "
-                f"{os.environ.get('PYTHONPATH') or 'not set'}"
+                f"with dtjob run, this environment) or lies in the working folder, {os.getcwd()}, "
+                "or in one of PYTHONPATH, which is "
+                f"{os.environ.get('PYTHONPATH') or 'not set'}. With dtjob run the working folder "
+                "is where you call it: call it in the folder of the module"
             )
         else:
             remedy = (

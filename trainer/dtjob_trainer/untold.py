@@ -35,6 +35,6 @@ def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
         return Refusal(
             Reason.PRIVACY_STATE_LOST,
             f"nobody knows what was spent: the checkpoint volume can't be read: {error}. Nothing "
-            "was written; put the volume right, then resume",
+            "was written; put the volume right, and the job can go on",
         )
     return None

@@ -85,8 +85,11 @@ def run(request: Request) -> ExitCode:
             raise refused(error) from None
     report_text.show(summary, as_json=request.as_json)
     if why := streams.unprinted():
-        place = RunDirectory(Path(summary["run"])).report
-        sys.stderr.write(f"The standard output failed ({why}): the report is in {place}\n")
+        run = RunDirectory(Path(summary["run"]))
+        place = f"the report is in {run.report}"
+        if not run.report.exists():
+            place = f"dtjob report {shlex.quote(str(run.path))} prints the report"
+        sys.stderr.write(f"The standard output failed ({why}): {place}\n")
     return ExitCode.OK if verdict.ended_early(summary) is None else ExitCode.ENDED_EARLY
 
 
@@ -104,7 +107,8 @@ def refused(error: OSError) -> CommandError:
         ExitCode.REFUSED,
         "RunDirectory",
         f"{error.filename or 'the run directory'}: {error.strerror}.",
-        f"Make room or make it writable, then {again}",
+        "A run that had begun keeps its ledger and its last checkpoint; steps done since are done "
+        f"again, and draws leased since stay charged. Make room or make it writable, then {again}",
     )
 
 
@@ -311,11 +315,21 @@ class _Session:
         self._screen.waiting("writing the privacy report")
         ledger = spent.ledger_of(run)
         summary = report.build(ledger, accountant, run)
-        report.save(run, summary)
+        self._save(run, summary)
         self._judge(run, summary, ends)
         if (early := verdict.ended_early(summary)) is not None:
             self._screen.note(early)
         return summary
+
+    def _save(self, run: RunDirectory, summary: Report) -> None:
+        """Save the report; where that fails, how the run ended is told all the same."""
+        try:
+            report.save(run, summary)
+        except OSError as error:
+            self._screen.note(
+                f"{run.report} is not written: {error.filename}: {error.strerror}; once that is "
+                f"put right, dtjob report {shlex.quote(str(run.path))} prints it"
+            )
 
     def _judge(self, run: RunDirectory, summary: Report | None, ends: list[local.End]) -> None:
         verdict.check(
