@@ -13,7 +13,7 @@ import pytest
 from stored import EXAMPLE
 from typer.testing import CliRunner
 
-from dtjob_cli import local, report, resume
+from dtjob_cli import local, report, spent
 from dtjob_cli.commands import run as command
 from dtjob_cli.display import PlainDisplay
 from dtjob_cli.errors import CommandError, ExitCode
@@ -83,7 +83,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     run = RunDirectory(tmp_path)
     _full(run.report.with_suffix(".tmp"))
     summary = {"state": "Unfinished", "step": 10, "plan": {}, "spent": {"draws": 20}}
-    monkeypatch.setattr(resume, "ledger_of", lambda _: SimpleNamespace(ledger=None))
+    monkeypatch.setattr(spent, "ledger_of", lambda _: None)
     monkeypatch.setattr(report, "build", lambda *_: summary)
     request = command.Request(EXAMPLE, True, None, None, tmp_path, None, None, False)
     shown = StringIO()
