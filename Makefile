@@ -67,9 +67,7 @@ check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
 
 .PHONY: test
 test: check  ## Every tier that this machine can run; says which it can't and why
-	@$(PYTHON) -m pytest --tier=processes,docs -m "not cluster" -n 2 --dist loadgroup
-	@$(PYTHON) -m pytest --tier=cluster,pods,docs -m cluster
-	@$(TOOLS) -m testing.budget
+	@bash tools/test.sh
 
 .PHONY: nightly
 nightly: $(INSTALLED)  ## The long tests, or SHARD=2/3 of them; goes on where it was interrupted

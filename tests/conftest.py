@@ -18,6 +18,7 @@ pytest_plugins = [
     "testing.figures",
     "testing.shards",
     "testing.clusters",
+    "testing.alone",
 ]
 
 if "PYTEST_XDIST_WORKER" in os.environ:

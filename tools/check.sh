@@ -17,4 +17,5 @@ failed=0
 "$bin/python" -m pytest -q -n 3 --tier=check "$@" || failed=1
 wait "$mypy" || failed=1
 cat "$types"
+echo "check: $SECONDS s, lint and types included"
 exit "$failed"

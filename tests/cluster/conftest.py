@@ -30,9 +30,9 @@ from testing import clusters  # noqa: E402
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
-_OPERATORS = "operators"
-_FIRST = (TRAINER_IMAGE, _OPERATORS)
-"""The groups with which the two workers begin; what comes after them is for who is done first."""
+_OPERATORS, _FAULTS = "operators", "faults"
+_FIRST = (TRAINER_IMAGE, _OPERATORS, _FAULTS)
+"""With the first two the two workers begin; what comes after them is for who is done first."""
 
 
 class _Shared:
@@ -124,17 +124,20 @@ def _group(item: pytest.Item) -> str:
     """By what it shares with others in a cluster: an image of workers, or the operator.
 
     Operators that are processes run before the one in a pod, whose jobs they would look after too,
-    so they and the stand-ins are one group. What needs no dtjob shares the cluster alone.
+    so they and the stand-ins are one group, but for the faults around them, which take minutes and
+    install dtjob once more where need be. What needs no dtjob shares the cluster alone.
     """
     fixtures = getattr(item, "fixturenames", ())
     if TRAINER_IMAGE in fixtures:
         return TRAINER_IMAGE
+    if STANDIN_IMAGE in fixtures and item.get_closest_marker("faults"):
+        return _FAULTS
     if STANDIN_IMAGE in fixtures or item.path.parent.name == "operator":
         return _OPERATORS
     return item.path.stem
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("cluster"):
         _shared.start(item.config)

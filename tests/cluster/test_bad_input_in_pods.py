@@ -31,6 +31,12 @@ def seen(standins: Installed, new_namespace: Callable[[], Kubectl]) -> Iterator[
         yield watched
 
 
+@pytest.mark.alone
+def test_all_are_watched(seen: dict[str, Watched]) -> None:
+    """When each was told is judged below."""
+    assert [name for name, each in seen.items() if not each.job] == []
+
+
 @by_name
 def test_a_condition_says_what_where_and_the_remedy(seen: dict[str, Watched], name: str) -> None:
     seen[name].assert_told()

@@ -129,6 +129,7 @@ def restart_counts(job: Job) -> dict[str, int]:
 
 def test_the_operator_is_killed_at_random_points(standins: Installed, namespace: Kubectl) -> None:
     """From the first second to the end; fixed seed."""
+    steps = 60
     chance, ended = random.Random(5), threading.Event()
     kills = 0
 
@@ -149,7 +150,7 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
                 ended.wait(chance.uniform(0, 3))
 
     script = {"secondsPerStep": SECONDS_PER_STEP}
-    manifest = standin_job("unattended", standins.worker_image, steps=120, script=script)
+    manifest = standin_job("unattended", standins.worker_image, steps=steps, script=script)
     with ThreadPoolExecutor(1) as pool:
         killer = pool.submit(kill)
         try:
@@ -167,7 +168,7 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
     assert kills >= 3
     assert_played_account(job, course)
     account = job.account()
-    assert (account["attempt"], account["charged"]) == (1, 120)
+    assert (account["attempt"], account["charged"]) == (1, steps)
     assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
     told = sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER)
     expected = [("Normal", "Completed"), ("Normal", "Planned"), ("Normal", "Training")]

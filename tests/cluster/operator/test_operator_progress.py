@@ -172,6 +172,7 @@ def status_write(
     return wait_for("the status that fits", found, 60)
 
 
+@pytest.mark.alone
 def test_the_first_report_is_shown_at_once(
     coordinator: Coordinator, proxy: ApiProxy, namespace: Kubectl
 ) -> None:
@@ -187,6 +188,7 @@ def test_the_first_report_is_shown_at_once(
     assert shown(status(namespace))
 
 
+@pytest.mark.alone
 def test_an_outcome_is_a_condition_within_two_seconds(
     coordinator: Coordinator, proxy: ApiProxy, namespace: Kubectl
 ) -> None:

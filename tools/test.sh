@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# What `make test` runs after the checks: all of it, whatever fails, so that one run tells everything.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+
+# Ctrl-C is for all of it: pytest ends in order and would tell of it by a plain exit code.
+trap "exit 130" INT TERM
+failed=0
+"$python" -m pytest --tier=processes,docs -m "not cluster" -n 2 --dist loadgroup || failed=1
+"$python" -m pytest --tier=cluster,pods,docs -m cluster -n auto --dist loadgroup --no-loadscope-reorder || failed=1
+PYTHONPATH=tools "$python" -m testing.budget || failed=1
+exit "$failed"
