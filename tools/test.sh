@@ -7,7 +7,8 @@ python=.venv/bin/python
 # Ctrl-C is for all of it: pytest ends in order and would tell of it by a plain exit code.
 trap "exit 130" INT TERM
 failed=0
-"$python" -m pytest --tier=processes,docs -m "not cluster" -n 2 --dist loadgroup || failed=1
+# Three on two cores: they wait for more than half of the time.
+"$python" -m pytest --tier=processes,docs -m "not cluster" -n 3 --dist loadgroup || failed=1
 "$python" -m pytest --tier=cluster,pods,docs -m cluster -n auto --dist loadgroup --no-loadscope-reorder || failed=1
 PYTHONPATH=tools "$python" -m testing.budget || failed=1
 exit "$failed"

@@ -7,7 +7,7 @@ it, and the promise would be judged by what happens to run beside it.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,7 +49,7 @@ class Room:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Outermost: a test's timeout, and what is installed for it, begin when it is its turn."""
     given: dict[str, Any] | None = getattr(item.config, "workerinput", None)
     if given is None:
