@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from enduring import LEASE, SECONDS_PER_STEP, Enduring
+from garbage import garbage, throw
 from installed import Installed
 from jobs import Job, assert_true_account, container_restarts, slow_job, watched
 from kube import Kubectl, Manifest, unguarded
@@ -138,6 +139,38 @@ def draws_lost(job: Job) -> int:
     account = job.account()
     lease = account["lease"]
     return int(account["charged"] - (lease["toDraw"] - lease["fromDraw"]) - lease["fromStep"])
+
+
+@pytest.mark.nightly(minutes=4)
+def test_garbage_at_every_port_of_a_pod(enduring: Training) -> None:
+    """From beside it, where no policy forbids it: the attempt may end, and nothing else."""
+    attempt = enduring.training()
+    job = enduring.job
+    listening = {
+        ordinal: listening_beside(enduring.supervisor(ordinal).pid) for ordinal in range(2)
+    }
+    assert {8080, 8081} < listening[0], "gloo listens too"
+    for words in garbage():
+        for ordinal, ports in listening.items():
+            address = job.pod(ordinal)["status"]["podIP"]
+            for port in ports:
+                throw(address, port, words)
+    assert enduring.training() >= attempt
+    drawn = {batch.records for batch in job.seen(0)}
+    account = job.account()
+    assert "outcome" not in account
+    assert len(drawn) <= account["charged"]
+    enduring.course.assert_monotone()
+
+
+def listening_beside(pid: int) -> set[int]:
+    """The TCP ports on which anybody listens in the network of a process, by IPv4 and IPv6."""
+    lines = [
+        line.split()
+        for family in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]
+    ]
+    return {int(local.split(":")[1], 16) for _, local, _, state, *_ in lines if state == "0A"}
 
 
 def test_after_all_that_its_account_is_true(enduring: Training) -> None:
