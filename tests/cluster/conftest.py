@@ -137,7 +137,7 @@ def _group(item: pytest.Item) -> str:
     return item.path.stem
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("cluster"):
         _shared.start(item.config)

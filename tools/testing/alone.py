@@ -50,7 +50,7 @@ class Room:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Outermost: a test's timeout, and what is installed for it, begin when it is its turn."""
+    """A test's timeout begins when it is its turn."""
     given: dict[str, Any] | None = getattr(item.config, "workerinput", None)
     if given is None:
         return (yield)
