@@ -17,6 +17,7 @@ pytest_plugins = [
     "testing.tiers",
     "testing.figures",
     "testing.shards",
+    "testing.together",
     "testing.clusters",
     "testing.alone",
 ]

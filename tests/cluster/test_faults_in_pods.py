@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from enduring import LEASE, SECONDS_PER_STEP, Enduring
-from garbage import garbage, throw
+from garbage import garbage, listeners, throw
 from installed import Installed
 from jobs import Job, assert_true_account, container_restarts, slow_job, watched
 from kube import Kubectl, Manifest, unguarded
@@ -165,12 +165,8 @@ def test_garbage_at_every_port_of_a_pod(enduring: Training) -> None:
 
 def listening_beside(pid: int) -> set[int]:
     """The TCP ports on which anybody listens in the network of a process, by IPv4 and IPv6."""
-    lines = [
-        line.split()
-        for family in ("tcp", "tcp6")
-        for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]
-    ]
-    return {int(local.split(":")[1], 16) for _, local, _, state, *_ in lines if state == "0A"}
+    tables = (Path(f"/proc/{pid}/net/{family}") for family in ("tcp", "tcp6"))
+    return {port for table in tables for _, port, _ in listeners(table)}
 
 
 def test_after_all_that_its_account_is_true(enduring: Training) -> None:

@@ -27,5 +27,6 @@ INI = "[pytest]\nmarkers =\n  alone: alone\n"
 def test_who_is_alone_is_beside_nobody(pytester: pytest.Pytester, mark: str, passed: int) -> None:
     pytester.makefile(".ini", pytest=INI)
     pytester.makepyfile(test_it=TESTS.format(folder=str(pytester.path), mark=mark))
-    result = pytester.runpytest_inprocess("-p", "xdist", "-p", "testing.alone", "-n", "2")
+    plugins = ("-p", "xdist", "-p", "testing.together", "-p", "testing.alone")
+    result = pytester.runpytest_inprocess(*plugins, "-n", "2")
     result.assert_outcomes(passed=passed, failed=31 - passed)

@@ -45,6 +45,7 @@ def test_other(own):
     meet(2, 1)
     {end}
 """
+OWN = ("-p", "testing.together", "-p", "testing.clusters")
 AUTO = ("--tier=cluster", "-n", "auto", "--dist", "loadgroup")
 
 
@@ -61,7 +62,7 @@ def run(
     folder = str(pytester.path)
     pytester.makeconftest(CONFTEST.format(folder=folder, reason=reason))
     pytester.makepyfile(test_it=text)
-    result = pytester.runpytest_inprocess(*PLUGINS, "-p", "testing.clusters", *arguments)
+    result = pytester.runpytest_inprocess(*PLUGINS, *OWN, *arguments)
     return result, {found.name for found in Path(folder).glob("dtjob-*")}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import End, EndKind, Hello
@@ -45,3 +47,12 @@ def throw(address: str, port: int, words: bytes) -> None:
                 pass
     except OSError:
         pass
+
+
+def listeners(table: Path) -> Iterator[tuple[str, int, str]]:
+    """Address in hexadecimal, port and inode of each socket that listens, of a table in /proc."""
+    for line in table.read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A":
+            address, _, port = fields[1].partition(":")
+            yield address, int(port, 16), fields[9]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fake_issuer import AUDIENCE, FakeIssuer, claims, serving
 from gang import PATIENCE, GangRun, signal_all, with_descendants
-from garbage import a_lie, garbage, throw
+from garbage import a_lie, garbage, listeners, throw
 from test_faults import assert_finished, assert_true_account
 
 from dtjob_api.worker import GangProof, ProofKind, WorkerConfig
@@ -79,17 +79,9 @@ def listening(pids: list[int]) -> dict[int, str]:
             if target.startswith("socket:["):
                 sockets.add(target[8:-1])
     found = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        (
-            _,
-            local,
-            _,
-            state,
-            *_,
-        ) = line.split()
-        if state == "0A" and line.split()[9] in sockets:
-            address, port = local.split(":")
-            found[int(port, 16)] = socket.inet_ntoa(bytes.fromhex(address)[::-1])
+    for address, port, inode in listeners(Path("/proc/net/tcp")):
+        if inode in sockets:
+            found[port] = socket.inet_ntoa(bytes.fromhex(address)[::-1])
     return found
 
 

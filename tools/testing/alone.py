@@ -10,12 +10,10 @@ import fcntl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
-_FOLDER = "dtjob_alone"
+from testing import together
 
 
 @contextmanager
@@ -31,34 +29,11 @@ def turn(folder: Path, *, alone: bool) -> Iterator[None]:
         yield
 
 
-class Room:
-    """The controller's folder, which all its workers use."""
-
-    def __init__(self) -> None:
-        self._folder = TemporaryDirectory()
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell each worker of it."""
-        node.workerinput[_FOLDER] = self._folder.name
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_unconfigure(self) -> None:
-        """All workers have ended."""
-        self._folder.cleanup()
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test's timeout begins when it is its turn."""
-    given: dict[str, Any] | None = getattr(item.config, "workerinput", None)
-    if given is None:
+    if (folder := together.folder(item.config)) is None:
         return (yield)
     alone = item.get_closest_marker("alone") is not None
-    with turn(Path(given[_FOLDER]), alone=alone):
+    with turn(folder, alone=alone):
         return (yield)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Room(), "dtjob-alone")

@@ -8,8 +8,6 @@ clusters, and otherwise says why there is one test at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,10 +17,12 @@ from localcluster.errors import ClusterError
 from localcluster.instance import DEFAULT_NAME
 from localcluster.progress import Progress
 from localcluster.providers.local import LocalProvider
+from testing import together
 from testing.tiers import Tier, chosen
 
 AT_A_TIME = 2
-_STARTED = "dtjob_clusters"
+_STARTED = "clusters"
+"""In the folder of the session: what workers start."""
 _ALONE = pytest.StashKey[str | None]()
 
 
@@ -37,37 +37,31 @@ def of_worker(config: pytest.Config) -> LocalProvider | None:
         If the cluster here is not one that this machine can have twice.
     """
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
-    if given is None:
+    folder = together.folder(config)
+    if given is None or folder is None:
         return None
     if (reason := choose.obstacle(choose.Choice.LOCAL)) is not None:
         raise ClusterError(
             f"tests that run at once can't share a cluster: {reason}", "Leave out -n"
         )
     name = f"{DEFAULT_NAME}-{given['workerid']}"
-    (Path(given[_STARTED]) / name).touch()
+    (folder / _STARTED).mkdir(exist_ok=True)
+    (folder / _STARTED / name).touch()
     return LocalProvider(name, Progress())
 
 
 class Removal:
     """The controller removes its workers' clusters: on Ctrl-C they are killed before they could."""
 
-    def __init__(self) -> None:
-        self._started = TemporaryDirectory()
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell each worker where to note what it starts."""
-        node.workerinput[_STARTED] = self._started.name
-
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Iterator[None]:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         """After xdist's own, by which the workers have ended."""
         try:
             return (yield)
         finally:
-            for noted in sorted(Path(self._started.name).iterdir()):
-                LocalProvider(noted.name, Progress()).down()
-            self._started.cleanup()
+            if (folder := together.folder(session.config)) is not None:
+                for noted in sorted(folder.glob(f"{_STARTED}/*")):
+                    LocalProvider(noted.name, Progress()).down()
 
 
 def _asks_for_a_cluster(config: pytest.Config) -> bool:

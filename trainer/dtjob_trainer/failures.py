@@ -123,7 +123,7 @@ class Failures:
         if phase is Phase.OURS:
             said = f"{type(error).__name__}: {error}"
             if wants_memory(error):
-                said = f"rank {self.rank} ran out of memory: {said}{_LESS_MEMORY}"
+                return self._out_of_memory(said)
             return EndKind.CRASHED, Reason.RANK_FAILED, said
         if phase is Phase.TRIED:
             return self._explain_tried(error)
@@ -138,10 +138,9 @@ class Failures:
             said = f"{type(error).__name__}: {error}"
             where = where_in_task(error)
             if wants_memory(error):
-                out = (
-                    f"rank {self.rank} ran out of memory while it tried the task on synthetic data"
+                return self._out_of_memory(
+                    said, f" while it tried the task on synthetic data{where}"
                 )
-                return EndKind.CRASHED, Reason.RANK_FAILED, f"{out}{where}: {said}{_LESS_MEMORY}"
             told = f"trying the task on synthetic data, rank {self.rank} met{where} {said}"
             return EndKind.CRASHED, Reason.RANK_FAILED, told
         said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
@@ -161,8 +160,7 @@ class Failures:
             )
             return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
         if wants_memory(error):
-            said = f"rank {self.rank} ran out of memory: {told}{_LESS_MEMORY}"
-            return EndKind.CRASHED, Reason.RANK_FAILED, said
+            return self._out_of_memory(told)
         if _in_collective(error):
             return EndKind.CRASHED, Reason.RANK_FAILED, lost(self.rank)
         if passes or isinstance(error, NO_SUCH_PATH):
@@ -170,6 +168,10 @@ class Failures:
         # Another attempt would run into it again, and spend a lease each time.
         remedy = _LOGGED if self.shows_private_data else _HIDDEN
         return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
+
+    def _out_of_memory(self, said: str, when: str = "") -> tuple[EndKind, Reason, str]:
+        told = f"rank {self.rank} ran out of memory{when}: {said}{_LESS_MEMORY}"
+        return EndKind.CRASHED, Reason.RANK_FAILED, told
 
     def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self.entrypoint)
