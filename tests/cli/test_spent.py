@@ -8,12 +8,15 @@ import pytest
 from stored import UID, drawn, made
 from typer.testing import CliRunner
 
-from dtjob_api.ledger import Outcome, OutcomeState
+from dtjob_api.ledger import Lease, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_cli import runs, spent
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.main import app
+from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import Entry, Header, Journal
+from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.recovery import VolumeState
 
 CHARGED = 20
 
@@ -88,3 +91,24 @@ def test_of_runs_that_have_ended_or_spent_nothing_nobody_is_told(tmp_path: Path)
     made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": outcome}))
     made(tmp_path, drawn(0), uid="1" * 8 + UID[8:])
     assert spent.unfinished(runs.begun(tmp_path, "digits")) is None
+
+
+def test_a_lease_that_is_taken_while_it_is_read_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on charges its ledger first and writes its journal then."""
+    run = made(tmp_path, drawn(CHARGED))
+    leased(run, CHARGED)
+    read_volume = spent.read_volume
+
+    def meanwhile(store: CheckpointStore) -> VolumeState:
+        before = FileLedger(run.ledger).read()
+        more = drawn(CHARGED + 10).model_copy(
+            update={"lease": Lease(attempt=1, from_draw=20, to_draw=30, from_step=0)}
+        )
+        FileLedger(run.ledger).replace_status(before, more)
+        Journal(run.state, Header(job_uid=UID, attempt=1, charged=0)).append(Entry(20, 30, 0))
+        return read_volume(store)
+
+    monkeypatch.setattr(spent, "read_volume", meanwhile)
+    assert spent.ledger_of(run).status.charged == CHARGED + 10

@@ -65,6 +65,8 @@ def test_an_interrupted_run_says_where_it_stands_and_how_to_go_on() -> None:
     assert error.exit_code == ExitCode.INTERRUPTED
     assert "step 11 of 336" in error.message
     assert "1.7606" in error.message
+    more = _report(spent={"draws": 20, "epsilon": 1.76061})
+    assert "1.7607" in _error(more, _end(0), interrupted=True).message, "never rounded down"
     assert RESUME in error.remedy
 
 

@@ -13,7 +13,7 @@ from dtjob_serving import doors, pages
 
 
 def asked(method: str, path: str, shown: Mapping[str, pages.Page]) -> tuple[int, str, list[str]]:
-    """Status, text and what was told of broken pages."""
+    """Status, text and what was told of broken pages; the connection ends with each answer."""
     told: list[str] = []
 
     async def scene() -> tuple[int, str]:
@@ -23,6 +23,7 @@ def asked(method: str, path: str, shown: Mapping[str, pages.Page]) -> tuple[int,
         runner = await doors.serve(page, listener)
         async with aiohttp.ClientSession() as session, session.request(method, url) as answer:
             said = answer.status, await answer.text()
+            assert answer.headers["Connection"] == "close"
         await runner.cleanup()
         return said
 
