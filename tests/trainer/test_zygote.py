@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,14 @@ def test_a_forked_process_is_killed_and_reaped(tmp_path: Path) -> None:
     assert process.wait(60) == -signal.SIGKILL
     assert not Path(f"/proc/{process.pid}").exists()
     process.send_signal(signal.SIGKILL)  # to nobody: the number may be another's by now
+
+
+def test_threads_of_a_test_may_look_at_a_process_while_others_end_it(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import time\ntime.sleep(600)\n")
+    for _ in range(3):
+        process = Forked(GANG, [str(program)], tmp_path / "log", dict(os.environ))
+        with ThreadPoolExecutor(8) as threads:
+            looks = [threads.submit(process.wait, 60) for _ in range(7)]
+            threads.submit(process.send_signal, signal.SIGKILL).result()
+            assert {look.result() for look in looks} == {-signal.SIGKILL}

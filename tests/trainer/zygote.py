@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,11 @@ OPERATOR = (*_ACCOUNTING, "dtjob_operator.main")
 
 
 class Zygote:
-    """The process that forks; this side asks it, one question at a time."""
+    """The process that forks; this side asks it, one question at a time.
+
+    Threads of a test may share what it has forked: who holds `lock` is the only one to ask, so that
+    no two questions mix, and a process that was seen running isn't reaped before it is signalled.
+    """
 
     def __init__(self, loaded: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair()
@@ -56,6 +61,7 @@ class Zygote:
             )
         self._channel = ours.makefile("rwb")
         ours.close()
+        self.lock = threading.RLock()
 
     def start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
         """Fork a process that leads a session and executes a Python file; return its id."""
@@ -73,9 +79,10 @@ class Zygote:
         self._process.wait()
 
     def _ask(self, **question: Any) -> Any:
-        self._channel.write(json.dumps(question).encode() + b"\n")
-        self._channel.flush()
-        answer = self._channel.readline()
+        with self.lock:
+            self._channel.write(json.dumps(question).encode() + b"\n")
+            self._channel.flush()
+            answer = self._channel.readline()
         assert answer, "the process that forks is gone"
         return json.loads(answer)
 
@@ -111,9 +118,10 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None and (status := self._zygote.poll(self.pid)) is not None:
-            self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        with self._zygote.lock:
+            if self.returncode is None and (status := self._zygote.poll(self.pid)) is not None:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            return self.returncode
 
     def wait(self, timeout: float) -> int:
         deadline = time.monotonic() + timeout
@@ -124,5 +132,6 @@ class Forked:
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:  # it is not reaped: its number is its own
-            os.kill(self.pid, number)
+        with self._zygote.lock:
+            if self.poll() is None:  # it is not reaped: its number is its own
+                os.kill(self.pid, number)
