@@ -33,7 +33,7 @@ from testing.needs import OLDEST_KUBERNETES, oldest_api_server
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.nightly(minutes=3),
+    pytest.mark.nightly(minutes=3, together=True),
     pytest.mark.oldest_kubernetes,
     pytest.mark.timeout(300),
 ]

@@ -29,6 +29,13 @@ def test_property(value): pass
 def test_cheap(): pass
 """
 
+DEAR = """
+import pytest
+pytestmark = pytest.mark.nightly(minutes=8, together=True)
+@pytest.mark.parametrize("case", range(4))
+def test_dear(case): pass
+"""
+
 
 @given(
     st.dictionaries(st.text("abc", min_size=1), st.floats(0.5, 20), max_size=30),
@@ -79,6 +86,22 @@ def test_shards_of_a_session_have_all_its_tests(pytester: pytest.Pytester) -> No
             *PLUGINS, "--tier=nightly", f"--progress={pytester.path}/p", f"--shard={shard}"
         )
         result.assert_outcomes(passed=count)
+
+
+@alone_and_with_workers
+def test_a_module_whose_tests_share_what_is_dear_is_in_one_shard(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_it=TESTS, test_dear=DEAR)
+    Path("good").touch()
+    file = Path(pytester.path) / "progress"
+    command = (*PLUGINS, "--tier=nightly", f"--progress={file}", *workers)
+    pytester.runpytest_inprocess(*command, "--shard=1/2").assert_outcomes(passed=4)
+    pytester.runpytest_inprocess(*command, "--shard=2/2").assert_outcomes(passed=3)
+    assert sum(Progress(file).tests(Shard("1/2")).values()) == 8
+    assert {name.partition("::")[0] for name in Progress(file).tests(Shard("1/2"))} == {
+        "test_dear.py"
+    }
 
 
 def test_the_page_keeps_the_rows_of_one_division(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 The nightly tier is what is marked ``nightly``, and every property test of the cheaper tiers once
 more with many more examples. ``@pytest.mark.nightly(minutes=5)`` says how long a test takes at
-most, where that is more than a minute: shards are balanced by it, the same on every machine.
+most, where that is more than a minute: shards are balanced by it, the same on every machine. With
+``together=True`` it is what all tests of the module take, most of it for what they share: they are
+in one shard.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,11 +103,20 @@ class Selection:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        minutes = {item.nodeid: minutes_of(item) for item in items if is_nightly(item)}
-        mine = members(minutes, self._shard)
+        units: defaultdict[str, list[str]] = defaultdict(list)
+        minutes: defaultdict[str, float] = defaultdict(float)
+        for item in filter(is_nightly, items):
+            unit = unit_of(item)
+            units[unit].append(item.nodeid)
+            minutes[unit] = max(minutes[unit], minutes_of(item))
+        mine_of = {
+            name: round(minutes[unit] / len(units[unit]), 3)
+            for unit in members(minutes, self._shard)
+            for name in units[unit]
+        }
         if getattr(config, "workerinput", {}).get("workerid", "gw0") == "gw0":
-            tests = {name: minutes[name] for name in sorted(mine)}
-            self._progress.add(shard=str(self._shard), tests=tests)
+            self._progress.add(shard=str(self._shard), tests=dict(sorted(mine_of.items())))
+        mine = set(mine_of)
         results = self._progress.results()
         mine -= {name for name, (passed, _) in results.items() if passed}
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in mine])
@@ -132,8 +144,15 @@ class Record:
             self._progress.add(test=name, passed=passed, seconds=seconds)
 
 
+def unit_of(item: pytest.Item) -> str:
+    """What is never divided between shards: a test, or a module whose tests share what is dear."""
+    mark = item.get_closest_marker("nightly")
+    together = mark is not None and mark.kwargs.get("together", False)
+    return item.nodeid.partition("::")[0] if together else item.nodeid
+
+
 def minutes_of(item: pytest.Item) -> float:
-    """How long a test takes at most, by its marker."""
+    """How long a test takes at most, or all that are together, by its marker."""
     mark = item.get_closest_marker("nightly")
     if mark is None:
         return PROPERTY_MINUTES
