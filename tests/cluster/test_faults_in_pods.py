@@ -21,6 +21,7 @@ from kube import Kubectl, Manifest, unguarded
 from typer.testing import CliRunner
 
 from dtjob_cli.main import app
+from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from localcluster.state import Process
 
 pytestmark = [
@@ -149,7 +150,8 @@ def test_garbage_at_every_port_of_a_pod(enduring: Training) -> None:
     listening = {
         ordinal: listening_beside(enduring.supervisor(ordinal).pid) for ordinal in range(2)
     }
-    assert {8080, 8081} < listening[0], "gloo listens too"
+    assert {HTTP_PORT, HELLO_PORT, STORE_PORT} < listening[0], "gloo listens too"
+    assert {HTTP_PORT} < listening[1], "gloo listens too"
     for words in garbage():
         for ordinal, ports in listening.items():
             address = job.pod(ordinal)["status"]["podIP"]

@@ -19,6 +19,7 @@ from operator_process import job
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_operator.api_server import places
 from dtjob_operator.builders.network_policy import network_policy
+from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_operator.settings import Settings
 from localcluster.instance import state_folder
 from localcluster.network import BRIDGE
@@ -30,12 +31,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeou
 
 UID = "0a1b2c3d-0000-4000-8000-000000000001"
 METADATA = "169.254.169.254"
-HTTP, GANG, STORE, GLOO = 8080, 8081, 29500, 43210
-PORTS = (HTTP, GANG, STORE, GLOO)
+GLOO = 43210
+"""Of those that nobody fixes."""
+PORTS = (HTTP_PORT, HELLO_PORT, STORE_PORT, GLOO)
 DNS = (53, 5353)
 IN_FORCE_SECONDS = 60
 
-_LISTEN = """
+_LISTEN = f"""
 import socket, threading
 def serve(port):
     listener = socket.create_server(('', port))
@@ -48,9 +50,10 @@ def answer(port):
         data, asker = listener.recvfrom(64)
         listener.sendto(data, asker)
 dns = (53, 5353)
-threads = [threading.Thread(target=answer, args=(port,)) for port in (*dns, 43210)]
-threads += [threading.Thread(target=serve, args=(port,)) for port in (*dns, 8080, 8081, 29500)]
-threads += [threading.Thread(target=serve, args=(43210,))]  # the last one: it is probed
+fixed = ({HTTP_PORT}, {HELLO_PORT}, {STORE_PORT})
+threads = [threading.Thread(target=answer, args=(port,)) for port in (*dns, {GLOO})]
+threads += [threading.Thread(target=serve, args=(port,)) for port in (*dns, *fixed)]
+threads += [threading.Thread(target=serve, args=({GLOO},))]  # the last one: it is probed
 for thread in threads:
     thread.start()
 """
@@ -244,7 +247,7 @@ def in_force(gang: Gang) -> None:
 def test_who_reaches_the_workers(restricted: Gang) -> None:
     first, second = restricted.workers
     every = first.all_ports() | second.all_ports()
-    reports = {(worker.address, HTTP) for worker in restricted.workers}
+    reports = {(worker.address, HTTP_PORT) for worker in restricted.workers}
     assert restricted.stranger.reaches(every) == set()
     assert restricted.neighbour.reaches(every) == set()
     assert restricted.operator.reaches(every) == reports
@@ -297,8 +300,8 @@ def test_what_the_job_names_is_open_and_metadata_only_by_name(
     opens(stranger.all_ports(), everywhere)
     in_namespace = {"matchLabels": {"kubernetes.io/metadata.name": stranger.kubectl.namespace}}
     opens(
-        {(stranger.address, GANG)},
-        {"to": [{"namespaceSelector": in_namespace}], "ports": [{"port": GANG}]},
+        {(stranger.address, HELLO_PORT)},
+        {"to": [{"namespaceSelector": in_namespace}], "ports": [{"port": HELLO_PORT}]},
     )
     by_name = {"to": [{"ipBlock": {"cidr": f"{METADATA}/32"}}], "ports": [{"port": 443}]}
     opens({(METADATA, 443)}, by_name)
