@@ -188,7 +188,10 @@ class Outcome(Model):
 
 
 class Hold(Model):
-    """Under what no attempt begins by itself: a person changes one of it and lets the job go on."""
+    """Under what no attempt begins by itself: a person changes one of it and lets the job go on.
+
+    So does who raises the ledger (`restored`).
+    """
 
     generation: Number
     """`spec.run.generation`."""
@@ -209,8 +212,8 @@ class AttemptRecord(Model):
     reason: ReasonText | None = None
     message: Message | None = None
     hold: Hold | None = None
-    """Set where it stalled, or was refused with a lease, and brought no new checkpoint: another
-    attempt would spend a lease to find the same."""
+    """Set where it stalled, or was refused with a lease, and another attempt might lose a lease to
+    find the same: it brought no new checkpoint, or the reserve covers no other lost lease."""
 
 
 class VolumeRecord(Model):

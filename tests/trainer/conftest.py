@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from gang import GangRun
 
-from dtjob_trainer import leader
+from dtjob_trainer import orders
 
 
 @pytest.fixture
@@ -21,4 +21,4 @@ def runs() -> Iterator[list[GangRun]]:
 @pytest.fixture
 def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of an event loop waits for the thread in which the ledger is watched."""
-    monkeypatch.setattr(leader, "_WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(orders, "_WATCH_SECONDS", 0.2)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from durability import Job, plan, state_at
 from gang import GangRun
 from test_leader_ends import lease_as, succeeded, write_status
 
 from dtjob_api.ledger import AttemptRecord, Hold, Outcome, OutcomeState
-from dtjob_api.reasons import Reason
-from dtjob_trainer import attempts
+from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_trainer import attempts, closing
 from dtjob_trainer.closing import Closed, Follows, close, held
 from dtjob_trainer.gang import End, EndKind
+from dtjob_trainer.lease import next_lease, with_lease
+from dtjob_trainer.recovery import Refusal
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 STALLED = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
@@ -24,8 +27,13 @@ TOLD_AS_DONE = End(kind=EndKind.SUCCEEDED, rank=0, reason=Reason.COMPLETED)
 
 @pytest.fixture
 def run(tmp_path: Path) -> GangRun:
-    """A job of leases of 5 draws, whose reserve covers none that is lost; attempt 1 has one."""
-    run = GangRun(tmp_path, workers=1, reserve=4, stall_seconds=30, hold=True)
+    """Its reserve covers no lease that is lost."""
+    return a_run(tmp_path, reserve=4)
+
+
+def a_run(folder: Path, reserve: int, steps: int = 60) -> GangRun:
+    """A job of leases of 5 draws; attempt 1 has one."""
+    run = GangRun(folder, 1, steps=steps, reserve=reserve, stall_seconds=30, hold=True)
     run.create_ledger()
     attempts.begin_attempt(run.ledger, NOW)
     lease_as(run, 1)
@@ -102,13 +110,119 @@ def test_a_refusal_that_cost_a_lease_for_no_step_is_held(run: GangRun, reason: R
     assert held(run.ledger.read().ledger, run.config(0)) == found
 
 
-def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again(run: GangRun) -> None:
-    """What lost its room has it proved before the next lease."""
-    first = run.ledger.read().ledger.status.checkpoint
+def keep_a_step(run: GangRun) -> None:
+    """Attempt 1 has published its first lease, and lost its second one."""
+    newest = run.ledger.read().ledger
+    first = newest.status.checkpoint
     assert first is not None
-    write_status(run, checkpoint=first.model_copy(update={"step": 5, "charged": 5}))
+    lease = next_lease(newest, 1, next_draw=5, step=5)
+    assert lease is not None
+    record = first.model_copy(update={"step": 5, "charged": 5})
+    leased = with_lease(newest, lease, record, "example.test/trainer:1")
+    write_status(run, **dict(leased))
+
+
+@pytest.mark.parametrize(("reserve", "follows"), [(9, Follows.HELD), (10, Follows.REFUSED)])
+@pytest.mark.parametrize("reason", sorted(TRAINING_REFUSED))
+def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again_as_the_reserve_allows(
+    tmp_path: Path, reason: Reason, reserve: int, follows: Follows
+) -> None:
+    """What lost its room has it proved before the next lease; but it may lose that one too."""
+    run = a_run(tmp_path, reserve=reserve)
+    keep_a_step(run)
+    found = closed(run, refused(reason))
+    assert found.follows is follows
+    expected = found if follows is Follows.HELD else None
+    assert held(run.ledger.read().ledger, run.config(0)) == expected
+
+
+@pytest.mark.parametrize("reserve", [4, 100])
+def test_a_refusal_that_gave_its_lease_back_is_looked_at_again(
+    tmp_path: Path, reserve: int
+) -> None:
+    """It was stopped in order, and what it did after that failed."""
+    run = a_run(tmp_path, reserve=reserve)
+    lease = run.ledger.read().ledger.status.lease
+    assert lease is not None
+    write_status(run, lease=lease.model_copy(update={"closed_at": 0}))
     assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.REFUSED
+
+
+@pytest.mark.parametrize("step", [5, 0], ids=["all steps are done", "all draws are charged"])
+def test_a_refusal_where_no_other_attempt_would_lease_is_looked_at_again(
+    tmp_path: Path, step: int
+) -> None:
+    """Nothing is risked: the next one has an outcome to write."""
+    run = a_run(tmp_path, reserve=0, steps=5)
+    made = run.ledger.read().ledger.status.checkpoint
+    assert made is not None
+    write_status(run, checkpoint=made.model_copy(update={"step": step, "charged": step}))
+    assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.REFUSED
+
+
+def test_a_job_that_failed_where_its_volume_was_away_is_held_as_if_refused(
+    run: GangRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would take a lease to fail again, each time that the volume is away then."""
+    away = Refusal(Reason.STORAGE_UNUSABLE, "the volume is away")
+    monkeypatch.setattr(closing, "untold", lambda *_: away)
+    failed = KILLED.model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
+    found = closed(run, failed)
+    assert (found.follows, found.reason) == (Follows.HELD, Reason.STORAGE_UNUSABLE)
+    assert held(run.ledger.read().ledger, run.config(0)) == found
+
+
+def test_however_long_a_message_is_the_ledger_says_how_a_held_job_goes_on(run: GangRun) -> None:
+    closed(run, refused(Reason.STORAGE_FULL).model_copy(update={"message": "no room " * 500}))
+    assert str(record(run).message).endswith("delete the StatefulSet, which comes back with it)")
+
+
+def test_a_ledger_that_was_raised_ends_the_hold(run: GangRun) -> None:
+    """An administrator has acted. One that was raised before the attempt says nothing of it."""
+    closed(run, STALLED)
+    write_status(run, restored=1)
     assert held(run.ledger.read().ledger, run.config(0)) is None
+    attempts.begin_attempt(run.ledger, NOW)
+    lease_as(run, 2)
+    assert close(run.ledger, 2, STALLED, run.config(0), NOW).follows is Follows.HELD
+    assert held(run.ledger.read().ledger, run.config(0)) is not None
+
+
+@pytest.mark.parametrize("checkpoints", [1, 2])
+def test_rule_12_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
+    tmp_path: Path, checkpoints: int
+) -> None:
+    """A pod that looks again by itself keeps some steps each time, and loses its last lease."""
+    job = Job(tmp_path / "job", plan(steps=20, lease_steps=2, reserve=6))
+    job.create()
+    config = GangRun(tmp_path, workers=1, max_restarts=0, hold=True).config(0)
+    found, full = None, refused(Reason.STORAGE_FULL)
+    while found is None or found.follows is Follows.REFUSED:
+        account, step = job.opened()
+        kept = 0
+        while True:
+            if job.draw(account) is not None:
+                step += 1
+            elif kept < checkpoints:
+                account.publish(step, state_at(step))
+                kept += 1
+            else:
+                break
+        found = close(job.ledger, job.read().status.attempt, full, config, NOW)
+    status = job.check().status
+    assert (found.follows, found.reason, status.outcome) == (
+        Follows.HELD,
+        Reason.STORAGE_FULL,
+        None,
+    )
+    assert held(job.read(), config) == found
+    assert "the reserve of 6 draws does not cover another lost lease" in found.message
+    assert status.checkpoint is not None
+    assert status.charged - status.checkpoint.step == 6
+    job.run()  # as a person asked: no step has been lost
+    outcome = job.check().status.outcome
+    assert outcome is not None
+    assert outcome.reason is Reason.COMPLETED
 
 
 def test_a_refusal_before_a_lease_is_looked_at_again(run: GangRun) -> None:

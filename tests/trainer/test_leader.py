@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import structlog
 from gang import GangRun
-from test_leader_ends import lease_as
+from test_leader_ends import lease_as, write_status
 
+from dtjob_api.ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
@@ -156,6 +157,137 @@ def test_leader_that_stood_still_takes_nobody_for_lost_or_stalled(
     assert asyncio.run(scene()) == EXIT_OK
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
+
+
+def a_pod(folder: Path) -> tuple[Leader, GangRun, Ranks]:
+    """Whose reserve covers no lost lease."""
+    run, ranks = GangRun(folder, workers=1, reserve=0, hold=True), Ranks(0)
+    run.create_ledger()
+    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+    return Leader(run.config(0), run.ledger, view, structlog.get_logger(), ranks.tell), run, ranks
+
+
+def refused(reason: Reason) -> End:
+    return End(kind=EndKind.REFUSED, rank=0, reason=reason, message="no")
+
+
+@pytest.mark.parametrize("has_leased", [False, True], ids=["looked at again", "held"])
+def test_a_pod_goes_on_at_once_when_its_ledger_is_raised(tmp_path: Path, has_leased: bool) -> None:
+    """An administrator has put right what it waits for."""
+    leader, run, _ = a_pod(tmp_path)
+
+    async def scene() -> int:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        if has_leased:
+            lease_as(run, 1)
+        behind = refused(Reason.PRIVACY_STATE_LOST)
+        await follow(leader, until=Action.END, attempt=1, ends=(behind,))
+        following = asyncio.create_task(follow(leader, until=Action.RUN))
+        async with asyncio.timeout(20):
+            while leader._view.state != "Waiting":
+                await asyncio.sleep(0.02)
+            write_status(run, restored=1)
+            await following
+        leader.terminating = True
+        leader.wake()
+        await follow(leader, until=Action.END, drain=True)
+        return await lead
+
+    assert asyncio.run(scene()) == EXIT_OK
+    first, _ = run.ledger.read().ledger.status.attempts
+    assert first.reason == "PrivacyStateLost"
+
+
+def test_a_ledger_that_was_raised_before_wakes_no_pod_that_waits(
+    tmp_path: Path, clock: Time
+) -> None:
+    """Nor does any other write into the ledger: each look would be an attempt."""
+    leader, run, _ = a_pod(tmp_path)
+    write_status(run, attempt=1, restored=1)
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        full = refused(Reason.STORAGE_FULL)
+        await follow(leader, until=Action.END, attempt=2, ends=(full,))
+        await follow(leader, until=Action.END)
+        async with asyncio.timeout(20):
+            while leader._view.state != "Waiting":
+                await asyncio.sleep(0.02)
+            write_status(run, initial_model_digest="sha256:0")
+            while leader._orders._version != run.ledger.read().version:
+                await asyncio.sleep(0.02)
+        assert not leader._orders.has_news
+        clock.added += leading._REFUSED_SECONDS / 2
+        await clock.passes(leader, 0.5)
+        assert leader._view.state == "Waiting"
+        clock.added += leading._REFUSED_SECONDS / 2
+        await follow(leader, until=Action.RUN)
+        lead.cancel()
+
+    asyncio.run(scene())
+    assert run.ledger.read().ledger.status.attempt == 3
+
+
+@pytest.mark.parametrize("has_leased", [False, True], ids=["looked at again", "held"])
+def test_an_order_that_came_before_the_refusal_is_answered_at_once(
+    tmp_path: Path, has_leased: bool
+) -> None:
+    """To drain, say, and the volume was full: nobody would give the order a second time."""
+    leader, run, ranks = a_pod(tmp_path)
+
+    async def scene() -> None:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        if has_leased:
+            lease_as(run, 1)
+        await follow(leader, until=Action.RUN, attempt=1)
+        order(run, RunState.DRAIN)
+        async with asyncio.timeout(20):
+            while not ranks.told:
+                await asyncio.sleep(0.02)
+            full = refused(Reason.STORAGE_FULL)
+            await follow(leader, until=Action.END, attempt=1, ends=(full,))
+            await follow(leader, until=Action.END)
+            while run.ledger.read().ledger.status.drained != 2:
+                await asyncio.sleep(0.02)
+        lead.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person(
+    tmp_path: Path,
+) -> None:
+    run = GangRun(tmp_path, workers=1, reserve=0)
+    run.create_ledger()
+
+    async def refused_with_a_lease(attempt: int) -> tuple[int, str | None]:
+        view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+        leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        lease_as(run, attempt)
+        full = refused(Reason.STORAGE_FULL)
+        await follow(leader, until=Action.END, attempt=attempt, ends=(full,))
+        await follow(leader, until=Action.DONE)
+        return await lead, view.message
+
+    for attempt in (1, 2):
+        code, message = asyncio.run(refused_with_a_lease(attempt))
+        assert code == EXIT_REFUSED
+        assert "go on with --resume" in str(message)
+    status = run.ledger.read().ledger.status
+    assert (status.charged, status.outcome) == (10, None)
+
+
+def order(run: GangRun, state: RunState) -> None:
+    """As the operator does, for the first time."""
+    newest = run.ledger.read()
+    spec = newest.ledger.spec
+    told = spec.run.model_copy(update={"generation": 2, "state": state})
+    run.ledger.replace_spec(newest, spec.model_copy(update={"run": told}))
 
 
 def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, clock: Time) -> None:

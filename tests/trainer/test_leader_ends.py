@@ -14,7 +14,7 @@ from gang import GangRun
 
 from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
-from dtjob_trainer import leader as module
+from dtjob_trainer import orders
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
@@ -232,7 +232,7 @@ def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:
 
 def test_order_is_heard_after_the_watch_has_failed(tmp_path: Path, monkeypatch: Any) -> None:
     """Nobody waits for the task that watches: what ends it silently leaves the leader deaf."""
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(orders, "_PATIENCE_SECONDS", 0.01)
     run = GangRun(tmp_path, workers=1)
     run.create_ledger()
     newest = run.ledger.read()
@@ -248,11 +248,12 @@ def test_order_is_heard_after_the_watch_has_failed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(run.ledger, "wait", wait)
 
     async def scene() -> None:
-        leader = a_leader(run)
-        watching = asyncio.create_task(leader._watch("0"))
+        changed = asyncio.Event()
+        heard = orders.Orders(run.ledger, changed.set, structlog.get_logger())
+        watching = asyncio.create_task(heard._watch())
         async with asyncio.timeout(10):
-            await leader._changed.wait()
-        assert leader._order == newest.ledger.spec.run
+            await changed.wait()
+        assert heard.run == newest.ledger.spec.run
         watching.cancel()
 
     asyncio.run(scene())

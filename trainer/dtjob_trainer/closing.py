@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from dtjob_api.ledger import Hold, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason, known
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import attempts, verdicts
 from dtjob_trainer.gang import End, EndKind
-from dtjob_trainer.ledger import Ledger, Superseded
+from dtjob_trainer.ledger import Ledger, Superseded, clipped
 from dtjob_trainer.patience import needs_a_person
 from dtjob_trainer.untold import untold
 
@@ -24,13 +24,6 @@ class Follows(StrEnum):
     REFUSED = "Refused"  # nothing until a person has put something right; looked at again
     HELD = "Held"  # nothing until a person asks for it: who looks again would spend a lease
     SUPERSEDED = "Superseded"  # the ledger is another's
-
-
-_SPENT_IN_VAIN = (
-    "its lease is charged and no step of it was kept, which another attempt may find again: put "
-    "it right, then go on with --resume (in a cluster: change runPolicy.stallSeconds, and delete "
-    "the StatefulSet, which comes back with it)"
-)
 
 
 @dataclass(frozen=True)
@@ -77,10 +70,13 @@ def close(
 def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
     """Why no attempt may begin by itself; None where one may.
 
-    A person lets the job go on by another `runPolicy.stallSeconds`, or by a new order.
+    A person lets the job go on by another `runPolicy.stallSeconds`, by a new order, or by raising
+    a ledger that was behind its volume.
     """
     last = ledger.status.attempts[-1] if ledger.status.attempts else None
     if last is None or last.hold != _hold(ledger, config):
+        return None
+    if (ledger.status.restored or 0) >= last.attempt:
         return None
     # A Hold is set with reasons of this version's alone, or of one that had fewer.
     return Closed(Follows.HELD, known(last.reason) or Reason.STALLED, last.message or "")
@@ -118,9 +114,7 @@ def _write(
     elif end.kind is EndKind.FAILED:
         return _fail(ledger, newest, attempt, record, record.reason, record.message, config, now)
     elif end.kind is EndKind.REFUSED:
-        follows = Follows.REFUSED
-        if verdicts.spent_in_vain(newest.status, attempt):
-            why = _SPENT_IN_VAIN
+        follows, why = Follows.REFUSED, verdicts.risks_a_lease(newest, attempt)
     elif end.kind is EndKind.CRASHED:
         follows = Follows.RESTART
         ended = attempts.with_end(newest.status, attempt, record, now)
@@ -130,9 +124,25 @@ def _write(
             return _fail(ledger, newest, attempt, record, reason, message, config, now)
         if end.reason is Reason.STALLED:
             why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
+    return _end(ledger, newest, attempt, record, follows, why, config, now)
+
+
+def _end(
+    ledger: Ledger,
+    newest: PrivacyLedger,
+    attempt: int,
+    record: attempts.AttemptEnd,
+    follows: Follows,
+    why: str | None,
+    config: WorkerConfig,
+    now: datetime,
+) -> Closed:
+    """Write the end of the attempt; where there is a ``why``, with the hold that it is for."""
     if why is not None:
-        message, hold = f"{record.message}; {why}", _hold(newest, config)
-        follows, record = Follows.HELD, replace(record, message=message, hold=hold)
+        follows = Follows.HELD
+        # However long the message is: who reads it in the ledger has to know how to go on.
+        message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
+        record = replace(record, message=message, hold=_hold(newest, config))
     attempts.end_attempt(ledger, attempt, record, now)
     return Closed(follows, record.reason, record.message)
 
@@ -149,7 +159,7 @@ def _fail(
 ) -> Closed:
     if (refusal := untold(newest, config)) is not None:
         record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
-        attempts.end_attempt(ledger, attempt, record, now)
-        return Closed(Follows.REFUSED, refusal.reason, refusal.message)
+        why = verdicts.risks_a_lease(newest, attempt)
+        return _end(ledger, newest, attempt, record, Follows.REFUSED, why, config, now)
     attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
     return Closed(Follows.LOOK, reason, message)

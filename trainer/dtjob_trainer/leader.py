@@ -22,6 +22,7 @@ from dtjob_trainer.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Hearing
 from dtjob_trainer.gang import Action, AwakeClock, Directive, End, EndKind, Gang, Hello
 from dtjob_trainer.ledger import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.logs import Logger
+from dtjob_trainer.orders import Orders
 from dtjob_trainer.patience import Patience, stalls_in_a_row
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.splice import KEY_BYTES
@@ -39,8 +40,7 @@ EXIT_SUPERSEDED = 4
 _ANSWER_SECONDS = 2.0
 #: How often the leader's clock is read at least.
 _TICK_SECONDS = 0.5
-#: One watch of the ledger; and how long to wait for what is not to be had now.
-_WATCH_SECONDS = 10.0
+#: How long to wait for what is not to be had now.
 _PATIENCE_SECONDS = 2.0
 #: How long a pod waits before it looks whether a person has put right what an attempt refused.
 _REFUSED_SECONDS = 60.0
@@ -77,8 +77,7 @@ class Leader:
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
         self._informed: set[int] = set()
-        self._order: Run | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._orders = Orders(ledger, self._changed.set, log)
         self.terminating = False
         self.left = False
         self._clock = AwakeClock(time.monotonic())
@@ -95,7 +94,7 @@ class Leader:
         heard = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS), self._told:
-                await self._told.wait_for(lambda: self._order is not None or self._is_done)
+                await self._told.wait_for(lambda: self._orders.run is not None or self._is_done)
                 self._hear(hello, speaker)
                 heard = True
                 await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
@@ -110,9 +109,10 @@ class Leader:
         return self._gang.directive
 
     def _hear(self, hello: Hello, speaker: Speaker) -> None:
-        if self._order is None:
+        run = self._orders.run
+        if run is None:
             return  # there was never a run: whoever asks is sent home
-        self._gang.admit(hello, speaker, self._order.workers)
+        self._gang.admit(hello, speaker, run.workers)
         self._gang.hello(hello, self._now())
         self._view.gpus = self._gang.gpus()
         self._changed.set()
@@ -185,34 +185,14 @@ class Leader:
         """The ledger, waited for until it exists; None when told to stop."""
         while not self.terminating:
             try:
-                versioned = await asyncio.to_thread(self._ledger.read)
+                versioned = await self._orders.read()
             except LedgerMissing:
                 self._view.stage = "waiting for the ledger"
                 await self._change(0.2)
                 continue
-            self._order = versioned.ledger.spec.run
             await self._tell_all()
-            if self._watching is None:
-                self._watching = asyncio.create_task(self._watch(versioned.version))
             return versioned
         return None
-
-    async def _watch(self, version: str) -> None:
-        """Follow ``spec.run``, the operator's word to the workers."""
-        while True:
-            try:
-                newer = await asyncio.to_thread(self._ledger.wait, version, _WATCH_SECONDS)
-            except LedgerError:
-                await asyncio.sleep(_PATIENCE_SECONDS)  # who writes next finds it too, and judges
-                continue
-            except Exception as error:
-                # Nobody waits for this task: an end of it would leave every later order unheard.
-                self._log.error("watching the ledger failed", detail=f"{error!r}")
-                await asyncio.sleep(_PATIENCE_SECONDS)
-                continue
-            if newer is not None:
-                version, self._order = newer.version, newer.ledger.spec.run
-                self._changed.set()
 
     async def _without(
         self, reason: Reason, message: str, seconds: float = _PATIENCE_SECONDS
@@ -224,13 +204,15 @@ class Leader:
         if view.message != message:
             self._log.error("waiting", reason=reason, detail=message)
         view.state, view.stage, view.reason, view.message = "Waiting", "waiting", reason, message
-        deadline, order = time.monotonic() + seconds, self._order
+        deadline = time.monotonic() + seconds
         while (
             not self.terminating
-            and self._order == order
+            and not self._orders.has_news
             and (left := deadline - time.monotonic()) > 0
         ):
-            await self._change(min(left, _WATCH_SECONDS))
+            await self._change(min(left, _PATIENCE_SECONDS))
+        # News wake once: where the ledger can't be read now, it is not asked all the time.
+        self._orders.take()
         return None
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
@@ -241,7 +223,7 @@ class Leader:
                 attempts.report_drained, self._ledger, status.attempt, generation
             )
         self._view.state, self._view.stage = "Drained", "drained"
-        while self._order == ledger.spec.run and not self.terminating:
+        while self._orders.run == ledger.spec.run and not self.terminating:
             await self._change(1.0)
 
     async def _gather(self, run: Run) -> bool:
@@ -249,7 +231,7 @@ class Leader:
         self._gang.direct(Action.WAIT)
         await self._tell_all()
         while absent := self._gang.absent(run.workers, self._now()):
-            if self.terminating or self._order != run:
+            if self.terminating or self._orders.run != run:
                 return False
             self._view.stage = (
                 f"waiting for {len(absent)} of {run.workers} workers to come up and import torch"
@@ -322,7 +304,8 @@ class Leader:
             waits = hearing.deadline is None  # nothing that was heard explains an end
             if end is not None or (waits and (end := self._stalled(now)) is not None):
                 return end
-            stop = self.terminating or self._gang.wants_drain(run.workers) or self._order != run
+            ordered = self._orders.run != run or self._gang.wants_drain(run.workers)
+            stop = self.terminating or ordered
             if stop and waits and self._gang.never_started(run.workers):
                 return STOPPED_BEFORE_START
             if stop and not told_to_drain:
@@ -354,8 +337,8 @@ class Leader:
                 return await self._finish(EXIT_SUPERSEDED, "Refused", reason, message)
             case Follows.REFUSED:
                 return await self._without(reason, message, _REFUSED_SECONDS)
-            case Follows.HELD:
-                return await self._without(reason, message, math.inf)
+            case Follows.HELD if not self._config.hold:
+                return await self._without(reason, message)  # a pod reads its hold in the ledger
             case Follows.RESTART:
                 self._view.restarts += 1
                 self._view.state, self._view.message = "Restarting", message

@@ -151,8 +151,8 @@ def update(
             continue
 
 
-def clipped(message: str) -> str:
+def clipped(message: str, length: int = MAX_MESSAGE_LENGTH) -> str:
     """`message` within the length that the ledger takes."""
-    if len(message) <= MAX_MESSAGE_LENGTH:
+    if len(message) <= length:
         return message
-    return message[: MAX_MESSAGE_LENGTH - 1] + "…"
+    return message[: length - 1] + "…"

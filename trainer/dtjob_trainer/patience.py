@@ -11,7 +11,7 @@ from typing import Any
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
-from dtjob_trainer.verdicts import has_leased
+from dtjob_trainer.verdicts import has_leased, is_uncovered
 
 #: An attempt's first step loads data and kernels and compiles: it has so many times stallSeconds.
 START_FACTOR = 4
@@ -117,8 +117,7 @@ def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
     if (stalls := stalls_in_a_row(status)) == 0:
         return None
     done = status.checkpoint.step if status.checkpoint else 0
-    lost = status.charged - done
-    uncovered = has_leased(status, attempt) and lost + plan.lease_steps > plan.replay_reserve_steps
+    uncovered = has_leased(status, attempt) and is_uncovered(ledger)
     if stalls < STALLS_IN_A_ROW and not uncovered:
         return None
     why = (
