@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_operator import kinds, names
+from dtjob_operator import figures, kinds, names
 from dtjob_operator.builders.ledger import ledger
 from dtjob_operator.builders.role_binding import role_binding
 from dtjob_operator.builders.service import service
@@ -16,7 +18,7 @@ from dtjob_operator.observed import ObjectRef, Observed
 from dtjob_operator.situation import Situation
 
 
-def applies(observed: Observed, situation: Situation) -> tuple[Json, ...]:
+def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Json, ...]:
     """Desired objects that are missing or differ, in the order in which they are needed.
 
     The StatefulSet follows only on an observed ledger, so that no pod ever runs without one and
@@ -39,21 +41,24 @@ def applies(observed: Observed, situation: Situation) -> tuple[Json, ...]:
         wanted += [*_base(observed, situation), ledger(job, observed.privacy_plan)]
     else:
         wanted += _base(observed, situation)
-        replicas = 0 if _outlive_their_account(observed, job) else situation.workers
+        replicas = 0 if _outlive_their_account(observed, job, now) else situation.workers
         wanted += _changed(_preserving(observed, job, replicas), observed.stateful_set)
     return tuple(wanted)
 
 
-def _outlive_their_account(observed: Observed, job: DistributedTrainingJob) -> bool:
+def _outlive_their_account(observed: Observed, job: DistributedTrainingJob, now: datetime) -> bool:
     """Whether pods hold tokens of an account that was deleted and made anew.
 
     The API server refuses such tokens (401), and a pod gets no other for most of an hour: it is
-    replaced. No pod can be created before its account, so a new one never counts.
+    replaced. No pod can be created before its account, so a new one never counts; but where the API
+    server's clock was put back, new pods would seem older for days, and be removed again and again.
     """
     account = observed.service_account
     if job.spec.workers.service_account_name or account is None:
         return False
     since = account["metadata"].get("creationTimestamp", "")
+    if since > figures.timestamp(now):
+        return False
     return any(pod["metadata"]["creationTimestamp"] < since for pod in observed.pods)
 
 

@@ -57,7 +57,9 @@ def seconds_until_write(
     # Counters of a start change often and say little: they wait longer than a running job's.
     running = new.get("phase") in {Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED}
     pause = settings.telemetry_seconds * (1 if running else _START_FACTOR)
-    return max(0.0, pause - (now - written).total_seconds())
+    since = (now - written).total_seconds()
+    # The clock was put back: the pause may long be over.
+    return max(0.0, pause - since) if since >= 0 else 0.0
 
 
 def _is_news(stored: Json, new: Json) -> bool:

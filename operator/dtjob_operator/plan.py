@@ -51,7 +51,7 @@ def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
     latched = situation.ledger.spec.run.workers if situation.ledger else None
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
     return Decision(
-        applies=() if refusal else children.applies(observed, situation),
+        applies=() if refusal else children.applies(observed, situation, now),
         deletes=children.deletes(observed, situation),
         status=written,
         events=announcements(stored, written, job, latched, pending) if wait == 0 else (),

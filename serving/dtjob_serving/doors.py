@@ -17,8 +17,12 @@ from dtjob_serving.places import Places, address_of
 PATIENCE_SECONDS = 5.0
 BODY_BYTES = 64 * 1024
 _HEADERS = 32
-#: Connections that wait to be taken; so many are taken at once, before any of them is closed.
-_BACKLOG = 512
+#: Connections that wait in the kernel to be taken.
+BACKLOG = 512
+#: So many are taken in a turn of the event loop. An answer comes two turns after its connection, so
+#: three times as many may come in between: they must fit into the places of one address, or who is
+#: honest would have to go for them before he was heard.
+AT_ONCE = 4
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -117,7 +121,7 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server(
         (host, port),
         family=socket.AF_INET6 if both else socket.AF_INET,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         dualstack_ipv6=both,
     )
 
@@ -126,5 +130,6 @@ async def serve(doors: Doors, listener: socket.socket) -> web.ServerRunner:
     """Serve on a listener until the runner is cleaned up."""
     runner = web.ServerRunner(doors, shutdown_timeout=PATIENCE_SECONDS)
     await runner.setup()
-    await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+    await web.SockSite(runner, listener, backlog=AT_ONCE).start()
+    listener.listen(BACKLOG)  # asyncio has one figure for both
     return runner

@@ -225,6 +225,7 @@ def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
     account = copy.deepcopy(world.observed.service_account)
     account["metadata"]["creationTimestamp"] = stamp(NOW + timedelta(seconds=1))
     old, new = (pod(0), pod(1)), (pod(0, NOW + timedelta(seconds=1)),)
+    world.later(1)
 
     def replicas(pods: tuple[Json, ...]) -> int:
         world.see(pods=pods, service_account=account)
@@ -234,6 +235,19 @@ def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
         return wanted
 
     assert [replicas(old), replicas(old[:1]), replicas(()), replicas(new)] == [0, 0, 2, 2]
+
+
+def test_pods_stay_whose_account_was_made_under_a_clock_that_was_ahead() -> None:
+    """The API server's clock was put right: each new pod would seem older than the account."""
+    world = started()
+    account = copy.deepcopy(world.observed.service_account)
+    assert account is not None
+    account["metadata"]["creationTimestamp"] = stamp(NOW + timedelta(days=2))
+    world.later(60)
+    world.see(service_account=account, pods=(pod(0, world.now), pod(1, world.now)))
+    world.settle()
+    assert world.observed.stateful_set is not None
+    assert world.observed.stateful_set["spec"]["replicas"] == 2
 
 
 def test_our_binding_to_another_role_is_made_anew() -> None:

@@ -303,6 +303,31 @@ def test_a_pod_whose_node_is_silent_trains_on() -> None:
         assert world.status["phase"] == "Restarting"
 
 
+def test_a_sign_of_life_of_a_time_to_come_is_none() -> None:
+    """The coordinator's clock was ahead: such a sign would be one for days."""
+    world = running()
+    ahead = world.now + timedelta(days=2)
+    world.ledger_status(
+        attempts=[{"attempt": 1, "start": stamp(ahead)}], checkpoint=checkpoint(20, 1, 20, ahead)
+    )
+    world.later(300)
+    unready = pod(0, conditions=[{"type": "Ready", "status": "False"}])
+    world.see(pods=(unready, pod(1)), report=report(20, heartbeatTime=stamp(ahead)))
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+
+
+def test_a_clock_that_is_put_back_holds_up_no_figures() -> None:
+    world = running()
+    world.later(20)
+    world.see(report=report(40))
+    world.settle()
+    world.later(-2 * 86400)
+    world.see(report=report(60))
+    world.settle()
+    assert world.status["progress"]["step"] == 60
+
+
 def test_a_stale_checkpoint_is_told() -> None:
     world = running()
     world.see(report=report(50))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
+from collections.abc import Sequence
 
 import pytest
 from aiohttp import web
@@ -12,6 +14,7 @@ from aiohttp.streams import StreamReader
 
 from dtjob_serving import doors
 from dtjob_serving.framing import HEAD_BYTES
+from dtjob_serving.places import Places
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -67,3 +70,44 @@ def test_of_what_a_stranger_sends_little_is_parsed(
     asyncio.run(scene())
     assert parsed <= HEAD_BYTES + doors.BODY_BYTES
     assert chunks == 0
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["127.0.0.1"], [f"127.0.1.{last}" for last in range(1, 71)]],
+    ids=["his own", "seventy"],
+)
+def test_who_asks_at_once_is_heard_before_he_has_to_go(addresses: Sequence[str]) -> None:
+    """However many come right behind him, also where an address has few places: the operator's.
+
+    All are connected before any of them is taken, so the kernel keeps them meanwhile.
+    """
+
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        response = web.Response(text="heard")
+        response.force_close()
+        return response
+
+    async def scene() -> bytes:
+        listener = doors.listen("127.0.0.1", 0)
+        runner = await doors.serve(doors.Doors(answer, Places(16, 64)), listener)
+        with contextlib.ExitStack() as links:
+
+            def asked(address: str) -> socket.socket:
+                link = links.enter_context(socket.socket())
+                link.settimeout(5)
+                link.bind((address, 0))
+                link.connect(listener.getsockname())
+                link.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                return link
+
+            honest = asked("127.0.0.1")
+            for address in itertools.islice(itertools.cycle(addresses), 200):
+                asked(address)
+            reader, writer = await asyncio.open_connection(sock=honest)
+            said = await reader.read()
+            writer.close()
+        await runner.cleanup()
+        return said
+
+    assert asyncio.run(scene()).endswith(b"heard")

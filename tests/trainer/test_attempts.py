@@ -219,3 +219,45 @@ def ended(*ends: tuple[int, Reason]) -> list[AttemptRecord]:
 def test_restart_budget(attempts: list[AttemptRecord], max_restarts: int, expected: bool) -> None:
     """At most `max_restarts` failures an hour; what was asked for, or refused, costs nothing."""
     assert may_restart(attempts, START, max_restarts) is expected
+
+
+def failed(*spans: tuple[float, float]) -> list[AttemptRecord]:
+    """Attempts that failed, each begun and ended so many hours after `START`."""
+    return [
+        AttemptRecord(
+            attempt=number,
+            start=START + timedelta(hours=start),
+            end=START + timedelta(hours=end),
+            reason=Reason.RANK_FAILED,
+        )
+        for number, (start, end) in enumerate(spans, start=1)
+    ]
+
+
+AHEAD = 48
+#: Failures 3 h apart, by a clock that was two days ahead, and one after it was put right.
+APART = failed(*[(AHEAD + 3 * n, AHEAD + 3 * n + 2.9) for n in range(10)], (29.9, 30))
+#: The same, but within minutes: five before the clock was put right, and one after a run of hours.
+CLOSE = [(AHEAD + n / 60, AHEAD + (n + 1) / 60) for n in range(5)]
+#: Coordinators in turn on a node whose clock is ahead, and on one whose clock is right.
+IN_TURN = failed(*[(n / 60 + n % 2 * AHEAD, (n + 1) / 60 + n % 2 * AHEAD) for n in range(11)])
+
+
+@pytest.mark.parametrize(
+    ("attempts", "now", "max_restarts", "expected"),
+    [
+        (APART, 30, 2, True),
+        (APART, 30, 1, False),
+        (failed(*CLOSE, (4, 4.1)), 4.1, 5, False),
+        (failed(*CLOSE, (4, 6)), 6, 1, True),
+        (failed(*CLOSE, (4, 4.1)), AHEAD + 0.1, 1, True),
+        (IN_TURN, 11 / 60, 10, False),
+        (failed(*[(AHEAD - n, AHEAD - n + 0.1) for n in range(8)]), AHEAD - 7, 6, False),
+    ],
+    ids=["apart", "one is near", "just put right", "hours after", "caught up", "in turn", "back"],
+)
+def test_restart_budget_of_a_clock_that_was_put_right(
+    attempts: list[AttemptRecord], now: float, max_restarts: int, expected: bool
+) -> None:
+    """A time to come tells not when an attempt ended; the order and the distances do."""
+    assert may_restart(attempts, START + timedelta(hours=now), max_restarts) is expected

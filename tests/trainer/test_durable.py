@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,6 +155,25 @@ def test_file_size_limit_is_named_like_a_full_volume(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert full.value.needed == 4096
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_in_vain_takes_its_whole_size_of_a_volume_that_compresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is to prove that a checkpoint will fit."""
+    written: list[bytes] = []
+    remove = durable.remove
+
+    def read_and_removed(path: Path) -> None:
+        written.append(path.read_bytes())
+        remove(path)
+
+    monkeypatch.setattr(durable, "remove", read_and_removed)
+    durable.write_in_vain(tmp_path / "room", 300_000)
+    [content] = written
+    assert len(content) == 300_000
+    assert len(zlib.compress(content)) >= len(content)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -232,3 +232,24 @@ def test_a_crowd_of_strangers_keeps_no_rank_out() -> None:
             writer.transport.abort()
 
     run(scene)
+
+
+def test_a_key_is_heard_however_many_come_right_behind_it() -> None:
+    """Of one address, and all of them before any is taken."""
+
+    async def scene(found: Way) -> None:
+        with contextlib.ExitStack() as links:
+
+            def connected(words: bytes) -> socket.socket:
+                link = socket.create_connection(("127.0.0.1", found.port), timeout=5)
+                link.sendall(words)
+                return links.enter_context(link)
+
+            rank = connected(KEY.encode() + b"through")
+            for _ in range(200):
+                connected(b"")
+            reader, writer = await asyncio.open_connection(sock=rank)
+            assert await reader.readexactly(8) == b"\nthrough"
+            writer.close()
+
+    run(scene)

@@ -7,7 +7,7 @@ write (rule 10).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -199,9 +199,7 @@ def may_restart(
         The ledger's, the one that has just ended included.
     """
     failures = sum(
-        1
-        for record in attempts
-        if record.end is not None and now - record.end < window and _is_failure(record)
+        ago < window and _is_failure(record) for record, ago in _ended_ago(attempts, now)
     )
     return failures <= min(max_restarts, MAX_ATTEMPTS_KEPT - 1)
 
@@ -219,6 +217,31 @@ def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_resta
     return (
         bool(earlier) and _is_failure(earlier[-1]) and not may_restart(earlier, now, max_restarts)
     )
+
+
+def _ended_ago(
+    attempts: Sequence[AttemptRecord], now: datetime
+) -> Iterator[tuple[AttemptRecord, timedelta]]:
+    """The attempts that have ended, the newest first, and how long ago that was.
+
+    A clock may have been put right meanwhile, or be another machine's. An end that is later than
+    now, or than that of a later attempt, was told by one that was ahead: it does not tell when it
+    was, but the order does that it was before all that followed, and what followed took at least
+    as long as the clock it was told by says. With nothing known it was just now: restarts under
+    clocks that jump are not without end.
+    """
+    earliest = later = now
+    ago = timedelta()
+    for record in reversed(attempts):
+        if record.end is None:
+            continue
+        if record.end <= earliest:
+            earliest, ago = record.end, now - record.end
+        else:
+            ago += max(timedelta(), later - record.end)
+        yield record, ago
+        ago += max(timedelta(), record.end - record.start)
+        later = record.start
 
 
 def _is_failure(record: AttemptRecord) -> bool:

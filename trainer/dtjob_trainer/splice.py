@@ -12,7 +12,7 @@ import hmac
 import socket
 from collections.abc import Callable
 
-from dtjob_serving.doors import PATIENCE_SECONDS
+from dtjob_serving.doors import AT_ONCE, BACKLOG, PATIENCE_SECONDS
 from dtjob_serving.places import Places, address_of
 
 KEY_BYTES = 32
@@ -45,7 +45,10 @@ class StoreGate:
 
     async def open(self, listener: socket.socket) -> None:
         """Answer on a listener."""
-        self._server = await asyncio.start_server(self._meet, sock=listener, limit=_KEY_LETTERS)
+        self._server = await asyncio.start_server(
+            self._meet, sock=listener, limit=_KEY_LETTERS, backlog=AT_ONCE
+        )
+        listener.listen(BACKLOG)
 
     async def close(self) -> None:
         """Answer nobody any more, and drop who is connected."""
