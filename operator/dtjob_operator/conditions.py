@@ -115,14 +115,16 @@ def _accepted(situation: Situation) -> Iterator[Claim]:
         return
     told = condition(situation.stored, ConditionType.ACCEPTED)
     if told is None or told["status"] == "Unknown":
-        message = "the noise multiplier for epsilon and delta is being calibrated"
-        if situation.planning_trouble:
-            message = (
-                "the noise multiplier for epsilon and delta could not be calibrated and is tried "
-                f"again: {situation.planning_trouble.rstrip('.')}. Look at the operator's log and "
-                "its pod's memory"
-            )
-        yield Claim(ConditionType.ACCEPTED, None, Reason.PLANNING, message)
+        yield Claim(ConditionType.ACCEPTED, None, Reason.PLANNING, _planning(situation))
+
+
+def _planning(situation: Situation) -> str:
+    if not situation.planning_trouble:
+        return "the noise multiplier for epsilon and delta is being calibrated"
+    return (
+        "the noise multiplier for epsilon and delta could not be calibrated and is tried again: "
+        f"{situation.planning_trouble.rstrip('.')}. Look at the operator's log and its pod's memory"
+    )
 
 
 def _promise(plan: PrivacyPlan) -> str:
@@ -184,6 +186,8 @@ def _running(situation: Situation) -> Claim:
             reason = known(last.reason) or "no known reason"
             why = f"{reason}: {last.message or 'no more is known'}"
         return Claim(kind, False, Reason.RESTARTING, f"attempt {last.attempt} has ended: {why}")
+    if situation.ledger is None:
+        return Claim(kind, False, Reason.PLANNING, _planning(situation))
     return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
 
 

@@ -13,6 +13,7 @@ from dtjob_operator.finding import Finding
 from dtjob_operator.observed import Observed, Rejection
 
 _MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
+_LIMIT_RANGE = re.compile(r"(?:(?:minimum|maximum) \S+ usage|limit to request ratio) per \w+ is")
 
 
 def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
@@ -50,6 +51,11 @@ def _last_success(observed: Observed) -> str:
 
 def _refused(message: str, job: DistributedTrainingJob) -> Finding:
     cause, where = wording.refusal(message), names.namespace(job)
+    # The StatefulSet controller's pauses grow to a quarter of an hour.
+    again = (
+        "It is tried again after longer and longer pauses, and at once when you delete the "
+        f"StatefulSet {names.child_name(job)}, which comes back"
+    )
     if missing := _MISSING_ACCOUNT.search(cause):
         account = missing["name"]
         remedy = (
@@ -62,20 +68,30 @@ def _refused(message: str, job: DistributedTrainingJob) -> Finding:
         return Finding(
             Reason.SERVICE_ACCOUNT_MISSING,
             f"the ServiceAccount {account} of the workers does not exist in namespace {where}: "
-            f"{remedy}",
+            f"{remedy}. {again}",
         )
+    what = "claims of the workers" if _is_claim(cause) else "worker pods"
+    return Finding(
+        Reason.PODS_REFUSED,
+        f"{what} are refused in namespace {where}: {cause}. {_remedy(cause)}. {again}",
+    )
+
+
+def _is_claim(cause: str) -> bool:
+    return "persistentvolumeclaim" in cause.lower()
+
+
+def _remedy(cause: str) -> str:
+    field = "spec.storage.checkpoints.size" if _is_claim(cause) else "spec.workers.resources"
     if "exceeded quota" in cause:
-        remedy = (
-            "Raise the ResourceQuota, or lower spec.workers.replicas or spec.workers.resources "
-            "in a new job"
-        )
-    elif "violates PodSecurity" in cause:
-        remedy = (
+        return f"Raise the ResourceQuota, or lower spec.workers.replicas or {field} in a new job"
+    if "failed quota" in cause:
+        return f"Say in {field} of a new job what the ResourceQuota asks for"
+    if _LIMIT_RANGE.search(cause):
+        return f"Change the LimitRange, or {field} in a new job"
+    if "violates PodSecurity" in cause:
+        return (
             "Worker pods meet the level restricted; what spec.workers.template adds does not, or "
             "a policy of the cluster asks for more"
         )
-    else:
-        remedy = "Change the admission rule that refuses it, or the field that it names"
-    return Finding(
-        Reason.PODS_REFUSED, f"worker pods are refused in namespace {where}: {cause}. {remedy}"
-    )
+    return "Change the admission rule that refuses it, or what it asks for in a new job"

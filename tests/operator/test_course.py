@@ -611,6 +611,7 @@ def test_a_calibration_that_fails_is_told() -> None:
     world.settle()
     assert world.decide().wake_after is None
     assert world.reason("Accepted") == ("Unknown", "Planning")
+    assert world.reason("Running") == ("False", "Planning")
     message = world.condition("Accepted")["message"]
     for words in ("could not be calibrated", "killed (SIGKILL)", "memory"):
         assert words in message
