@@ -83,7 +83,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     run = RunDirectory(tmp_path)
     _full(run.report.with_suffix(".tmp"))
     summary = {"state": "Unfinished", "step": 10, "plan": {}, "spent": {"draws": 20}}
-    monkeypatch.setattr(spent, "ledger_of", lambda _: None)
+    monkeypatch.setattr(spent, "complete_ledger", lambda *_: None)
     monkeypatch.setattr(report, "build", lambda *_: summary)
     request = command.Request(EXAMPLE, True, None, None, tmp_path, None, None, False)
     shown = StringIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def report(source: Path, *, as_json: bool) -> None:
         ledger = _ledger(source)
     else:
         run = runs.existing(source)
-        ledger = spent.ledger_of(run)
+        ledger = spent.complete_ledger(run, f"dtjob report {shlex.quote(str(source))}")
     with for_stream() as screen, PldProcess() as accountant:
         screen.waiting("computing epsilon of what is charged")
         summary = reports.build(ledger, accountant, run)

@@ -313,7 +313,7 @@ class _Session:
     ) -> Report:
         """Save the report of a run whose workers have ended; return it after a success."""
         self._screen.waiting("writing the privacy report")
-        ledger = spent.ledger_of(run)
+        ledger = spent.complete_ledger(run, self._request.resume_command(run))
         summary = report.build(ledger, accountant, run)
         self._save(run, summary)
         self._judge(run, summary, ends)
