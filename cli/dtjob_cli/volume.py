@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -78,14 +79,12 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
             "spent in full.",
         ) from None
     except OSError as error:
-        words = f"{error.filename or run.state}: {error.strerror}"
-        if isinstance(error, VolumeUnusable):
-            words = f"{error.strerror}"
+        why = error.why if isinstance(error, VolumeUnusable) else error.strerror
         raise CommandError(
             ExitCode.REFUSED,
             Reason.STORAGE_UNUSABLE,
-            f"{words}. {_UNKNOWN}",
-            f"Make {run.state}/ readable, or put it back from a copy, {_then(again)}",
+            f"{error.filename or run.state}: {why}. {_UNKNOWN}",
+            f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a copy, {_then(again)}",
         ) from None
 
 

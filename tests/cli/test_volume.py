@@ -112,6 +112,5 @@ def test_a_volume_that_is_no_folder_is_not_an_empty_one(
     shutil.rmtree(run.state)
     run.state.touch()
     words = told()
-    assert f"error ({Reason.STORAGE_UNUSABLE}): the volume of {run.state}" in words
-    assert "Not a directory" in words
+    assert f"error ({Reason.STORAGE_UNUSABLE}): {run.state}: Not a directory" in words
     assert NOT_KNOWN in words

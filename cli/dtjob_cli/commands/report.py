@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dtjob_accounting.process import PldProcess
+from dtjob_api import shown
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_cli import report as reports
@@ -62,7 +63,7 @@ def _ledger(source: Path) -> PrivacyLedger:
                 f"{name} is the report that a run has left, not its ledger.",
                 f"Give the run's directory: dtjob report {_directory(source)}",
             )
-        what = f"this is a {kind}" if isinstance(kind, str) and kind else "this has no kind"
+        what = f"this is a {shown.line(kind)}" if isinstance(kind, str) and kind else "this has no kind"
         raise BadInput("NoLedger", f"{name}: {what}, not a PrivacyLedger.", REMEDY)
     try:
         return PrivacyLedger.from_dict(found)
