@@ -84,7 +84,8 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
             ExitCode.REFUSED,
             Reason.STORAGE_UNUSABLE,
             f"{error.filename or run.state}: {why}. {_UNKNOWN}",
-            f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a copy, {_then(again)}",
+            f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a "
+            f"copy, {_then(again)}",
         ) from None
 
 

@@ -46,6 +46,14 @@ def test_an_error_of_the_system_is_not_blamed_on_the_run_directory(
     assert "--resume" in refused.remedy
 
 
+def test_what_is_missing_of_a_run_is_to_be_put_back() -> None:
+    refused = command.refused(_raised(errno.ENOENT, "/runs/digits/logs/worker-0.jsonl"))
+
+    assert "/runs/digits/logs/worker-0.jsonl: No such file" in refused.message
+    assert "Put it back, then run the command again" in refused.remedy
+    assert "room" not in refused.remedy
+
+
 FULL = Path("/dev/full")
 
 

@@ -63,7 +63,8 @@ def _ledger(source: Path) -> PrivacyLedger:
                 f"{name} is the report that a run has left, not its ledger.",
                 f"Give the run's directory: dtjob report {_directory(source)}",
             )
-        what = f"this is a {shown.line(kind)}" if isinstance(kind, str) and kind else "this has no kind"
+        named = isinstance(kind, str) and kind
+        what = f"this is a {shown.line(kind)}" if named else "this has no kind"
         raise BadInput("NoLedger", f"{name}: {what}, not a PrivacyLedger.", REMEDY)
     try:
         return PrivacyLedger.from_dict(found)

@@ -103,12 +103,13 @@ def refused(error: OSError) -> CommandError:
             f"the system refused what a run needs: {error.strerror or error}.",
             f"See that memory, processes and open files are not used up, then {again}",
         )
+    cure = "Put it back" if error.errno == errno.ENOENT else "Make room or make it writable"
     return CommandError(
         ExitCode.REFUSED,
         "RunDirectory",
         f"{error.filename or 'the run directory'}: {error.strerror}.",
         "A run that had begun keeps its ledger and its last checkpoint; steps done since are done "
-        f"again, and draws leased since stay charged. Make room or make it writable, then {again}",
+        f"again, and draws leased since stay charged. {cure}, then {again}",
     )
 
 
