@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,3 +117,15 @@ def test_a_place_whose_name_is_no_text_is_refused_before_anything_is_made(option
     assert "PathNotText" in result.stderr
     assert f"{option} /r\\udcffns" in result.stderr
     assert "LC_ALL" in result.stderr
+
+
+def test_data_that_may_be_the_wrong_ones_are_not_offered_again(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "digits-0a1b2c3d")
+    asked = command.Request(EXAMPLE, True, None, 2, tmp_path, Path("wrong data"), None, False)
+    again = f"dtjob run {EXAMPLE} --resume {run.path} --workers 2"
+    for reason in ("TaskFailed", "DatasetInvalid"):
+        assert asked.resume_command(run, reason) == f"{again} --data PATH"
+    for reason in ("", "StorageFull", "CheckpointLost"):
+        assert asked.resume_command(run, reason) == f"{again} --data 'wrong data'"
+    without = replace(asked, data=None)
+    assert without.resume_command(run, "TaskFailed") == again

@@ -17,6 +17,10 @@ RUN = RunDirectory(Path("dtjob-runs/digits-0a1b2c3d"))
 RESUME = f"dtjob run digits.yaml --resume {RUN.path}"
 
 
+def _resume(reason: str) -> str:
+    return f"{RESUME} --data PATH" if reason == "TaskFailed" else f"{RESUME} --data d"
+
+
 def _report(state: str = "Unfinished", **more: Any) -> dict[str, Any]:
     plan = {"steps": 336, "reservedDraws": 366}
     spent = {"draws": 20, "epsilon": 1.7606}
@@ -31,19 +35,21 @@ def _error(
     report: dict[str, Any] | None, *ends: local.End, interrupted: bool = False
 ) -> CommandError:
     with pytest.raises(CommandError) as caught:
-        verdict.check(report, ends, interrupted=interrupted, run=RUN, resume_command=RESUME)
+        verdict.check(report, ends, interrupted=interrupted, run=RUN, resume_command=_resume)
     return caught.value
 
 
 def test_success_is_no_error_even_if_the_user_wanted_to_stop() -> None:
-    verdict.check(_report("Succeeded"), [_end(0)], interrupted=True, run=RUN, resume_command=RESUME)
+    verdict.check(
+        _report("Succeeded"), [_end(0)], interrupted=True, run=RUN, resume_command=_resume
+    )
 
 
 def test_a_run_that_ended_early_is_no_error_and_says_so() -> None:
     said = "11 of 336 steps done, 366 draws charged"
     report = _report("Succeeded", reason="PrivacyBudgetExhausted", message=said)
 
-    verdict.check(report, [_end(0)], interrupted=False, run=RUN, resume_command=RESUME)
+    verdict.check(report, [_end(0)], interrupted=False, run=RUN, resume_command=_resume)
 
     assert said in str(verdict.ended_early(report))
     completed = _report("Succeeded", reason="Completed", message="336 of 336 steps done")
@@ -217,3 +223,8 @@ def test_words_of_the_interpreter_count_where_nothing_structured_was_said(tmp_pa
     log.write_text("No module named dtjob_trainer\n")
 
     assert local.last_error(log, 0) == ("", "No module named dtjob_trainer")
+
+
+def test_what_goes_on_after_a_refusal_depends_on_its_reason() -> None:
+    for reason, data in (("TaskFailed", "PATH"), ("StorageFull", "d")):
+        assert _error(_report(), _end(3, reason=reason)).remedy.endswith(f"{RESUME} --data {data}")
