@@ -63,8 +63,9 @@ def _ledger(source: Path) -> PrivacyLedger:
                 f"{name} is the report that a run has left, not its ledger.",
                 f"Give the run's directory: dtjob report {_directory(source)}",
             )
-        named = isinstance(kind, str) and kind
-        what = f"this is a {shown.line(kind)}" if named else "this has no kind"
+        what = "this has no kind"
+        if isinstance(kind, str) and kind:
+            what = f"this is a {shown.line(kind)}"
         raise BadInput("NoLedger", f"{name}: {what}, not a PrivacyLedger.", REMEDY)
     try:
         return PrivacyLedger.from_dict(found)
