@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_cli import local, verdict
+from dtjob_cli import held, local, verdict
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs import RunDirectory
 
@@ -131,7 +131,7 @@ def test_what_a_start_finds_wrong_loses_nothing(reason: str) -> None:
         ("CheckpointLost", ["stays charged", "the model is lost", f"{RUN.state}/"]),
         ("LedgerUnreadable", ["step 11 is intact", "stay charged", f"{RUN.ledger}/"]),
         ("StorageFull", ["step 11 is intact", "are done again", "stay charged", "Make room"]),
-        ("StorageUnusable", ["step 11 is intact", "are done again", f"{RUN.state}/ readable"]),
+        ("StorageUnusable", ["step 11 is in it", "are done again", f"Put {RUN.state}/ back"]),
         ("Stalled", ["step 11 is intact", "another lease", "runPolicy.stallSeconds"]),
         ("RanksCannotStart", ["step 11 is intact", f"{RUN.logs}/", "torch, opacus", "ulimit -v"]),
         ("", ["step 11 is intact", "stay charged"]),
@@ -143,6 +143,15 @@ def test_what_a_held_run_has_lost_is_said(reason: str, words: list[str]) -> None
     assert "Nothing is lost" not in remedy
     for said in (*words, RESUME):
         assert said in remedy
+
+
+def test_a_volume_that_is_there_is_to_be_made_readable(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.state.mkdir()
+    remedy = held.remedy("StorageUnusable", _report(), run, RESUME)
+
+    assert "The checkpoint of step 11 is intact" in remedy
+    assert f"Make {run.state}/ readable and writable, then go on" in remedy
 
 
 def test_without_a_checkpoint_none_is_said_to_be_intact() -> None:
