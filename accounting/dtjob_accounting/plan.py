@@ -12,6 +12,12 @@ from dtjob_accounting.errors import PlanError
 __all__ = ["Accountant", "Plan", "PlanError", "make_plan", "warnings"]
 
 
+#: Beyond it what is released may multiply an attacker's odds by more than 10^8.
+_HARDLY_ANY_EPSILON = 20.0
+#: Below it a single draw that is known to hold a record has ε above 19, at a δ of 1e-5.
+_HARDLY_ANY_NOISE = 0.3
+
+
 class Accountant(Protocol):
     """What a plan asks of an accountant: ``pld`` itself or a ``process.PldProcess``."""
 
@@ -190,7 +196,7 @@ def make_plan(
 
 def warnings(plan: Plan) -> list[str]:
     """Return what a user should know of a valid plan, one sentence each; mostly nothing."""
-    found = []
+    found = _weak(plan)
     if plan.delta is not None and plan.delta > 1 / (10 * plan.dataset_size):
         found.append(
             f"spec.privacy.delta: {plan.delta:g} exceeds 1/(10·datasetSize) = "
@@ -204,6 +210,29 @@ def warnings(plan: Plan) -> list[str]:
             f"{plan.steps}; {draws.replay_reserve_steps(plan.lease_steps)} covers three"
         )
     return found
+
+
+def _weak(plan: Plan) -> list[str]:
+    """Say of a plan that is valid, and protects hardly anybody, what is customary."""
+    sigma, guaranteed = plan.noise_multiplier, plan.epsilon_guaranteed
+    if sigma is None or guaranteed is None:
+        return []
+    asked = f"spec.privacy.noiseMultiplier: {sigma:g}"
+    if plan.epsilon is not None:
+        asked = f"spec.privacy.epsilon: {plan.epsilon:g}"
+    if guaranteed > _HARDLY_ANY_EPSILON:
+        return [
+            f"{asked} guarantees ε {guaranteed:.4g}, which keeps hardly anybody from telling who "
+            "is in the data; 10 or less is customary. Ask for less epsilon or more noise; a "
+            "smaller batchSize or fewer steps let less noise do"
+        ]
+    if sigma < _HARDLY_ANY_NOISE:
+        return [
+            f"{asked} adds noise of σ = {sigma:.3g} times maxGradNorm, which hides hardly any "
+            "record of a batch: what protects is that few batches hold it; 0.5 or more is "
+            "customary. Add noise, with a larger batchSize for the same accuracy"
+        ]
+    return []
 
 
 def _delta(delta: float | None, dataset_size: int) -> float:

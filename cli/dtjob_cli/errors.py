@@ -78,6 +78,8 @@ def shown(*, as_json: bool) -> Iterator[None]:
 def _lines(text: str) -> str:
     """Return ``text`` as a terminal may have it: some of it are a worker's words.
 
-    An item of a list begins a line, indented, and nothing else does.
+    What follows its first line is indented, so that no line of it reads as one of ours.
     """
-    return "\n  ".join(map(line, text.split("\n  ")))
+    shown = [told for part in text.split("\n") if (told := line(part).rstrip())]
+    indent = "" if all(told.startswith("  ") for told in shown[1:]) else "  "
+    return "\n".join([*shown[:1], *(indent + told for told in shown[1:])])

@@ -36,6 +36,8 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
     kept = f"The checkpoint of step {report['step']} is intact"
     if not report["step"]:
         kept = "No step is checkpointed yet"
+    elif reason == Reason.STORAGE_UNUSABLE and not run.state.exists():
+        kept = f"{run.state}/ is gone, and the checkpoint of step {report['step']} is in it"
     match reason:
         case Reason.PRIVACY_STATE_LOST:
             return (
@@ -69,6 +71,8 @@ def _cure(reason: str, run: RunDirectory) -> str:
             return f"Make {run.ledger}/ readable and writable, or put it back from a copy"
         case Reason.STORAGE_FULL:
             return f"Make room on the disk of {run.state}/"
+        case Reason.STORAGE_UNUSABLE if not run.state.exists():
+            return f"Put {run.state}/ back where it was"
         case Reason.STORAGE_UNUSABLE:
             return f"Make {run.state}/ readable and writable"
         case processes.RANKS_CANNOT_START:

@@ -7,13 +7,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dtjob_cli.errors import BadInput
+from dtjob_trainer.ledger_file import is_version
 
 # What never changes after a run has begun, as in a cluster (rules 5, 9 and 14).
 FROZEN = ("training", "privacy", "checkpoint", "storage")
@@ -70,12 +71,12 @@ class RunDirectory:
     @property
     def begun(self) -> bool:
         """Whether the run ever had a ledger or a journal."""
-        return any(_has_entries(folder) for folder in (self.ledger, self.state))
+        return _holds(self.ledger, is_version) or _holds(self.state)
 
     @property
     def ledger_lost(self) -> bool:
         """Whether the run has a journal or checkpoints but no ledger (rule 11)."""
-        return not _has_entries(self.ledger) and _has_entries(self.state)
+        return not _holds(self.ledger, is_version) and _holds(self.state)
 
 
 def create(parent: Path, name: str, manifest: Path) -> RunDirectory:
@@ -240,5 +241,14 @@ def _word(value: object) -> str:
     return "absent" if value is None else str(value)
 
 
-def _has_entries(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+def _holds(folder: Path, counts: Callable[[str], bool] = bool) -> bool:
+    """Whether ``folder`` has an entry whose name counts; one that can't be looked at may have.
+
+    Who reads it then tells why it can't be read.
+    """
+    try:
+        return any(counts(entry.name) for entry in folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

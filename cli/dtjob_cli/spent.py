@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
-from dtjob_cli import resume
+from dtjob_cli import resume, volume
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.durable import VolumeUnusable
-from dtjob_trainer.journal import JournalUnreadable
-from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
 
 
-def ledger_of(run: RunDirectory) -> PrivacyLedger:
+def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
     """Return the run's ledger if it knows of all draws that the run's journals tell of.
+
+    Parameters
+    ----------
+    again
+        The command by which a user goes on once what is wrong is put right.
 
     Raises
     ------
     CommandError
         If there is no readable ledger, or it may lack draws: no epsilon can be stated then.
     """
-    spec = resume.readable(run).ledger.spec
-    store = CheckpointStore(run.state, spec.job_uid, spec.plan, keep=1)
-    try:
-        volume = read_volume(store)
-    except JournalUnreadable as error:
-        raise _unknown(run, f"{error}") from None
-    except VolumeUnusable as error:
-        message = f"what was spent is not known: {error.strerror}."
-        remedy = f"Make {run.state}/ readable, then try again."
-        raise CommandError(ExitCode.REFUSED, Reason.STORAGE_UNUSABLE, message, remedy) from None
+    found = volume.state(run, resume.readable(run).ledger, again)
     # Read after the volume: a run that goes on charges a lease before its journal has it.
     ledger = resume.ledger_of(run).ledger
-    for wrong in recovery.behind(ledger, volume):
-        raise _unknown(run, wrong)
+    for wrong in recovery.behind(ledger, found):
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.PRIVACY_STATE_LOST,
+            f"{wrong}. More was spent than the ledger knows of, so no epsilon can be stated.",
+            f"Put the ledger's newest version back into {run.ledger}/, or raise it "
+            f"(dtjob ledger restore {shlex.quote(str(run.path))}), then go on with:  {again}",
+        )
     return ledger
 
 
@@ -56,13 +55,3 @@ def unfinished(runs_of_job: Sequence[RunDirectory]) -> str | None:
                 f"anew. To go on with that one instead:  --resume {run.path}"
             )
     return None
-
-
-def _unknown(run: RunDirectory, why: str) -> CommandError:
-    return CommandError(
-        ExitCode.REFUSED,
-        Reason.PRIVACY_STATE_LOST,
-        f"{why}. More was spent than the ledger knows of, so no epsilon can be stated.",
-        f"Put the ledger's newest version back into {run.ledger}/, or raise it: "
-        f"dtjob ledger restore {run.path}",
-    )

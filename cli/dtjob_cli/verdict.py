@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dtjob_accounting.rounding import decimal_up
 from dtjob_api.reasons import Reason
@@ -18,7 +18,7 @@ def check(
     *,
     interrupted: bool,
     run: RunDirectory,
-    resume_command: str,
+    resume_command: Callable[[str], str],
 ) -> None:
     """Return if the job has succeeded.
 
@@ -36,7 +36,7 @@ def check(
     run
         Named in remedies.
     resume_command
-        What a user types to go on.
+        What a user types to go on, for the reason of the end; empty without one.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def check(
     if state == "Succeeded":
         return
     if interrupted:
-        raise _interrupted(report, resume_command)
+        raise _interrupted(report, resume_command(""))
     raise _by_workers(report, ends, run, resume_command)
 
 
@@ -86,7 +86,10 @@ def _interrupted(report: Report | None, resume_command: str) -> CommandError:
 
 
 def _by_workers(
-    report: Report | None, ends: Sequence[local.End], run: RunDirectory, resume_command: str
+    report: Report | None,
+    ends: Sequence[local.End],
+    run: RunDirectory,
+    resume_command: Callable[[str], str],
 ) -> CommandError:
     """Explain an end without an outcome by the worker whose word weighs most."""
     # Of equal words the coordinator's: what the others say is often its echo.
@@ -102,14 +105,14 @@ def _by_workers(
             ExitCode.REFUSED,
             "Stopped",
             "the workers were stopped from outside before the job was done.",
-            f"Go on with:  {resume_command}",
+            f"Go on with:  {resume_command('')}",
         )
     who = f"worker {end.ordinal}"
     said = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
     if end.code == local.BAD_CONFIGURATION:
         return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", said, logs)
     if end.code == local.REFUSED:
-        remedy = held.remedy(end.reason, report, run, resume_command)
+        remedy = held.remedy(end.reason, report, run, resume_command(end.reason))
         return CommandError(ExitCode.REFUSED, end.reason or "Refused", said, remedy)
     if end.code == local.SUPERSEDED:
         return CommandError(
@@ -123,5 +126,5 @@ def _by_workers(
     if end.message:
         message += f" Its last words: {end.message}"
     return CommandError(
-        ExitCode.FAILED, "WorkerDied", message, f"{logs} Go on with:  {resume_command}"
+        ExitCode.FAILED, "WorkerDied", message, f"{logs} Go on with:  {resume_command('')}"
     )

@@ -79,6 +79,46 @@ def test_without_privacy_the_draws_stay_the_same() -> None:
         assert getattr(disabled, field) == getattr(private, field)
 
 
+@pytest.mark.parametrize(
+    ("sigma", "epsilon", "guaranteed", "field", "says"),
+    [
+        (0.73, 50.0, 49.9, "spec.privacy.epsilon: 50 ", "ε 49.9, "),
+        (0.6, None, 77.16, "spec.privacy.noiseMultiplier: 0.6 ", "10 or less is customary"),
+        (0.25, None, 8.7, "spec.privacy.noiseMultiplier: 0.25 ", "0.5 or more is customary"),
+        (0.26, 12.0, 11.9, "spec.privacy.epsilon: 12 ", "σ = 0.26 "),
+        (0.2, None, 30.0, "spec.privacy.noiseMultiplier: 0.2 ", "10 or less is customary"),
+    ],
+)
+def test_a_plan_that_protects_hardly_anybody_is_warned_of(
+    sigma: float, epsilon: float | None, guaranteed: float, field: str, says: str
+) -> None:
+    (warning,) = plan.warnings(planned(sigma, epsilon, guaranteed))
+    assert warning.startswith(field)
+    assert says in warning
+
+
+@pytest.mark.parametrize(
+    ("sigma", "epsilon", "guaranteed"), [(1.19, 20.0, 20.0), (0.3, None, 12.0), (2.2, 8.0, 7.99)]
+)
+def test_a_plan_as_practitioners_make_it_is_not_warned_of(
+    sigma: float, epsilon: float | None, guaranteed: float
+) -> None:
+    assert plan.warnings(planned(sigma, epsilon, guaranteed)) == []
+
+
+def planned(sigma: float, epsilon: float | None, guaranteed: float) -> plan.Plan:
+    """The digits plan with other figures, which are not computed here."""
+    made = make_plan(mode="Disabled", **DIGITS)
+    return dataclasses.replace(
+        made,
+        mode="DPSGD",
+        delta=1e-5,
+        noise_multiplier=sigma,
+        epsilon=epsilon,
+        epsilon_guaranteed=guaranteed,
+    )
+
+
 def test_warnings_name_the_field() -> None:
     loose = make_plan(noise_multiplier=2.203, replay_reserve_steps=5, **DIGITS | {"delta": 1e-4})
     about_delta, about_reserve = plan.warnings(loose)

@@ -16,8 +16,7 @@ from transitions import STARTED
 from typer.testing import CliRunner, Result
 
 from dtjob_api.validation import validate
-from dtjob_cli import runs
-from dtjob_cli.commands import ledger_restore
+from dtjob_cli import runs, volume
 from dtjob_cli.main import app
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
@@ -119,13 +118,13 @@ def test_without_a_whole_checkpoint_there_is_a_remedy(job: Job) -> None:
 def test_a_signal_before_the_ledger_is_written_leaves_it_as_it_is(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = ledger_restore.read_volume
+    read = volume.read_volume
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return read(*arguments)
 
-    monkeypatch.setattr(ledger_restore, "read_volume", interrupted)
+    monkeypatch.setattr(volume, "read_volume", interrupted)
     before = newest(job)
     result = restore(job)
     assert (result.exit_code, result.stdout) == (130, "")

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import run_files
 
-from dtjob_cli import runs
+from dtjob_cli import resume, runs
 from dtjob_cli.errors import BadInput
 
 MANIFEST: dict[str, Any] = {
@@ -60,6 +62,48 @@ def test_runs_of_other_jobs_and_runs_that_never_began_are_not_resumed(tmp_path: 
     _run(parent, "digits-00000003", begun=False)
 
     assert runs.newest(parent, "digits") == mine
+
+
+def test_a_run_killed_before_its_first_version_had_its_name_never_began(tmp_path: Path) -> None:
+    """The real one before it is whole, and goes on."""
+    parent = tmp_path / "runs"
+    mine = _run(parent, "digits-00000001")
+    young = _run(parent, "digits-00000002", begun=False)
+    (young.ledger / ".0000000001.json.0123456789abcdef.tmp").touch()
+    os.utime(mine.manifest, ns=(0, 0))
+
+    assert runs.newest(parent, "digits") == mine
+    with pytest.raises(BadInput, match="never had a ledger") as refused:
+        resume.readable(young)
+    assert refused.value.reason == "NeverStarted"
+
+
+def test_of_a_ledger_that_is_lost_a_temporary_file_is_not_left(tmp_path: Path) -> None:
+    run = _run(tmp_path / "runs", "digits-00000001", begun=False)
+    (run.ledger / ".0000000007.json.0123456789abcdef.tmp").touch()
+    (run.state / "attempt-1").mkdir()
+
+    assert run.ledger_lost
+
+
+@pytest.mark.parametrize("folder", ["ledger", "state"])
+def test_a_run_that_can_not_be_looked_at_counts_as_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """It is not removed, and who reads it tells why it can't be read."""
+    run = _run(tmp_path / "runs", "digits-00000001", begun=False)
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path == run.path / folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    runs.discard(run)
+
+    assert run.begun
+    assert run.path.exists()
 
 
 def test_without_a_run_to_resume_the_message_says_where_it_looked(tmp_path: Path) -> None:

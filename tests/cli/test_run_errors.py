@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +47,14 @@ def test_an_error_of_the_system_is_not_blamed_on_the_run_directory(
     assert "--resume" in refused.remedy
 
 
+def test_what_is_missing_of_a_run_is_to_be_put_back() -> None:
+    refused = command.refused(_raised(errno.ENOENT, "/runs/digits/logs/worker-0.jsonl"))
+
+    assert "/runs/digits/logs/worker-0.jsonl: No such file" in refused.message
+    assert "Put it back, then run the command again" in refused.remedy
+    assert "room" not in refused.remedy
+
+
 FULL = Path("/dev/full")
 
 
@@ -83,7 +92,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     run = RunDirectory(tmp_path)
     _full(run.report.with_suffix(".tmp"))
     summary = {"state": "Unfinished", "step": 10, "plan": {}, "spent": {"draws": 20}}
-    monkeypatch.setattr(spent, "ledger_of", lambda _: None)
+    monkeypatch.setattr(spent, "complete_ledger", lambda *_: None)
     monkeypatch.setattr(report, "build", lambda *_: summary)
     request = command.Request(EXAMPLE, True, None, None, tmp_path, None, None, False)
     shown = StringIO()
@@ -108,3 +117,15 @@ def test_a_place_whose_name_is_no_text_is_refused_before_anything_is_made(option
     assert "PathNotText" in result.stderr
     assert f"{option} /r\\udcffns" in result.stderr
     assert "LC_ALL" in result.stderr
+
+
+def test_data_that_may_be_the_wrong_ones_are_not_offered_again(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "digits-0a1b2c3d")
+    asked = command.Request(EXAMPLE, True, None, 2, tmp_path, Path("wrong data"), None, False)
+    again = f"dtjob run {EXAMPLE} --resume {run.path} --workers 2"
+    for reason in ("TaskFailed", "DatasetInvalid"):
+        assert asked.resume_command(run, reason) == f"{again} --data PATH"
+    for reason in ("", "StorageFull", "CheckpointLost"):
+        assert asked.resume_command(run, reason) == f"{again} --data 'wrong data'"
+    without = replace(asked, data=None)
+    assert without.resume_command(run, "TaskFailed") == again

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_cli import local, verdict
+from dtjob_cli import held, local, verdict
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs import RunDirectory
 
 RUN = RunDirectory(Path("dtjob-runs/digits-0a1b2c3d"))
 RESUME = f"dtjob run digits.yaml --resume {RUN.path}"
+
+
+def _resume(reason: str) -> str:
+    return f"{RESUME} --data PATH" if reason == "TaskFailed" else f"{RESUME} --data d"
 
 
 def _report(state: str = "Unfinished", **more: Any) -> dict[str, Any]:
@@ -31,19 +35,21 @@ def _error(
     report: dict[str, Any] | None, *ends: local.End, interrupted: bool = False
 ) -> CommandError:
     with pytest.raises(CommandError) as caught:
-        verdict.check(report, ends, interrupted=interrupted, run=RUN, resume_command=RESUME)
+        verdict.check(report, ends, interrupted=interrupted, run=RUN, resume_command=_resume)
     return caught.value
 
 
 def test_success_is_no_error_even_if_the_user_wanted_to_stop() -> None:
-    verdict.check(_report("Succeeded"), [_end(0)], interrupted=True, run=RUN, resume_command=RESUME)
+    verdict.check(
+        _report("Succeeded"), [_end(0)], interrupted=True, run=RUN, resume_command=_resume
+    )
 
 
 def test_a_run_that_ended_early_is_no_error_and_says_so() -> None:
     said = "11 of 336 steps done, 366 draws charged"
     report = _report("Succeeded", reason="PrivacyBudgetExhausted", message=said)
 
-    verdict.check(report, [_end(0)], interrupted=False, run=RUN, resume_command=RESUME)
+    verdict.check(report, [_end(0)], interrupted=False, run=RUN, resume_command=_resume)
 
     assert said in str(verdict.ended_early(report))
     completed = _report("Succeeded", reason="Completed", message="336 of 336 steps done")
@@ -125,7 +131,7 @@ def test_what_a_start_finds_wrong_loses_nothing(reason: str) -> None:
         ("CheckpointLost", ["stays charged", "the model is lost", f"{RUN.state}/"]),
         ("LedgerUnreadable", ["step 11 is intact", "stay charged", f"{RUN.ledger}/"]),
         ("StorageFull", ["step 11 is intact", "are done again", "stay charged", "Make room"]),
-        ("StorageUnusable", ["step 11 is intact", "are done again", f"{RUN.state}/ readable"]),
+        ("StorageUnusable", ["step 11 is in it", "are done again", f"Put {RUN.state}/ back"]),
         ("Stalled", ["step 11 is intact", "another lease", "runPolicy.stallSeconds"]),
         ("RanksCannotStart", ["step 11 is intact", f"{RUN.logs}/", "torch, opacus", "ulimit -v"]),
         ("", ["step 11 is intact", "stay charged"]),
@@ -137,6 +143,15 @@ def test_what_a_held_run_has_lost_is_said(reason: str, words: list[str]) -> None
     assert "Nothing is lost" not in remedy
     for said in (*words, RESUME):
         assert said in remedy
+
+
+def test_a_volume_that_is_there_is_to_be_made_readable(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.state.mkdir()
+    remedy = held.remedy("StorageUnusable", _report(), run, RESUME)
+
+    assert "The checkpoint of step 11 is intact" in remedy
+    assert f"Make {run.state}/ readable and writable, then go on" in remedy
 
 
 def test_without_a_checkpoint_none_is_said_to_be_intact() -> None:
@@ -217,3 +232,8 @@ def test_words_of_the_interpreter_count_where_nothing_structured_was_said(tmp_pa
     log.write_text("No module named dtjob_trainer\n")
 
     assert local.last_error(log, 0) == ("", "No module named dtjob_trainer")
+
+
+def test_what_goes_on_after_a_refusal_depends_on_its_reason() -> None:
+    for reason, data in (("TaskFailed", "PATH"), ("StorageFull", "d")):
+        assert _error(_report(), _end(3, reason=reason)).remedy.endswith(f"{RESUME} --data {data}")

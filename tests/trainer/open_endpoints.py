@@ -33,7 +33,7 @@ async def main(secret: Path, shown: int, hello: int) -> None:
         registry=CollectorRegistry(auto_describe=False),
         log=log,
     )
-    gang = endpoints.Hellos(RunSecret(secret), hear, log)
+    gang = endpoints.Hellos(RunSecret(secret.read_bytes()), hear, log)
     for door, port in ((everybody, shown), (gang.doors, hello)):
         await doors.serve(door, doors.listen("127.0.0.1", port))
     print(os.getpid(), flush=True)

@@ -15,10 +15,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fake_issuer import AUDIENCE, DISCOVERY, ISSUER, KEYS, FakeIssuer, Key, claims, serving
+from gang import GangRun
 from kubernetes.config import kube_config
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.credentials import PodToken, RunSecret
+from dtjob_trainer.credentials import PodToken, RunSecret, open_credentials
 from dtjob_trainer.issuer import ASK_SECONDS, Issuer, Published, ask_api_server, published
 from dtjob_trainer.proof import Expected, Refused, Speaker
 
@@ -303,15 +304,29 @@ def test_an_answer_that_holds_no_keys_is_none(
         heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
 
 
-def run_secret(path: Path, content: bytes) -> RunSecret:
-    path.write_bytes(content)
-    return RunSecret(path)
+def test_a_token_that_can_not_be_read_is_told_until_it_can(coordinator: PodToken) -> None:
+    """Its kubelet may bring it back: the pod waits, and its job says for what."""
+    assert coordinator.trouble is None
+    token = coordinator.path.read_text()
+    coordinator.path.unlink()
+    reason, message = coordinator.trouble or (None, "")
+    assert reason is Reason.GANG_UNPROVABLE
+    assert f"{coordinator.path}: No such file or directory" in message
+    coordinator.path.write_text(token)
+    assert coordinator.trouble is None
 
 
-def test_a_hello_is_marked_with_the_secret_of_the_run(tmp_path: Path) -> None:
+def test_the_secret_of_a_run_is_read_once(tmp_path: Path) -> None:
+    """Else who moves the run's folder away ends what is said in the gang, and not the gang."""
+    run = GangRun(tmp_path)
+    mine = open_credentials(run.config(0))
+    run.secret.unlink()
+    assert asyncio.run(mine.speaker(mine.show(BODY), BODY)) == Speaker(None, "")
+
+
+def test_a_hello_is_marked_with_the_secret_of_the_run() -> None:
     """The secret itself is never sent."""
-    mine = run_secret(tmp_path / "mine", b"secret")
-    other = run_secret(tmp_path / "other", b"another")
+    mine, other = RunSecret(b"secret"), RunSecret(b"another")
     speaking: Callable[[str, bytes], Coroutine[Any, Any, Speaker]] = mine.speaker
     assert asyncio.run(speaking(mine.show(BODY), BODY)) == Speaker(None, "")
     for shown, body in [

@@ -238,6 +238,27 @@ def test_volume_that_refuses_is_named_at_every_call(
         assert words in said
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: durable.create(path, b"new"),
+        lambda path: durable.write_in_vain(path, 1),
+        lambda path: durable.append(path, b"more"),
+    ],
+    ids=["create", "replace", "append"],
+)
+def test_what_dtjob_itself_misses_is_not_a_tasks_missing_file(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    """A volume that was taken away in mid-run: no other try brings it back."""
+    path = tmp_path / "gone" / "journal"
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        write(path)
+    said = str(refused.value.strerror)
+    assert f"{path}: {os.strerror(errno.ENOENT)}" in said
+    assert "put it back where it was" in said
+
+
 def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

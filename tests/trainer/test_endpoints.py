@@ -53,7 +53,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     log = folder / "log"
     with http_attacks.process(HERE / "open_endpoints.py", log, secret, port, port + 1) as pid:
         shown, hello = Door(port, "GET /report"), Door(port + 1, f"POST {HELLO_PATH}")
-        worker = Worker(pid, log, shown, hello, RunSecret(secret))
+        worker = Worker(pid, log, shown, hello, RunSecret(secret.read_bytes()))
         assert worker.works()
         yield worker
 

@@ -169,6 +169,65 @@ def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) ->
         asyncio.run(scene())
 
 
+@pytest.mark.parametrize("code", [EXIT_REFUSED, 0])
+def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Else a command waits for ever for a worker that nobody can tell to go home."""
+    monkeypatch.setattr("dtjob_trainer.worker.ORDERLY_SECONDS", 0.0)
+
+    class Leader:
+        left = False
+
+        async def lead(self) -> int:
+            return code
+
+    class Killed(Ranks):
+        was = False
+
+        async def kill(self) -> None:
+            self.was = True
+
+    async def scene() -> None:
+        mine = worker(tmp_path, nursery=Nursery())
+        mine._leader = Leader()
+        mine._ranks = ranks = Killed()
+        async with asyncio.timeout(60):
+            assert await mine._follow_until_done() == code
+        assert (ranks.was, mine._ranks) == (True, None)
+
+    asyncio.run(scene())
+
+
+def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
+    """What it has heard it does, before it leaves: the others are told at the same time."""
+    obeyed: list[Directive] = []
+    done = Directive(revision=1, action=Action.DONE, exit_code=EXIT_REFUSED)
+
+    class Leader:
+        left = False
+
+        async def lead(self) -> int:
+            return EXIT_REFUSED
+
+    async def scene() -> None:
+        mine = worker(tmp_path, nursery=Nursery())
+        mine._leader = Leader()
+
+        async def say(*_: Any) -> Directive:
+            await asyncio.sleep(0)
+            return done
+
+        async def obey(directive: Directive) -> None:
+            obeyed.append(directive)
+
+        mine._say_hello, mine._obey = say, obey
+        assert await mine._follow_until_done() == EXIT_REFUSED
+
+    asyncio.run(scene())
+    assert obeyed == [done]
+
+
 UNABLE = """
 import sys
 from dtjob_trainer import supervisor

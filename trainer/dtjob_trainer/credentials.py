@@ -53,19 +53,29 @@ class Credentials(Protocol):
 
 
 def open_credentials(config: WorkerConfig) -> Credentials:
-    """The proof that a worker's configuration names; nothing is read yet."""
+    """The proof that a worker's configuration names.
+
+    Raises
+    ------
+    OSError
+        The secret of a local run can't be read.
+    """
     proof = config.proof
     if proof.kind is ProofKind.SECRET:
-        return RunSecret(Path(proof.path))
+        return RunSecret(Path(proof.path).read_bytes())
     expected = Expected(str(proof.audience), config.job.namespace, str(proof.stateful_set))
     return PodToken(Path(proof.path), expected, Issuer(ask_api_server))
 
 
 @dataclass(frozen=True)
 class RunSecret:
-    """The secret of a local run. It is not sent: somebody else may have taken the port."""
+    """The secret of a local run. It is not sent: somebody else may have taken the port.
 
-    path: Path
+    It is the same for as long as its workers are there, who need its file no more: the end of a run
+    whose folder is taken away is told by hellos, too.
+    """
+
+    secret: bytes = field(repr=False)
     trouble: None = None
 
     def show(self, body: bytes) -> str:
@@ -79,7 +89,7 @@ class RunSecret:
         return Speaker(None, "")
 
     def _mark(self, body: bytes) -> str:
-        return hmac.new(self.path.read_bytes(), body, hashlib.sha256).hexdigest()
+        return hmac.new(self.secret, body, hashlib.sha256).hexdigest()
 
 
 def _utc_now() -> datetime:
@@ -97,7 +107,16 @@ class PodToken:
 
     @property
     def trouble(self) -> tuple[Reason, str] | None:
-        """See `Credentials.trouble`."""
+        """See `Credentials.trouble`: also of the own token, which a kubelet may bring back."""
+        try:
+            self._own()
+        except OSError as error:
+            return (
+                Reason.GANG_UNPROVABLE,
+                f"worker 0 can't read the token by which it knows itself, {self.path}: "
+                f"{error.strerror}. Its kubelet keeps that file; delete the pod if it does not "
+                "bring it back",
+            )
         return self.issuer.trouble
 
     def show(self, _body: bytes) -> str:

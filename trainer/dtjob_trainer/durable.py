@@ -57,18 +57,19 @@ class VolumeUnusable(OSError):
     path
         The file or folder that was asked for.
     number
-        One of `UNUSABLE`.
+        One of `UNUSABLE`, or ENOENT where what was there before is gone.
     """
 
     def __init__(self, path: Path, number: int) -> None:
         self.why = os.strerror(number)
-        super().__init__(
-            number,
+        told = (
             f"the volume of {path} can't be used by user {os.getuid()}: {self.why}. The "
             "checkpoint and the ledger written before it are intact; mount it writable, with hard "
-            "links, and let that user read and write all of it, and the job can go on",
-            str(path),
+            "links, and let that user read and write all of it"
         )
+        if number == errno.ENOENT:
+            told = f"{path}: {self.why}. What it was in was there before; put it back where it was"
+        super().__init__(number, f"{told}, and the job can go on", str(path))
 
 
 class Writer:
@@ -120,7 +121,7 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
         Nothing was published; the temporary file is gone.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-    with refusals_named(path, expected):
+    with _still_there(path), refusals_named(path, expected):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -130,7 +131,7 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        with refusals_named(path, max(expected, writer.written)):
+        with _still_there(path), refusals_named(path, max(expected, writer.written)):
             if replace:
                 os.rename(temporary, path)
             else:
@@ -186,7 +187,7 @@ def append(path: Path, data: bytes) -> None:
     A crash may leave any prefix of `data` at the end of the file, so readers need a mark of
     completeness at the end of each record.
     """
-    with refusals_named(path):
+    with _still_there(path), refusals_named(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         Writer(descriptor, path, os.fstat(descriptor).st_size + len(data)).write(data)
@@ -226,6 +227,15 @@ def free_bytes(folder: Path) -> int:
     """Bytes that an unprivileged process may still write on the volume of `folder`."""
     figures = os.statvfs(folder)
     return figures.f_bavail * figures.f_frsize
+
+
+@contextlib.contextmanager
+def _still_there(path: Path) -> Iterator[None]:
+    """Tell dtjob's own missing folder or file from one that a task asks for in vain."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise VolumeUnusable(path, errno.ENOENT) from error
 
 
 @contextlib.contextmanager

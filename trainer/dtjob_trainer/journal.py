@@ -21,7 +21,17 @@ _FOLDER = re.compile(r"attempt-(0|[1-9][0-9]*)")
 
 
 class JournalUnreadable(Exception):
-    """A journal says something that no crash explains; the message names file and line."""
+    """A journal says something that no crash explains; the message names file and line.
+
+    Attributes
+    ----------
+    path
+        The journal's file.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,17 @@ def attempt_folder(state_dir: Path, attempt: int) -> Path:
 
 
 def attempts_on(state_dir: Path) -> list[int]:
-    """Numbers of the attempts that left a folder in `state_dir`, ascending."""
-    if not state_dir.is_dir():
+    """Numbers of the attempts that left a folder in `state_dir`, ascending.
+
+    Raises
+    ------
+    OSError
+        It is not missing, and can't be looked at: that is not to be taken for an empty one.
+    """
+    try:
+        matches = [_FOLDER.fullmatch(entry.name) for entry in state_dir.iterdir()]
+    except FileNotFoundError:
         return []
-    matches = (_FOLDER.fullmatch(entry.name) for entry in state_dir.iterdir())
     return sorted(int(match.group(1)) for match in matches if match)
 
 
@@ -115,7 +132,9 @@ class Journal:
             An earlier call failed; a new attempt has a new journal.
         """
         if self._torn:
-            raise JournalUnreadable(f"{self.path}: an earlier write failed; start a new attempt")
+            raise JournalUnreadable(
+                self.path, f"{self.path}: an earlier write failed; start a new attempt"
+            )
         self._torn = True
         durable.append(self.path, _line(entry))
         self._torn = False
@@ -129,9 +148,24 @@ def read_all(state_dir: Path) -> list[AttemptJournal]:
     Raises
     ------
     JournalUnreadable
+    OSError
+        It names the file.
     """
-    paths = [(a, attempt_folder(state_dir, a) / FILE_NAME) for a in attempts_on(state_dir)]
-    return [parse(path, path.read_bytes(), attempt) for attempt, path in paths if path.exists()]
+    paths = {a: attempt_folder(state_dir, a) / FILE_NAME for a in attempts_on(state_dir)}
+    read = {a: (path, _read(path)) for a, path in paths.items()}
+    return [parse(path, data, a) for a, (path, data) in read.items() if data is not None]
+
+
+def _read(path: Path) -> bytes | None:
+    """A journal's bytes; None where there is no file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        # A file that is open when its read fails is not named.
+        error.filename = error.filename or str(path)
+        raise
 
 
 def parse(path: Path, data: bytes, attempt: int) -> AttemptJournal:
@@ -185,4 +219,4 @@ def _parsed(path: Path, number: int, line: bytes, kind: type[_Record]) -> _Recor
 
 
 def _unreadable(path: Path, number: int, why: str) -> JournalUnreadable:
-    return JournalUnreadable(f"{path}, line {number}: {why}")
+    return JournalUnreadable(path, f"{path}, line {number}: {why}")

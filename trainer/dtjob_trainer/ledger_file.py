@@ -36,6 +36,11 @@ _REMEDY = (
 )
 
 
+def is_version(name: str) -> bool:
+    """Whether a file of that name is a version, and not one that was never published."""
+    return _VERSION.fullmatch(name) is not None
+
+
 class FileLedger:
     """A `Ledger` in a folder of a local file system.
 

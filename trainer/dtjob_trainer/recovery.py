@@ -103,12 +103,8 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
             f"the ledger of job {ledger.spec.job_name} contradicts itself: {wrong}. "
             f"{_REMEDY_CONTRADICTORY}",
         )
-    for journal in volume.journals:
-        if journal.header.job_uid != ledger.spec.job_uid:
-            raise checkpoint_lost(
-                f"the checkpoint volume is another job's: {journal.path} belongs to the job with "
-                f"UID {journal.header.job_uid}, this job's is {ledger.spec.job_uid}"
-            )
+    for wrong in foreign(ledger, volume):
+        raise checkpoint_lost(wrong)
     for wrong in behind(ledger, volume):
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     for wrong in _volume_behind(ledger, volume):
@@ -243,8 +239,24 @@ def contradictions(ledger: PrivacyLedger) -> list[str]:
     return found
 
 
+def foreign(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+    """What on the volume is another job's, in words."""
+    return [
+        f"the checkpoint volume is another job's: {journal.path} belongs to the job with UID "
+        f"{journal.header.job_uid}, this job's is {ledger.spec.job_uid}"
+        for journal in volume.journals
+        if journal.header.job_uid != ledger.spec.job_uid
+    ]
+
+
 def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
-    """Of which draws or attempts the volume tells and the ledger does not (rule 11)."""
+    """Of which draws or attempts the volume tells and the ledger does not (rule 11).
+
+    Parameters
+    ----------
+    volume
+        Nothing on it is `foreign`.
+    """
     status = ledger.status
     found = []
     for journal in volume.journals:

@@ -22,6 +22,7 @@ from dtjob_exporter.nvml import GpuCollector
 from dtjob_serving import doors
 from dtjob_trainer import endpoints, ends, listening, telemetry
 from dtjob_trainer.credentials import open_credentials
+from dtjob_trainer.ends import ORDERLY_SECONDS
 from dtjob_trainer.gang import (
     MISSED_PINGS,
     PING_SECONDS,
@@ -152,16 +153,11 @@ class Worker:
         return await asyncio.to_thread(listening.listen, self._bind_host, port, name)
 
     async def _follow_until_done(self) -> int:
-        leading: asyncio.Task[int] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 keeping = group.create_task(self._keeper.keep())
-                if self._leader is not None:
-                    leading = group.create_task(self._leader.lead())
-                code = await self._follow()
+                code = await self._told_to_leave(group)
                 keeping.cancel()
-                if leading is not None:
-                    code = await leading
             return code
         except ExceptionGroup as group_of_one:
             if (found := group_of_one.subgroup(CannotStart)) is not None:
@@ -170,6 +166,19 @@ class Worker:
         finally:
             if self._keeper.store is not None:
                 self._keeper.store.stop()
+
+    async def _told_to_leave(self, group: asyncio.TaskGroup) -> int:
+        """The exit code; on ordinal 0 its leader's, whose last word may come by no hello."""
+        following = group.create_task(self._follow())
+        if self._leader is None:
+            return await following
+        leading = group.create_task(self._leader.lead())
+        await asyncio.wait({leading, following}, return_when=asyncio.FIRST_COMPLETED)
+        if leading.done() and not following.done():
+            await asyncio.wait({following}, timeout=ORDERLY_SECONDS)
+            following.cancel()
+            await self._stop_ranks()
+        return await leading
 
     @property
     def _able(self) -> bool:

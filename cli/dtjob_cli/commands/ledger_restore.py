@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,11 @@ from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.model import first_error
-from dtjob_api.reasons import Reason
-from dtjob_cli import kubectl, resume, runs, streams
+from dtjob_cli import kubectl, resume, runs, streams, volume
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import counted
 from dtjob_trainer import recovery
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.durable import VolumeUnusable
-from dtjob_trainer.journal import JournalUnreadable
-from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
 
@@ -63,7 +59,8 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         screen.waiting("reading the checkpoints of the run")
         versioned = resume.readable(run)
         ledger = versioned.ledger
-        status = _restored(ledger, _found(run, ledger))
+        again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
+        status = _restored(ledger, volume.vouched(run, ledger, again))
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
             try:
@@ -71,18 +68,6 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
             except LedgerError as error:
                 raise CommandError(ExitCode.REFUSED, "LedgerNotWritten", f"{error}.") from None
         return ledger, status
-
-
-def _found(run: runs.RunDirectory, ledger: PrivacyLedger) -> VolumeRecord | None:
-    store = CheckpointStore(run.state, ledger.spec.job_uid, ledger.spec.plan, keep=1)
-    try:
-        return recovery.vouched(read_volume(store), store.newest_whole())
-    except JournalUnreadable as error:
-        raise CommandError(ExitCode.REFUSED, "JournalUnreadable", f"{error}.") from None
-    except VolumeUnusable as error:
-        raise CommandError(
-            ExitCode.REFUSED, Reason.STORAGE_UNUSABLE, f"{error.strerror}."
-        ) from None
 
 
 def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerStatus]:
@@ -100,8 +85,8 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
     return ledger, status
 
 
-def _restored(ledger: PrivacyLedger, volume: VolumeRecord | None) -> LedgerStatus:
-    if volume is None:
+def _restored(ledger: PrivacyLedger, found: VolumeRecord | None) -> LedgerStatus:
+    if found is None:
         raise BadInput(
             "NothingToRestore",
             f"nothing says that ledger {ledger.metadata.name} is behind its checkpoint volume.",
@@ -109,7 +94,7 @@ def _restored(ledger: PrivacyLedger, volume: VolumeRecord | None) -> LedgerStatu
             "job's reason PrivacyStateLost.",
         )
     try:
-        return recovery.restored(ledger, volume)
+        return recovery.restored(ledger, found)
     except ValueError as error:
         raise BadInput("NothingToRestore", f"{error}: there is nothing to raise.") from None
     except recovery.Refusal as refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dtjob_accounting.process import PldProcess
+from dtjob_api import shown
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_cli import report as reports
@@ -42,7 +44,7 @@ def report(source: Path, *, as_json: bool) -> None:
         ledger = _ledger(source)
     else:
         run = runs.existing(source)
-        ledger = spent.ledger_of(run)
+        ledger = spent.complete_ledger(run, f"dtjob report {shlex.quote(str(source))}")
     with for_stream() as screen, PldProcess() as accountant:
         screen.waiting("computing epsilon of what is charged")
         summary = reports.build(ledger, accountant, run)
@@ -61,7 +63,9 @@ def _ledger(source: Path) -> PrivacyLedger:
                 f"{name} is the report that a run has left, not its ledger.",
                 f"Give the run's directory: dtjob report {_directory(source)}",
             )
-        what = f"this is a {kind}" if isinstance(kind, str) and kind else "this has no kind"
+        what = "this has no kind"
+        if isinstance(kind, str) and kind:
+            what = f"this is a {shown.line(kind)}"
         raise BadInput("NoLedger", f"{name}: {what}, not a PrivacyLedger.", REMEDY)
     try:
         return PrivacyLedger.from_dict(found)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from dtjob_api.derive import ledger_name, ledger_spec
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
+from dtjob_api.reasons import Reason
 from dtjob_cli import (
     local,
     manifests,
@@ -41,6 +43,7 @@ from dtjob_cli.runs import RunDirectory
 from dtjob_trainer.ledger_file import FileLedger
 
 POLL_SECONDS = 0.1
+_MAY_BE_THE_DATA = {Reason.TASK_FAILED, Reason.DATASET_INVALID}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 # How long workers have to leave by themselves once one of them has said that all is over.
 LEAVE_SECONDS = 60.0
@@ -59,10 +62,14 @@ class Request:
     port: int | None
     as_json: bool
 
-    def resume_command(self, run: RunDirectory) -> str:
-        """Return what a user types to go on with ``run``."""
+    def resume_command(self, run: RunDirectory, reason: str = "") -> str:
+        """Return what a user types to go on with ``run``, which ended for ``reason``.
+
+        Where that may be the data, it is left to the user to say where the right ones are.
+        """
         words = ["dtjob", "run", str(self.manifest), "--resume", str(run.path)]
-        for option, value in (("--workers", self.workers), ("--data", self.data)):
+        data = "PATH" if self.data and reason in _MAY_BE_THE_DATA else self.data
+        for option, value in (("--workers", self.workers), ("--data", data)):
             words += [option, str(value)] if value is not None else []
         return shlex.join(words)
 
@@ -103,12 +110,13 @@ def refused(error: OSError) -> CommandError:
             f"the system refused what a run needs: {error.strerror or error}.",
             f"See that memory, processes and open files are not used up, then {again}",
         )
+    cure = "Put it back" if error.errno == errno.ENOENT else "Make room or make it writable"
     return CommandError(
         ExitCode.REFUSED,
         "RunDirectory",
         f"{error.filename or 'the run directory'}: {error.strerror}.",
         "A run that had begun keeps its ledger and its last checkpoint; steps done since are done "
-        f"again, and draws leased since stay charged. Make room or make it writable, then {again}",
+        f"again, and draws leased since stay charged. {cure}, then {again}",
     )
 
 
@@ -313,7 +321,7 @@ class _Session:
     ) -> Report:
         """Save the report of a run whose workers have ended; return it after a success."""
         self._screen.waiting("writing the privacy report")
-        ledger = spent.ledger_of(run)
+        ledger = spent.complete_ledger(run, self._request.resume_command(run))
         summary = report.build(ledger, accountant, run)
         self._save(run, summary)
         self._judge(run, summary, ends)
@@ -337,7 +345,7 @@ class _Session:
             ends,
             interrupted=self._interrupts.count > 0,
             run=run,
-            resume_command=self._request.resume_command(run),
+            resume_command=partial(self._request.resume_command, run),
         )
 
 

@@ -1,0 +1,93 @@
+"""What lies on the volume of a local run, or why that is not known and what to put right."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dtjob_api.ledger import PrivacyLedger, VolumeRecord
+from dtjob_api.reasons import Reason
+from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.runs import RunDirectory
+from dtjob_trainer import recovery
+from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.durable import VolumeUnusable
+from dtjob_trainer.journal import JournalUnreadable
+from dtjob_trainer.leasing import read_volume
+from dtjob_trainer.recovery import VolumeState
+
+_UNKNOWN = (
+    "It is not known whether more was spent than the ledger knows of, so no epsilon can be stated."
+)
+
+
+def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
+    """Return what lies on the volume of ``run``; all of it is the run's own.
+
+    Parameters
+    ----------
+    ledger
+        Of the run, in any version.
+    again
+        The command by which a user goes on once it is put right.
+
+    Raises
+    ------
+    CommandError
+        If it can't be read, or is another job's.
+    """
+    with _told(run, again):
+        found = read_volume(_store(run, ledger))
+    for wrong in recovery.foreign(ledger, found):
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.CHECKPOINT_LOST,
+            f"{wrong}. {_UNKNOWN}",
+            f"Put this run's own files back into {run.state}/, and take the other job's out, "
+            f"{_then(again)}",
+        )
+    return found
+
+
+def vouched(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeRecord | None:
+    """Return what the volume proves to have been spent; None for an empty one.
+
+    Raises
+    ------
+    As `state`.
+    """
+    found = state(run, ledger, again)
+    with _told(run, again):
+        return recovery.vouched(found, _store(run, ledger).newest_whole())
+
+
+def _store(run: RunDirectory, ledger: PrivacyLedger) -> CheckpointStore:
+    return CheckpointStore(run.state, ledger.spec.job_uid, ledger.spec.plan, keep=1)
+
+
+@contextmanager
+def _told(run: RunDirectory, again: str) -> Iterator[None]:
+    try:
+        yield
+    except JournalUnreadable as error:
+        raise CommandError(
+            ExitCode.REFUSED,
+            "JournalUnreadable",
+            f"{error}. {_UNKNOWN}",
+            f"Put {error.path} back from a copy, {_then(again)}\nWithout a copy count this run as "
+            "spent in full.",
+        ) from None
+    except OSError as error:
+        why = error.why if isinstance(error, VolumeUnusable) else error.strerror
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.STORAGE_UNUSABLE,
+            f"{error.filename or run.state}: {why}. {_UNKNOWN}",
+            f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a "
+            f"copy, {_then(again)}",
+        ) from None
+
+
+def _then(again: str) -> str:
+    return f"then go on with:  {again}"
