@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +44,21 @@ def _missing_ipv6() -> str | None:
         return "this machine has no IPv6 address of its own"
 
 
+def _missing_pid_namespace() -> str | None:
+    try:
+        made = subprocess.run(
+            ["unshare", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        return f"no program unshare: {error.strerror}"
+    return None if made.returncode == 0 else f"no PID namespace can be made: {made.stderr.strip()}"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "gpu": _missing_gpu,
     "ipv6": _missing_ipv6,
     "oldest_kubernetes": _missing_oldest_kubernetes,
+    "pid_namespace": _missing_pid_namespace,
     "memory_cgroup": memory_limits.obstacle,
     "cluster": choose.obstacle,
     "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),

@@ -10,6 +10,10 @@ if __name__ == "__main__":
 
     library_first.apply()
 
+    from dtjob_trainer import stop_at_start
+
+    stop_at_start.leave_when_told()  # before all that takes long to import
+
 import argparse
 import asyncio
 import os
