@@ -115,10 +115,29 @@ def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
             "is of attempt 3, the ledger is at attempt 2",
         ),
         (VolumeState([JOURNAL, journal(attempt=2, charged=6)], FILES), "up to draw 6"),
+        (
+            VolumeState(
+                [journal(attempt=n, charged=charged) for n, charged in ((3, 6), (5, 9), (4, 7))],
+                [*FILES, (4, 7)],
+            ),
+            "up to draw 9",
+        ),
+        (
+            VolumeState([journal(attempt=3, charged=6)], [*FILES, (3, 5), (4, 8)]),
+            "step 8 of attempt 4 is on the volume",
+        ),
         (VolumeState([JOURNAL], [*FILES, (1, 5)]), "step 5 of attempt 1 is on the volume"),
         (VolumeState([JOURNAL], [*FILES, (3, 1)]), "step 1 of attempt 3 is on the volume"),
     ],
-    ids=["lease", "attempt", "header", "checkpoint step", "checkpoint attempt"],
+    ids=[
+        "lease",
+        "attempt",
+        "header",
+        "of several journals",
+        "beyond its journal",
+        "checkpoint step",
+        "checkpoint attempt",
+    ],
 )
 def test_ledger_behind_journal_or_checkpoint_is_privacy_state_lost(
     volume: VolumeState, words: str

@@ -252,39 +252,44 @@ def foreign(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
 def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
     """Of which draws or attempts the volume tells and the ledger does not (rule 11).
 
+    First what proves most: who reads one of them alone must not take too few draws for spent.
+
     Parameters
     ----------
     volume
         Nothing on it is `foreign`.
     """
     status = ledger.status
-    found = []
+    found: list[tuple[int, int, str]] = []
     for journal in volume.journals:
+        attempt, wrong = journal.header.attempt, []
         if journal.charged > status.charged:
-            found.append(
-                f"the ledger is behind the journal: {journal.path} holds a lease up to draw "
-                f"{journal.charged}, the ledger has charged {status.charged}"
+            wrong.append(
+                f"holds a lease up to draw {journal.charged}, the ledger has charged "
+                f"{status.charged}"
             )
-        if journal.header.attempt > status.attempt:
-            found.append(
-                f"the ledger is behind the journal: {journal.path} is of attempt "
-                f"{journal.header.attempt}, the ledger is at attempt {status.attempt}"
-            )
+        if attempt > status.attempt:
+            wrong.append(f"is of attempt {attempt}, the ledger is at attempt {status.attempt}")
         # The rest of a closed lease is used without a charge: only who leased last tells of it.
-        if journal.entries and journal.header.attempt > _newest_lease(status):
-            found.append(
-                f"the ledger is behind the journal: {journal.path} holds a lease of attempt "
-                f"{journal.header.attempt}, the newest that the ledger knows is of attempt "
-                f"{_newest_lease(status)}"
+        if journal.entries and attempt > _newest_lease(status):
+            wrong.append(
+                f"holds a lease of attempt {attempt}, the newest that the ledger knows is of "
+                f"attempt {_newest_lease(status)}"
             )
+        found += [
+            (journal.charged, attempt, f"the ledger is behind the journal: {journal.path} {words}")
+            for words in wrong
+        ]
     for attempt, step in volume.checkpoints:
         if attempt > status.attempt or step > status.charged:
-            found.append(
+            words = (
                 f"the ledger is behind a checkpoint: step {step} of attempt {attempt} is on the "
                 f"volume, the ledger has charged {status.charged} draws in attempt "
                 f"{status.attempt}"
             )
-    return found
+            found.append((step, attempt, words))
+    found.sort(key=lambda it: it[:2], reverse=True)
+    return [words for _, _, words in found]
 
 
 def _volume_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
