@@ -114,6 +114,25 @@ def test_attempts_that_nobody_saw_end_use_up_the_restarts(job: Job, max_restarts
         begin(job, max_restarts)
 
 
+def test_attempt_that_closed_its_lease_has_stopped_though_it_could_not_write_so(job: Job) -> None:
+    """A pod that is deleted by force loses the right to write while it stops."""
+    job.run(stop_after=1)
+    status = begin(job, 0)
+    assert (status.attempt, status.outcome) == (2, None)
+    assert status.attempts[0].reason == Reason.STOPPED
+    # This one closes nothing: what another attempt has closed says nothing of it.
+    status = begin(job, 0)
+    assert status.attempts[1].reason == Reason.WORKER_LOST
+    assert status.outcome is not None
+    assert status.outcome.reason is Reason.RESTARTS_EXHAUSTED
+
+
+def test_attempt_whose_lease_is_open_was_lost(job: Job) -> None:
+    job.run(stop_after=1)
+    job.opened()
+    assert begin(job, 1).attempts[1].reason == Reason.WORKER_LOST
+
+
 def test_failure_whose_outcome_was_not_written_any_more_is_the_last(job: Job) -> None:
     """The supervisor died between the two writes."""
     end_attempt(job.ledger, begin(job, 0).attempt, KILLED, START)

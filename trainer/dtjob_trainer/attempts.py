@@ -60,7 +60,8 @@ class AttemptEnd:
 def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
     """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
 
-    An attempt before it that nobody saw end is recorded as `WorkerLost`. After a lost answer
+    An attempt before it that nobody saw end is recorded as `WorkerLost`, or as `Stopped` where it
+    has closed its lease (rule 10): it was told to stop, and nothing of it is lost. After a lost answer
     another number is taken: nothing tells one's own number from another supervisor's, and
     numbers cost nothing.
 
@@ -91,9 +92,8 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
                 "attempt can follow. Nothing was changed; create a new job, which spends anew"
             )
         attempt = status.attempt + 1
-        lost = AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
         earlier = [
-            record if record.end is not None else _ended(record, lost, now)
+            record if record.end is not None else _ended(record, _unseen_end(record, status), now)
             for record in status.attempts
         ]
         leaving = leaves(status.attempts)
@@ -210,6 +210,15 @@ def exhausted(max_restarts: int, last: str) -> str:
         f"more than {max_restarts} restarts within an hour (runPolicy.maxRestarts); "
         f"the last time: {last}"
     )
+
+
+def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
+    lease = status.lease
+    if lease is not None and lease.attempt == record.attempt and lease.closed_at is not None:
+        # Only who is asked to stop closes a lease. Its supervisor could not write the rest: a pod
+        # that is deleted by force has no token any more.
+        return AttemptEnd(Reason.STOPPED, "it stopped in order and could not write so itself")
+    return AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
 
 
 def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_restarts: int) -> bool:
