@@ -83,6 +83,21 @@ def raises_on_private_data(args: Mapping[str, Any]) -> Task:
     return replace(digits.task({}), dataset=dataset)
 
 
+def raises_once_its_data_are_open(args: Mapping[str, Any]) -> Task:
+    class Records:
+        asked = 0
+
+        def __getitem__(self, index: int) -> Any: ...
+
+        def __len__(self) -> int:
+            self.asked += 1
+            if self.asked > 1:  # once where they are opened
+                raise ValueError("JANE DOE")
+            return 1
+
+    return replace(digits.task({}), dataset=Records)
+
+
 def with_batch_norm(args: Mapping[str, Any]) -> Task:
     import torch
 

@@ -341,7 +341,8 @@ def test_stopped_gang_is_superseded_and_woken(
         ("slow_task:with_extra_state", "DryRunFailed", "dry run on synthetic data failed"),
         ("slow_task:with_lock", "TaskInvalid", "attribute lock (a lock) of module model"),
         ("slow_task:with_panic", "TaskFailed", "raised Panic ("),
-        ("slow_task:raises_on_private_data", "TaskFailed", "ValueError"),
+        ("slow_task:raises_on_private_data", "TaskFailed", "opening the data raised ValueError"),
+        ("slow_task:raises_once_its_data_are_open", "TaskFailed", "training raised ValueError"),
     ],
 )
 def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) -> None:

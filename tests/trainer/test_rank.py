@@ -149,6 +149,51 @@ def test_what_is_not_there_at_the_first_step_is_the_tasks_doing(
     assert "is the data where the task looks for it" in message
 
 
+@pytest.mark.parametrize("phase", [Phase.OPENING, Phase.PRIVATE])
+def test_task_that_looks_for_data_which_the_job_does_not_have_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Phase
+) -> None:
+    monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
+    tried = rank(tmp_path)
+    tried._failures = replace(tried._failures, entrypoint="reading:task")
+    tried._phase = phase
+    line = "import os; os.environ['DTJOB_DATA_DIR']"
+    kind, reason, message = tried.explain(raised_by_a_task(tmp_path, monkeypatch, line))
+    assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
+    assert "this worker has no DTJOB_DATA_DIR" in message
+    assert "spec.storage.data" in message
+    assert "--data" in message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os; os.environ['JANE_DOE']",
+        "import os; {'DTJOB_DATA_DIR': os}['JANE_DOE']",
+        "raise KeyError('DTJOB_DATA_DIR')",
+        "raise KeyError('DTJOB_DATA_DIR', 'JANE_DOE')",
+    ],
+)
+def test_rule_20_no_other_key_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
+    message = rank(tmp_path).explain(raised_by_a_task(tmp_path, monkeypatch, line))[2]
+    assert "its message is not shown" in message
+    assert "JANE_DOE" not in message
+    assert "DTJOB_DATA_DIR" not in message
+
+
+def test_what_fails_before_the_data_are_open_is_not_called_training(tmp_path: Path) -> None:
+    # One that keeps its output: the tests have theirs from the same descriptors.
+    tried = rank(tmp_path, Telemetry.NOT_COVERED_BY_EPSILON)
+    assert tried.explain(ValueError("JANE DOE"))[2].startswith("training raised ValueError")
+    tried._begin_private()
+    message = tried.explain(ValueError("JANE DOE"))[2]
+    assert message.startswith("opening the data raised ValueError")
+    assert "JANE DOE" not in message
+
+
 def test_other_failures_of_the_task_are_final_after_a_step_too(tmp_path: Path) -> None:
     tried = rank(tmp_path)
     tried._begin_stepped()

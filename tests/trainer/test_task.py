@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dtjob_trainer import task
-from dtjob_trainer.task import ArraySpec, TaskError, load_task, task_code_place
+from dtjob_trainer.task import ArraySpec, TaskError, load_task, shown_in_full, task_code_place
 
 GOOD = """
     from dtjob_trainer.task import ArraySpec, Task
@@ -134,6 +134,34 @@ def test_a_module_that_is_not_found_is_told_with_every_folder_that_was_searched(
     assert f"the working folder, {tmp_path}," in caught.value.message
     assert "PYTHONPATH, which is /opt/tasks" in caught.value.message
     assert "call it in the folder of the module" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "words"),
+    [
+        ("pics:task", "installed in the image (spec.image)"),
+        ("wants_pics:task", "install pics in the image (spec.image)"),
+    ],
+)
+def test_a_module_that_is_not_found_in_a_pod_has_to_come_into_its_image(code, entrypoint, words):
+    code("wants_pics.py", "import pics")
+    with pytest.raises(TaskError) as caught:
+        load_task(entrypoint, {}, in_pod=True)
+    assert words in caught.value.message
+    assert "dtjob run" not in caught.value.message
+
+
+def test_an_entrypoint_that_looks_for_data_which_there_are_none_is_told_so(code, monkeypatch):
+    monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
+    code("needy.py", "import os\ndef task(args): return os.environ['DTJOB_DATA_DIR']")
+    with pytest.raises(TaskError, match="set it in a new job"):
+        load_task("needy:task", {})
+
+
+def test_what_the_dry_run_met_and_its_traceback_are_two_sentences():
+    """Where newlines are shown as blanks they would run into one another."""
+    said = shown_in_full("the dry run failed", failure(lambda _: 1 / 0), "Correct it")
+    assert "Correct it.\nTraceback (most recent call last)" in said
 
 
 def test_loading_a_task_imports_no_torch():

@@ -61,8 +61,8 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
     """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
 
     An attempt before it that nobody saw end is recorded as `WorkerLost`, or as `Stopped` where it
-    has closed its lease (rule 10): it was told to stop, and nothing of it is lost. After a lost answer
-    another number is taken: nothing tells one's own number from another supervisor's, and
+    has closed its lease (rule 10): it was told to stop, and nothing of it is lost. After a lost
+    answer another number is taken: nothing tells one's own number from another supervisor's, and
     numbers cost nothing.
 
     Parameters

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer import data_place
 from dtjob_trainer.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.ledger import LedgerError, Superseded
@@ -44,15 +45,17 @@ class Phase(Enum):
     """Ledger, checkpoint, other ranks: nothing of the task runs."""
     TRIED = auto()
     """The task is imported and tried on synthetic data."""
+    OPENING = auto()
+    """The task opens its data: private records may be in memory from here on."""
     PRIVATE = auto()
-    """Private records may be in memory."""
+    """They are, and the job has done no step yet."""
     STEPPED = auto()
     """They are, and the job has done a step: all that the task needs has been there."""
 
     @property
     def hides(self) -> bool:
         """Whether an exception may hold a record (Rule 20)."""
-        return self in (Phase.PRIVATE, Phase.STEPPED)
+        return self in (Phase.OPENING, Phase.PRIVATE, Phase.STEPPED)
 
 
 def of_the_record(error: BaseException) -> tuple[EndKind, Reason, str] | None:
@@ -166,8 +169,11 @@ class Failures:
         if passes or isinstance(error, NO_SUCH_PATH):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
+        what = "opening the data" if phase is Phase.OPENING else "training"
         remedy = _LOGGED if self.shows_private_data else _HIDDEN
-        return EndKind.FAILED, Reason.TASK_FAILED, f"training raised {told}{remedy}"
+        if data_place.is_missed(error):
+            remedy = f"; {data_place.NOT_SET}"
+        return EndKind.FAILED, Reason.TASK_FAILED, f"{what} raised {told}{remedy}"
 
     def _out_of_memory(self, said: str, when: str = "") -> tuple[EndKind, Reason, str]:
         told = f"rank {self.rank} ran out of memory{when}: {said}{_LESS_MEMORY}"

@@ -19,7 +19,7 @@ from dtjob_api.job import Telemetry
 from dtjob_api.ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import confine, interfaces, library_first, logs, streams
+from dtjob_trainer import confine, data_place, interfaces, library_first, logs, streams
 from dtjob_trainer.failures import Failures, Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 
-#: Where a task finds its private data, if the job has a data volume.
-DATA_VARIABLE = "DTJOB_DATA_DIR"
 #: Hangs are ended by the supervisors, never by a collective's own timeout.
 _NO_TIMEOUT = timedelta(days=7)
 
@@ -104,7 +102,7 @@ class _Rank:
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
         device = _prepare_device(config, setup)
         if config.data_dir is not None:
-            os.environ[DATA_VARIABLE] = config.data_dir
+            os.environ[data_place.VARIABLE] = config.data_dir
         account, spec, checkpoint = None, None, None
         if setup.rank == 0:
             # Before the task can fail: what is wrong with the ledger is said first.
@@ -116,7 +114,8 @@ class _Rank:
         self._mail.stage("importing the task")
         library_first.admit_working_folder()
         with self._trying():
-            task = load_task(config.training.entrypoint, config.training.args)
+            training = config.training
+            task = load_task(training.entrypoint, training.args, in_pod=config.hold)
         self._mail.stage("waiting for the other ranks")
         group = _join(setup, device)
         spec = _share_spec(spec, group)
@@ -188,6 +187,7 @@ class _Rank:
         self._begin_private()
         with self._mail.waiting("opening the dataset", state="Starting"):
             records = batches.open_records(task, group.device)
+        self._phase = Phase.PRIVATE
         secret = keys.fresh_secret(group)
         schedule = training.learning_rate_schedule
         private_step: Any = step.PrivateStep(
@@ -256,7 +256,7 @@ class _Rank:
 
     def _begin_private(self) -> None:
         """From here on private records may be in memory (Rule 20)."""
-        self._phase = Phase.PRIVATE
+        self._phase = Phase.OPENING
         if not self._shows_private_data:
             logs.mute_standard_loggers()
             confine.drop_task_output()

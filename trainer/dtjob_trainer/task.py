@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import sys
 import sysconfig
 import traceback
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dtjob_trainer import library_first
+from dtjob_trainer import data_place, library_first, not_found
 from dtjob_trainer.passing import may_pass
 
 if TYPE_CHECKING:
@@ -137,8 +136,13 @@ class Task:
     evaluate: Callable[[torch.nn.Module], Mapping[str, float]] | None = None
 
 
-def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
+def load_task(entrypoint: str, args: Mapping[str, Any], *, in_pod: bool = False) -> Task:
     """Import ``package.module:callable`` and call it with the manifest's ``training.args``.
+
+    Parameters
+    ----------
+    in_pod
+        What is missing has to come into the image.
 
     Raises
     ------
@@ -152,7 +156,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
             f"spec.training.entrypoint {entrypoint!r} must have the form package.module:callable",
         )
     _check_no_library_module(module_name, entrypoint)
-    module = _import(module_name, entrypoint)
+    module = _import(module_name, entrypoint, in_pod)
     target: Any = module
     for part in name.split("."):
         target = getattr(target, part, None)
@@ -176,7 +180,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any]) -> Task:
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r} raised when called with spec.training.args:\n"
-            f"{task_traceback(error)}{_hidden_import(error)}",
+            f"{task_traceback(error)}{_hidden_import(error)}{_no_data(error)}",
         ) from None
     return _checked(task, entrypoint)
 
@@ -197,7 +201,7 @@ def shown_in_full(what: str, error: BaseException, remedy: str) -> str:
     """What failed before the first private read, with the task's own error and traceback."""
     # The error first: where a long message is cut, the traceback is what goes.
     return (
-        f"{what}{where_in_task(error)}: {type(error).__name__}: {error}. {remedy}\n"
+        f"{what}{where_in_task(error)}: {type(error).__name__}: {error}. {remedy}.\n"
         f"{task_traceback(error)}"
     )
 
@@ -245,24 +249,12 @@ def raised_by_dtjob(error: BaseException) -> bool:
     return bool(frames) and _is_ours(frames[-1])
 
 
-def _import(module_name: str, entrypoint: str) -> ModuleType:
+def _import(module_name: str, entrypoint: str, in_pod: bool) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
-        if module_name == missing or module_name.startswith(f"{missing}."):
-            remedy = (
-                "check the spelling, and that it is installed where the workers run (spec.image; "
-                f"with dtjob run, this environment) or lies in the working folder, {os.getcwd()}, "
-                "or in one of PYTHONPATH, which is "
-                f"{os.environ.get('PYTHONPATH') or 'not set'}. With dtjob run the working folder "
-                "is where you call it: call it in the folder of the module"
-            )
-        else:
-            remedy = (
-                f"{module_name} imports it; install {missing} where the workers run (spec.image; "
-                "with dtjob run, this environment)"
-            )
+        remedy = not_found.remedy(module_name, missing, in_pod=in_pod)
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
@@ -273,7 +265,7 @@ def _import(module_name: str, entrypoint: str) -> ModuleType:
         raise TaskError(
             ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
-            f"{_without_import_machinery(error)}{_hidden_import(error)}",
+            f"{_without_import_machinery(error)}{_hidden_import(error)}{_no_data(error)}",
         ) from None
 
 
@@ -301,7 +293,11 @@ def _other_file(module_name: str) -> str:
     if own is None:
         return ""
     whose = "of Python's standard library" if top in sys.stdlib_module_names else "loaded before"
-    return f"\n{own} is not imported, since {top} is also a module {whose}: rename the file"
+    return f".\n{own} is not imported, since {top} is also a module {whose}: rename the file"
+
+
+def _no_data(error: Exception) -> str:
+    return f".\n{data_place.NOT_SET}" if data_place.is_missed(error) else ""
 
 
 def _checked(task: object, entrypoint: str) -> Task:
