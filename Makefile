@@ -53,13 +53,15 @@ demo: $(INSTALLED)  ## Train the digits job privately: on a cluster, or with DEM
 .PHONY: demo-down
 demo-down: cluster-down  ## Remove the demo's cluster
 
-.PHONY: cluster-up cluster-down cluster-status
+.PHONY: cluster-up cluster-down cluster-status cluster-image
 cluster-up: $(INSTALLED)  ## Start a real cluster here (existing, kind, or real binaries)
 	@$(TOOLS) -m localcluster up
 cluster-down: $(INSTALLED)  ## Remove it, or whatever a crash left of it
 	@$(TOOLS) -m localcluster down
 cluster-status: $(INSTALLED)  ## Say what runs and how to reach it
 	@$(TOOLS) -m localcluster status
+cluster-image: $(INSTALLED)  ## Build the Dockerfile in FROM=folder and give it to the cluster as NAME=name
+	@$(TOOLS) -m localcluster image "$(FROM)" "$(NAME)"
 
 .PHONY: check
 check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)

@@ -154,7 +154,11 @@ def _resources_ready(situation: Situation) -> Claim:
 def _rendezvous_ready(situation: Situation) -> Claim:
     kind = ConditionType.RENDEZVOUS_READY
     if situation.met and situation.halted is None:
-        message = f"all {situation.workers} workers have met"
+        message = (
+            "the worker is up"
+            if situation.workers == 1
+            else f"all {situation.workers} workers have met"
+        )
         return Claim(kind, True, Reason.RENDEZVOUS_COMPLETE, message)
     return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
 
@@ -177,9 +181,9 @@ def _running(situation: Situation) -> Claim:
     if situation.killed is not None:
         return Claim(kind, False, situation.killed.reason, situation.killed.message)
     last = situation.last_attempt
-    if last is not None and situation.has_trained:
+    if last is not None and situation.has_ended_attempt:
         if last.end is None:
-            why = "its coordinator is gone or not ready"
+            why = "worker 0 is gone or does not answer, and has left no record of how yet"
         elif last.reason in ENDED_IN_ORDER:
             why = "it was stopped in order"
         else:

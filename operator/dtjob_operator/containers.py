@@ -36,8 +36,12 @@ class Crash:
 
 def is_ready(pod: Json) -> bool:
     """Whether the pod is ready and not on its way out."""
-    ready = _condition(pod, "Ready").get("status") == "True"
-    return ready and "deletionTimestamp" not in pod["metadata"]
+    return says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def says_ready(pod: Json) -> bool:
+    """Whether the kubelet finds the pod ready, which it may while the pod ends."""
+    return bool(_condition(pod, "Ready").get("status") == "True")
 
 
 def is_starting(pod: Json) -> bool:

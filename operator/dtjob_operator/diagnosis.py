@@ -29,6 +29,8 @@ _MISSING_CLASS = re.compile(
     r"storageclass(?:es)?\.storage\.k8s\.io \"(?P<name>[^\"]+)\" not found", re.IGNORECASE
 )
 _PROVISIONING = timedelta(seconds=10)
+# The scheduler's only word where it stands: no node was looked at.
+_IMMEDIATE = re.compile(r"unbound immediate PersistentVolumeClaims")
 _UNBOUND = re.compile(
     r"unbound immediate PersistentVolumeClaims|find available persistent volumes to bind"
 )
@@ -121,6 +123,10 @@ def _unscheduled(
     yield from _unbound(observed, message, waited, now)
     if _UNBOUND.search(message) and waited < PASSING:
         return  # a provisioner that is at work
+    if _IMMEDIATE.search(message):
+        if _is_bound(observed, f"{names.CHECKPOINT_VOLUME}-{name}"):
+            yield from _unbound_by_others(job, name, message)
+        return  # else its own claim is new, or has just got its volume: the scheduler looks again
     yield Finding(
         Reason.UNSCHEDULABLE,
         f"no node takes pod {name}: {wording.scheduling(message)}. Free or add such a node, or ask "
@@ -155,6 +161,24 @@ def _unbound(
             Reason.CLAIM_UNBOUND,
             f"claim {name}: {why} in spec.storage.checkpoints.storageClassName of a new job",
         )
+
+
+def _unbound_by_others(job: DistributedTrainingJob, pod: str, message: str) -> Iterator[Finding]:
+    """Claims that the job only names may be what has no volume; the operator does not see them."""
+    data, volumes = job.spec.storage.data, job.spec.workers.template.volumes
+    named = [data.claim_name] if data is not None else []
+    named += [v.persistent_volume_claim.claim_name for v in volumes if v.persistent_volume_claim]
+    if named:
+        yield Finding(
+            Reason.CLAIM_UNBOUND,
+            f"pod {pod} waits for the volume of a claim: {wording.scheduling(message)}. See "
+            f"kubectl describe pvc {' '.join(named)}",
+        )
+
+
+def _is_bound(observed: Observed, name: str) -> bool:
+    claims = (claim for claim in observed.claims if claim["metadata"]["name"] == name)
+    return any(claim.get("status", {}).get("phase") == "Bound" for claim in claims)
 
 
 def _age(claim: Json, now: datetime) -> timedelta:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -60,6 +61,30 @@ def settings() -> kopf.OperatorSettings:
     # Not so long that an outage of a minute costs another half minute of silence.
     chosen.networking.error_backoffs = (0.5, 1, 1, 2, 2, 3, 3)
     return chosen
+
+
+def _in_thread(work: Callable[[], str]) -> asyncio.Future[str]:
+    """What `work` returns in a thread that nobody waits for who does not wait for its answer.
+
+    The loop's own threads hold up the end of the process until the last of them has ended.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def tell(ended: str) -> None:
+        if not answer.done():
+            answer.set_result(ended)
+
+    def run() -> None:
+        ended = "its thread died"
+        try:
+            ended = work()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody has waited
+                loop.call_soon_threadsafe(tell, ended)
+
+    threading.Thread(target=run, name="kopf", daemon=True).start()
+    return answer
 
 
 class EventStream:
@@ -115,13 +140,12 @@ class EventStream:
         if await self._wait_for_discovery():
             await self._gap()
         while True:
-            kopf_thread = asyncio.create_task(asyncio.to_thread(self._kopf, deliver))
+            kopf_thread = _in_thread(partial(self._kopf, deliver))
             self.running = True
             try:
                 ended = await asyncio.shield(kopf_thread)
             except asyncio.CancelledError:
-                if self._stop is not None:
-                    self._stop()
+                self.restart()  # nobody starts it again
                 await asyncio.wait([kopf_thread], timeout=_STOP_SECONDS)
                 raise
             finally:

@@ -67,6 +67,8 @@ class Observed:
     ledger, stateful_set, service, network_policy
         The objects named `dtjob_api.derive.child_name`, whoever owns them. Untrimmed but for
         `metadata.managedFields`: drift is found by comparing them with what is wanted.
+    ledgers_undefined
+        The ledger is gone because the API server knows of no ledgers at all.
     service_account, role_binding
         The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, untrimmed likewise.
     pods, claims
@@ -111,6 +113,7 @@ class Observed:
 
     job: Json
     ledger: Json | None = None
+    ledgers_undefined: bool = False
     stateful_set: Json | None = None
     service: Json | None = None
     network_policy: Json | None = None

@@ -18,6 +18,7 @@ from dtjob_api.reasons import Phase
 from dtjob_operator import figures, kinds, names
 from dtjob_operator.api_server import ApiServerWatch
 from dtjob_operator.cluster import Cluster
+from dtjob_operator.containers import running_since
 from dtjob_operator.errors import ApiError, NotFound
 from dtjob_operator.events import last_seen, newest
 from dtjob_operator.kinds import Json, Kind
@@ -126,7 +127,7 @@ class Observer:
         """All that a decision about a job depends on."""
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
-        ledger = await self._child(kinds.LEDGER, namespace, name)
+        ledger, undefined = await self._ledger(namespace, name)
         told = ledger is not None and _tells_all_that_was_spent(job, ledger)
         stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
         pods = tuple(
@@ -138,9 +139,13 @@ class Observer:
         memory.unlabelled = await self._unlabelled(
             job, stateful_set, pods, memory.events, memory.unlabelled
         )
+        if ledger is not None and _ends_unrecorded(job, ledger, name, pods):
+            # What a pod wrote before it went is in the API server, and maybe not in the store yet.
+            ledger = await self._newest_ledger(ledger)
         return Observed(
             job=job,
             ledger=ledger,
+            ledgers_undefined=undefined,
             stateful_set=stateful_set,
             network_policy=await self._network_policy(job, namespace, name),
             service=await self._child(kinds.SERVICE, namespace, name),
@@ -176,6 +181,27 @@ class Observer:
             return kinds.without_managed_fields(await self._cluster.get(kind, namespace, name))
         except NotFound:
             return None
+
+    async def _ledger(self, namespace: str, name: str) -> tuple[Json | None, bool]:
+        """The job's ledger, and whether there is none because the kind is not there."""
+        if known := self._stores[kinds.LEDGER].get(namespace, name):
+            return known, False
+        try:
+            found = await self._cluster.get(kinds.LEDGER, namespace, name)
+        except NotFound as error:
+            # Of an object that is missing its name is told; of a kind there is nothing to name.
+            return None, name not in error.message
+        return kinds.without_managed_fields(found), False
+
+    async def _newest_ledger(self, known: Json) -> Json:
+        """A ledger as the API server has it now; the one that is known where it does not say."""
+        metadata = known["metadata"]
+        try:
+            read = await self._cluster.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+        except ApiError as error:
+            self._log.info("ledger not read", error=error.message, status=error.status)
+            return known
+        return kinds.without_managed_fields(read)
 
     async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
         """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""
@@ -285,6 +311,16 @@ class Observer:
                 )
                 self._warnings[namespace] = time.monotonic(), events
             return self._warnings[namespace][1]
+
+
+def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...]) -> bool:
+    """Whether a job is to be told to run no more, and its ledger does not say how it ended."""
+    attempts = (ledger.get("status") or {}).get("attempts") or []
+    if (job.get("status") or {}).get("phase") != Phase.RUNNING or not attempts:
+        return False
+    first = names.pod_of(name, 0)
+    runs = any(p["metadata"]["name"] == first and running_since(p) is not None for p in pods)
+    return not runs and "end" not in attempts[-1]
 
 
 def _misses_pods(stateful_set: Json) -> bool:

@@ -10,6 +10,7 @@ from dtjob_api.reasons import Reason
 from dtjob_operator import names, wording
 from dtjob_operator.events import last_seen, newest
 from dtjob_operator.finding import Finding
+from dtjob_operator.kinds import WORKER_ACCOUNT
 from dtjob_operator.observed import Observed, Rejection
 
 _MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
@@ -36,7 +37,7 @@ def refused_pods(
     if event is None or last_seen(event) < _last_success(observed):
         return
     if any(names.pod_name(job, ordinal) not in there for ordinal in range(workers)):
-        yield _refused(event.get("message", ""), job)
+        yield _refused(event.get("message", ""), observed, job)
 
 
 def _last_success(observed: Observed) -> str:
@@ -49,7 +50,7 @@ def _last_success(observed: Observed) -> str:
     return max(times, default="")
 
 
-def _refused(message: str, job: DistributedTrainingJob) -> Finding:
+def _refused(message: str, observed: Observed, job: DistributedTrainingJob) -> Finding:
     cause, where = wording.refusal(message), names.namespace(job)
     # The StatefulSet controller's pauses grow to a quarter of an hour.
     again = (
@@ -58,6 +59,13 @@ def _refused(message: str, job: DistributedTrainingJob) -> Finding:
     )
     if missing := _MISSING_ACCOUNT.search(cause):
         account = missing["name"]
+        # Of other accounts the operator may know nothing.
+        if account == WORKER_ACCOUNT and observed.service_account is not None:
+            return Finding(
+                Reason.SERVICE_ACCOUNT_MISSING,
+                f"the ServiceAccount {account} of the workers did not exist in namespace {where} "
+                f"when they were to be made; it exists now. {again}",
+            )
         remedy = (
             f"create it and bind it to ClusterRole {names.WORKER_ROLE} (kubectl create rolebinding "
             f"{account} -n {where} --clusterrole={names.WORKER_ROLE} --serviceaccount={where}:"

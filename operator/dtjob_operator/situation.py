@@ -28,6 +28,8 @@ from dtjob_operator.settings import Settings
 _IDLE = frozenset({"Refused", "Waiting"})
 # A probe may find a worker ready some seconds after the gang has met.
 _PROBE_SLACK = timedelta(seconds=30)
+# For a kubelet that kills what has not ended by a pod's deletionTimestamp, and tells of it.
+_KILL_SLACK = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,13 @@ class Situation:
 
     @property
     def has_trained(self) -> bool:
-        """Whether an attempt came to an end or a draw was charged: what follows is a restart."""
-        status = self.ledger.status if self.ledger else None
-        return status is not None and (
-            status.charged > 0 or any(a.end is not None for a in self.attempts)
-        )
+        """Whether a draw was charged: attempts that ended before that were starts."""
+        return self.ledger is not None and self.ledger.status.charged > 0
+
+    @property
+    def has_ended_attempt(self) -> bool:
+        """Whether an attempt has ended, or has trained and is not there any more."""
+        return self.has_trained or any(a.end is not None for a in self.attempts)
 
 
 _TERMINAL = (ConditionType.SUCCEEDED, ConditionType.FAILED)
@@ -160,8 +164,8 @@ def assess(
         and halted is None
         and ledger
         and lease
+        # Also while it ends in order: its lease is closed a moment before its record is.
         and lease.attempt == ledger.status.attempt
-        and lease.closed_at is None
     )
     policy = (
         network_policy(job, observed.api_server, settings)
@@ -228,11 +232,19 @@ def _ledger_missing(
     known = told is not None and told["reason"] == Reason.LEDGER_MISSING
     if not (is_true(stored, ConditionType.ACCEPTED) or own_set or observed.claims or known):
         return None
+    gone = f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone"
+    if observed.ledgers_undefined:
+        return Finding(
+            Reason.LEDGER_MISSING,
+            f"{gone}, with the CustomResourceDefinition of all ledgers. Nothing runs and nothing "
+            "is made anew: install this release's definitions first, and then restore the ledger, "
+            "with its status, from the newest backup",
+        )
     return Finding(
         Reason.LEDGER_MISSING,
-        f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone, and "
-        "with it the record of what was spent. Nothing runs and nothing is made anew: restore it, "
-        "with its status, from the newest backup, or create a new job, which spends anew",
+        f"{gone}, and with it the record of what was spent. Nothing runs and nothing is made anew: "
+        "restore it, with its status, from the newest backup, or create a new job, which spends "
+        "anew",
     )
 
 
@@ -277,13 +289,17 @@ def _has_met(
     """Whether the current attempt runs in the coordinator that is there now.
 
     A pod is not ready, too, while its node has not told of itself, as after an outage of the API
-    server; the attempt's own signs of life say more.
+    server; the attempt's own signs of life say more. In a pod that is being deleted it runs until
+    it has written down how it ends.
     """
     status = ledger.status
     last = status.attempts[-1] if status.attempts else None
     if last is None or last.attempt != status.attempt or last.end is not None:
         return False
-    if coordinator is None or "deletionTimestamp" in coordinator["metadata"]:
+    if coordinator is None:
+        return False
+    killed_by = coordinator["metadata"].get("deletionTimestamp")
+    if killed_by is not None and now > datetime.fromisoformat(killed_by) + _KILL_SLACK:
         return False
     started = containers.running_since(coordinator)
     if started is None or started > last.start:
@@ -295,7 +311,7 @@ def _has_met(
         signs.append(said.heartbeat)
     # A sign of a time to come is of a clock that was ahead: it would be one for days.
     is_fresh = any(abs(now - sign) < _PROBE_SLACK for sign in signs)
-    return is_fresh or containers.is_ready(coordinator)
+    return is_fresh or containers.says_ready(coordinator)
 
 
 def _refused(

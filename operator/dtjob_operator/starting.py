@@ -57,6 +57,7 @@ _BROKEN_PULL = re.compile(
     r"|connection reset|unexpected EOF"
 )
 _BROKEN_PULL_REASONS = frozenset({"ImageInspectError", "RegistryUnavailable"})
+_ON_THE_NODE = re.compile(r"(?:localhost|127\.[0-9.]+|\[::1\])[:/]")
 _MISSING_PULL_SECRETS = re.compile(r"pull secrets \((?P<names>[^)]+)\)")
 _MISSING_CONFIGURATION = re.compile(
     r"(?:secrets?|configmaps?) \"(?P<name>[^\"]+)\" not found"
@@ -143,6 +144,13 @@ def _image(
     broken: bool,
 ) -> Finding:
     remedy = "Push it, and the workers start; or name another in spec.image of a new job"
+    if _ON_THE_NODE.match(image) and "connection refused" in message:
+        remedy = (
+            "By its name its registry is on the node itself, and there is none: load it into the "
+            "node's container runtime (make cluster-image does, for the cluster of make "
+            "cluster-up), or push it to a registry that the nodes reach and name that in "
+            "spec.image of a new job"
+        )
     secrets = ", ".join(secret.name for secret in job.spec.image_pull_secrets)
     if event := newest(observed.events, "Pod", pod, {"FailedToRetrieveImagePullSecret"}):
         missing = _MISSING_PULL_SECRETS.search(event.get("message", ""))

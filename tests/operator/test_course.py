@@ -234,6 +234,17 @@ def restarted(**end: Any) -> World:
     return world
 
 
+@pytest.mark.parametrize(("workers", "said"), [(1, "with 1 worker"), (2, "with 2 workers")])
+def test_workers_are_counted_in_words(workers: int, said: str) -> None:
+    world = World.of(digits(workers={"replicas": workers}), privacy_plan=PLAN)
+    world.settle()
+    world.later(5)
+    world.see(pods=tuple(map(pod, range(workers))), claims=(claim(0),))
+    world.lease()
+    (event,) = world.decide().events
+    assert event.message.endswith(said)
+
+
 def test_a_crash_is_a_restart_that_names_its_cause() -> None:
     world = restarted(reason="RankFailed", message="rank 1 was killed by signal 9", rank=1)
     assert world.status["phase"] == "Restarting"
@@ -258,6 +269,56 @@ def test_an_orderly_stop_is_no_failure() -> None:
     world.lease(attempt=2, charged=60, step=30)
     world.settle()
     assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
+
+
+@pytest.mark.parametrize("last_sight", ["ending", "not ready"])
+def test_a_coordinator_that_is_deleted_runs_until_it_says_how_it_ends(last_sight: str) -> None:
+    world = running()
+    world.later(20)
+    world.see(report=report(40))
+    world.settle()
+    ready = {"type": "Ready", "status": "True" if last_sight == "ending" else "False"}
+    ending = pod(0, conditions=[ready])
+    ending["metadata"]["deletionTimestamp"] = stamp(world.now + timedelta(seconds=60))
+    told = list(world.events)
+    world.see(pods=(ending, pod(1)))
+    world.settle()
+    lease = world.observed.ledger and world.observed.ledger["status"]["lease"]
+    world.ledger_status(lease={**(lease or {}), "closedAt": 7})
+    world.settle()
+    assert (world.status["phase"], world.events) == ("Running", told)
+    first = {"attempt": 1, "start": stamp(NOW + timedelta(seconds=5)), "end": stamp(world.now)}
+    world.ledger_status(attempts=[first | {"reason": "Stopped", "message": ""}])
+    (event,) = world.decide().events
+    assert event.message == "attempt 1 has ended: it was stopped in order"
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+
+
+def test_a_coordinator_that_no_kubelet_ends_does_not_run_for_ever() -> None:
+    world = running()
+    world.later(20)
+    ending = pod(0)
+    ending["metadata"]["deletionTimestamp"] = stamp(world.now + timedelta(seconds=60))
+    world.see(pods=(ending, pod(1)))
+    world.later(71)
+    world.see(report=report(40, heartbeatTime=stamp(world.now)))
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+    assert "worker 0 is gone or does not answer" in world.condition("Running")["message"]
+
+
+def test_attempts_that_ended_before_the_first_draw_were_starts() -> None:
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    world.later(5)
+    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    begun = {"attempt": 1, "start": stamp(world.now), "end": stamp(world.now)}
+    for reason in ("InterfaceMissing", "RankFailed"):
+        world.ledger_status(attempt=1, attempts=[begun | {"reason": reason, "message": "no eth7"}])
+        world.settle()
+        assert world.status["phase"] == "Starting"
+        assert "no eth7" in world.condition("Running")["message"]
 
 
 def test_an_attempt_that_would_not_train_is_no_restart() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -37,6 +38,34 @@ class Played(EventStream):
     def _kopf(self, _deliver: Deliver) -> str:
         self.course.append("kopf")
         return "stopped"
+
+
+def test_a_kopf_that_does_not_stop_does_not_hold_up_the_operators_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, released, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Stuck(Played):
+        def _kopf(self, _deliver: Deliver) -> str:
+            begun.set()
+            released.wait(5)
+            ended.set()
+            return "stopped"
+
+    async def scenario() -> None:
+        running = asyncio.create_task(Stuck([None]).run())
+        async with asyncio.timeout(DEADLINE):
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    monkeypatch.setattr(handlers, "_STOP_SECONDS", 0.01)
+    asyncio.run(scenario())
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(DEADLINE)
 
 
 def play(stream: Played, until: Callable[[], bool]) -> None:

@@ -47,6 +47,16 @@ def test_rule_11_a_lost_ledger_stops_the_job_and_is_not_made_anew() -> None:
     assert world.reason("ResourcesReady")[1] != "LedgerMissing"
 
 
+def test_a_ledger_that_went_with_its_definition_needs_that_first() -> None:
+    world = running()
+    world.see(ledger=None, ledgers_undefined=True)
+    world.settle()
+    assert replicas(world) == 0
+    assert world.reason("Running") == ("False", "LedgerMissing")
+    message = world.condition("Running")["message"]
+    assert message.index("install this release's definitions first") < message.index("backup")
+
+
 @pytest.mark.parametrize("evidence", ["stateful_set", "claims"])
 def test_rule_11_children_prove_that_there_was_a_ledger(evidence: str) -> None:
     """Also where the operator was killed before its status told of it."""

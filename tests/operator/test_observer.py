@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fake_cluster import KEY, Shell
-from world import CHILD, UID, claim, pod, stamp
+from world import CHILD, NOW, UID, claim, digits, pod, stamp
 
 from dtjob_operator import kinds, names, observer
 from dtjob_operator.errors import ApiError
@@ -79,6 +79,44 @@ def test_a_claim_that_no_watch_tells_of_is_not_lost(labels: dict[str, str]) -> N
     assert [each["metadata"]["name"] for each in observe(shell).claims] == [
         f"checkpoints-{CHILD}-0"
     ]
+
+
+def test_a_definition_that_is_gone_is_told_from_a_ledger_that_is() -> None:
+    shell = Shell()
+    assert not observe(shell).ledgers_undefined
+    shell.cluster.fails = lambda _verb, of: (
+        ApiError.of(404, "NotFound", "404 page not found") if of == "PrivacyLedger" else None
+    )
+    seen = observe(shell)
+    assert seen.ledger is None
+    assert seen.ledgers_undefined
+
+
+def test_how_an_attempt_ended_is_asked_for_when_its_pod_is_gone() -> None:
+    """The pod's watch may be ahead of the ledger's."""
+    shell = Shell()
+    begun = {"attempt": 1, "start": stamp(NOW)}
+    shell.see(charged_ledger(outcome={}, attempts=[begun]))
+    shell.see(typed(pod(0), kinds.POD))
+    ended = charged_ledger(outcome={}, attempts=[begun | {"end": stamp(NOW), "reason": "Stopped"}])
+    shell.cluster.put(ended)
+
+    def told() -> bool:
+        ledger = observe(shell).ledger
+        return ledger is not None and "end" in ledger["status"]["attempts"][0]
+
+    shell.see(digits() | {"status": {"phase": "Running"}})
+    assert not told(), "it runs: the store is enough"
+    gone = typed(pod(0, containerStatuses=[]), kinds.POD)
+    shell.see(gone)
+    assert told()
+    shell.cluster.fails = lambda verb, of: (
+        ApiError.of(503, "", "away") if (verb, of) == ("get", "PrivacyLedger") else None
+    )
+    assert not told(), "what is known stands"
+    shell.cluster.fails = lambda *_: None
+    shell.see(digits() | {"status": {"phase": "Restarting"}})
+    assert not told(), "it is told once"
 
 
 def test_a_claim_is_asked_for_only_where_it_seems_lost() -> None:

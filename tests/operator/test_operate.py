@@ -84,6 +84,28 @@ def operating(scenario: Callable[[Operator, Any, Metrics], Awaitable[None]]) -> 
     asyncio.run(played())
 
 
+def test_a_stop_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet would kill it, 30 s after it was told to stop."""
+    begun = asyncio.Event()
+
+    async def hangs(_key: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        operator._reconciler = hangs  # type: ignore[assignment]
+        operator._queue.add(("research", "digits"))
+        async with asyncio.timeout(60):
+            working = asyncio.create_task(operator._reconcile())
+            await begun.wait()
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+
+    monkeypatch.setattr("dtjob_operator.operate._FINISH_SECONDS", 0.01)
+    operating(scenario)
+
+
 def test_kinds_that_discovery_does_not_tell_of_are_named() -> None:
     async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
         assert await operator._undiscovered() is None

@@ -16,7 +16,7 @@ from localcluster.errors import ClusterError
 from localcluster.namespace import private_command
 from localcluster.paths import images_folder, uv_cache
 from localcluster.progress import Progress, Stage
-from localcluster.providers.base import BuiltImage
+from localcluster.providers.base import LOCAL_NAME, BuiltImage
 from localcluster.state import locked
 from localcluster.stored import StoredImage, read
 
@@ -74,7 +74,7 @@ def build(
         if declares_argument(declared, UV_CACHE_ARGUMENT):
             arguments.setdefault(UV_CACHE_ARGUMENT, str(_UV_CACHE))
         with progress.stage(f"building image {name}", key=f"image {name}") as stage:
-            identifier = _build(stage, dockerfile, context, f"localhost/dtjob/{name}", arguments)
+            identifier = _build(stage, dockerfile, context, LOCAL_NAME + name, arguments)
     return BuiltImage(name, identifier)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from localcluster import choose
+from localcluster import choose, own_image
 from localcluster.errors import ClusterError
 from localcluster.instance import DEFAULT_NAME
 from localcluster.progress import Progress
@@ -68,6 +69,21 @@ def status(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> N
         print(f"  {label}: {value}")
     if not found.running:
         raise typer.Exit(3)
+
+
+@app.command()
+def image(
+    folder: Annotated[
+        Path, typer.Argument(help="Has the Dockerfile.", exists=True, file_okay=False)
+    ],
+    image_name: Annotated[str, typer.Argument(metavar="IMAGE", help="What to call it.")],
+    name: Name = DEFAULT_NAME,
+    provider: Which = choose.Choice.AUTO,
+) -> None:
+    """Build an image, give it to the cluster and print what pods call it."""
+    with _chosen(name, provider) as cluster:
+        cluster.kubeconfig()  # one that is not there is told before anything is built
+        print(cluster.load_image(own_image.build(cluster, folder, image_name)))
 
 
 @app.command()

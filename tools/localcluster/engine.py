@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage
+from localcluster.providers.base import LOCAL_NAME, BuiltImage
 
 ENGINES = ("docker", "podman")
 _LAST_LINES = 20
@@ -36,13 +36,15 @@ def find() -> str | None:
 
 def build_argv(
     engine: str,
+    name: str,
     dockerfile: Path,
     context: Path,
     build_args: Mapping[str, str],
     identifier_file: Path,
 ) -> list[str]:
     """Return the command line of a build."""
-    argv = [engine, "build", f"--iidfile={identifier_file}", f"--file={dockerfile}"]
+    argv = [engine, "build", f"--iidfile={identifier_file}", f"--tag={LOCAL_NAME}{name}"]
+    argv.append(f"--file={dockerfile}")
     argv += [f"--build-arg={key}={value}" for key, value in sorted(build_args.items())]
     return [*argv, str(context)]
 
@@ -65,7 +67,7 @@ def build(
     with TemporaryDirectory() as folder:
         identifier = Path(folder) / "identifier"
         with progress.stage(f"building image {name} with {engine}", key=f"image {name}"):
-            argv = build_argv(engine, dockerfile, context, build_args, identifier)
+            argv = build_argv(engine, name, dockerfile, context, build_args, identifier)
             run(argv, _BUILD_ENVIRONMENT)
         return BuiltImage(name, identifier.read_text().strip())
 

@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+LOCAL_NAME = "localhost/dtjob/"
+"""What precedes the name of an image in the builder's store: so others can be built on it."""
+
 
 class Capability(StrEnum):
     """Something that a test or a benchmark may need and not every provider has."""

@@ -13,7 +13,7 @@ from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import checked_name
 from localcluster.paths import cache_folder
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Capability, Status
+from localcluster.providers.base import LOCAL_NAME, BuiltImage, Capability, Status
 
 _WAIT = "120s"
 _START_SECONDS = 120.0
@@ -113,7 +113,7 @@ class KindProvider:
     def load_image(self, image: BuiltImage) -> str:
         """Copy an image into the node, under a name that changes with its content."""
         runner = self._engine()
-        reference = f"localhost/dtjob/{image.name}:{image.tag}"
+        reference = f"{LOCAL_NAME}{image.name}:{image.tag}"
         archive = cache_folder() / f"kind-{self.name}-{image.name}.tar"
         with self._progress.stage(f"loading image {image.name}", key=f"load {image.name}"):
             engine.run([runner, "tag", image.identifier, reference])

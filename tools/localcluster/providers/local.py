@@ -27,13 +27,12 @@ from localcluster.instance import Instance, allocate, checked_name, state_folder
 from localcluster.namespace import first_member, in_cgroup
 from localcluster.paths import clusters_folder
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Capability, Status
+from localcluster.providers.base import LOCAL_NAME, BuiltImage, Capability, Status
 from localcluster.state import Process, Record, boot_id, locked, read_record, write_record
 
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
 _KILLED_SECONDS = 120.0
-_NAMED = "localhost/dtjob/"
 
 
 class LocalProvider:
@@ -180,7 +179,7 @@ class LocalProvider:
         title = f"loading image {image.name}"
         with self._locked(), self._progress.stage(title, f"load {image.name}"):
             return linking.load(
-                ctr.Client(self.daemon()), buildah.stored(image), _NAMED + image.name
+                ctr.Client(self.daemon()), buildah.stored(image), LOCAL_NAME + image.name
             )
 
     def stop_component(self, component: str) -> None:
