@@ -95,6 +95,7 @@ def test_a_torn_ledger_is_refused_and_left_as_it_is(run: runs.RunDirectory) -> N
 
 
 @pytest.mark.usefixtures("one_accountant")
+@pytest.mark.slow  # an accounting helper comes up
 def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
     ledger = FileLedger(run.ledger)
     versioned = ledger.read()

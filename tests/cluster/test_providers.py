@@ -199,6 +199,7 @@ def test_kind_without_kubectl_says_so_before_anything_is_built(
     assert provider.obstacle() is None
 
 
+@pytest.mark.slow
 def test_a_kind_cluster_whose_node_is_stopped_is_not_running_and_up_starts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +359,7 @@ def failing_once_the_other_runs(tmp_path: Path, other: str) -> str:
     return f"{waiting}; echo all is lost >&2; exit 7"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["build", "create"])
 def test_the_demo_tells_a_failure_at_once_and_ends_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
@@ -375,6 +377,7 @@ def test_the_demo_tells_a_failure_at_once_and_ends_the_rest(
     assert not remembered.exists() or "demo build" not in json.loads(remembered.read_text())
 
 
+@pytest.mark.slow
 def test_the_demo_installs_packages_before_cluster_and_images_are_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +421,7 @@ time.sleep(300)
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_local_run_stop_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
