@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,6 +41,13 @@ def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> It
                 break
             except runs.RunInUse:
                 pass
+            except OSError as error:
+                raise CommandError(
+                    ExitCode.REFUSED,
+                    "RunDirectory",
+                    f"{run.lock}: {error.strerror}. Nothing was changed.",
+                    f"Let user {os.getuid()} write into {run.path}, then try again.",
+                ) from None
             interrupts.check(f"stopped: {run.path} is still in use, nothing was changed.")
             if time.monotonic() > deadline:
                 raise CommandError(

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ class RunDirectory:
     def ledger(self) -> Path:
         """The file ledger: the truth about what was drawn."""
         return self.path / "ledger"
+
+    @property
+    def versions(self) -> list[Path]:
+        """Of the ledger, in any order."""
+        return [file for file in self.ledger.iterdir() if is_version(file.name)]
 
     @property
     def state(self) -> Path:
@@ -145,16 +150,41 @@ def existing(path: Path) -> RunDirectory:
     Raises
     ------
     BadInput
-        If ``path`` is no run directory.
+        If ``path`` is no run directory, or nobody knows whether it is.
     """
     run = RunDirectory(path)
-    if not run.manifest.is_file():
+    if not is_file(run.manifest):
         raise BadInput(
             "NoSuchRun",
             f"{path} is not the directory of a run: it has no job.yaml.",
             "Runs are directories such as dtjob-runs/digits-1a2b3c4d.",
         )
     return run
+
+
+def of_version(file: Path) -> RunDirectory | None:
+    """Return the run of whose ledger ``file`` is a version, or None."""
+    run = RunDirectory(file.absolute().parent.parent)
+    of_it = is_version(file.name) and file.absolute().parent == run.ledger
+    return run if of_it and is_file(run.manifest) else None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file.
+
+    Raises
+    ------
+    BadInput
+        If the system does not let this user look.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise BadInput(
+            "RunDirectory",
+            f"{path}: {error.strerror}.",
+            f"Let user {os.getuid()} read it and all folders above it.",
+        ) from None
 
 
 def newest(parent: Path, job_name: str) -> RunDirectory:
@@ -175,16 +205,18 @@ def newest(parent: Path, job_name: str) -> RunDirectory:
 
 
 def begun(parent: Path, job_name: str) -> list[RunDirectory]:
-    """Return the runs of ``job_name`` in ``parent`` that had begun, the newest last."""
+    """Return the runs of ``job_name`` in ``parent`` that had begun, the newest last.
+
+    What this user may not look into is another user's.
+    """
     pattern = re.compile(re.escape(job_name) + "-[0-9a-f]{8}")
-    found = [
-        RunDirectory(path)
-        for path in (parent.iterdir() if parent.is_dir() else ())
-        if pattern.fullmatch(path.name) and (path / "job.yaml").is_file()
-    ]
-    return sorted(
-        (run for run in found if run.begun), key=lambda run: run.manifest.stat().st_mtime_ns
-    )
+    found = []
+    for path in parent.iterdir() if parent.is_dir() else ():
+        run = RunDirectory(path)
+        with suppress(PermissionError):
+            if pattern.fullmatch(path.name) and run.manifest.is_file() and run.begun:
+                found.append((run.manifest.stat().st_mtime_ns, path))
+    return [RunDirectory(path) for _, path in sorted(found)]
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -244,11 +276,11 @@ def _word(value: object) -> str:
 def _holds(folder: Path, counts: Callable[[str], bool] = bool) -> bool:
     """Whether ``folder`` has an entry whose name counts; one that can't be looked at may have.
 
-    Who reads it then tells why it can't be read.
+    So may one that is a link to what is not mounted. Who reads it then tells why it can't be read.
     """
     try:
         return any(counts(entry.name) for entry in folder.iterdir())
     except FileNotFoundError:
-        return False
+        return folder.is_symlink()
     except OSError:
         return True

@@ -1,4 +1,4 @@
-"""What a local run has spent: told only where it is no less than its journals tell (rule 11)."""
+"""What was spent, told only where a start would not refuse it as too little (rule 11)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from collections.abc import Sequence
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_cli import resume, volume
-from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
 
+_NO_EPSILON = "No epsilon can be stated."
+_MORE = "More was spent than the ledger knows of, so no epsilon can be stated."
+
 
 def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
-    """Return the run's ledger if it knows of all draws that the run's journals tell of.
+    """Return the run's ledger if nothing that a start would find says that it may lack draws.
+
+    A ledger is written first, so one that is whole tells the truth also where its volume is lost.
+    But while a run may go on, nothing tells such a ledger from an older copy whose journals are
+    out of sight, as where a volume is not mounted: the journal of its lease has to be there. The
+    outcome is the last word of a ledger and of no older copy of it: after it no draw can be hidden,
+    and the volume may be gone.
 
     Parameters
     ----------
@@ -28,18 +37,80 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
     CommandError
         If there is no readable ledger, or it may lack draws: no epsilon can be stated then.
     """
-    found = volume.state(run, resume.readable(run).ledger, again)
-    # Read after the volume: a run that goes on charges a lease before its journal has it.
+    # A run that goes on makes a journal before it leases, and charges a lease before its journal
+    # has it: the volume is held against what was charged before it was read, and after.
+    before = resume.readable(run).ledger
+    found = volume.state(run, before, again)
     ledger = resume.ledger_of(run).ledger
-    for wrong in recovery.behind(ledger, found):
+    then = f"then go on with:  {again}"
+    for wrong in recovery.contradictions(ledger):
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.LEDGER_UNREADABLE,
+            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
+            f"Put {run.ledger}/ back from a copy, {then}",
+        )
+    for wrong in [*recovery.behind(ledger, found), *_told_by_a_worker(ledger)]:
         raise CommandError(
             ExitCode.REFUSED,
             Reason.PRIVACY_STATE_LOST,
-            f"{wrong}. More was spent than the ledger knows of, so no epsilon can be stated.",
+            f"{wrong}. {_MORE}",
             f"Put the ledger's newest version back into {run.ledger}/, or raise it "
-            f"(dtjob ledger restore {shlex.quote(str(run.path))}), then go on with:  {again}",
+            f"(dtjob ledger restore {shlex.quote(str(run.path))}), {then}",
+        )
+    for wrong in recovery.volume_behind(before, found) if ledger.status.outcome is None else ():
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.CHECKPOINT_LOST,
+            f"{wrong}. {volume.UNKNOWN}",
+            f"Put {run.state}/ back where it was, or from a copy, {then}\nWithout a copy the model "
+            "is lost, and nothing but its ledger tells of this run: dtjob report - < "
+            f"{shlex.quote(str(max(run.versions)))}",
         )
     return ledger
+
+
+def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
+    """Return a ledger of which nothing but itself is known, as one of a cluster, if it is sound.
+
+    Raises
+    ------
+    CommandError
+        If it says itself that it lacks draws.
+    """
+    name = ledger.metadata.name
+    for wrong in recovery.contradictions(ledger):
+        raise BadInput(
+            Reason.LEDGER_UNREADABLE,
+            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
+            "Put the ledger back from a copy that is not older than its volume.",
+        )
+    for wrong in _told_by_a_worker(ledger):
+        namespace = ledger.metadata.namespace or "NAMESPACE"
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.PRIVACY_STATE_LOST,
+            f"{wrong}. {_MORE}",
+            "Put the ledger's newest version back, or raise it: dtjob ledger restore "
+            f"{shlex.quote(name)} --namespace {shlex.quote(namespace)}",
+        )
+    return ledger
+
+
+def _contradicts(ledger: PrivacyLedger, wrong: str) -> str:
+    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {wrong}."
+
+
+def _told_by_a_worker(ledger: PrivacyLedger) -> list[str]:
+    """What a worker that saw the volume has said of it in the ledger, where that is more."""
+    status, told = ledger.status, ledger.status.volume
+    if told is None or not recovery.proves_more(told, status):
+        return []
+    return [
+        f"the ledger is behind its checkpoint volume: a worker found {told.charged} draws charged "
+        f"in attempt {told.attempt} there, the ledger has charged {status.charged} in attempt "
+        f"{status.attempt}"
+    ]
 
 
 def unfinished(runs_of_job: Sequence[RunDirectory]) -> str | None:

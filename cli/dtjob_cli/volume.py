@@ -17,7 +17,7 @@ from dtjob_trainer.journal import JournalUnreadable
 from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.recovery import VolumeState
 
-_UNKNOWN = (
+UNKNOWN = (
     "It is not known whether more was spent than the ledger knows of, so no epsilon can be stated."
 )
 
@@ -43,7 +43,7 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
         raise CommandError(
             ExitCode.REFUSED,
             Reason.CHECKPOINT_LOST,
-            f"{wrong}. {_UNKNOWN}",
+            f"{wrong}. {UNKNOWN}",
             f"Put this run's own files back into {run.state}/, and take the other job's out, "
             f"{_then(again)}",
         )
@@ -74,7 +74,7 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.REFUSED,
             "JournalUnreadable",
-            f"{error}. {_UNKNOWN}",
+            f"{error}. {UNKNOWN}",
             f"Put {error.path} back from a copy, {_then(again)}\nWithout a copy count this run as "
             "spent in full.",
         ) from None
@@ -83,7 +83,7 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.REFUSED,
             Reason.STORAGE_UNUSABLE,
-            f"{error.filename or run.state}: {why}. {_UNKNOWN}",
+            f"{error.filename or run.state}: {why}. {UNKNOWN}",
             f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a "
             f"copy, {_then(again)}",
         ) from None

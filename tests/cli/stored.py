@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dtjob_accounting import draws
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import Lease, LedgerStatus, PrivacyLedger, PrivacyPlan, Segment
+from dtjob_api.ledger import (
+    CheckpointRecord,
+    Lease,
+    LedgerStatus,
+    PrivacyLedger,
+    PrivacyPlan,
+    Segment,
+)
 from dtjob_api.model import ObjectMeta
 from dtjob_cli import manifests, runs
+from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.ledger_file import FileLedger
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
@@ -31,7 +40,7 @@ PLAN = PrivacyPlan(
 
 
 def made(folder: Path, status: LedgerStatus, uid: str = UID) -> runs.RunDirectory:
-    """A run with this ledger."""
+    """A run with this ledger; its volume is empty."""
     job = manifests.job(manifests.read(EXAMPLE), uid)
     run = runs.create(folder, f"digits-{uid[:8]}", EXAMPLE)
     ledger = PrivacyLedger(
@@ -52,4 +61,22 @@ def drawn(charged: int) -> LedgerStatus:
     if not charged:
         return LedgerStatus(attempt=1)
     lease = Lease(attempt=1, from_draw=0, to_draw=charged, from_step=0)
-    return LedgerStatus(charged=charged, attempt=1, lease=lease, segments=[segment])
+    checkpoint = CheckpointRecord(
+        step=0,
+        charged=0,
+        attempt=1,
+        path="attempt-1/step-0.pt",
+        sha256="0" * 64,
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return LedgerStatus(
+        charged=charged, attempt=1, lease=lease, segments=[segment], checkpoint=checkpoint
+    )
+
+
+def leased(run: runs.RunDirectory, to_draw: int, attempt: int = 1, uid: str = UID) -> Journal:
+    """The journal of an attempt that leased all draws up to one."""
+    journal = Journal(run.state, Header(job_uid=uid, attempt=attempt, charged=0))
+    journal.create()
+    journal.append(Entry(from_draw=0, to_draw=to_draw, from_step=0))
+    return journal

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from durability import Job, plan, state_at
 from transitions import STARTED
 from typer.testing import CliRunner, Result
@@ -192,3 +193,26 @@ def test_a_volume_that_can_not_be_read_is_named_and_changes_nothing(job: Job) ->
     assert result.exit_code == 3
     assert "Not a directory" in result.stderr
     assert newest(job) == before
+
+
+def test_a_run_whose_volume_is_empty_is_told_to_put_it_back(job: Job) -> None:
+    """Not to wait for what a cluster says."""
+    shutil.rmtree(job.state_dir)
+    job.state_dir.mkdir()
+    before = newest(job)
+    result = restore(job)
+    assert result.exit_code == 2
+    assert "NothingToRestore" in result.stderr
+    assert (
+        f"There is no journal in {job.state_dir}/: if there was one, put it back" in result.stderr
+    )
+    assert "cluster" not in result.stderr
+    assert newest(job) == before
+
+
+def test_what_only_looks_like_a_checkpoint_raises_nothing(job: Job) -> None:
+    """The newest that is whole does; and the number of its step counts all the same."""
+    torch.save([1, 2], job.state_dir / "attempt-1" / "step-5.pt")
+    result = restore(job)
+    assert result.exit_code == 0
+    assert "checkpoint of step 0 to 2" in result.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, PLAN, UID, drawn, made
+from stored import EXAMPLE, PLAN, UID, drawn, leased, made
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
@@ -39,6 +39,7 @@ def test_a_run_that_drew_nothing_has_released_nothing(tmp_path: Path) -> None:
 
 def test_a_run_that_drew_has_released_its_model(tmp_path: Path) -> None:
     run = made(tmp_path, drawn(10))
+    leased(run, 10)
 
     assert "the model" in json.loads(report(str(run.path), "-o", "json").stdout)["released"]
     assert "released the model, " in words(report(str(run.path)))
@@ -60,7 +61,7 @@ def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown(
     tmp_path: Path, in_a_cluster: bool
 ) -> None:
     run = made(tmp_path, forged(35))
-    source = str(next(run.ledger.iterdir()) if in_a_cluster else run.path)
+    source = str(next(run.ledger.iterdir()).rename(run.path / "l") if in_a_cluster else run.path)
 
     told = report(source)
 
@@ -186,4 +187,16 @@ def test_a_report_is_not_the_run(tmp_path: Path) -> None:
 
     assert result.exit_code == 2
     assert "is the report that a run has left" in result.stderr
+    assert f"dtjob report {run.path}" in result.stderr
+
+
+def test_a_version_of_a_runs_ledger_is_not_the_run(tmp_path: Path) -> None:
+    """What its journals tell of would be left out."""
+    run = made(tmp_path, drawn(10))
+    leased(run, 20)
+
+    result = report(str(next(run.ledger.iterdir())))
+
+    assert result.exit_code == 2
+    assert "is one version of a run's ledger" in result.stderr
     assert f"dtjob report {run.path}" in result.stderr

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import run_files
+from typer.testing import CliRunner
 
 from dtjob_cli import resume, runs
-from dtjob_cli.errors import BadInput
+from dtjob_cli.errors import BadInput, CommandError, ExitCode
+from dtjob_cli.main import app
 
 MANIFEST: dict[str, Any] = {
     "metadata": {"name": "digits"},
@@ -104,6 +106,86 @@ def test_a_run_that_can_not_be_looked_at_counts_as_begun(
 
     assert run.begun
     assert run.path.exists()
+
+
+@pytest.mark.parametrize("folder", ["ledger", "state"])
+def test_a_folder_that_leads_nowhere_counts_as_begun(tmp_path: Path, folder: str) -> None:
+    """As a link to a volume that is not mounted: nobody is told that nothing was spent."""
+    run = _run(tmp_path / "runs", "digits-00000001", begun=False)
+    (run.path / folder).rmdir()
+    (run.path / folder).symlink_to("/nowhere/mounted")
+    runs.discard(run)
+
+    assert run.begun
+    assert run.path.exists()
+    with pytest.raises(CommandError) as refused:
+        resume.readable(run)
+    assert refused.value.exit_code == ExitCode.REFUSED
+
+
+def _closed(monkeypatch: pytest.MonkeyPatch, run: runs.RunDirectory) -> None:
+    """Make the directory of a run another user's private one."""
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path == run.manifest:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+
+
+@pytest.mark.parametrize("command", [["report"], ["ledger", "restore"]])
+def test_a_directory_that_nobody_may_look_into_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    run = _run(tmp_path / "runs", "digits-00000001")
+    _closed(monkeypatch, run)
+
+    result = CliRunner().invoke(app, [*command, str(run.path)], catch_exceptions=False)
+
+    assert result.exit_code == 2
+    assert f"error (RunDirectory): {run.manifest}: Permission denied.\n" in result.stderr
+    assert f"Let user {os.getuid()} read it" in result.stderr
+
+
+def test_a_file_that_nobody_may_look_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "l.json")], catch_exceptions=False)
+
+    assert result.exit_code == 2
+    assert "l.json: Permission denied." in result.stderr
+
+
+def test_the_private_run_of_another_user_is_none_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = _run(tmp_path / "runs", "digits-00000001")
+    _closed(monkeypatch, _run(tmp_path / "runs", "digits-00000002"))
+
+    assert runs.begun(tmp_path / "runs", "digits") == [mine]
+
+
+def test_a_run_that_one_may_not_write_is_not_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run(tmp_path / "runs", "digits-00000001")
+
+    def refused(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run.lock))
+
+    monkeypatch.setattr(os, "open", refused)
+    restored = ["ledger", "restore", str(run.path)]
+    result = CliRunner().invoke(app, restored, catch_exceptions=False)
+
+    assert result.exit_code == 3
+    assert f"{run.lock}: Permission denied. Nothing was changed." in result.stderr
 
 
 def test_without_a_run_to_resume_the_message_says_where_it_looked(tmp_path: Path) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from stored import UID, drawn, made
+from stored import UID, drawn, leased, made
 from typer.testing import CliRunner
 
-from dtjob_api.ledger import Lease, Outcome, OutcomeState
+from dtjob_api.ledger import (
+    Lease,
+    LedgerStatus,
+    Outcome,
+    OutcomeState,
+    PrivacyLedger,
+    VolumeRecord,
+)
 from dtjob_api.reasons import Reason
 from dtjob_cli import runs, spent, volume
 from dtjob_cli.errors import CommandError, ExitCode
@@ -20,13 +30,12 @@ from dtjob_trainer.recovery import VolumeState
 
 CHARGED = 20
 AGAIN = "dtjob report somewhere"
-
-
-def leased(run: runs.RunDirectory, to_draw: int, attempt: int = 1) -> Journal:
-    journal = Journal(run.state, Header(job_uid=UID, attempt=attempt, charged=0))
-    journal.create()
-    journal.append(Entry(from_draw=0, to_draw=to_draw, from_step=0))
-    return journal
+OUTCOME = Outcome(
+    state=OutcomeState.SUCCEEDED,
+    reason=Reason.COMPLETED,
+    message="",
+    time="2026-01-01T00:00:00Z",
+)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,6 @@ def test_the_report_of_such_a_run_is_refused(tmp_path: Path, output: str) -> Non
 
 def test_a_ledger_that_knows_of_all_is_believed(tmp_path: Path) -> None:
     run = made(tmp_path, drawn(CHARGED))
-    assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED, "without a journal"
     leased(run, CHARGED)
     assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED
 
@@ -76,13 +84,7 @@ def test_who_starts_anew_is_told_of_a_run_that_has_not_ended(tmp_path: Path) -> 
 
 
 def test_of_runs_that_have_ended_or_spent_nothing_nobody_is_told(tmp_path: Path) -> None:
-    outcome = Outcome(
-        state=OutcomeState.SUCCEEDED,
-        reason=Reason.COMPLETED,
-        message="",
-        time="2026-01-01T00:00:00Z",
-    )
-    made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": outcome}))
+    made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
     made(tmp_path, drawn(0), uid="1" * 8 + UID[8:])
     assert spent.unfinished(runs.begun(tmp_path, "digits")) is None
 
@@ -106,3 +108,152 @@ def test_a_lease_that_is_taken_while_it_is_read_is_no_loss(
 
     monkeypatch.setattr(volume, "read_volume", meanwhile)
     assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED + 10
+
+
+def _elsewhere(path: Path) -> None:
+    """Leave a link to what is not mounted."""
+    path.rename(path.with_name("moved"))
+    path.symlink_to("/nowhere/mounted")
+
+
+def _emptied(run: runs.RunDirectory) -> None:
+    shutil.rmtree(run.state)
+    run.state.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (_emptied, Reason.CHECKPOINT_LOST),
+        (lambda run: shutil.rmtree(run.state), Reason.CHECKPOINT_LOST),
+        (lambda run: (run.state / "attempt-1" / "journal").unlink(), Reason.CHECKPOINT_LOST),
+        (lambda run: _elsewhere(run.state / "attempt-1" / "journal"), Reason.STORAGE_UNUSABLE),
+        (lambda run: _elsewhere(run.state / "attempt-1"), Reason.STORAGE_UNUSABLE),
+        (lambda run: _elsewhere(run.state), Reason.STORAGE_UNUSABLE),
+    ],
+    ids=["empty", "gone", "no journal", "journal a link", "attempt a link", "state a link"],
+)
+def test_without_the_journal_of_its_lease_a_ledger_may_be_an_older_copy(
+    tmp_path: Path, harm: Callable[[runs.RunDirectory], Any], reason: Reason
+) -> None:
+    """A start would refuse it; the same attempt may have leased more."""
+    run = made(tmp_path, drawn(CHARGED))
+    leased(run, 60)
+    harm(run)
+    with pytest.raises(CommandError) as refused:
+        spent.complete_ledger(run, AGAIN)
+    assert (refused.value.exit_code, refused.value.reason) == (ExitCode.REFUSED, reason)
+    assert "It is not known whether more was spent" in refused.value.message
+    assert f"then go on with:  {AGAIN}" in refused.value.remedy
+
+
+def test_a_checkpoint_whose_journal_is_gone_tells_of_a_loss(tmp_path: Path) -> None:
+    """Also of an attempt whose number the ledger has taken anew."""
+    run = made(tmp_path, drawn(CHARGED).model_copy(update={"attempt": 2}))
+    leased(run, CHARGED)
+    other = leased(run, 60, attempt=2).path
+    (other.parent / "step-5.pt").touch()
+    other.unlink()
+    with pytest.raises(CommandError) as refused:
+        spent.complete_ledger(run, AGAIN)
+    assert refused.value.reason == "JournalUnreadable"
+    assert f"{other}: it is gone" in refused.value.message
+
+
+@pytest.mark.parametrize("harm", [_emptied, lambda run: shutil.rmtree(run.state)])
+def test_after_the_outcome_no_draw_is_hidden_by_a_lost_volume(
+    tmp_path: Path, harm: Callable[[runs.RunDirectory], Any]
+) -> None:
+    run = made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
+    leased(run, CHARGED)
+    harm(run)
+    assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED
+
+
+def test_what_is_told_without_a_copy_of_the_volume_is_what_the_ledger_says(tmp_path: Path) -> None:
+    run = made(tmp_path, drawn(CHARGED))
+    with pytest.raises(CommandError) as refused:
+        spent.complete_ledger(run, AGAIN)
+    version = run.ledger / "0000000001.json"
+    assert refused.value.remedy.endswith(f"dtjob report - < {version}")
+    ledger = PrivacyLedger.model_validate_json(version.read_bytes())
+    assert spent.of_ledger(ledger).status.charged == CHARGED
+
+
+def test_a_lease_that_a_new_attempt_takes_while_it_is_read_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is made after the volume was looked at."""
+    run = made(tmp_path, drawn(CHARGED))
+    leased(run, CHARGED)
+    read_volume = volume.read_volume
+
+    def then(store: CheckpointStore) -> VolumeState:
+        found = read_volume(store)
+        before = FileLedger(run.ledger).read()
+        begun = before.ledger.status.model_copy(update={"attempt": 2})
+        taken = drawn(CHARGED + 10).model_copy(
+            update={
+                "attempt": 2,
+                "lease": Lease(attempt=2, from_draw=20, to_draw=30, from_step=0),
+            }
+        )
+        FileLedger(run.ledger).replace_status(
+            FileLedger(run.ledger).replace_status(before, begun), taken
+        )
+        return found
+
+    monkeypatch.setattr(volume, "read_volume", then)
+    assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED + 10
+
+
+def _contradictory(status: LedgerStatus) -> LedgerStatus:
+    return status.model_copy(update={"checkpoint": None})
+
+
+def _behind(status: LedgerStatus) -> LedgerStatus:
+    told = VolumeRecord(attempt=1, leased=1, charged=300, checkpoint=status.checkpoint)
+    return status.model_copy(update={"volume": told})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "told"),
+    [
+        (_contradictory, "LedgerUnreadable", "charged is 20 without a checkpoint"),
+        (_behind, "PrivacyStateLost", "a worker found 300 draws charged in attempt 1 there"),
+    ],
+)
+def test_a_ledger_that_says_itself_that_it_is_not_sound_states_no_epsilon(
+    tmp_path: Path, change: Callable[[LedgerStatus], LedgerStatus], reason: str, told: str
+) -> None:
+    """In a cluster it is all there is; of a run the volume may have been put back older since."""
+    run = made(tmp_path, change(drawn(CHARGED)))
+    leased(run, CHARGED)
+    with pytest.raises(CommandError) as refused:
+        spent.complete_ledger(run, AGAIN)
+    assert (refused.value.exit_code, refused.value.reason) == (ExitCode.REFUSED, reason)
+    assert told in refused.value.message
+    assert f"then go on with:  {AGAIN}" in refused.value.remedy
+
+    with pytest.raises(CommandError) as refused:
+        spent.of_ledger(FileLedger(run.ledger).read().ledger)
+    assert refused.value.reason == reason
+    assert told in refused.value.message
+
+
+def test_a_ledger_of_a_cluster_that_a_worker_found_behind_is_raised_first(tmp_path: Path) -> None:
+    run = made(tmp_path, _behind(drawn(CHARGED)))
+    file = next(run.ledger.iterdir()).rename(tmp_path / "ledger.json")
+    for output in ("text", "json"):
+        result = CliRunner().invoke(app, ["report", str(file), "--output", output])
+        said = result.stdout + result.stderr
+        assert result.exit_code == ExitCode.REFUSED
+        assert "PrivacyStateLost" in said
+        assert f"dtjob ledger restore {run.path.name} --namespace NAMESPACE" in said
+
+
+def test_a_ledger_that_was_raised_since_is_believed(tmp_path: Path) -> None:
+    told = VolumeRecord(attempt=1, leased=1, charged=CHARGED)
+    run = made(tmp_path, drawn(CHARGED).model_copy(update={"volume": told}))
+    ledger = FileLedger(run.ledger).read().ledger
+    assert spent.of_ledger(ledger) == ledger

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from durability import JOB_UID, START, plan, state_at
 
 from dtjob_api.ledger import CheckpointRecord
+from dtjob_api.training import MAX_STEPS
 from dtjob_trainer import durable
 from dtjob_trainer.checkpoint import (
     CheckpointStore,
@@ -20,6 +25,8 @@ from dtjob_trainer.checkpoint import (
     parameter_digest,
     plan_digest,
 )
+from dtjob_trainer.journal import JournalUnreadable
+from dtjob_trainer.leasing import read_volume
 
 PLAN = plan()
 
@@ -243,3 +250,55 @@ def test_digests_tell_values_types_and_shapes_apart() -> None:
 def test_plan_digest_changes_with_any_figure() -> None:
     plans = [PLAN, plan(noise_multiplier=2.5), plan(steps=6), plan(dataset_size=17)]
     assert len({plan_digest(one) for one in plans}) == len(plans)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda _: [1, 2],
+        lambda payload: {name: payload[name] for name in payload if name != "model"},
+        lambda payload: {name: payload[name] for name in payload if name != "optimizer"},
+        lambda payload: payload | {"model": 1},
+        lambda payload: payload | {"model": {"weight": "none"}},
+        lambda payload: payload | {"step": torch.tensor([1, 2])},
+        lambda payload: payload | {"charged": 10**30},
+        lambda payload: payload | {"charged": "many"},
+    ],
+)
+def test_a_file_of_another_form_is_no_checkpoint_and_the_one_before_it_is_the_newest(
+    store: CheckpointStore, harm: Callable[[dict[str, Any]], object]
+) -> None:
+    whole, other = save(store, 1, 1), save(store, 1, 2)
+    payload = torch.load(file_of(store, other), weights_only=True)
+    torch.save(harm(payload), file_of(store, other))
+    digest = hashlib.sha256(file_of(store, other).read_bytes()).hexdigest()
+    with pytest.raises(CheckpointUnusable):
+        store.load(other.model_copy(update={"sha256": digest}))
+    found = store.newest_whole()
+    assert found is not None
+    assert found.path == whole.path
+
+
+def test_a_step_that_no_run_has_is_refused_by_its_file(store: CheckpointStore) -> None:
+    file = store.state_dir / "attempt-1" / f"step-{MAX_STEPS + 1}.pt"
+    file.touch()
+    with pytest.raises(JournalUnreadable) as refused:
+        store.files()
+    assert refused.value.path == file
+
+
+def test_a_folder_that_nobody_may_look_into_is_named(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = store.state_dir / "attempt-2"
+    iterdir = Path.iterdir
+
+    def refusing(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        read_volume(store)
+    assert refused.value.filename == str(closed)

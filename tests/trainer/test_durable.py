@@ -259,6 +259,57 @@ def test_what_dtjob_itself_misses_is_not_a_tasks_missing_file(
     assert "put it back where it was" in said
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_folder_that_goes_while_it_is_written_into_is_dtjobs_own(
+    tmp_path: Path, replace: bool
+) -> None:
+    path = tmp_path / "attempt-1" / "file"
+    path.parent.mkdir()
+
+    def write() -> None:
+        with durable.new_file(path, replace=replace) as file:
+            file.write(b"new")
+            path.parent.rename(tmp_path / "away")
+
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        write()
+    assert (refused.value.errno, refused.value.filename) == (errno.ENOENT, str(path))
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_rename_that_is_repeated_is_believed_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    """A network file system may repeat it after a lost answer, and then miss the first name."""
+    path = tmp_path / "file"
+    if before:
+        path.write_bytes(before)
+    rename = os.rename
+
+    def repeated(source: Path, target: Path) -> None:
+        rename(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", repeated)
+    write_new(path)
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_a_rename_that_missed_its_file_is_not_believed_by_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def missed(source: Path, target: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+
+    monkeypatch.setattr(os, "rename", missed)
+    with pytest.raises(durable.VolumeUnusable):
+        write_new(path)
+    assert path.read_bytes() == b"old"
+
+
 def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from durability import JOB_UID
 
+from dtjob_api.ledger import MAX_DRAWS, MAX_NUMBER
+from dtjob_api.training import MAX_STEPS
+from dtjob_trainer import durable
 from dtjob_trainer.journal import (
     Entry,
     Header,
@@ -90,3 +93,63 @@ def test_attempts_are_counted_by_number_and_nothing_else_is_one(tmp_path: Path) 
         (tmp_path / name).mkdir()
     assert attempts_on(tmp_path) == [9, 10]
     assert read_all(tmp_path) == []
+
+
+def test_a_journal_that_leads_nowhere_is_not_one_that_never_was(
+    journal: Path, tmp_path: Path
+) -> None:
+    """As a link to a volume that is not mounted: what it told is out of sight."""
+    journal.rename(journal.with_name("elsewhere"))
+    assert read_all(tmp_path) == []
+    journal.symlink_to("/nowhere/journal")
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        read_all(tmp_path)
+    assert refused.value.filename == str(journal)
+
+
+def test_a_volume_that_leads_nowhere_is_not_an_empty_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert attempts_on(state) == []
+    state.symlink_to("/nowhere/state")
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        attempts_on(state)
+    assert refused.value.filename == str(state)
+
+
+@pytest.mark.parametrize("name", ["step-0.pt", ".step-7.pt.0123.tmp"])
+def test_beside_a_checkpoint_a_missing_journal_is_lost(
+    journal: Path, tmp_path: Path, name: str
+) -> None:
+    """It is an attempt's first file: without it nobody knows what was leased."""
+    (journal.parent / name).touch()
+    assert len(read_all(tmp_path)) == 1
+    journal.unlink()
+    with pytest.raises(JournalUnreadable, match="it is gone, and a checkpoint") as refused:
+        read_all(tmp_path)
+    assert refused.value.path == journal
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"from_draw":40,"to_draw":%d,"from_step":37}' % (MAX_DRAWS + 1),
+        b'{"from_draw":40,"to_draw":50,"from_step":%d}' % (MAX_STEPS + 1),
+    ],
+    ids=["nested", "draws", "steps"],
+)
+def test_what_no_ledger_can_hold_is_refused_by_its_line(journal: Path, line: bytes) -> None:
+    with pytest.raises(JournalUnreadable, match="journal, line 5: "):
+        parse(journal, journal.read_bytes() + line + b"\n", 3)
+
+
+def test_an_attempt_beyond_the_last_number_is_refused_by_its_folder(tmp_path: Path) -> None:
+    (tmp_path / f"attempt-{MAX_NUMBER}").mkdir()
+    assert attempts_on(tmp_path) == [MAX_NUMBER]
+    for number in (MAX_NUMBER + 1, 10**100):
+        folder = tmp_path / f"attempt-{number}"
+        folder.mkdir()
+        with pytest.raises(JournalUnreadable) as refused:
+            attempts_on(tmp_path)
+        assert refused.value.path == folder
+        folder.rmdir()

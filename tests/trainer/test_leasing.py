@@ -7,12 +7,15 @@ import errno
 import itertools
 import os
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from durability import (
     IMAGE,
+    JOB_UID,
     Crash,
     Disk,
     Job,
@@ -34,7 +37,7 @@ from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.attempts import AttemptEnd, fail
-from dtjob_trainer.journal import JournalUnreadable, read_all
+from dtjob_trainer.journal import Header, Journal, JournalUnreadable, read_all
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
@@ -493,11 +496,41 @@ def test_room_that_no_figure_denies_is_proved_before_a_lease(
     assert job.check().status.outcome is not None
 
 
+def _out_of_sight(journal: Path) -> None:
+    journal.unlink()
+    journal.symlink_to("/nowhere/journal")
+
+
+@pytest.mark.parametrize("lose", [_out_of_sight, Path.unlink])
+def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_twice(
+    job: Job, lose: Callable[[Path], None]
+) -> None:
+    """Rule 11: neither at the first start, nor at one that takes another number."""
+    account, _ = job.opened()
+    use(job, account, 1)
+    copy = job.root / "copy"
+    shutil.copytree(job.root / "ledger", copy)
+    account, _ = job.opened()
+    use(job, account, 2)
+    account.publish(2, state_at(2))
+    journal = job.state_dir / "attempt-2" / "journal"
+    shutil.rmtree(job.root / "ledger")
+    copy.rename(job.root / "ledger")
+    lose(journal)
+    charged = job.read().status.charged
+
+    for _ in range(3):
+        with pytest.raises((durable.VolumeUnusable, recovery.Refusal)) as refused:
+            job.opened()
+        assert str(journal) in str(refused.value)
+        assert job.read().status.charged == charged
+
+
 def test_what_a_dead_attempt_left_half_written_makes_room(job: Job) -> None:
     attempt = job.begin()
-    folder = job.state_dir / f"attempt-{attempt}"
-    folder.mkdir()
-    (folder / ".step-0.pt.0123.tmp").touch()
+    journal = Journal(job.state_dir, Header(JOB_UID, attempt, 0))
+    journal.create()
+    (journal.path.parent / ".step-0.pt.0123.tmp").touch()
     job.opened()
     assert not list(job.root.rglob("*.tmp"))
 

@@ -17,9 +17,14 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from pydantic import ValidationError
+
 from dtjob_api.ledger import CheckpointRecord, PrivacyPlan
+from dtjob_api.model import first_error
+from dtjob_api.training import MAX_STEPS
 from dtjob_trainer import durable
-from dtjob_trainer.journal import attempt_folder, attempts_on
+from dtjob_trainer.hashing import Hashing
+from dtjob_trainer.journal import attempt_folder, attempts_on, numbered
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +154,7 @@ class CheckpointStore:
         }
         path = attempt_folder(self.state_dir, attempt) / f"step-{step}.pt"
         with durable.new_file(path, replace=True, expected=expected_bytes(state)) as file:
-            hashing = _Hashing(file)
+            hashing = Hashing(file)
             try:
                 self._format.write(payload, cast(BinaryIO, hashing))
             except RuntimeError:
@@ -190,12 +195,16 @@ class CheckpointStore:
 
     def files(self) -> list[CheckpointFile]:
         """All checkpoint files on the volume, ascending by attempt, then step."""
-        found = [
-            CheckpointFile(attempt, int(match.group(1)), path)
-            for attempt in attempts_on(self.state_dir)
-            for path in attempt_folder(self.state_dir, attempt).iterdir()
-            if (match := _FILE.fullmatch(path.name))
-        ]
+        found = []
+        for attempt in attempts_on(self.state_dir):
+            folder = attempt_folder(self.state_dir, attempt)
+            with durable.still_there(folder), durable.refusals_named(folder):
+                paths = list(folder.iterdir())
+            found += [
+                CheckpointFile(attempt, numbered(path, match.group(1), MAX_STEPS), path)
+                for path in paths
+                if (match := _FILE.fullmatch(path.name))
+            ]
         return sorted(found, key=lambda file: (file.attempt, file.step))
 
     def newest_whole(self) -> CheckpointRecord | None:
@@ -279,14 +288,17 @@ class CheckpointStore:
             opened.seek(0)
             payload = self._payload(opened, path, file.attempt, file.step)
             written = datetime.fromtimestamp(os.fstat(opened.fileno()).st_mtime, UTC)
-        return CheckpointRecord(
-            step=file.step,
-            charged=payload["charged"],
-            attempt=file.attempt,
-            path=path,
-            sha256=digest,
-            time=written,
-        )
+        try:
+            return CheckpointRecord(
+                step=file.step,
+                charged=payload["charged"],
+                attempt=file.attempt,
+                path=path,
+                sha256=digest,
+                time=written,
+            )
+        except ValidationError as error:
+            raise self._unusable(path, first_error(error)) from error
 
     def _open(self, record: CheckpointRecord) -> BufferedReader:
         file = self._readable(record.path)
@@ -311,9 +323,18 @@ class CheckpointStore:
     def _payload(self, file: BinaryIO, path: str, attempt: int, step: int) -> dict[str, Any]:
         """What a checkpoint file holds, once it is found to be this job's, whole, of that step."""
         try:
-            payload = self._format.read(file)
+            payload = dict(self._format.read(file))
         except Exception as error:
             raise self._unusable(path, f"torch can't load it: {error}") from error
+        try:
+            wrong = self._wrong(payload, attempt, step)
+        except Exception as error:  # its fields may be of any type, and raise anything
+            raise self._unusable(path, f"it is no checkpoint: {error!r}") from error
+        if wrong:
+            raise self._unusable(path, wrong)
+        return payload
+
+    def _wrong(self, payload: Mapping[str, Any], attempt: int, step: int) -> str | None:
         expected = {
             "job_uid": self.job_uid,
             "plan_digest": self._plan_digest,
@@ -322,10 +343,12 @@ class CheckpointStore:
         }
         for name, value in expected.items():
             if (found := payload.get(name)) != value:
-                raise self._unusable(path, f"its {name} is {found!r}, not {value!r}")
+                return f"its {name} is {found!r}, not {value!r}"
+        if missing := {"charged", "model", "optimizer", "parameter_digest"} - payload.keys():
+            return f"it has no {min(missing)}"
         if self.digest(payload["model"]) != payload["parameter_digest"]:
-            raise self._unusable(path, "its parameters don't match their digest")
-        return payload
+            return "its parameters don't match their digest"
+        return None
 
     def _unusable(self, path: str, why: str) -> CheckpointUnusable:
         return CheckpointUnusable(f"checkpoint {self.state_dir / path}: {why}")
@@ -364,28 +387,6 @@ def plan_digest(plan: PrivacyPlan) -> str:
     """SHA-256, in hex, of a plan's JSON with sorted keys and without what is absent."""
     fields = plan.model_dump(mode="json", by_alias=True, exclude_none=True)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-class _Hashing:
-    """Hashes what passes through to a file, so that a checkpoint is not read back to be hashed."""
-
-    def __init__(self, file: durable.Writer) -> None:
-        self._file, self._digest = file, hashlib.sha256()
-        self.failure: BaseException | None = None
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        try:
-            return self._file.write(data)
-        except BaseException as error:
-            self.failure = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

@@ -121,7 +121,7 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
         Nothing was published; the temporary file is gone.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-    with _still_there(path), refusals_named(path, expected):
+    with still_there(path), refusals_named(path, expected):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -129,11 +129,12 @@ def new_file(path: Path, *, replace: bool, expected: int = 0) -> Iterator[Writer
             yield writer
             with refusals_named(path, max(expected, writer.written)):
                 os.fsync(descriptor)
+            written = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        with _still_there(path), refusals_named(path, max(expected, writer.written)):
+        with still_there(path), refusals_named(path, max(expected, writer.written)):
             if replace:
-                os.rename(temporary, path)
+                _rename(temporary, path, written)
             else:
                 _link(temporary, path)
     except Exception:
@@ -166,6 +167,15 @@ def write_in_vain(path: Path, size: int) -> None:
         remove(path)
 
 
+def _rename(temporary: Path, path: Path, written: os.stat_result) -> None:
+    """Rename, and believe the files rather than the answer, as `_link` does."""
+    try:
+        os.rename(temporary, path)
+    except FileNotFoundError:
+        if not path.exists() or not os.path.samestat(written, path.stat()):
+            raise
+
+
 def _link(temporary: Path, path: Path) -> None:
     """Link, and believe the files rather than the answer: NFS may repeat a lost one (link(2))."""
     try:
@@ -187,7 +197,7 @@ def append(path: Path, data: bytes) -> None:
     A crash may leave any prefix of `data` at the end of the file, so readers need a mark of
     completeness at the end of each record.
     """
-    with _still_there(path), refusals_named(path):
+    with still_there(path), refusals_named(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         Writer(descriptor, path, os.fstat(descriptor).st_size + len(data)).write(data)
@@ -230,8 +240,11 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _still_there(path: Path) -> Iterator[None]:
-    """Tell dtjob's own missing folder or file from one that a task asks for in vain."""
+def still_there(path: Path) -> Iterator[None]:
+    """Tell dtjob's own missing folder or file from one that a task asks for in vain.
+
+    Only for a path that was seen there or is known to have been: what is missing is refused.
+    """
     try:
         yield
     except FileNotFoundError as error:

@@ -8,16 +8,29 @@ notice that the ledger it reads is older than what was spent (rule 11).
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dtjob_api.ledger import MAX_DRAWS, MAX_NUMBER
+from dtjob_api.training import MAX_STEPS
 from dtjob_trainer import durable
 
 FILE_NAME = "journal"
 _FOLDER = re.compile(r"attempt-(0|[1-9][0-9]*)")
+# Whole or half-written; see `dtjob_trainer.checkpoint`.
+_OF_A_CHECKPOINT = re.compile(r"\.?step-.*")
+# What a ledger can say; see `dtjob_api.ledger`.
+_BOUNDS = {
+    "attempt": MAX_NUMBER,
+    "charged": MAX_DRAWS,
+    "from_draw": MAX_DRAWS,
+    "to_draw": MAX_DRAWS,
+    "from_step": MAX_STEPS,
+}
 
 
 class JournalUnreadable(Exception):
@@ -84,14 +97,31 @@ def attempts_on(state_dir: Path) -> list[int]:
 
     Raises
     ------
+    JournalUnreadable
+        No attempt has such a number.
     OSError
-        It is not missing, and can't be looked at: that is not to be taken for an empty one.
+        It is not missing, and can't be looked at, as a link to a volume that is not mounted: that
+        is not to be taken for an empty one.
     """
-    try:
-        matches = [_FOLDER.fullmatch(entry.name) for entry in state_dir.iterdir()]
-    except FileNotFoundError:
+    if not os.path.lexists(state_dir):
         return []
-    return sorted(int(match.group(1)) for match in matches if match)
+    with durable.still_there(state_dir):
+        entries = list(state_dir.iterdir())
+    found = [(entry, match) for entry in entries if (match := _FOLDER.fullmatch(entry.name))]
+    return sorted(numbered(entry, match.group(1), MAX_NUMBER) for entry, match in found)
+
+
+def numbered(path: Path, digits: str, most: int) -> int:
+    """The number in the name of `path`.
+
+    Raises
+    ------
+    JournalUnreadable
+        It is above `most`, so that no ledger can tell of it.
+    """
+    if len(digits) > len(str(most)) or int(digits) > most:
+        raise JournalUnreadable(path, f"{path}: no run has that number; {most} is the last")
+    return int(digits)
 
 
 class Journal:
@@ -143,7 +173,8 @@ class Journal:
 def read_all(state_dir: Path) -> list[AttemptJournal]:
     """Every attempt's journal in `state_dir`, ascending by attempt.
 
-    A folder without a journal belongs to an attempt that died before its first lease.
+    A folder without a journal belongs to an attempt that died before its first lease. The journal
+    is the first file in it, so beside a checkpoint one is lost, and what it told is not known.
 
     Raises
     ------
@@ -157,11 +188,21 @@ def read_all(state_dir: Path) -> list[AttemptJournal]:
 
 
 def _read(path: Path) -> bytes | None:
-    """A journal's bytes; None where there is no file."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
+    """A journal's bytes; None where the attempt never had one.
+
+    A name that leads nowhere is a journal all the same: its volume is not mounted.
+    """
+    with durable.still_there(path.parent), durable.refusals_named(path.parent):
+        # Before the journal is looked for: a run that goes on makes it first.
+        beside = [entry.name for entry in path.parent.iterdir()]
+    if not os.path.lexists(path):
+        if any(_OF_A_CHECKPOINT.fullmatch(name) for name in beside):
+            why = "it is gone, and a checkpoint that was saved after it is there"
+            raise JournalUnreadable(path, f"{path}: {why}")
         return None
+    try:
+        with durable.still_there(path):
+            return path.read_bytes()
     except OSError as error:
         # A file that is open when its read fails is not named.
         error.filename = error.filename or str(path)
@@ -206,13 +247,16 @@ def _line(record: Header | Entry) -> bytes:
 def _parsed(path: Path, number: int, line: bytes, kind: type[_Record]) -> _Record:
     try:
         fields: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, number, f"not JSON: {error}") from error
     wanted = kind.__annotations__
     if not isinstance(fields, dict) or fields.keys() != wanted.keys():
         raise _unreadable(path, number, f"not exactly the fields {', '.join(wanted)}")
     for name, value in fields.items():
-        ok = isinstance(value, str) if wanted[name] == "str" else type(value) is int and value >= 0
+        if wanted[name] == "str":
+            ok = isinstance(value, str)
+        else:
+            ok = type(value) is int and 0 <= value <= _BOUNDS[name]
         if not ok:
             raise _unreadable(path, number, f"{name} is {value!r}")
     return kind(**fields)

@@ -107,7 +107,7 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
         raise checkpoint_lost(wrong)
     for wrong in behind(ledger, volume):
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
-    for wrong in _volume_behind(ledger, volume):
+    for wrong in volume_behind(ledger, volume):
         raise checkpoint_lost(wrong)
     return ResumePoint(
         step=status.checkpoint.step if status.checkpoint else 0,
@@ -156,11 +156,7 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
         `CheckpointLost`: neither names a checkpoint to go on from.
     """
     plan, status = ledger.spec.plan, ledger.status
-    if (
-        volume.charged <= status.charged
-        and volume.attempt <= status.attempt
-        and volume.leased <= _newest_lease(status)
-    ):
+    if not proves_more(volume, status):
         raise ValueError(
             f"the ledger has charged {status.charged} draws in attempt {status.attempt}, the "
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
@@ -191,6 +187,15 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             "checkpoint": checkpoint,
             "volume": None,
         }
+    )
+
+
+def proves_more(volume: VolumeRecord, status: LedgerStatus) -> bool:
+    """Whether draws or attempts were spent that the status does not know of (rule 11)."""
+    return (
+        volume.charged > status.charged
+        or volume.attempt > status.attempt
+        or volume.leased > _newest_lease(status)
     )
 
 
@@ -292,7 +297,12 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
     return [words for _, _, words in found]
 
 
-def _volume_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+def volume_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+    """What the ledger tells of and the volume should and does not, in words.
+
+    Without it nothing speaks for the ledger being the newest: it may be an older copy, and the
+    journal that tells so out of sight.
+    """
     lease = ledger.status.lease
     if lease is None:
         return []

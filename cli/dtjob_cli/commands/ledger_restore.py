@@ -60,7 +60,8 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         versioned = resume.readable(run)
         ledger = versioned.ledger
         again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
-        status = _restored(ledger, volume.vouched(run, ledger, again))
+        nothing = f"There is no journal in {run.state}/: if there was one, put it back, then run "
+        status = _restored(ledger, volume.vouched(run, ledger, again), nothing + again)
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
             try:
@@ -76,7 +77,11 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
         ledger = PrivacyLedger.from_dict(stored)
     except ValidationError as error:
         raise BadInput("LedgerUnreadable", f"{namespace}/{name}: {first_error(error)}.") from None
-    status = _restored(ledger, ledger.status.volume)
+    nothing = (
+        "A worker that finds it so writes it into status.volume; wait for the job's reason "
+        "PrivacyStateLost."
+    )
+    status = _restored(ledger, ledger.status.volume, nothing)
     # What does not change stays as it is stored, to the letter: the API server compares it.
     before, after = ledger.status.to_dict(), status.to_dict()
     kept = {key: value for key, value in stored["status"].items() if key in after}
@@ -85,13 +90,12 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
     return ledger, status
 
 
-def _restored(ledger: PrivacyLedger, found: VolumeRecord | None) -> LedgerStatus:
+def _restored(ledger: PrivacyLedger, found: VolumeRecord | None, nothing: str) -> LedgerStatus:
     if found is None:
         raise BadInput(
             "NothingToRestore",
             f"nothing says that ledger {ledger.metadata.name} is behind its checkpoint volume.",
-            "In a cluster a worker that finds it so writes it into status.volume; wait for the "
-            "job's reason PrivacyStateLost.",
+            nothing,
         )
     try:
         return recovery.restored(ledger, found)

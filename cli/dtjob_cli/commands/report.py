@@ -40,8 +40,8 @@ def report(source: Path, *, as_json: bool) -> None:
         If there is no such run, the ledger can't be read, or the report can't be printed.
     """
     run = None
-    if source == STANDARD_INPUT or source.is_file():
-        ledger = _ledger(source)
+    if source == STANDARD_INPUT or runs.is_file(source):
+        ledger = spent.of_ledger(_ledger(source))
     else:
         run = runs.existing(source)
         ledger = spent.complete_ledger(run, f"dtjob report {shlex.quote(str(source))}")
@@ -54,6 +54,12 @@ def report(source: Path, *, as_json: bool) -> None:
 
 def _ledger(source: Path) -> PrivacyLedger:
     name = "the standard input" if source == STANDARD_INPUT else str(source)
+    if (run := runs.of_version(source)) is not None:
+        raise BadInput(
+            "NoLedger",
+            f"{name} is one version of a run's ledger, beside which its journals tell more.",
+            f"Give the run's directory: dtjob report {shlex.quote(str(run.path))}",
+        )
     found = _json(source, name)
     kind = found.get("kind") if isinstance(found, dict) else None
     if kind != "PrivacyLedger":
