@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from dtjob_api.derive import child_name
+from dtjob_api.ledger import proven_draws
 from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Phase
 from dtjob_operator import figures, kinds, names
@@ -335,12 +336,12 @@ def _misses_pods(stateful_set: Json) -> bool:
 
 
 def _tells_all_that_was_spent(job: Json, ledger: Json) -> bool:
-    """Whether a job has ended and its status has an epsilon of all draws that are charged.
+    """Whether a job has ended and its status has an epsilon of all draws that are spent.
 
     Then nobody waits for it. It is proof of nothing: who may write a job's status can write one.
     """
     status: Json = job.get("status") or {}
     privacy: Json = status.get("privacy") or {}
-    charged = (ledger.get("status") or {}).get("charged", 0)
+    spent = proven_draws(ledger.get("status") or {})
     shown = figures.decimal(privacy.get("epsilonSpent"))
-    return is_terminal(status) and shown is not None and privacy.get("epsilonDraws") == charged
+    return is_terminal(status) and shown is not None and privacy.get("epsilonDraws") == spent

@@ -21,7 +21,7 @@ from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_api.derive import total_steps
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.ledger import PrivacyPlan, proven_draws
 from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
 from dtjob_operator.store import Key
@@ -87,7 +87,7 @@ class Accounting:
         return self._failures.get(_plan_question(job))
 
     def spent(self, key: Key, ledger: Json, *, told: bool = False) -> Spent | None:
-        """Epsilon of all draws charged so far, rounded up to four decimals (Rules 13 and 23).
+        """Epsilon of all draws known to be spent, rounded up to four decimals (Rules 13 and 23).
 
         None where nothing is charged or there is no privacy. While a new figure is computed the
         one before is told: epsilon only grows, so it is late but never taken back.
@@ -219,13 +219,21 @@ class _Charged:
 
 
 def _charged(ledger: Json) -> _Charged | None:
-    """What is charged with privacy; None where nothing is."""
-    delta = ledger["spec"]["plan"].get("delta")
+    """What is spent with privacy; None where nothing is.
+
+    Draws that the checkpoint volume proves and the ledger has not charged (Rule 11) are spent as
+    well, before anybody raises the ledger: under the plan, since no draw was made with others.
+    """
+    plan, status = ledger["spec"]["plan"], ledger.get("status", {})
+    delta = plan.get("delta")
     segments = [
         (segment["noiseMultiplier"], segment["sampleRate"], segment["draws"])
-        for segment in ledger.get("status", {}).get("segments", ())
+        for segment in status.get("segments", ())
         if segment["draws"] and "noiseMultiplier" in segment and "sampleRate" in segment
     ]
+    beyond = proven_draws(status) - sum(draws for _, _, draws in segments)
+    if beyond > 0 and "noiseMultiplier" in plan and "sampleRate" in plan:
+        segments.append((plan["noiseMultiplier"], plan["sampleRate"], beyond))
     if delta is None or not segments:
         return None
     return _Charged(ledger["metadata"]["uid"], segments, delta)

@@ -271,3 +271,29 @@ def charged(draws: int) -> Json:
         "spec": {"plan": {"delta": 1e-5}},
         "status": {"segments": [segment]},
     }
+
+
+@pytest.mark.parametrize(
+    ("segments", "proven", "asked"),
+    [
+        ([20], 300, [(2.2, 0.1, 20), (2.2, 0.1, 280)]),
+        ([20], 20, [(2.2, 0.1, 20)]),
+        ([330], 300, [(2.2, 0.1, 330)]),
+        ([], 300, [(2.2, 0.1, 300)]),
+        ([], 0, None),
+    ],
+)
+def test_epsilon_is_of_all_draws_that_the_volume_proves(
+    segments: list[int], proven: int, asked: list[tuple[float, float, int]] | None
+) -> None:
+    """Also before the ledger, which was found behind its volume, is raised (rules 11 and 13)."""
+    rates = {"noiseMultiplier": 2.2, "sampleRate": 0.1}
+    status = {
+        "charged": sum(segments),
+        "segments": [rates | {"draws": draws} for draws in segments],
+        "volume": {"attempt": 1, "charged": proven},
+    }
+    plan = {"delta": 1e-5} | rates
+    ledger = {"metadata": {"uid": "ledger"}, "spec": {"plan": plan}, "status": status}
+    found = privacy._charged(ledger)
+    assert (found.segments if found else None) == asked

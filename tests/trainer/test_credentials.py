@@ -84,6 +84,19 @@ def test_a_token_is_read_again_for_each_hello(coordinator: PodToken) -> None:
     assert coordinator.show(BODY) == "Bearer another"
 
 
+@pytest.mark.parametrize("left", [b"", b"\n", "é".encode(), b"a\nb"])
+def test_a_file_that_holds_no_token_is_told_and_waited_for(
+    coordinator: PodToken, left: bytes
+) -> None:
+    coordinator.path.write_bytes(left)
+    with pytest.raises(OSError, match="holds no token"):
+        coordinator.show(BODY)
+    assert coordinator.trouble is not None
+    reason, message = coordinator.trouble
+    assert reason is Reason.GANG_UNPROVABLE
+    assert f"{coordinator.path}: it holds no token" in message
+
+
 def test_rsa_keys_are_known_too(issuer: FakeIssuer, coordinator: PodToken) -> None:
     issuer.keys.append(Key("rsa", "RS256"))
     assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1"))).pod == "pod-1"

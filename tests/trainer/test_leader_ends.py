@@ -19,6 +19,7 @@ from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
 from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
+from dtjob_trainer.ledger import Versioned
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
@@ -257,3 +258,37 @@ def test_order_is_heard_after_the_watch_has_failed(tmp_path: Path, monkeypatch: 
         watching.cancel()
 
     asyncio.run(scene())
+
+
+def test_an_answer_of_the_watch_that_a_read_has_overtaken_is_no_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt would be drained for an order that was given before it began."""
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+    old = run.ledger.read()
+    told = old.ledger.spec.run.model_copy(update={"generation": 2})
+    spec = old.ledger.spec.model_copy(update={"run": told})
+    run.ledger.replace_spec(old, spec)
+    anew = old.ledger.metadata.model_copy(update={"uid": "another"})
+    another = Versioned("anew", old.ledger.model_copy(update={"metadata": anew}))
+    answers = iter([old, another])
+    monkeypatch.setattr(run.ledger, "wait", lambda *_: next(answers, None))
+    heard_of: list[str] = []
+
+    async def scene() -> None:
+        changed = asyncio.Event()
+
+        def tell() -> None:
+            heard_of.append(heard._version)
+            changed.set()
+
+        heard = orders.Orders(run.ledger, tell, structlog.get_logger())
+        heard._hear(run.ledger.read())
+        watching = asyncio.create_task(heard._watch())
+        async with asyncio.timeout(10):
+            await changed.wait()
+        watching.cancel()
+
+    asyncio.run(scene())
+    assert heard_of == ["anew"], "a ledger that was made anew is heard, and no other"

@@ -6,8 +6,10 @@ In pods by the pod's own projected token; on one machine by a secret that its us
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from dtjob_trainer.proof import Expected, Speaker, judge, unproved
 #: Of those with which an API server may sign; never one whose key is a secret, or none.
 ALGORITHMS = ("RS256", "ES256", "ES384", "ES512")
 _SCHEME = "Bearer "
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 
 
 class Credentials(Protocol):
@@ -146,7 +149,10 @@ class PodToken:
                 self.issuer.issuers.add(own)
 
     def _own(self) -> str:
-        return self.path.read_text(encoding="ascii").strip()
+        token = self.path.read_bytes().strip()
+        if not _TOKEN.fullmatch(token):  # empty, say: nothing that a header could hold
+            raise OSError(errno.EINVAL, "it holds no token", str(self.path))
+        return token.decode("ascii")
 
 
 def _signed(token: str, key: jwt.PyJWK) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Leader:
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
         self._informed: set[int] = set()
+        self._ended: tuple[int, End, datetime] | None = None  # an attempt that is not closed yet
         self._orders = Orders(ledger, self._changed.set, log)
         self.terminating = False
         self.left = False
@@ -163,7 +164,9 @@ class Leader:
                 return code
 
     async def _next(self) -> int | None:
-        """Do what the ledger asks for now: end, hold, or one more attempt."""
+        """Close the attempt that has ended; else what the ledger asks for: end, hold, attempt."""
+        if self._ended is not None:
+            return await self._close(*self._ended)
         versioned = await self._read()
         if versioned is None:
             return await self._finish(EXIT_OK, "Stopped", None, None)
@@ -178,7 +181,7 @@ class Leader:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
         elif await self._gather(run):
-            return await self._attempt(ledger)
+            await self._attempt(ledger)
         return None
 
     async def _read(self) -> Versioned | None:
@@ -249,8 +252,8 @@ class Leader:
         elif view.reason == Reason.GANG_UNPROVABLE:
             view.state, view.reason, view.message = "Starting", None, None
 
-    async def _attempt(self, ledger: PrivacyLedger) -> int | None:
-        """One attempt from its number to its record; an exit code if it was the last."""
+    async def _attempt(self, ledger: PrivacyLedger) -> None:
+        """One attempt from its number to its end, which is to be closed next."""
         run = ledger.spec.run
         # As they are ready now: one that is restarted during the write starts no ranks.
         incarnations = self._gang.incarnations(run.workers)
@@ -264,9 +267,9 @@ class Leader:
                 self._config.max_restarts if told else None,
             )
         except Superseded:
-            return None  # the job has its outcome by now: read, and told, next
+            return  # the job has its outcome by now: read, and told, next
         if begun.ledger.status.outcome is not None:
-            return None
+            return
         attempt = begun.ledger.status.attempt
         self._log.info("attempt begins", attempt=attempt, workers=run.workers)
         self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
@@ -275,7 +278,7 @@ class Leader:
         self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
         end = await self._run(attempt, run, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
-        return await self._close(attempt, end)
+        self._ended = attempt, end, datetime.now(UTC)
 
     async def _run(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
         """Have all workers run the attempt; what ended it."""
@@ -326,11 +329,16 @@ class Leader:
             message=f"{lost}; rank 0 was last at: {self._view.stage}",
         )
 
-    async def _close(self, attempt: int, end: End) -> int | None:
-        """Write the attempt's record; an exit code if no attempt follows."""
-        closed = await asyncio.to_thread(
-            close, self._ledger, attempt, end, self._config, datetime.now(UTC)
-        )
+    async def _close(self, attempt: int, end: End, when: datetime) -> int | None:
+        """Write the attempt's record; an exit code if no attempt follows.
+
+        Until the ledger takes it no other attempt begins, which would know of no hold. Who is told
+        to leave tries once and no more.
+        """
+        if self.terminating:
+            self._ended = None
+        closed = await asyncio.to_thread(close, self._ledger, attempt, end, self._config, when)
+        self._ended = None
         reason, message = closed.reason, closed.message
         match closed.follows:
             case Follows.SUPERSEDED:

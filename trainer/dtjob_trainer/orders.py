@@ -36,6 +36,7 @@ class Orders:
         self._ledger, self._changed, self._log = ledger, changed, log
         self.run: Run | None = None
         self._version = ""
+        self._uid: str | None = None
         self._restored: int | None = None
         self._taken: tuple[Run | None, int | None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -66,7 +67,18 @@ class Orders:
     def _hear(self, versioned: Versioned) -> None:
         ledger = versioned.ledger
         self._version, self.run = versioned.version, ledger.spec.run
-        self._restored = ledger.status.restored
+        self._uid, self._restored = ledger.metadata.uid, ledger.status.restored
+
+    def _is_overtaken(self, answer: Versioned) -> bool:
+        """Whether a watch answers with what was so before the last read: no order is of yesterday.
+
+        A ledger that was made anew is another, and may begin below the one that was lost.
+        """
+        ledger = answer.ledger
+        if self.run is None or ledger.metadata.uid != self._uid:
+            return False
+        said = ledger.spec.run.generation, ledger.status.restored or 0
+        return said < (self.run.generation, self._restored or 0)
 
     async def _watch(self) -> None:
         while True:
@@ -80,6 +92,6 @@ class Orders:
                 self._log.error("watching the ledger failed", detail=f"{error!r}")
                 await asyncio.sleep(_PATIENCE_SECONDS)
                 continue
-            if newer is not None:
+            if newer is not None and not self._is_overtaken(newer):
                 self._hear(newer)
                 self._changed()
