@@ -280,5 +280,6 @@ def proven_draws(status: Mapping[str, Any]) -> int:
 
     The greater of what is charged and what a worker has found on the checkpoint volume.
     """
-    volume = status.get("volume") or {}
-    return max(status.get("charged", 0), volume.get("charged", 0))
+    volume: Mapping[str, int] = status.get("volume") or {}
+    charged: int = status.get("charged", 0)
+    return max(charged, volume.get("charged", 0))
