@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, PLAN, UID
+from stored import EXAMPLE, PLAN, UID, drawn
 
 from dtjob_accounting.process import PldProcess
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger, Segment
+from dtjob_api.ledger import Outcome, OutcomeState, PrivacyLedger
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, report, runs
@@ -41,12 +41,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> runs.RunDirectory:
     """A run that has succeeded, its report saved as `dtjob run` leaves it."""
     job = manifests.job(manifests.read(EXAMPLE), UID)
     run = runs.create(tmp_path_factory.mktemp("rüns"), f"digits-{UID[:8]}", EXAMPLE)
-    segment = Segment(
-        noise_multiplier=PLAN.noise_multiplier,
-        sample_rate=PLAN.sample_rate,
-        draws=336,
-        image="trainer",
-    )
     outcome = Outcome(
         state=OutcomeState.SUCCEEDED,
         reason=Reason.COMPLETED,
@@ -54,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> runs.RunDirectory:
         time=datetime.now(UTC),
         result={"evaluation": {"step": 336, "accuracy": 0.9333}},
     )
-    status = LedgerStatus(charged=336, attempt=1, segments=[segment], outcome=outcome)
+    status = drawn(336).model_copy(update={"outcome": outcome})
     ledger = PrivacyLedger(
         metadata=ObjectMeta(name=run.path.name), spec=ledger_spec(job, PLAN), status=status
     )
