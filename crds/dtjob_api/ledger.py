@@ -281,4 +281,4 @@ def proven_draws(status: Mapping[str, Any]) -> int:
     The greater of what is charged and what a worker has found on the checkpoint volume.
     """
     volume = status.get("volume") or {}
-    return max(status.get("charged", 0), volume.get("charged", 0))
+    return max(int(status.get("charged", 0)), int(volume.get("charged", 0)))
