@@ -75,6 +75,11 @@ def shown(*, as_json: bool) -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
+def then(command: str) -> str:
+    """Return the end of a remedy: by what a user goes on once it is carried out."""
+    return f"then go on with:  {command}"
+
+
 def _lines(text: str) -> str:
     """Return ``text`` as a terminal may have it: some of it are a worker's words.
 

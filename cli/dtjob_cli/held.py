@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_cli.errors import then
 from dtjob_cli.report import Report
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import processes
@@ -32,7 +33,7 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
         return (
             f"Nothing is lost: no draw was charged. {cure}, then start again with the same command."
         )
-    go_on = f"then go on with:  {resume_command}"
+    go_on = then(resume_command)
     kept = f"The checkpoint of step {report['step']} is intact"
     if not report["step"]:
         kept = "No step is checkpointed yet"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_cli import resume, volume
-from dtjob_cli.errors import BadInput, CommandError, ExitCode
+from dtjob_cli.errors import BadInput, CommandError, ExitCode, then
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger import LedgerError
@@ -42,13 +42,13 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
     before = resume.readable(run).ledger
     found = volume.state(run, before, again)
     ledger = resume.ledger_of(run).ledger
-    then = f"then go on with:  {again}"
+    go_on = then(again)
     for wrong in recovery.contradictions(ledger):
         raise CommandError(
             ExitCode.REFUSED,
             Reason.LEDGER_UNREADABLE,
             f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
-            f"Put {run.ledger}/ back from a copy, {then}",
+            f"Put {run.ledger}/ back from a copy, {go_on}",
         )
     for wrong in [*recovery.behind(ledger, found), *_told_by_a_worker(ledger)]:
         raise CommandError(
@@ -56,15 +56,15 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
             Reason.PRIVACY_STATE_LOST,
             f"{wrong}. {_MORE}",
             f"Put the ledger's newest version back into {run.ledger}/, or raise it "
-            f"(dtjob ledger restore {shlex.quote(str(run.path))}), {then}",
+            f"(dtjob ledger restore {shlex.quote(str(run.path))}), {go_on}",
         )
     for wrong in recovery.volume_behind(before, found) if ledger.status.outcome is None else ():
         raise CommandError(
             ExitCode.REFUSED,
             Reason.CHECKPOINT_LOST,
             f"{wrong}. {volume.UNKNOWN}",
-            f"Put {run.state}/ back where it was, or from a copy, {then}\nWithout a copy the model "
-            "is lost, and nothing but its ledger tells of this run: dtjob report - < "
+            f"Put {run.state}/ back where it was, or from a copy, {go_on}\nWithout a copy the "
+            "model is lost, and nothing but its ledger tells of this run: dtjob report - < "
             f"{shlex.quote(str(max(run.versions)))}",
         )
     return ledger

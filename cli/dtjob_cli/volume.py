@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from dtjob_api.ledger import PrivacyLedger, VolumeRecord
 from dtjob_api.reasons import Reason
-from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.errors import CommandError, ExitCode, then
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
 from dtjob_trainer.checkpoint import CheckpointStore
@@ -45,7 +45,7 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
             Reason.CHECKPOINT_LOST,
             f"{wrong}. {UNKNOWN}",
             f"Put this run's own files back into {run.state}/, and take the other job's out, "
-            f"{_then(again)}",
+            f"{then(again)}",
         )
     return found
 
@@ -75,7 +75,7 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
             ExitCode.REFUSED,
             "JournalUnreadable",
             f"{error}. {UNKNOWN}",
-            f"Put {error.path} back from a copy, {_then(again)}\nWithout a copy count this run as "
+            f"Put {error.path} back from a copy, {then(again)}\nWithout a copy count this run as "
             "spent in full.",
         ) from None
     except OSError as error:
@@ -85,9 +85,5 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
             Reason.STORAGE_UNUSABLE,
             f"{error.filename or run.state}: {why}. {UNKNOWN}",
             f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a "
-            f"copy, {_then(again)}",
+            f"copy, {then(again)}",
         ) from None
-
-
-def _then(again: str) -> str:
-    return f"then go on with:  {again}"

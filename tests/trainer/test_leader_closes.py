@@ -121,12 +121,7 @@ def test_a_failure_that_could_not_be_written_at_once_ends_the_job_all_the_same(
 
     async def scene(leader: Leader, ledger: Reluctant) -> None:
         failed = an_end(EndKind.FAILED, Reason.TASK_FAILED)
-        await follow(leader, until=Action.RUN)
-        lease_as(run, 1)
-        ledger.refuses = 3
-        await follow(leader, until=Action.END, attempt=1, ends=(failed,))
-        await follow(leader, until=Action.END)
-        await ledger.refused.wait()
+        await end_with_a_lease(leader, ledger, run, failed)
         seen.append(datetime.now(UTC))
         await follow(leader, until=Action.DONE)
 

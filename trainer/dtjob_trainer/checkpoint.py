@@ -197,12 +197,9 @@ class CheckpointStore:
         """All checkpoint files on the volume, ascending by attempt, then step."""
         found = []
         for attempt in attempts_on(self.state_dir):
-            folder = attempt_folder(self.state_dir, attempt)
-            with durable.still_there(folder), durable.refusals_named(folder):
-                paths = list(folder.iterdir())
             found += [
                 CheckpointFile(attempt, numbered(path, match.group(1), MAX_STEPS), path)
-                for path in paths
+                for path in durable.entries(attempt_folder(self.state_dir, attempt))
                 if (match := _FILE.fullmatch(path.name))
             ]
         return sorted(found, key=lambda file: (file.attempt, file.step))

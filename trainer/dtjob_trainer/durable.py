@@ -239,6 +239,17 @@ def free_bytes(folder: Path) -> int:
     return figures.f_bavail * figures.f_frsize
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder that was seen there, in any order.
+
+    Raises
+    ------
+    VolumeUnusable
+    """
+    with still_there(folder), refusals_named(folder):
+        return list(folder.iterdir())
+
+
 @contextlib.contextmanager
 def still_there(path: Path) -> Iterator[None]:
     """Tell dtjob's own missing folder or file from one that a task asks for in vain.

@@ -192,9 +192,8 @@ def _read(path: Path) -> bytes | None:
 
     A name that leads nowhere is a journal all the same: its volume is not mounted.
     """
-    with durable.still_there(path.parent), durable.refusals_named(path.parent):
-        # Before the journal is looked for: a run that goes on makes it first.
-        beside = [entry.name for entry in path.parent.iterdir()]
+    # Before the journal is looked for: a run that goes on makes it first.
+    beside = [entry.name for entry in durable.entries(path.parent)]
     if not os.path.lexists(path):
         if any(_OF_A_CHECKPOINT.fullmatch(name) for name in beside):
             why = "it is gone, and a checkpoint that was saved after it is there"
