@@ -125,8 +125,11 @@ def test_the_page_keeps_the_rows_of_one_division(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_night_is_written_to_the_page(pytester: pytest.Pytester) -> None:
     folder = Path(pytester.path)
-    pytester.makepyfile(test_it=TESTS)
-    pytester.makeconftest(
+    # Below testpaths, as the project has them: only there its options are known to pytest.
+    pytester.makeini("[pytest]\ntestpaths = tests\n")
+    pytester.mkdir("tests")
+    (folder / "tests/test_it.py").write_text(TESTS)
+    (folder / "tests/conftest.py").write_text(
         "pytest_plugins = ['testing.tiers', 'testing.figures', 'testing.shards']\n"
     )
     (folder / "docs/design").mkdir(parents=True)
@@ -152,7 +155,7 @@ def test_a_night_is_written_to_the_page(pytester: pytest.Pytester) -> None:
     code, page = night("1/1")
     assert code == 0
     assert re.search(rf"\n\| 1/1 \| {commit} \| .* \| 3 \| 3 \| 0 \| 0 \| 0.0 \|\n$", page)
-    (folder / "test_it.py").write_text(TESTS.replace("minutes=5", "minutes=50"))
+    (folder / "tests/test_it.py").write_text(TESTS.replace("minutes=5", "minutes=50"))
     assert nightly._commit().startswith(f"{commit} with changes ")
     assert night("1/1") == (2, page)
 
@@ -177,7 +180,8 @@ def test_a_night_without_a_result_is_no_success(
     code: int,
 ) -> None:
     def played(*arguments: str) -> bool:
-        progress = Progress(Path(arguments[arguments.index("--progress") + 1]))
+        (file,) = (told for told in arguments if told.startswith("--progress="))
+        progress = Progress(Path(file.partition("=")[2]))
         if "--collect-only" in arguments:
             progress.add(shard="1/1", tests=tests)
             return collects

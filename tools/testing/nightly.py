@@ -97,7 +97,8 @@ def main(text: str) -> int:
     commit = _commit()
     file = FOLDER / f"{commit.replace(' ', '-')}.jsonl"
     progress = Progress(file)
-    selected = ["--shard", str(shard), "--progress", str(file)]
+    # A file after a space would be a place of tests to pytest, whose options are known later.
+    selected = [f"--shard={shard}", f"--progress={file}"]
     if not _pytest(*selected, "--collect-only", "-q", "-q"):
         return 1  # of tests that it could not read
     if not progress.tests(shard):
