@@ -32,8 +32,3 @@ def scheduling(message: str) -> str:
 def mount(message: str) -> str:
     """Why a volume is not there."""
     return _MOUNT_PREAMBLE.sub(r"volume \1:", message).rstrip(". ")
-
-
-def refusal(message: str) -> str:
-    """Why an object was refused; a controller names the object and itself before it."""
-    return message.split(" failed error: ", 1)[-1]

@@ -260,6 +260,12 @@ APART = failed(*[(AHEAD + 3 * n, AHEAD + 3 * n + 2.9) for n in range(10)], (29.9
 CLOSE = [(AHEAD + n / 60, AHEAD + (n + 1) / 60) for n in range(5)]
 #: Coordinators in turn on a node whose clock is ahead, and on one whose clock is right.
 IN_TURN = failed(*[(n / 60 + n % 2 * AHEAD, (n + 1) / 60 + n % 2 * AHEAD) for n in range(11)])
+#: Short ones with a pause of hours between them, by a clock that was ahead.
+PAUSED = failed((AHEAD, AHEAD + 0.1), (AHEAD + 2, AHEAD + 2.1))
+#: Longer ones, which all lie within an hour.
+IN_AN_HOUR = failed((AHEAD, AHEAD + 0.1), (AHEAD + 0.2, AHEAD + 0.9))
+#: The clock was put right during the second, which seems to have ended before it began.
+DURING = failed((AHEAD - 1, AHEAD - 0.9), (AHEAD, 3.9), (4, 6))
 
 
 @pytest.mark.parametrize(
@@ -272,8 +278,22 @@ IN_TURN = failed(*[(n / 60 + n % 2 * AHEAD, (n + 1) / 60 + n % 2 * AHEAD) for n 
         (failed(*CLOSE, (4, 4.1)), AHEAD + 0.1, 1, True),
         (IN_TURN, 11 / 60, 10, False),
         (failed(*[(AHEAD - n, AHEAD - n + 0.1) for n in range(8)]), AHEAD - 7, 6, False),
+        (PAUSED, 0, 1, True),
+        (IN_AN_HOUR, 0, 1, False),
+        (DURING, 6, 1, True),
     ],
-    ids=["apart", "one is near", "just put right", "hours after", "caught up", "in turn", "back"],
+    ids=[
+        "apart",
+        "one is near",
+        "just put right",
+        "hours after",
+        "caught up",
+        "in turn",
+        "back",
+        "a pause of hours",
+        "within the hour",
+        "during an attempt",
+    ],
 )
 def test_restart_budget_of_a_clock_that_was_put_right(
     attempts: list[AttemptRecord], now: float, max_restarts: int, expected: bool

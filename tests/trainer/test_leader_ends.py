@@ -14,12 +14,10 @@ from gang import GangRun
 
 from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
-from dtjob_trainer import orders
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
 from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
-from dtjob_trainer.ledger import Versioned
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
@@ -229,66 +227,3 @@ def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:
     assert end is not None
     assert f"no first step of the attempt for {allowed + 1} s" in end.message
     assert end.message.endswith("rank 0 was last at: dry run on synthetic data")
-
-
-def test_order_is_heard_after_the_watch_has_failed(tmp_path: Path, monkeypatch: Any) -> None:
-    """Nobody waits for the task that watches: what ends it silently leaves the leader deaf."""
-    monkeypatch.setattr(orders, "_PATIENCE_SECONDS", 0.01)
-    run = GangRun(tmp_path, workers=1)
-    run.create_ledger()
-    newest = run.ledger.read()
-    answers = iter([ValueError("a bug"), newest])
-
-    def wait(_version: str, _timeout: float) -> Any:
-        match next(answers, None):
-            case Exception() as error:
-                raise error
-            case answer:
-                return answer
-
-    monkeypatch.setattr(run.ledger, "wait", wait)
-
-    async def scene() -> None:
-        changed = asyncio.Event()
-        heard = orders.Orders(run.ledger, changed.set, structlog.get_logger())
-        watching = asyncio.create_task(heard._watch())
-        async with asyncio.timeout(10):
-            await changed.wait()
-        assert heard.run == newest.ledger.spec.run
-        watching.cancel()
-
-    asyncio.run(scene())
-
-
-def test_an_answer_of_the_watch_that_a_read_has_overtaken_is_no_news(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An attempt would be drained for an order that was given before it began."""
-    run = GangRun(tmp_path, workers=1)
-    run.create_ledger()
-    old = run.ledger.read()
-    told = old.ledger.spec.run.model_copy(update={"generation": 2})
-    spec = old.ledger.spec.model_copy(update={"run": told})
-    run.ledger.replace_spec(old, spec)
-    anew = old.ledger.metadata.model_copy(update={"uid": "another"})
-    another = Versioned("anew", old.ledger.model_copy(update={"metadata": anew}))
-    answers = iter([old, another])
-    monkeypatch.setattr(run.ledger, "wait", lambda *_: next(answers, None))
-    heard_of: list[str] = []
-
-    async def scene() -> None:
-        changed = asyncio.Event()
-
-        def tell() -> None:
-            heard_of.append(heard._version)
-            changed.set()
-
-        heard = orders.Orders(run.ledger, tell, structlog.get_logger())
-        heard._hear(run.ledger.read())
-        watching = asyncio.create_task(heard._watch())
-        async with asyncio.timeout(10):
-            await changed.wait()
-        watching.cancel()
-
-    asyncio.run(scene())
-    assert heard_of == ["anew"], "a ledger that was made anew is heard, and no other"

@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.processes, pytest.mark.pid_namespace]
 
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PID1 = subprocess.Popen[str]
 
 #: Stands in the way of an import that takes long. /proc is that of the tests, and so is the number.
@@ -32,7 +33,7 @@ def importing(folder: Path, program: str, first: str) -> Iterator[tuple[int, PID
         ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-P", "-m", program],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{TOOLS}"},
     )
     assert process.stdout is not None
     with process:
@@ -50,6 +51,7 @@ def importing(folder: Path, program: str, first: str) -> Iterator[tuple[int, PID
         ("dtjob_trainer.supervisor", "pydantic", signal.SIGTERM),
         ("dtjob_trainer.supervisor", "pydantic", signal.SIGINT),
         ("dtjob_trainer.supervisor", "pydantic", signal.SIGHUP),
+        ("standin", "pydantic", signal.SIGTERM),
         ("dtjob_operator.main", "structlog", signal.SIGTERM),
     ],
 )

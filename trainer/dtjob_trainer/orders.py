@@ -48,7 +48,11 @@ class Orders:
         ------
         LedgerUnreadable
         """
-        versioned = await asyncio.to_thread(self._ledger.read)
+        while True:
+            known = self._version
+            versioned = await asyncio.to_thread(self._ledger.read)
+            if not self._is_overtaken(versioned, known):
+                break
         self._hear(versioned)
         self.take()
         if self._watching is None:
@@ -69,21 +73,25 @@ class Orders:
         self._version, self.run = versioned.version, ledger.spec.run
         self._uid, self._restored = ledger.metadata.uid, ledger.status.restored
 
-    def _is_overtaken(self, answer: Versioned) -> bool:
-        """Whether a watch answers with what was so before the last read: no order is of yesterday.
+    def _is_overtaken(self, answer: Versioned, known: str) -> bool:
+        """Whether an answer is of before what was heard meanwhile: no order is of yesterday.
 
-        A ledger that was made anew is another, and may begin below the one that was lost.
+        Read and watch ask at the same time, and what was answered first may come last. ``known``
+        is the version when it was asked. Where nothing was heard since, a ledger that says less
+        was put back from a copy, and counts. One that was made anew is another, and may begin
+        below the one that was lost.
         """
         ledger = answer.ledger
-        if self.run is None or ledger.metadata.uid != self._uid:
+        if self._version == known or self.run is None or ledger.metadata.uid != self._uid:
             return False
         said = ledger.spec.run.generation, ledger.status.restored or 0
         return said < (self.run.generation, self._restored or 0)
 
     async def _watch(self) -> None:
         while True:
+            known = self._version
             try:
-                newer = await asyncio.to_thread(self._ledger.wait, self._version, _WATCH_SECONDS)
+                newer = await asyncio.to_thread(self._ledger.wait, known, _WATCH_SECONDS)
             except LedgerError:
                 await asyncio.sleep(_PATIENCE_SECONDS)  # who writes next finds it too, and judges
                 continue
@@ -92,6 +100,6 @@ class Orders:
                 self._log.error("watching the ledger failed", detail=f"{error!r}")
                 await asyncio.sleep(_PATIENCE_SECONDS)
                 continue
-            if newer is not None and not self._is_overtaken(newer):
+            if newer is not None and not self._is_overtaken(newer, known):
                 self._hear(newer)
                 self._changed()

@@ -1,0 +1,151 @@
+"""How Kubernetes words a refusal: what it refuses, why, and what would help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dtjob_api.workers import GPU_RESOURCE
+
+_EVENT = re.compile(
+    r"create (?P<kind>Claim|Pod) .*? failed error: (?P<claim>failed to create PVC \S+: )?"
+)
+_RULE = "Change the admission rule that refuses it, or what it asks for in a new job"
+_EXCEEDED = re.compile(r"exceeded quota: \S+, requested: (?P<figures>\S+), used: ")
+_LIMIT_RANGE = re.compile(
+    r"(?:(?:minimum|maximum) (\S+) usage|(\S+) max limit to request ratio) per \w+ is"
+    # A default of the LimitRange is the only limit that the job's own rules have not seen.
+    r"|must be (?:less than or )?equal to (\S+) limit"
+)
+#: What helps whatever is refused, by what Kubernetes itself says.
+_REMEDIES = (
+    (
+        r"status unknown for quota",
+        "The controller manager has not counted yet what that ResourceQuota allows: it passes by "
+        "itself",
+    ),
+    (
+        r"Operation cannot be fulfilled on resourcequotas",
+        "Others were counted in that ResourceQuota at the same moment: it passes by itself",
+    ),
+    (
+        r"insufficient quota to (?:consume|match)",
+        "Make a ResourceQuota that grants it: nobody has it without one in this cluster",
+    ),
+    (
+        r"failed calling webhook",
+        "Repair what answers for that webhook, or delete its configuration",
+    ),
+    (
+        r"because it is being terminated",
+        "The namespace is being deleted, and this job with it",
+    ),
+)
+#: What helps with a worker's pod and claim.
+_REMEDIES_OF_PODS = (
+    (
+        r"(?P<kind>PriorityClass|RuntimeClass) (?:with name )?\"?(?P<name>[^\s\"]+)\"? "
+        r"(?:was|not) found",
+        "Create {kind} {name}, or change the policy of the cluster that gives it to the workers: a "
+        "job names none",
+    ),
+    (
+        r"because service account \S+ does not reference that",
+        "List it in that ServiceAccount, or take the annotation "
+        "kubernetes.io/enforce-mountable-secrets off it",
+    ),
+    (
+        r"^pvc \S+ is being deleted",
+        "That claim goes once no pod uses it",
+    ),
+    (
+        r"violates PodSecurity",
+        "Worker pods meet the level restricted; what spec.workers.template adds does not, or a "
+        "policy of the cluster asks for more",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What an event of the StatefulSet controller tells.
+
+    Attributes
+    ----------
+    is_of_claim
+        Whether a claim is refused, and not the pod that it is for.
+    cause
+        Why, without the names that the controller puts before it.
+    """
+
+    is_of_claim: bool
+    cause: str
+
+    @classmethod
+    def read(cls, message: str) -> Refusal:
+        """What a message tells. A claim's refusal is told again as one of its pod.
+
+        What the cause speaks of tells nothing: a webhook may say what it likes.
+        """
+        told = _EVENT.match(message)
+        if told is None:
+            return cls(False, message)
+        return cls(told["kind"] == "Claim" or told["claim"] is not None, message[told.end() :])
+
+
+def general_remedy(cause: str) -> str | None:
+    """What helps whatever is refused; None where that depends on what it is."""
+    return None if _is_said_by_webhook(cause) else _listed(cause, _REMEDIES)
+
+
+def remedy(refusal: Refusal) -> str:
+    """What would help a worker's pod or claim."""
+    cause = refusal.cause
+    if _is_said_by_webhook(cause):
+        return _RULE
+    if found := _listed(cause, _REMEDIES + _REMEDIES_OF_PODS):
+        return found
+    if exceeded := _EXCEEDED.search(cause):
+        figures = exceeded["figures"].split(",")
+        fields = _fields((each.partition("=")[0] for each in figures), refusal)
+        lower = _either(["spec.workers.replicas", *fields])
+        return f"Raise the ResourceQuota, or lower {lower} in a new job"
+    if "failed quota" in cause:
+        return "Say in spec.workers.resources of a new job what the ResourceQuota asks for"
+    if broken := _LIMIT_RANGE.findall(cause):
+        fields = _fields(("".join(resources) for resources in broken), refusal)
+        return f"Change the LimitRange, or {_either(fields or ['what it asks for'])} in a new job"
+    return _RULE
+
+
+def _is_said_by_webhook(cause: str) -> bool:
+    return re.search(r"admission webhook \S+ denied the request", cause) is not None
+
+
+def _listed(cause: str, remedies: Iterable[tuple[str, str]]) -> str | None:
+    found = ((re.search(pattern, cause), told) for pattern, told in remedies)
+    return next((told.format(**match.groupdict()) for match, told in found if match), None)
+
+
+def _fields(resources: Iterable[str], refusal: Refusal) -> list[str]:
+    """The fields of a job that say how much of the resources a worker takes, each once."""
+    fields = (_field(each, refusal) for each in resources)
+    return list(dict.fromkeys(field for field in fields if field))
+
+
+def _field(resource: str, refusal: Refusal) -> str | None:
+    """None where it is no amount but a number of objects: each worker is a pod with a claim."""
+    if resource == "pods" or resource.startswith("count/"):
+        return None
+    if refusal.is_of_claim:
+        is_amount = resource.rpartition("/")[2] in ("storage", "requests.storage")
+        return "spec.storage.checkpoints.size" if is_amount else None
+    if resource.removeprefix("requests.") == GPU_RESOURCE:
+        return "spec.workers.gpusPerWorker"
+    return "spec.workers.resources"
+
+
+def _either(fields: list[str]) -> str:
+    *others, last = fields
+    return f"{', '.join(others)} or {last}" if others else last
