@@ -16,6 +16,7 @@ from dtjob_api.ledger import (
     Segment,
     VolumeRecord,
 )
+from dtjob_api.proven import newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
 from dtjob_trainer.lease import next_unused_draw
@@ -190,20 +191,6 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
     )
 
 
-def proves_more(volume: VolumeRecord, status: LedgerStatus) -> bool:
-    """Whether draws or attempts were spent that the status does not know of (rule 11)."""
-    return (
-        volume.charged > status.charged
-        or volume.attempt > status.attempt
-        or volume.leased > _newest_lease(status)
-    )
-
-
-def _newest_lease(status: LedgerStatus) -> int:
-    """The newest attempt whose leases the ledger knows, or was raised to."""
-    return max(status.lease.attempt if status.lease else 0, status.restored or 0)
-
-
 def checkpoint_lost(why: str) -> Refusal:
     """The refusal for a recorded checkpoint or a journal that can't be used."""
     return Refusal(Reason.CHECKPOINT_LOST, f"{why}. {_REMEDY_CHECKPOINT_LOST}")
@@ -276,10 +263,10 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
         if attempt > status.attempt:
             wrong.append(f"is of attempt {attempt}, the ledger is at attempt {status.attempt}")
         # The rest of a closed lease is used without a charge: only who leased last tells of it.
-        if journal.entries and attempt > _newest_lease(status):
+        if journal.entries and attempt > newest_lease(status):
             wrong.append(
                 f"holds a lease of attempt {attempt}, the newest that the ledger knows is of "
-                f"attempt {_newest_lease(status)}"
+                f"attempt {newest_lease(status)}"
             )
         found += [
             (journal.charged, attempt, f"the ledger is behind the journal: {journal.path} {words}")
