@@ -107,8 +107,7 @@ def _lost(told: str, remedy: str) -> CommandError:
 
 def _look_again(ledger: PrivacyLedger) -> str:
     """Return what helps as well where no worker could say what it found on the volume."""
-    found = ledger.status.volume
-    if found is not None and proven.proves_more(found, ledger.status):
+    if proven.found_more(ledger.status) is not None:
         return ""
     return (
         "\nWhat the attempt found is its message in status.attempts of the ledger. Where that is a "

@@ -30,13 +30,8 @@ def may_lack_draws(status: LedgerStatus) -> str | None:
     refusal stands until the ledger is raised, or an attempt after it has found the two to agree:
     none leases before, and none writes an outcome.
     """
-    volume = status.volume
-    if volume is not None and proves_more(volume, status):
-        return (
-            f"the ledger is behind its checkpoint volume: a worker found {volume.charged} draws "
-            f"charged in attempt {volume.attempt} there, the ledger has charged {status.charged} "
-            f"in attempt {status.attempt}"
-        )
+    if (more := found_more(status)) is not None:
+        return more
     if status.outcome is not None:
         return None
     lost = [a.attempt for a in status.attempts if a.reason == Reason.PRIVACY_STATE_LOST]
@@ -48,6 +43,18 @@ def may_lack_draws(status: LedgerStatus) -> str | None:
             "raised the ledger"
         )
     return None
+
+
+def found_more(status: LedgerStatus) -> str | None:
+    """What a worker has found on the volume beyond what the ledger has charged since, in words."""
+    volume = status.volume
+    if volume is None or not proves_more(volume, status):
+        return None
+    return (
+        f"the ledger is behind its checkpoint volume: a worker found {volume.charged} draws "
+        f"charged in attempt {volume.attempt} there, the ledger has charged {status.charged} in "
+        f"attempt {status.attempt}"
+    )
 
 
 def proves_more(volume: VolumeRecord, status: LedgerStatus) -> bool:

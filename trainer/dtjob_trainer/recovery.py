@@ -16,7 +16,7 @@ from dtjob_api.ledger import (
     Segment,
     VolumeRecord,
 )
-from dtjob_api.proven import newest_lease, proves_more
+from dtjob_api.proven import found_more, newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
 from dtjob_trainer.lease import next_unused_draw
@@ -106,7 +106,9 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
         )
     for wrong in foreign(ledger, volume):
         raise checkpoint_lost(wrong)
-    for wrong in behind(ledger, volume):
+    # Also what was on the volume before: that it is gone too makes no draw unspent.
+    told = found_more(status)
+    for wrong in [*behind(ledger, volume), *([told] if told else [])]:
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     for wrong in volume_behind(ledger, volume):
         raise checkpoint_lost(wrong)
@@ -139,6 +141,18 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
         leased=max(leased, default=0),
         charged=max(charged),
         checkpoint=checkpoint,
+    )
+
+
+def most(before: VolumeRecord | None, now: VolumeRecord | None) -> VolumeRecord | None:
+    """What a volume has been found to prove, before or now: files that go take no proof back."""
+    if before is None or now is None:
+        return before or now
+    return VolumeRecord(
+        attempt=max(before.attempt, now.attempt),
+        leased=max(before.leased, now.leased),
+        charged=max(before.charged, now.charged),
+        checkpoint=now.checkpoint or before.checkpoint,
     )
 
 
