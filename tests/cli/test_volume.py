@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def test_a_folder_in_a_journals_place_is_named(run: RunDirectory, told: Callable
     _of(run).unlink()
     _of(run).mkdir()
     words = told()
-    assert f"error ({Reason.STORAGE_UNUSABLE}): {_of(run)}: Is a directory" in words
+    assert f"error (JournalUnreadable): {_of(run)}: it is no regular file" in words
     assert NOT_KNOWN in words
 
 
@@ -93,14 +94,15 @@ def test_a_file_whose_read_fails_is_named(
     run: RunDirectory, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The system's error of a read names no file."""
-    read_bytes = Path.read_bytes
 
-    def failing(path: Path) -> bytes:
-        if path == _of(run):
+    class Failing(io.BytesIO):
+        def read(self, _: int | None = -1) -> bytes:
             raise OSError(number, os.strerror(number))
-        return read_bytes(path)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: Failing() if path == _of(run) else opened(path, mode)
+    )
     words = told()
     assert f"error ({Reason.STORAGE_UNUSABLE}): {_of(run)}: {os.strerror(number)}" in words
     assert NOT_KNOWN in words

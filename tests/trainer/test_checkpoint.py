@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ def test_flipped_bit_is_refused(store: CheckpointStore) -> None:
 def test_missing_file_is_refused(store: CheckpointStore) -> None:
     record = save(store, 1, 1)
     file_of(store, record).unlink()
-    with pytest.raises(CheckpointUnusable, match=r"step-1\.pt: No such file"):
+    with pytest.raises(CheckpointUnusable, match=r"step-1\.pt: it is gone"):
         store.load(record)
 
 
@@ -302,3 +303,46 @@ def test_a_folder_that_nobody_may_look_into_is_named(
     with pytest.raises(durable.VolumeUnusable) as refused:
         read_volume(store)
     assert refused.value.filename == str(closed)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT, errno.EACCES])
+def test_a_checkpoint_that_cannot_be_opened_makes_no_older_one_the_newest(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What it holds is not known, and it proves what an older one does not."""
+    save(store, 1, 1)
+    newest = file_of(store, save(store, 1, 2))
+    opened = io.open
+
+    def failing(file: Any, *more: Any, **options: Any) -> Any:
+        if Path(file) == newest:
+            raise OSError(number, os.strerror(number))
+        return opened(file, *more, **options)
+
+    monkeypatch.setattr(io, "open", failing)
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        store.newest_whole()
+    assert (refused.value.errno, refused.value.filename) == (number, str(newest))
+
+
+def test_a_recorded_checkpoint_that_is_out_of_sight_is_not_a_lost_one(
+    store: CheckpointStore,
+) -> None:
+    record = save(store, 1, 1)
+    file_of(store, record).unlink()
+    file_of(store, record).symlink_to("/nowhere/step-1.pt")
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        store.load(record)
+    assert refused.value.filename == str(file_of(store, record))
+
+
+@pytest.mark.timeout(10)
+def test_a_checkpoint_that_is_a_queue_is_not_waited_for(store: CheckpointStore) -> None:
+    whole, record = save(store, 1, 1), save(store, 1, 2)
+    file_of(store, record).unlink()
+    os.mkfifo(file_of(store, record))
+    with pytest.raises(CheckpointUnusable, match="no regular file"):
+        store.load(record)
+    found = store.newest_whole()
+    assert found is not None
+    assert found.path == whole.path

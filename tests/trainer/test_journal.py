@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,6 +117,50 @@ def test_a_volume_that_leads_nowhere_is_not_an_empty_one(tmp_path: Path) -> None
     with pytest.raises(durable.VolumeUnusable) as refused:
         attempts_on(state)
     assert refused.value.filename == str(state)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTDIR])
+@pytest.mark.parametrize("name", ["state", "journal"])
+def test_what_cannot_be_looked_at_is_not_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    """A folder without the right to look into it, a disk that fails, a network file system."""
+    state = tmp_path / "state"
+    made = Journal(state, HEADER)
+    made.create()
+    (path,) = [path for path in (state, made.path) if path.name == name]
+    lstat = os.lstat
+
+    def failing(asked: Path) -> os.stat_result:
+        if Path(asked) == path:
+            raise OSError(number, os.strerror(number))
+        return lstat(asked)
+
+    monkeypatch.setattr(os, "lstat", failing)
+    with pytest.raises(durable.VolumeUnusable) as refused:
+        read_all(state)
+    assert (refused.value.errno, refused.value.filename) == (number, str(path))
+
+
+def _as_a_queue(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _as_a_device(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("make", [_as_a_queue, _as_a_device, Path.mkdir])
+def test_a_journal_that_is_no_file_is_refused_and_not_waited_for(
+    journal: Path, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """Who reads a queue waits for a writer."""
+    journal.unlink()
+    make(journal)
+    with pytest.raises(JournalUnreadable, match="no regular file") as refused:
+        read_all(tmp_path)
+    assert refused.value.path == journal
 
 
 @pytest.mark.parametrize("name", ["step-0.pt", ".step-7.pt.0123.tmp"])

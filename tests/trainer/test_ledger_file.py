@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from datetime import timedelta
@@ -29,7 +31,8 @@ from dtjob_api.ledger import (
 )
 from dtjob_api.reasons import Reason
 from dtjob_api.validation import validate
-from dtjob_trainer.ledger import Conflict, LedgerRejected, LedgerUnreadable
+from dtjob_trainer import durable
+from dtjob_trainer.ledger import AnswerLost, Conflict, LedgerRejected, LedgerUnreadable
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
 from testing.examples import examples
@@ -210,6 +213,37 @@ def test_folder_that_can_not_be_written_says_so(ledger: FileLedger) -> None:
 
 
 # The same rules as the API server's
+
+
+@pytest.mark.timeout(10)
+def test_a_version_that_is_a_queue_is_refused_and_not_waited_for(ledger: FileLedger) -> None:
+    os.mkfifo(ledger.path / "0000000002.json")
+    with pytest.raises(LedgerUnreadable, match=r"2\.json: it is no regular file"):
+        ledger.read()
+
+
+def test_a_version_that_cannot_be_looked_at_is_not_one_that_is_still_to_come(
+    ledger: FileLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for who waits for it nor for who has just tried to write it."""
+    newest = ledger.read()
+    lstat, create = os.lstat, durable.create
+
+    def failing(path: Path) -> os.stat_result:
+        if Path(path).name == "0000000002.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lstat(path)
+
+    def torn(path: Path, data: bytes) -> None:
+        create(path, data)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "lstat", failing)
+    with pytest.raises(LedgerUnreadable, match="Input/output error"):
+        ledger.wait(newest.version, timeout=0)
+    monkeypatch.setattr(durable, "create", torn)
+    with pytest.raises(AnswerLost, match="Input/output error"):
+        ledger.replace_status(newest, LedgerStatus(attempt=1))
 
 
 def started(**changes: Any) -> LedgerStatus:

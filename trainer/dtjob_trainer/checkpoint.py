@@ -180,7 +180,7 @@ class CheckpointStore:
             Missing, torn, another job's, another step's, or not readable with
             ``weights_only=True``. Nothing is deleted.
         durable.VolumeUnusable
-            It is there, and this process may not read it.
+            It is not known whether it is there, or this process may not read it.
         """
         with self._open(record) as file:
             payload = self._payload(file, record.path, record.attempt, record.step)
@@ -209,6 +209,8 @@ class CheckpointStore:
 
         Where the ledger's own record was lost, the digest that it held can't be compared; the
         parameters' digest inside the file is.
+
+        What can't be read now may be newer, and whole: that is durable.VolumeUnusable.
         """
         for file in reversed(self.files()):
             try:
@@ -256,9 +258,9 @@ class CheckpointStore:
 
         Raises
         ------
-        durable.VolumeFull
+        durable.VolumeFull, durable.VolumeUnusable
         """
-        held = sum(file.path.stat().st_size for file in self.files())
+        held = sum(durable.size(file.path) for file in self.files())
         needed = (self.keep + 1) * size - held
         if needed > (free := durable.free_bytes(self.state_dir)):
             raise durable.VolumeFull(
@@ -281,7 +283,7 @@ class CheckpointStore:
     def _record_of(self, file: CheckpointFile) -> CheckpointRecord:
         path = str(file.path.relative_to(self.state_dir))
         with self._readable(path) as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest = self._digest(path, opened)
             opened.seek(0)
             payload = self._payload(opened, path, file.attempt, file.step)
             written = datetime.fromtimestamp(os.fstat(opened.fileno()).st_mtime, UTC)
@@ -298,8 +300,10 @@ class CheckpointStore:
             raise self._unusable(path, first_error(error)) from error
 
     def _open(self, record: CheckpointRecord) -> BufferedReader:
+        if durable.is_absent(self.state_dir / record.path):
+            raise self._unusable(record.path, "it is gone")
         file = self._readable(record.path)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = self._digest(record.path, file)
         if digest != record.sha256:
             file.close()
             raise self._unusable(
@@ -310,12 +314,13 @@ class CheckpointStore:
 
     def _readable(self, path: str) -> BufferedReader:
         try:
-            with durable.refusals_named(self.state_dir / path):
-                return (self.state_dir / path).open("rb")
-        except durable.VolumeUnusable:
-            raise
-        except OSError as error:
-            raise self._unusable(path, str(error.strerror)) from error
+            return durable.open_file(self.state_dir / path)
+        except durable.NoFile as error:
+            raise CheckpointUnusable(f"checkpoint {error}") from error
+
+    def _digest(self, path: str, file: BufferedReader) -> str:
+        with durable.known(self.state_dir / path):
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _payload(self, file: BinaryIO, path: str, attempt: int, step: int) -> dict[str, Any]:
         """What a checkpoint file holds, once it is found to be this job's, whole, of that step."""

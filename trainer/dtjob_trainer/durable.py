@@ -13,7 +13,9 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -57,7 +59,8 @@ class VolumeUnusable(OSError):
     path
         The file or folder that was asked for.
     number
-        One of `UNUSABLE`, or ENOENT where what was there before is gone.
+        One of `UNUSABLE`, ENOENT where what was there before is gone, or any by which a volume
+        does not say what is there, as EIO.
     """
 
     def __init__(self, path: Path, number: int) -> None:
@@ -75,6 +78,10 @@ class VolumeUnusable(OSError):
                 "so if not, before it leases any draw"
             )
         super().__init__(number, told, str(path))
+
+
+class NoFile(Exception):
+    """Where a file should be is a folder, a queue or a device, which a read may wait on for ever."""
 
 
 def missing(path: Path) -> Path:
@@ -251,15 +258,87 @@ def free_bytes(folder: Path) -> int:
     return figures.f_bavail * figures.f_frsize
 
 
+def is_absent(path: Path) -> bool:
+    """Whether nothing has that name, and no folder above it leads nowhere.
+
+    The only question after which something may be taken for not being there: `Path.exists` and
+    the like also say no of what can't be looked at, and of a link to what is not mounted.
+
+    Raises
+    ------
+    VolumeUnusable
+        It can't be told.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        if path.parent == path or is_absent(path.parent):
+            return True
+        with known(path.parent):
+            os.stat(path.parent)
+        return True
+    except OSError as error:
+        raise _unknown(path, error) from error
+    return False
+
+
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder that was seen there, in any order.
+    """What lies in a folder that is not `is_absent`, in any order.
 
     Raises
     ------
     VolumeUnusable
     """
-    with still_there(folder), refusals_named(folder):
+    with known(folder):
         return list(folder.iterdir())
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file for reading that is not `is_absent`.
+
+    Raises
+    ------
+    NoFile, VolumeUnusable
+    """
+    with known(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise NoFile(f"{path}: it is no regular file")
+        return path.open("rb")
+
+
+def size(path: Path) -> int:
+    """Bytes of a file that is not `is_absent`.
+
+    Raises
+    ------
+    VolumeUnusable
+    """
+    with known(path):
+        return os.stat(path).st_size
+
+
+def read(path: Path) -> bytes:
+    """Read a file that is not `is_absent`.
+
+    Raises
+    ------
+    NoFile, VolumeUnusable
+    """
+    with open_file(path) as file, known(path):
+        return file.read()
+
+
+@contextlib.contextmanager
+def known(path: Path) -> Iterator[None]:
+    """Refuse whatever keeps what is there from being known; that it is gone, too."""
+    try:
+        yield
+    except OSError as error:
+        raise _unknown(path, error) from error
+
+
+def _unknown(path: Path, error: OSError) -> VolumeUnusable:
+    return VolumeUnusable(path, error.errno or errno.EIO)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ notice that the ledger it reads is older than what was spent (rule 11).
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -99,14 +98,13 @@ def attempts_on(state_dir: Path) -> list[int]:
     ------
     JournalUnreadable
         No attempt has such a number.
-    OSError
+    durable.VolumeUnusable
         It is not missing, and can't be looked at, as a link to a volume that is not mounted: that
         is not to be taken for an empty one.
     """
-    if not os.path.lexists(state_dir):
+    if durable.is_absent(state_dir):
         return []
-    with durable.still_there(state_dir):
-        entries = list(state_dir.iterdir())
+    entries = durable.entries(state_dir)
     found = [(entry, match) for entry in entries if (match := _FOLDER.fullmatch(entry.name))]
     return sorted(numbered(entry, match.group(1), MAX_NUMBER) for entry, match in found)
 
@@ -178,8 +176,7 @@ def read_all(state_dir: Path) -> list[AttemptJournal]:
 
     Raises
     ------
-    JournalUnreadable
-    OSError
+    JournalUnreadable, durable.VolumeUnusable
         It names the file.
     """
     paths = {a: attempt_folder(state_dir, a) / FILE_NAME for a in attempts_on(state_dir)}
@@ -194,18 +191,15 @@ def _read(path: Path) -> bytes | None:
     """
     # Before the journal is looked for: a run that goes on makes it first.
     beside = [entry.name for entry in durable.entries(path.parent)]
-    if not os.path.lexists(path):
+    if durable.is_absent(path):
         if any(_OF_A_CHECKPOINT.fullmatch(name) for name in beside):
             why = "it is gone, and a checkpoint that was saved after it is there"
             raise JournalUnreadable(path, f"{path}: {why}")
         return None
     try:
-        with durable.still_there(path):
-            return path.read_bytes()
-    except OSError as error:
-        # A file that is open when its read fails is not named.
-        error.filename = error.filename or str(path)
-        raise
+        return durable.read(path)
+    except durable.NoFile as error:
+        raise JournalUnreadable(path, str(error)) from error
 
 
 def parse(path: Path, data: bytes, attempt: int) -> AttemptJournal:

@@ -107,7 +107,9 @@ class FileLedger:
         deadline = time.monotonic() + timeout
         following = self._file(int(version) + 1)
         while True:
-            if following.exists():
+            with self._readable():
+                is_absent = durable.is_absent(following)
+            if not is_absent:
                 return self.read()
             if (left := deadline - time.monotonic()) <= 0:
                 with self._readable():
@@ -135,11 +137,10 @@ class FileLedger:
         except durable.VolumeFull:
             raise
         except OSError as error:
-            why = error.why if isinstance(error, durable.VolumeUnusable) else error.strerror
-            if file.exists():  # linked by us, but perhaps not durable; or by somebody else
-                raise AnswerLost(f"{file}: {why}") from error
+            if self._may_be_there(file):  # linked by us, perhaps not durable; or by somebody else
+                raise AnswerLost(f"{file}: {_why(error)}") from error
             raise LedgerRejected(
-                f"{file} can't be written: {why}. Make the volume writable, then go on "
+                f"{file} can't be written: {_why(error)}. Make the volume writable, then go on "
                 "with --resume"
             ) from error
         return Versioned(str(number), new)
@@ -147,14 +148,16 @@ class FileLedger:
     def _load(self, number: int) -> PrivacyLedger:
         file = self._file(number)
         try:
-            return PrivacyLedger.model_validate_json(file.read_bytes())
+            return PrivacyLedger.model_validate_json(durable.read(file))
         except ValidationError as error:
             raise LedgerUnreadable(
                 f"ledger version {file} can't be read: {first_error(error)}. {_REMEDY}"
             ) from error
+        except durable.NoFile as error:
+            raise LedgerUnreadable(f"ledger version {error}. {_REMEDY}") from error
         except OSError as error:
             raise LedgerUnreadable(
-                f"ledger version {file} can't be read: {error.strerror}. {_REMEDY}"
+                f"ledger version {file} can't be read: {_why(error)}. {_REMEDY}"
             ) from error
 
     def _numbers(self) -> list[int]:
@@ -162,15 +165,25 @@ class FileLedger:
             names = [entry.name for entry in self.path.iterdir()]
         return sorted(int(match.group(1)) for name in names if (match := _VERSION.fullmatch(name)))
 
+    def _may_be_there(self, file: Path) -> bool:
+        try:
+            return not durable.is_absent(file)
+        except OSError:
+            return True
+
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise LedgerUnreadable(
-                f"the ledger folder {self.path} can't be read: {error.strerror}. Point to the "
+                f"the ledger folder {self.path} can't be read: {_why(error)}. Point to the "
                 "folder of the run, or make it readable"
             ) from error
 
     def _file(self, number: int) -> Path:
         return self.path / f"{number:010d}.json"
+
+
+def _why(error: OSError) -> str:
+    return error.why if isinstance(error, durable.VolumeUnusable) else str(error.strerror)
