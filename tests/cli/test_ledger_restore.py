@@ -222,7 +222,7 @@ def _unmounted(job: Job) -> None:
     """But for the folder of another attempt, which proves nothing new."""
     attempt = job.state_dir / "attempt-1"
     attempt.rename(job.state_dir / "elsewhere")
-    attempt.with_name("attempt-0").mkdir()
+    attempt.with_name(f"attempt-{job.begin()}").mkdir()
 
 
 @pytest.mark.parametrize("harm", [_removed, _emptied, _unmounted])
@@ -235,7 +235,7 @@ def test_a_run_whose_volume_is_lost_is_told_what_its_report_and_a_start_say(
     result = restore(job)
     report = CliRunner().invoke(app, ["report", str(job.root)])
     with pytest.raises(recovery.Refusal) as start:
-        recovery.resume_point(job.read(), VolumeState([], ()))
+        recovery.resume_point(job.read(), VolumeState([], [], []))
     for said in (result, report):
         assert said.exit_code == 3
         assert f"error ({start.value.reason}): {start.value.message.split('.')[0]}" in said.stderr

@@ -26,7 +26,7 @@ from dtjob_trainer.checkpoint import (
     parameter_digest,
     plan_digest,
 )
-from dtjob_trainer.journal import JournalUnreadable
+from dtjob_trainer.journal import NoSuchNumber
 from dtjob_trainer.leasing import read_volume
 
 PLAN = plan()
@@ -283,7 +283,7 @@ def test_a_file_of_another_form_is_no_checkpoint_and_the_one_before_it_is_the_ne
 def test_a_step_that_no_run_has_is_refused_by_its_file(store: CheckpointStore) -> None:
     file = store.state_dir / "attempt-1" / f"step-{MAX_STEPS + 1}.pt"
     file.touch()
-    with pytest.raises(JournalUnreadable) as refused:
+    with pytest.raises(NoSuchNumber) as refused:
         store.files()
     assert refused.value.path == file
 

@@ -18,6 +18,7 @@ from dtjob_trainer.journal import (
     Header,
     Journal,
     JournalUnreadable,
+    NoSuchNumber,
     attempts_on,
     parse,
     read_all,
@@ -190,13 +191,13 @@ def test_what_no_ledger_can_hold_is_refused_by_its_line(journal: Path, line: byt
         parse(journal, journal.read_bytes() + line + b"\n", 3)
 
 
-def test_an_attempt_beyond_the_last_number_is_refused_by_its_folder(tmp_path: Path) -> None:
+def test_an_attempt_of_a_number_that_no_run_has_is_refused_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / f"attempt-{MAX_NUMBER}").mkdir()
     assert attempts_on(tmp_path) == [MAX_NUMBER]
-    for number in (MAX_NUMBER + 1, 10**100):
+    for number in (0, MAX_NUMBER + 1, 10**100):
         folder = tmp_path / f"attempt-{number}"
         folder.mkdir()
-        with pytest.raises(JournalUnreadable) as refused:
+        with pytest.raises(NoSuchNumber) as refused:
             attempts_on(tmp_path)
         assert refused.value.path == folder
         folder.rmdir()

@@ -37,9 +37,10 @@ from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.attempts import AttemptEnd, fail
+from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import Header, Journal, JournalUnreadable, read_all
 from dtjob_trainer.lease import next_lease, with_lease
-from dtjob_trainer.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.leasing import DrawAccount, ReserveSpent, read_volume
 from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from testing.examples import examples
@@ -656,7 +657,7 @@ class Interleavings(RuleBasedStateMachine):
     def resume_is_never_refused(self) -> None:
         """Rule 11: no crash looks like lost state."""
         ledger = self.job.read()
-        volume = recovery.VolumeState(read_all(self.job.state_dir), ())
+        volume = read_volume(CheckpointStore(self.job.state_dir, JOB_UID, self.job.plan, keep=2))
         recovery.resume_point(ledger, volume)
 
 

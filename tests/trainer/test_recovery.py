@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ FILES = ((1, 0), (1, 2))
 CLOSED = Lease(attempt=1, from_draw=2, to_draw=4, from_step=2, closed_at=3)
 
 
+def on_volume(
+    journals: Sequence[AttemptJournal], checkpoints: Sequence[tuple[int, int]], *empty: int
+) -> VolumeState:
+    """Journals, checkpoint files, and folders of attempts that left nothing else."""
+    attempts = {*empty, *(j.header.attempt for j in journals), *(a for a, _ in checkpoints)}
+    return VolumeState(sorted(attempts), journals, checkpoints)
+
+
 def refused(newest: PrivacyLedger, volume: VolumeState) -> tuple[Reason, str]:
     with pytest.raises(Refusal) as refusal:
         resume_point(newest, volume)
@@ -70,27 +78,27 @@ def refused(newest: PrivacyLedger, volume: VolumeState) -> tuple[Reason, str]:
 
 def test_a_lost_lease_is_spent_whole() -> None:
     """Rule 10."""
-    assert resume_point(ledger(), VolumeState([JOURNAL], FILES)) == ResumePoint(2, 4, RECORD)
+    assert resume_point(ledger(), on_volume([JOURNAL], FILES)) == ResumePoint(2, 4, RECORD)
 
 
 def test_a_closed_lease_is_used_up() -> None:
     """Rule 10."""
-    point = resume_point(ledger(lease=CLOSED), VolumeState([JOURNAL], FILES))
+    point = resume_point(ledger(lease=CLOSED), on_volume([JOURNAL], FILES))
     assert point.next_draw == 3
 
 
 def test_an_empty_ledger_starts_at_zero() -> None:
-    point = resume_point(new_ledger(attempt=1), VolumeState([], ()))
+    point = resume_point(new_ledger(attempt=1), on_volume([], ()))
     assert point == ResumePoint(0, 0, None)
 
 
 def test_ledger_ahead_of_the_journal_is_a_crash_between_the_two() -> None:
     one_behind = journal(Entry(0, 2, 0))
-    assert resume_point(ledger(), VolumeState([one_behind], FILES)).next_draw == 4
+    assert resume_point(ledger(), on_volume([one_behind], FILES)).next_draw == 4
 
 
 def test_checkpoint_ahead_of_the_ledger_in_step_is_a_crash_before_the_write() -> None:
-    assert resume_point(ledger(), VolumeState([JOURNAL], [*FILES, (1, 4)])).step == 2
+    assert resume_point(ledger(), on_volume([JOURNAL], [*FILES, (1, 4)])).step == 2
 
 
 def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
@@ -100,34 +108,36 @@ def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
         lease=CLOSED,
         segments=[Segment(draws=7, image="a", noise_multiplier=2.0, sample_rate=0.25)],
     )
-    assert resume_point(raised, VolumeState([JOURNAL], FILES)).next_draw == 7
+    assert resume_point(raised, on_volume([JOURNAL], FILES)).next_draw == 7
 
 
 @pytest.mark.parametrize(
     ("volume", "words"),
     [
         (
-            VolumeState([journal(Entry(0, 2, 0), Entry(2, 5, 2))], FILES),
+            on_volume([journal(Entry(0, 2, 0), Entry(2, 5, 2))], FILES),
             "holds a lease up to draw 5, the ledger has charged 4",
         ),
         (
-            VolumeState([JOURNAL, journal(attempt=3, charged=4)], FILES),
+            on_volume([JOURNAL, journal(attempt=3, charged=4)], FILES),
             "is of attempt 3, the ledger is at attempt 2",
         ),
-        (VolumeState([JOURNAL, journal(attempt=2, charged=6)], FILES), "up to draw 6"),
+        (on_volume([JOURNAL, journal(attempt=2, charged=6)], FILES), "up to draw 6"),
         (
-            VolumeState(
+            on_volume(
                 [journal(attempt=n, charged=charged) for n, charged in ((3, 6), (5, 9), (4, 7))],
                 [*FILES, (4, 7)],
             ),
             "up to draw 9",
         ),
         (
-            VolumeState([journal(attempt=3, charged=6)], [*FILES, (3, 5), (4, 8)]),
+            on_volume([journal(attempt=3, charged=6)], [*FILES, (3, 5), (4, 8)]),
             "step 8 of attempt 4 is on the volume",
         ),
-        (VolumeState([JOURNAL], [*FILES, (1, 5)]), "step 5 of attempt 1 is on the volume"),
-        (VolumeState([JOURNAL], [*FILES, (3, 1)]), "step 1 of attempt 3 is on the volume"),
+        (on_volume([JOURNAL], [*FILES, (1, 5)]), "step 5 of attempt 1 is on the volume"),
+        (on_volume([JOURNAL], [*FILES, (3, 1)]), "step 1 of attempt 3 is on the volume"),
+        (on_volume([JOURNAL], FILES, 7), "the folder of attempt 7 is on the volume"),
+        (on_volume([JOURNAL, journal(attempt=3, charged=9)], FILES, 7), "up to draw 9"),
     ],
     ids=[
         "lease",
@@ -137,6 +147,8 @@ def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
         "beyond its journal",
         "checkpoint step",
         "checkpoint attempt",
+        "empty folder",
+        "empty folder beside a journal that proves more",
     ],
 )
 def test_ledger_behind_journal_or_checkpoint_is_privacy_state_lost(
@@ -152,10 +164,10 @@ def test_ledger_behind_journal_or_checkpoint_is_privacy_state_lost(
 @pytest.mark.parametrize(
     ("volume", "words"),
     [
-        (VolumeState([], ()), "the journal of attempt 1, which leased them, is not on"),
-        (VolumeState([journal(attempt=2)], ()), "the journal of attempt 1"),
-        (VolumeState([journal(Entry(0, 1, 0))], FILES), "is older than the ledger"),
-        (VolumeState([journal(uid="other")], FILES), "belongs to the job with UID other"),
+        (on_volume([], ()), "the journal of attempt 1, which leased them, is not on"),
+        (on_volume([journal(attempt=2)], ()), "the journal of attempt 1"),
+        (on_volume([journal(Entry(0, 1, 0))], FILES), "is older than the ledger"),
+        (on_volume([journal(uid="other")], FILES), "belongs to the job with UID other"),
     ],
     ids=["empty", "attempt missing", "rolled back", "another job's"],
 )
@@ -184,7 +196,7 @@ def test_volume_lost_while_draws_are_charged_is_checkpoint_lost(
     ],
 )
 def test_ledger_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
-    reason, message = refused(ledger(**changes), VolumeState([JOURNAL], FILES))
+    reason, message = refused(ledger(**changes), on_volume([JOURNAL], FILES))
     assert reason is Reason.LEDGER_UNREADABLE
     assert "contradicts itself" in message
     assert words in message
@@ -277,6 +289,24 @@ def test_damage_is_refused_and_nothing_is_lost(
     assert (told is not None) == (reason is Reason.PRIVACY_STATE_LOST)
 
 
+def test_a_folder_that_an_attempt_left_empty_tells_of_the_attempt(tmp_path: Path) -> None:
+    """Rule 11: its journal may have told of a lease; raised, the ledger gives no number twice."""
+    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=6))
+    job.create()
+    job.run(stop_after=2)
+    attempt_folder(job.state_dir, 7).mkdir()
+    for _ in range(2):
+        with pytest.raises(Refusal, match="the folder of attempt 7") as refusal:
+            job.opened()
+        assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
+    versioned = job.ledger.read()
+    assert versioned.ledger.status.volume == _volume_of(job)
+    job.ledger.replace_status(versioned, restored(versioned.ledger, _volume_of(job)))
+    job.run()
+    status = job.check().status
+    assert (status.outcome is not None, status.attempt) == (True, 8)
+
+
 # A ledger that was behind, raised
 
 
@@ -325,15 +355,19 @@ def test_a_raised_ledger_keeps_a_checkpoint_that_the_volume_s_does_not_follow() 
 def test_a_volume_vouches_for_the_most_that_anything_on_it_says() -> None:
     files = ((1, 0), (1, 2))
     later = CheckpointRecord.model_validate(RECORD.model_dump() | {"charged": 6, "attempt": 3})
-    assert vouched(VolumeState([], ()), None) is None
-    assert vouched(VolumeState([JOURNAL], files), RECORD) == (
+    assert vouched(on_volume([], ()), None) is None
+    assert vouched(on_volume([JOURNAL], files), RECORD) == (
         VolumeRecord(attempt=1, leased=1, charged=4, checkpoint=RECORD)
     )
-    assert vouched(VolumeState([JOURNAL], ((2, 5),)), None) == (
+    assert vouched(on_volume([JOURNAL], ((2, 5),)), None) == (
         VolumeRecord(attempt=2, leased=1, charged=5)
     )
-    found = vouched(VolumeState([JOURNAL, journal(attempt=4, charged=1)], files), later)
+    found = vouched(on_volume([JOURNAL, journal(attempt=4, charged=1)], files), later)
     assert found == VolumeRecord(attempt=4, leased=1, charged=6, checkpoint=later)
+    assert vouched(on_volume([JOURNAL], files, 7), RECORD) == (
+        VolumeRecord(attempt=7, leased=1, charged=4, checkpoint=RECORD)
+    )
+    assert vouched(on_volume([], (), 7), None) == VolumeRecord(attempt=7, leased=0, charged=0)
 
 
 def test_a_ledger_that_is_not_behind_is_not_raised() -> None:
@@ -353,7 +387,7 @@ FOUND = VolumeRecord(attempt=3, leased=3, charged=9, checkpoint=AHEAD)
 @pytest.mark.parametrize("newest", [ledger(volume=FOUND), new_ledger(attempt=1, volume=FOUND)])
 def test_what_a_worker_has_found_on_a_volume_outlives_the_volume(newest: PrivacyLedger) -> None:
     """Rule 11: what has been noticed is not forgotten where the files that told it go, too."""
-    reason, message = refused(newest, VolumeState([], ()))
+    reason, message = refused(newest, on_volume([], ()))
     assert reason is Reason.PRIVACY_STATE_LOST
     assert "a worker found 9 draws charged in attempt 3 there" in message
 

@@ -198,7 +198,7 @@ class CheckpointStore:
         found = []
         for attempt in attempts_on(self.state_dir):
             found += [
-                CheckpointFile(attempt, numbered(path, match.group(1), MAX_STEPS), path)
+                CheckpointFile(attempt, numbered(path, match.group(1), 0, MAX_STEPS), path)
                 for path in durable.entries(attempt_folder(self.state_dir, attempt))
                 if (match := _FILE.fullmatch(path.name))
             ]

@@ -81,7 +81,7 @@ class VolumeUnusable(OSError):
 
 
 class NoFile(Exception):
-    """Where a file should be is a folder, a queue or a device, which a read may wait on for ever."""
+    """Where a file should be is something else, as a queue, on which a read may wait for ever."""
 
 
 def missing(path: Path) -> Path:

@@ -46,6 +46,13 @@ class JournalUnreadable(Exception):
         self.path = path
 
 
+class NoSuchNumber(JournalUnreadable):
+    """The name of a folder or file has a number that no run can have.
+
+    No run has written it, and no copy can have it otherwise: it has to be taken away.
+    """
+
+
 @dataclass(frozen=True)
 class Header:
     """First line: whose journal this is and what was charged when the attempt opened it."""
@@ -96,8 +103,7 @@ def attempts_on(state_dir: Path) -> list[int]:
 
     Raises
     ------
-    JournalUnreadable
-        No attempt has such a number.
+    NoSuchNumber
     durable.VolumeUnusable
         It is not missing, and can't be looked at, as a link to a volume that is not mounted: that
         is not to be taken for an empty one.
@@ -106,19 +112,19 @@ def attempts_on(state_dir: Path) -> list[int]:
         return []
     entries = durable.entries(state_dir)
     found = [(entry, match) for entry in entries if (match := _FOLDER.fullmatch(entry.name))]
-    return sorted(numbered(entry, match.group(1), MAX_NUMBER) for entry, match in found)
+    return sorted(numbered(entry, match.group(1), 1, MAX_NUMBER) for entry, match in found)
 
 
-def numbered(path: Path, digits: str, most: int) -> int:
+def numbered(path: Path, digits: str, least: int, most: int) -> int:
     """The number in the name of `path`.
 
     Raises
     ------
-    JournalUnreadable
-        It is above `most`, so that no ledger can tell of it.
+    NoSuchNumber
+        No ledger can tell of it.
     """
-    if len(digits) > len(str(most)) or int(digits) > most:
-        raise JournalUnreadable(path, f"{path}: no run has that number; {most} is the last")
+    if len(digits) > len(str(most)) or not least <= int(digits) <= most:
+        raise NoSuchNumber(path, f"{path}: no run has that number; it is from {least} to {most}")
     return int(digits)
 
 

@@ -34,7 +34,7 @@ from dtjob_trainer.checkpoint import (
     Format,
     TrainingState,
 )
-from dtjob_trainer.journal import Entry, Header, Journal, JournalUnreadable, read_all
+from dtjob_trainer.journal import Entry, Header, Journal, JournalUnreadable, attempts_on, read_all
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.ledger import Ledger, LedgerUnreadable, Superseded, clipped, update
 from dtjob_trainer.recovery import Refusal, ResumePoint
@@ -386,4 +386,5 @@ def read_volume(checkpoints: CheckpointStore) -> recovery.VolumeState:
     """
     with durable.refusals_named(checkpoints.state_dir):
         files = [(file.attempt, file.step) for file in checkpoints.files()]
-        return recovery.VolumeState(read_all(checkpoints.state_dir), files)
+        journals = read_all(checkpoints.state_dir)
+        return recovery.VolumeState(attempts_on(checkpoints.state_dir), journals, files)

@@ -51,12 +51,15 @@ class VolumeState:
 
     Attributes
     ----------
+    attempts
+        Of every attempt that left a folder, whatever is in it now.
     journals
         Of every attempt that left one.
     checkpoints
         (attempt, step) of every checkpoint file, recorded or not.
     """
 
+    attempts: Sequence[int]
     journals: Sequence[AttemptJournal]
     checkpoints: Sequence[tuple[int, int]]
 
@@ -127,9 +130,7 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
     checkpoint
         The newest one on the volume that is whole.
     """
-    attempts = [journal.header.attempt for journal in volume.journals]
-    attempts += [attempt for attempt, _ in volume.checkpoints]
-    if not attempts:
+    if not volume.attempts:
         return None
     # A model that has taken s steps has used s draws at least.
     charged = [journal.charged for journal in volume.journals]
@@ -137,9 +138,9 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
     charged += [checkpoint.charged] if checkpoint else []
     leased = [journal.header.attempt for journal in volume.journals if journal.entries]
     return VolumeRecord(
-        attempt=max(attempts),
+        attempt=max(volume.attempts),
         leased=max(leased, default=0),
-        charged=max(charged),
+        charged=max(charged, default=0),
         checkpoint=checkpoint,
     )
 
@@ -260,6 +261,10 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
 
     First what proves most: who reads one of them alone must not take too few draws for spent.
 
+    A folder proves its attempt though it is empty: it is made by who has read its number in the
+    ledger, where the number was durable before, so no crash leaves a folder that the ledger does
+    not know.
+
     Parameters
     ----------
     volume
@@ -294,6 +299,16 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
                 f"{status.attempt}"
             )
             found.append((step, attempt, words))
+    found += [
+        (
+            0,
+            attempt,
+            f"the ledger is behind an attempt: the folder of attempt {attempt} is on the volume, "
+            f"the ledger is at attempt {status.attempt}",
+        )
+        for attempt in volume.attempts
+        if attempt > status.attempt
+    ]
     found.sort(key=lambda it: it[:2], reverse=True)
     return [words for _, _, words in found]
 
