@@ -255,6 +255,23 @@ LEDGER_RULES: tuple[Json, ...] = (
         "status.restored must not exceed status.attempt",
         field=".status.restored",
     ),
+    rule(
+        # What `dtjob_api.proven.proves_more` says no to may go: the status has charged it.
+        "!has(oldSelf.status) || !has(oldSelf.status.volume) || !has(self.status) || "
+        "(has(self.status.volume) && "
+        "self.status.volume.attempt >= oldSelf.status.volume.attempt && "
+        "self.status.volume.leased >= oldSelf.status.volume.leased && "
+        "self.status.volume.charged >= oldSelf.status.volume.charged) || "
+        "(self.status.charged >= oldSelf.status.volume.charged && "
+        "self.status.attempt >= oldSelf.status.volume.attempt && "
+        "(oldSelf.status.volume.leased == 0 || (has(self.status.lease) && "
+        "self.status.lease.attempt >= oldSelf.status.volume.leased) || "
+        "(has(self.status.restored) && "
+        "self.status.restored >= oldSelf.status.volume.leased)))",
+        "status.volume takes nothing back of what a volume was found to prove, unless the status "
+        "has charged it",
+        field=".status.volume",
+    ),
     _kept(
         "drained",
         "self.status.drained >= oldSelf.status.drained",

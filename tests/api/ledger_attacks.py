@@ -1,4 +1,5 @@
-"""Changes to ledgers in families: attempts, their list, `closedAt`, checkpoints, raised ledgers.
+"""Changes to ledgers in families: attempts, their list, `closedAt`, checkpoints, raised ledgers,
+what a volume was found to prove.
 
 Each family has what an honest writer does beside removal, partial removal and rewriting. `SERIES`
 has attacks that take several writes.
@@ -12,6 +13,7 @@ from transitions import (
     CHECKPOINT,
     CLOSED,
     FINISHED,
+    FOUND,
     LEDGER,
     LEDGER_TRANSITIONS,
     NEXT_LEASE,
@@ -287,7 +289,69 @@ _FORWARD = [
     )
 ]
 
-LEDGER_CHANGES = [*LEDGER_TRANSITIONS, *_NUMBERS, *_BOUNDS, *_LIST, *_CLOSED_AT, *_FORWARD]
+_VOLUME = FOUND["status"]["volume"]
+_GONE = {"volume": REMOVED}
+
+
+def _raise(attempt: int, charged: int, **changes: Any) -> Json:
+    """What who may restore a ledger writes to raise it."""
+    return {
+        "attempt": attempt,
+        "restored": attempt,
+        "charged": charged,
+        **segments(30, charged - 30),
+        **changes,
+    }
+
+
+_FOUND = [
+    ledger_status(f"volume-{what}", stored, changes, *("status.volume" for _ in range(refused)))
+    for what, stored, changes, refused in (
+        ("found", STARTED, {"volume": _VOLUME}, False),
+        ("found-to-prove-more", FOUND, {"volume": _VOLUME | {"charged": 70, "attempt": 5}}, False),
+        ("with-a-checkpoint", FOUND, {"volume": _VOLUME | {"checkpoint": CHECKPOINT}}, False),
+        ("stays-with-a-new-attempt", FOUND, {"attempt": 3}, False),
+        ("raised", FOUND, _raise(4, 60, **_GONE), False),
+        ("raised-higher", FOUND, _raise(9, 100, **_GONE), False),
+        ("raised-with-another", FOUND, _raise(4, 60, volume={"attempt": 1, "charged": 0}), False),
+        (
+            "of-a-ledger-that-has-charged-it",
+            edited(STARTED, {"status.volume": {"attempt": 2, "leased": 2, "charged": 30}}),
+            _GONE,
+            False,
+        ),
+        ("removed", FOUND, _GONE, True),
+        ("removed-with-a-new-attempt", FOUND, {"attempt": 3, **_GONE}, True),
+        ("of-fewer-draws", FOUND, {"volume": _VOLUME | {"charged": 59}}, True),
+        ("of-an-earlier-attempt", FOUND, {"volume": _VOLUME | {"attempt": 3}}, True),
+        ("of-an-earlier-lease", FOUND, {"volume": _VOLUME | {"leased": 2}}, True),
+        ("without-its-lease", FOUND, {"volume": {"attempt": 4, "charged": 60}}, True),
+        ("raised-by-too-few-draws", FOUND, _raise(4, 59, **_GONE), True),
+        ("raised-to-an-earlier-attempt", FOUND, _raise(3, 60, **_GONE), True),
+        (
+            "charged-without-the-lease",
+            edited(FOUND, {"status.attempt": 4}),
+            {"charged": 60, **segments(30, 30), **_GONE},
+            True,
+        ),
+        (
+            "lowered-and-raised-to-it",
+            FOUND,
+            _raise(3, 40, volume={"attempt": 3, "leased": 3, "charged": 40}),
+            True,
+        ),
+    )
+]
+
+LEDGER_CHANGES = [
+    *LEDGER_TRANSITIONS,
+    *_NUMBERS,
+    *_BOUNDS,
+    *_LIST,
+    *_CLOSED_AT,
+    *_FORWARD,
+    *_FOUND,
+]
 """All changes of ledgers."""
 
 
@@ -318,6 +382,14 @@ SERIES: dict[str, tuple[Json, list[dict[str, Any]]]] = {
     "a checkpoint is removed and an older one written": (
         STARTED,
         _series({"checkpoint": REMOVED}, {"checkpoint": {**CHECKPOINT, "step": 1}}),
+    ),
+    "what a volume proves is removed and less is written": (
+        FOUND,
+        _series(
+            _GONE,
+            {"volume": {"attempt": 3, "leased": 2, "charged": 40}},
+            _raise(3, 50, **_GONE),
+        ),
     ),
     "the attempt leaps and the leap is explained later": (
         STARTED,

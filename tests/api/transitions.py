@@ -238,6 +238,7 @@ _OUTCOME = {
     "time": TIME,
     "result": {"accuracy": 0.943, "digest": {"sha256": _SHA}},
 }
+FOUND = edited(STARTED, {"status.volume": {"attempt": 4, "leased": 3, "charged": 60}})
 RAISED = edited(CLOSED, {"status.restored": 2})
 FINISHED = edited(STARTED, {"status.outcome": _OUTCOME})
 SETTLED = edited(STARTED, {"spec.reservedDraws": 30})

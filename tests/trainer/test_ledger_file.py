@@ -28,6 +28,7 @@ from dtjob_api.ledger import (
     PrivacyLedger,
     RunState,
     Segment,
+    VolumeRecord,
 )
 from dtjob_api.reasons import Reason
 from dtjob_api.validation import validate
@@ -212,9 +213,6 @@ def test_folder_that_can_not_be_written_says_so(ledger: FileLedger) -> None:
     assert len(list(moved.iterdir())) == 1
 
 
-# The same rules as the API server's
-
-
 @pytest.mark.timeout(10)
 def test_a_version_that_is_a_queue_is_refused_and_not_waited_for(ledger: FileLedger) -> None:
     os.mkfifo(ledger.path / "0000000002.json")
@@ -244,6 +242,9 @@ def test_a_version_that_cannot_be_looked_at_is_not_one_that_is_still_to_come(
     monkeypatch.setattr(durable, "create", torn)
     with pytest.raises(AnswerLost, match="Input/output error"):
         ledger.replace_status(newest, LedgerStatus(attempt=1))
+
+
+# The same rules as the API server's
 
 
 def started(**changes: Any) -> LedgerStatus:
@@ -289,6 +290,7 @@ checkpoints = made(
     sha256=st.just("0" * 64),
     time=st.just(START),
 )
+volumes = made(VolumeRecord, attempt=st.integers(1, 4), leased=st.integers(0, 4), charged=small)
 outcomes = st.builds(
     outcome, st.sampled_from(OutcomeState), result=st.sampled_from([None, {"step": 1}])
 )
@@ -313,6 +315,7 @@ status_changes = st.fixed_dictionaries(
         "drained": st.none() | st.integers(0, 3),
         "restored": st.none() | st.integers(1, 3),
         "outcome": st.none() | outcomes,
+        "volume": st.none() | volumes,
     },
 )
 stored = st.sampled_from(
@@ -327,6 +330,8 @@ stored = st.sampled_from(
             lease=Lease(attempt=2, from_draw=2, to_draw=4, from_step=2, closed_at=3), restored=2
         ),
         started(outcome=outcome(result={"step": 1})),
+        started(volume=VolumeRecord(attempt=3, leased=3, charged=6)),
+        started(volume=VolumeRecord(attempt=2, leased=1, charged=4)),
         started(drained=None, segments=[]),
     ]
 )

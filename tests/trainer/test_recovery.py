@@ -337,6 +337,19 @@ def test_a_ledger_is_raised_no_higher_than_its_reserve() -> None:
     assert status.charged == reserved
 
 
+def test_what_a_volume_proves_beyond_the_reserve_stays_in_the_ledger() -> None:
+    """Its epsilon is of the draws that were spent, charged or not (rule 13)."""
+    volume = VolumeRecord(
+        attempt=3, charged=BEHIND.spec.reserved_draws + 5, leased=3, checkpoint=AHEAD
+    )
+    found = BEHIND.model_copy(
+        update={"status": BEHIND.status.model_copy(update={"volume": volume})}
+    )
+    status = restored(found, volume)
+    assert (status.charged, status.volume) == (found.spec.reserved_draws, volume)
+    assert check_transition(found, found.model_copy(update={"status": status})) == []
+
+
 def test_a_ledger_keeps_what_it_knows_better_than_the_volume() -> None:
     status = restored(ledger(attempt=7), VolumeRecord(attempt=3, charged=5))
     assert (status.attempt, status.checkpoint) == (7, RECORD)

@@ -16,9 +16,11 @@ from dtjob_api.ledger import (
     LedgerSpec,
     LedgerStatus,
     PrivacyLedger,
+    VolumeRecord,
 )
 from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
 from dtjob_api.privacy import PrivacyMode
+from dtjob_api.proven import proves_more
 from dtjob_api.reasons import NO_FAILURE
 from dtjob_trainer.lease import next_unused_draw
 
@@ -145,7 +147,15 @@ def _status_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:
         found.append("status.restored is set to the attempt at which the ledger is raised")
     if old.checkpoint is not None and not follows(old.checkpoint, new.checkpoint):
         found.append("status.checkpoint goes forward in attempt, charge and step, or stays")
+    if old.volume is not None and proves_more(old.volume, new) and _loses(old.volume, new.volume):
+        found.append("status.volume takes nothing back that the status has not charged")
     return found
+
+
+def _loses(old: VolumeRecord, new: VolumeRecord | None) -> bool:
+    return new is None or not (
+        new.attempt >= old.attempt and new.leased >= old.leased and new.charged >= old.charged
+    )
 
 
 def _lease_transition(old: LedgerStatus, new: LedgerStatus) -> list[str]:

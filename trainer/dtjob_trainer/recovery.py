@@ -194,16 +194,17 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
     ]
     last = last.model_copy(update={"draws": last.draws + charged - status.charged})
     attempt = max(status.attempt, volume.attempt)
-    return status.model_copy(
+    raised = status.model_copy(
         update={
             "attempt": attempt,
             "restored": attempt,
             "charged": charged,
             "segments": [*earlier, last],
             "checkpoint": checkpoint,
-            "volume": None,
         }
     )
+    # Beyond the reserve nothing is charged, and yet it was spent.
+    return raised.model_copy(update={"volume": volume if proves_more(volume, raised) else None})
 
 
 def checkpoint_lost(why: str) -> Refusal:

@@ -372,6 +372,11 @@ def test_who_may_restore_raises_and_nothing_else(
     kubectl(*patch, spent(40))
     lowered = kubectl(*patch, spent(39), fails=True)
     assert CHARGED_NEVER_DECREASES in lowered or NOT_THE_COORDINATOR in lowered
+    found = {"attempt": 7, "leased": 2, "charged": 60}
+    kubectl(*patch, "-p=" + json.dumps({"status": {"volume": found}}))
+    for less in (None, found | {"charged": 59}, found | {"attempt": 6}, found | {"leased": 1}):
+        refused = kubectl(*patch, "-p=" + json.dumps({"status": {"volume": less}}), fails=True)
+        assert "status.volume takes nothing back" in refused, less
     for other in (
         {"outcome": OUTCOME},
         {"lease": {"closedAt": 10}},
