@@ -41,7 +41,7 @@ def a_run(folder: Path, reserve: int, steps: int = 60) -> GangRun:
 
 
 def closed(run: GangRun, end: End) -> Closed:
-    return close(run.ledger, 1, end, run.config(0), NOW)
+    return close(run.ledger, 1, end, run.config(0), NOW, generation=1)
 
 
 def record(run: GangRun) -> AttemptRecord:
@@ -82,6 +82,16 @@ def test_what_stalls_without_a_checkpoint_is_held_where_the_reserve_covers_no_ot
     ledger = run.ledger.read().ledger
     assert held(ledger, run.config(0)) == found
     assert "the reserve of 4 draws does not cover another lost lease" in found.message
+
+
+def test_a_hold_is_for_the_order_that_its_attempt_ran_under(run: GangRun) -> None:
+    """One that was given before the end could be written is a person's word on it."""
+    newest = run.ledger.read()
+    order = newest.ledger.spec.run.model_copy(update={"generation": 2})
+    run.ledger.replace_spec(newest, newest.ledger.spec.model_copy(update={"run": order}))
+    assert closed(run, STALLED).follows is Follows.HELD
+    assert record(run).hold == Hold(generation=1, stall_seconds=30)
+    assert held(run.ledger.read().ledger, run.config(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -184,7 +194,7 @@ def test_a_ledger_that_was_raised_ends_the_hold(run: GangRun) -> None:
     assert held(run.ledger.read().ledger, run.config(0)) is None
     attempts.begin_attempt(run.ledger, NOW)
     lease_as(run, 2)
-    assert close(run.ledger, 2, STALLED, run.config(0), NOW).follows is Follows.HELD
+    assert close(run.ledger, 2, STALLED, run.config(0), NOW, generation=1).follows is Follows.HELD
     assert held(run.ledger.read().ledger, run.config(0)) is not None
 
 
@@ -208,7 +218,7 @@ def test_rule_12_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
                 kept += 1
             else:
                 break
-        found = close(job.ledger, job.read().status.attempt, full, config, NOW)
+        found = close(job.ledger, job.read().status.attempt, full, config, NOW, generation=1)
     status = job.check().status
     assert (found.follows, found.reason, status.outcome) == (
         Follows.HELD,
@@ -228,7 +238,7 @@ def test_rule_12_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
 def test_a_refusal_before_a_lease_is_looked_at_again(run: GangRun) -> None:
     attempts.begin_attempt(run.ledger, NOW)
     end = refused(Reason.STORAGE_FULL)
-    found = close(run.ledger, 2, end, run.config(0), now=NOW)
+    found = close(run.ledger, 2, end, run.config(0), now=NOW, generation=1)
     assert found.follows is Follows.REFUSED
 
 

@@ -368,7 +368,7 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
     attempts.begin_attempt(run.ledger, now)
     lease_as(run, 1)
     stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
-    close(run.ledger, 1, stalled, run.config(0), now)
+    close(run.ledger, 1, stalled, run.config(0), now, generation=1)
     run.stall_seconds = stall_seconds
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import structlog
 from gang import GangRun
-from test_leader import Ranks, follow
+from test_leader import Ranks, follow, order
 from test_leader_ends import an_end, lease_as
 
-from dtjob_api.ledger import LedgerStatus, OutcomeState
+from dtjob_api.ledger import LedgerStatus, OutcomeState, RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.leader import Leader
@@ -99,6 +99,68 @@ def test_a_refusal_that_could_not_be_written_at_once_holds_all_the_same(
     assert (record.reason, status.charged, status.outcome) == (reason, 5, None)
     assert record.hold is not None
     assert (view.state, view.reason) == ("Waiting", reason)
+
+
+async def is_heard(leader: Leader, run: GangRun, state: RunState) -> None:
+    """An order that is given while the leader keeps an end, and has come to it."""
+    order(run, state)
+    while leader._orders.run != run.ledger.read().ledger.spec.run:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("leases", [True, False], ids=["held", "looked at again"])
+def test_an_order_that_comes_while_an_end_is_kept_is_answered_after_it(
+    run: GangRun, leases: bool
+) -> None:
+    """Neither does the hold of the attempt outlive it, nor is it forgotten until another look."""
+
+    async def scene(leader: Leader, ledger: Reluctant) -> None:
+        await follow(leader, until=Action.RUN)
+        if leases:
+            lease_as(run, 1)
+        ledger.refuses = 10**9
+        end = an_end(EndKind.REFUSED, Reason.LEDGER_UNREADABLE)
+        await follow(leader, until=Action.END, attempt=1, ends=(end,))
+        await follow(leader, until=Action.END)
+        await ledger.refused.wait()
+        await is_heard(leader, run, RunState.RUN)
+        for _ in range(2):  # the end is tried again, and the order not taken for known by that
+            ledger.refused.clear()
+            await ledger.refused.wait()
+        ledger.refuses = 0
+        await follow(leader, until=Action.RUN)
+        while leader._view.attempt != 2:
+            await asyncio.sleep(0.01)
+
+    status, view = lead(run, scene)
+    assert (status.attempt, status.attempts[0].reason) == (2, "LedgerUnreadable")
+    assert (view.state, view.reason, view.message) == ("Restarting", None, None)
+
+
+def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
+    async def scene(leader: Leader, ledger: Reluctant) -> None:
+        end = an_end(EndKind.CRASHED, Reason.RANK_FAILED)
+        await end_with_a_lease(leader, ledger, run, end)
+        order(run, RunState.DRAIN)
+        while run.ledger.read().ledger.status.drained != 2 or leader._view.state != "Drained":
+            await asyncio.sleep(0.01)
+
+    _, view = lead(run, scene)
+    assert (view.state, view.reason, view.message) == ("Drained", None, None)
+
+
+def test_a_restart_is_told_with_its_own_message_alone(run: GangRun) -> None:
+    """Not with the reason for which the ledger could not be written before."""
+
+    async def scene(leader: Leader, ledger: Reluctant) -> None:
+        end = an_end(EndKind.CRASHED, Reason.RANK_FAILED)
+        await end_with_a_lease(leader, ledger, run, end)
+        while leader._view.restarts != 1:
+            await asyncio.sleep(0.01)
+
+    _, view = lead(run, scene)
+    assert (view.state, view.reason) == ("Restarting", None)
+    assert view.message
 
 
 def test_a_stall_that_could_not_be_written_at_once_holds_all_the_same(run: GangRun) -> None:

@@ -41,6 +41,8 @@ def close(
     end: End,
     config: WorkerConfig,
     now: datetime,
+    *,
+    generation: int,
 ) -> Closed:
     """Write the record of ``attempt``, with the job's outcome where it is final.
 
@@ -48,6 +50,8 @@ def close(
     ----------
     end
         As the gang saw it, after all ranks of the attempt have ended.
+    generation
+        The order that the attempt ran under. By now there may be another, which no hold is for.
 
     Raises
     ------
@@ -58,7 +62,8 @@ def close(
             raise Superseded(end.message)
         newest = ledger.read().ledger
         end = _as_its_job_takes_it(end, newest.status, attempt)
-        return _write(ledger, newest, attempt, end, config, now)
+        hold = _hold(generation, config)
+        return _write(ledger, newest, attempt, end, config, now, hold)
     except Superseded as error:
         status = ledger.read().ledger.status
         if status.outcome is not None and status.attempt == attempt:
@@ -74,7 +79,7 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
     a ledger that was behind its volume.
     """
     last = ledger.status.attempts[-1] if ledger.status.attempts else None
-    if last is None or last.hold != _hold(ledger, config):
+    if last is None or last.hold != _hold(ledger.spec.run.generation, config):
         return None
     if (ledger.status.restored or 0) >= last.attempt:
         return None
@@ -82,8 +87,8 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
     return Closed(Follows.HELD, known(last.reason) or Reason.STALLED, last.message or "")
 
 
-def _hold(ledger: PrivacyLedger, config: WorkerConfig) -> Hold:
-    return Hold(generation=ledger.spec.run.generation, stall_seconds=config.stall_seconds)
+def _hold(generation: int, config: WorkerConfig) -> Hold:
+    return Hold(generation=generation, stall_seconds=config.stall_seconds)
 
 
 def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
@@ -100,6 +105,7 @@ def _write(
     end: End,
     config: WorkerConfig,
     now: datetime,
+    hold: Hold,
 ) -> Closed:
     record = attempts.AttemptEnd(
         reason=end.reason,
@@ -112,7 +118,8 @@ def _write(
     if newest.status.outcome is not None:
         pass  # our coordinator wrote it, and may have died before it could say so
     elif end.kind is EndKind.FAILED:
-        return _fail(ledger, newest, attempt, record, record.reason, record.message, config, now)
+        reason, message = record.reason, record.message
+        return _fail(ledger, newest, attempt, record, reason, message, config, now, hold)
     elif end.kind is EndKind.REFUSED:
         follows, why = Follows.REFUSED, verdicts.risks_a_lease(newest, attempt)
     elif end.kind is EndKind.CRASHED:
@@ -121,28 +128,27 @@ def _write(
         if not attempts.may_restart(ended.attempts, now, config.max_restarts):
             reason = Reason.RESTARTS_EXHAUSTED
             message = attempts.exhausted(config.max_restarts, record.message)
-            return _fail(ledger, newest, attempt, record, reason, message, config, now)
+            return _fail(ledger, newest, attempt, record, reason, message, config, now, hold)
         if end.reason is Reason.STALLED:
             why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
-    return _end(ledger, newest, attempt, record, follows, why, config, now)
+    return _end(ledger, attempt, record, follows, why, now, hold)
 
 
 def _end(
     ledger: Ledger,
-    newest: PrivacyLedger,
     attempt: int,
     record: attempts.AttemptEnd,
     follows: Follows,
     why: str | None,
-    config: WorkerConfig,
     now: datetime,
+    hold: Hold,
 ) -> Closed:
-    """Write the end of the attempt; where there is a ``why``, with the hold that it is for."""
+    """Write the end of the attempt; where there is a ``why``, with the ``hold`` that it is for."""
     if why is not None:
         follows = Follows.HELD
         # However long the message is: who reads it in the ledger has to know how to go on.
         message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
-        record = replace(record, message=message, hold=_hold(newest, config))
+        record = replace(record, message=message, hold=hold)
     attempts.end_attempt(ledger, attempt, record, now)
     return Closed(follows, record.reason, record.message)
 
@@ -156,10 +162,11 @@ def _fail(
     message: str,
     config: WorkerConfig,
     now: datetime,
+    hold: Hold,
 ) -> Closed:
     if (refusal := untold(newest, config)) is not None:
         record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
         why = verdicts.risks_a_lease(newest, attempt)
-        return _end(ledger, newest, attempt, record, Follows.REFUSED, why, config, now)
+        return _end(ledger, attempt, record, Follows.REFUSED, why, now, hold)
     attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
     return Closed(Follows.LOOK, reason, message)

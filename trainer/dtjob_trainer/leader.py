@@ -77,7 +77,8 @@ class Leader:
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
         self._informed: set[int] = set()
-        self._ended: tuple[int, End, datetime] | None = None  # an attempt that is not closed yet
+        # An attempt that is not closed yet, and the generation it ran under.
+        self._ended: tuple[int, int, End, datetime] | None = None
         self._orders = Orders(ledger, self._changed.set, log)
         self.terminating = False
         self.left = False
@@ -177,10 +178,13 @@ class Leader:
             return await self._finish(code, outcome.state, outcome.reason, outcome.message)
         if run.state is not RunState.RUN:
             await self._rest(ledger)
-        elif self._config.hold and (why := held(ledger, self._config)) is not None:
+            return None
+        if self._config.hold and (why := held(ledger, self._config)) is not None:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
-        elif await self._gather(run):
+        if self._view.state == "Waiting":
+            self._tell("Starting", None, None)  # what it waited for has come
+        if await self._gather(run):
             await self._attempt(ledger)
         return None
 
@@ -203,20 +207,24 @@ class Leader:
         """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
         if not self._config.hold:
             return await self._finish(EXIT_REFUSED, "Refused", reason, message)
-        view = self._view
-        if view.message != message:
+        if self._view.message != message:
             self._log.error("waiting", reason=reason, detail=message)
-        view.state, view.stage, view.reason, view.message = "Waiting", "waiting", reason, message
+        self._view.stage = "waiting"
+        self._tell("Waiting", reason, message)
         deadline = time.monotonic() + seconds
-        while (
-            not self.terminating
-            and not self._orders.has_news
-            and (left := deadline - time.monotonic()) > 0
-        ):
+        # No order is answered before the end of the attempt that it came after is written.
+        keeps_an_end = self._ended is not None
+        while not self.terminating and (left := deadline - time.monotonic()) > 0:
+            if self._orders.has_news and not keeps_an_end:
+                break
             await self._change(min(left, _PATIENCE_SECONDS))
-        # News wake once: where the ledger can't be read now, it is not asked all the time.
-        self._orders.take()
+        if not keeps_an_end:
+            # News wake once: where the ledger can't be read now, it is not asked all the time.
+            self._orders.take()
         return None
+
+    def _tell(self, state: str, reason: str | None, message: str | None) -> None:
+        self._view.state, self._view.reason, self._view.message = state, reason, message
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
         """Answer an order to drain, and wait for another."""
@@ -225,7 +233,8 @@ class Leader:
             await asyncio.to_thread(
                 attempts.report_drained, self._ledger, status.attempt, generation
             )
-        self._view.state, self._view.stage = "Drained", "drained"
+        self._view.stage = "drained"
+        self._tell("Drained", None, None)
         while self._orders.run == ledger.spec.run and not self.terminating:
             await self._change(1.0)
 
@@ -246,11 +255,10 @@ class Leader:
 
     def _show_trouble(self) -> None:
         """Say what keeps all workers from being known, and that it does so no more."""
-        view, trouble = self._view, self._trouble()
-        if trouble is not None:
-            view.state, (view.reason, view.message) = "Waiting", trouble
-        elif view.reason == Reason.GANG_UNPROVABLE:
-            view.state, view.reason, view.message = "Starting", None, None
+        if (trouble := self._trouble()) is not None:
+            self._tell("Waiting", *trouble)
+        elif self._view.reason == Reason.GANG_UNPROVABLE:
+            self._tell("Starting", None, None)
 
     async def _attempt(self, ledger: PrivacyLedger) -> None:
         """One attempt from its number to its end, which is to be closed next."""
@@ -278,7 +286,7 @@ class Leader:
         self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
         end = await self._run(attempt, run, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
-        self._ended = attempt, end, datetime.now(UTC)
+        self._ended = attempt, run.generation, end, datetime.now(UTC)
 
     async def _run(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
         """Have all workers run the attempt; what ended it."""
@@ -329,7 +337,7 @@ class Leader:
             message=f"{lost}; rank 0 was last at: {self._view.stage}",
         )
 
-    async def _close(self, attempt: int, end: End, when: datetime) -> int | None:
+    async def _close(self, attempt: int, generation: int, end: End, when: datetime) -> int | None:
         """Write the attempt's record; an exit code if no attempt follows.
 
         Until the ledger takes it no other attempt begins, which would know of no hold. Who is told
@@ -337,7 +345,9 @@ class Leader:
         """
         if self.terminating:
             self._ended = None
-        closed = await asyncio.to_thread(close, self._ledger, attempt, end, self._config, when)
+        closed = await asyncio.to_thread(
+            close, self._ledger, attempt, end, self._config, when, generation=generation
+        )
         self._ended = None
         reason, message = closed.reason, closed.message
         match closed.follows:
@@ -349,13 +359,13 @@ class Leader:
                 return await self._without(reason, message)  # a pod reads its hold in the ledger
             case Follows.RESTART:
                 self._view.restarts += 1
-                self._view.state, self._view.message = "Restarting", message
+                self._tell("Restarting", None, message)
         return None
 
     async def _finish(self, code: int, state: str, reason: str | None, message: str | None) -> int:
         """Tell all workers to leave and wait until they heard it; gives the exit code back."""
-        view = self._view
-        view.state, view.stage, view.reason, view.message = state, state.lower(), reason, message
+        self._view.stage = state.lower()
+        self._tell(state, reason, message)
         say = (
             self._log.error
             if code in (EXIT_FAILED, EXIT_REFUSED, EXIT_SUPERSEDED)
