@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from dtjob_api import proven
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_cli import resume, volume
@@ -15,7 +16,6 @@ from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
 
 _NO_EPSILON = "No epsilon can be stated."
-_MORE = "More was spent than the ledger knows of, so no epsilon can be stated."
 
 
 def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
@@ -50,14 +50,14 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
             f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
             f"Put {run.ledger}/ back from a copy, {go_on}",
         )
-    for wrong in [*recovery.behind(ledger, found), *_told_by_a_worker(ledger)]:
-        raise CommandError(
-            ExitCode.REFUSED,
-            Reason.PRIVACY_STATE_LOST,
-            f"{wrong}. {_MORE}",
-            f"Put the ledger's newest version back into {run.ledger}/, or raise it "
-            f"(dtjob ledger restore {shlex.quote(str(run.path))}), {go_on}",
-        )
+    raised = (
+        f"Put the ledger's newest version back into {run.ledger}/, or raise it "
+        f"(dtjob ledger restore {shlex.quote(str(run.path))}), {go_on}"
+    )
+    for wrong in recovery.behind(ledger, found):
+        raise _lost(f"{wrong}. More was spent than the ledger knows of.", raised)
+    if told := proven.may_lack_draws(ledger.status):
+        raise _lost(f"{told}.", f"{raised}{_look_again(ledger)}")
     for wrong in recovery.volume_behind(before, found) if ledger.status.outcome is None else ():
         raise CommandError(
             ExitCode.REFUSED,
@@ -85,14 +85,12 @@ def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
             f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
             "Put the ledger back from a copy that is not older than its volume.",
         )
-    for wrong in _told_by_a_worker(ledger):
+    if told := proven.may_lack_draws(ledger.status):
         namespace = ledger.metadata.namespace or "NAMESPACE"
-        raise CommandError(
-            ExitCode.REFUSED,
-            Reason.PRIVACY_STATE_LOST,
-            f"{wrong}. {_MORE}",
+        raise _lost(
+            f"{told}.",
             "Put the ledger's newest version back, or raise it: dtjob ledger restore "
-            f"{shlex.quote(name)} --namespace {shlex.quote(namespace)}",
+            f"{shlex.quote(name)} --namespace {shlex.quote(namespace)}{_look_again(ledger)}",
         )
     return ledger
 
@@ -101,16 +99,20 @@ def _contradicts(ledger: PrivacyLedger, wrong: str) -> str:
     return f"the ledger of job {ledger.spec.job_name} contradicts itself: {wrong}."
 
 
-def _told_by_a_worker(ledger: PrivacyLedger) -> list[str]:
-    """What a worker that saw the volume has said of it in the ledger, where that is more."""
-    status, told = ledger.status, ledger.status.volume
-    if told is None or not recovery.proves_more(told, status):
-        return []
-    return [
-        f"the ledger is behind its checkpoint volume: a worker found {told.charged} draws charged "
-        f"in attempt {told.attempt} there, the ledger has charged {status.charged} in attempt "
-        f"{status.attempt}"
-    ]
+def _lost(told: str, remedy: str) -> CommandError:
+    return CommandError(
+        ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{told} {_NO_EPSILON}", remedy
+    )
+
+
+def _look_again(ledger: PrivacyLedger) -> str:
+    """Return what helps as well where no worker could say what it found on the volume."""
+    if proven.found_more(ledger.status) is not None:
+        return ""
+    return (
+        "\nWhat the attempt found is its message in status.attempts of the ledger. Where that is a "
+        "lost file, put it back; the next attempt that leases draws has found nothing missing."
+    )
 
 
 def unfinished(runs_of_job: Sequence[RunDirectory]) -> str | None:

@@ -7,7 +7,6 @@ Draws are numbered from 0, and so are steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -273,13 +272,3 @@ class PrivacyLedger(Model):
     def from_dict(cls, manifest: dict[str, Any]) -> PrivacyLedger:
         """The ledger of an object that the API server or the file back end has stored."""
         return cls.model_validate(manifest)
-
-
-def proven_draws(status: Mapping[str, Any]) -> int:
-    """Draws that were spent at least, of a stored status (Rules 11 and 13).
-
-    The greater of what is charged and what a worker has found on the checkpoint volume.
-    """
-    volume: Mapping[str, int] = status.get("volume") or {}
-    charged: int = status.get("charged", 0)
-    return max(charged, volume.get("charged", 0))

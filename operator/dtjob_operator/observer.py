@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 import structlog
 
 from dtjob_api.derive import child_name
-from dtjob_api.ledger import proven_draws
 from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.proven import proven_draws
 from dtjob_api.reasons import Phase
 from dtjob_operator import figures, kinds, names
 from dtjob_operator.api_server import ApiServerWatch
@@ -129,7 +129,7 @@ class Observer:
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
         ledger, undefined = await self._ledger(namespace, name)
-        told = ledger is not None and _tells_all_that_was_spent(job, ledger)
+        told = ledger is not None and _epsilon_is_told(job, ledger)
         stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
         pods = tuple(
             pod
@@ -335,7 +335,7 @@ def _misses_pods(stateful_set: Json) -> bool:
     )
 
 
-def _tells_all_that_was_spent(job: Json, ledger: Json) -> bool:
+def _epsilon_is_told(job: Json, ledger: Json) -> bool:
     """Whether a job has ended and its status has an epsilon of all draws that are spent.
 
     Then nobody waits for it. It is proof of nothing: who may write a job's status can write one.

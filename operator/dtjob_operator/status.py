@@ -12,6 +12,7 @@ from dtjob_api import ending, shown
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import OutcomeState, PrivacyLedger
 from dtjob_api.privacy import PrivacyMode
+from dtjob_api.proven import may_lack_draws
 from dtjob_api.reasons import ConditionType, Phase
 from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_operator import figures, names
@@ -52,7 +53,7 @@ def status(
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
             new["completionTime"] = figures.timestamp(now)
-    new["display"] = _display(new, job, now)
+    new["display"] = _display(new, job, now, all_told=_tells_all_that_was_spent(situation))
     return {field: value for field, value in new.items() if value is not None}
 
 
@@ -204,7 +205,14 @@ def _later(told: Spent | None, before: Json) -> Spent | None:
     return Spent(greater, max(stored.draws, told.draws))
 
 
-def _display(status: Json, job: DistributedTrainingJob, now: datetime) -> Json:
+def _tells_all_that_was_spent(situation: Situation) -> bool:
+    """Rule 11: whether no draw can be hidden; without its ledger nobody knows, before the end."""
+    if situation.ledger is None:
+        return situation.finished
+    return may_lack_draws(situation.ledger.status) is None
+
+
+def _display(status: Json, job: DistributedTrainingJob, now: datetime, *, all_told: bool) -> Json:
     """The printer columns."""
     workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
     eta = (progress or {}).get("estimatedCompletionTime")
@@ -214,7 +222,7 @@ def _display(status: Json, job: DistributedTrainingJob, now: datetime) -> Json:
         reason=_reason(status),
         ready=f"{workers['ready']}/{workers['desired']}",
         progress=f"{progress['percent']}%" if progress else None,
-        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode),
+        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode, all_told),
         gpu=f"{usage['mean']}%" if usage else None,
         memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
         eta=figures.clock(datetime.fromisoformat(eta), now) if eta else None,
@@ -229,8 +237,11 @@ def _reason(status: Json) -> str | None:
     return told["reason"] if told is not None else None
 
 
-def _display_epsilon(privacy: Json, mode: PrivacyMode) -> str | None:
-    """Spent of promised, such as 2.31/8; both rounded up."""
+def _display_epsilon(privacy: Json, mode: PrivacyMode, all_told: bool) -> str | None:
+    """Spent of promised, such as 2.31/8; both rounded up.
+
+    What may be too little is no figure here, where nothing says of how many draws it is.
+    """
     if not privacy:
         return None
     if mode is PrivacyMode.DISABLED:
@@ -238,10 +249,11 @@ def _display_epsilon(privacy: Json, mode: PrivacyMode) -> str | None:
     promised = privacy.get("epsilonTarget")
     if promised is None and "epsilonGuaranteed" in privacy:
         promised = figures.rounded_up(privacy["epsilonGuaranteed"], 2)
-    if (spent := privacy.get("epsilonSpent")) is not None:
+    spent = privacy.get("epsilonSpent")
+    if all_told and spent is not None:
         shown = figures.rounded_up(spent, 2)
     else:
-        shown = "0" if privacy.get("drawsCharged") == 0 else "?"
+        shown = "0" if all_told and privacy.get("drawsCharged") == 0 else "?"
     return f"{shown}/{promised}" if promised else shown
 
 

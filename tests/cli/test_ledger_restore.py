@@ -90,6 +90,16 @@ def test_a_ledger_that_is_not_behind_is_left_alone(job: Job) -> None:
     assert newest(job) == before
 
 
+def test_what_a_worker_has_found_counts_where_its_files_are_gone_since(job: Job) -> None:
+    stored = json.loads(newest(job).read_text())
+    stored["status"]["volume"] = {"attempt": 1, "leased": 1, "charged": 8}
+    newest(job).write_text(json.dumps(stored))
+    assert "charged 2 to 10 of 14" in restore(job, "--dry-run").stdout
+    journal = job.state_dir / "attempt-1" / "journal"
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+    assert "charged 2 to 10 of 14" in restore(job).stdout
+
+
 def test_a_run_in_use_is_not_touched(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtjob_cli.resume.LEAVE_SECONDS", 0.0)
     with runs.held(runs.existing(job.root)):

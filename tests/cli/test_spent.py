@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stored import UID, drawn, leased, made
 from typer.testing import CliRunner
 
 from dtjob_api.ledger import (
+    AttemptRecord,
     Lease,
     LedgerStatus,
     Outcome,
@@ -30,6 +32,7 @@ from dtjob_trainer.recovery import VolumeState
 
 CHARGED = 20
 AGAIN = "dtjob report somewhere"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OUTCOME = Outcome(
     state=OutcomeState.SUCCEEDED,
     reason=Reason.COMPLETED,
@@ -211,6 +214,12 @@ def _contradictory(status: LedgerStatus) -> LedgerStatus:
     return status.model_copy(update={"checkpoint": None})
 
 
+def _refused(status: LedgerStatus) -> LedgerStatus:
+    """By an attempt that could not write down what it found, as where it could not read it."""
+    lost = AttemptRecord(attempt=2, start=NOW, end=NOW, reason=Reason.PRIVACY_STATE_LOST)
+    return status.model_copy(update={"attempt": 2, "attempts": [lost]})
+
+
 def _behind(status: LedgerStatus) -> LedgerStatus:
     told = VolumeRecord(attempt=1, leased=1, charged=300, checkpoint=status.checkpoint)
     return status.model_copy(update={"volume": told})
@@ -221,6 +230,7 @@ def _behind(status: LedgerStatus) -> LedgerStatus:
     [
         (_contradictory, "LedgerUnreadable", "charged is 20 without a checkpoint"),
         (_behind, "PrivacyStateLost", "a worker found 300 draws charged in attempt 1 there"),
+        (_refused, "PrivacyStateLost", "attempt 2 was refused as PrivacyStateLost"),
     ],
 )
 def test_a_ledger_that_says_itself_that_it_is_not_sound_states_no_epsilon(
@@ -234,11 +244,13 @@ def test_a_ledger_that_says_itself_that_it_is_not_sound_states_no_epsilon(
     assert (refused.value.exit_code, refused.value.reason) == (ExitCode.REFUSED, reason)
     assert told in refused.value.message
     assert f"then go on with:  {AGAIN}" in refused.value.remedy
+    assert ("status.attempts" in refused.value.remedy) == (change is _refused)
 
     with pytest.raises(CommandError) as refused:
         spent.of_ledger(FileLedger(run.ledger).read().ledger)
     assert refused.value.reason == reason
     assert told in refused.value.message
+    assert ("status.attempts" in refused.value.remedy) == (change is _refused)
 
 
 def test_a_ledger_of_a_cluster_that_a_worker_found_behind_is_raised_first(tmp_path: Path) -> None:

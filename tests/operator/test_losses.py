@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from world import CHILD, PLAN, UID, World, claim, digits, pod, report, stamp, waiting_pod
+from world import CHILD, NOW, PLAN, UID, Json, World, claim, digits, pod, report, stamp, waiting_pod
 
 from dtjob_operator.figures import Spent
 
@@ -327,3 +327,48 @@ def test_a_kill_after_an_orderly_stop_is_no_end_of_it() -> None:
     world.see(pods=(pod(0), oom_killed(world, 1)))
     world.settle()
     assert world.reason("Running") == ("False", "Restarting")
+
+
+VOLUME = {"attempt": 1, "leased": 1, "charged": 300}
+REFUSED = {"attempt": 1, "start": stamp(NOW), "end": stamp(NOW), "reason": "PrivacyStateLost"}
+NOTHING: Json = {"charged": 0, "segments": [], "lease": None, "attempts": []}
+
+
+@pytest.mark.parametrize(
+    ("ledger", "spent"),
+    [
+        (NOTHING | {"volume": VOLUME}, None),
+        (NOTHING | {"volume": VOLUME}, Spent("7.1", 300)),
+        (NOTHING | {"attempts": [REFUSED]}, None),
+        (None, None),
+    ],
+    ids=["being computed", "of what is proven", "refused", "ledger gone"],
+)
+def test_rule_13_what_may_be_too_little_is_no_figure_of_the_column(
+    ledger: Json | None, spent: Spent | None
+) -> None:
+    """As `dtjob report` refuses it; `status.privacy` says of how many draws its figure is."""
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "0/8"
+    if ledger is None:
+        world.see(ledger=None)
+    else:
+        world.ledger_status(**ledger)
+    world.see(spent=spent)
+    world.later(60)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "?/8"
+    assert world.status["privacy"].get("epsilonSpent") == (spent.epsilon if spent else None)
+
+
+def test_the_column_of_a_job_that_has_ended_outlives_its_ledger() -> None:
+    world = running()
+    world.see(spent=Spent("7.48", 336))
+    world.ledger_status(charged=336)
+    world.end()
+    world.settle()
+    world.see(ledger=None)
+    world.later(20)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "7.48/8"

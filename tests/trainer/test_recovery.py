@@ -347,6 +347,43 @@ def test_without_any_checkpoint_there_is_nothing_to_go_on_from() -> None:
     assert refusal.value.reason is Reason.CHECKPOINT_LOST
 
 
+FOUND = VolumeRecord(attempt=3, leased=3, charged=9, checkpoint=AHEAD)
+
+
+@pytest.mark.parametrize("newest", [ledger(volume=FOUND), new_ledger(attempt=1, volume=FOUND)])
+def test_what_a_worker_has_found_on_a_volume_outlives_the_volume(newest: PrivacyLedger) -> None:
+    """Rule 11: what has been noticed is not forgotten where the files that told it go, too."""
+    reason, message = refused(newest, VolumeState([], ()))
+    assert reason is Reason.PRIVACY_STATE_LOST
+    assert "a worker found 9 draws charged in attempt 3 there" in message
+
+
+@pytest.mark.parametrize(
+    ("lost", "step"), [(lambda _: None, 2), (lambda job: shutil.rmtree(job.state_dir), 3)]
+)
+def test_what_was_found_before_is_not_taken_back(
+    lost: Callable[[Job], None], step: int, tmp_path: Path
+) -> None:
+    """Who raises the ledger goes by it; a checkpoint is better one that is there."""
+    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    job.create()
+    account, _ = job.opened()
+    assert [job.draw(account), job.draw(account)] == [0, 1]
+    account.publish(2, state_at(2))
+    max((job.root / "ledger").iterdir()).unlink()
+    job.ledger = type(job.ledger)(job.root / "ledger")
+    attempt, newest = job.begin(), job.ledger.read()
+    job.ledger.replace_status(newest, newest.ledger.status.model_copy(update={"volume": FOUND}))
+    lost(job)
+    with pytest.raises(Refusal):
+        job.account(attempt).resume()
+    told = job.read().status.volume
+    assert told is not None
+    assert (told.attempt, told.leased, told.charged) == (3, 3, 9)
+    assert told.checkpoint is not None
+    assert told.checkpoint.step == step
+
+
 def _volume_of(job: Job) -> VolumeRecord | None:
     store = CheckpointStore(job.state_dir, JOB_UID, job.plan, keep=2)
     return vouched(read_volume(store), store.newest_whole())

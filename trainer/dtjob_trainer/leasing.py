@@ -343,9 +343,10 @@ class DrawAccount:
         found = recovery.vouched(volume, self._checkpoints.newest_whole())
 
         def change(newest: PrivacyLedger) -> LedgerStatus | None:
-            if newest.status.volume == found:
+            told = recovery.most(newest.status.volume, found)
+            if newest.status.volume == told:
                 return None
-            return newest.status.model_copy(update={"volume": found})
+            return newest.status.model_copy(update={"volume": told})
 
         update(self._ledger, self._attempt, change)
 

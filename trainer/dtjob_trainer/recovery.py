@@ -16,6 +16,7 @@ from dtjob_api.ledger import (
     Segment,
     VolumeRecord,
 )
+from dtjob_api.proven import found_more, newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
 from dtjob_trainer.lease import next_unused_draw
@@ -105,7 +106,9 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
         )
     for wrong in foreign(ledger, volume):
         raise checkpoint_lost(wrong)
-    for wrong in behind(ledger, volume):
+    # Also what was on the volume before: that it is gone too makes no draw unspent.
+    told = found_more(status)
+    for wrong in [*behind(ledger, volume), *([told] if told else [])]:
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     for wrong in volume_behind(ledger, volume):
         raise checkpoint_lost(wrong)
@@ -138,6 +141,18 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
         leased=max(leased, default=0),
         charged=max(charged),
         checkpoint=checkpoint,
+    )
+
+
+def most(before: VolumeRecord | None, now: VolumeRecord | None) -> VolumeRecord | None:
+    """What a volume has been found to prove, before or now: files that go take no proof back."""
+    if before is None or now is None:
+        return before or now
+    return VolumeRecord(
+        attempt=max(before.attempt, now.attempt),
+        leased=max(before.leased, now.leased),
+        charged=max(before.charged, now.charged),
+        checkpoint=now.checkpoint or before.checkpoint,
     )
 
 
@@ -188,20 +203,6 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             "volume": None,
         }
     )
-
-
-def proves_more(volume: VolumeRecord, status: LedgerStatus) -> bool:
-    """Whether draws or attempts were spent that the status does not know of (rule 11)."""
-    return (
-        volume.charged > status.charged
-        or volume.attempt > status.attempt
-        or volume.leased > _newest_lease(status)
-    )
-
-
-def _newest_lease(status: LedgerStatus) -> int:
-    """The newest attempt whose leases the ledger knows, or was raised to."""
-    return max(status.lease.attempt if status.lease else 0, status.restored or 0)
 
 
 def checkpoint_lost(why: str) -> Refusal:
@@ -276,10 +277,10 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
         if attempt > status.attempt:
             wrong.append(f"is of attempt {attempt}, the ledger is at attempt {status.attempt}")
         # The rest of a closed lease is used without a charge: only who leased last tells of it.
-        if journal.entries and attempt > _newest_lease(status):
+        if journal.entries and attempt > newest_lease(status):
             wrong.append(
                 f"holds a lease of attempt {attempt}, the newest that the ledger knows is of "
-                f"attempt {_newest_lease(status)}"
+                f"attempt {newest_lease(status)}"
             )
         found += [
             (journal.charged, attempt, f"the ledger is behind the journal: {journal.path} {words}")

@@ -61,7 +61,8 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         ledger = versioned.ledger
         again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
         nothing = f"There is no journal in {run.state}/: if there was one, put it back, then run "
-        status = _restored(ledger, volume.vouched(run, ledger, again), nothing + again)
+        found = recovery.most(ledger.status.volume, volume.vouched(run, ledger, again))
+        status = _restored(ledger, found, nothing + again)
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
             try:
