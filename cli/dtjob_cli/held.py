@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli.errors import then
 from dtjob_cli.report import Report
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import processes
+from dtjob_trainer import durable, processes
 
 #: Reasons that a run in training can meet too.
 _MET_IN_TRAINING = frozenset(
@@ -37,8 +39,8 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
     kept = f"The checkpoint of step {report['step']} is intact"
     if not report["step"]:
         kept = "No step is checkpointed yet"
-    elif reason == Reason.STORAGE_UNUSABLE and not run.state.exists():
-        kept = f"{run.state}/ is gone, and the checkpoint of step {report['step']} is in it"
+    elif (gone := _gone(report)) is not None:
+        kept = f"The checkpoint of step {report['step']} is not there: {gone} is gone"
     match reason:
         case Reason.PRIVACY_STATE_LOST:
             return (
@@ -62,12 +64,23 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
         return f"Nothing is lost: no draw was charged for it. {_cure(reason, run)}, {go_on}"
     if not report["spent"]["draws"]:
         return f"Nothing is lost: no draw was charged. {_cure(reason, run)}, {go_on}"
-    return f"{kept}; {_SINCE}. {_cure(reason, run)}, {go_on}"
+    return f"{kept}; {_SINCE}. {_cure(reason, run, _gone(report))}, {go_on}"
 
 
-def _cure(reason: str, run: RunDirectory) -> str:
+def _gone(report: Report) -> str | None:
+    """Return what has to come back before the run's checkpoint can be read; None if it is there."""
+    checkpoint = report.get("checkpoint")
+    if checkpoint is None or os.path.exists(checkpoint):
+        return None
+    gone = str(durable.missing(Path(checkpoint)))
+    return gone if gone == checkpoint else f"{gone}/"
+
+
+def _cure(reason: str, run: RunDirectory, gone: str | None = None) -> str:
     """Return what to put right, as the beginning of a sentence."""
     match reason:
+        case Reason.STORAGE_UNUSABLE if gone is not None:
+            return f"Put {gone} back where it was, or from a copy"
         case Reason.LEDGER_UNREADABLE:
             return f"Make {run.ledger}/ readable and writable, or put it back from a copy"
         case Reason.STORAGE_FULL:

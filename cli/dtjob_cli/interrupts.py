@@ -1,4 +1,4 @@
-"""Ctrl-C and its relatives, counted instead of raised: a run stops at a step boundary."""
+"""Ctrl-C and its relatives: raised, or counted where a run is to stop at a step boundary."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ class Interrupts:
         """
         if self.count:
             raise CommandError(ExitCode.INTERRUPTED, "Interrupted", message)
+
+
+def raise_all() -> None:
+    """Have each end a command as Ctrl-C does, with exit code 130, and put away what it has begun.
+
+    Left to the kernel, some would be dropped: those for which PID 1 of a container has no handler.
+    One that is ignored already stays so.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager

@@ -58,15 +58,8 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
         raise _lost(f"{wrong}. More was spent than the ledger knows of.", raised)
     if told := proven.may_lack_draws(ledger.status):
         raise _lost(f"{told}.", f"{raised}{_look_again(ledger)}")
-    for wrong in recovery.volume_behind(before, found) if ledger.status.outcome is None else ():
-        raise CommandError(
-            ExitCode.REFUSED,
-            Reason.CHECKPOINT_LOST,
-            f"{wrong}. {volume.UNKNOWN}",
-            f"Put {run.state}/ back where it was, or from a copy, {go_on}\nWithout a copy the "
-            "model is lost, and nothing but its ledger tells of this run: dtjob report - < "
-            f"{shlex.quote(str(max(run.versions)))}",
-        )
+    if ledger.status.outcome is None:
+        volume.check_complete(run, before, found, again)
     return ledger
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,14 +51,36 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
     return found
 
 
-def vouched(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeRecord | None:
+def check_complete(
+    run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
+) -> None:
+    """Refuse a volume that lacks what the ledger has leased (rule 11).
+
+    Raises
+    ------
+    CommandError
+        Where a start would be refused as `CheckpointLost` for it.
+    """
+    for wrong in recovery.volume_behind(ledger, found):
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.CHECKPOINT_LOST,
+            f"{wrong}. {UNKNOWN}",
+            f"Put {run.state}/ back where it was, or from a copy, {then(again)}\nWithout a copy "
+            "the model is lost, and nothing but its ledger tells of this run: dtjob report - < "
+            f"{shlex.quote(str(max(run.versions)))}",
+        )
+
+
+def vouched(
+    run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
+) -> VolumeRecord | None:
     """Return what the volume proves to have been spent; None for an empty one.
 
     Raises
     ------
     As `state`.
     """
-    found = state(run, ledger, again)
     with _told(run, again):
         return recovery.vouched(found, _store(run, ledger).newest_whole())
 

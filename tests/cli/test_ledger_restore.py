@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from typer.testing import CliRunner, Result
 from dtjob_api.validation import validate
 from dtjob_cli import runs, volume
 from dtjob_cli.main import app
+from dtjob_trainer import recovery
+from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.recovery import VolumeState
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
@@ -205,19 +209,56 @@ def test_a_volume_that_can_not_be_read_is_named_and_changes_nothing(job: Job) ->
     assert newest(job) == before
 
 
-def test_a_run_whose_volume_is_empty_is_told_to_put_it_back(job: Job) -> None:
-    """Not to wait for what a cluster says."""
+def _removed(job: Job) -> None:
     shutil.rmtree(job.state_dir)
+
+
+def _emptied(job: Job) -> None:
+    _removed(job)
     job.state_dir.mkdir()
+
+
+def _unmounted(job: Job) -> None:
+    """But for the folder of another attempt, which proves nothing new."""
+    attempt = job.state_dir / "attempt-1"
+    attempt.rename(job.state_dir / "elsewhere")
+    attempt.with_name("attempt-0").mkdir()
+
+
+@pytest.mark.parametrize("harm", [_removed, _emptied, _unmounted])
+def test_a_run_whose_volume_is_lost_is_told_what_its_report_and_a_start_say(
+    job: Job, harm: Callable[[Job], None]
+) -> None:
+    """Not to raise what nothing proves to be behind, nor to wait for what a cluster says."""
+    harm(job)
     before = newest(job)
+    result = restore(job)
+    report = CliRunner().invoke(app, ["report", str(job.root)])
+    with pytest.raises(recovery.Refusal) as start:
+        recovery.resume_point(job.read(), VolumeState([], ()))
+    for said in (result, report):
+        assert said.exit_code == 3
+        assert f"error ({start.value.reason}): {start.value.message.split('.')[0]}" in said.stderr
+        assert f"Put {job.state_dir}/ back where it was, or from a copy" in said.stderr
+        assert "cluster" not in said.stderr
+    assert f"then go on with:  dtjob ledger restore {job.root}" in result.stderr
+    assert newest(job) == before
+
+
+def test_a_run_that_has_charged_nothing_has_no_journal_to_lose(job: Job) -> None:
+    for _ in range(10):
+        if job.read().status.charged == 0:
+            break
+        newest(job).unlink()
+    job.ledger = FileLedger(job.root / "ledger")
+    assert job.read().status.charged == 0
+    _emptied(job)
     result = restore(job)
     assert result.exit_code == 2
     assert "NothingToRestore" in result.stderr
     assert (
         f"There is no journal in {job.state_dir}/: if there was one, put it back" in result.stderr
     )
-    assert "cluster" not in result.stderr
-    assert newest(job) == before
 
 
 def test_what_only_looks_like_a_checkpoint_raises_nothing(job: Job) -> None:

@@ -131,7 +131,6 @@ def test_what_a_start_finds_wrong_loses_nothing(reason: str) -> None:
         ("CheckpointLost", ["stays charged", "the model is lost", f"{RUN.state}/"]),
         ("LedgerUnreadable", ["step 11 is intact", "stay charged", f"{RUN.ledger}/"]),
         ("StorageFull", ["step 11 is intact", "are done again", "stay charged", "Make room"]),
-        ("StorageUnusable", ["step 11 is in it", "are done again", f"Put {RUN.state}/ back"]),
         ("Stalled", ["step 11 is intact", "another lease", "runPolicy.stallSeconds"]),
         ("RanksCannotStart", ["step 11 is intact", f"{RUN.logs}/", "torch, opacus", "ulimit -v"]),
         ("", ["step 11 is intact", "stay charged"]),
@@ -152,6 +151,27 @@ def test_a_volume_that_is_there_is_to_be_made_readable(tmp_path: Path) -> None:
 
     assert "The checkpoint of step 11 is intact" in remedy
     assert f"Make {run.state}/ readable and writable, then go on" in remedy
+
+
+@pytest.mark.parametrize("left", ["", "state", "state/attempt-2"])
+@pytest.mark.parametrize("reason", ["StorageUnusable", "StorageFull"])
+def test_a_checkpoint_that_is_gone_is_not_said_to_be_intact(
+    tmp_path: Path, left: str, reason: str
+) -> None:
+    run = RunDirectory(tmp_path)
+    file = run.state / "attempt-2" / "step-11.pt"
+    (tmp_path / left).mkdir(parents=True, exist_ok=True)
+    gone = {"": f"{run.state}/", "state": f"{file.parent}/", "state/attempt-2": str(file)}[left]
+    report = _report(checkpoint=str(file))
+    remedy = held.remedy(reason, report, run, RESUME)
+
+    assert f"The checkpoint of step 11 is not there: {gone} is gone" in remedy
+    assert (f"Put {gone} back where it was, or from a copy" in remedy) == (
+        reason == "StorageUnusable"
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    assert "The checkpoint of step 11 is intact" in held.remedy(reason, report, run, RESUME)
 
 
 def test_without_a_checkpoint_none_is_said_to_be_intact() -> None:

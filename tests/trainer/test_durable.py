@@ -251,12 +251,14 @@ def test_what_dtjob_itself_misses_is_not_a_tasks_missing_file(
     tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
     """A volume that was taken away in mid-run: no other try brings it back."""
-    path = tmp_path / "gone" / "journal"
+    path = tmp_path / "state" / "attempt-1" / "journal"
     with pytest.raises(durable.VolumeUnusable) as refused:
         write(path)
     said = str(refused.value.strerror)
     assert f"{path}: {os.strerror(errno.ENOENT)}" in said
-    assert "put it back where it was" in said
+    assert f"{tmp_path / 'state'} was there before: mount it again, or put it back" in said
+    (tmp_path / "state" / "attempt-1").mkdir(parents=True)
+    assert str(durable.VolumeUnusable(path, errno.ENOENT)).count(f"{path} was there before") == 1
 
 
 @pytest.mark.parametrize("replace", [True, False])

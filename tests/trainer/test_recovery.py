@@ -21,9 +21,9 @@ from dtjob_api.validation import validate
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.durable import VolumeUnusable
-from dtjob_trainer.journal import AttemptJournal, Entry, Header
+from dtjob_trainer.journal import AttemptJournal, Entry, Header, Journal, attempt_folder
 from dtjob_trainer.lease import next_unused_draw
-from dtjob_trainer.leasing import ReserveSpent, read_volume
+from dtjob_trainer.leasing import DrawAccount, ReserveSpent, read_volume
 from dtjob_trainer.ledger import Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
@@ -515,5 +515,61 @@ def test_volume_that_may_not_be_read_is_not_taken_for_a_lost_one(
     with pytest.raises(VolumeUnusable, match="Permission denied"):
         job.opened()
     monkeypatch.undo()
+    job.run()
+    assert job.check().status.outcome is not None
+
+
+def _without(job: Job, attempt: int) -> None:
+    shutil.rmtree(attempt_folder(job.state_dir, attempt))
+
+
+def _training(root: Path) -> tuple[Job, DrawAccount]:
+    """The second attempt of a job, from the first one's checkpoint, at the first draw it leased."""
+    job = Job(root, plan(steps=8, lease_steps=2, reserve=8))
+    job.create()
+    job.run(stop_after=2)
+    account, _ = job.opened()
+    job.draw(account)
+    return job, account
+
+
+def test_a_folder_that_is_removed_while_its_attempt_trains_is_named(tmp_path: Path) -> None:
+    job, account = _training(tmp_path)
+    job.draw(account)
+    attempt = job.read().status.attempt
+    _without(job, attempt)
+    with pytest.raises(VolumeUnusable) as refused:
+        account.publish(4, state_at(4))
+    folder = attempt_folder(job.state_dir, attempt)
+    assert f"{folder} was there before: mount it again, or put it back" in str(refused.value)
+
+
+def test_the_next_attempt_says_what_it_lacks_of_a_removed_folder_and_takes_it_back(
+    tmp_path: Path,
+) -> None:
+    """With the journal of its lease gone nothing tells the ledger from an older copy (rule 11)."""
+    job, _ = _training(tmp_path)
+    attempt = job.read().status.attempt
+    folder, copy = attempt_folder(job.state_dir, attempt), tmp_path / "copy"
+    folder.rename(copy)
+    charged = job.read().status.charged
+    with pytest.raises(Refusal, match=f"the journal of attempt {attempt}, which leased") as refusal:
+        job.opened()
+    assert refusal.value.reason is Reason.CHECKPOINT_LOST
+    assert job.read().status.charged == charged, "to look costs no lease"
+    copy.rename(folder)
+    job.run()
+    assert job.check().status.outcome is not None
+
+
+def test_a_removed_folder_without_what_a_start_needs_keeps_nothing_up(tmp_path: Path) -> None:
+    """Neither the newest lease's journal nor the checkpoint was in it."""
+    job, account = _training(tmp_path)
+    job.draw(account)
+    account.publish(4, state_at(4))
+    _without(job, 1)
+    begun = job.begin()  # and dies before its lease
+    Journal(job.state_dir, Header(JOB_UID, begun, job.read().status.charged)).create()
+    _without(job, begun)
     job.run()
     assert job.check().status.outcome is not None

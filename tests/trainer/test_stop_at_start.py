@@ -46,21 +46,24 @@ def importing(folder: Path, program: str, first: str) -> Iterator[tuple[int, PID
 
 
 @pytest.mark.parametrize(
-    ("program", "first", "number"),
+    ("program", "first", "number", "code"),
     [
-        ("dtjob_trainer.supervisor", "pydantic", signal.SIGTERM),
-        ("dtjob_trainer.supervisor", "pydantic", signal.SIGINT),
-        ("dtjob_trainer.supervisor", "pydantic", signal.SIGHUP),
-        ("standin", "pydantic", signal.SIGTERM),
-        ("dtjob_operator.main", "structlog", signal.SIGTERM),
+        ("dtjob_trainer.supervisor", "pydantic", signal.SIGTERM, 0),
+        ("dtjob_trainer.supervisor", "pydantic", signal.SIGINT, 0),
+        ("dtjob_trainer.supervisor", "pydantic", signal.SIGHUP, 0),
+        ("standin", "pydantic", signal.SIGTERM, 0),
+        ("dtjob_operator.main", "structlog", signal.SIGTERM, 0),
+        ("dtjob_cli", "typer", signal.SIGTERM, 130),
+        ("dtjob_cli", "typer", signal.SIGINT, 130),
+        ("dtjob_cli", "typer", signal.SIGHUP, 130),
     ],
 )
 def test_a_stop_that_comes_while_pid_1_still_imports_ends_it_in_order(
-    tmp_path: Path, program: str, first: str, number: signal.Signals
+    tmp_path: Path, program: str, first: str, number: signal.Signals, code: int
 ) -> None:
     with importing(tmp_path, program, first) as (pid, process):
         os.kill(pid, number)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=20) == code
 
 
 def test_what_nohup_ignores_is_ignored_from_the_start(tmp_path: Path) -> None:

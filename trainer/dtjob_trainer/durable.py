@@ -65,11 +65,23 @@ class VolumeUnusable(OSError):
         told = (
             f"the volume of {path} can't be used by user {os.getuid()}: {self.why}. The "
             "checkpoint and the ledger written before it are intact; mount it writable, with hard "
-            "links, and let that user read and write all of it"
+            "links, and let that user read and write all of it, and the job can go on"
         )
         if number == errno.ENOENT:
-            told = f"{path}: {self.why}. What it was in was there before; put it back where it was"
-        super().__init__(number, f"{told}, and the job can go on", str(path))
+            told = (
+                f"{path}: {self.why}. {missing(path)} was there before: mount it again, or put "
+                "it back from a copy, and the job can go on. Without it the next attempt goes on "
+                "only if neither the newest lease's journal nor the checkpoint was in it, and says "
+                "so if not, before it leases any draw"
+            )
+        super().__init__(number, told, str(path))
+
+
+def missing(path: Path) -> Path:
+    """What has to come back: the uppermost of `path` and its folders that is not there."""
+    while not os.path.exists(path.parent):
+        path = path.parent
+    return path
 
 
 class Writer:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dtjob_api import proven
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.model import first_error
 from dtjob_cli import kubectl, resume, runs, streams, volume
@@ -61,8 +62,13 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         ledger = versioned.ledger
         again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
         nothing = f"There is no journal in {run.state}/: if there was one, put it back, then run "
-        found = recovery.most(ledger.status.volume, volume.vouched(run, ledger, again))
-        status = _restored(ledger, found, nothing + again)
+        found = volume.state(run, ledger, again)
+        proof = volume.vouched(run, ledger, found, again)
+        proof = recovery.most(ledger.status.volume, proof)
+        is_behind = proof is not None and proven.proves_more(proof, ledger.status)
+        if ledger.status.outcome is None and not is_behind:
+            volume.check_complete(run, ledger, found, again)
+        status = _restored(ledger, proof, nothing + again)
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
             try:
