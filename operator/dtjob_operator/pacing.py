@@ -78,8 +78,8 @@ def has_first_figures(status: Json) -> bool:
 
 def _takes_epsilon_back(stored: Json, new: Json) -> bool:
     """Whether the column states no figure any more: the one that is stored may be too little."""
-    before, now = (each.get("display", {}).get("epsilon", "") for each in (stored, new))
-    return now.startswith("?") and before[:1].isdigit()
+    before, now = (str(each.get("display", {}).get("epsilon", "")) for each in (stored, new))
+    return before[:1].isdigit() and now.startswith("?")
 
 
 def _troubles(status: Json) -> set[tuple[str, str, str]]:
