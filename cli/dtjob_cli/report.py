@@ -24,6 +24,11 @@ from dtjob_cli.runs import RunDirectory, naming
 
 Report = dict[str, Any]
 
+#: Of what was spent, where a ledger that goes on is all that is known (rule 11).
+ONLY_IF_NEWEST = (
+    "no newer version of this ledger was ever written: it has no outcome, and the checkpoint "
+    "volume, which would tell, was not asked"
+)
 SCOPE_OF_RUN = "this run only"
 SCOPE_OF_JOB = "this job only"
 ASSUMED = (
@@ -53,7 +58,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
     Parameters
     ----------
     run
-        The directory of a local run; None for a job of a cluster, of which the ledger is all.
+        The directory of a local run; None where the ledger is all, as of a job of a cluster.
 
     Raises
     ------
@@ -71,6 +76,8 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
         "spent": {"draws": status.charged},
         "attempts": status.attempt,
     }
+    if run is None and status.outcome is None:
+        report["spent"]["onlyIf"] = ONLY_IF_NEWEST
     if plan.mode is PrivacyMode.DPSGD:
         try:
             report["spent"]["epsilon"] = _spent(ledger, accountant)

@@ -86,6 +86,7 @@ def _state(report: Report) -> list[tuple[str, str]]:
             f"{spent['draws']} charged of {plan['reservedDraws']} "
             f"(T = {plan['steps']} and R = {plan['replayReserveSteps']} in reserve)",
         ),
+        *([("only if", spent["onlyIf"])] if "onlyIf" in spent else []),
     ]
 
 

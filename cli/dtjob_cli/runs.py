@@ -163,10 +163,29 @@ def existing(path: Path) -> RunDirectory:
 
 
 def of_version(file: Path) -> RunDirectory | None:
-    """Return the run of whose ledger ``file`` is a version, or None."""
-    run = RunDirectory(file.absolute().parent.parent)
-    of_it = is_version(file.name) and file.absolute().parent == run.ledger
-    return run if of_it and is_file(run.manifest) else None
+    """Return the run of whose ledger ``file``, which is there, is a version, or None.
+
+    Links do not hide it, be it one to the file or to its folder, or where the run's own folder is
+    one to another disk.
+    """
+    folders = [
+        folder
+        for name in _links(file.absolute())
+        if is_version(name.name)
+        for folder in _links(name.parent)
+    ]
+    real = Path(os.path.realpath(file))
+    folders += [real.parent] if is_version(real.name) else []
+    found = (RunDirectory(folder.parent) for folder in folders if folder.name == "ledger")
+    return next((run for run in found if is_file(run.manifest)), None)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Yield ``path``, and where it is a link what it leads to, link by link."""
+    yield path
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield path
 
 
 def is_file(path: Path) -> bool:

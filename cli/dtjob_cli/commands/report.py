@@ -54,7 +54,7 @@ def report(source: Path, *, as_json: bool) -> None:
 
 def _ledger(source: Path) -> PrivacyLedger:
     name = "the standard input" if source == STANDARD_INPUT else str(source)
-    if (run := runs.of_version(source)) is not None:
+    if source != STANDARD_INPUT and (run := runs.of_version(source)) is not None:
         raise BadInput(
             "NoLedger",
             f"{name} is one version of a run's ledger, beside which its journals tell more.",
