@@ -11,14 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.report import Figures
 from dtjob_api import ending, shown
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode, Telemetry
-from dtjob_api.reasons import TRAINING_REFUSED
+from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli import manifests
+from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.planning import accountant_failed
 from dtjob_cli.runs import RunDirectory, naming
 
@@ -63,7 +65,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
     Raises
     ------
     CommandError
-        If epsilon can't be computed.
+        If epsilon can't be computed, or no accountant computes it for such a plan.
     """
     status, plan = ledger.status, ledger.spec.plan
     report: Report = {
@@ -84,6 +86,14 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
             report["meaning"] = _meaning(plan, accountant)
         except HelperFailed as error:
             raise accountant_failed(error) from None
+        except PlanError as error:
+            raise CommandError(
+                ExitCode.REFUSED if run else ExitCode.BAD_INPUT,
+                Reason.LEDGER_UNREADABLE,
+                f"the ledger of job {ledger.spec.job_name} has a plan that the accountant refuses: "
+                f"{error}. No epsilon can be stated.",
+                "No job begins with such a plan: put the ledger back from a copy.",
+            ) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
     refused = [record for record in status.attempts if record.reason in TRAINING_REFUSED]

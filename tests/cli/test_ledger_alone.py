@@ -7,12 +7,16 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from accounts import Accounts
 from stored import drawn, leased, made
 from test_spent import OUTCOME
 from typer.testing import CliRunner, Result
 
+from dtjob_accounting.errors import PlanError
+from dtjob_accounting.limits import check_mechanism
 from dtjob_cli.main import app
 from dtjob_cli.runs import RunDirectory
 
@@ -147,3 +151,57 @@ def test_a_copy_of_a_version_is_none(run: RunDirectory) -> None:
     copy = run.path.parent / "0000000001.json"
     copy.write_bytes(version(run).read_bytes())
     assert report(copy).exit_code == 0
+
+
+def _without_noise(segment: dict[str, Any]) -> None:
+    del segment["noiseMultiplier"]
+
+
+def _without_a_rate(segment: dict[str, Any]) -> None:
+    del segment["sampleRate"]
+
+
+def _more_noise(segment: dict[str, Any]) -> None:
+    segment["noiseMultiplier"] *= 2
+
+
+def _a_smaller_rate(segment: dict[str, Any]) -> None:
+    segment["sampleRate"] /= 2
+
+
+@pytest.mark.parametrize("change", [_without_noise, _without_a_rate, _more_noise, _a_smaller_rate])
+def test_a_ledger_whose_segments_are_not_of_its_plan_states_no_epsilon(
+    run: RunDirectory, change: Callable[[dict[str, Any]], None]
+) -> None:
+    ledger = json.loads(version(run).read_bytes())
+    change(ledger["status"]["segments"][0])
+    told = report("-", stdin=json.dumps(ledger).encode())
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert "error (LedgerUnreadable): the ledger of job digits contradicts itself: " in told.stderr
+    assert "other noise or another sample rate than spec.plan. No epsilon" in told.stderr
+
+
+@pytest.mark.parametrize("in_a_run", [False, True])
+def test_a_plan_that_the_accountant_refuses_is_refused(
+    run: RunDirectory, accounts: Accounts, in_a_run: bool
+) -> None:
+    with pytest.raises(PlanError) as refusal:
+        check_mechanism(1e6, 0.1, CHARGED)
+    accounts.refusal = refusal.value
+    source, stdin = (run.path, None) if in_a_run else ("-", version(run).read_bytes())
+    told = report(source, stdin=stdin)
+    assert (told.exit_code, told.stdout) == (3 if in_a_run else 2, "")
+    assert "error (LedgerUnreadable): the ledger of job digits has a plan " in told.stderr
+    assert "noiseMultiplier: Invalid value: 1000000.0: must lie between" in told.stderr
+    assert "No epsilon can be stated." in told.stderr
+
+
+@pytest.mark.parametrize("promised", [None, 1e308, 1e400])
+def test_a_promise_that_is_none_is_told_as_none(run: RunDirectory, promised: float | None) -> None:
+    ledger = json.loads(version(run).read_bytes())
+    ledger["spec"]["plan"]["epsilonGuaranteed"] = promised
+    told = report("-", stdin=json.dumps(ledger).encode())
+    assert told.exit_code == 0
+    words = " ".join(told.stdout.split())
+    assert "ε spent 1.5000" in words
+    assert ("ε guaranteed unbounded: nothing is claimed" in words) == (promised is not None)
