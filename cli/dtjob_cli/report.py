@@ -13,7 +13,7 @@ from typing import Any
 
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import Segment
-from dtjob_accounting.process import HelperFailed, PldProcess
+from dtjob_accounting.process import PldProcess
 from dtjob_accounting.report import Figures
 from dtjob_api import ending, shown
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
@@ -21,7 +21,7 @@ from dtjob_api.privacy import PrivacyMode, Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli import manifests
 from dtjob_cli.errors import CommandError, ExitCode
-from dtjob_cli.planning import accountant_failed
+from dtjob_cli.planning import answered
 from dtjob_cli.runs import RunDirectory, naming
 
 Report = dict[str, Any]
@@ -82,10 +82,9 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
         report["spent"]["onlyIf"] = ONLY_IF_NEWEST
     if plan.mode is PrivacyMode.DPSGD:
         try:
-            report["spent"]["epsilon"] = _spent(ledger, accountant)
-            report["meaning"] = _meaning(plan, accountant)
-        except HelperFailed as error:
-            raise accountant_failed(error) from None
+            with answered():
+                report["spent"]["epsilon"] = _spent(ledger, accountant)
+                report["meaning"] = _meaning(plan, accountant)
         except PlanError as error:
             raise CommandError(
                 ExitCode.REFUSED if run else ExitCode.BAD_INPUT,

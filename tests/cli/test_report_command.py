@@ -163,10 +163,13 @@ def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:
         (b'{"kind": "Pod"}', "this is a Pod, not a PrivacyLedger."),
         (b'{"kind": "Pod\\n\\u001b[2K"}', r"this is a Pod \x1b[2K, not a PrivacyLedger."),
         (b'{"kind": "List", "items": []}', "this is a List, not a PrivacyLedger."),
+        (10**5 * b"[", "its JSON is nested too deeply."),
+        (10**5 * b'{"kind":', "its JSON is nested too deeply."),
         (b"{}", "this has no kind, not a PrivacyLedger."),
         (b"[1]", "this has no kind, not a PrivacyLedger."),
         (b'{"kind": "PrivacyLedger"}', "a PrivacyLedger that can't be read: metadata: "),
     ],
+    ids=lambda it: it[:30],
 )
 def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "file"
