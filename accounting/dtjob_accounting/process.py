@@ -230,7 +230,8 @@ class _Helper:
             for target in (self._write, self._read):
                 threading.Thread(target=target, name="dtjob-pld", daemon=True).start()
         except RuntimeError:
-            self.end()
+            with self._process:  # its pipes are closed too
+                self.end()
             raise
 
     @property

@@ -120,6 +120,6 @@ def unfinished(runs_of_job: Sequence[RunDirectory]) -> str | None:
         if status.outcome is None and status.charged:
             return (
                 f"{run.path} has not ended and has spent {status.charged} draws; this run spends "
-                f"anew. To go on with that one instead:  --resume {run.path}"
+                f"anew. To go on with that one instead:  --resume {shlex.quote(str(run.path))}"
             )
     return None

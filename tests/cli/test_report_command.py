@@ -182,7 +182,8 @@ def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str
 
 
 def test_a_report_is_not_the_run(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(0))
+    (tmp_path / "my runs").mkdir()
+    run = made(tmp_path / "my runs", drawn(0))
     left: dict[str, Any] = json.loads(report(str(run.path), "-o", "json").stdout)
     run.report.write_text(json.dumps(left))
 
@@ -190,7 +191,7 @@ def test_a_report_is_not_the_run(tmp_path: Path) -> None:
 
     assert result.exit_code == 2
     assert "is the report that a run has left" in result.stderr
-    assert f"dtjob report {run.path}" in result.stderr
+    assert f"dtjob report '{run.path}'" in result.stderr
 
 
 def test_a_version_of_a_runs_ledger_is_not_the_run(tmp_path: Path) -> None:

@@ -97,4 +97,4 @@ def _json(source: Path, name: str) -> Any:
 
 
 def _directory(source: Path) -> str:
-    return str(source.parent) if source.name == "report.json" else "dtjob-runs/NAME"
+    return shlex.quote(str(source.parent)) if source.name == "report.json" else "dtjob-runs/NAME"
