@@ -47,6 +47,16 @@ class JournalUnreadable(Exception):
         self.path = path
 
 
+class NoSuchNumber(JournalUnreadable):
+    """A name has a number that no run has: it is not dtjob's, and has to go.
+
+    Attributes
+    ----------
+    path
+        What has that name.
+    """
+
+
 @dataclass(frozen=True)
 class Header:
     """First line: whose journal this is and what was charged when the attempt opened it."""
@@ -116,11 +126,11 @@ def numbered(path: Path, digits: str, most: int) -> int:
 
     Raises
     ------
-    JournalUnreadable
+    NoSuchNumber
         It is above `most`, so that no ledger can tell of it.
     """
     if len(digits) > len(str(most)) or int(digits) > most:
-        raise JournalUnreadable(path, f"{path}: no run has that number; {most} is the last")
+        raise NoSuchNumber(path, f"{path}: no run has that number; {most} is the last")
     return int(digits)
 
 
