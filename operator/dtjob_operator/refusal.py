@@ -99,13 +99,13 @@ class Refusal:
 
 def general_remedy(cause: str) -> str | None:
     """What helps whatever is refused; None where that depends on what it is."""
-    return None if _is_said_by_webhook(cause) else _listed(cause, _REMEDIES)
+    return None if is_said_by_webhook(cause) else _listed(cause, _REMEDIES)
 
 
 def remedy(refusal: Refusal) -> str:
     """What would help a worker's pod or claim."""
     cause = refusal.cause
-    if _is_said_by_webhook(cause):
+    if is_said_by_webhook(cause):
         return _RULE
     if found := _listed(cause, _REMEDIES + _REMEDIES_OF_PODS):
         return found
@@ -122,7 +122,8 @@ def remedy(refusal: Refusal) -> str:
     return _RULE
 
 
-def _is_said_by_webhook(cause: str) -> bool:
+def is_said_by_webhook(cause: str) -> bool:
+    """Whether the words are a webhook's, which may say what it likes."""
     return re.search(r"admission webhook \S+ denied the request", cause) is not None
 
 
