@@ -144,7 +144,7 @@ class PldProcess:
     def _start(self) -> _Helper:
         try:
             return _Helper(self._answered, self._died)
-        except OSError as error:  # no memory, no processes left
+        except (OSError, RuntimeError) as error:  # no memory, no processes or threads left
             raise HelperFailed(f"the accounting helper can't be started: {error}") from error
 
     def _answered(self, line: str) -> None:
@@ -226,8 +226,13 @@ class _Helper:
             start_new_session=True,
         )
         self._outbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        for target in (self._write, self._read):
-            threading.Thread(target=target, name="dtjob-pld", daemon=True).start()
+        try:
+            for target in (self._write, self._read):
+                threading.Thread(target=target, name="dtjob-pld", daemon=True).start()
+        except RuntimeError:
+            with self._process:  # its pipes are closed too
+                self.end()
+            raise
 
     @property
     def pid(self) -> int:

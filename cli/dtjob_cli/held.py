@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
         case Reason.PRIVACY_STATE_LOST:
             return (
                 "Nothing was trained, but the ledger lacks draws that were spent. Put its newest "
-                f"version back into {run.ledger}/, or raise it (dtjob ledger restore {run.path}), "
+                f"version back into {run.ledger}/, or raise it (dtjob ledger restore "
+                f"{shlex.quote(str(run.path))}), "
                 f"{go_on}"
             )
         case Reason.CHECKPOINT_LOST:

@@ -23,7 +23,14 @@ def get_ledger(namespace: str, name: str) -> dict[str, Any]:
         In the words of kubectl, if there is none or it may not be read.
     """
     found = _run("get", "privacyledgers.dtjob.dev", name, "-n", namespace, "--output=json")
-    ledger: dict[str, Any] = json.loads(found)
+    try:
+        ledger: dict[str, Any] = json.loads(found)
+    except (ValueError, RecursionError):
+        raise CommandError(
+            ExitCode.REFUSED,
+            "Kubectl",
+            f"kubectl gave no JSON for {namespace}/{name}: {found[:200].strip()}",
+        ) from None
     return ledger
 
 
@@ -61,6 +68,10 @@ def _run(*arguments: str, stdin: str | None = None) -> str:
     except subprocess.TimeoutExpired:
         raise CommandError(
             ExitCode.REFUSED, "NoAnswer", f"kubectl did not answer within {TIMEOUT_SECONDS} s."
+        ) from None
+    except OSError as error:
+        raise CommandError(
+            ExitCode.REFUSED, "Kubectl", f"{program} can't be started: {error.strerror}."
         ) from None
     if done.returncode:
         raise CommandError(ExitCode.REFUSED, "Kubectl", done.stderr.strip())

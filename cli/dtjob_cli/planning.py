@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dtjob_accounting import draws
@@ -50,33 +52,42 @@ def plan(job: DistributedTrainingJob, accountant: Accountant) -> Plan:
     """
     privacy, training = job.spec.privacy, job.spec.training
     try:
-        return make_plan(
-            mode=privacy.mode.value,
-            epsilon=privacy.epsilon,
-            noise_multiplier=privacy.noise_multiplier,
-            delta=privacy.delta,
-            max_grad_norm=privacy.max_grad_norm,
-            dataset_size=privacy.dataset_size,
-            batch_size=training.batch_size,
-            steps=total_steps(job.spec),
-            every_steps=job.spec.checkpoint.every_steps,
-            replay_reserve_steps=privacy.replay_reserve_steps,
-            accountant=accountant,
-        )
+        with answered():
+            return make_plan(
+                mode=privacy.mode.value,
+                epsilon=privacy.epsilon,
+                noise_multiplier=privacy.noise_multiplier,
+                delta=privacy.delta,
+                max_grad_norm=privacy.max_grad_norm,
+                dataset_size=privacy.dataset_size,
+                batch_size=training.batch_size,
+                steps=total_steps(job.spec),
+                every_steps=job.spec.checkpoint.every_steps,
+                replay_reserve_steps=privacy.replay_reserve_steps,
+                accountant=accountant,
+            )
     except PlanError as error:
         raise BadInput(IMPOSSIBLE, str(error)) from None
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Tell of an accountant that can't be started, or gives no answer in this block.
+
+    Raises
+    ------
+    CommandError
+    """
+    try:
+        yield
     except HelperFailed as error:
-        raise accountant_failed(error) from None
-
-
-def accountant_failed(error: HelperFailed) -> CommandError:
-    """Return what a command says when epsilon or sigma can't be computed."""
-    return CommandError(
-        ExitCode.FAILED,
-        "AccountantFailed",
-        f"the privacy accountant gave no answer: {error}.",
-        "Nothing is lost: make sure that there is 1 GiB of free memory and run the command again.",
-    )
+        raise CommandError(
+            ExitCode.FAILED,
+            "AccountantFailed",
+            f"the privacy accountant gave no answer: {error}.",
+            "Nothing is lost: make sure that there is 1 GiB of free memory and that processes can "
+            "be started, and run the command again (with --resume if a run had begun).",
+        ) from None
 
 
 def summary(plan: Plan) -> str:

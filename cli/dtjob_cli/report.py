@@ -11,19 +11,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import Segment
-from dtjob_accounting.process import HelperFailed, PldProcess
+from dtjob_accounting.process import PldProcess
 from dtjob_accounting.report import Figures
 from dtjob_api import ending, shown
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode, Telemetry
-from dtjob_api.reasons import TRAINING_REFUSED
+from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli import manifests
-from dtjob_cli.planning import accountant_failed
+from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.planning import answered
 from dtjob_cli.runs import RunDirectory, naming
 
 Report = dict[str, Any]
 
+#: Of what was spent, where a ledger that goes on is all that is known (rule 11).
+ONLY_IF_NEWEST = (
+    "no newer version of this ledger was ever written: it has no outcome, and the checkpoint "
+    "volume, which would tell, was not asked"
+)
 SCOPE_OF_RUN = "this run only"
 SCOPE_OF_JOB = "this job only"
 ASSUMED = (
@@ -53,12 +60,12 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
     Parameters
     ----------
     run
-        The directory of a local run; None for a job of a cluster, of which the ledger is all.
+        The directory of a local run; None where the ledger is all, as of a job of a cluster.
 
     Raises
     ------
     CommandError
-        If epsilon can't be computed.
+        If epsilon can't be computed, or no accountant computes it for such a plan.
     """
     status, plan = ledger.status, ledger.spec.plan
     report: Report = {
@@ -71,12 +78,21 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
         "spent": {"draws": status.charged},
         "attempts": status.attempt,
     }
+    if run is None and status.outcome is None:
+        report["spent"]["onlyIf"] = ONLY_IF_NEWEST
     if plan.mode is PrivacyMode.DPSGD:
         try:
-            report["spent"]["epsilon"] = _spent(ledger, accountant)
-            report["meaning"] = _meaning(plan, accountant)
-        except HelperFailed as error:
-            raise accountant_failed(error) from None
+            with answered():
+                report["spent"]["epsilon"] = _spent(ledger, accountant)
+                report["meaning"] = _meaning(plan, accountant)
+        except PlanError as error:
+            raise CommandError(
+                ExitCode.REFUSED if run else ExitCode.BAD_INPUT,
+                Reason.LEDGER_UNREADABLE,
+                f"the ledger of job {ledger.spec.job_name} has a plan that the accountant refuses: "
+                f"{error}. No epsilon can be stated.",
+                "No job begins with such a plan: put the ledger back from a copy.",
+            ) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
     refused = [record for record in status.attempts if record.reason in TRAINING_REFUSED]

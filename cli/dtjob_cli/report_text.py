@@ -15,6 +15,8 @@ from dtjob_cli.report import Report, dumps
 
 # Wide enough for a digest where no terminal says how wide it is.
 PLAIN_WIDTH = 100
+# No ε above it means anything. A ledger from anywhere may hold one.
+BOUNDLESS = 1e9
 SECTIONS = {"assumed": "Assumed", "trusted": "Trusted", "notClaimed": "Not claimed"}
 
 
@@ -86,6 +88,7 @@ def _state(report: Report) -> list[tuple[str, str]]:
             f"{spent['draws']} charged of {plan['reservedDraws']} "
             f"(T = {plan['steps']} and R = {plan['replayReserveSteps']} in reserve)",
         ),
+        *([("only if", spent["onlyIf"])] if "onlyIf" in spent else []),
     ]
 
 
@@ -96,8 +99,13 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
     meaning = report["meaning"]
     share, wrong = meaning["attackTruePositiveRate"], meaning["attackFalsePositiveRate"]
     target = f", target {plan['epsilon']:g}" if plan.get("epsilon") else ""
+    promised = plan.get("epsilonGuaranteed")
     return [
-        ("ε guaranteed", f"{decimal_up(plan['epsilonGuaranteed'])} (all reserved draws{target})"),
+        *(
+            [("ε guaranteed", f"{_epsilon(promised)} (all reserved draws{target})")]
+            if promised is not None
+            else []
+        ),
         ("ε spent", f"{decimal_up(report['spent']['epsilon'])} (the charged draws)"),
         ("δ", f"{plan['delta']:g}"),
         ("neighbours", f"{plan['adjacency']}: one {plan['unit']} added or removed"),
@@ -148,7 +156,9 @@ def _attempts(report: Report) -> str:
 
 
 def _epsilon(epsilon: float | None) -> str:
-    return "unbounded: nothing is claimed" if epsilon is None else decimal_up(epsilon)
+    if epsilon is None or epsilon > BOUNDLESS:
+        return "unbounded: nothing is claimed"
+    return decimal_up(epsilon)
 
 
 def _number(value: object) -> str:

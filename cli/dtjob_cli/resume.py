@@ -14,7 +14,8 @@ from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.manifests import Manifest
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer.ledger import LedgerError, LedgerUnreadable, Versioned
+from dtjob_trainer.durable import VolumeFull
+from dtjob_trainer.ledger import AnswerLost, LedgerError, LedgerUnreadable, Versioned
 from dtjob_trainer.ledger_file import FileLedger
 
 # How long the workers of a command that was killed have to finish their step and leave.
@@ -140,8 +141,35 @@ def next_generation(run: RunDirectory, versioned: Versioned, workers: int) -> No
     """
     spec = versioned.ledger.spec
     word = Run(generation=spec.run.generation + 1, workers=workers, state=RunState.RUN)
-    try:
+    with written(run):
         FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": word}))
+
+
+@contextmanager
+def written(run: RunDirectory) -> Iterator[None]:
+    """Tell why a version of the run's ledger, which is written in this block, was not.
+
+    Raises
+    ------
+    CommandError
+    """
+    try:
+        yield
+    except VolumeFull as error:
+        raise CommandError(
+            ExitCode.REFUSED,
+            "LedgerNotWritten",
+            f"{error.strerror}.",
+            f"Make room on the disk of {run.ledger}/, then run the command again.",
+        ) from None
+    except AnswerLost as error:
+        raise CommandError(
+            ExitCode.REFUSED,
+            "LedgerNotWritten",
+            f"{error}. It is there all the same, and may be lost in a crash of the machine.",
+            "See that the disk is sound, then run the command again, which goes on from what is "
+            "there.",
+        ) from None
     except LedgerError as error:
         raise CommandError(ExitCode.REFUSED, "LedgerNotWritten", f"{error}.") from None
 

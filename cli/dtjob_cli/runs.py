@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,29 @@ def existing(path: Path) -> RunDirectory:
 
 
 def of_version(file: Path) -> RunDirectory | None:
-    """Return the run of whose ledger ``file`` is a version, or None."""
-    run = RunDirectory(file.absolute().parent.parent)
-    of_it = is_version(file.name) and file.absolute().parent == run.ledger
-    return run if of_it and is_file(run.manifest) else None
+    """Return the run of whose ledger ``file``, which is there, is a version, or None.
+
+    Links do not hide it, be it one to the file or to its folder, or where the run's own folder is
+    one to another disk.
+    """
+    folders = [
+        folder
+        for name in _links(file.absolute())
+        if is_version(name.name)
+        for folder in _links(name.parent)
+    ]
+    real = Path(os.path.realpath(file))
+    folders += [real.parent] if is_version(real.name) else []
+    found = (RunDirectory(folder.parent) for folder in folders if folder.name == "ledger")
+    return next((run for run in found if is_file(run.manifest)), None)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Yield ``path``, and where it is a link what it leads to, link by link."""
+    yield path
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield path
 
 
 def is_file(path: Path) -> bool:
@@ -193,9 +213,19 @@ def newest(parent: Path, job_name: str) -> RunDirectory:
     Raises
     ------
     BadInput
-        If there is none.
+        If there is none, or which it is can't be known.
     """
-    if not (found := begun(parent, job_name)):
+    found, closed = _looked_into(parent, job_name)
+    for run in closed:
+        if not found or _is_ones_own(run.path):
+            raise BadInput(
+                "RunDirectory",
+                f"{run.path} can't be looked into: {os.strerror(errno.EACCES)}. It may be the "
+                "newest run.",
+                f"Let user {os.getuid()} read it and all that is in it, or name the run to go on "
+                "with after --resume.",
+            )
+    if not found:
         raise BadInput(
             "NoSuchRun",
             f"no run of job {job_name} in {parent} can be resumed: there is none that had begun.",
@@ -207,16 +237,33 @@ def newest(parent: Path, job_name: str) -> RunDirectory:
 def begun(parent: Path, job_name: str) -> list[RunDirectory]:
     """Return the runs of ``job_name`` in ``parent`` that had begun, the newest last.
 
-    What this user may not look into is another user's.
+    Without those that this user may not look into.
     """
+    return _looked_into(parent, job_name)[0]
+
+
+def _looked_into(parent: Path, job_name: str) -> tuple[list[RunDirectory], list[RunDirectory]]:
+    """Return the runs that had begun, the newest last, and those that may not be looked into."""
     pattern = re.compile(re.escape(job_name) + "-[0-9a-f]{8}")
-    found = []
+    found, closed = [], []
     for path in parent.iterdir() if parent.is_dir() else ():
         run = RunDirectory(path)
-        with suppress(PermissionError):
-            if pattern.fullmatch(path.name) and run.manifest.is_file() and run.begun:
+        if not pattern.fullmatch(path.name):
+            continue
+        try:
+            if run.manifest.is_file() and run.begun:
                 found.append((run.manifest.stat().st_mtime_ns, path))
-    return [RunDirectory(path) for _, path in sorted(found)]
+        except PermissionError:
+            closed.append(run)
+    return [RunDirectory(path) for _, path in sorted(found)], closed
+
+
+def _is_ones_own(path: Path) -> bool:
+    """Return whether what may not be looked into is this user's, as far as can be told."""
+    try:
+        return path.stat().st_uid == os.getuid()
+    except OSError:
+        return True
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

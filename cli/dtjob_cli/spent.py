@@ -14,8 +14,9 @@ from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger_rules import check_transition
 
-_NO_EPSILON = "No epsilon can be stated."
+NO_EPSILON = "No epsilon can be stated."
 
 
 def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
@@ -47,7 +48,7 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
         raise CommandError(
             ExitCode.REFUSED,
             Reason.LEDGER_UNREADABLE,
-            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
+            f"{_contradicts(ledger, wrong)} {NO_EPSILON}",
             f"Put {run.ledger}/ back from a copy, {go_on}",
         )
     raised = (
@@ -66,16 +67,19 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
 def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
     """Return a ledger of which nothing but itself is known, as one of a cluster, if it is sound.
 
+    It may come from anywhere: what an API server or a run's folder holds each version to is asked
+    of it here.
+
     Raises
     ------
     CommandError
-        If it says itself that it lacks draws.
+        If it breaks rules of a ledger, or says itself that it lacks draws.
     """
     name = ledger.metadata.name
-    for wrong in recovery.contradictions(ledger):
+    for wrong in [*recovery.contradictions(ledger), *check_transition(None, ledger)]:
         raise BadInput(
             Reason.LEDGER_UNREADABLE,
-            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
+            f"{_contradicts(ledger, wrong)} {NO_EPSILON}",
             "Put the ledger back from a copy that is not older than its volume.",
         )
     if told := proven.may_lack_draws(ledger.status):
@@ -93,9 +97,7 @@ def _contradicts(ledger: PrivacyLedger, wrong: str) -> str:
 
 
 def _lost(told: str, remedy: str) -> CommandError:
-    return CommandError(
-        ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{told} {_NO_EPSILON}", remedy
-    )
+    return CommandError(ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{told} {NO_EPSILON}", remedy)
 
 
 def _look_again(ledger: PrivacyLedger) -> str:
@@ -118,6 +120,6 @@ def unfinished(runs_of_job: Sequence[RunDirectory]) -> str | None:
         if status.outcome is None and status.charged:
             return (
                 f"{run.path} has not ended and has spent {status.charged} draws; this run spends "
-                f"anew. To go on with that one instead:  --resume {run.path}"
+                f"anew. To go on with that one instead:  --resume {shlex.quote(str(run.path))}"
             )
     return None

@@ -14,7 +14,7 @@ from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.durable import VolumeUnusable
-from dtjob_trainer.journal import JournalUnreadable
+from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber
 from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.recovery import VolumeState
 
@@ -67,7 +67,8 @@ def check_complete(
             Reason.CHECKPOINT_LOST,
             f"{wrong}. {UNKNOWN}",
             f"Put {run.state}/ back where it was, or from a copy, {then(again)}\nWithout a copy "
-            "the model is lost, and nothing but its ledger tells of this run: dtjob report - < "
+            "the model is lost, and nothing but its ledger tells of this run, rightly only if no "
+            "newer version of it was ever written: dtjob report - < "
             f"{shlex.quote(str(max(run.versions)))}",
         )
 
@@ -93,6 +94,14 @@ def _store(run: RunDirectory, ledger: PrivacyLedger) -> CheckpointStore:
 def _told(run: RunDirectory, again: str) -> Iterator[None]:
     try:
         yield
+    except NoSuchNumber as error:
+        raise CommandError(
+            ExitCode.REFUSED,
+            "JournalUnreadable",
+            f"{error}. {UNKNOWN}",
+            f"Take {error.path} away, or, where somebody has renamed it, give it its name back, "
+            f"{then(again)}",
+        ) from None
     except JournalUnreadable as error:
         raise CommandError(
             ExitCode.REFUSED,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dtjob_api.model import Json
+
+# Far beyond any object's; an alias that is within what it stands for has no end.
+_MAX_DEPTH = 60
+_TOO_DEEP = f"nested too deeply: give an object of at most {_MAX_DEPTH} levels"
 
 
 class ManifestError(ValueError):
@@ -19,6 +24,16 @@ class ManifestError(ValueError):
 
 class _Constructor(SafeConstructor):
     """Leaves dates as the text that they are in JSON, also those of no calendar."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Say where a value is that Python can't make of its text, such as `!!int x`."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError) as error:
+            kind = str(node.tag).rpartition(":")[2]
+            raise ConstructorError(
+                None, None, f"can't be read as {kind}: {error}", node.start_mark
+            ) from None
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -54,8 +69,11 @@ def loads(text: str, *, source: str = "<manifest>") -> Json:
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         problem = (error.problem or error.context or "not YAML").split("\n")[0]
         raise ManifestError(f"{where}: {problem}") from None
-    except YAMLError as error:
+    # The last two: of a character that there is not, and of a key that can't be one.
+    except (YAMLError, ValueError, TypeError) as error:
         raise ManifestError(f"{source}: {error}") from None
+    except RecursionError:
+        raise ManifestError(f"{source}: {_TOO_DEEP}") from None
     if len(documents) != 1:
         count = "no object" if not documents else f"{len(documents)} objects"
         raise ManifestError(f"{source}: holds {count}; give exactly one")
@@ -65,8 +83,10 @@ def loads(text: str, *, source: str = "<manifest>") -> Json:
     return cast(Json, _plain(document, source))
 
 
-def _plain(value: Any, source: str, path: str = "") -> Any:
-    """JSON values only: other keys than text are refused, and numbers that are not finite."""
+def _plain(value: Any, source: str, path: str = "", depth: int = 0) -> Any:
+    """JSON values only: other keys than text are refused, and what JSON can't say."""
+    if depth > _MAX_DEPTH:
+        raise ManifestError(f"{source}: {_TOO_DEEP}")
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
@@ -74,12 +94,29 @@ def _plain(value: Any, source: str, path: str = "") -> Any:
                 raise ManifestError(
                     f"{source}: {where}: the key {key!r} is not text; put it in quotes"
                 )
+            if not _is_text(key):
+                where = path or "the top level"
+                raise ManifestError(f"{source}: {where}: the key {key!r} holds half a character")
         return {
-            key: _plain(child, source, f"{path}.{key}" if path else key)
+            key: _plain(child, source, f"{path}.{key}" if path else key, depth + 1)
             for key, child in value.items()
         }
     if isinstance(value, list):
-        return [_plain(child, source, f"{path}[{i}]") for i, child in enumerate(value)]
+        return [_plain(child, source, f"{path}[{i}]", depth + 1) for i, child in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise ManifestError(f"{source}: {path}: {value} is not a JSON number; give a finite one")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ManifestError(f"{source}: {path}: the number is too large; give a smaller one")
+    if isinstance(value, str) and not _is_text(value):
+        half = next(c for c in value if not _is_text(c))
+        raise ManifestError(f"{source}: {path}: holds half a character, {half!a}")
     return value
+
+
+def _is_text(text: str) -> bool:
+    """Whether it has no half of a pair of UTF-16, which no other encoding can say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -62,7 +62,8 @@ class PrivacyStatus(Model):
     epsilon_spent: Decimal | None = None
     """Computed by the operator, of `epsilonDraws` draws; its workers' word is not asked."""
     epsilon_draws: int | None = None
-    """Charged draws that `epsilonSpent` is of, fewer than `drawsCharged` while it is computed."""
+    """Draws that `epsilonSpent` is of: fewer than are spent while it is computed, more than
+    `drawsCharged` where a worker has found more on the volume than the ledger has charged."""
     epsilon_target: Decimal | None = None
     epsilon_guaranteed: Decimal | None = None
     """Bound for all reserved draws, under any stopping rule."""

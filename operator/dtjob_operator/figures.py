@@ -17,7 +17,7 @@ class Spent:
     epsilon
         As a decimal string, rounded up.
     draws
-        The charged draws that it is of.
+        The draws that it is of: charged, or found on the volume.
     """
 
     epsilon: str

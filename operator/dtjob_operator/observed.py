@@ -97,10 +97,10 @@ class Observed:
     planning_trouble
         Why the last calibration came to no end; None where it did, or is the first.
     spent
-        Epsilon of the ledger's segments; of fewer draws while that of all is being computed. None
+        Epsilon of all draws known to be spent; of fewer while that of all is being computed. None
         when nothing is spent or no figure is there yet.
     spent_pending
-        That of all charged draws is being computed, and may be expected within seconds.
+        That of all draws known to be spent is being computed, and may be expected within seconds.
     unguarded
         Why the API server does not guard ledgers; None while it does.
     rejections

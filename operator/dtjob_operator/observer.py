@@ -256,8 +256,9 @@ class Observer:
     ) -> tuple[Json, ...]:
         """The workers' checkpoint claims.
 
-        The one that holds charged draws is asked for before its loss is told: the store may lag
-        behind, and a claim without our label is never in it.
+        The one that holds spent draws, as it may once a worker has written to the ledger, is asked
+        for before its loss is told: the store may lag behind, and a claim without our label is
+        never in it.
         """
         known = tuple(
             claim
@@ -267,7 +268,7 @@ class Observer:
         status = (ledger or {}).get("status", {})
         first = names.claim_of(stateful_set, 0)
         there = any(claim["metadata"]["name"] == first for claim in known)
-        if there or not status.get("charged") or "outcome" in status:
+        if there or not status or "outcome" in status:
             return known
         found = await self._child(kinds.CLAIM, namespace, first)
         return known if found is None else (found, *known)

@@ -24,13 +24,19 @@ def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
         (kinds.STATEFUL_SET, observed.stateful_set, _is_own(observed.stateful_set, job)),
     )
     for kind, child, own in named:
-        if child is not None and not own:
-            return Finding(
-                Reason.NAME_CONFLICT,
-                f"{kind.name} {names.child_name(job)} in namespace {names.namespace(job)} is not "
-                f"this job's (its label {kinds.JOB_UID_LABEL} is not {job.metadata.uid}) and is "
-                "left alone: delete it, and the job goes on",
-            )
+        if child is None or own:
+            continue
+        told_by, how = f"label {kinds.JOB_UID_LABEL}", "delete it"
+        if kind is kinds.LEDGER:
+            # Maybe nothing else tells of what that job has spent.
+            told_by = "spec.jobUID"
+            how = "keep a copy (kubectl get privacyledgers -o yaml), then delete it"
+        return Finding(
+            Reason.NAME_CONFLICT,
+            f"{kind.name} {names.child_name(job)} in namespace {names.namespace(job)} is not "
+            f"this job's (its {told_by} is not {job.metadata.uid}) and is left alone: {how}, and "
+            "the job goes on",
+        )
     return _binding_conflict(observed, job)
 
 

@@ -67,12 +67,19 @@ def _is_news(stored: Json, new: Json) -> bool:
         any(stored.get(field) != new.get(field) for field in ("phase", "observedGeneration"))
         or _troubles(stored) != _troubles(new)
         or has_first_figures(new) > has_first_figures(stored)
+        or _takes_epsilon_back(stored, new)
     )
 
 
 def has_first_figures(status: Json) -> bool:
     """Whether the status tells how fast the job is."""
     return "samplesPerSecond" in status.get("progress", {})
+
+
+def _takes_epsilon_back(stored: Json, new: Json) -> bool:
+    """Whether the column states no figure any more: the one that is stored may be too little."""
+    before, now = (str(each.get("display", {}).get("epsilon", "")) for each in (stored, new))
+    return before[:1].isdigit() and now.startswith("?")
 
 
 def _troubles(status: Json) -> set[tuple[str, str, str]]:

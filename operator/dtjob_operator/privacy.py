@@ -90,7 +90,7 @@ class Accounting:
     def spent(self, key: Key, ledger: Json, *, told: bool = False) -> Spent | None:
         """Epsilon of all draws known to be spent, rounded up to four decimals (Rules 13 and 23).
 
-        None where nothing is charged or there is no privacy. While a new figure is computed the
+        None where nothing is spent or there is no privacy. While a new figure is computed the
         one before is told: epsilon only grows, so it is late but never taken back.
 
         Parameters
@@ -107,7 +107,7 @@ class Accounting:
         return spent
 
     def is_pending(self, ledger: Json) -> bool:
-        """Whether epsilon of all draws charged so far will be there in seconds, as far as is known.
+        """Whether epsilon of all known draws will be there in seconds, as far as can be told.
 
         Not after a failure, and not for ever: an end must be told one day.
         """

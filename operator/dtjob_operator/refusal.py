@@ -35,11 +35,13 @@ _REMEDIES = (
     ),
     (
         r"failed calling webhook",
-        "Repair what answers for that webhook, or delete its configuration",
+        "Repair what answers for that webhook. Only where that is gone for good, delete its "
+        "configuration, and with it what it guards",
     ),
     (
         r"because it is being terminated",
-        "The namespace is being deleted, and this job with it",
+        "The namespace is being deleted, and with it this job and the ledger of what it has spent: "
+        "keep a copy of that (kubectl get privacyledgers -o yaml) as long as it is there",
     ),
 )
 #: What helps with a worker's pod and claim.
@@ -57,7 +59,8 @@ _REMEDIES_OF_PODS = (
     ),
     (
         r"^pvc \S+ is being deleted",
-        "That claim goes once no pod uses it",
+        "That claim goes once no pod uses it, with all that is on its volume: if the job has spent "
+        "draws, first set the reclaim policy of its PersistentVolume to Retain",
     ),
     (
         r"violates PodSecurity",
@@ -96,13 +99,13 @@ class Refusal:
 
 def general_remedy(cause: str) -> str | None:
     """What helps whatever is refused; None where that depends on what it is."""
-    return None if _is_said_by_webhook(cause) else _listed(cause, _REMEDIES)
+    return None if is_said_by_webhook(cause) else _listed(cause, _REMEDIES)
 
 
 def remedy(refusal: Refusal) -> str:
     """What would help a worker's pod or claim."""
     cause = refusal.cause
-    if _is_said_by_webhook(cause):
+    if is_said_by_webhook(cause):
         return _RULE
     if found := _listed(cause, _REMEDIES + _REMEDIES_OF_PODS):
         return found
@@ -119,7 +122,8 @@ def remedy(refusal: Refusal) -> str:
     return _RULE
 
 
-def _is_said_by_webhook(cause: str) -> bool:
+def is_said_by_webhook(cause: str) -> bool:
+    """Whether the words are a webhook's, which may say what it likes."""
     return re.search(r"admission webhook \S+ denied the request", cause) is not None
 
 

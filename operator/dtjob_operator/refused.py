@@ -12,7 +12,7 @@ from dtjob_operator.events import last_seen, newest
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import WORKER_ACCOUNT
 from dtjob_operator.observed import Observed, Rejection
-from dtjob_operator.refusal import Refusal, general_remedy, remedy
+from dtjob_operator.refusal import Refusal, general_remedy, is_said_by_webhook, remedy
 
 _MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
 
@@ -59,7 +59,8 @@ def _refused(message: str, observed: Observed, job: DistributedTrainingJob) -> F
         "It is tried again after longer and longer pauses, and at once when you delete the "
         f"StatefulSet {names.child_name(job)}, which comes back"
     )
-    if missing := _MISSING_ACCOUNT.search(refusal.cause):
+    missing = _MISSING_ACCOUNT.search(refusal.cause)
+    if missing and not is_said_by_webhook(refusal.cause):
         account = missing["name"]
         # Of other accounts the operator may know nothing.
         if account == WORKER_ACCOUNT and observed.service_account is not None:

@@ -12,6 +12,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.proven import may_lack_draws, proven_draws
 from dtjob_api.reasons import NO_FAILURE, TRAINING_REFUSED, ConditionType, Reason, known
 from dtjob_operator import containers, names, report
 from dtjob_operator.builders.network_policy import network_policy
@@ -43,7 +44,7 @@ class Situation:
     ledger
         The job's own ledger; None if there is none or it can't be read.
     halted
-        What is lost that pods must not run without: the ledger, or the volume of charged draws.
+        What is lost that pods must not run without: the ledger, or the volume of spent draws.
     blocked
         Why nothing can be made or repaired: a name that another object has, a ledger of another
         version, an API server that would let ledgers be lowered. Pods that run are left running.
@@ -111,8 +112,8 @@ class Situation:
 
     @property
     def has_trained(self) -> bool:
-        """Whether a draw was charged: attempts that ended before that were starts."""
-        return self.ledger is not None and self.ledger.status.charged > 0
+        """Whether a draw is spent, or may be: attempts that ended before that were starts."""
+        return self.ledger is not None and _may_have_spent(self.ledger)
 
     @property
     def has_ended_attempt(self) -> bool:
@@ -251,18 +252,28 @@ def _ledger_missing(
 def _claim_lost(
     observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger
 ) -> Finding | None:
-    """Rule 11: without the volume of a job that has charged draws there is no silent restart."""
+    """Rule 11: without the volume of a job that has spent draws there is no silent restart."""
     name = names.claim_name(job, 0)
-    charged = ledger.status.charged
-    if charged == 0 or any(claim["metadata"]["name"] == name for claim in observed.claims):
+    there = any(claim["metadata"]["name"] == name for claim in observed.claims)
+    if there or not _may_have_spent(ledger):
         return None
+    held = f"{proven_draws(ledger.status.to_dict())} draws"
+    goes_on = "the job goes on"
+    if may_lack_draws(ledger.status) is not None:
+        held = f"at least {held}"
+        goes_on = "the job goes on once the ledger is raised too (dtjob ledger restore)"
     return Finding(
         Reason.CHECKPOINT_LOST,
         f"PersistentVolumeClaim {name} in namespace {names.namespace(job)} is gone: it held the "
-        f"checkpoints and the journal of {charged} charged draws. Restore it under this name, "
-        f"with label {JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and the job "
-        "goes on; or create a new job, which spends anew",
+        f"checkpoints and the journal of {held}. Restore it under this name, with label "
+        f"{JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and {goes_on}; or create "
+        "a new job, which spends anew",
     )
+
+
+def _may_have_spent(ledger: PrivacyLedger) -> bool:
+    """Whether draws are charged, or the ledger is known, or said, to lack some that were spent."""
+    return ledger.status.charged > 0 or may_lack_draws(ledger.status) is not None
 
 
 def _killed(

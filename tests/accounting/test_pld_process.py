@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,6 +152,25 @@ def test_where_no_helper_can_be_started_whoever_waits_is_told(
         with pytest.raises(HelperFailed, match="can't be started"):
             helper.epsilon(2.203, RATE, 50, 1e-5)
     assert helper.epsilon(2.203, RATE, 50, 1e-5) > 0
+
+
+def test_where_no_thread_can_be_started_no_helper_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    class Noted(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(HelperFailed, match="can't be started: can't start new thread"):
+        PldProcess()
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL  # ended, and reaped
 
 
 def test_closing_ends_the_helper_and_what_waits() -> None:

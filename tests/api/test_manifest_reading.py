@@ -45,7 +45,23 @@ def test_one_object_among_empty_documents() -> None:
         ("spec: {epsilon: .inf}", "spec.epsilon: inf is not a JSON number"),
         ("spec: {epsilon: .nan}", "spec.epsilon: nan is not a JSON number"),
         ("spec: {x: !python/name:os.system y}", "job.yaml:1:"),
+        ("a: 1\nb: !!bool maybe", "^job.yaml:2:4: can't be read as bool"),
+        ("a: 1\nb: !!int x", "^job.yaml:2:4: can't be read as int"),
+        ("a: 1\nb: !!int ''", "^job.yaml:2:4: can't be read as int"),
+        ("a: 1\nb: !!float x", "^job.yaml:2:4: can't be read as float"),
+        ("a: 1\nb: " + 5000 * "9", "^job.yaml:2:4: can't be read as int"),
+        ("? - {}\n: x", "^job.yaml: unhashable"),
+        ("spec: {epsilon: " + 400 * "9" + "}", "spec.epsilon: the number is too large"),
+        ("spec: {epsilon: 0x" + 6000 * "f" + "}", "spec.epsilon: the number is too large"),
+        ('a: "\\U00110000"', "^job.yaml: "),
+        ('spec: {image: "\\ud800"}', "spec.image: holds half a character, '.ud800'"),
+        ('spec: {"\\ud800": 1}', "spec: the key '.ud800' holds half a character"),
+        ("a: " + 100 * "[" + 100 * "]", "job.yaml: nested too deeply"),
+        (500 * "- ", "job.yaml: nested too deeply"),
+        ("a: &a [*a]", "nested too deeply"),
+        ("a: &a {b: *a}", "nested too deeply"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_mistakes_are_located(text: str, message: str) -> None:
     with pytest.raises(ManifestError, match=message):

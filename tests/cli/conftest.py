@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
+from accounts import Accounts
 
 from dtjob_accounting.process import PldProcess
 from dtjob_cli.commands import report, run
@@ -26,3 +28,15 @@ def one_accountant(accountant: PldProcess, monkeypatch: pytest.MonkeyPatch) -> N
 
     for command in (report, run):
         monkeypatch.setattr(command, "PldProcess", shared)
+
+
+@pytest.fixture
+def accounts(monkeypatch: pytest.MonkeyPatch) -> Accounts:
+    """What stands for the helper in `dtjob report`, where a figure's size is of no account."""
+    made = Accounts()
+
+    def shared() -> AbstractContextManager[Any]:
+        return nullcontext(made)
+
+    monkeypatch.setattr(report, "PldProcess", shared)
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -267,3 +268,44 @@ def test_what_only_looks_like_a_checkpoint_raises_nothing(job: Job) -> None:
     result = restore(job)
     assert result.exit_code == 0
     assert "checkpoint of step 0 to 2" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "told", "remedy"),
+    [
+        (errno.ENOSPC, "no room on the volume of ", "Make room on the disk of "),
+        (errno.EDQUOT, "no room on the volume of ", "Make room on the disk of "),
+        (errno.EIO, "can't be written: Input/output error", "Make the volume writable"),
+    ],
+)
+def test_a_ledger_that_can_not_be_written_stays_as_it_is(
+    job: Job, monkeypatch: pytest.MonkeyPatch, number: int, told: str, remedy: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    before = newest(job)
+    monkeypatch.setattr(os, "link", refused)
+    result = restore(job)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "error (LedgerNotWritten): " in result.stderr
+    assert told in result.stderr
+    assert remedy in result.stderr
+    assert newest(job) == before
+
+
+def test_of_a_ledger_that_may_not_last_it_is_told_that_it_is_there(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = os.link
+
+    def failing(*arguments: Any, **keywords: Any) -> None:
+        publish(*arguments, **keywords)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = newest(job)
+    monkeypatch.setattr(os, "link", failing)
+    result = restore(job)
+    assert result.exit_code == 3
+    assert "It is there all the same" in result.stderr
+    assert newest(job) > before

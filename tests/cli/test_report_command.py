@@ -163,10 +163,13 @@ def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:
         (b'{"kind": "Pod"}', "this is a Pod, not a PrivacyLedger."),
         (b'{"kind": "Pod\\n\\u001b[2K"}', r"this is a Pod \x1b[2K, not a PrivacyLedger."),
         (b'{"kind": "List", "items": []}', "this is a List, not a PrivacyLedger."),
+        (10**5 * b"[", "its JSON is nested too deeply."),
+        (10**5 * b'{"kind":', "its JSON is nested too deeply."),
         (b"{}", "this has no kind, not a PrivacyLedger."),
         (b"[1]", "this has no kind, not a PrivacyLedger."),
         (b'{"kind": "PrivacyLedger"}', "a PrivacyLedger that can't be read: metadata: "),
     ],
+    ids=lambda it: it[:30],
 )
 def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "file"
@@ -179,7 +182,8 @@ def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str
 
 
 def test_a_report_is_not_the_run(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(0))
+    (tmp_path / "my runs").mkdir()
+    run = made(tmp_path / "my runs", drawn(0))
     left: dict[str, Any] = json.loads(report(str(run.path), "-o", "json").stdout)
     run.report.write_text(json.dumps(left))
 
@@ -187,7 +191,7 @@ def test_a_report_is_not_the_run(tmp_path: Path) -> None:
 
     assert result.exit_code == 2
     assert "is the report that a run has left" in result.stderr
-    assert f"dtjob report {run.path}" in result.stderr
+    assert f"dtjob report '{run.path}'" in result.stderr
 
 
 def test_a_version_of_a_runs_ledger_is_not_the_run(tmp_path: Path) -> None:

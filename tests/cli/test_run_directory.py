@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import run_files
+from stored import EXAMPLE
 from typer.testing import CliRunner
 
 from dtjob_cli import resume, runs
@@ -170,6 +172,42 @@ def test_the_private_run_of_another_user_is_none_of_ones_own(
     _closed(monkeypatch, _run(tmp_path / "runs", "digits-00000002"))
 
     assert runs.begun(tmp_path / "runs", "digits") == [mine]
+
+
+@pytest.mark.parametrize("others", [[], ["digits-00000001"]])
+def test_a_run_that_one_may_not_look_into_is_not_passed_over_by_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str]
+) -> None:
+    """Nobody knows whether it is the newest, and whether it has begun."""
+    for name in others:
+        _run(tmp_path / "runs", name)
+    closed = _run(tmp_path / "runs", "digits-00000002")
+    _closed(monkeypatch, closed)
+
+    resumed = ["run", str(EXAMPLE), "--resume", "--dir", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, resumed, catch_exceptions=False)
+
+    assert result.exit_code == 2
+    assert (
+        f"error (RunDirectory): {closed.path} can't be looked into: Permission den" in result.stderr
+    )
+    assert "none that had begun" not in result.stderr
+    assert "Leave out" not in result.stderr
+    assert f"Let user {os.getuid()} read it" in result.stderr
+
+
+def test_nor_is_one_of_another_user_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = _run(tmp_path / "runs", "digits-00000001")
+    theirs = _run(tmp_path / "runs", "digits-00000002")
+    _closed(monkeypatch, theirs)
+    monkeypatch.setattr(os, "getuid", lambda: theirs.path.stat().st_uid + 1)
+
+    assert runs.newest(tmp_path / "runs", "digits") == mine
+    shutil.rmtree(mine.path)
+    with pytest.raises(BadInput, match=f"{theirs.path} can't be looked into"):
+        runs.newest(tmp_path / "runs", "digits")
 
 
 def test_a_run_that_one_may_not_write_is_not_raised(

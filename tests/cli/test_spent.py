@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -84,6 +85,15 @@ def test_who_starts_anew_is_told_of_a_run_that_has_not_ended(tmp_path: Path) -> 
     assert told is not None
     assert f"{run.path} has not ended and has spent {CHARGED} draws" in told
     assert f"--resume {run.path}" in told
+
+
+def test_what_is_to_be_typed_can_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    run = made(folder, drawn(CHARGED))
+    told = spent.unfinished([run])
+    assert told is not None
+    assert shlex.split(told.partition("instead:  ")[2]) == ["--resume", str(run.path)]
 
 
 def test_of_runs_that_have_ended_or_spent_nothing_nobody_is_told(tmp_path: Path) -> None:

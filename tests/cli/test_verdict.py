@@ -257,3 +257,9 @@ def test_words_of_the_interpreter_count_where_nothing_structured_was_said(tmp_pa
 def test_what_goes_on_after_a_refusal_depends_on_its_reason() -> None:
     for reason, data in (("TaskFailed", "PATH"), ("StorageFull", "d")):
         assert _error(_report(), _end(3, reason=reason)).remedy.endswith(f"{RESUME} --data {data}")
+
+
+def test_a_command_in_a_remedy_can_be_typed() -> None:
+    run = RunDirectory(Path("my runs/digits-0a1b2c3d"))
+    remedy = held.remedy(Reason.PRIVACY_STATE_LOST, _report(), run, RESUME)
+    assert "(dtjob ledger restore 'my runs/digits-0a1b2c3d')" in remedy

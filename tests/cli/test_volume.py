@@ -69,6 +69,19 @@ def test_of_a_harmed_journal_it_is_not_known_what_it_told(
     assert f"Put {_of(run)} back from a copy" in words
 
 
+@pytest.mark.parametrize("name", ["attempt-99999999999", f"attempt-1/step-{10**20}.pt"])
+def test_what_has_a_number_that_no_run_has_is_to_be_taken_away(
+    run: RunDirectory, told: Callable[[], str], name: str
+) -> None:
+    """There is no copy to put it back from."""
+    (run.state / name).mkdir()
+    words = told()
+    assert f"error (JournalUnreadable): {run.state / name}: no run has that number" in words
+    assert NOT_KNOWN in words
+    assert f"Take {run.state / name} away, or, where somebody has renamed it, give it its" in words
+    assert "Put" not in words
+
+
 def test_the_journal_of_another_job_is_called_so(
     run: RunDirectory, told: Callable[[], str]
 ) -> None:

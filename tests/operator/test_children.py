@@ -294,6 +294,8 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(kind: str) -> None:
     message = world.condition("ResourcesReady")["message"]
     assert f"{kind} {CHILD} in namespace research" in message
     assert "delete it" in message
+    assert ("keep a copy" in message) is (kind == "PrivacyLedger"), "it tells of what was spent"
+    assert ("its spec.jobUID is not" in message) is (kind == "PrivacyLedger")
     assert world.events == ["NameConflict"]
     assert world.status["phase"] == "Pending"
 

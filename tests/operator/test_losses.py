@@ -9,6 +9,10 @@ from world import CHILD, NOW, PLAN, UID, Json, World, claim, digits, pod, report
 
 from dtjob_operator.figures import Spent
 
+VOLUME = {"attempt": 1, "leased": 1, "charged": 300}
+REFUSED = {"attempt": 1, "start": stamp(NOW), "end": stamp(NOW), "reason": "PrivacyStateLost"}
+NOTHING: Json = {"charged": 0, "segments": [], "lease": None, "attempts": []}
+
 
 def running() -> World:
     world = World.of()
@@ -81,11 +85,43 @@ def test_rule_11_a_lost_claim_stops_the_job_until_it_is_back() -> None:
     message = world.condition("Running")["message"]
     assert f"checkpoints-{CHILD}-0" in message
     assert f"dtjob.dev/job-uid={UID}" in message
+    assert "the journal of 10 draws" in message
+    assert "raised" not in message
     assert "Failed" not in {c["type"] for c in world.status["conditions"]}
 
     world.see(claims=(claim(0), claim(1)))
     world.settle()
     assert replicas(world) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "held"),
+    [
+        ({"volume": VOLUME}, "at least 300 draws"),
+        ({"charged": 20, "volume": VOLUME}, "at least 300 draws"),
+        ({"attempts": [REFUSED]}, "at least 0 draws"),
+    ],
+    ids=["found", "found beyond the charge", "refused"],
+)
+def test_rule_11_a_lost_claim_of_draws_that_the_ledger_lacks_stops_the_job(
+    status: Json, held: str
+) -> None:
+    """The ledger came back without its status: an empty claim would seem a fresh start."""
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.ledger_status(**NOTHING | {"attempt": 1} | status)
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+    world.see(claims=(claim(1),), pods=())
+    world.settle()
+    assert replicas(world) == 0
+    assert world.status["phase"] == "Pending"
+    assert world.reason("Running") == ("False", "CheckpointLost")
+    message = world.condition("Running")["message"]
+    assert held in message
+    assert "goes on once the ledger is raised too" in message
+    assert world.status["privacy"]["drawsCharged"] == status.get("charged", 0)
 
 
 def test_a_claim_of_a_job_that_has_spent_nothing_is_no_loss() -> None:
@@ -329,11 +365,6 @@ def test_a_kill_after_an_orderly_stop_is_no_end_of_it() -> None:
     assert world.reason("Running") == ("False", "Restarting")
 
 
-VOLUME = {"attempt": 1, "leased": 1, "charged": 300}
-REFUSED = {"attempt": 1, "start": stamp(NOW), "end": stamp(NOW), "reason": "PrivacyStateLost"}
-NOTHING: Json = {"charged": 0, "segments": [], "lease": None, "attempts": []}
-
-
 @pytest.mark.parametrize(
     ("ledger", "spent"),
     [
@@ -360,6 +391,21 @@ def test_rule_13_what_may_be_too_little_is_no_figure_of_the_column(
     world.settle()
     assert world.status["display"]["epsilon"] == "?/8"
     assert world.status["privacy"].get("epsilonSpent") == (spent.epsilon if spent else None)
+
+
+@pytest.mark.parametrize("state", ["starting", "training"])
+def test_rule_13_a_figure_that_may_be_too_little_is_taken_back_at_once(state: str) -> None:
+    world = World.of(privacy_plan=PLAN)
+    if state == "training":
+        world.start()
+        world.see(spent=Spent("2.31", 10))
+        world.later(20)
+    world.settle()
+    assert world.status["display"]["epsilon"] == ("2.31/8" if state == "training" else "0/8")
+    world.later(0.1)
+    world.ledger_status(volume=VOLUME)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "?/8"
 
 
 def test_the_column_of_a_job_that_has_ended_outlives_its_ledger() -> None:

@@ -133,6 +133,23 @@ def test_a_claim_is_asked_for_only_where_it_seems_lost() -> None:
     assert shell.cluster.count("get", kinds.CLAIM) == 1
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"volume": {"attempt": 1, "leased": 1, "charged": 300}},
+        {"attempts": [{"attempt": 1, "reason": "PrivacyStateLost"}]},
+    ],
+    ids=["found", "refused"],
+)
+def test_a_claim_of_draws_that_the_ledger_lacks_is_asked_for_before_its_loss_is_told(
+    status: Json,
+) -> None:
+    shell = Shell()
+    shell.see(charged_ledger(charged=0, **status))
+    shell.cluster.put(typed(claim(0), kinds.CLAIM, labels={}))
+    assert len(observe(shell).claims) == 1
+
+
 def stateful_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 2) -> Json:
     """The job's, with as many pods of those that it should have."""
     made = datetime.now(UTC) - timedelta(seconds=age)
@@ -305,5 +322,18 @@ def test_rule_13_epsilon_of_a_finished_job_is_computed_whatever_its_status_says(
     if privacy:
         status["privacy"] = privacy
     shell.see(shell.job | {"status": status})
+    observe(shell)
+    assert shell.accountant.asked_for == [told]
+
+
+@pytest.mark.parametrize(("draws", "told"), [(10, False), (300, True)])
+def test_rule_13_an_epsilon_of_fewer_draws_than_the_volume_proves_is_none(
+    draws: int, told: bool
+) -> None:
+    shell = Shell()
+    shell.see(charged_ledger(outcome=ENDED, volume={"attempt": 1, "charged": 300}))
+    ended = {"type": "Succeeded", "status": "True", "reason": "Completed"}
+    privacy = {"epsilonSpent": "7.5", "epsilonDraws": draws}
+    shell.see(shell.job | {"status": {"conditions": [ended], "privacy": privacy}})
     observe(shell)
     assert shell.accountant.asked_for == [told]

@@ -50,6 +50,27 @@ def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() 
     asyncio.run(scenario())
 
 
+def test_rule_13_a_ledger_that_tells_of_more_draws_wakes_its_job() -> None:
+    async def scenario() -> None:
+        cluster: Any = FakeCluster()
+        process: Any = None
+        operator = Operator(cluster, process, Metrics(), Options(namespace="dtjob-system"))
+        metadata = {"namespace": "research", "name": "digits-0a1b2c3d"}
+        ledger = {"metadata": metadata, "spec": {"jobName": "digits"}, "status": {"attempt": 1}}
+        stored = cluster.put(kinds.typed(ledger, kinds.LEDGER))
+        operator._stores[kinds.LEDGER].put(stored)
+
+        operator._delivered(kinds.LEDGER, stored, True)
+        assert not operator._queue._wanted, "that was known"
+        found = {"volume": {"attempt": 1, "leased": 1, "charged": 300}}
+        told = cluster.put(stored | {"status": stored["status"] | found})
+        operator._delivered(kinds.LEDGER, told, True)
+        assert operator._queue._wanted == {("research", "digits")}
+        await operator.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_stream_is_restarted_only_while_it_runs() -> None:
     async def gap() -> None:
         return None

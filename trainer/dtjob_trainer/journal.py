@@ -47,9 +47,12 @@ class JournalUnreadable(Exception):
 
 
 class NoSuchNumber(JournalUnreadable):
-    """The name of a folder or file has a number that no run can have.
+    """A name has a number that no run has: it is not dtjob's, and has to go.
 
-    No run has written it, and no copy can have it otherwise: it has to be taken away.
+    Attributes
+    ----------
+    path
+        What has that name.
     """
 
 

@@ -18,7 +18,6 @@ from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import counted
 from dtjob_trainer import recovery
-from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
 
 Summary = dict[str, Any]
@@ -71,10 +70,8 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         status = _restored(ledger, proof, nothing + again)
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
-            try:
+            with resume.written(run):
                 FileLedger(run.ledger).replace_status(versioned, status)
-            except LedgerError as error:
-                raise CommandError(ExitCode.REFUSED, "LedgerNotWritten", f"{error}.") from None
         return ledger, status
 
 

@@ -14,8 +14,8 @@ from dtjob_accounting.process import PldProcess
 from dtjob_api import shown
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.model import first_error
+from dtjob_cli import planning, report_text, runs, spent, streams
 from dtjob_cli import report as reports
-from dtjob_cli import report_text, runs, spent, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput
 
@@ -45,7 +45,7 @@ def report(source: Path, *, as_json: bool) -> None:
     else:
         run = runs.existing(source)
         ledger = spent.complete_ledger(run, f"dtjob report {shlex.quote(str(source))}")
-    with for_stream() as screen, PldProcess() as accountant:
+    with for_stream() as screen, planning.answered(), PldProcess() as accountant:
         screen.waiting("computing epsilon of what is charged")
         summary = reports.build(ledger, accountant, run)
     report_text.show(summary, as_json=as_json)
@@ -54,7 +54,7 @@ def report(source: Path, *, as_json: bool) -> None:
 
 def _ledger(source: Path) -> PrivacyLedger:
     name = "the standard input" if source == STANDARD_INPUT else str(source)
-    if (run := runs.of_version(source)) is not None:
+    if source != STANDARD_INPUT and (run := runs.of_version(source)) is not None:
         raise BadInput(
             "NoLedger",
             f"{name} is one version of a run's ledger, beside which its journals tell more.",
@@ -91,7 +91,10 @@ def _json(source: Path, name: str) -> Any:
         raise BadInput("NoLedger", message, REMEDY) from None
     except ValueError as error:
         raise BadInput("NoLedger", f"{name} is no JSON: {error}.", REMEDY) from None
+    except RecursionError:
+        message = f"{name} is no PrivacyLedger: its JSON is nested too deeply."
+        raise BadInput("NoLedger", message, REMEDY) from None
 
 
 def _directory(source: Path) -> str:
-    return str(source.parent) if source.name == "report.json" else "dtjob-runs/NAME"
+    return shlex.quote(str(source.parent)) if source.name == "report.json" else "dtjob-runs/NAME"

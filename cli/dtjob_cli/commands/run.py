@@ -87,7 +87,8 @@ def run(request: Request) -> ExitCode:
     with counted() as interrupts, for_stream() as screen:
         session = _Session(request, manifest, screen, interrupts)
         try:
-            summary = session.resume() if request.resume else session.start()
+            with planning.answered():
+                summary = session.resume() if request.resume else session.start()
         except OSError as error:
             raise refused(error) from None
     report_text.show(summary, as_json=request.as_json)
