@@ -497,14 +497,32 @@ def test_room_that_no_figure_denies_is_proved_before_a_lease(
     assert job.check().status.outcome is not None
 
 
-def _out_of_sight(journal: Path) -> None:
+def _out_of_sight(journal: Path, _: pytest.MonkeyPatch) -> None:
     journal.unlink()
     journal.symlink_to("/nowhere/journal")
 
 
-@pytest.mark.parametrize("lose", [_out_of_sight, Path.unlink])
+def _gone(journal: Path, _: pytest.MonkeyPatch) -> None:
+    journal.unlink()
+
+
+def _not_to_be_looked_at(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed and not entered, with nothing else in it."""
+    for checkpoint in journal.parent.glob("step-*"):
+        checkpoint.unlink()
+    lstat = os.lstat
+
+    def refusing(path: Path) -> os.stat_result:
+        if Path(path) == journal:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", refusing)
+
+
+@pytest.mark.parametrize("lose", [_out_of_sight, _gone, _not_to_be_looked_at])
 def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_twice(
-    job: Job, lose: Callable[[Path], None]
+    job: Job, monkeypatch: pytest.MonkeyPatch, lose: Callable[[Path, pytest.MonkeyPatch], None]
 ) -> None:
     """Rule 11: neither at the first start, nor at one that takes another number."""
     account, _ = job.opened()
@@ -517,7 +535,7 @@ def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_tw
     journal = job.state_dir / "attempt-2" / "journal"
     shutil.rmtree(job.root / "ledger")
     copy.rename(job.root / "ledger")
-    lose(journal)
+    lose(journal, monkeypatch)
     charged = job.read().status.charged
 
     for _ in range(3):
