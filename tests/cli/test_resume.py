@@ -105,7 +105,7 @@ def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
         message="module no_such_package was not found; install it",
         time="2026-01-01T00:00:00Z",
     )
-    ledger.replace_status(versioned, LedgerStatus(attempt=0, outcome=failed))
+    ledger.replace_status(versioned, LedgerStatus(attempt=1, outcome=failed))
 
     result = _dtjob("run", "digits.yaml", "--resume")
 
