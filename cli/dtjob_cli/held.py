@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -72,10 +72,18 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
 def _gone(report: Report) -> str | None:
     """Return what has to come back before the run's checkpoint can be read; None if it is there."""
     checkpoint = report.get("checkpoint")
-    if checkpoint is None or os.path.exists(checkpoint):
+    if checkpoint is None or not _is_absent(Path(checkpoint)):
         return None
     gone = str(durable.missing(Path(checkpoint)))
     return gone if gone == checkpoint else f"{gone}/"
+
+
+def _is_absent(path: Path) -> bool:
+    """Return whether nothing has that name, or what it is in leads nowhere."""
+    try:
+        return durable.is_absent(path)
+    except durable.VolumeUnusable as error:
+        return error.errno == errno.ENOENT
 
 
 def _cure(reason: str, run: RunDirectory, gone: str | None = None) -> str:

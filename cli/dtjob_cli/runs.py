@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_cli.errors import BadInput
+from dtjob_trainer import durable
 from dtjob_trainer.ledger_file import is_version
 
 # What never changes after a run has begun, as in a cluster (rules 5, 9 and 14).
@@ -216,12 +216,11 @@ def newest(parent: Path, job_name: str) -> RunDirectory:
         If there is none, or which it is can't be known.
     """
     found, closed = _looked_into(parent, job_name)
-    for run in closed:
+    for run, why in closed:
         if not found or _is_ones_own(run.path):
             raise BadInput(
                 "RunDirectory",
-                f"{run.path} can't be looked into: {os.strerror(errno.EACCES)}. It may be the "
-                "newest run.",
+                f"{run.path} can't be looked into: {why}. It may be the newest run.",
                 f"Let user {os.getuid()} read it and all that is in it, or name the run to go on "
                 "with after --resume.",
             )
@@ -242,8 +241,10 @@ def begun(parent: Path, job_name: str) -> list[RunDirectory]:
     return _looked_into(parent, job_name)[0]
 
 
-def _looked_into(parent: Path, job_name: str) -> tuple[list[RunDirectory], list[RunDirectory]]:
-    """Return the runs that had begun, the newest last, and those that may not be looked into."""
+def _looked_into(
+    parent: Path, job_name: str
+) -> tuple[list[RunDirectory], list[tuple[RunDirectory, str]]]:
+    """Return the runs that had begun, the newest last, and those of which that is not known."""
     pattern = re.compile(re.escape(job_name) + "-[0-9a-f]{8}")
     found, closed = [], []
     for path in parent.iterdir() if parent.is_dir() else ():
@@ -251,10 +252,11 @@ def _looked_into(parent: Path, job_name: str) -> tuple[list[RunDirectory], list[
         if not pattern.fullmatch(path.name):
             continue
         try:
-            if run.manifest.is_file() and run.begun:
+            if not durable.is_absent(run.manifest) and run.begun:
                 found.append((run.manifest.stat().st_mtime_ns, path))
-        except PermissionError:
-            closed.append(run)
+        except OSError as error:
+            why = error.why if isinstance(error, durable.VolumeUnusable) else error.strerror
+            closed.append((run, str(why)))
     return [RunDirectory(path) for _, path in sorted(found)], closed
 
 

@@ -15,8 +15,8 @@ from dtjob_trainer import recovery
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber
-from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.recovery import VolumeState
+from dtjob_trainer.volume import read_volume
 
 UNKNOWN = (
     "It is not known whether more was spent than the ledger knows of, so no epsilon can be stated."
@@ -54,13 +54,22 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
 def check_complete(
     run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
 ) -> None:
-    """Refuse a volume that lacks what the ledger has leased (rule 11).
+    """Refuse a volume that is not the ledger's, though nothing on it proves more (rule 11).
 
     Raises
     ------
     CommandError
-        Where a start would be refused as `CheckpointLost` for it.
+        Where a start would be refused for it: it lacks what the ledger has leased, or has a
+        folder of an attempt that the ledger does not know.
     """
+    for wrong in recovery.ahead(ledger, found):
+        raise CommandError(
+            ExitCode.REFUSED,
+            Reason.PRIVACY_STATE_LOST,
+            f"{wrong}. {UNKNOWN}",
+            f"Put the ledger's newest version back into {run.ledger}/, or, where that folder is "
+            f"not this run's, take it away or give it its name back, {then(again)}",
+        )
     for wrong in recovery.volume_behind(ledger, found):
         raise CommandError(
             ExitCode.REFUSED,

@@ -224,7 +224,8 @@ class VolumeRecord(Model):
     leased: NumberOrZero = 0
     """The newest attempt whose journal holds a lease."""
     charged: Draws
-    """Draws that were charged at least: the end of the last lease in a journal."""
+    """Draws that were charged at least: the end of the last lease in a journal. All that are
+    reserved, where a journal can't be read that may hold a lease unknown to the ledger."""
     checkpoint: CheckpointRecord | None = None
     """The newest checkpoint there that is whole."""
 

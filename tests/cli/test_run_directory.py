@@ -127,14 +127,15 @@ def test_a_folder_that_leads_nowhere_counts_as_begun(tmp_path: Path, folder: str
 
 def _closed(monkeypatch: pytest.MonkeyPatch, run: runs.RunDirectory) -> None:
     """Make the directory of a run another user's private one."""
-    is_file = Path.is_file
+    lstat, is_file = os.lstat, Path.is_file
 
-    def refused(path: Path) -> bool:
+    def refused(path: Path, **where: Any) -> os.stat_result:
         if path == run.manifest:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return is_file(path)
+        return lstat(path, **where)
 
-    monkeypatch.setattr(Path, "is_file", refused)
+    monkeypatch.setattr(os, "lstat", refused)
+    monkeypatch.setattr(Path, "is_file", lambda path: bool(refused(path)) and is_file(path))
 
 
 @pytest.mark.parametrize("command", [["report"], ["ledger", "restore"]])
@@ -194,6 +195,17 @@ def test_a_run_that_one_may_not_look_into_is_not_passed_over_by_a_resume(
     assert "none that had begun" not in result.stderr
     assert "Leave out" not in result.stderr
     assert f"Let user {os.getuid()} read it" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["directory", "manifest"])
+def test_nor_is_one_that_is_a_link_to_what_is_not_mounted(tmp_path: Path, what: str) -> None:
+    _run(tmp_path / "runs", "digits-00000001")
+    away = _run(tmp_path / "runs", "digits-00000002")
+    link = away.path if what == "directory" else away.manifest
+    link.rename(tmp_path / "unmounted")
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match=f"{away.path} can't be looked into: No such file"):
+        runs.newest(tmp_path / "runs", "digits")
 
 
 def test_nor_is_one_of_another_user_where_there_is_no_other(

@@ -27,7 +27,7 @@ from dtjob_trainer.checkpoint import (
     plan_digest,
 )
 from dtjob_trainer.journal import NoSuchNumber
-from dtjob_trainer.leasing import read_volume
+from dtjob_trainer.volume import read_volume
 
 PLAN = plan()
 

@@ -339,3 +339,15 @@ def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
     job.run()
     finished = job.check().status
     assert (finished.charged, finished.outcome is not None) == (5, True)
+
+
+def test_only_what_the_disk_denies_is_absent(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "unmounted")
+    assert durable.is_absent(tmp_path / "folder" / "state")
+    assert not durable.is_absent(tmp_path / "file")
+    assert not durable.is_absent(link)
+    for hidden in (link / "state", link / "a" / "state", tmp_path / "file" / "state"):
+        with pytest.raises(durable.VolumeUnusable):
+            durable.is_absent(hidden)

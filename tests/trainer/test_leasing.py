@@ -40,9 +40,10 @@ from dtjob_trainer.attempts import AttemptEnd, fail
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import Header, Journal, JournalUnreadable, read_all
 from dtjob_trainer.lease import next_lease, with_lease
-from dtjob_trainer.leasing import DrawAccount, ReserveSpent, read_volume
+from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.volume import read_volume
 from testing.examples import examples
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from dtjob_api.ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason, known
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import attempts, verdicts
+from dtjob_trainer import attempts, verdicts, volume
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.ledger import Ledger, Superseded, clipped
 from dtjob_trainer.patience import needs_a_person
@@ -165,6 +165,8 @@ def _fail(
     hold: Hold,
 ) -> Closed:
     if (refusal := untold(newest, config)) is not None:
+        if refusal.proof is not None:
+            volume.tell(ledger, attempt, refusal.proof)
         record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
         why = verdicts.risks_a_lease(newest, attempt)
         return _end(ledger, attempt, record, Follows.REFUSED, why, now, hold)

@@ -45,6 +45,12 @@ class JournalUnreadable(Exception):
         super().__init__(message)
         self.path = path
 
+    @property
+    def attempt(self) -> int | None:
+        """Whose journal it is; None where a name tells of none."""
+        match = _FOLDER.fullmatch(self.path.parent.name)
+        return int(match.group(1)) if match and self.path.name == FILE_NAME else None
+
 
 class NoSuchNumber(JournalUnreadable):
     """A name has a number that no run has: it is not dtjob's, and has to go.

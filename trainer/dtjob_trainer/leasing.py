@@ -26,7 +26,7 @@ from dtjob_api.ledger import (
 )
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import durable, recovery
+from dtjob_trainer import recovery, volume
 from dtjob_trainer.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -34,7 +34,7 @@ from dtjob_trainer.checkpoint import (
     Format,
     TrainingState,
 )
-from dtjob_trainer.journal import Entry, Header, Journal, JournalUnreadable, attempts_on, read_all
+from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.ledger import Ledger, LedgerUnreadable, Superseded, clipped, update
 from dtjob_trainer.recovery import Refusal, ResumePoint
@@ -120,12 +120,11 @@ class DrawAccount:
                 f"attempt {self._attempt} was superseded: the ledger is at attempt "
                 f"{ledger.status.attempt}"
             )
-        volume = self._volume(ledger)
         try:
-            point = recovery.resume_point(ledger, volume)
+            point = volume.resume_point(ledger, self._checkpoints)
         except Refusal as refusal:
-            if refusal.reason is Reason.PRIVACY_STATE_LOST:
-                self._tell_of(volume)
+            if refusal.proof is not None:
+                volume.tell(self._ledger, self._attempt, refusal.proof)
             raise
         checkpoint = None
         if point.checkpoint is not None:
@@ -338,26 +337,6 @@ class DrawAccount:
             raise RuntimeError("resume() comes first: it finds the draws that are left")
         return self._journal
 
-    def _tell_of(self, volume: recovery.VolumeState) -> None:
-        """Say in the ledger what the volume vouches for: who restores it may not see the volume."""
-        found = recovery.vouched(volume, self._checkpoints.newest_whole())
-
-        def change(newest: PrivacyLedger) -> LedgerStatus | None:
-            told = recovery.most(newest.status.volume, found)
-            if newest.status.volume == told:
-                return None
-            return newest.status.model_copy(update={"volume": told})
-
-        update(self._ledger, self._attempt, change)
-
-    def _volume(self, ledger: PrivacyLedger) -> recovery.VolumeState:
-        try:
-            return read_volume(self._checkpoints)
-        except JournalUnreadable as error:
-            if ledger.status.charged == 0:
-                raise Refusal(Reason.PRIVACY_STATE_LOST, str(error)) from error
-            raise recovery.checkpoint_lost(str(error)) from error
-
 
 def resumed(
     ledger: Ledger, config: WorkerConfig, attempt: int, format: Format | None = None
@@ -375,16 +354,3 @@ def resumed(
     )
     _, checkpoint = account.resume()
     return account, spec, checkpoint
-
-
-def read_volume(checkpoints: CheckpointStore) -> recovery.VolumeState:
-    """What lies on the checkpoint volume of `checkpoints`, complete or not.
-
-    Raises
-    ------
-    JournalUnreadable, durable.VolumeUnusable
-    """
-    with durable.refusals_named(checkpoints.state_dir):
-        files = [(file.attempt, file.step) for file in checkpoints.files()]
-        journals = read_all(checkpoints.state_dir)
-        return recovery.VolumeState(attempts_on(checkpoints.state_dir), journals, files)

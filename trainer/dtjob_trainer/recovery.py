@@ -34,15 +34,26 @@ _REMEDY_CONTRADICTORY = (
     "Nothing was changed; put the ledger back from a copy that is not older than the volume"
 )
 
+_REMEDY_FOLDER = (
+    "Nothing was trained; put the ledger back from a copy that is not older than the volume, or, "
+    "where that folder is not this job's, take it away or give it its name back, and the job can "
+    "go on"
+)
 _UNKNOWN_IMAGE = "unknown"
 
 
 class Refusal(Exception):
-    """Training must not go on; `reason` is an outcome's, the message names the remedy."""
+    """Training must not go on; `reason` is an outcome's, the message names the remedy.
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    Attributes
+    ----------
+    proof
+        What the volume proves to be spent beyond what the ledger knows; None where nothing does.
+    """
+
+    def __init__(self, reason: Reason, message: str, proof: VolumeRecord | None = None) -> None:
         super().__init__(message)
-        self.reason, self.message = reason, message
+        self.reason, self.message, self.proof = reason, message, proof
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,8 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
     told = found_more(status)
     for wrong in [*behind(ledger, volume), *([told] if told else [])]:
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
+    for wrong in ahead(ledger, volume):
+        raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_FOLDER}")
     for wrong in volume_behind(ledger, volume):
         raise checkpoint_lost(wrong)
     return ResumePoint(
@@ -130,7 +143,9 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
     checkpoint
         The newest one on the volume that is whole.
     """
-    if not volume.attempts:
+    attempts = [journal.header.attempt for journal in volume.journals]
+    attempts += [attempt for attempt, _ in volume.checkpoints]
+    if not attempts:
         return None
     # A model that has taken s steps has used s draws at least.
     charged = [journal.charged for journal in volume.journals]
@@ -138,9 +153,9 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
     charged += [checkpoint.charged] if checkpoint else []
     leased = [journal.header.attempt for journal in volume.journals if journal.entries]
     return VolumeRecord(
-        attempt=max(volume.attempts),
+        attempt=max(attempts),
         leased=max(leased, default=0),
-        charged=max(charged, default=0),
+        charged=max(charged),
         checkpoint=checkpoint,
     )
 
@@ -162,7 +177,8 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
 
     One more lease is charged on top, as far as the reserve allows: the last one that was granted
     need not have reached the journal. What its lease left is charged whole. The training goes on
-    from the newest checkpoint of the two.
+    from the newest checkpoint of the two. Where attempts alone are missing, none of which has
+    leased, nothing is charged.
 
     Raises
     ------
@@ -177,6 +193,10 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             f"the ledger has charged {status.charged} draws in attempt {status.attempt}, the "
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
         )
+    attempt = max(status.attempt, volume.attempt)
+    if volume.charged <= status.charged and volume.leased <= newest_lease(status):
+        # It lacks attempts alone, and none of them has used a draw.
+        return status.model_copy(update={"attempt": attempt, "restored": attempt, "volume": None})
     checkpoint = status.checkpoint
     if checkpoint is None or follows(checkpoint, volume.checkpoint):
         checkpoint = volume.checkpoint
@@ -193,7 +213,6 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
         )
     ]
     last = last.model_copy(update={"draws": last.draws + charged - status.charged})
-    attempt = max(status.attempt, volume.attempt)
     raised = status.model_copy(
         update={
             "attempt": attempt,
@@ -262,10 +281,6 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
 
     First what proves most: who reads one of them alone must not take too few draws for spent.
 
-    A folder proves its attempt though it is empty: it is made by who has read its number in the
-    ledger, where the number was durable before, so no crash leaves a folder that the ledger does
-    not know.
-
     Parameters
     ----------
     volume
@@ -300,18 +315,22 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
                 f"{status.attempt}"
             )
             found.append((step, attempt, words))
-    found += [
-        (
-            0,
-            attempt,
-            f"the ledger is behind an attempt: the folder of attempt {attempt} is on the volume, "
-            f"the ledger is at attempt {status.attempt}",
-        )
-        for attempt in volume.attempts
-        if attempt > status.attempt
-    ]
     found.sort(key=lambda it: it[:2], reverse=True)
     return [words for _, _, words in found]
+
+
+def ahead(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
+    """Of which attempts an empty folder tells, and the ledger does not.
+
+    A folder is made by who has read its number in the ledger, where the number was durable
+    before: no crash leaves one that the ledger does not know. What was leased it does not tell.
+    """
+    return [
+        f"the ledger is behind an attempt: the folder of attempt {attempt} is on the volume, the "
+        f"ledger is at attempt {ledger.status.attempt}"
+        for attempt in volume.attempts
+        if attempt > ledger.status.attempt
+    ]
 
 
 def volume_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:

@@ -12,11 +12,9 @@ from pathlib import Path
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
-from dtjob_trainer import recovery
+from dtjob_trainer import volume
 from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable
-from dtjob_trainer.leasing import read_volume
 from dtjob_trainer.recovery import Refusal
 
 
@@ -25,16 +23,17 @@ def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
     spec = ledger.spec
     store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep)
     try:
-        recovery.resume_point(ledger, read_volume(store))
+        volume.resume_point(ledger, store)
     except Refusal as refusal:
+        if refusal.reason is Reason.PRIVACY_STATE_LOST:
+            return refusal
+        if isinstance(refusal.__cause__, JournalUnreadable):
+            return Refusal(
+                Reason.PRIVACY_STATE_LOST,
+                f"nobody knows what was spent: {refusal.__cause__}. Nothing was written; put the "
+                "volume right, and the job can go on",
+            )
         # What else is wrong between the two, the ledger knows all draws of.
-        return refusal if refusal.reason is Reason.PRIVACY_STATE_LOST else None
-    except VolumeUnusable as error:
+    except OSError as error:
         return Refusal(Reason.STORAGE_UNUSABLE, str(error.strerror))
-    except (JournalUnreadable, OSError) as error:
-        return Refusal(
-            Reason.PRIVACY_STATE_LOST,
-            f"nobody knows what was spent: the checkpoint volume can't be read: {error}. Nothing "
-            "was written; put the volume right, and the job can go on",
-        )
     return None

@@ -132,5 +132,5 @@ def _text(summary: Summary) -> str:
         f"charged {before['charged']} to {after['charged']} of "
         f"{summary['reservedDraws']} reserved draws, attempt {before['attempt']} to "
         f"{after['attempt']}, checkpoint of step {before.get('checkpointStep', 'none')} to "
-        f"{after['checkpointStep']}\n"
+        f"{after.get('checkpointStep', 'none')}\n"
     )
