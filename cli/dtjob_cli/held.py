@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import sys
 from pathlib import Path
@@ -72,18 +71,21 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
 def _gone(report: Report) -> str | None:
     """Return what has to come back before the run's checkpoint can be read; None if it is there."""
     checkpoint = report.get("checkpoint")
-    if checkpoint is None or not _is_absent(Path(checkpoint)):
+    if checkpoint is None or not _is_gone(Path(checkpoint)):
         return None
     gone = str(durable.missing(Path(checkpoint)))
     return gone if gone == checkpoint else f"{gone}/"
 
 
-def _is_absent(path: Path) -> bool:
-    """Return whether nothing has that name, or what it is in leads nowhere."""
+def _is_gone(path: Path) -> bool:
+    """Return whether nothing is there, and not that it may not be looked at."""
     try:
-        return durable.is_absent(path)
-    except durable.VolumeUnusable as error:
-        return error.errno == errno.ENOENT
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _cure(reason: str, run: RunDirectory, gone: str | None = None) -> str:

@@ -252,6 +252,8 @@ def _looked_into(
         if not pattern.fullmatch(path.name):
             continue
         try:
+            if path.is_file():
+                continue
             if not durable.is_absent(run.manifest) and run.begun:
                 found.append((run.manifest.stat().st_mtime_ns, path))
         except OSError as error:

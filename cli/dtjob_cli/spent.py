@@ -57,10 +57,10 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
     )
     for wrong in recovery.behind(ledger, found):
         raise _lost(f"{wrong}. More was spent than the ledger knows of.", raised)
-    # How an attempt before it was refused does not count: what it looked at has been read here.
-    if told := proven.found_more(ledger.status):
-        raise _lost(f"{told}.", raised)
+    if told := proven.may_lack_draws(ledger.status):
+        raise _lost(f"{told}.", f"{raised}{_look_again(ledger)}")
     if ledger.status.outcome is None:
+        volume.check_known(run, ledger, found, again)
         volume.check_complete(run, before, found, again)
     return ledger
 

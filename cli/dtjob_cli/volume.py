@@ -51,16 +51,18 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
     return found
 
 
-def check_complete(
-    run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
-) -> None:
-    """Refuse a volume that is not the ledger's, though nothing on it proves more (rule 11).
+def check_known(run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str) -> None:
+    """Refuse a volume with a folder of an attempt that the ledger does not know (rule 11).
+
+    Parameters
+    ----------
+    ledger
+        Read after the volume: an attempt that begins is in it before it has a folder.
 
     Raises
     ------
     CommandError
-        Where a start would be refused for it: it lacks what the ledger has leased, or has a
-        folder of an attempt that the ledger does not know.
+        Where a start would be refused as `PrivacyStateLost` for it.
     """
     for wrong in recovery.ahead(ledger, found):
         raise CommandError(
@@ -70,6 +72,23 @@ def check_complete(
             f"Put the ledger's newest version back into {run.ledger}/, or, where that folder is "
             f"not this run's, take it away or give it its name back, {then(again)}",
         )
+
+
+def check_complete(
+    run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
+) -> None:
+    """Refuse a volume that lacks what the ledger has leased (rule 11).
+
+    Parameters
+    ----------
+    ledger
+        Read before the volume: a lease is in it before the journal has it.
+
+    Raises
+    ------
+    CommandError
+        Where a start would be refused as `CheckpointLost` for it.
+    """
     for wrong in recovery.volume_behind(ledger, found):
         raise CommandError(
             ExitCode.REFUSED,
@@ -117,7 +136,8 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
             "JournalUnreadable",
             f"{error}. {UNKNOWN}",
             f"Put {error.path} back from a copy, {then(again)}\nWithout a copy count this run as "
-            "spent in full.",
+            "spent in full. So does a start that finds it so, where the ledger knows no lease of "
+            "that attempt.",
         ) from None
     except OSError as error:
         why = error.why if isinstance(error, VolumeUnusable) else error.strerror

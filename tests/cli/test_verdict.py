@@ -147,6 +147,11 @@ def test_what_a_held_run_has_lost_is_said(reason: str, words: list[str]) -> None
 def test_a_volume_that_is_there_is_to_be_made_readable(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.state.mkdir()
+    (run.state / "file").touch()
+    under = _report(checkpoint=str(run.state / "file" / "step-11.pt"))
+    assert "The checkpoint of step 11 is intact" in held.remedy(
+        "StorageUnusable", under, run, RESUME
+    ), "what can't be looked at is not gone"
     remedy = held.remedy("StorageUnusable", _report(), run, RESUME)
 
     assert "The checkpoint of step 11 is intact" in remedy

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from gang import GangRun
 
-from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState
+from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.journal import Entry, Header, Journal
@@ -172,6 +172,7 @@ def test_rule_11_no_outcome_is_written_while_the_volume_tells_of_more_draws(
     assert status.outcome is None
     if end.kind is EndKind.FAILED:
         assert [record.reason for record in status.attempts] == ["PrivacyStateLost"] * 2
+        assert status.volume is not None, "the files may be gone when it is raised"
 
 
 def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
@@ -185,6 +186,15 @@ def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
     assert found.reason is Reason.PRIVACY_STATE_LOST
     assert "all reserved draws count as spent" in found.message
     assert found.proof is not None
+
+    leased = LedgerStatus(
+        attempt=1, charged=2, lease=Lease(attempt=1, from_draw=0, to_draw=2, from_step=0)
+    )
+    ledger = run.ledger.read().ledger.model_copy(update={"status": leased})
+    found = untold(ledger, run.config(0))
+    assert found is not None
+    assert (found.reason, found.proof) == (Reason.PRIVACY_STATE_LOST, None)
+    assert "put the volume right" in found.message
 
 
 def succeeded() -> Outcome:

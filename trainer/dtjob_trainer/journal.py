@@ -117,11 +117,17 @@ def attempts_on(state_dir: Path) -> list[int]:
         It is not missing, and can't be looked at, as a link to a volume that is not mounted: that
         is not to be taken for an empty one.
     """
+    return sorted(_attempt_of(folder) for folder in _folders(state_dir))
+
+
+def _folders(state_dir: Path) -> list[Path]:
     if durable.is_absent(state_dir):
         return []
-    entries = durable.entries(state_dir)
-    found = [(entry, match) for entry in entries if (match := _FOLDER.fullmatch(entry.name))]
-    return sorted(numbered(entry, match.group(1), 1, MAX_NUMBER) for entry, match in found)
+    return [entry for entry in durable.entries(state_dir) if _FOLDER.fullmatch(entry.name)]
+
+
+def _attempt_of(folder: Path) -> int:
+    return numbered(folder, folder.name.rpartition("-")[2], 1, MAX_NUMBER)
 
 
 def numbered(path: Path, digits: str, least: int, most: int) -> int:
@@ -186,17 +192,37 @@ class Journal:
 def read_all(state_dir: Path) -> list[AttemptJournal]:
     """Every attempt's journal in `state_dir`, ascending by attempt.
 
-    A folder without a journal belongs to an attempt that died before its first lease. The journal
-    is the first file in it, so beside a checkpoint one is lost, and what it told is not known.
-
     Raises
     ------
     JournalUnreadable, durable.VolumeUnusable
         It names the file.
     """
-    paths = {a: attempt_folder(state_dir, a) / FILE_NAME for a in attempts_on(state_dir)}
-    read = {a: (path, _read(path)) for a, path in paths.items()}
-    return [parse(path, data, a) for a, (path, data) in read.items() if data is not None]
+    journals, unreadable = examined(state_dir)
+    for error in unreadable:
+        raise error
+    return journals
+
+
+def examined(state_dir: Path) -> tuple[list[AttemptJournal], list[JournalUnreadable]]:
+    """The journals in `state_dir` that can be read, ascending by attempt, and why others can't.
+
+    A folder without a journal belongs to an attempt that died before its first lease. The journal
+    is the first file in it, so beside a checkpoint one is lost, and what it told is not known.
+
+    Raises
+    ------
+    durable.VolumeUnusable
+    """
+    journals, unreadable = [], []
+    for folder in _folders(state_dir):
+        path = folder / FILE_NAME
+        try:
+            attempt = _attempt_of(folder)
+            if (data := _read(path)) is not None:
+                journals.append(parse(path, data, attempt))
+        except JournalUnreadable as error:
+            unreadable.append(error)
+    return sorted(journals, key=lambda journal: journal.header.attempt), unreadable
 
 
 def _read(path: Path) -> bytes | None:

@@ -112,6 +112,11 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
         `PrivacyStateLost`, `CheckpointLost` or `LedgerUnreadable` (it contradicts itself).
     """
     status = ledger.status
+    # Also what was on the volume before: that it is gone too makes no draw unspent. And before all
+    # else that may be wrong: no other refusal says that draws are hidden.
+    told = found_more(status)
+    for wrong in [*behind(ledger, own(ledger, volume)), *([told] if told else [])]:
+        raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     for wrong in contradictions(ledger):
         raise Refusal(
             Reason.LEDGER_UNREADABLE,
@@ -120,10 +125,6 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
         )
     for wrong in foreign(ledger, volume):
         raise checkpoint_lost(wrong)
-    # Also what was on the volume before: that it is gone too makes no draw unspent.
-    told = found_more(status)
-    for wrong in [*behind(ledger, volume), *([told] if told else [])]:
-        raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     for wrong in ahead(ledger, volume):
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_FOLDER}")
     for wrong in volume_behind(ledger, volume):
@@ -177,8 +178,7 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
 
     One more lease is charged on top, as far as the reserve allows: the last one that was granted
     need not have reached the journal. What its lease left is charged whole. The training goes on
-    from the newest checkpoint of the two. Where attempts alone are missing, none of which has
-    leased, nothing is charged.
+    from the newest checkpoint of the two.
 
     Raises
     ------
@@ -193,10 +193,6 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             f"the ledger has charged {status.charged} draws in attempt {status.attempt}, the "
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
         )
-    attempt = max(status.attempt, volume.attempt)
-    if volume.charged <= status.charged and volume.leased <= newest_lease(status):
-        # It lacks attempts alone, and none of them has used a draw.
-        return status.model_copy(update={"attempt": attempt, "restored": attempt, "volume": None})
     checkpoint = status.checkpoint
     if checkpoint is None or follows(checkpoint, volume.checkpoint):
         checkpoint = volume.checkpoint
@@ -213,6 +209,7 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
         )
     ]
     last = last.model_copy(update={"draws": last.draws + charged - status.charged})
+    attempt = max(status.attempt, volume.attempt)
     raised = status.model_copy(
         update={
             "attempt": attempt,
@@ -274,6 +271,17 @@ def foreign(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
         for journal in volume.journals
         if journal.header.job_uid != ledger.spec.job_uid
     ]
+
+
+def own(ledger: PrivacyLedger, volume: VolumeState) -> VolumeState:
+    """What on the volume is not `foreign`: it proves its draws, whatever lies beside it."""
+    uid = ledger.spec.job_uid
+    others = {j.header.attempt for j in volume.journals if j.header.job_uid != uid}
+    return VolumeState(
+        [attempt for attempt in volume.attempts if attempt not in others],
+        [journal for journal in volume.journals if journal.header.attempt not in others],
+        [file for file in volume.checkpoints if file[0] not in others],
+    )
 
 
 def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:

@@ -14,6 +14,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import volume
 from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable
 from dtjob_trainer.recovery import Refusal
 
@@ -34,6 +35,6 @@ def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
                 "volume right, and the job can go on",
             )
         # What else is wrong between the two, the ledger knows all draws of.
-    except OSError as error:
+    except VolumeUnusable as error:
         return Refusal(Reason.STORAGE_UNUSABLE, str(error.strerror))
     return None

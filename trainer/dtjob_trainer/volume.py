@@ -14,15 +14,17 @@ from dtjob_api.proven import newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber, attempts_on, read_all
+from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber, attempts_on, examined, read_all
 from dtjob_trainer.ledger import Ledger, LedgerRejected, LedgerUnreadable, update
 from dtjob_trainer.recovery import Refusal, ResumePoint, VolumeState
 
 _UNREAD = (
     "Its attempt may have leased draws that the ledger does not know of, so no epsilon can be "
-    "stated, and without it all reserved draws count as spent. Nothing was trained; put the "
-    "ledger back from a copy that is not older than the volume, and the job can go on"
+    "stated, and all reserved draws count as spent, also if it is put back now. Nothing was "
+    "trained; put the ledger back from a copy that is not older than the volume, and the job can "
+    "go on"
 )
+_STRANGE = "Nothing was changed; take it away, or give it its name back, and the job can go on"
 
 
 def read_volume(checkpoints: CheckpointStore) -> VolumeState:
@@ -56,7 +58,8 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
         return recovery.resume_point(ledger, found)
     except Refusal as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
-            proof = recovery.vouched(found, _newest_whole(checkpoints))
+            mine = recovery.own(ledger, found)
+            proof = recovery.vouched(mine, _newest_whole(checkpoints))
             if proof is not None and proves_more(proof, ledger.status):
                 refusal.proof = proof
         raise
@@ -65,23 +68,35 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
 def unread(
     ledger: PrivacyLedger, checkpoints: CheckpointStore, error: JournalUnreadable
 ) -> Refusal:
-    """The refusal for a journal that says what no crash explains.
+    """The refusal for a volume on which `error` keeps something from being read.
 
-    What is in the journal of an attempt of which the ledger knows no lease, nobody knows: it
-    counts as all that is reserved, also when the file is gone later. Of any other the ledger has
-    charged the leases.
+    Who can read a journal of an attempt of which the ledger knows no lease? Nobody: it counts as
+    all that is reserved, also when the file is gone later. The leases of attempts before the
+    newest that leased are charged. Of that one's own, an older copy of the ledger may lack some:
+    as where the whole volume is lost, nothing tells.
     """
-    attempt = error.attempt
-    if attempt is not None and attempt > newest_lease(ledger.status):
+    journals, unreadable = examined(checkpoints.state_dir)
+    read = VolumeState([], journals, [])
+    mine = recovery.own(ledger, read)
+    foreign = recovery.foreign(ledger, read)
+    newest = max(unreadable, key=lambda one: one.attempt or 0, default=error)
+    attempt = newest.attempt or 0
+    if not foreign and attempt > newest_lease(ledger.status):
         proof = VolumeRecord(
-            attempt=max([attempt, *_attempts(checkpoints)]),
+            attempt=attempt,
             leased=attempt,
             charged=ledger.spec.reserved_draws,
             checkpoint=_newest_whole(checkpoints),
         )
-        return Refusal(Reason.PRIVACY_STATE_LOST, f"{error}. {_UNREAD}", proof)
-    if ledger.status.charged == 0:
-        return Refusal(Reason.PRIVACY_STATE_LOST, str(error))
+        proof = recovery.most(proof, recovery.vouched(mine, None)) or proof
+        return Refusal(Reason.PRIVACY_STATE_LOST, f"{newest}. {_UNREAD}", proof)
+    for wrong in recovery.behind(ledger, mine):
+        proven = recovery.vouched(mine, _newest_whole(checkpoints))
+        return Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}; besides, {error}", proven)
+    for wrong in foreign:
+        return recovery.checkpoint_lost(wrong)
+    if isinstance(error, NoSuchNumber):
+        return Refusal(Reason.STORAGE_UNUSABLE, f"{error}. {_STRANGE}")
     return recovery.checkpoint_lost(str(error))
 
 
@@ -104,13 +119,6 @@ def tell(ledger: Ledger, attempt: int, proof: VolumeRecord) -> None:
 
     with contextlib.suppress(LedgerRejected, LedgerUnreadable, durable.VolumeFull):
         update(ledger, attempt, change)
-
-
-def _attempts(checkpoints: CheckpointStore) -> list[int]:
-    try:
-        return attempts_on(checkpoints.state_dir)
-    except NoSuchNumber:
-        return []
 
 
 def _newest_whole(checkpoints: CheckpointStore) -> CheckpointRecord | None:

@@ -66,6 +66,7 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         proof = recovery.most(ledger.status.volume, proof)
         is_behind = proof is not None and proven.proves_more(proof, ledger.status)
         if ledger.status.outcome is None and not is_behind:
+            volume.check_known(run, ledger, found, again)
             volume.check_complete(run, ledger, found, again)
         status = _restored(ledger, proof, nothing + again)
         if not dry_run:
