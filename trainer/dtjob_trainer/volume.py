@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from dtjob_api.ledger import (
-    CheckpointRecord,
-    LedgerStatus,
-    PrivacyLedger,
-    VolumeRecord,
-)
+from dtjob_api.ledger import CheckpointRecord, LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.proven import newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
@@ -22,7 +17,7 @@ _UNREAD = (
     "Its attempt may have leased draws that the ledger does not know of, so no epsilon can be "
     "stated, and all reserved draws count as spent, also if it is put back now. Nothing was "
     "trained; put the ledger back from a copy that is not older than the volume, and the job can "
-    "go on"
+    "go on, or raise it (dtjob ledger restore), which charges them all"
 )
 _STRANGE = "Nothing was changed; take it away, or give it its name back, and the job can go on"
 
@@ -70,10 +65,10 @@ def unread(
 ) -> Refusal:
     """The refusal for a volume on which `error` keeps something from being read.
 
-    Who can read a journal of an attempt of which the ledger knows no lease? Nobody: it counts as
-    all that is reserved, also when the file is gone later. The leases of attempts before the
-    newest that leased are charged. Of that one's own, an older copy of the ledger may lack some:
-    as where the whole volume is lost, nothing tells.
+    A journal of an attempt of which the ledger knows no lease may hold any: it counts as all that
+    is reserved, also when the file is gone later. What attempts before the newest that leased had
+    is charged. Of that one's own, an older copy of the ledger may lack some: as where the whole
+    volume is lost, nothing tells.
     """
     journals, unreadable = examined(checkpoints.state_dir)
     read = VolumeState([], journals, [])
