@@ -36,10 +36,10 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
             f"Nothing is lost: no draw was charged. {cure}, then start again with the same command."
         )
     go_on = then(resume_command)
-    kept = f"The checkpoint of step {report['step']} is intact"
+    kept, gone = f"The checkpoint of step {report['step']} is intact", _gone(report)
     if not report["step"]:
         kept = "No step is checkpointed yet"
-    elif (gone := _gone(report)) is not None:
+    elif gone is not None:
         kept = f"The checkpoint of step {report['step']} is not there: {gone} is gone"
     match reason:
         case Reason.PRIVACY_STATE_LOST:
@@ -65,7 +65,7 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
         return f"Nothing is lost: no draw was charged for it. {_cure(reason, run)}, {go_on}"
     if not report["spent"]["draws"]:
         return f"Nothing is lost: no draw was charged. {_cure(reason, run)}, {go_on}"
-    return f"{kept}; {_SINCE}. {_cure(reason, run, _gone(report))}, {go_on}"
+    return f"{kept}; {_SINCE}. {_cure(reason, run, gone)}, {go_on}"
 
 
 def _gone(report: Report) -> str | None:
@@ -81,10 +81,8 @@ def _is_gone(path: Path) -> bool:
     """Return whether nothing is there, and not that it may not be looked at."""
     try:
         path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
     return False
 
 

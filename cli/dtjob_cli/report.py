@@ -21,7 +21,6 @@ from dtjob_api.privacy import PrivacyMode, Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli import manifests
 from dtjob_cli.errors import CommandError, ExitCode
-from dtjob_cli.planning import answered
 from dtjob_cli.runs import RunDirectory, naming
 
 Report = dict[str, Any]
@@ -65,7 +64,9 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
     Raises
     ------
     CommandError
-        If epsilon can't be computed, or no accountant computes it for such a plan.
+        If no accountant computes epsilon for such a plan.
+    HelperFailed
+        If the accountant gives no answer.
     """
     status, plan = ledger.status, ledger.spec.plan
     report: Report = {
@@ -82,9 +83,8 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
         report["spent"]["onlyIf"] = ONLY_IF_NEWEST
     if plan.mode is PrivacyMode.DPSGD:
         try:
-            with answered():
-                report["spent"]["epsilon"] = _spent(ledger, accountant)
-                report["meaning"] = _meaning(plan, accountant)
+            report["spent"]["epsilon"] = _spent(ledger, accountant)
+            report["meaning"] = _meaning(plan, accountant)
         except PlanError as error:
             raise CommandError(
                 ExitCode.REFUSED if run else ExitCode.BAD_INPUT,

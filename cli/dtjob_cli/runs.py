@@ -257,8 +257,7 @@ def _looked_into(
             if not durable.is_absent(run.manifest) and run.begun:
                 found.append((run.manifest.stat().st_mtime_ns, path))
         except OSError as error:
-            why = error.why if isinstance(error, durable.VolumeUnusable) else error.strerror
-            closed.append((run, str(why)))
+            closed.append((run, durable.why(error)))
     return [RunDirectory(path) for _, path in sorted(found)], closed
 
 

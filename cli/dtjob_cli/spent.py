@@ -16,7 +16,7 @@ from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
 
-NO_EPSILON = "No epsilon can be stated."
+_NO_EPSILON = "No epsilon can be stated."
 
 
 def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
@@ -48,7 +48,7 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
         raise CommandError(
             ExitCode.REFUSED,
             Reason.LEDGER_UNREADABLE,
-            f"{_contradicts(ledger, wrong)} {NO_EPSILON}",
+            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
             f"Put {run.ledger}/ back from a copy, {go_on}",
         )
     raised = (
@@ -80,7 +80,7 @@ def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
     for wrong in [*recovery.contradictions(ledger), *check_transition(None, ledger)]:
         raise BadInput(
             Reason.LEDGER_UNREADABLE,
-            f"{_contradicts(ledger, wrong)} {NO_EPSILON}",
+            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
             "Put the ledger back from a copy that is not older than its volume.",
         )
     if told := proven.may_lack_draws(ledger.status):
@@ -98,7 +98,9 @@ def _contradicts(ledger: PrivacyLedger, wrong: str) -> str:
 
 
 def _lost(told: str, remedy: str) -> CommandError:
-    return CommandError(ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{told} {NO_EPSILON}", remedy)
+    return CommandError(
+        ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{told} {_NO_EPSILON}", remedy
+    )
 
 
 def _look_again(ledger: PrivacyLedger) -> str:

@@ -11,14 +11,13 @@ from dtjob_api.ledger import PrivacyLedger, VolumeRecord
 from dtjob_api.reasons import Reason
 from dtjob_cli.errors import CommandError, ExitCode, then
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import recovery
+from dtjob_trainer import durable, recovery
 from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber
 from dtjob_trainer.recovery import VolumeState
 from dtjob_trainer.volume import read_volume
 
-UNKNOWN = (
+_UNKNOWN = (
     "It is not known whether more was spent than the ledger knows of, so no epsilon can be stated."
 )
 
@@ -44,7 +43,7 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
         raise CommandError(
             ExitCode.REFUSED,
             Reason.CHECKPOINT_LOST,
-            f"{wrong}. {UNKNOWN}",
+            f"{wrong}. {_UNKNOWN}",
             f"Put this run's own files back into {run.state}/, and take the other job's out, "
             f"{then(again)}",
         )
@@ -68,7 +67,7 @@ def check_known(run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, ag
         raise CommandError(
             ExitCode.REFUSED,
             Reason.PRIVACY_STATE_LOST,
-            f"{wrong}. {UNKNOWN}",
+            f"{wrong}. {_UNKNOWN}",
             f"Put the ledger's newest version back into {run.ledger}/, or, where that folder is "
             f"not this run's, take it away or give it its name back, {then(again)}",
         )
@@ -93,7 +92,7 @@ def check_complete(
         raise CommandError(
             ExitCode.REFUSED,
             Reason.CHECKPOINT_LOST,
-            f"{wrong}. {UNKNOWN}",
+            f"{wrong}. {_UNKNOWN}",
             f"Put {run.state}/ back where it was, or from a copy, {then(again)}\nWithout a copy "
             "the model is lost, and nothing but its ledger tells of this run, rightly only if no "
             "newer version of it was ever written: dtjob report - < "
@@ -126,7 +125,7 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.REFUSED,
             "JournalUnreadable",
-            f"{error}. {UNKNOWN}",
+            f"{error}. {_UNKNOWN}",
             f"Take {error.path} away, or, where somebody has renamed it, give it its name back, "
             f"{then(again)}",
         ) from None
@@ -134,17 +133,16 @@ def _told(run: RunDirectory, again: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.REFUSED,
             "JournalUnreadable",
-            f"{error}. {UNKNOWN}",
+            f"{error}. {_UNKNOWN}",
             f"Put {error.path} back from a copy, {then(again)}\nWithout a copy count this run as "
             "spent in full. So does a start that finds it so, where the ledger knows no lease of "
             "that attempt.",
         ) from None
     except OSError as error:
-        why = error.why if isinstance(error, VolumeUnusable) else error.strerror
         raise CommandError(
             ExitCode.REFUSED,
             Reason.STORAGE_UNUSABLE,
-            f"{error.filename or run.state}: {why}. {UNKNOWN}",
+            f"{error.filename or run.state}: {durable.why(error)}. {_UNKNOWN}",
             f"Make all of {run.state}/ readable for user {os.getuid()}, or put it back from a "
             f"copy, {then(again)}",
         ) from None

@@ -14,6 +14,7 @@ from gang import GangRun
 
 from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
+from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
@@ -173,6 +174,19 @@ def test_rule_11_no_outcome_is_written_while_the_volume_tells_of_more_draws(
     if end.kind is EndKind.FAILED:
         assert [record.reason for record in status.attempts] == ["PrivacyStateLost"] * 2
         assert status.volume is not None, "the files may be gone when it is raised"
+
+
+def test_who_looks_before_an_attempt_reads_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at before each one, by a process that has no torch."""
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+    leave_a_journal(run)
+    monkeypatch.delattr(CheckpointStore, "newest_whole")
+    found = untold(run.ledger.read().ledger, run.config(0))
+    assert found is not None
+    assert found.proof is not None
 
 
 def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:

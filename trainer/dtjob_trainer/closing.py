@@ -165,8 +165,7 @@ def _fail(
     hold: Hold,
 ) -> Closed:
     if (refusal := untold(newest, config)) is not None:
-        if refusal.proof is not None:
-            volume.tell(ledger, attempt, refusal.proof)
+        volume.tell(ledger, attempt, refusal, volume.store(newest.spec, config))
         record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
         why = verdicts.risks_a_lease(newest, attempt)
         return _end(ledger, attempt, record, Follows.REFUSED, why, now, hold)

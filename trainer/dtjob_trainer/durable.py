@@ -84,6 +84,11 @@ class NoFile(Exception):
     """Where a file should be is something else, as a queue, on which a read may wait for ever."""
 
 
+def why(error: OSError) -> str:
+    """The system's own word for an error, also where `VolumeUnusable` says more around it."""
+    return error.why if isinstance(error, VolumeUnusable) else str(error.strerror)
+
+
 def missing(path: Path) -> Path:
     """What has to come back: the uppermost of `path` and its folders that is not there."""
     while not os.path.exists(path.parent):

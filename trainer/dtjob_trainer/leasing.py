@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from dtjob_api.ledger import (
@@ -123,8 +122,7 @@ class DrawAccount:
         try:
             point = volume.resume_point(ledger, self._checkpoints)
         except Refusal as refusal:
-            if refusal.proof is not None:
-                volume.tell(self._ledger, self._attempt, refusal.proof)
+            volume.tell(self._ledger, self._attempt, refusal, self._checkpoints)
             raise
         checkpoint = None
         if point.checkpoint is not None:
@@ -348,7 +346,7 @@ def resumed(
     As `DrawAccount.resume`.
     """
     spec = ledger.read().ledger.spec
-    store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep, format)
+    store = volume.store(spec, config, format)
     account = DrawAccount(
         ledger, store, attempt, image=config.job.image, clock=lambda: datetime.now(UTC)
     )

@@ -138,10 +138,10 @@ class FileLedger:
             raise
         except OSError as error:
             if self._may_be_there(file):  # linked by us, perhaps not durable; or by somebody else
-                raise AnswerLost(f"{file}: {_why(error)}") from error
+                raise AnswerLost(f"{file}: {durable.why(error)}") from error
             raise LedgerRejected(
-                f"{file} can't be written: {_why(error)}. Make the volume writable, then go on "
-                "with --resume"
+                f"{file} can't be written: {durable.why(error)}. Make the volume writable, then "
+                "go on with --resume"
             ) from error
         return Versioned(str(number), new)
 
@@ -157,7 +157,7 @@ class FileLedger:
             raise LedgerUnreadable(f"ledger version {error}. {_REMEDY}") from error
         except OSError as error:
             raise LedgerUnreadable(
-                f"ledger version {file} can't be read: {_why(error)}. {_REMEDY}"
+                f"ledger version {file} can't be read: {durable.why(error)}. {_REMEDY}"
             ) from error
 
     def _numbers(self) -> list[int]:
@@ -177,13 +177,9 @@ class FileLedger:
             yield
         except OSError as error:
             raise LedgerUnreadable(
-                f"the ledger folder {self.path} can't be read: {_why(error)}. Point to the "
+                f"the ledger folder {self.path} can't be read: {durable.why(error)}. Point to the "
                 "folder of the run, or make it readable"
             ) from error
 
     def _file(self, number: int) -> Path:
         return self.path / f"{number:010d}.json"
-
-
-def _why(error: OSError) -> str:
-    return error.why if isinstance(error, durable.VolumeUnusable) else str(error.strerror)

@@ -48,7 +48,8 @@ class Refusal(Exception):
     Attributes
     ----------
     proof
-        What the volume proves to be spent beyond what the ledger knows; None where nothing does.
+        What the volume proves to be spent beyond what the ledger knows, without the checkpoint to
+        go on from, which takes long to read; None where nothing does.
     """
 
     def __init__(self, reason: Reason, message: str, proof: VolumeRecord | None = None) -> None:
@@ -161,10 +162,10 @@ def vouched(volume: VolumeState, checkpoint: CheckpointRecord | None) -> VolumeR
     )
 
 
-def most(before: VolumeRecord | None, now: VolumeRecord | None) -> VolumeRecord | None:
+def most(before: VolumeRecord | None, now: VolumeRecord) -> VolumeRecord:
     """What a volume has been found to prove, before or now: files that go take no proof back."""
-    if before is None or now is None:
-        return before or now
+    if before is None:
+        return now
     return VolumeRecord(
         attempt=max(before.attempt, now.attempt),
         leased=max(before.leased, now.leased),

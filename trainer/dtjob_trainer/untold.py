@@ -7,13 +7,10 @@ ordinal 0 looks before it writes one.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import volume
-from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable
 from dtjob_trainer.recovery import Refusal
@@ -21,10 +18,8 @@ from dtjob_trainer.recovery import Refusal
 
 def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
     """Why no outcome may be written into a ledger; None where nothing speaks against it."""
-    spec = ledger.spec
-    store = CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep)
     try:
-        volume.resume_point(ledger, store)
+        volume.resume_point(ledger, volume.store(ledger.spec, config))
     except Refusal as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
             return refusal

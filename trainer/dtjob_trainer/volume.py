@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
-from dtjob_api.ledger import CheckpointRecord, LedgerStatus, PrivacyLedger, VolumeRecord
+from dtjob_api.ledger import (
+    CheckpointRecord,
+    LedgerSpec,
+    LedgerStatus,
+    PrivacyLedger,
+    VolumeRecord,
+)
 from dtjob_api.proven import newest_lease, proves_more
 from dtjob_api.reasons import Reason
+from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import durable, recovery
-from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.checkpoint import CheckpointStore, Format
 from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber, attempts_on, examined, read_all
 from dtjob_trainer.ledger import Ledger, LedgerRejected, LedgerUnreadable, update
 from dtjob_trainer.recovery import Refusal, ResumePoint, VolumeState
@@ -20,6 +28,11 @@ _UNREAD = (
     "go on, or raise it (dtjob ledger restore), which charges them all"
 )
 _STRANGE = "Nothing was changed; take it away, or give it its name back, and the job can go on"
+
+
+def store(spec: LedgerSpec, config: WorkerConfig, format: Format | None = None) -> CheckpointStore:
+    """The checkpoints of a worker's job."""
+    return CheckpointStore(Path(config.state_dir), spec.job_uid, spec.plan, config.keep, format)
 
 
 def read_volume(checkpoints: CheckpointStore) -> VolumeState:
@@ -53,8 +66,7 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
         return recovery.resume_point(ledger, found)
     except Refusal as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
-            mine = recovery.own(ledger, found)
-            proof = recovery.vouched(mine, _newest_whole(checkpoints))
+            proof = recovery.vouched(recovery.own(ledger, found), None)
             if proof is not None and proves_more(proof, ledger.status):
                 refusal.proof = proof
         raise
@@ -77,17 +89,12 @@ def unread(
     newest = max(unreadable, key=lambda one: one.attempt or 0, default=error)
     attempt = newest.attempt or 0
     if not foreign and attempt > newest_lease(ledger.status):
-        proof = VolumeRecord(
-            attempt=attempt,
-            leased=attempt,
-            charged=ledger.spec.reserved_draws,
-            checkpoint=_newest_whole(checkpoints),
-        )
-        proof = recovery.most(proof, recovery.vouched(mine, None)) or proof
+        unknown = VolumeRecord(attempt=attempt, leased=attempt, charged=ledger.spec.reserved_draws)
+        proof = recovery.most(recovery.vouched(mine, None), unknown)
         return Refusal(Reason.PRIVACY_STATE_LOST, f"{newest}. {_UNREAD}", proof)
     for wrong in recovery.behind(ledger, mine):
-        proven = recovery.vouched(mine, _newest_whole(checkpoints))
-        return Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}; besides, {error}", proven)
+        known = recovery.vouched(mine, None)
+        return Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}; besides, {error}", known)
     for wrong in foreign:
         return recovery.checkpoint_lost(wrong)
     if isinstance(error, NoSuchNumber):
@@ -95,16 +102,23 @@ def unread(
     return recovery.checkpoint_lost(str(error))
 
 
-def tell(ledger: Ledger, attempt: int, proof: VolumeRecord) -> None:
+def tell(ledger: Ledger, attempt: int, refusal: Refusal, checkpoints: CheckpointStore) -> None:
     """Say in the ledger what the volume proves: it counts also when the files are gone later.
 
-    Who restores a ledger in a cluster can't see the volume. Where the ledger takes no write now,
-    the refusal stands all the same, and the next attempt finds the same.
+    Who restores a ledger in a cluster can't see the volume, so the newest checkpoint is read and
+    told too. Where the ledger takes no write now, the refusal stands all the same, and the next
+    attempt finds the same.
 
     Raises
     ------
     Superseded
     """
+
+    if (proof := refusal.proof) is None:
+        return
+    if (whole := _newest_whole(checkpoints)) is not None:
+        saved = VolumeRecord(attempt=whole.attempt, charged=whole.charged, checkpoint=whole)
+        proof = recovery.most(proof, saved)
 
     def change(newest: PrivacyLedger) -> LedgerStatus | None:
         told = recovery.most(newest.status.volume, proof)

@@ -62,8 +62,8 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
         nothing = f"There is no journal in {run.state}/: if there was one, put it back, then run "
         found = volume.state(run, ledger, again)
-        proof = volume.vouched(run, ledger, found, again)
-        proof = recovery.most(ledger.status.volume, proof)
+        proof, told = volume.vouched(run, ledger, found, again), ledger.status.volume
+        proof = told if proof is None else recovery.most(told, proof)
         is_behind = proof is not None and proven.proves_more(proof, ledger.status)
         if ledger.status.outcome is None and not is_behind:
             volume.check_known(run, ledger, found, again)
