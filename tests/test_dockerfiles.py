@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.checkout import ROOT
+
 DOCKERFILES = ["Dockerfile.operator", "Dockerfile.trainer", "tools/standin/Dockerfile"]
 _COPIED = re.compile(r"^COPY (\S+) /opt/dtjob/app/", re.M)
 _IMPORTED = re.compile(r"^\s*(?:from|import) (dtjob_\w+)", re.M)

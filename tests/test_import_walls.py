@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import ROOT
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 OURS = ("accounting", "api", "cli", "exporter", "operator", "trainer")
 WALLS = {
     "crds/dtjob_api": (

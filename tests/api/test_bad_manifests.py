@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from manifests import BAD_CASES, GOOD_CASES, NOT_CHECKED, Case, told
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.validation import ErrorKind, apply_defaults, validate
+from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, NOT_CHECKED, Case, told
 
 
 @pytest.mark.parametrize("case", BAD_CASES, ids=lambda case: case.name)

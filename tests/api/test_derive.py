@@ -6,8 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from manifests import EXAMPLES
-from transitions import LEDGER, edited
 
 from dtjob_api.derive import (
     child_name,
@@ -22,6 +20,8 @@ from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.manifest import load
 from dtjob_api.validation import validate
 from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
+from tests.support.rules.manifest_cases import EXAMPLES
+from tests.support.rules.transitions import LEDGER, edited
 
 UID = "01234567-89ab-cdef-0123-456789abcdef"
 DIGITS = load(EXAMPLES / "digits.yaml")

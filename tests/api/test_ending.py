@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from transitions import FINISHED, STARTED, edited
 
 from dtjob_api import ending
 from dtjob_api.ledger import PrivacyLedger
+from tests.support.rules.transitions import FINISHED, STARTED, edited
 
 DIGEST = f"sha256:{'0' * 64}"
 FORGED = {

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from manifests import EXAMPLES
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.manifest import load, loads
 from dtjob_api.validation import apply_defaults, validate
+from tests.support.rules.manifest_cases import EXAMPLES
 
 DIGITS = load(EXAMPLES / "digits.yaml")
 QUOTES = "must be a string; write it in quotes"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from ledger_attacks import LEDGER_CHANGES, SERIES
-from transitions import JOB_TRANSITIONS, STARTED, Transition, edited
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.ledger_rules import (
@@ -14,6 +12,8 @@ from dtjob_api.ledger_rules import (
     STATUS_NEVER_VANISHES,
 )
 from dtjob_api.validation import validate
+from tests.support.rules.ledger_attacks import LEDGER_CHANGES, SERIES
+from tests.support.rules.transitions import JOB_TRANSITIONS, STARTED, Transition, edited
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
-from accounts import Accounts
 
 from dtjob_accounting.process import PldProcess
 from dtjob_cli.commands import report, run
+from tests.support.commands.instant_accounts import Accounts
 
 
 @pytest.fixture(scope="session")

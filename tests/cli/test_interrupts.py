@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dtjob_trainer import stop_at_start
+from tests.support.checkout import ROOT
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Stands in the way of an import that takes long.
@@ -20,7 +21,7 @@ SLOW_IMPORT = "import time\nprint('importing', flush=True)\ntime.sleep(1000)\n"
 
 
 def test_the_commands_that_are_installed_hear_a_stop_before_they_import_the_rest() -> None:
-    project = Path(__file__).parents[2] / "pyproject.toml"
+    project = ROOT / "pyproject.toml"
     scripts = tomllib.loads(project.read_text())["project"]["scripts"]
     assert {scripts["dtjob"], scripts["kubectl-dtjob"]} == {"dtjob_cli.__main__:main"}
     assert callable(import_module("dtjob_cli.__main__").main)

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import Accounts
-from stored import drawn, leased, made
-from test_spent import OUTCOME
 from typer.testing import CliRunner, Result
 
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import check_mechanism
 from dtjob_cli.main import app
 from dtjob_cli.runs import RunDirectory
+from tests.support.commands.instant_accounts import Accounts
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
 
 CHARGED = 20
 ONLY_IF = "no newer version of this ledger was ever written"

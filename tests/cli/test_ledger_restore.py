@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from durability import Job, plan, state_at
-from transitions import STARTED
 from typer.testing import CliRunner, Result
 
 from dtjob_api.validation import validate
@@ -24,15 +22,16 @@ from dtjob_cli.main import app
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import VolumeState
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+from tests.support.checkout import DIGITS
+from tests.support.ledgers.durability import Job, plan, state_at
+from tests.support.rules.transitions import STARTED
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A run that died in its second lease, and whose newest two ledger versions are gone."""
     job = Job(tmp_path / "digits-11111111", plan(steps=8, lease_steps=2, reserve=6))
-    shutil.copyfile(EXAMPLE, job.root / "job.yaml")
+    shutil.copyfile(DIGITS, job.root / "job.yaml")
     job.create()
     account, _ = job.opened()
     assert [job.draw(account), job.draw(account)] == [0, 1]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, drawn, leased, made
-from test_spent import OUTCOME
 from typer.testing import CliRunner
 
 from dtjob_cli.main import app
+from tests.support.checkout import DIGITS
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
 
 
 @pytest.fixture(autouse=True)
@@ -31,18 +31,18 @@ def _report(folder: Path) -> list[str]:
 
 
 def _run(folder: Path) -> list[str]:
-    return ["run", str(EXAMPLE), "--dir", str(folder)]
+    return ["run", str(DIGITS), "--dir", str(folder)]
 
 
 def _resume(folder: Path) -> list[str]:
     run = made(folder, drawn(20))
     leased(run, 20)
-    return ["run", str(EXAMPLE), "--resume", str(run.path)]
+    return ["run", str(DIGITS), "--resume", str(run.path)]
 
 
 def _resume_what_has_ended(folder: Path) -> list[str]:
     run = made(folder, drawn(20).model_copy(update={"outcome": OUTCOME}))
-    return ["run", str(EXAMPLE), "--resume", str(run.path)]
+    return ["run", str(DIGITS), "--resume", str(run.path)]
 
 
 @pytest.mark.parametrize("command", [_report, _run, _resume, _resume_what_has_ended])

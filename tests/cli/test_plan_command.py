@@ -7,8 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dtjob_cli.main import app
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+from tests.support.checkout import DIGITS
 
 
 def _plan(file: Path, *arguments: str) -> Result:
@@ -16,7 +15,7 @@ def _plan(file: Path, *arguments: str) -> Result:
 
 
 def _changed(folder: Path, old: str, new: str) -> Path:
-    text = EXAMPLE.read_text()
+    text = DIGITS.read_text()
     assert old in text
     file = folder / "changed.yaml"
     file.write_text(text.replace(old, new))
@@ -24,7 +23,7 @@ def _changed(folder: Path, old: str, new: str) -> Path:
 
 
 def test_the_plan_of_the_example_is_the_designs() -> None:
-    result = _plan(EXAMPLE, "-o", "json")
+    result = _plan(DIGITS, "-o", "json")
 
     assert result.exit_code == 0
     found = json.loads(result.stdout)
@@ -42,7 +41,7 @@ def test_the_plan_of_the_example_is_the_designs() -> None:
 
 
 def test_people_get_a_table_with_every_symbol() -> None:
-    result = _plan(EXAMPLE)
+    result = _plan(DIGITS)
 
     assert result.exit_code == 0
     for symbol in ("σ", "ε guaranteed", "δ", "q", "T", "R", "n", "Q", "W", "P", "M"):
@@ -51,7 +50,7 @@ def test_people_get_a_table_with_every_symbol() -> None:
 
 
 def test_a_narrow_terminal_cuts_no_figure() -> None:
-    result = CliRunner().invoke(app, ["plan", str(EXAMPLE)], env={"COLUMNS": "32"})
+    result = CliRunner().invoke(app, ["plan", str(DIGITS)], env={"COLUMNS": "32"})
 
     assert result.exit_code == 0
     assert "…" not in result.stdout

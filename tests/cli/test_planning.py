@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_cli import local, manifests, planning
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+from tests.support.checkout import DIGITS
 
 
 def _job(**workers: int) -> DistributedTrainingJob:
-    manifest = manifests.read(EXAMPLE)
+    manifest = manifests.read(DIGITS)
     manifest["spec"]["workers"] |= workers
     return manifests.job(manifest)
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, PLAN, UID
 
 from dtjob_api.derive import ledger_spec
 from dtjob_api.ledger import AttemptRecord, LedgerStatus, PrivacyLedger
@@ -14,6 +13,8 @@ from dtjob_api.model import ObjectMeta
 from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, report, report_text
+from tests.support.checkout import DIGITS
+from tests.support.commands.stored_runs import PLAN, UID
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NOT_ASKED: Any = None
@@ -46,7 +47,7 @@ def test_refused_attempts_are_told_apart(
     ]
     status = LedgerStatus(attempt=first + len(reasons) - 1, attempts=records)
     plan = PLAN.model_copy(update={"mode": PrivacyMode.DISABLED})
-    job = manifests.job(manifests.read(EXAMPLE), UID)
+    job = manifests.job(manifests.read(DIGITS), UID)
     spec = ledger_spec(job, plan)
     ledger = PrivacyLedger(metadata=ObjectMeta(name="digits"), spec=spec, status=status)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, PLAN, UID, drawn, leased, made
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
@@ -17,6 +16,8 @@ from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests
 from dtjob_cli.main import app
+from tests.support.checkout import DIGITS
+from tests.support.commands.stored_runs import PLAN, UID, drawn, leased, made
 
 # Whoever is the first to ask for a figure waits for a helper to start.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_accountant")]
@@ -79,7 +80,7 @@ def disguised(charged: int) -> dict[str, Any]:
     """A ledger whose workers write a line of the report into every text that they may write."""
     ledger: dict[str, Any] = PrivacyLedger(
         metadata=ObjectMeta(name="digits"),
-        spec=ledger_spec(manifests.job(manifests.read(EXAMPLE), UID), PLAN),
+        spec=ledger_spec(manifests.job(manifests.read(DIGITS), UID), PLAN),
         status=forged(charged),
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
     status = ledger["status"]

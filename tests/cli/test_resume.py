@@ -10,7 +10,6 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from stored import EXAMPLE, PLAN, UID
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
@@ -28,12 +27,14 @@ from dtjob_cli.display import PlainDisplay
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.checkout import DIGITS
+from tests.support.commands.stored_runs import PLAN, UID
 
 
 @pytest.fixture
 def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    shutil.copyfile(EXAMPLE, "digits.yaml")
+    shutil.copyfile(DIGITS, "digits.yaml")
     return Path("digits.yaml")
 
 

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import run_files
-from cli_command import Command, processes, wait_until_gone
 
 from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.checkout import DIGITS, TASKS
+from tests.support.commands import run_files
+from tests.support.commands.command_process import Command, processes, wait_until_gone
 
 pytestmark = [
     pytest.mark.processes,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("dtjob run"),
 ]
-
-TASKS = Path(__file__).parents[1] / "trainer"
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
 
 class Place:
@@ -34,7 +32,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = folder / "digits.yaml"
-        shutil.copyfile(EXAMPLE, self.manifest)
+        shutil.copyfile(DIGITS, self.manifest)
         self.commands: list[Command] = []
 
     def dtjob(self, *arguments: str) -> Command:

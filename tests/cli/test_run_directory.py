@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import run_files
-from stored import EXAMPLE
 from typer.testing import CliRunner
 
 from dtjob_cli import resume, runs
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.main import app
+from tests.support.checkout import DIGITS
+from tests.support.commands import run_files
 
 MANIFEST: dict[str, Any] = {
     "metadata": {"name": "digits"},
@@ -186,7 +186,7 @@ def test_a_run_that_one_may_not_look_into_is_not_passed_over_by_a_resume(
     closed = _run(tmp_path / "runs", "digits-00000002")
     _closed(monkeypatch, closed)
 
-    resumed = ["run", str(EXAMPLE), "--resume", "--dir", str(tmp_path / "runs")]
+    resumed = ["run", str(DIGITS), "--resume", "--dir", str(tmp_path / "runs")]
     result = CliRunner().invoke(app, resumed, catch_exceptions=False)
 
     assert result.exit_code == 2

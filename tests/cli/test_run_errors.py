@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stored import EXAMPLE
 from typer.testing import CliRunner
 
 from dtjob_cli import local, report, spent
@@ -21,6 +20,7 @@ from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
 from dtjob_cli.runs import RunDirectory
+from tests.support.checkout import DIGITS
 
 
 def _raised(number: int, file: str | None = None) -> OSError:
@@ -94,7 +94,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     summary = {"state": "Unfinished", "step": 10, "plan": {}, "spent": {"draws": 20}}
     monkeypatch.setattr(spent, "complete_ledger", lambda *_: None)
     monkeypatch.setattr(report, "build", lambda *_: summary)
-    request = command.Request(EXAMPLE, True, None, None, tmp_path, None, None, False)
+    request = command.Request(DIGITS, True, None, None, tmp_path, None, None, False)
     shown = StringIO()
     session = command._Session(request, {}, PlainDisplay(shown), Interrupts())
     end = local.End(0, local.REFUSED, "StorageFull", "no room on the volume", restarted=False)
@@ -111,7 +111,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
 
 @pytest.mark.parametrize("option", ["--dir", "--data"])
 def test_a_place_whose_name_is_no_text_is_refused_before_anything_is_made(option: str) -> None:
-    result = CliRunner().invoke(app, ["run", str(EXAMPLE), option, os.fsdecode(b"/r\xffns")])
+    result = CliRunner().invoke(app, ["run", str(DIGITS), option, os.fsdecode(b"/r\xffns")])
 
     assert result.exit_code == 2
     assert "PathNotText" in result.stderr
@@ -121,8 +121,8 @@ def test_a_place_whose_name_is_no_text_is_refused_before_anything_is_made(option
 
 def test_data_that_may_be_the_wrong_ones_are_not_offered_again(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "digits-0a1b2c3d")
-    asked = command.Request(EXAMPLE, True, None, 2, tmp_path, Path("wrong data"), None, False)
-    again = f"dtjob run {EXAMPLE} --resume {run.path} --workers 2"
+    asked = command.Request(DIGITS, True, None, 2, tmp_path, Path("wrong data"), None, False)
+    again = f"dtjob run {DIGITS} --resume {run.path} --workers 2"
     for reason in ("TaskFailed", "DatasetInvalid"):
         assert asked.resume_command(run, reason) == f"{again} --data PATH"
     for reason in ("", "StorageFull", "CheckpointLost"):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import DIGITS
+
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 PROGRAM = Path(sysconfig.get_path("scripts")) / "dtjob"
 # Of the user's folder and of PYTHONPATH; each is imported by a supervisor, its forkserver, a rank,
 # the accountant or the command.
@@ -39,7 +40,7 @@ def test_nothing_that_is_printed_or_lies_about_decides_how_a_run_ends(tmp_path: 
     _fill(tmp_path / "path")
     (tmp_path / "survey.py").write_text(TASK)
     (tmp_path / "path" / "helpers.py").write_text("mine = True\n")
-    manifest = EXAMPLE.read_text().replace("dtjob_trainer.tasks.digits:task", "survey:task")
+    manifest = DIGITS.read_text().replace("dtjob_trainer.tasks.digits:task", "survey:task")
     (tmp_path / "job.yaml").write_text(manifest.replace("steps: 336", "steps: 20"))
 
     with Path("/dev/full").open("wb") as full:

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import UID, drawn, leased, made
 from typer.testing import CliRunner
 
 from dtjob_api.ledger import (
     AttemptRecord,
     Lease,
     LedgerStatus,
-    Outcome,
-    OutcomeState,
     PrivacyLedger,
     VolumeRecord,
 )
@@ -30,16 +27,11 @@ from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import VolumeState
+from tests.support.commands.stored_runs import OUTCOME, UID, drawn, leased, made
 
 CHARGED = 20
 AGAIN = "dtjob report somewhere"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-OUTCOME = Outcome(
-    state=OutcomeState.SUCCEEDED,
-    reason=Reason.COMPLETED,
-    message="",
-    time="2026-01-01T00:00:00Z",
-)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import EXAMPLE, PLAN, UID, drawn
 
 from dtjob_accounting.process import PldProcess
 from dtjob_api.derive import ledger_spec
@@ -24,6 +23,8 @@ from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, report, runs
 from dtjob_cli.streams import SPELLED
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.checkout import DIGITS, TOOLS
+from tests.support.commands.stored_runs import PLAN, UID, drawn
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +40,8 @@ NARROW = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> runs.RunDirectory:
     """A run that has succeeded, its report saved as `dtjob run` leaves it."""
-    job = manifests.job(manifests.read(EXAMPLE), UID)
-    run = runs.create(tmp_path_factory.mktemp("rüns"), f"digits-{UID[:8]}", EXAMPLE)
+    job = manifests.job(manifests.read(DIGITS), UID)
+    run = runs.create(tmp_path_factory.mktemp("rüns"), f"digits-{UID[:8]}", DIGITS)
     outcome = Outcome(
         state=OutcomeState.SUCCEEDED,
         reason=Reason.COMPLETED,
@@ -119,7 +120,7 @@ def test_programs_read_the_same_on_every_stream(run: runs.RunDirectory, kind: st
 
 @pytest.mark.parametrize("kind", NARROW)
 def test_a_plan_is_spelled_out_too(kind: str) -> None:
-    shown = dtjob("plan", EXAMPLE, variables=NARROW[kind])
+    shown = dtjob("plan", DIGITS, variables=NARROW[kind])
 
     assert shown.returncode == 0, shown.stderr
     text = shown.stdout.decode("latin-1")
@@ -152,7 +153,7 @@ COMMANDS = ["report", "report -o json", "validate", "validate -o json"]
 
 def _words(command: str, run: runs.RunDirectory) -> list[object]:
     name, *options = command.split()
-    return [name, run.path if name == "report" else EXAMPLE, *options]
+    return [name, run.path if name == "report" else DIGITS, *options]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -263,7 +264,7 @@ def test_the_tools_of_the_checkout_end_as_they_would(
     descriptor = request.getfixturevalue(kind)
     done = subprocess.run(
         [PYTHON, "-m", "localcluster", "status", "--name", "no-such", "--provider", "local"],
-        env={**os.environ, **NARROW["ascii"], "PYTHONPATH": str(EXAMPLE.parents[1] / "tools")},
+        env={**os.environ, **NARROW["ascii"], "PYTHONPATH": str(TOOLS)},
         stdout=descriptor,
         stderr=descriptor,
         check=False,

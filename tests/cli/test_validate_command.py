@@ -6,26 +6,25 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from dtjob_cli.main import app
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+from tests.support.checkout import DIGITS
 
 
 def test_the_example_is_valid() -> None:
-    result = CliRunner().invoke(app, ["validate", str(EXAMPLE)])
+    result = CliRunner().invoke(app, ["validate", str(DIGITS)])
 
     assert result.exit_code == 0
-    assert result.stdout == f"{EXAMPLE}: valid\n"
+    assert result.stdout == f"{DIGITS}: valid\n"
 
 
 def test_each_bad_file_is_told_with_field_and_remedy(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
-    text = EXAMPLE.read_text().replace("epsilon: 8", "epsilon: -1")
+    text = DIGITS.read_text().replace("epsilon: 8", "epsilon: -1")
     bad.write_text(text.replace("batchSize: 256", "batchSize: 2000"))
 
-    result = CliRunner().invoke(app, ["validate", str(EXAMPLE), str(bad)])
+    result = CliRunner().invoke(app, ["validate", str(DIGITS), str(bad)])
 
     assert result.exit_code == 2
-    assert f"{EXAMPLE}: valid" in result.stdout
+    assert f"{DIGITS}: valid" in result.stdout
     assert "spec.privacy.epsilon: Invalid value: -1" in result.stderr
     assert "spec.training.batchSize: Invalid value" in result.stderr
     assert "must be greater than 0" in result.stderr
@@ -37,13 +36,13 @@ def test_programs_get_one_object(tmp_path: Path) -> None:
     missing = tmp_path / "missing.yaml"
 
     result = CliRunner().invoke(
-        app, ["validate", str(EXAMPLE), str(torn), str(missing), "-o", "json"]
+        app, ["validate", str(DIGITS), str(torn), str(missing), "-o", "json"]
     )
 
     assert result.exit_code == 2
     files = json.loads(result.stdout)["files"]
     assert [(entry["file"], entry["valid"]) for entry in files] == [
-        (str(EXAMPLE), True),
+        (str(DIGITS), True),
         (str(torn), False),
         (str(missing), False),
     ]

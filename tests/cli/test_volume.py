@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stored import UID, drawn, made
 from typer.testing import CliRunner
 
 from dtjob_api.reasons import Reason
@@ -18,6 +17,7 @@ from dtjob_cli.errors import ExitCode
 from dtjob_cli.main import app
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer.journal import Entry, Header, Journal
+from tests.support.commands.stored_runs import UID, drawn, made
 
 CHARGED = 20
 NOT_KNOWN = "It is not known whether more was spent than the ledger knows of"

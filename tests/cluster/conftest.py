@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import standstill
-from kube import Kubectl
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from installed import Installed  # noqa: E402
-
-from localcluster import choose  # noqa: E402
-from localcluster.instance import DEFAULT_NAME  # noqa: E402
-from localcluster.progress import Progress  # noqa: E402
-from localcluster.providers.base import Capability, Provider  # noqa: E402
-from testing import clusters  # noqa: E402
+from localcluster import choose
+from localcluster.instance import DEFAULT_NAME
+from localcluster.progress import Progress
+from localcluster.providers.base import Capability, Provider
+from testing import clusters
+from tests.support.clusters import standstill
+from tests.support.clusters.installed import Installed
+from tests.support.clusters.kube import Kubectl
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"

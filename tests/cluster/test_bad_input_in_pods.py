@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from bad_input import CASES, JOB, Watched, all_watched, condition, small_job
-from installed import Installed
-from kube import Kubectl, Manifest, wait_for
+
+from tests.support.clusters.installed import Installed
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.jobs.bad_jobs import CASES, JOB, Watched, all_watched, condition, small_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from bad_input import CASES, Watched, all_watched
-from installed import Installed
-from kube import Kubectl
+
+from tests.support.clusters.installed import Installed
+from tests.support.clusters.kube import Kubectl
+from tests.support.jobs.bad_jobs import CASES, Watched, all_watched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from enduring import LEASE, SECONDS_PER_STEP, Enduring, local
-from installed import Installed
-from jobs import (
+
+from tests.support.clusters.installed import Installed
+from tests.support.clusters.kube import Kubectl, ready, wait_for
+from tests.support.jobs.enduring_job import LEASE, SECONDS_PER_STEP, Enduring, local
+from tests.support.jobs.pod_jobs import (
     Job,
     assert_played_account,
     container_restarts,
@@ -22,7 +24,6 @@ from jobs import (
     standin_job,
     watched,
 )
-from kube import Kubectl, ready, wait_for
 
 pytestmark = [
     pytest.mark.faults,

@@ -13,16 +13,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from enduring import LEASE, SECONDS_PER_STEP, Enduring
-from garbage import garbage, listeners, throw
-from installed import Installed
-from jobs import Job, assert_true_account, container_restarts, slow_job, watched
-from kube import Kubectl, Manifest, unguarded
 from typer.testing import CliRunner
 
 from dtjob_cli.main import app
 from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from localcluster.state import Process
+from tests.support.clusters.installed import Installed
+from tests.support.clusters.kube import Kubectl, Manifest, unguarded
+from tests.support.jobs.enduring_job import LEASE, SECONDS_PER_STEP, Enduring
+from tests.support.jobs.pod_jobs import (
+    Job,
+    assert_true_account,
+    container_restarts,
+    slow_job,
+    watched,
+)
+from tests.support.strangers.garbage import garbage, listeners, throw
 
 pytestmark = [
     pytest.mark.faults,

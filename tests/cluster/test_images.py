@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from kube import Kubectl, wait_for
 
 from localcluster import buildah, oci
 from localcluster.ctr import Client
 from localcluster.errors import ClusterError
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from tests.support.checkout import TOOLS
+from tests.support.clusters.kube import Kubectl, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(900)]
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 FROM = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n"
 
 

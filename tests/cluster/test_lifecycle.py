@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kube import Kubectl, ready, wait_for
 
 from localcluster.instance import Instance
 from localcluster.progress import Progress
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
 from localcluster.state import Process, Record, holder_file, read_record
+from tests.support.checkout import TOOLS
+from tests.support.clusters.kube import Kubectl, ready, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(1800)]
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+
 # `python3 -m venv FOLDER`, whose pip waits until two of them are at work.
 PYTHON3 = """#!/bin/sh
 folder=$3

@@ -13,8 +13,6 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest, ready, wait_for
-from operator_process import job
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_operator.api_server import places
@@ -26,6 +24,8 @@ from localcluster.network import BRIDGE
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
 from localcluster.state import read_record
+from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
+from tests.support.clusters.operator_process import job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(600)]
 

@@ -13,15 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from api_server import ApiServer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from kube import wait_for
 from kubernetes import client, config
-from ledger_attacks import LEDGER_CHANGES
-from manifests import BAD_CASES, GOOD_CASES, told
 from ruamel.yaml import YAML
-from transitions import JOB_TRANSITIONS, Transition
 
 from dtjob_api import crd
 from dtjob_api.validation import validate
@@ -30,6 +25,12 @@ from localcluster.certificates import Authority
 from localcluster.component import answers
 from localcluster.progress import Progress
 from testing.needs import OLDEST_KUBERNETES, oldest_api_server
+from tests.support.checkout import ROOT
+from tests.support.clusters.kube import wait_for
+from tests.support.rules.ledger_attacks import LEDGER_CHANGES
+from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, told
+from tests.support.rules.server_answers import ApiServer
+from tests.support.rules.transitions import JOB_TRANSITIONS, Transition
 
 pytestmark = [
     pytest.mark.cluster,
@@ -37,7 +38,7 @@ pytestmark = [
     pytest.mark.oldest_kubernetes,
     pytest.mark.timeout(300),
 ]
-PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
+PAGE = ROOT / "docs" / "cluster.md"
 ADMINISTRATORS = "system:masters"
 
 

@@ -10,7 +10,6 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from kube import wait_for
 from rich.console import Console
 
 from localcluster import apt, packages
@@ -18,6 +17,7 @@ from localcluster.errors import CannotRunHere
 from localcluster.packages import Program
 from localcluster.progress import Progress, Stage
 from localcluster.providers.local import LocalProvider
+from tests.support.clusters.kube import wait_for
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

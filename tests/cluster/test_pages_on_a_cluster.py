@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-from installed import Installed
-from kube import Kubectl
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
-
-import doc_blocks
-from doc_session import Session
+from tests.support.checkout import ROOT
+from tests.support.clusters.installed import Installed
+from tests.support.clusters.kube import Kubectl
+from tests.support.pages import fenced
+from tests.support.pages.sessions import Session
 
 pytestmark = [pytest.mark.pages, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -35,5 +33,5 @@ def test_page(installed: Installed, namespace: Kubectl, tmp_path: Path) -> None:
     kubectl.write_text(f'#!/bin/sh\nexec {namespace.program} {arguments} "$@"\n')
     kubectl.chmod(0o755)
 
-    page = doc_blocks.ROOT / "docs" / "cluster.md"
-    Session(folder, programs, here).do(doc_blocks.blocks(page), {"cluster"})
+    page = ROOT / "docs" / "cluster.md"
+    Session(folder, programs, here).do(fenced.blocks(page), {"cluster"})

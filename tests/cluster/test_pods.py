@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kube import Kubectl, Manifest, ready, wait_for
 
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kube import wait_for
 from typer.testing import CliRunner
 
 from demo import install
@@ -24,6 +23,7 @@ from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.progress import Progress
 from localcluster.providers import kind
 from localcluster.providers.existing import ExistingProvider
+from tests.support.clusters.kube import wait_for
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT
 
 from dtjob_api.reasons import Reason
 from dtjob_cli.errors import ExitCode
 from dtjob_trainer import leader, processes
+from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "errors.md"
 SUPERVISOR = ROOT / "trainer" / "dtjob_trainer" / "supervisor.py"

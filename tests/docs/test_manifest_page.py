@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT
-from transitions import JOB, REMOVED, RUNNING, SUSPENDED, edited
 
 from dtjob_api.crd import job_crd
 from dtjob_api.validation import validate
+from tests.support.checkout import ROOT
+from tests.support.rules.transitions import JOB, REMOVED, RUNNING, SUSPENDED, edited
 
 Json = dict[str, Any]
 

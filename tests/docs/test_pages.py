@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import doc_blocks
-import doc_console
 import pytest
-from doc_blocks import ROOT, Block
-from doc_session import Session, TooLateError
 
-PAGES = doc_blocks.pages()
-BLOCKS = [block for page in PAGES for block in doc_blocks.blocks(page)]
+from tests.support.checkout import ROOT
+from tests.support.pages import consoles, fenced
+from tests.support.pages.fenced import Block
+from tests.support.pages.sessions import Session, TooLateError
+
+PAGES = fenced.pages()
+BLOCKS = [block for page in PAGES for block in fenced.blocks(page)]
 
 
 def with_kind(kind: str) -> list[Path]:
@@ -25,10 +26,10 @@ def by_name(path: Path) -> str:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_a_block_says_how_it_is_tested(block: Block) -> None:
-    if block.language in doc_blocks.UNMARKED:
+    if block.language in fenced.UNMARKED:
         return
-    assert block.language in doc_blocks.MARKED, "say text where it is nothing to run"
-    assert block.kind in doc_blocks.KINDS, f"no mark or an unknown one: {block.kind!r}"
+    assert block.language in fenced.MARKED, "say text where it is nothing to run"
+    assert block.kind in fenced.KINDS, f"no mark or an unknown one: {block.kind!r}"
     assert bool(block.name) == (block.kind == "file"), "a file needs its name, nothing else has one"
     if block.kind in ("fast", "processes", "cluster"):
         assert block.language in ("console", "python"), "what is run shows what it says"
@@ -37,7 +38,7 @@ def test_a_block_says_how_it_is_tested(block: Block) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_kind("fast"), ids=by_name)
 def test_page(page: Path, tmp_path: Path) -> None:
-    Session(tmp_path).do(doc_blocks.blocks(page), {"fast"})
+    Session(tmp_path).do(fenced.blocks(page), {"fast"})
 
 
 @pytest.mark.pages
@@ -49,7 +50,7 @@ def test_page_with_workers(page: Path, tmp_path: Path) -> None:
     def do(name: str) -> None:
         folder = tmp_path / name
         folder.mkdir()
-        Session(folder).do(doc_blocks.blocks(page), {"fast", "processes"})
+        Session(folder).do(fenced.blocks(page), {"fast", "processes"})
 
     try:
         do("first")
@@ -90,8 +91,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_files_that_commands_name_exist(page: Path, tmp_path: Path) -> None:
-    Session(tmp_path).do(doc_blocks.blocks(page), set())
-    for block in doc_blocks.blocks(page):
+    Session(tmp_path).do(fenced.blocks(page), set())
+    for block in fenced.blocks(page):
         if block.kind in ("shown", "demo", "cluster") and block.language in ("sh", "console"):
             for name in re.findall(r"(?:^|\s)(?:-f|-k) (\S+)", block.text):
                 assert (tmp_path / name).exists(), f"{block.place}: {name}"
@@ -118,7 +119,7 @@ SAID = ["[   0.2 s] job-1a2b3c4d: 2 workers", "", "a  1.5", "rest", "b 3"]
     ],
 )
 def test_output_that_differs_is_noticed(shown: list[str], loose: bool, same: bool) -> None:
-    assert doc_console.agrees(shown, SAID, loose=loose) is same
+    assert consoles.agrees(shown, SAID, loose=loose) is same
 
 
 def test_a_page_that_lies_fails(tmp_path: Path) -> None:

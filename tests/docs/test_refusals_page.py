@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from doc_blocks import ROOT
 from torch import nn
 from torch.nn import functional
 
 from dtjob_trainer.task import ArraySpec, Task, TaskError
 from dtjob_trainer.validation import preflight
+from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "writing-a-task.md"
 Batch = Mapping[str, torch.Tensor]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT
+
+from tests.support.checkout import ROOT
 
 PACKAGES = ("cli", "operator", "trainer")
 # docs/manifest.md says what can be changed in a job that is suspended, and that none can be yet.

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT
+
+from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "design" / "rules.md"
 PACKAGES = ("accounting", "cli", "crds", "operator", "serving", "trainer")

@@ -8,12 +8,23 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from world import CHILD, NOW, PLAN, World, checkpoint, claim, digits, pod, report, stamp
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.status import JobStatus
 from dtjob_operator.figures import Spent
+from tests.support.worlds.world import (
+    CHILD,
+    NOW,
+    PLAN,
+    World,
+    checkpoint,
+    claim,
+    digits,
+    pod,
+    report,
+    stamp,
+)
 
 
 def running() -> World:

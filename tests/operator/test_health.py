@@ -8,20 +8,19 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import http_attacks
 import httpx
 import pytest
 import structlog
-from http_attacks import ATTACKS, Door, Tried
 
 from dtjob_cli import ports
 from dtjob_operator.health import CONNECTIONS, HealthServer
 from dtjob_operator.metrics import Metrics
 from dtjob_serving import doors
+from tests.support.checkout import SUPPORT
+from tests.support.strangers import http_attacks
+from tests.support.strangers.http_attacks import ATTACKS, Door, Tried
 
-HERE = Path(__file__).parent
 #: The exposition has them twice, which is more than the kernel takes for who does not read.
 FIGURES = 4 * 2**20
 
@@ -41,7 +40,7 @@ class Operator(Tried):
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     log = tmp_path_factory.mktemp("health") / "log"
     port = ports.free()
-    with http_attacks.process(HERE / "open_health.py", log, port, FIGURES) as pid:
+    with http_attacks.process(SUPPORT / "strangers" / "open_health.py", log, port, FIGURES) as pid:
         operator = Operator(pid, log, Door(port, "GET /healthz"))
         assert operator.works()
         yield operator

@@ -6,14 +6,14 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fake_cluster import KEY, Shell
-from world import CHILD, NOW, UID, claim, digits, pod, stamp
 
 from dtjob_operator import kinds, names, observer
 from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.observer import Memory
+from tests.support.worlds.fake_cluster import KEY, Shell
+from tests.support.worlds.world import CHILD, NOW, UID, claim, digits, pod, stamp
 
 
 def observe(shell: Shell) -> Observed:

@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from fake_cluster import FakeCluster
 from structlog.testing import capture_logs
-from world import digits
 
 from dtjob_operator import guard, kinds
 from dtjob_operator.errors import ApiError
@@ -18,6 +16,8 @@ from dtjob_operator.metrics import Metrics
 from dtjob_operator.observer import Memory
 from dtjob_operator.operate import Operator, Options
 from dtjob_operator.privacy import Accounting
+from tests.support.worlds.fake_cluster import FakeCluster
+from tests.support.worlds.world import digits
 
 
 def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() -> None:

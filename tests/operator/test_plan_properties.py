@@ -11,7 +11,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from world import CHILD, PLAN, UID, World, claim, digits, pod, report, stamp, waiting_pod
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.reasons import Phase, Reason
@@ -19,6 +18,18 @@ from dtjob_api.status import JobStatus
 from dtjob_operator.figures import Spent
 from dtjob_operator.observed import Decision, Place, Rejection
 from testing.examples import examples
+from tests.support.worlds.world import (
+    CHILD,
+    PLAN,
+    UID,
+    World,
+    claim,
+    digits,
+    pod,
+    report,
+    stamp,
+    waiting_pod,
+)
 
 Json = dict[str, Any]
 CHILDREN = ("stateful_set", "service", "network_policy", "service_account", "role_binding")

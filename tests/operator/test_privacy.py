@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from world import digits
 
 from dtjob_accounting.process import HelperFailed
 from dtjob_api.ledger import PrivacyPlan
@@ -15,6 +14,7 @@ from dtjob_operator import privacy
 from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
 from dtjob_operator.store import Key
+from tests.support.worlds.world import digits
 
 KEY = ("research", "digits")
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fake_cluster import KEY, Shell
-from world import CHILD
 
 from dtjob_operator import kinds, reconcile
 from dtjob_operator.errors import ApiError, Conflict, Unavailable
 from dtjob_operator.kinds import Json
+from tests.support.worlds.fake_cluster import KEY, Shell
+from tests.support.worlds.world import CHILD
 
 WEBHOOK = 'Internal error occurred: failed calling webhook "policy.example.org"'
 REFUSED = ApiError.of(403, "Forbidden", "exceeded quota: few")

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from world import UID, World, report
 
 from dtjob_api.status import JobStatus
 from dtjob_operator.report import read
+from tests.support.worlds.world import UID, World, report
 
 HUGE = 10**400
 

@@ -13,12 +13,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
-from world import CHILD, UID
 
 from dtjob_operator import scrape
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from dtjob_operator.metrics import Metrics
 from dtjob_operator.store import Key
+from tests.support.worlds.world import CHILD, UID
 
 REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
 DEADLINE = 60.0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dtjob_api.crd import job_crd
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.announcements import REPLICAS_LATCHED, RUN_POLICY_DEFERRED
+from tests.support.checkout import ROOT
 
-TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "status.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "status.md").read_text()
 PHASES_TO_COME = {Phase.SUSPENDED}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import TOOLS
+
 pytestmark = pytest.mark.slow
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 HEAVY = ("torch", "opacus", "numpy", "scipy", "sklearn", "dp_accounting", "kopf", "dtjob_operator")
 PROGRAM = """
 import importlib, pkgutil, sys

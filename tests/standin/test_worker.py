@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gangs import PlayedRun
-from kube import wait_for
 
 from dtjob_api.reasons import Reason
+from tests.support.clusters.kube import wait_for
+from tests.support.gangs.standin_gang import PlayedRun
 
 pytestmark = pytest.mark.slow
 

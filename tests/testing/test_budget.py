@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_tiers import PLUGINS, alone_and_with_workers
 
 from testing import budget, figures
 from testing.figures import Figures
 from testing.tiers import Tier
+from tests.support.pytest_sessions import PLUGINS, alone_and_with_workers
 
 TESTS = """
 import pytest, time

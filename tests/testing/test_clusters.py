@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_tiers import PLUGINS
 
 from localcluster import choose
 from testing import clusters
+from tests.support.pytest_sessions import PLUGINS
 
 CONFTEST = """
 import pathlib

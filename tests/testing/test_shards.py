@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_tiers import PLUGINS, alone_and_with_workers
 
 from testing import nightly
 from testing.shards import Progress, Shard, members
+from tests.support.pytest_sessions import PLUGINS, alone_and_with_workers
 
 TESTS = """
 import pathlib, pytest

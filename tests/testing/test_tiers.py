@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testing import tiers
+from tests.support.pytest_sessions import PLUGINS, alone_and_with_workers
 
 TESTS = """
 import pytest
@@ -31,14 +32,6 @@ def test_pages(installed): pass
 @pytest.mark.cluster
 def test_nightly(): pass
 """
-alone_and_with_workers = pytest.mark.parametrize(
-    "workers",
-    [
-        pytest.param((), id="alone"),
-        pytest.param(("-n", "2", "--dist", "loadgroup"), id="two workers", marks=pytest.mark.slow),
-    ],
-)
-PLUGINS = ("-p", "testing.tiers", "-p", "testing.figures", "-p", "testing.shards")
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from gang import GangRun
 
 from dtjob_trainer import orders
+from tests.support.gangs.gang_run import GangRun
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from layouts import run_world
-from models import Records, make_task, rows
-from ranks import Augmented, Flipped, Stream, compare_records
 
 from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.task import ArraySpec, TaskError
+from tests.support.mechanism.layouts import run_world
+from tests.support.mechanism.models import Records, make_task, rows
+from tests.support.mechanism.ranks import Augmented, Flipped, Stream, compare_records
 
 
 @pytest.mark.processes

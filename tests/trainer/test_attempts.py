@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from durability import START, Job
 
 from dtjob_api.ledger import (
     MAX_NUMBER,
@@ -25,6 +24,7 @@ from dtjob_trainer.attempts import (
     report_drained,
 )
 from dtjob_trainer.ledger import LedgerRejected, Superseded
+from tests.support.ledgers.durability import START, Job
 
 KILLED = AttemptEnd(Reason.RANK_FAILED, "killed", rank=1, signal=9)
 

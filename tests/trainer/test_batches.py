@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from models import FEATURES, Records, make_task, rows
 
 from dtjob_trainer.batches import BatchLoader, open_records, synthetic_examples
 from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
+from tests.support.mechanism.models import FEATURES, Records, make_task, rows
 
 CPU = torch.device("cpu")
 SPEC = make_task().example_spec

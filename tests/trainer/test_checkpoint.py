@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from durability import JOB_UID, START, plan, state_at
 
 from dtjob_api.ledger import CheckpointRecord
 from dtjob_api.training import MAX_STEPS
@@ -28,6 +27,7 @@ from dtjob_trainer.checkpoint import (
 )
 from dtjob_trainer.journal import NoSuchNumber
 from dtjob_trainer.volume import read_volume
+from tests.support.ledgers.durability import JOB_UID, START, plan, state_at
 
 PLAN = plan()
 

@@ -5,9 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-import reference
 import torch
-from models import CLASSES, FEATURES, cross_entropy, linear, make_task, rows, silent
 from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +20,16 @@ from dtjob_trainer.clipping import (
     trainable,
 )
 from dtjob_trainer.noise import clipped_norm
+from tests.support.mechanism import reference
+from tests.support.mechanism.models import (
+    CLASSES,
+    FEATURES,
+    cross_entropy,
+    linear,
+    make_task,
+    rows,
+    silent,
+)
 
 C = 0.7
 

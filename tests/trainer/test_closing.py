@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import Job, plan, state_at
-from gang import GangRun
-from test_leader_ends import lease_as, succeeded, write_status
 
 from dtjob_api.ledger import AttemptRecord, Hold, Outcome, OutcomeState
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
@@ -18,6 +15,9 @@ from dtjob_trainer.closing import Closed, Follows, close, held
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.recovery import Refusal
+from tests.support.gangs.gang_run import GangRun
+from tests.support.gangs.leading import lease_as, succeeded, write_status
+from tests.support.ledgers.durability import Job, plan, state_at
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 STALLED = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")

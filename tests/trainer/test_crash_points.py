@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from durability import Crash, Disk, Job, plan, with_disk
 
 from dtjob_api.ledger import OutcomeState
 from dtjob_api.reasons import Reason
+from tests.support.ledgers.durability import Crash, Disk, Job, plan, with_disk
 
 
 def _crash_once(root: Path, crash_at: int, power: bool, monkeypatch: pytest.MonkeyPatch) -> bool:

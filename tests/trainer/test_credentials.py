@@ -14,14 +14,23 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fake_issuer import AUDIENCE, DISCOVERY, ISSUER, KEYS, FakeIssuer, Key, claims, serving
-from gang import GangRun
 from kubernetes.config import kube_config
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.credentials import PodToken, RunSecret, open_credentials
 from dtjob_trainer.issuer import ASK_SECONDS, Issuer, Published, ask_api_server, published
 from dtjob_trainer.proof import Expected, Refused, Speaker
+from tests.support.gangs.fake_issuer import (
+    AUDIENCE,
+    DISCOVERY,
+    ISSUER,
+    KEYS,
+    FakeIssuer,
+    Key,
+    claims,
+    serving,
+)
+from tests.support.gangs.gang_run import GangRun
 
 BODY = b'{"ordinal": 1}'
 

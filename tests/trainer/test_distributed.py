@@ -3,15 +3,15 @@
 import pytest
 import torch
 import torch.distributed as dist
-from layouts import run_world
-from models import linear
-from ranks import use_the_group
 
 from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.distributed import (
     Group,
     agreed_digest,
 )
+from tests.support.mechanism.layouts import run_world
+from tests.support.mechanism.models import linear
+from tests.support.mechanism.ranks import use_the_group
 
 
 def test_a_world_of_one_needs_no_process_group():

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from durability import Crash, Disk, Job, no_fault, plan, state_at, with_disk
 
 from dtjob_trainer import durable
+from tests.support.ledgers.durability import Crash, Disk, Job, no_fault, plan, state_at, with_disk
 
 
 @contextlib.contextmanager

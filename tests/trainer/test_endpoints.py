@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import http_attacks
 import httpx
 import pytest
-from http_attacks import ATTACKS, PATIENCE, Door, Tried
 
 from dtjob_cli import ports
 from dtjob_serving.doors import BODY_BYTES
 from dtjob_trainer.credentials import RunSecret
 from dtjob_trainer.endpoints import HELLO_PATH
 from dtjob_trainer.gang import Directive, Hello
-
-HERE = Path(__file__).parent
+from tests.support.checkout import SUPPORT
+from tests.support.strangers import http_attacks
+from tests.support.strangers.http_attacks import ATTACKS, PATIENCE, Door, Tried
 
 
 @dataclass
@@ -50,8 +48,8 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("doors")
     (secret := folder / "secret").write_bytes(b"secret")
     port = ports.free(2)
-    log = folder / "log"
-    with http_attacks.process(HERE / "open_endpoints.py", log, secret, port, port + 1) as pid:
+    log, program = folder / "log", SUPPORT / "strangers" / "open_endpoints.py"
+    with http_attacks.process(program, log, secret, port, port + 1) as pid:
         shown, hello = Door(port, "GET /report"), Door(port + 1, f"POST {HELLO_PATH}")
         worker = Worker(pid, log, shown, hello, RunSecret(secret.read_bytes()))
         assert worker.works()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gang import PATIENCE, SLOW, GangRun, signal_all, with_descendants
 
-from dtjob_api.ledger import PrivacyLedger
 from dtjob_trainer.ledger import Conflict
+from tests.support.gangs.gang_run import PATIENCE, SLOW, GangRun, signal_all, with_descendants
+from tests.support.gangs.oracle import assert_finished, assert_true_account
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
@@ -38,34 +38,6 @@ def killed_in_step(run: GangRun, step: int) -> None:
     victims = run.wait_for_step(step)
     signal_all([*run.pids(), *(e.pid for e in victims)], signal.SIGKILL)
     run.wait_for_exit()
-
-
-def assert_true_account(run: GangRun) -> PrivacyLedger:
-    """Rules 1, 2, 10, 13: charged covers what was executed; no draw, mask or noise came twice."""
-    versions = sorted(run.ledger.path.glob("*.json"))
-    charged = [json.loads(v.read_text()).get("status", {}).get("charged", 0) for v in versions]
-    assert charged == sorted(charged), "epsilon went down"
-    ledger = run.ledger.read().ledger
-    executed = run.executed()
-    assert executed
-    assert max(e.draw for e in executed) < ledger.status.charged
-    by_draw = {(e.draw, e.rank): e for e in executed}
-    assert len(by_draw) == len(executed), "a draw was executed twice"
-    assert len({(e.attempt, e.draw) for e in executed}) == len({e.draw for e in executed})
-    first = [e for e in executed if e.rank == 0]
-    assert len({e.mask for e in first}) == len(first), "a mask came twice"
-    assert len({e.noise for e in first}) == len(first), "noise came twice"
-    return ledger
-
-
-def assert_finished(run: GangRun) -> PrivacyLedger:
-    assert run.wait_for_exit() == [0] * run.workers, run.logs()
-    ledger = assert_true_account(run)
-    assert ledger.status.outcome is not None
-    assert ledger.status.outcome.reason == "Completed", ledger.status.outcome
-    assert ledger.status.checkpoint is not None
-    assert ledger.status.checkpoint.step == run.steps
-    return ledger
 
 
 @pytest.mark.parametrize(("workers", "processes"), [(1, 1), (3, 1), (2, 2)])

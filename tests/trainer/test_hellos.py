@@ -13,7 +13,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 import structlog
-from fake_issuer import AUDIENCE, DISCOVERY, KEYS, FakeIssuer, Key, claims
 from structlog.testing import CapturingLogger
 
 from dtjob_api.reasons import Reason
@@ -25,6 +24,7 @@ from dtjob_trainer.gang import Directive, End, EndKind, Hello
 from dtjob_trainer.greeter import Greeter
 from dtjob_trainer.issuer import Issuer, Published, published
 from dtjob_trainer.proof import Expected, Refused, Speaker
+from tests.support.gangs.fake_issuer import AUDIENCE, DISCOVERY, KEYS, FakeIssuer, Key, claims
 
 FAKE = FakeIssuer()
 

@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from gang import GangRun, signal_all
-from test_faults import assert_finished
+
+from tests.support.gangs.gang_run import GangRun, signal_all
+from tests.support.gangs.oracle import assert_finished
 
 pytestmark = pytest.mark.processes
 

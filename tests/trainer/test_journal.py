@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from durability import JOB_UID
 
 from dtjob_api.ledger import MAX_DRAWS, MAX_NUMBER
 from dtjob_api.training import MAX_STEPS
@@ -23,6 +22,7 @@ from dtjob_trainer.journal import (
     parse,
     read_all,
 )
+from tests.support.ledgers.durability import JOB_UID
 
 HEADER = Header(JOB_UID, attempt=3, charged=20)
 ENTRIES = (Entry(17, 27, 17), Entry(27, 37, 27), Entry(37, 40, 37))

@@ -7,12 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import reference
-from layouts import run_world
-from models import KEYS, flat
-from ranks import scenarios, train_all
 
 from dtjob_trainer.distributed import Group
+from tests.support.mechanism import reference
+from tests.support.mechanism.layouts import run_world
+from tests.support.mechanism.models import KEYS, flat
+from tests.support.mechanism.ranks import scenarios, train_all
 
 pytestmark = [
     pytest.mark.processes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 import time
 from datetime import UTC, datetime
@@ -14,32 +13,20 @@ from typing import Any
 
 import pytest
 import structlog
-from gang import GangRun
-from test_leader_ends import lease_as, write_status
 
 from dtjob_api.ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
 from dtjob_trainer.closing import close
-from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
+from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, EXIT_REFUSED, Leader
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.telemetry import WorkerView
+from tests.support.gangs.gang_run import GangRun
+from tests.support.gangs.leading import Ranks, follow, lease_as, order, write_status
 
 pytestmark = pytest.mark.usefixtures("short_watches")
-
-
-class Ranks:
-    """Rank 0 as the leader sees it: deaf until it has been told ``deaf`` times."""
-
-    def __init__(self, deaf: int) -> None:
-        self.deaf, self.told = deaf, 0
-
-    def tell(self, message: dict[str, str]) -> bool:
-        assert message == {"type": "drain"}
-        self.told += 1
-        return self.told > self.deaf
 
 
 class Time:
@@ -71,21 +58,6 @@ def a_leader(folder: Path, ranks: Ranks, workers: int = 1) -> tuple[Leader, Gang
     run.create_ledger()
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     return Leader(run.config(0), run.ledger, view, structlog.get_logger(), ranks.tell), run
-
-
-async def follow(
-    leader: Leader, *, until: Action, ordinal: int = 0, incarnation: str = "a", **hello: Any
-) -> Directive:
-    """Say the same until the directive is the expected one."""
-    known = -1
-    for _ in itertools.count():
-        said = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
-        async with asyncio.timeout(60):
-            directive = await leader.hello(said, Speaker(ordinal, ""))
-        if directive.action is until:
-            return directive
-        known = directive.revision
-    raise AssertionError
 
 
 def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
@@ -280,14 +252,6 @@ def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person
         assert "go on with --resume" in str(message)
     status = run.ledger.read().ledger.status
     assert (status.charged, status.outcome) == (10, None)
-
-
-def order(run: GangRun, state: RunState) -> None:
-    """As the operator does, for the first time."""
-    newest = run.ledger.read()
-    spec = newest.ledger.spec
-    told = spec.run.model_copy(update={"generation": 2, "state": state})
-    run.ledger.replace_spec(newest, spec.model_copy(update={"run": told}))
 
 
 def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, clock: Time) -> None:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from gang import GangRun
-from test_leader import Ranks, follow, order
-from test_leader_ends import an_end, lease_as
 
 from dtjob_api.ledger import LedgerStatus, OutcomeState, RunState
 from dtjob_api.reasons import Reason
@@ -20,6 +17,8 @@ from dtjob_trainer.leader import Leader
 from dtjob_trainer.ledger import LedgerRejected, Versioned
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.telemetry import WorkerView
+from tests.support.gangs.gang_run import GangRun
+from tests.support.gangs.leading import Ranks, an_end, follow, lease_as, order
 
 pytestmark = pytest.mark.usefixtures("short_watches")
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from gang import GangRun
 
-from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, Outcome, OutcomeState
+from dtjob_api.ledger import Lease, LedgerStatus, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.gang import Action, End, EndKind, Hello
+from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
-from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
 from dtjob_trainer.patience import START_FACTOR
-from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView
 from dtjob_trainer.untold import untold
+from tests.support.gangs.gang_run import GangRun
+from tests.support.gangs.leading import an_end, follow, lease_as, succeeded, write_status
 
 pytestmark = pytest.mark.usefixtures("short_watches")
 
@@ -30,23 +28,6 @@ pytestmark = pytest.mark.usefixtures("short_watches")
 def a_leader(run: GangRun) -> Leader:
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     return Leader(run.config(0), run.ledger, view, structlog.get_logger(), lambda _: False)
-
-
-async def follow(leader: Leader, *, until: Action, **hello: Any) -> None:
-    """Say the same until the directive is the expected one."""
-    known = -1
-    async with asyncio.timeout(60):
-        while True:
-            said = Hello(ordinal=0, incarnation="a", ready=True, known=known, **hello)
-            directive = await leader.hello(said, Speaker(0, ""))
-            if directive.action is until:
-                return
-            known = directive.revision
-
-
-def write_status(run: GangRun, **changes: Any) -> None:
-    newest = run.ledger.read()
-    run.ledger.replace_status(newest, newest.ledger.status.model_copy(update=changes))
 
 
 def test_supervisor_that_dies_each_time_ends_the_job_as_max_restarts_says(tmp_path: Path) -> None:
@@ -90,18 +71,6 @@ async def lead_to_a_late_failure(run: GangRun, **meanwhile: Any) -> int:
     return await leading
 
 
-def lease_as(run: GangRun, attempt: int) -> None:
-    """What a coordinator writes before its first step."""
-    newest = run.ledger.read()
-    lease = next_lease(newest.ledger, attempt, next_unused_draw(newest.ledger.status), 0)
-    assert lease is not None
-    record = CheckpointRecord(
-        step=0, charged=0, attempt=attempt, path="x.pt", sha256="0" * 64, time=datetime.now(UTC)
-    )
-    leased = with_lease(newest.ledger, lease, record, "example.test/trainer:1")
-    run.ledger.replace_status(newest, leased)
-
-
 def test_what_a_start_finds_wrong_later_on_is_refused_and_counts_as_no_restart(
     tmp_path: Path,
 ) -> None:
@@ -137,10 +106,6 @@ def leave_a_journal(run: GangRun) -> None:
     journal = Journal(run.state, Header(uid, 4, 0))
     journal.create()
     journal.append(Entry(0, 5, 0))
-
-
-def an_end(kind: EndKind, reason: Reason) -> End:
-    return End(kind=kind, rank=0, reason=reason, message="no module named 'clinic'")
 
 
 @pytest.mark.parametrize(
@@ -209,15 +174,6 @@ def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
     assert found is not None
     assert (found.reason, found.proof) == (Reason.PRIVACY_STATE_LOST, None)
     assert "put the volume right" in found.message
-
-
-def succeeded() -> Outcome:
-    return Outcome(
-        state=OutcomeState.SUCCEEDED,
-        reason=Reason.COMPLETED,
-        message="60 of 60 steps done",
-        time=datetime.now(UTC),
-    )
 
 
 def test_coordinator_that_died_after_it_wrote_the_result_has_succeeded(tmp_path: Path) -> None:

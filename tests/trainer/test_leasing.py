@@ -13,21 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import (
-    IMAGE,
-    JOB_UID,
-    Crash,
-    Disk,
-    Job,
-    LossyLedger,
-    full_disk_after,
-    new_ledger,
-    no_fault,
-    plan,
-    spent,
-    state_at,
-    with_disk,
-)
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -45,6 +30,21 @@ from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.volume import read_volume
 from testing.examples import examples
+from tests.support.ledgers.durability import (
+    IMAGE,
+    JOB_UID,
+    Crash,
+    Disk,
+    Job,
+    LossyLedger,
+    full_disk_after,
+    new_ledger,
+    no_fault,
+    plan,
+    spent,
+    state_at,
+    with_disk,
+)
 
 
 @pytest.fixture

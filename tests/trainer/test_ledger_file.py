@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import IMAGE, JOB_UID, START, new_ledger, plan, spent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_attacks import LEDGER_CHANGES, SERIES, full, next_attempt, with_attempts
 from pydantic import ValidationError
-from transitions import Json, Transition, edited
 
 from dtjob_api.ledger import (
     AttemptRecord,
@@ -37,6 +34,15 @@ from dtjob_trainer.ledger import AnswerLost, Conflict, LedgerRejected, LedgerUnr
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
 from testing.examples import examples
+from tests.support.ledgers.durability import IMAGE, JOB_UID, START, new_ledger, plan, spent
+from tests.support.rules.ledger_attacks import (
+    LEDGER_CHANGES,
+    SERIES,
+    full,
+    next_attempt,
+    with_attempts,
+)
+from tests.support.rules.transitions import Json, Transition, edited
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from durability import Crash, Job, plan
 
 from dtjob_accounting import pld
 from dtjob_api.ledger import OutcomeState
@@ -24,6 +23,7 @@ from dtjob_trainer.gang import EndKind
 from dtjob_trainer.loop import Coordinator
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.task import EVALUATION_INVALID, TaskError
+from tests.support.ledgers.durability import Crash, Job, plan
 
 
 class Counting(torch.nn.Module):

@@ -8,12 +8,12 @@ import math
 
 import numpy as np
 import pytest
-import reference
 from scipy import stats
 
 from dtjob_accounting import pld
 from dtjob_trainer import noise
 from dtjob_trainer.noise import Lattice, clipped_norm, gaussian
+from tests.support.mechanism import reference
 
 KEY = bytes(range(32))
 ALARM = 1e-6

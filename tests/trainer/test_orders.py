@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
-from gang import GangRun
 
 from dtjob_trainer import orders
 from dtjob_trainer.ledger import LedgerUnreadable, Versioned
 from dtjob_trainer.orders import Orders
+from tests.support.gangs.gang_run import GangRun
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from testing.memory_limits import limited
+from tests.support.checkout import DIGITS
 
 pytestmark = pytest.mark.memory_cgroup
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 ENTERED = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); "
 KILLED = """
 import subprocess
@@ -70,7 +70,7 @@ def test_a_rank_that_the_limit_kills_is_told_on_the_screen_and_in_the_ledger(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "hungry.py").write_text(TASK)
-    manifest = EXAMPLE.read_text().replace("dtjob_trainer.tasks.digits:task", "hungry:task")
+    manifest = DIGITS.read_text().replace("dtjob_trainer.tasks.digits:task", "hungry:task")
     (tmp_path / "job.yaml").write_text(manifest.replace("steps: 336", "steps: 20"))
     program = "sys.argv = ['dtjob', *sys.argv[2:]]; from dtjob_cli.main import app; app()"
     with limited(3 * 2**29) as entry:

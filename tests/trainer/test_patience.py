@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from plans import digits
 
 from dtjob_api.ledger import (
     AttemptRecord,
@@ -16,6 +15,7 @@ from dtjob_api.ledger import (
 )
 from dtjob_api.reasons import Reason
 from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
+from tests.support.ledgers.plans import digits
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import reference
 
 from dtjob_trainer.prf import words
+from tests.support.mechanism import reference
 
 KEY = bytes(range(32))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 
-import promised_ports
 import pytest
-from promised_ports import Promised
+
+from tests.support.gangs import promised_ports
+from tests.support.gangs.promised_ports import Promised
 
 
 def test_a_promised_port_is_promised_once(monkeypatch: pytest.MonkeyPatch) -> None:

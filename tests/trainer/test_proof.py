@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_issuer import AUDIENCE, ISSUER, claims
 
 from dtjob_trainer.proof import LEEWAY_SECONDS, Expected, Refused, Speaker, judge
+from tests.support.gangs.fake_issuer import AUDIENCE, ISSUER, claims
 
 EXPECTED = Expected(AUDIENCE, "test", "faults")
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 import structlog
 import torch
-from gang import GangRun
-from models import linear, make_task
 from structlog.testing import capture_logs
 
 from dtjob_api.job import Telemetry
@@ -33,6 +31,8 @@ from dtjob_trainer.mailbox import Mailbox, shortened
 from dtjob_trainer.processes import RankSetup
 from dtjob_trainer.rank import _Rank, _take_own_randomness, _Told, main
 from dtjob_trainer.task import TaskError
+from tests.support.gangs.gang_run import GangRun
+from tests.support.mechanism.models import linear, make_task
 
 
 def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _Rank:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import JOB_UID, START, Job, new_ledger, plan, spent, state_at
 
 from dtjob_api.ledger import (
     CheckpointRecord,
@@ -43,6 +42,7 @@ from dtjob_trainer.recovery import (
     vouched,
 )
 from dtjob_trainer.volume import read_volume
+from tests.support.ledgers.durability import JOB_UID, START, Job, new_ledger, plan, spent, state_at
 
 RECORD = CheckpointRecord(step=2, charged=2, attempt=1, path="a", sha256="0" * 64, time=START)
 

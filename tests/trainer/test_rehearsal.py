@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from models import CLASSES, FEATURES, Plan, cross_entropy, make_task
 from torch import nn
 
 from dtjob_trainer.rehearsal import memory_of_a_rank, rehearse, require_fit
 from dtjob_trainer.task import TaskError
+from tests.support.mechanism.models import CLASSES, FEATURES, Plan, cross_entropy, make_task
 
 CPU = torch.device("cpu")
 

@@ -6,11 +6,11 @@ which is fixed.
 
 import numpy as np
 import pytest
-import reference
 from scipy import stats
 
 from dtjob_accounting import draws
 from dtjob_trainer.sampling import deal, drawn_ids
+from tests.support.mechanism import reference
 
 KEY = bytes(range(32))
 ALARM = 1e-6

@@ -4,9 +4,14 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
-from models import (
+
+from dtjob_accounting import draws
+from dtjob_trainer.keys import derive_keys
+from dtjob_trainer.noise import clipped_norm
+from dtjob_trainer.task import TaskError
+from tests.support.mechanism import reference
+from tests.support.mechanism.models import (
     CLASSES,
     FEATURES,
     KEYS,
@@ -20,11 +25,6 @@ from models import (
     rows,
     silent,
 )
-
-from dtjob_accounting import draws
-from dtjob_trainer.keys import derive_keys
-from dtjob_trainer.noise import clipped_norm
-from dtjob_trainer.task import TaskError
 
 
 def train(plan, charges, task=None, keys=KEYS, records=None, **options):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import TOOLS
+
 pytestmark = [pytest.mark.processes, pytest.mark.pid_namespace]
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PID1 = subprocess.Popen[str]
 
 #: Stands in the way of an import that takes long. /proc is that of the tests, and so is the number.

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_issuer import AUDIENCE, FakeIssuer, claims, serving
-from gang import PATIENCE, GangRun, signal_all, with_descendants
-from garbage import a_lie, garbage, listeners, throw
-from test_faults import assert_finished, assert_true_account
 
 from dtjob_api.worker import GangProof, ProofKind, WorkerConfig
 from dtjob_trainer import journal
+from tests.support.gangs.fake_issuer import AUDIENCE, FakeIssuer, claims, serving
+from tests.support.gangs.gang_run import PATIENCE, GangRun, signal_all, with_descendants
+from tests.support.gangs.oracle import assert_finished, assert_true_account
+from tests.support.strangers.garbage import a_lie, garbage, listeners, throw
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 

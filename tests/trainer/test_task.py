@@ -11,6 +11,7 @@ import pytest
 
 from dtjob_trainer import task
 from dtjob_trainer.task import ArraySpec, TaskError, load_task, shown_in_full, task_code_place
+from tests.support.checkout import ROOT
 
 GOOD = """
     from dtjob_trainer.task import ArraySpec, Task
@@ -257,7 +258,7 @@ def test_rule_20_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
 
 
 def test_rule_20_every_package_of_ours_is_known():
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {Path(package).name for package in packages} == task._OUR_PACKAGES
 

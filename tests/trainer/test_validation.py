@@ -5,13 +5,21 @@ import warnings
 
 import pytest
 import torch
-from models import CLASSES, FEATURES, Records, cross_entropy, linear, make_task, rows
 from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.nn import functional
 
 from dtjob_trainer.task import ArraySpec, Task, TaskError
 from dtjob_trainer.validation import build_model, check_evaluation, preflight, public_figures
+from tests.support.mechanism.models import (
+    CLASSES,
+    FEATURES,
+    Records,
+    cross_entropy,
+    linear,
+    make_task,
+    rows,
+)
 
 
 def refused(task, reason, *words, **options):

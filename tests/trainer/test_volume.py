@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from durability import Job, plan
 
 from dtjob_api.ledger import LedgerStatus
 from dtjob_api.reasons import Reason
@@ -15,6 +14,7 @@ from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.journal import Header, Journal, attempt_folder
 from dtjob_trainer.ledger import LedgerRejected, Versioned
 from dtjob_trainer.recovery import Refusal, restored
+from tests.support.ledgers.durability import Job, plan
 
 
 def behind(root: Path) -> Job:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import structlog
-from gang import GangRun
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer import listening, telemetry
@@ -22,6 +21,7 @@ from dtjob_trainer.leader import EXIT_REFUSED
 from dtjob_trainer.processes import CannotStart, Forkserver, RankSetup
 from dtjob_trainer.splice import Tunnel
 from dtjob_trainer.worker import Worker
+from tests.support.gangs.gang_run import GangRun
 
 both_families = pytest.mark.parametrize(
     "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.ipv6)]

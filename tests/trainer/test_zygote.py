@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zygote import GANG, Forked
+
+from tests.support.gangs.zygote import GANG, Forked
 
 pytestmark = pytest.mark.processes
 
@@ -42,6 +43,7 @@ if __name__ == "__main__":
         "folder": os.getcwd(),
         "descriptors": descriptors(),
         "signals": signals(),
+        "paths": sys.path,
         "main": os.path.basename(sys.modules["__main__"].__file__),
     }
     context = multiprocessing.get_context("forkserver")
@@ -61,7 +63,7 @@ def test_a_forked_process_is_like_an_executed_one(tmp_path: Path) -> None:
     program, log = tmp_path / "program.py", tmp_path / "log"
     program.write_text(PROGRAM)
     arguments = [str(program), "a", "b"]
-    environment = {**os.environ, "SAID": "hello"}
+    environment = {**os.environ, "SAID": "hello", "PYTHONPATH": str(tmp_path / "tasks")}
     log.touch()
     with log.open("ab") as output:
         executed = subprocess.run(

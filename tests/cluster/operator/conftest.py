@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from api_proxy import ApiProxy
-from kube import Kubectl, Manifest, wait_for
-from operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
-from played import Player
 
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from tests.support.clusters.api_proxy import ApiProxy
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
+from tests.support.jobs.played_jobs import Player
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest, wait_for
 from kubernetes.config import kube_config
 
 from dtjob_trainer.credentials import PodToken
 from dtjob_trainer.gang import Gang, Hello
 from dtjob_trainer.issuer import Issuer, NotPublished, ask_api_server
 from dtjob_trainer.proof import Expected, Refused, Speaker
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

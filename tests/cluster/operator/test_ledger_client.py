@@ -8,15 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import standstill
-from api_proxy import ApiProxy
-from kube import Kubectl, Manifest, wait_for
 from kubernetes.config import kube_config
-from operator_process import OperatorProcess, child_name, job
 
 from dtjob_trainer import ledger_kubernetes
 from dtjob_trainer.ledger import LedgerUnreadable, Versioned
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
+from tests.support.clusters import standstill
+from tests.support.clusters.api_proxy import ApiProxy
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.operator_process import OperatorProcess, child_name, job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -9,10 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from durability import Job, new_ledger, plan, state_at
-from kube import Kubectl
 from kubernetes.config import kube_config
-from ledger_writers import bound_token, grant, workers
 from typer.testing import CliRunner
 
 from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
@@ -21,6 +18,9 @@ from dtjob_cli.main import app
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 from dtjob_trainer.recovery import Refusal
+from tests.support.clusters.kube import Kubectl
+from tests.support.clusters.ledger_writers import bound_token, grant, workers
+from tests.support.ledgers.durability import Job, new_ledger, plan, state_at
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest, unguarded, wait_for
-from ledger_writers import bound_token, grant, workers
 from typer.testing import CliRunner
 
 from dtjob_api.ledger_rules import (
@@ -26,6 +24,9 @@ from dtjob_api.ledger_rules import (
     STATUS_NEVER_VANISHES,
 )
 from dtjob_cli.main import app
+from tests.support.checkout import ROOT
+from tests.support.clusters.kube import Kubectl, Manifest, unguarded, wait_for
+from tests.support.clusters.ledger_writers import bound_token, grant, workers
 
 pytestmark = pytest.mark.cluster
 
@@ -61,7 +62,7 @@ OUTCOME = {
     "time": "2026-01-01T00:00:00Z",
 }
 WithToken = Callable[[Kubectl, str], Kubectl]
-PRIVACY_PAGE = Path(__file__).resolve().parents[3] / "docs" / "privacy.md"
+PRIVACY_PAGE = ROOT / "docs" / "privacy.md"
 
 
 def ledger(name: str = SET) -> Manifest:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from api_proxy import ApiProxy
-from kube import Kubectl, Manifest, wait_for
-from operator_process import OperatorProcess, child_name, job
+
+from tests.support.clusters.api_proxy import ApiProxy
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.operator_process import OperatorProcess, child_name, job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest, wait_for
-from ledger_writers import bound_token
-from operator_process import OperatorProcess, child_name, job
+
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.ledger_writers import bound_token
+from tests.support.clusters.operator_process import OperatorProcess, child_name, job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

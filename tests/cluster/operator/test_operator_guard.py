@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
-from kube import Kubectl, Manifest, wait_for
-from operator_process import BASE, OPERATOR_NAMESPACE, OperatorProcess
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from dtjob_api.crd import job_crd, ledger_crd
@@ -20,6 +18,8 @@ from dtjob_operator import guard, kinds
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Kind
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.operator_process import BASE, OPERATOR_NAMESPACE, OperatorProcess
 
 Answer = TypeVar("Answer")
 

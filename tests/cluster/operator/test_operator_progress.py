@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import standstill
 import yaml
 from aiohttp import web
-from api_proxy import ApiProxy, Asked
-from kube import Kubectl, Manifest, wait_for
-from operator_process import BASE, OperatorProcess, child_name, job
+
+from tests.support.clusters import standstill
+from tests.support.clusters.api_proxy import ApiProxy, Asked
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.operator_process import BASE, OperatorProcess, child_name, job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

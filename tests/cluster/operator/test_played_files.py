@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest
 
 from standin.api import Api
 from standin.mounts import Mounts
+from tests.support.clusters.kube import Kubectl, Manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

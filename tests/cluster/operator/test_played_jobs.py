@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest, wait_for
-from operator_process import OperatorProcess, child_name
-from played import Player, played_job
+
+from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.operator_process import OperatorProcess, child_name
+from tests.support.jobs.played_jobs import Player, played_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

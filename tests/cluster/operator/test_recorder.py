@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kube import Kubectl, Manifest
-from operator_process import job
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_operator.announcements import announcements
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.recorder import Recorder
+from tests.support.clusters.kube import Kubectl, Manifest
+from tests.support.clusters.operator_process import job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -1,0 +1,81 @@
+"""What a leader in the test's own process hears, and what others write into its ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, datetime
+from typing import Any
+
+from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState, RunState
+from dtjob_api.reasons import Reason
+from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
+from dtjob_trainer.leader import Leader
+from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
+from dtjob_trainer.proof import Speaker
+from tests.support.gangs.gang_run import GangRun
+
+
+class Ranks:
+    """Rank 0 as the leader sees it: deaf until it has been told ``deaf`` times."""
+
+    def __init__(self, deaf: int) -> None:
+        self.deaf, self.told = deaf, 0
+
+    def tell(self, message: dict[str, str]) -> bool:
+        assert message == {"type": "drain"}
+        self.told += 1
+        return self.told > self.deaf
+
+
+async def follow(
+    leader: Leader, *, until: Action, ordinal: int = 0, incarnation: str = "a", **hello: Any
+) -> Directive:
+    """Say the same until the directive is the expected one."""
+    known = -1
+    for _ in itertools.count():
+        said = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
+        async with asyncio.timeout(60):
+            directive = await leader.hello(said, Speaker(ordinal, ""))
+        if directive.action is until:
+            return directive
+        known = directive.revision
+    raise AssertionError
+
+
+def write_status(run: GangRun, **changes: Any) -> None:
+    newest = run.ledger.read()
+    run.ledger.replace_status(newest, newest.ledger.status.model_copy(update=changes))
+
+
+def lease_as(run: GangRun, attempt: int) -> None:
+    """What a coordinator writes before its first step."""
+    newest = run.ledger.read()
+    lease = next_lease(newest.ledger, attempt, next_unused_draw(newest.ledger.status), 0)
+    assert lease is not None
+    record = CheckpointRecord(
+        step=0, charged=0, attempt=attempt, path="x.pt", sha256="0" * 64, time=datetime.now(UTC)
+    )
+    leased = with_lease(newest.ledger, lease, record, "example.test/trainer:1")
+    run.ledger.replace_status(newest, leased)
+
+
+def an_end(kind: EndKind, reason: Reason) -> End:
+    return End(kind=kind, rank=0, reason=reason, message="no module named 'clinic'")
+
+
+def succeeded() -> Outcome:
+    return Outcome(
+        state=OutcomeState.SUCCEEDED,
+        reason=Reason.COMPLETED,
+        message="60 of 60 steps done",
+        time=datetime.now(UTC),
+    )
+
+
+def order(run: GangRun, state: RunState) -> None:
+    """As the operator does, for the first time."""
+    newest = run.ledger.read()
+    spec = newest.ledger.spec
+    told = spec.run.model_copy(update={"generation": 2, "state": state})
+    run.ledger.replace_spec(newest, spec.model_copy(update={"run": told}))

@@ -1,0 +1,68 @@
+"""Jobs whose workers are stand-ins, played by one process beside the tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.checkout import TOOLS
+from tests.support.clusters.kube import Manifest, wait_for
+from tests.support.clusters.operator_process import job
+
+START_SECONDS = 60
+
+
+def played_job(name: str, label: str, script: dict[str, Any], **changes: Any) -> Manifest:
+    """A private job of two stand-ins; `changes` replace parts of its spec."""
+    manifest = job(
+        name,
+        workers={"replicas": 2, "template": {"nodeSelector": {"dtjob.dev/standin": label}}},
+        privacy={"epsilon": 8, "delta": 1e-5, "maxGradNorm": 1.0, "datasetSize": 1437},
+    )
+    manifest["spec"]["training"] |= {"entrypoint": "standin.script:task", "args": script}
+    manifest["spec"] |= changes
+    return manifest
+
+
+@dataclass
+class Player:
+    """The process that plays the pods."""
+
+    label: str
+    folder: Path
+    kubeconfig: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._output = self.folder / "player.log"
+        argv = [sys.executable, "-m", "standin.play", "--kubeconfig", str(self.kubeconfig)]
+        with self._output.open("wb") as stream:
+            self._process = subprocess.Popen(
+                [*argv, "--label", self.label, "--folder", str(self.folder)],
+                env=os.environ | {"PYTHONPATH": str(TOOLS)},
+                stdout=stream,
+                stderr=stream,
+            )
+        wait_for("the player", self._ready, START_SECONDS)
+
+    def _ready(self) -> bool:
+        assert self._process.poll() is None, self.said()
+        return "ready" in self.said()
+
+    def said(self) -> str:
+        """What the process itself wrote."""
+        return self._output.read_text()
+
+    def log(self, namespace: str, pod: str) -> str:
+        """The log of a pod's worker, of all its containers one after the other."""
+        file = self.folder / "logs" / f"{namespace}.{pod}.log"
+        return file.read_text() if file.exists() else ""
+
+    def stop(self) -> None:
+        """End it; its Nodes go with it."""
+        self._process.terminate()
+        self._process.wait(30)

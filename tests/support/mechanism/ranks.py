@@ -1,0 +1,173 @@
+"""What the ranks of a test's world execute."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dtjob_trainer.agreement import agreed_length
+from dtjob_trainer.batches import open_records
+from dtjob_trainer.checkpoint import parameter_digest
+from dtjob_trainer.distributed import (
+    ParametersDiverged,
+    agreed_digest,
+    share_parameters,
+)
+from dtjob_trainer.keys import fresh_secret
+from dtjob_trainer.task import TaskError
+from dtjob_trainer.tasks import digits, digits_cnn
+from tests.support.mechanism.models import (
+    Plan,
+    Records,
+    flat,
+    linear,
+    make_step,
+    make_task,
+    rows,
+    silent,
+)
+
+SMALL = Plan(noise_multiplier=2.203, max_grad_norm=1.0, batch_size=16, dataset_size=1437)
+CHARGES = (0, 1, 5)
+
+
+def few_digits():
+    """Every sixth digit: as a test, enough."""
+    records = digits.task({}).dataset()
+    return Records({"pixels": records.pixels[::6], "label": records.labels[::6]})
+
+
+def scenarios():
+    """{name: (task, records, plan, draws, options)}: sizes that no world divides evenly."""
+    return {
+        "linear": (digits.task({}), few_digits(), SMALL, CHARGES, {}),
+        "overflow": (make_task(), Records(rows(200)), Plan(), (0, 1), {"physical_batch_size": 3}),
+        "convolution": (digits_cnn.task({}), few_digits(), SMALL, CHARGES[:2], {}),
+        "noise alone": (make_task(losses=silent), Records(rows()), Plan(), CHARGES, {}),
+        "empty": (
+            make_task(),
+            Records(rows(2)),
+            Plan(batch_size=1, dataset_size=1000),
+            CHARGES,
+            {},
+        ),
+    }
+
+
+def train_all(group):
+    """Every scenario on this rank: {name: (parameters, ids read per draw, digest)}."""
+    results = {}
+    for name, (task, records, plan, charges, options) in scenarios().items():
+        model = task.model()
+        step = make_step(task, model, plan, records, group, **options)
+        read = []
+        for number, charge in enumerate(charges):
+            records.read.clear()
+            step.run(charge, number)
+            read.append(list(records.read))
+        step.close()
+        results[name] = (flat(model), read, parameter_digest(model.state_dict()))
+    return results
+
+
+def use_the_group(group):
+    rank, size = group.rank, group.world_size
+    found = {
+        "scattered": group.reduce_scatter(torch.arange(2.0 * size) + rank).tolist(),
+        "gathered": group.all_gather(torch.tensor([float(rank), 0.5])).tolist(),
+        "ints": group.broadcast_ints([rank + 7, -1 - rank]),
+        "bytes": group.gather_bytes(bytes([rank, 255])),
+        "secret": fresh_secret(group),
+        "again": fresh_secret(group),
+    }
+    with pytest.raises(ValueError, match="divide"):
+        group.reduce_scatter(torch.zeros(size + 1))
+    torch.manual_seed(rank)
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ParametersDiverged, match="different parameters"):
+        agreed_digest(model, group)
+    share_parameters(model, group)
+    found["digest"] = agreed_digest(model, group)
+    with pytest.raises(TaskError, match="different numbers of records"):
+        make_step(make_task(), linear(), Plan(), Records(rows(60 + rank)), group)
+    return found
+
+
+class Augmented(Records):
+    """Flips the sign of ``x`` by a generator that nobody can seed."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        return {**record, "x": record["x"] * random.SystemRandom().choice([-1, 1])}
+
+
+class Flipped(Records):
+    """Flips the sign of ``x`` as most libraries do."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        return {**record, "x": record["x"] * (1 if torch.rand(()) < 0.5 else -1)}
+
+
+class Broken(Records):
+    def __getitem__(self, index):
+        raise OSError("no such file")
+
+
+class Stream(Records):
+    """Gives what comes next, whatever is asked for."""
+
+    def __init__(self, arrays):
+        super().__init__(arrays)
+        self._next = itertools.cycle(range(len(self)))
+
+    def __getitem__(self, _index):
+        return super().__getitem__(next(self._next))
+
+
+def reordered(seed):
+    order = np.random.default_rng(seed).permutation(200)
+    return {name: array[order] for name, array in rows(200).items()}
+
+
+def split_without_generator():
+    """As people split: every process finds other records, unless its random numbers are equal."""
+    whole = Records(rows(200))
+    ids = torch.utils.data.random_split(range(200), [100, 100])[0].indices
+    random.shuffle(ids)
+    np.random.shuffle(ids)
+    return Records({name: array[ids] for name, array in whole.arrays.items()})
+
+
+def compare_records(group):
+    """{name: whether the ranks found that they see the same}."""
+    rank = group.rank
+    torch.manual_seed(rank)
+    random.seed(rank)
+    np.random.seed(rank)
+    opened = open_records(replace(make_task(), dataset=split_without_generator), group.device)
+    close = {"x": rows()["x"] * (1 + rank * 1e-7), "y": rows()["y"]}
+    seen = {
+        "same": Records(rows()),
+        "nearly the same": Records(close),
+        "other order": Records(reordered(rank)),
+        "flipped by a seeded generator": Flipped(rows()),
+        "flipped by another": Augmented(rows()),
+        "other order, flipped by another": Augmented(reordered(rank)),
+        "all broken": Broken(rows()),
+        "broken on one rank": Broken(rows()) if rank else Records(rows()),
+        "opened without a seed": opened,
+        "whatever comes next": Stream(rows(100)),
+    }
+    found = {}
+    for name, records in seen.items():
+        try:
+            found[name] = agreed_length(records, make_task().example_spec, group) == len(records)
+        except TaskError as error:
+            found[name] = "sort the files" not in error.message and "refused by itself"
+    return found, torch.rand(()).item(), random.random(), np.random.random()

@@ -1,0 +1,55 @@
+"""The folders of children/: a job, the children wanted for it, and how they are stored.
+
+`stored.yaml` is what Kubernetes 1.37 answers to a server-side apply of `wanted.yaml`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.manifest import load
+from dtjob_operator import names
+from dtjob_operator.builders.ledger import ledger
+from dtjob_operator.builders.network_policy import network_policy
+from dtjob_operator.builders.role_binding import role_binding
+from dtjob_operator.builders.service import service
+from dtjob_operator.builders.service_account import service_account
+from dtjob_operator.builders.stateful_set import stateful_set
+from dtjob_operator.observed import Place
+from dtjob_operator.settings import Settings
+from tests.support.checkout import ROOT
+from tests.support.worlds.world import PLAN
+
+Json = dict[str, Any]
+API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))
+FOLDERS = sorted((ROOT / "tests" / "operator" / "children").iterdir())
+
+
+def read(path: Path) -> dict[str, Json]:
+    """The objects of a file, by kind."""
+    documents = YAML(typ="safe").load_all(path.read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def build(folder: Path) -> dict[str, Json]:
+    """The children of a folder's job, without the workers' configuration: that is tested apart."""
+    job = DistributedTrainingJob.from_dict(load(folder / "job.yaml"))
+    wanted = [
+        service_account(names.namespace(job)),
+        role_binding(names.namespace(job)),
+        service(job),
+        network_policy(job, API_SERVER, Settings(monitoring_namespaces=("monitoring",))),
+        ledger(job, PLAN),
+        stateful_set(job, job.spec.workers.replicas),
+    ]
+    by_kind = {child["kind"]: child for child in wanted}
+    of_set = by_kind["StatefulSet"]
+    del of_set["metadata"]["annotations"]
+    (container,) = of_set["spec"]["template"]["spec"]["containers"]
+    configured = [v for v in container["env"] if v["name"] == "DTJOB_WORKER_CONFIG"]
+    configured[0]["value"] = "{}"
+    return by_kind

@@ -1,0 +1,289 @@
+"""One job in a make-believe cluster: jobs, ledgers and pods as the API server stores them.
+
+What the API server and kubelet do is imitated only as far as the plan reads it; the tests on a
+real cluster hold the imitation to the truth.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.manifest import load
+from dtjob_operator.observed import Decision, Observed
+from dtjob_operator.plan import plan
+from dtjob_operator.settings import Settings
+from tests.support.checkout import DIGITS
+
+Json = dict[str, Any]
+
+NOW = datetime(2026, 3, 1, 14, 0, 0, tzinfo=UTC)
+UID = "0a1b2c3d-0000-4000-8000-000000000001"
+CHILD = "digits-0a1b2c3d"
+
+PLAN = PrivacyPlan(
+    mode="DPSGD",
+    noise_multiplier=2.20319,
+    sample_rate=0.17814892136395268,
+    epsilon=8,
+    epsilon_guaranteed=7.99912,
+    delta=1e-5,
+    max_grad_norm=1.0,
+    batch_size=256,
+    dataset_size=1437,
+    steps=336,
+    replay_reserve_steps=30,
+    lease_steps=10,
+    accountant_version="dp-accounting 0.6",
+)
+
+
+def stamp(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def digits(**spec: Any) -> Json:
+    """The digits job as the API server stores it: defaults filled in; `spec` replaces fields."""
+    manifest = load(DIGITS)
+    manifest["metadata"] |= {
+        "namespace": "research",
+        "uid": UID,
+        "generation": 1,
+        "creationTimestamp": stamp(NOW),
+    }
+    manifest["spec"] |= spec
+    stored = DistributedTrainingJob.from_dict(manifest)
+    return manifest | {"spec": stored.spec.to_dict()}
+
+
+def pod(ordinal: int = 0, since: datetime = NOW, **status: Any) -> Json:
+    """A ready worker pod; `status` replaces fields of its status."""
+    return {
+        "metadata": {
+            "name": f"{CHILD}-{ordinal}",
+            "namespace": "research",
+            "uid": f"pod-{ordinal}-{stamp(since)}",
+            "labels": {"dtjob.dev/job-uid": UID},
+            "creationTimestamp": stamp(since),
+        },
+        "status": {
+            "phase": "Running",
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "True"},
+            ],
+            "containerStatuses": [
+                {
+                    "name": "worker",
+                    "image": "trainer",
+                    "ready": True,
+                    "state": {"running": {"startedAt": stamp(since)}},
+                }
+            ],
+        }
+        | status,
+    }
+
+
+def waiting_pod(reason: str, message: str = "", ordinal: int = 0, **container: Any) -> Json:
+    """A pod whose worker container waits."""
+    return pod(
+        ordinal,
+        phase="Pending",
+        conditions=[{"type": "PodScheduled", "status": "True"}],
+        containerStatuses=[
+            {
+                "name": "worker",
+                "image": "ghcr.io/dtjob/trainer:0.1.0",
+                "state": {"waiting": {"reason": reason, "message": message}},
+            }
+            | container
+        ],
+    )
+
+
+def claim(ordinal: int = 0, phase: str = "Bound", **spec: Any) -> Json:
+    return {
+        "metadata": {
+            "name": f"checkpoints-{CHILD}-{ordinal}",
+            "namespace": "research",
+            "uid": f"claim-{ordinal}",
+            "labels": {"dtjob.dev/job-uid": UID},
+            "creationTimestamp": stamp(NOW),
+        },
+        "spec": spec,
+        "status": {"phase": phase},
+    }
+
+
+def report(step: int, **fields: Any) -> Json:
+    return {
+        "jobUID": UID,
+        "generation": 1,
+        "attempt": 1,
+        "workers": 2,
+        "state": "Running",
+        "stage": "training",
+        "step": step,
+        "totalSteps": 336,
+        "samplesPerSecond": 2560.04,
+        "heartbeatTime": stamp(NOW + timedelta(seconds=step)),
+        "estimatedCompletionTime": stamp(NOW + timedelta(minutes=5)),
+        "evaluation": None,
+        "gpu": None,
+    } | fields
+
+
+@dataclass
+class World:
+    """A store of one job's objects, and what the operator wrote to it.
+
+    Attributes
+    ----------
+    patches
+        Every status that was written.
+    applied
+        Kinds of the children that were applied.
+    """
+
+    observed: Observed
+    now: datetime = NOW
+    settings: Settings = field(default_factory=Settings)
+    patches: list[Json] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, job: Json | None = None, **observed: Any) -> World:
+        return cls(Observed(job=job or digits(), **observed))
+
+    def see(self, **observed: Any) -> None:
+        """Something changes in the cluster."""
+        self.observed = replace(self.observed, **observed)
+
+    def decide(self) -> Decision:
+        given = replace(self.observed, privacy_plan=None)
+        before = copy.deepcopy(given)
+        decision = plan(self.observed, self.now, self.settings)
+        assert given == before, "the plan changed what it was given"
+        return decision
+
+    def reconcile(self) -> Decision:
+        """Carry one decision out."""
+        decision = self.decide()
+        for reference in decision.deletes:
+            self.see(**{_DELETED[reference.kind]: None})
+        for child in decision.applies:
+            self._apply(child)
+        self.events += [event.reason for event in decision.events]
+        if decision.status != self.status:
+            assert decision.status is not None
+            self.patches.append(decision.status)
+            self.see(job=self.observed.job | {"status": decision.status}, status_written=self.now)
+        return decision
+
+    def settle(self) -> None:
+        """Carry decisions out until there is nothing to do."""
+        for _ in range(10):
+            written, applied = len(self.patches), len(self.applied)
+            decision = self.reconcile()
+            if (written, applied) == (len(self.patches), len(self.applied)) and not (
+                decision.deletes
+            ):
+                return
+        raise AssertionError("no fixed point after 10 decisions")
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @property
+    def status(self) -> Json:
+        status: Json = self.observed.job.get("status", {})
+        return status
+
+    def condition(self, kind: str) -> Json:
+        return next(c for c in self.status["conditions"] if c["type"] == kind)
+
+    def reason(self, kind: str) -> tuple[str, str]:
+        found = self.condition(kind)
+        return found["status"], found["reason"]
+
+    def ledger_status(self, **fields: Any) -> None:
+        """The coordinator writes the ledger's status."""
+        assert self.observed.ledger is not None
+        status = self.observed.ledger.get("status", {}) | fields
+        self.see(ledger=self.observed.ledger | {"status": status})
+
+    def lease(self, attempt: int = 1, charged: int = 10, step: int = 0) -> None:
+        """An attempt that began now holds its first lease."""
+        begun = {"attempt": attempt, "start": stamp(self.now)}
+        earlier = [
+            {"end": stamp(self.now), "reason": "WorkerLost"} | record
+            for record in (self.observed.ledger or {}).get("status", {}).get("attempts", [])
+        ]
+        self.ledger_status(
+            attempt=attempt,
+            charged=charged,
+            lease={
+                "attempt": attempt,
+                "fromDraw": charged - 10,
+                "toDraw": charged,
+                "fromStep": step,
+            },
+            checkpoint=checkpoint(step, attempt, charged, self.now),
+            attempts=[*earlier, begun],
+        )
+
+    def start(self) -> None:
+        """Bring the job from creation to its first step."""
+        self.see(privacy_plan=PLAN)
+        self.settle()
+        self.later(5)
+        self.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+        self.lease()
+        self.see(report=report(0, samplesPerSecond=None))
+        self.settle()
+
+    def end(self, state: str = "Succeeded", reason: str = "Completed", **fields: Any) -> None:
+        """The coordinator writes the outcome."""
+        outcome = {"state": state, "reason": reason, "message": "", "time": stamp(self.now)}
+        self.ledger_status(outcome=outcome | fields)
+
+    def _apply(self, child: Json) -> None:
+        slot = _SLOTS[child["kind"]]
+        stored = getattr(self.observed, slot)
+        metadata = dict(child["metadata"])
+        if stored is None:
+            assert "uid" not in metadata, "a uid for what is not there"
+            metadata["uid"] = f"{child['kind']}-{len(self.applied)}"
+        else:
+            assert metadata["uid"] == stored["metadata"]["uid"]
+            assert child["kind"] != "PrivacyLedger", "a ledger is written once"
+        self.applied.append(child["kind"])
+        self.see(**{slot: copy.deepcopy(child | {"metadata": metadata})})
+
+
+_DELETED = {"RoleBinding": "role_binding", "NetworkPolicy": "network_policy"}
+_SLOTS = {
+    "NetworkPolicy": "network_policy",
+    "StatefulSet": "stateful_set",
+    "Service": "service",
+    "PrivacyLedger": "ledger",
+    "ServiceAccount": "service_account",
+    "RoleBinding": "role_binding",
+}
+
+
+def checkpoint(step: int, attempt: int, charged: int, at: datetime) -> Json:
+    return {
+        "step": step,
+        "charged": charged,
+        "attempt": attempt,
+        "path": f"attempt-{attempt}/step-{step}.pt",
+        "sha256": "0" * 64,
+        "time": stamp(at),
+    }
