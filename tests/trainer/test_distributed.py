@@ -7,7 +7,7 @@ from layouts import run_world
 from models import linear
 from ranks import use_the_group
 
-from dtjob_trainer.checkpoint import parameter_digest
+from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import (
     Group,
     agreed_digest,

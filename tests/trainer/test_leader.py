@@ -25,7 +25,7 @@ from dtjob_trainer.closing import close
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, EXIT_REFUSED, Leader
 from dtjob_trainer.proof import Refused, Speaker
-from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.view import WorkerView
 
 pytestmark = pytest.mark.usefixtures("short_watches")
 

@@ -21,8 +21,8 @@ from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERS
 from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.proof import Speaker
-from dtjob_trainer.telemetry import WorkerView
 from dtjob_trainer.untold import untold
+from dtjob_trainer.view import WorkerView
 
 pytestmark = pytest.mark.usefixtures("short_watches")
 
