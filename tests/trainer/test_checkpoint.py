@@ -22,9 +22,9 @@ from dtjob_trainer.checkpoint import (
     CheckpointUnusable,
     TrainingState,
     expected_bytes,
-    parameter_digest,
     plan_digest,
 )
+from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.journal import NoSuchNumber
 from dtjob_trainer.volume import read_volume
 from tests.support.ledgers.durability import JOB_UID, START, plan, state_at

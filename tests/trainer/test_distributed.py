@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dtjob_trainer.checkpoint import parameter_digest
+from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import (
     Group,
     agreed_digest,

@@ -22,7 +22,7 @@ from dtjob_trainer.closing import close
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_OK, EXIT_REFUSED, Leader
 from dtjob_trainer.proof import Refused, Speaker
-from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.view import WorkerView
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import Ranks, follow, lease_as, order, write_status
 

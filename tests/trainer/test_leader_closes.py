@@ -16,7 +16,7 @@ from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.leader import Leader
 from dtjob_trainer.ledger import LedgerRejected, Versioned
 from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.view import WorkerView
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import Ranks, an_end, follow, lease_as, order
 

@@ -17,8 +17,8 @@ from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
 from dtjob_trainer.patience import START_FACTOR
-from dtjob_trainer.telemetry import WorkerView
 from dtjob_trainer.untold import untold
+from dtjob_trainer.view import WorkerView
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import an_end, follow, lease_as, succeeded, write_status
 

@@ -15,7 +15,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import leader as leading
 from dtjob_trainer.leader import Leader
 from dtjob_trainer.ledger import Versioned
-from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.view import WorkerView
 from tests.support.gangs.gang_run import GangRun
 
 Happens = Callable[[], None]

@@ -220,6 +220,16 @@ def test_result_before_the_last_step_needs_a_spent_reserve(job: Job) -> None:
         account.succeed(0, state_at(0), result={}, message="")
 
 
+def test_a_result_that_the_ledger_has_no_room_for_is_not_written(job: Job) -> None:
+    account, _ = job.opened()
+    use(job, account, 2)
+    account.publish(2, state_at(2))
+    before = job.ledger.read().ledger
+    with pytest.raises(ValueError, match="as JSON, at most 4096"):
+        account.succeed(5, state_at(5), result={"evaluation": "x" * 4096}, message="")
+    assert job.ledger.read().ledger == before
+
+
 def test_last_steps_use_a_shortened_lease_before_rule_12_ends_the_run(job: Job) -> None:
     """Rule 12: every reserved draw is used before the run ends, and the last state is kept."""
     account, _ = job.opened()

@@ -13,9 +13,10 @@ import structlog
 from dtjob_accounting import pld
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.process import HelperFailed
+from dtjob_accounting.upper_bound import upper_bound
 from dtjob_trainer import pricing
-from dtjob_trainer.pricing import Pricing, upper_bound
-from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.pricing import Pricing
+from dtjob_trainer.view import WorkerView
 
 DELTA = 1e-5
 

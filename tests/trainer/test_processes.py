@@ -17,7 +17,8 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import memory_group, processes
 from dtjob_trainer.gang import End
 from dtjob_trainer.memory_group import MemoryCount
-from dtjob_trainer.processes import CannotStart, Forkserver, Ranks, RankSetup
+from dtjob_trainer.processes import CannotStart, Forkserver, Ranks
+from dtjob_trainer.rank_setup import RankSetup
 
 
 class Group:

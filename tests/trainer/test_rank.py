@@ -28,8 +28,8 @@ from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox, shortened
-from dtjob_trainer.processes import RankSetup
 from dtjob_trainer.rank import _Rank, _take_own_randomness, _Told, main
+from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.task import TaskError
 from tests.support.gangs.gang_run import GangRun
 from tests.support.mechanism.models import linear, make_task

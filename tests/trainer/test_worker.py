@@ -18,8 +18,10 @@ from dtjob_trainer import listening, telemetry
 from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import EXIT_REFUSED
-from dtjob_trainer.processes import CannotStart, Forkserver, RankSetup
+from dtjob_trainer.processes import CannotStart, Forkserver
+from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.splice import Tunnel
+from dtjob_trainer.view import WorkerView
 from dtjob_trainer.worker import Worker
 from tests.support.gangs.gang_run import GangRun
 
@@ -254,7 +256,7 @@ def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: P
 
 
 def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:
-    def ready(view: telemetry.WorkerView) -> float:
+    def ready(view: WorkerView) -> float:
         families = {f.name: f for f in telemetry.WorkerMetrics(view, {}).collect()}
         return families["dtjob_worker_ready"].samples[0].value
 

@@ -21,8 +21,8 @@ from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.mailbox import Mailbox
-from dtjob_trainer.processes import RankSetup
 from dtjob_trainer.rank import ORDERLY
+from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.recovery import Refusal
 from dtjob_trainer.task import TaskError, load_task
 from standin.meeting import Meeting, RankLost

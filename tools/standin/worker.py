@@ -19,7 +19,7 @@ from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
-from dtjob_trainer.processes import RankSetup
+from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.worker import Worker
 from standin import rank
 from standin.meeting import Hub

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pydantic import ValidationError
 
@@ -23,6 +23,7 @@ from dtjob_api.ledger import CheckpointRecord, PrivacyPlan
 from dtjob_api.model import first_error
 from dtjob_api.training import MAX_STEPS
 from dtjob_trainer import durable
+from dtjob_trainer.checkpoint_format import Format, TorchFormat
 from dtjob_trainer.hashing import Hashing
 from dtjob_trainer.journal import attempt_folder, attempts_on, numbered
 
@@ -63,35 +64,6 @@ class CheckpointFile:
     attempt: int
     step: int
     path: Path
-
-
-class Format(Protocol):
-    """How a checkpoint's fields become a file's bytes and back, and what tells models apart."""
-
-    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None: ...
-    def read(self, file: BinaryIO) -> dict[str, Any]: ...
-    def digest(self, model: Mapping[str, torch.Tensor]) -> str: ...
-
-
-class TorchFormat:
-    """torch's own, read back with ``weights_only=True``: a file of a volume runs no code."""
-
-    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None:
-        """Write what `read` returns; an error of the file's is hidden behind torch's own."""
-        import torch
-
-        torch.save(dict(payload), file)
-
-    def read(self, file: BinaryIO) -> dict[str, Any]:
-        """All fields, tensors on the CPU; torch raises anything here, KeyError to RuntimeError."""
-        import torch
-
-        payload: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return payload
-
-    def digest(self, model: Mapping[str, torch.Tensor]) -> str:
-        """See `parameter_digest`."""
-        return parameter_digest(model)
 
 
 class CheckpointStore:
@@ -371,18 +343,6 @@ def expected_bytes(state: TrainingState, optimizer_slots: int = 0) -> int:
     count = len(optimizer) + (1 + optimizer_slots) * len(state.model)
     overhead = _OVERHEAD_BYTES + _OVERHEAD_BYTES_PER_TENSOR * count
     return model_bytes + optimizer_bytes + overhead
-
-
-def parameter_digest(model: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256, in hex, over names, types, shapes and bytes of a model's state, by name."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(model):
-        tensor = model[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def plan_digest(plan: PrivacyPlan) -> str:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
-from dtjob_trainer.checkpoint import parameter_digest
+from dtjob_trainer.digest import parameter_digest
 
 # Collectives of these two wait for every rank or fail; none completes without one (Rule 6).
 _BACKENDS = frozenset({"gloo", "nccl"})

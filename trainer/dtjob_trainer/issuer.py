@@ -162,7 +162,7 @@ def ask_api_server() -> Published:
     # Its import takes 1.5 s, which a run without a cluster should not wait for.
     from kubernetes import client, config
 
-    from dtjob_trainer.ledger_kubernetes import api_client
+    from dtjob_trainer.api_client import api_client
 
     try:
         api = api_client()

@@ -26,8 +26,8 @@ from dtjob_trainer.orders import Orders
 from dtjob_trainer.patience import Patience, stalls_in_a_row
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.splice import KEY_BYTES
-from dtjob_trainer.telemetry import WorkerView
 from dtjob_trainer.untold import untold
+from dtjob_trainer.view import WorkerView
 
 # Exit codes of a supervisor; `dtjob run` documents the same numbers.
 EXIT_OK = 0

@@ -30,14 +30,13 @@ from dtjob_trainer.checkpoint import (
     Checkpoint,
     CheckpointStore,
     CheckpointUnusable,
-    Format,
     TrainingState,
 )
+from dtjob_trainer.checkpoint_format import Format
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.ledger import Ledger, LedgerUnreadable, Superseded, clipped, update
 from dtjob_trainer.recovery import Refusal, ResumePoint
-from dtjob_trainer.task import EVALUATION_INVALID, TaskError
 
 
 class ReserveSpent(Exception):
@@ -228,17 +227,15 @@ class DrawAccount:
 
         Raises
         ------
-        TaskError
-            The result is too large; the last published checkpoint stands.
+        ValueError
+            Draws are left before the last step, or the ledger has no room for the result; the
+            last published checkpoint stands.
         As `publish`.
         """
         if step < self._steps and not self._reserve_spent:
             raise ValueError(f"step {step} of {self._steps} is no result while draws are left")
         if (size := len(json.dumps(result).encode())) > MAX_RESULT_BYTES:
-            raise TaskError(
-                EVALUATION_INVALID,
-                f"the result has {size} bytes as JSON, at most {MAX_RESULT_BYTES}",
-            )
+            raise ValueError(f"the result has {size} bytes as JSON, at most {MAX_RESULT_BYTES}")
         outcome = Outcome(
             state=OutcomeState.SUCCEEDED if step else OutcomeState.FAILED,
             reason=Reason.COMPLETED if step == self._steps else Reason.PRIVACY_BUDGET_EXHAUSTED,

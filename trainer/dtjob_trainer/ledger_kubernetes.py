@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import http
 import json
-import os
 import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import urllib3
-from kubernetes import client, config, watch
+from kubernetes import client, watch
 from pydantic import ValidationError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.model import API_GROUP, first_error
+from dtjob_trainer.api_client import api_client
 from dtjob_trainer.ledger import (
     AnswerLost,
     Conflict,
@@ -79,18 +79,6 @@ def _until_itself(ask: Callable[..., Any]) -> Callable[..., Any]:
         reraise=True,
     )
     return again(ask)
-
-
-def api_client() -> client.ApiClient:
-    """The API server with this pod's own rights, or those of a kubeconfig outside of pods."""
-    settings = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=settings)
-    except config.ConfigException:
-        # Named here: the client's own default is of the moment at which it was imported.
-        config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
-    settings.retries = False  # each answer is judged by who asks
-    return client.ApiClient(settings)
 
 
 class KubernetesLedger:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
+from dtjob_accounting.upper_bound import upper_bound
 from dtjob_trainer.checkpoint import TrainingState
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.mailbox import Mailbox
-from dtjob_trainer.pricing import upper_bound
 from dtjob_trainer.task import TaskError
 
 #: Throughput is that of the last steps within this time.

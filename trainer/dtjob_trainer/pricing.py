@@ -7,42 +7,24 @@ fails, the Rényi bound stands in for it: an upper bound too, a little higher, a
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from dtjob_accounting import rdp
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
+from dtjob_accounting.upper_bound import upper_bound
 from dtjob_trainer.logs import Logger
-from dtjob_trainer.telemetry import WorkerView
+from dtjob_trainer.view import WorkerView
 
 #: How long the helper's figure is waited for before the bound is shown. What is shown never goes
 #: down, so a bound that was shown needlessly would stay; a cold helper takes some seconds.
 _LATE_SECONDS = 15.0
 #: How long a helper that failed is left alone.
 _AGAIN_SECONDS = 5.0
-
-
-def upper_bound(
-    segments: Sequence[Segment], delta: float, guaranteed: float | None = None
-) -> str | None:
-    """A bound of epsilon that needs no helper; None where there is none.
-
-    By the Rényi accountant, with half of δ left to the ends of the noise, of which it knows
-    nothing: a plan that needed more was refused. And no more than what the plan guarantees of all
-    reserved draws.
-    """
-    try:
-        bound = rdp.epsilon_of_segments(segments, delta / 2)
-    except PlanError:
-        bound = math.inf
-    least = min(bound, math.inf if guaranteed is None else guaranteed)
-    return decimal_up(least) if math.isfinite(least) else None
 
 
 class Accountant(Protocol):

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -24,25 +23,12 @@ from dtjob_trainer import confine, deaths, memory_group
 from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import End
 from dtjob_trainer.pricing import Accountant
+from dtjob_trainer.rank_setup import RankSetup
 
 #: The reason of a supervisor that ends because no rank will ever start; none of a job's.
 RANKS_CANNOT_START = "RanksCannotStart"
 #: What is imported in the forkserver before it forks anything.
 PRELOAD = ["dtjob_trainer.preload"]
-
-
-@dataclass(frozen=True)
-class RankSetup:
-    """All that a rank process is told at its start; it holds no key."""
-
-    config: str  # WorkerConfig as JSON
-    attempt: int
-    rank: int
-    local_rank: int
-    world_size: int
-    threads: int
-    store_port: int
-    """The loopback port of this worker by which the store is reached."""
 
 
 RankMain = Callable[[RankSetup, Connection], None]

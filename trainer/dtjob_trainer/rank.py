@@ -23,7 +23,7 @@ from dtjob_trainer import confine, data_place, interfaces, library_first, logs, 
 from dtjob_trainer.failures import Failures, Phase
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.mailbox import Mailbox
-from dtjob_trainer.processes import RankSetup
+from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.recovery import Refusal
 from dtjob_trainer.task import TaskError, load_task
 

@@ -17,8 +17,8 @@ import torch
 
 from dtjob_trainer import memory_group, probes
 from dtjob_trainer.batches import synthetic_examples
-from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.clipping import trainable
+from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import KEY_BYTES, derive_keys
 from dtjob_trainer.noise import Lattice

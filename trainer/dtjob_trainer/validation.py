@@ -12,8 +12,8 @@ from dtjob_api import ending
 from dtjob_api.ledger import MAX_RESULT_BYTES
 from dtjob_trainer import copies, probes, refusals
 from dtjob_trainer.batches import synthetic_examples, to_tensors
-from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.clipping import trainable
+from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.passing import may_pass
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (

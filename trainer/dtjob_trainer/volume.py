@@ -16,7 +16,8 @@ from dtjob_api.proven import newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
 from dtjob_trainer import durable, recovery
-from dtjob_trainer.checkpoint import CheckpointStore, Format
+from dtjob_trainer.checkpoint import CheckpointStore
+from dtjob_trainer.checkpoint_format import Format
 from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber, attempts_on, examined, read_all
 from dtjob_trainer.ledger import Ledger, LedgerRejected, LedgerUnreadable, update
 from dtjob_trainer.recovery import Refusal, ResumePoint, VolumeState

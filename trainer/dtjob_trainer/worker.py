@@ -39,15 +39,10 @@ from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
 from dtjob_trainer.pricing import Pricing
-from dtjob_trainer.processes import (
-    CannotStart,
-    Nursery,
-    Ranks,
-    RankSetup,
-    Store,
-    threads_per_rank,
-)
+from dtjob_trainer.processes import CannotStart, Nursery, Ranks, Store, threads_per_rank
+from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.splice import StoreGate, Tunnel
+from dtjob_trainer.view import WorkerView
 
 
 class Worker:
@@ -82,7 +77,7 @@ class Worker:
         self._bind_host = host or (config.coordinator_host if on_one_machine else "")
         self._credentials = open_credentials(config)
         self._incarnation = uuid.uuid4().hex
-        self._view = telemetry.WorkerView(
+        self._view = WorkerView(
             ordinal=ordinal, job_uid=config.job.uid, stage="importing torch and opacus"
         )
         self._gpus = GpuCollector()

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_trainer import prf, rank, supervisor
-from dtjob_trainer.processes import Forkserver, RankSetup
+from dtjob_trainer.processes import Forkserver
+from dtjob_trainer.rank_setup import RankSetup
 
 
 class Recorder:

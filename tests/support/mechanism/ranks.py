@@ -12,7 +12,7 @@ import torch
 
 from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.batches import open_records
-from dtjob_trainer.checkpoint import parameter_digest
+from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import (
     ParametersDiverged,
     agreed_digest,

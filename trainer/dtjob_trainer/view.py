@@ -1,0 +1,47 @@
+"""What a supervisor knows of its worker and its gang, for whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dtjob_api.ledger import PrivacyLedger
+
+
+@dataclass
+class WorkerView:
+    """What a supervisor knows of its worker and, on ordinal 0, of the whole gang."""
+
+    ordinal: int
+    job_uid: str
+    state: str = "Starting"
+    stage: str = "starting"
+    reason: str | None = None
+    message: str | None = None
+    generation: int = 0
+    workers: int = 0
+    attempt: int = 0
+    restarts: int = 0
+    total_steps: int = 0
+    reserved_draws: int = 0
+    charged: int = 0
+    step: int = 0
+    samples_per_second: float | None = None
+    epsilon_spent: str | None = None
+    evaluation: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    heartbeat: datetime | None = None
+    gpus: list[dict[str, Any]] = field(default_factory=list)
+    rank_steps: dict[int, int] = field(default_factory=dict)
+
+    def show(self, ledger: PrivacyLedger) -> None:
+        """Take over what a ledger says that was just read."""
+        self.generation, self.workers = ledger.spec.run.generation, ledger.spec.run.workers
+        self.total_steps = ledger.spec.plan.steps
+        self.reserved_draws = ledger.spec.reserved_draws
+        if ledger.status.charged > self.charged:
+            self.charged, self.epsilon_spent = ledger.status.charged, None
+        self.attempt = ledger.status.attempt
+        if ledger.status.checkpoint is not None:
+            self.step = ledger.status.checkpoint.step
