@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from kube import Kubectl, Manifest, wait_for
 
 from demo import install
+from localcluster.built import BuiltImage
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
 
 _DEPLOYMENT = "deployment/dtjob-operator"

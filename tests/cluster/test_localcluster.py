@@ -27,12 +27,12 @@ from localcluster import (
     stored,
 )
 from localcluster.errors import CannotRunHere, ClusterError
+from localcluster.files import locked
 from localcluster.state import (
     Process,
     Record,
     boot_id,
     holder_file,
-    locked,
     read_record,
     write_record,
 )
@@ -171,7 +171,7 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
     script = f"""if True:
         import sys; sys.path.insert(0, {str(GO.parent)!r})
         from pathlib import Path
-        from localcluster.state import locked
+        from localcluster.files import locked
         with locked(Path({str(lock)!r}), timeout=5, holder="testing", tell=print):
             print("held", flush=True); input()
     """

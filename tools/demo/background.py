@@ -17,10 +17,11 @@ from rich.console import Console
 
 from demo import install
 from localcluster import choose
+from localcluster.built import BuiltImage
 from localcluster.errors import ClusterError
 from localcluster.instance import DEFAULT_NAME
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.providers.base import Provider
 
 _END_SECONDS = 15.0
 _ENDING = (signal.SIGINT, signal.SIGTERM)

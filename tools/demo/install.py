@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from ruamel.yaml import YAML
 
 from localcluster import kubectl
+from localcluster.built import BuiltImage
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.providers.base import Provider
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "dtjob-system"

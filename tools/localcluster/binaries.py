@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localcluster.errors import CannotRunHere, ClusterError
+from localcluster.files import locked
 from localcluster.paths import TOOLS_CACHE_VARIABLE, go_modules, tools_cache
 from localcluster.progress import Progress
-from localcluster.state import locked
 
 _LONGEST_BUILD = 3600.0
 

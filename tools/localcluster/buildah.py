@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from localcluster import debian_base, packages
+from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import ClusterError
+from localcluster.files import locked
 from localcluster.namespace import private_command
 from localcluster.paths import images_folder, uv_cache
 from localcluster.progress import Progress, Stage
-from localcluster.providers.base import LOCAL_NAME, BuiltImage
-from localcluster.state import locked
 from localcluster.stored import StoredImage, read
 
 BASE_ARGUMENT = "BASE_IMAGE"

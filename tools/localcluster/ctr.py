@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
-from localcluster import node
 from localcluster.errors import ClusterError
+
+# /run is the cluster's own (see localcluster.view), so this is private though the name is not.
+SOCKET = Path("/run/containerd/containerd.sock")
 
 
 class Client:
@@ -19,8 +22,7 @@ class Client:
 
     def __init__(self, daemon: int | None = None) -> None:
         enter = [] if daemon is None else ["nsenter", f"--target={daemon}", "--mount", "--"]
-        socket = str(node.CONTAINERD_SOCKET)
-        self._call = [*enter, "ctr", f"--address={socket}", "--namespace=k8s.io"]
+        self._call = [*enter, "ctr", f"--address={SOCKET}", "--namespace=k8s.io"]
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> str:
         """Return what a call says.

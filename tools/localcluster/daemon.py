@@ -19,20 +19,20 @@ from dataclasses import dataclass, field
 
 from localcluster import (
     certificates,
-    containers,
+    containerd,
     controlplane,
     dns,
     enforcer,
+    kubelet,
     network,
-    node,
     storage,
     view,
 )
 from localcluster.component import Component
 from localcluster.errors import ClusterError
+from localcluster.files import write_atomically
 from localcluster.instance import Instance
 from localcluster.paths import cache_folder
-from localcluster.state import write_atomically
 
 _LINK_SECONDS = 120.0
 _READY_SECONDS = 300.0
@@ -84,17 +84,17 @@ class Daemon:
         self._await(store)
         api_server = controlplane.api_server(instance)
         self._start(api_server)
-        containers.sweep(instance, instance.logs / "containerd.log")
-        runtime = node.containerd(instance)
+        containerd.sweep(instance, instance.logs / "containerd.log")
+        runtime = containerd.component(instance)
         self._start(runtime)
         self._await(runtime)
-        containers.import_pause()
+        containerd.import_pause()
         self._await(api_server)
         self._start(enforcer.component(instance))
         self._start(storage.component(instance))
         self._start(controlplane.controller_manager(instance))
         self._start(controlplane.scheduler(instance))
-        self._start(node.kubelet(instance))
+        self._start(kubelet.component(instance))
         names = dns.server(instance)
         self._start(names)
         self._await(names)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from localcluster import binaries
 from localcluster.component import Component, answers
+from localcluster.files import write_atomically
 from localcluster.instance import CLUSTER_DOMAIN, Instance
-from localcluster.state import write_atomically
 
 _TTL_SECONDS = 2  # a pod that comes back with another address is found at once
 

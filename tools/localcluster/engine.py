@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
-from localcluster.providers.base import LOCAL_NAME, BuiltImage
 
 ENGINES = ("docker", "podman")
 _LAST_LINES = 20

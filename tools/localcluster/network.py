@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from localcluster.errors import ClusterError
+from localcluster.files import write_atomically
 from localcluster.instance import Instance
-from localcluster.state import write_atomically
 
 BRIDGE = "cni0"
 UPLINK = "machine0"

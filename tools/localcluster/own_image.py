@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import ClusterError
-from localcluster.providers.base import LOCAL_NAME, BuiltImage, Provider
+from localcluster.providers.base import Provider
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TRAINER = "trainer"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from localcluster import apt
 from localcluster.errors import CannotRunHere
+from localcluster.files import locked
 from localcluster.paths import cache_folder
 from localcluster.progress import Progress
-from localcluster.state import locked
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.text import Text
 
+from localcluster.files import write_atomically
 from localcluster.paths import cache_folder
-from localcluster.state import write_atomically
 
 _REPEAT_SECONDS = 30.0  # where there is no terminal, a line this often says that it goes on
 

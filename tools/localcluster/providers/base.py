@@ -8,8 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-LOCAL_NAME = "localhost/dtjob/"
-"""What precedes the name of an image in the builder's store: so others can be built on it."""
+from localcluster.built import BuiltImage
 
 
 class Capability(StrEnum):
@@ -46,27 +45,6 @@ class Status:
     running: bool
     summary: str
     details: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BuiltImage:
-    """An image in the store of this machine's builder.
-
-    Parameters
-    ----------
-    name
-        Repository below ``dtjob/``, e.g. ``trainer``.
-    identifier
-        Digest of its configuration, ``sha256:…``; equal content gives an equal one.
-    """
-
-    name: str
-    identifier: str
-
-    @property
-    def tag(self) -> str:
-        """A tag that changes with the content."""
-        return self.identifier.removeprefix("sha256:")[:12]
 
 
 class Provider(Protocol):

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from localcluster import engine, kubectl
+from localcluster.built import BuiltImage
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Capability, Status
+from localcluster.providers.base import Capability, Status
 
 KUBECONFIG_VARIABLE = "DTJOB_KUBECONFIG"
 REGISTRY_VARIABLE = "DTJOB_REGISTRY"

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from localcluster import engine, kubectl
+from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import checked_name
 from localcluster.paths import cache_folder
 from localcluster.progress import Progress
-from localcluster.providers.base import LOCAL_NAME, BuiltImage, Capability, Status
+from localcluster.providers.base import Capability, Status
 
 _WAIT = "120s"
 _START_SECONDS = 120.0

@@ -22,13 +22,15 @@ from localcluster import (
     network,
     packages,
 )
+from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import CannotRunHere, ClusterError
+from localcluster.files import locked
 from localcluster.instance import Instance, allocate, checked_name, state_folder
 from localcluster.namespace import first_member, in_cgroup
 from localcluster.paths import clusters_folder
 from localcluster.progress import Progress
-from localcluster.providers.base import LOCAL_NAME, BuiltImage, Capability, Status
-from localcluster.state import Process, Record, boot_id, locked, read_record, write_record
+from localcluster.providers.base import Capability, Status
+from localcluster.state import Process, Record, boot_id, read_record, write_record
 
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
