@@ -1,6 +1,7 @@
 """Kubernetes' own binaries: taken from the tools cache, built from source where it lacks them.
 
-Each family is a Go module under ``tools/go`` whose go.mod is the only place that names its version.
+Each family is a Go module in the folder ``go`` beside this package. Its go.mod is the only place
+that names its version.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.files import locked
-from localcluster.paths import TOOLS_CACHE_VARIABLE, go_modules, tools_cache
+from localcluster.paths import go_modules, tools_cache
 from localcluster.progress import Progress
+from localcluster.project import TOOLS_CACHE_VARIABLE
 
 _LONGEST_BUILD = 3600.0
 
@@ -27,7 +29,7 @@ class Family:
     Parameters
     ----------
     name
-        Folder below ``tools/go`` and first part of the folder in the tools cache.
+        Folder below ``go`` and first part of the folder in the tools cache.
     module
         The required module whose version is the family's; None if the module itself is all.
     packages

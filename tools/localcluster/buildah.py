@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from localcluster import debian_base, packages
+from localcluster import debian_base, packages, project
 from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import ClusterError
 from localcluster.files import locked
@@ -49,7 +49,7 @@ def build(
     Parameters
     ----------
     name
-        Repository below ``dtjob/``.
+        Repository below the project's.
     dockerfile, context
         What to build, and from which folder.
     build_args
@@ -152,7 +152,7 @@ def _buildah(*arguments: str, stage: Stage | None = None) -> str:
     temporary = images_folder() / "buildah-tmp"  # layers on their way, and the caches of builds
     run_folder.mkdir(parents=True, exist_ok=True)
     temporary.mkdir(exist_ok=True)
-    private = 'mount -t tmpfs dtjob "$0" && exec "$@"'
+    private = f'mount -t tmpfs {project.NAME} "$0" && exec "$@"'
     argv = ["sh", "-c", private, str(run_folder), "buildah", f"--root={_store()}"]
     argv += [f"--runroot={run_folder}", "--storage-driver=overlay", *arguments]
     running = subprocess.Popen(

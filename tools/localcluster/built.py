@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOCAL_NAME = "localhost/dtjob/"
+from localcluster import project
+
+LOCAL_NAME = f"localhost/{project.NAME}/"
 """What precedes the name of an image in the builder's store: so others can be built on it."""
 
 
@@ -15,7 +17,7 @@ class BuiltImage:
     Parameters
     ----------
     name
-        Repository below ``dtjob/``, e.g. ``trainer``.
+        Repository below the project's, e.g. ``trainer``.
     identifier
         Digest of its configuration, ``sha256:…``; equal content gives an equal one.
     """

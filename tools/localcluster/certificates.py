@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from localcluster import project
 from localcluster.files import write_atomically
 from localcluster.instance import CLUSTER_DOMAIN, Instance
 
@@ -125,9 +126,9 @@ def write_all(instance: Instance) -> None:
     ``kubeconfig``, the administrator's, whose presence tells that the rest is there.
     """
     pki = instance.folder / "pki"
-    authority = Authority.create(f"dtjob-{instance.name}")
+    authority = Authority.create(f"{project.NAME}-{instance.name}")
     authority.pair.write(pki, "ca")
-    front_proxy = Authority.create(f"dtjob-{instance.name}-front-proxy")
+    front_proxy = Authority.create(f"{project.NAME}-{instance.name}-front-proxy")
     front_proxy.pair.write(pki, "front-proxy-ca")
     front_proxy.issue("front-proxy-client").write(pki, "front-proxy-client")
 
@@ -180,7 +181,7 @@ def write_all(instance: Instance) -> None:
 
 def kubeconfig(instance: Instance, server: str, authority: Pair, client: Pair) -> str:
     """Return a kubeconfig (JSON is YAML) with one cluster, one user and one context."""
-    name = f"dtjob-{instance.name}"
+    name = f"{project.NAME}-{instance.name}"
 
     def encoded(text: str) -> str:
         return base64.b64encode(text.encode()).decode()

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from rich.console import Console
 
+from localcluster import project
 from localcluster.errors import CannotRunHere
 from localcluster.progress import Progress
 from localcluster.providers.base import Provider
@@ -24,7 +25,7 @@ class Choice(StrEnum):
 
 
 _REASONS = {
-    "existing": "DTJOB_KUBECONFIG is set",
+    "existing": f"{project.KUBECONFIG_VARIABLE} is set",
     "kind": "kind and a container engine are here",
     "local": "root and Kubernetes' binaries, or Go to build them, are here",
 }

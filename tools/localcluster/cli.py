@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from localcluster import choose, own_image
+from localcluster import choose, own_image, project
 from localcluster.errors import ClusterError
 from localcluster.instance import DEFAULT_NAME
 from localcluster.progress import Progress
 from localcluster.providers.base import Provider
 
 app = typer.Typer(
-    help="A Kubernetes cluster on this machine, for trying and testing dtjob.",
+    help=f"A Kubernetes cluster on this machine, for trying and testing {project.NAME}.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

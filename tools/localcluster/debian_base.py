@@ -10,6 +10,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+from localcluster import project
 from localcluster.errors import ClusterError
 from localcluster.namespace import private_command
 
@@ -35,7 +36,8 @@ _LEFT_OUT = (
     "./usr/lib/python3*/EXTERNALLY-MANAGED",
 )
 _recipe = "\n".join((SUITE, *_PACKAGES, _DOCKERFILE, *_LEFT_OUT))
-REFERENCE = f"localhost/dtjob-base:{SUITE}-{hashlib.sha256(_recipe.encode()).hexdigest()[:8]}"
+_digest = hashlib.sha256(_recipe.encode()).hexdigest()
+REFERENCE = f"localhost/{project.NAME}-base:{SUITE}-{_digest[:8]}"
 """Name of the image; it changes with the recipe."""
 
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 
+from localcluster import project
 from localcluster.errors import ClusterError
 from localcluster.paths import clusters_folder, images_folder
 from localcluster.state import read_record
 
-DEFAULT_NAME = "dtjob"
+DEFAULT_NAME = project.NAME
 CLUSTER_DOMAIN = "cluster.local"
 _BLOCKS = list(IPv4Network("10.231.0.0/16").subnets(new_prefix=21))
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
@@ -74,17 +75,17 @@ class Instance:
     @property
     def node(self) -> str:
         """Name of the cluster's node."""
-        return f"dtjob-{self.name}"
+        return f"{project.NAME}-{self.name}"
 
     @property
     def interface(self) -> str:
         """The machine's end of the link into the cluster's network namespace."""
-        return f"dtjob{self.slot}"
+        return f"{project.NAME}{self.slot}"
 
     @property
     def cgroup(self) -> str:
         """The cgroup, in every hierarchy, below which all pods run."""
-        return f"/dtjob-{self.name}"
+        return f"/{project.NAME}-{self.name}"
 
     @property
     def block(self) -> IPv4Network:

@@ -13,6 +13,7 @@ from localcluster import binaries, packages
 from localcluster.errors import ClusterError
 from localcluster.instance import Instance
 from localcluster.namespace import entered
+from localcluster.paths import import_folder
 from localcluster.state import Process, holder_file, read_record
 
 _ENTER_SECONDS = 120.0
@@ -62,8 +63,7 @@ def daemon(instance: Instance) -> int:
 def _environment() -> dict[str, str]:
     """Return this process's environment, without proxies: everything in a cluster is near."""
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    tools = str(Path(__file__).resolve().parent.parent)
-    return kept | {"PYTHONPATH": tools, "PATH": packages.search_path()}
+    return kept | {"PYTHONPATH": str(import_folder()), "PATH": packages.search_path()}
 
 
 def await_usable(instance: Instance) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from localcluster import project
 from localcluster.errors import ClusterError
 from localcluster.files import write_atomically
 from localcluster.instance import Instance
@@ -124,5 +125,5 @@ def write_cni_config(instance: Instance, folder: Path) -> None:
         },
     }
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-    config = {"cniVersion": "0.4.0", "name": "dtjob", "plugins": [bridge, ports]}
-    write_atomically(folder / "10-dtjob.conflist", json.dumps(config, indent=1))
+    config = {"cniVersion": "0.4.0", "name": project.NAME, "plugins": [bridge, ports]}
+    write_atomically(folder / f"10-{project.NAME}.conflist", json.dumps(config, indent=1))

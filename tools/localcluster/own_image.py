@@ -1,42 +1,44 @@
-"""Images of a user's own, on top of the trainer's."""
+"""Images of a user's own, on top of the project's."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from localcluster import project
 from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import ClusterError
 from localcluster.providers.base import Provider
 
-_ROOT = Path(__file__).resolve().parents[2]
-_TRAINER = "trainer"
-_OURS = frozenset({_TRAINER, "operator"})
+_BASE = project.BASE_IMAGE
 _NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
-_ON_TRAINER = re.compile(
-    rf"^\s*FROM\s+(?:--\S+\s+)*{LOCAL_NAME}{_TRAINER}\s", re.MULTILINE | re.IGNORECASE
+_ON_BASE = re.compile(
+    rf"^\s*FROM\s+(?:--\S+\s+)*{LOCAL_NAME}{_BASE}\s", re.MULTILINE | re.IGNORECASE
 )
 
 
 def build(cluster: Provider, folder: Path, name: str) -> BuiltImage:
-    """Build a folder's Dockerfile, and before it the trainer that it may be built on.
+    """Build a folder's Dockerfile, and before it the project's that it may be built on.
 
     Raises
     ------
     ClusterError
         If there is no Dockerfile, the name can't be an image's, or a build fails.
     """
-    if not _NAME.fullmatch(name) or name in _OURS:
+    if not _NAME.fullmatch(name) or name in project.IMAGES:
         raise ClusterError(
             f"{name!r} can't be the name of an image of yours",
-            "Use lower-case letters, digits and inner dashes; trainer and operator are dtjob's own",
+            "Use lower-case letters, digits and inner dashes; "
+            f"{' and '.join(project.IMAGES)} are {project.NAME}'s own",
         )
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file():
         raise ClusterError(
             f"{folder} has no Dockerfile",
-            f"Begin one with `FROM {LOCAL_NAME}{_TRAINER}`, and copy your task to /opt/dtjob/app/",
+            f"Begin one with `FROM {LOCAL_NAME}{_BASE}`, "
+            f"and copy your task to {project.CODE_FOLDER}",
         )
-    if _ON_TRAINER.search(dockerfile.read_text() + "\n"):
-        cluster.build_image(_TRAINER, _ROOT / f"Dockerfile.{_TRAINER}", _ROOT, {})
+    if _ON_BASE.search(dockerfile.read_text() + "\n"):
+        checkout = project.CHECKOUT
+        cluster.build_image(_BASE, checkout / f"Dockerfile.{_BASE}", checkout, {})
     return cluster.build_image(name, dockerfile, folder, {})

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import apt
+from localcluster import apt, project
 from localcluster.errors import CannotRunHere
 from localcluster.files import locked
 from localcluster.paths import cache_folder
@@ -131,5 +131,5 @@ def require_space(folder: Path, gigabytes: int, purpose: str) -> None:
     if free < gigabytes:
         raise CannotRunHere(
             f"{purpose} needs {gigabytes} GB free and {existing} has {free:.0f} GB",
-            "Free some space, or set DTJOB_CACHE to a folder on a larger disk",
+            f"Free some space, or set {project.CACHE_VARIABLE} to a folder on a larger disk",
         )

@@ -15,21 +15,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-TOOLS_CACHE_VARIABLE = "DTJOB_TOOLS_CACHE"
+from localcluster import project
 
 
 def cache_folder() -> Path:
-    """Return the folder that DTJOB_CACHE names, or dtjob's in the user's cache folder."""
-    named = os.environ.get("DTJOB_CACHE")
+    """Return the folder that a variable names, or the project's in the user's cache folder."""
+    named = os.environ.get(project.CACHE_VARIABLE)
     if named:
         return Path(named).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base).absolute() / "dtjob"
+    return Path(base).absolute() / project.NAME
 
 
 def tools_cache() -> Path:
     """Return the folder that holds ``<family>-<version>/<command>`` binaries."""
-    named = os.environ.get(TOOLS_CACHE_VARIABLE)
+    named = os.environ.get(project.TOOLS_CACHE_VARIABLE)
     return Path(named).absolute() if named else cache_folder() / "tools"
 
 
@@ -51,5 +51,10 @@ def uv_cache() -> Path:
 
 
 def go_modules() -> Path:
-    """Return ``tools/go`` of this checkout, one Go module for each family of binaries."""
-    return Path(__file__).resolve().parent.parent / "go"
+    """Return the folder beside this package with one Go module for each family of binaries."""
+    return import_folder() / "go"
+
+
+def import_folder() -> Path:
+    """Return the folder from which this package is imported."""
+    return Path(__file__).resolve().parents[1]

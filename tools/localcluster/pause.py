@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 
-from localcluster import binaries, oci
+from localcluster import binaries, oci, project
 
-REFERENCE = f"localhost/dtjob-pause:{binaries.PAUSE.version}"
+REFERENCE = f"localhost/{project.NAME}-pause:{binaries.PAUSE.version}"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 

@@ -14,10 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from localcluster import project
 from localcluster.component import Component
 from localcluster.instance import Instance
 
-PROVISIONER = "dtjob.dev/local"
+PROVISIONER = f"{project.DOMAIN}/local"
 _SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _STORAGE_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from localcluster import project
 from localcluster.errors import ClusterError
 
 
@@ -31,15 +32,15 @@ def make_private(kept: Path, spare: Path) -> None:
     spare
         An empty folder, for the covers' own use.
     """
-    _mount("-t", "tmpfs", "-o", "mode=0755", "dtjob", str(spare))
+    _mount("-t", "tmpfs", "-o", "mode=0755", project.NAME, str(spare))
     holder, upper, work = spare / "kept", spare / "upper", spare / "work"
     for folder in (holder, upper, work):
         folder.mkdir()
     _mount("--bind", str(kept), str(holder))
     held = os.open(holder, os.O_PATH | os.O_DIRECTORY)  # its path is covered too, if below /var
     layers = f"lowerdir=/var,upperdir={upper},workdir={work}"
-    _mount("-t", "overlay", "-o", layers, "dtjob", "/var")
-    _mount("-t", "tmpfs", "-o", "mode=0755", "dtjob", "/run")
+    _mount("-t", "overlay", "-o", layers, project.NAME, "/var")
+    _mount("-t", "tmpfs", "-o", "mode=0755", project.NAME, "/run")
     kept.mkdir(parents=True, exist_ok=True)
     try:
         if not os.path.samestat(os.stat(kept), os.fstat(held)):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from localcluster import engine, kubectl
+from localcluster import engine, kubectl, project
 from localcluster.built import LOCAL_NAME, BuiltImage
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.instance import checked_name
@@ -45,14 +45,14 @@ def load_argv(name: str, archive: Path) -> list[str]:
 
 
 class KindProvider:
-    """A kind cluster ``dtjob-<name>``."""
+    """A kind cluster, named after the project and its own name."""
 
     kind = "kind"
     capabilities = frozenset({Capability.IMAGES, Capability.STORAGE, Capability.SERVICE_ADDRESSES})
 
     def __init__(self, name: str, progress: Progress) -> None:
         self.name = checked_name(name)
-        self._cluster = f"dtjob-{name}"
+        self._cluster = f"{project.NAME}-{name}"
         self._progress = progress
 
     def obstacle(self) -> str | None:
