@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from installed import Installed  # noqa: E402
 
-from localcluster import choose  # noqa: E402
-from localcluster.instance import DEFAULT_NAME  # noqa: E402
-from localcluster.progress import Progress  # noqa: E402
-from localcluster.providers.base import Capability, Provider  # noqa: E402
+from localcluster.base.progress import Progress  # noqa: E402
+from localcluster.cluster.instance import DEFAULT_NAME  # noqa: E402
+from localcluster.providers import choose  # noqa: E402
+from localcluster.providers.protocol import Capability, Provider  # noqa: E402
 from testing import clusters  # noqa: E402
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.

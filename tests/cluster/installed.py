@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from kube import Kubectl, Manifest, wait_for
 
 from demo import install
-from localcluster.built import BuiltImage
-from localcluster.progress import Progress
-from localcluster.providers.base import Provider
+from localcluster.base.progress import Progress
+from localcluster.images.built import BuiltImage
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 _SELECTOR = "app.kubernetes.io/component=operator"

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from dtjob_cli.main import app
 from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
-from localcluster.state import Process
+from localcluster.cluster.state import Process
 
 pytestmark = [
     pytest.mark.faults,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from kube import Kubectl, ready, wait_for
 
-from localcluster.instance import Instance
-from localcluster.progress import Progress
-from localcluster.providers.base import Provider
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import Instance
+from localcluster.cluster.state import Process, Record, holder_file, read_record
 from localcluster.providers.local import LocalProvider
-from localcluster.state import Process, Record, holder_file, read_record
+from localcluster.providers.protocol import Provider
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(1800)]
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import linking
-from localcluster.errors import ClusterError
-from localcluster.stored import Layer, StoredImage
+from localcluster.base.errors import ClusterError
+from localcluster.images.builder_store import Layer, StoredImage
+from localcluster.node import linking
 
 
 class Containerd:

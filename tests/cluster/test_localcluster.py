@@ -14,21 +14,10 @@ from typing import Any
 
 import pytest
 
-from localcluster import (
-    binaries,
-    buildah,
-    cgroups,
-    controlplane,
-    instance,
-    linking,
-    oci,
-    packages,
-    storage,
-    stored,
-)
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.files import locked
-from localcluster.state import (
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.files import locked
+from localcluster.cluster import instance
+from localcluster.cluster.state import (
     Process,
     Record,
     boot_id,
@@ -36,6 +25,10 @@ from localcluster.state import (
     read_record,
     write_record,
 )
+from localcluster.control import controlplane, volumes
+from localcluster.images import buildah, builder_store, oci
+from localcluster.install import binaries, packages
+from localcluster.node import cgroups, linking
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
 GO = Path(__file__).resolve().parents[2] / "tools" / "go"
@@ -171,7 +164,7 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
     script = f"""if True:
         import sys; sys.path.insert(0, {str(GO.parent)!r})
         from pathlib import Path
-        from localcluster.files import locked
+        from localcluster.base.files import locked
         with locked(Path({str(lock)!r}), timeout=5, holder="testing", tell=print):
             print("held", flush=True); input()
     """
@@ -212,7 +205,7 @@ def test_cgroup_hierarchies_of_both_versions_are_found() -> None:
 def claim(**changes: Any) -> dict[str, Any]:
     annotations = {
         "volume.kubernetes.io/selected-node": "n",
-        "volume.kubernetes.io/storage-provisioner": storage.PROVISIONER,
+        "volume.kubernetes.io/storage-provisioner": volumes.PROVISIONER,
     }
     return {
         "metadata": {"name": "c", "namespace": "s", "uid": "u", "annotations": annotations}
@@ -228,7 +221,7 @@ def claim(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_claim_with_a_node_gets_a_volume_there(tmp_path: Path) -> None:
-    volume = storage.volume_for(claim(), tmp_path)
+    volume = volumes.volume_for(claim(), tmp_path)
     assert volume
     assert volume["spec"]["local"] == {"path": str(tmp_path / "pvc-u")}
     assert volume["spec"]["claimRef"]["uid"] == "u"
@@ -245,7 +238,7 @@ def test_a_claim_with_a_node_gets_a_volume_there(tmp_path: Path) -> None:
     ],
 )
 def test_no_volume_where_none_is_asked_for(tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert storage.volume_for(claim(**changes), tmp_path) is None
+    assert volumes.volume_for(claim(**changes), tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -253,14 +246,14 @@ def test_no_volume_where_none_is_asked_for(tmp_path: Path, changes: dict[str, An
 )
 def test_a_claim_grows_and_never_shrinks(granted: str | None, expected: str | None) -> None:
     status = {"capacity": {"storage": granted}} if granted else {}
-    assert storage.expansion_of(claim(status=status)) == expected
+    assert volumes.expansion_of(claim(status=status)) == expected
 
 
 @pytest.mark.parametrize(
     ("quantity", "size"), [("1Gi", 2**30), ("500M", 5 * 10**8), ("1.5Ki", 1536), ("12", 12)]
 )
 def test_quantities(quantity: str, size: int) -> None:
-    assert storage.bytes_of(quantity) == Decimal(size)
+    assert volumes.bytes_of(quantity) == Decimal(size)
 
 
 # -- images --------------------------------------------------------------------------------------
@@ -324,7 +317,7 @@ def store(folder: Path, layers: list[str]) -> str:
 
 
 def test_an_image_is_read_from_the_builders_store_lowest_layer_first(tmp_path: Path) -> None:
-    read = stored.read(tmp_path, store(tmp_path, ["base", "middle", "top"]))
+    read = builder_store.read(tmp_path, store(tmp_path, ["base", "middle", "top"]))
     folders = [layer.folder for layer in read.layers]
     assert folders == [tmp_path / "overlay" / name / "diff" for name in ("base", "middle", "top")]
     assert read.layers[0].digest == oci.digest(b"base")
@@ -334,14 +327,14 @@ def test_an_image_is_read_from_the_builders_store_lowest_layer_first(tmp_path: P
 def test_a_store_that_is_not_as_expected_is_an_error(tmp_path: Path) -> None:
     identifier = store(tmp_path, ["base", "top"])
     with pytest.raises(ClusterError, match="image sha256:other can't be read"):
-        stored.read(tmp_path, "sha256:other")
+        builder_store.read(tmp_path, "sha256:other")
     layers = tmp_path / "overlay-layers" / "layers.json"
     layers.write_text(json.dumps([{"id": "top", "diff-digest": oci.digest(b"top")}]))
     with pytest.raises(ClusterError, match="has other layers than it names"):
-        stored.read(tmp_path, identifier)
+        builder_store.read(tmp_path, identifier)
     layers.unlink()
     with pytest.raises(ClusterError, match="can't be read"):
-        stored.read(tmp_path, identifier)
+        builder_store.read(tmp_path, identifier)
 
 
 def test_layers_are_named_by_all_below_them() -> None:

@@ -25,10 +25,10 @@ from transitions import JOB_TRANSITIONS, Transition
 
 from dtjob_api import crd
 from dtjob_api.validation import validate
-from localcluster import binaries
-from localcluster.certificates import Authority
-from localcluster.component import answers
-from localcluster.progress import Progress
+from localcluster.base.progress import Progress
+from localcluster.cluster.component import answers
+from localcluster.control.certificates import Authority
+from localcluster.install import binaries
 from testing.needs import OLDEST_KUBERNETES, oldest_api_server
 
 pytestmark = [

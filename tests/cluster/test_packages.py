@@ -13,10 +13,10 @@ import pytest
 from kube import wait_for
 from rich.console import Console
 
-from localcluster import apt, packages
-from localcluster.errors import CannotRunHere
-from localcluster.packages import Program
-from localcluster.progress import Progress, Stage
+from localcluster.base.errors import CannotRunHere
+from localcluster.base.progress import Progress, Stage
+from localcluster.install import apt, packages
+from localcluster.install.packages import Program
 from localcluster.providers.local import LocalProvider
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
@@ -163,8 +163,8 @@ def test_two_at_once_install_once_and_the_second_says_that_it_waits(
     os.mkfifo(tmp_path / "gate")
     script = """if True:
         import os; os.geteuid = lambda: 0
-        from localcluster import packages
-        from localcluster.progress import Progress
+        from localcluster.install import packages
+        from localcluster.base.progress import Progress
         packages.ensure(Progress(), (packages.Program("one-program", "some"),))
     """
     both = []

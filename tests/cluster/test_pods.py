@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from kube import Kubectl, Manifest, ready, wait_for
 
-from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

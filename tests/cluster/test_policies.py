@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from localcluster.policies import selects, table
+from localcluster.networking.policies import selects, table
 
 Manifest = dict[str, Any]
 NAMESPACES = {"here": {"name": "here"}, "there": {"name": "there", "team": "a"}}

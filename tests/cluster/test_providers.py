@@ -18,11 +18,11 @@ from kube import wait_for
 from typer.testing import CliRunner
 
 from demo import install
-from localcluster import choose, engine
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.progress import Progress
 from localcluster.cli import app
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.progress import Progress
-from localcluster.providers import kind
+from localcluster.images import engine
+from localcluster.providers import choose, kind
 from localcluster.providers.existing import ExistingProvider
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
@@ -445,7 +445,7 @@ def test_what_this_machine_can_not_do_after_all_leads_to_the_local_run(
     create = slow(tmp_path, "create")
     machine_with_kind(tmp_path, monkeypatch, "exit 0", create)
     refuse = (
-        "from demo import background; from localcluster.errors import CannotRunHere\n"
+        "from demo import background; from localcluster.base.errors import CannotRunHere\n"
         "def full(provider, console): raise CannotRunHere('building images needs 27 GB free')\n"
         "demo._prepared = full; demo.LOCAL_RUN = ['/bin/echo', 'the local run']"
     )

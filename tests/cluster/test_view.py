@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster]
 _INSIDE = """
 import sys
 from pathlib import Path
-from localcluster import view
+from localcluster.node import view
 kept = Path(sys.argv[1])
 spare = kept / "clusters" / "x" / "view"
 spare.mkdir(parents=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from test_tiers import PLUGINS
 
-from localcluster import choose
+from localcluster.providers import choose
 from testing import clusters
 
 CONFTEST = """
 import pathlib
 import pytest
-from localcluster import choose
+from localcluster.providers import choose
 from testing import clusters, tiers
 tiers.NEEDS = {{}}
 choose.obstacle = lambda _choice: {reason!r}

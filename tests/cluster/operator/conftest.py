@@ -13,8 +13,8 @@ from kube import Kubectl, Manifest, wait_for
 from operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
 from played import Player
 
-from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 

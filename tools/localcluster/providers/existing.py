@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from localcluster import engine, kubectl
-from localcluster.built import BuiltImage
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.progress import Progress
-from localcluster.project import KUBECONFIG_VARIABLE, NAME, REGISTRY_VARIABLE
-from localcluster.providers.base import Capability, Status
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.progress import Progress
+from localcluster.base.project import KUBECONFIG_VARIABLE, NAME, REGISTRY_VARIABLE
+from localcluster.images import engine
+from localcluster.images.built import BuiltImage
+from localcluster.install import kubectl
+from localcluster.providers.protocol import Capability, Status
 
 
 class ExistingProvider:

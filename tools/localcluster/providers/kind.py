@@ -8,13 +8,15 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from localcluster import engine, kubectl, project
-from localcluster.built import LOCAL_NAME, BuiltImage
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.instance import checked_name
-from localcluster.paths import cache_folder
-from localcluster.progress import Progress
-from localcluster.providers.base import Capability, Status
+from localcluster.base import project
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.paths import cache_folder
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import checked_name
+from localcluster.images import engine
+from localcluster.images.built import LOCAL_NAME, BuiltImage
+from localcluster.install import kubectl
+from localcluster.providers.protocol import Capability, Status
 
 _WAIT = "120s"
 _START_SECONDS = 120.0
