@@ -220,14 +220,3 @@ def new_namespace(cluster: Provider) -> Iterator[Callable[[], Kubectl]]:
 def namespace(new_namespace: Callable[[], Kubectl]) -> Kubectl:
     """kubectl in a new namespace that enforces Pod Security ``restricted``."""
     return new_namespace()
-
-
-@pytest.fixture
-def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with nothing cached, no engine and no Go."""
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("DTJOB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("DTJOB_TOOLS_CACHE", str(tmp_path / "tools"))
-    monkeypatch.delenv("DTJOB_KUBECONFIG", raising=False)
-    monkeypatch.delenv("DTJOB_REGISTRY", raising=False)
-    return tmp_path

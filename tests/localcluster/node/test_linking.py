@@ -123,3 +123,11 @@ def test_what_a_call_that_was_killed_has_left_goes_with_the_next(
     assert containerd.kept == set()
     assert "Active" not in containerd.kinds.values()
     assert containerd.kinds["sha256:low"] == "Committed", "it is not linked again"
+
+
+def test_the_folder_of_a_snapshot_is_found_in_how_it_is_mounted() -> None:
+    lowest = {"Type": "bind", "Source": "/c/1/fs", "Options": ["rw", "rbind"]}
+    assert linking.written_folder([lowest]) == Path("/c/1/fs")
+    options = ["index=off", "workdir=/c/2/work", "upperdir=/c/2/fs", "lowerdir=/c/1/fs"]
+    other = {"Type": "overlay", "Source": "overlay", "Options": options}
+    assert linking.written_folder([other]) == Path("/c/2/fs")

@@ -1,26 +1,21 @@
-"""Packages are installed beside others who install some, and after what an earlier try left."""
+"""apt-get runs beside others who install something, and after what an earlier one left."""
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 import sys
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from kube import wait_for
 from rich.console import Console
 
 from localcluster.base.errors import CannotRunHere
 from localcluster.base.progress import Progress, Stage
 from localcluster.install import apt, packages
 from localcluster.install.packages import Program
-from localcluster.providers.local import LocalProvider
+from tests.support.programs import calls, noted
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 HELD = "E: Could not get lock {lock}. It is held by process 812 (unattended-upgr)"
 ALSO = "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another ...?"
 
@@ -38,31 +33,6 @@ class Heard(Stage):
         super().__setattr__(name, value)
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of root whose apt-get and dpkg are the test's, and note how they are called."""
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(apt, "_TRY_AGAIN_SECONDS", 0.05)
-    return tmp_path
-
-
-def program(machine: Path, name: str, script: str) -> None:
-    file = machine / "bin" / name
-    file.write_text(f'#!/bin/sh\necho "{name} $*" >> {machine}/calls\n{script}\n')
-    file.chmod(0o755)
-
-
-def calls(machine: Path) -> list[str]:
-    return (machine / "calls").read_text().splitlines()
-
-
-def installing(machine: Path, *names: str) -> str:
-    """What apt-get does: these programs are there afterwards."""
-    made = "; ".join(f"ln -s /bin/true {machine}/bin/{name}" for name in names)
-    return f'case "$*" in *install*) {made};; esac'
-
-
 def held(machine: Path, lock: str, times: int) -> str:
     """A script that fails so many times on a lock, as apt-get does."""
     said = f'printf "%s\\n" "{HELD.format(lock=lock)}" "{ALSO}" >&2; exit 100'
@@ -76,7 +46,7 @@ def held(machine: Path, lock: str, times: int) -> str:
 def test_a_lock_of_somebody_else_is_waited_for_and_its_holder_named(
     machine: Path, lock: str
 ) -> None:
-    program(machine, "apt-get", held(machine, lock, 2))
+    noted(machine, "apt-get", held(machine, lock, 2))
     stage = Heard()
     assert apt.install(stage, ["some"]) == ""
     assert f"waiting for process 812 (unattended-upgr) that holds {lock}" in stage.notes
@@ -87,7 +57,7 @@ def test_a_lock_of_somebody_else_is_waited_for_and_its_holder_named(
 
 def test_a_lock_whose_holder_apt_does_not_name_is_waited_for_too(machine: Path) -> None:
     said = "E: Could not get lock /var/lib/dpkg/lock - open (11: Resource temporarily unavailable)"
-    program(
+    noted(
         machine,
         "apt-get",
         f'[ $(grep -c . {machine}/calls) -gt 1 ] || {{ echo "{said}" >&2; exit 100; }}',
@@ -101,7 +71,7 @@ def test_a_lock_that_is_never_given_up_is_an_error_that_names_its_holder(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apt, "LONGEST_WAIT", 0.2)
-    program(machine, "apt-get", held(machine, "/var/lib/dpkg/lock-frontend", 10**6))
+    noted(machine, "apt-get", held(machine, "/var/lib/dpkg/lock-frontend", 10**6))
     with pytest.raises(CannotRunHere, match=r"lacks the packages some.* 812 \(unattended-upgr\)"):
         packages.ensure(Progress(Console(quiet=True)), (Program("not-there", "some"),))
 
@@ -133,10 +103,8 @@ def test_the_machines_own_apt_get_names_the_holder_in_these_words(
 
 def test_what_an_ended_dpkg_left_is_configured_first(machine: Path) -> None:
     said = "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct it."
-    program(machine, "dpkg", f": > {machine}/configured")
-    program(
-        machine, "apt-get", f'[ -e {machine}/configured ] || {{ echo "{said}" >&2; exit 100; }}'
-    )
+    noted(machine, "dpkg", f": > {machine}/configured")
+    noted(machine, "apt-get", f'[ -e {machine}/configured ] || {{ echo "{said}" >&2; exit 100; }}')
     assert apt.install(Heard(), ["some"]) == ""
     assert [call.split()[0] for call in calls(machine)] == ["apt-get", "dpkg", "apt-get"]
 
@@ -144,7 +112,7 @@ def test_what_an_ended_dpkg_left_is_configured_first(machine: Path) -> None:
 @pytest.mark.parametrize("then", [":", "exit 100"], ids=["", "one-source-fails"])
 def test_lists_are_fetched_where_they_do_not_have_a_package(machine: Path, then: str) -> None:
     refused = 'echo "E: Unable to locate package some" >&2; exit 100'
-    program(
+    noted(
         machine,
         "apt-get",
         f'case "$*" in *update*) : > {machine}/listed; {then};; esac\n'
@@ -152,50 +120,3 @@ def test_lists_are_fetched_where_they_do_not_have_a_package(machine: Path, then:
     )
     assert apt.install(Heard(), ["some"]) == ""
     assert ["update" in call for call in calls(machine)] == [False, True, False]
-
-
-@pytest.mark.slow
-def test_two_at_once_install_once_and_the_second_says_that_it_waits(
-    machine: Path, tmp_path: Path
-) -> None:
-    made = installing(machine, "one-program")
-    program(machine, "apt-get", f": > {tmp_path}/begun; read line < {tmp_path}/gate; {made}")
-    os.mkfifo(tmp_path / "gate")
-    script = """if True:
-        import os; os.geteuid = lambda: 0
-        from localcluster.install import packages
-        from localcluster.base.progress import Progress
-        packages.ensure(Progress(), (packages.Program("one-program", "some"),))
-    """
-    both = []
-    for number in range(2):
-        with (tmp_path / f"said-{number}").open("w") as said:
-            environment = os.environ | {"PYTHONPATH": str(TOOLS)}
-            command = [sys.executable, "-c", script]
-            both.append(subprocess.Popen(command, env=environment, stderr=said))
-
-    def waiting() -> list[str]:
-        told = "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
-        return re.findall(r"waiting for another process \(PID \d+\).*", told)
-
-    # The one that waits says so while the other's apt-get still runs.
-    wait_for("one waits", waiting, 60)
-    assert all("which is installing packages" in line for line in waiting())
-    (tmp_path / "gate").write_text("go\n")
-    assert [each.wait(timeout=60) for each in both] == [0, 0]
-    assert len(calls(machine)) == 1
-
-
-def test_packages_of_node_and_builder_are_installed_in_one_go(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packages, "NODE_PROGRAMS", (Program("node-program", "node"),))
-    monkeypatch.setattr(packages, "IMAGE_PROGRAMS", (Program("image-program", "image"),))
-    program(machine, "apt-get", installing(machine, "node-program", "image-program"))
-    said = StringIO()
-    provider = LocalProvider("any", Progress(Console(file=said)))
-    provider.prepare()
-    provider.prepare()
-    (call,) = calls(machine)
-    assert call.endswith(" image node")
-    assert "installing image, node with apt-get" in said.getvalue()
