@@ -26,9 +26,9 @@ from datetime import datetime
 from namespace_watch import Api, Json, Watcher
 
 from demo import install
-from localcluster import choose
-from localcluster.instance import DEFAULT_NAME
-from localcluster.progress import Progress
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.providers import choose
 
 _DEADLINE_SECONDS = 300
 _RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"

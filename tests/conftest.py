@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -51,3 +52,14 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture
+def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing cached, no engine and no Go."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("DTJOB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DTJOB_TOOLS_CACHE", str(tmp_path / "tools"))
+    monkeypatch.delenv("DTJOB_KUBECONFIG", raising=False)
+    monkeypatch.delenv("DTJOB_REGISTRY", raising=False)
+    return tmp_path

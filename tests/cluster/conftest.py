@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from localcluster import choose
-from localcluster.instance import DEFAULT_NAME
-from localcluster.progress import Progress
-from localcluster.providers.base import Capability, Provider
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.providers import choose
+from localcluster.providers.protocol import Capability, Provider
 from testing import clusters
 from tests.support.clusters import standstill
 from tests.support.clusters.installed import Installed
@@ -215,14 +214,3 @@ def new_namespace(cluster: Provider) -> Iterator[Callable[[], Kubectl]]:
 def namespace(new_namespace: Callable[[], Kubectl]) -> Kubectl:
     """kubectl in a new namespace that enforces Pod Security ``restricted``."""
     return new_namespace()
-
-
-@pytest.fixture
-def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with nothing cached, no engine and no Go."""
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("DTJOB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("DTJOB_TOOLS_CACHE", str(tmp_path / "tools"))
-    monkeypatch.delenv("DTJOB_KUBECONFIG", raising=False)
-    monkeypatch.delenv("DTJOB_REGISTRY", raising=False)
-    return tmp_path

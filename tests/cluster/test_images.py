@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import buildah, oci
-from localcluster.ctr import Client
-from localcluster.errors import ClusterError
-from localcluster.providers.base import Provider
+from localcluster.base.errors import ClusterError
+from localcluster.images import buildah, oci
+from localcluster.node.ctr import Client
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 from tests.support.checkout import TOOLS
 from tests.support.clusters.kube import Kubectl, wait_for
 
@@ -114,8 +114,8 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_works(
     dockerfile = write(tmp_path, f"RUN {mark}\n")
     script = f"""if True:
         from pathlib import Path
-        from localcluster import buildah
-        from localcluster.progress import Progress
+        from localcluster.images import buildah
+        from localcluster.base.progress import Progress
         folder = Path({str(tmp_path)!r})
         buildah.build(Progress(), "test-slow", folder / "Dockerfile", folder, {{}})
     """

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.instance import Instance
-from localcluster.progress import Progress
-from localcluster.providers.base import Provider
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import Instance
+from localcluster.cluster.state import Process, Record, holder_file, read_record
 from localcluster.providers.local import LocalProvider
-from localcluster.state import Process, Record, holder_file, read_record
+from localcluster.providers.protocol import Provider
 from tests.support.checkout import TOOLS
 from tests.support.clusters.kube import Kubectl, ready, wait_for
 

@@ -19,11 +19,11 @@ from dtjob_operator.api_server import places
 from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_operator.settings import Settings
-from localcluster.instance import state_folder
-from localcluster.network import BRIDGE
-from localcluster.providers.base import Provider
+from localcluster.cluster.instance import state_folder
+from localcluster.cluster.state import read_record
+from localcluster.networking.interfaces import BRIDGE
 from localcluster.providers.local import LocalProvider
-from localcluster.state import read_record
+from localcluster.providers.protocol import Provider
 from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
 from tests.support.clusters.operator_process import job
 

@@ -20,10 +20,10 @@ from ruamel.yaml import YAML
 
 from dtjob_api import crd
 from dtjob_api.validation import validate
-from localcluster import binaries
-from localcluster.certificates import Authority
-from localcluster.component import answers
-from localcluster.progress import Progress
+from localcluster.base.progress import Progress
+from localcluster.cluster.component import answers
+from localcluster.control.certificates import Authority
+from localcluster.install import binaries
 from testing.needs import OLDEST_KUBERNETES, oldest_api_server
 from tests.support.checkout import ROOT
 from tests.support.clusters.kube import wait_for

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import choose
+from localcluster.providers import choose
 from testing import clusters
 from tests.support.pytest_sessions import PLUGINS
 
 CONFTEST = """
 import pathlib
 import pytest
-from localcluster import choose
+from localcluster.providers import choose
 from testing import clusters, tiers
 tiers.NEEDS = {{}}
 choose.obstacle = lambda _choice: {reason!r}

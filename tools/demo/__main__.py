@@ -14,13 +14,13 @@ from rich.console import Console
 
 from demo import background, install, job
 from dtjob_cli import streams
-from localcluster import choose
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.instance import DEFAULT_NAME
-from localcluster.paths import cache_folder
-from localcluster.progress import Progress
-from localcluster.providers.base import Provider
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.paths import cache_folder
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.providers import choose
 from localcluster.providers.existing import ExistingProvider
+from localcluster.providers.protocol import Provider
 
 _WARM_SECONDS = 20.0
 _JOB_SECONDS = 900.0

@@ -16,11 +16,12 @@ from types import FrameType
 from rich.console import Console
 
 from demo import install
-from localcluster import choose
-from localcluster.errors import ClusterError
-from localcluster.instance import DEFAULT_NAME
-from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.base.errors import ClusterError
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.images.built import BuiltImage
+from localcluster.providers import choose
+from localcluster.providers.protocol import Provider
 
 _END_SECONDS = 15.0
 _ENDING = (signal.SIGINT, signal.SIGTERM)

@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 
 from ruamel.yaml import YAML
 
-from localcluster import kubectl
-from localcluster.errors import ClusterError
-from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.base.errors import ClusterError
+from localcluster.base.progress import Progress
+from localcluster.images.built import BuiltImage
+from localcluster.install import kubectl
+from localcluster.providers.protocol import Provider
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "dtjob-system"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from demo.install import ROOT, Cluster, overlay
-from localcluster.errors import ClusterError
+from localcluster.base.errors import ClusterError
 
 _RESOURCE = "distributedtrainingjobs.dtjob.dev"
 JOB = "digits"

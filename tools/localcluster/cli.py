@@ -10,14 +10,15 @@ from typing import Annotated
 
 import typer
 
-from localcluster import choose, own_image
-from localcluster.errors import ClusterError
-from localcluster.instance import DEFAULT_NAME
-from localcluster.progress import Progress
-from localcluster.providers.base import Provider
+from localcluster.base import project
+from localcluster.base.errors import ClusterError
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.providers import choose, own_image
+from localcluster.providers.protocol import Provider
 
 app = typer.Typer(
-    help="A Kubernetes cluster on this machine, for trying and testing dtjob.",
+    help=f"A Kubernetes cluster on this machine, for trying and testing {project.NAME}.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from localcluster import choose
-from localcluster.errors import ClusterError
-from localcluster.instance import DEFAULT_NAME
-from localcluster.progress import Progress
+from localcluster.base.errors import ClusterError
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.providers import choose
 from localcluster.providers.local import LocalProvider
 from testing import together
 from testing.tiers import Tier, chosen

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from localcluster import choose
-from localcluster.paths import tools_cache
+from localcluster.base.paths import tools_cache
+from localcluster.providers import choose
 from testing import memory_limits
 
 OLDEST_KUBERNETES = "v1.32.13"

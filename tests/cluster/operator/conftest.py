@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 from tests.support.clusters.api_proxy import ApiProxy
 from tests.support.clusters.kube import Kubectl, Manifest, wait_for
 from tests.support.clusters.operator_process import OPERATOR_NAMESPACE, OperatorProcess, install

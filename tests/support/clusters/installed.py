@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from demo import install
-from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Provider
+from localcluster.base.progress import Progress
+from localcluster.images.built import BuiltImage
 from localcluster.providers.local import LocalProvider
+from localcluster.providers.protocol import Provider
 from tests.support.clusters.kube import Kubectl, Manifest, wait_for
 
 _DEPLOYMENT = "deployment/dtjob-operator"

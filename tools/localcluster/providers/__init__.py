@@ -1,0 +1,1 @@
+"""The ways of getting a cluster, and the choice among them."""

@@ -1,4 +1,4 @@
-"""Provider ``existing``: a cluster that somebody else made and that DTJOB_KUBECONFIG names."""
+"""Provider ``existing``: a cluster that somebody else made and that a variable names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from localcluster import engine, kubectl
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.progress import Progress
-from localcluster.providers.base import BuiltImage, Capability, Status
-
-KUBECONFIG_VARIABLE = "DTJOB_KUBECONFIG"
-REGISTRY_VARIABLE = "DTJOB_REGISTRY"
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.progress import Progress
+from localcluster.base.project import KUBECONFIG_VARIABLE, NAME, REGISTRY_VARIABLE
+from localcluster.images import engine
+from localcluster.images.built import BuiltImage
+from localcluster.install import kubectl
+from localcluster.providers.protocol import Capability, Status
 
 
 class ExistingProvider:
@@ -58,7 +58,7 @@ class ExistingProvider:
         return Status(ready.returncode == 0, summary, {"kubeconfig": str(self.kubeconfig())})
 
     def kubeconfig(self) -> Path:
-        """Return the file that DTJOB_KUBECONFIG names.
+        """Return the file that the variable names.
 
         Raises
         ------
@@ -82,9 +82,9 @@ class ExistingProvider:
         return engine.build(self._progress, self._engine(), name, dockerfile, context, build_args)
 
     def load_image(self, image: BuiltImage) -> str:
-        """Push to the registry that DTJOB_REGISTRY names, from which the cluster can pull."""
+        """Push to the registry that a variable names, from which the cluster can pull."""
         registry, runner = self._named_registry(image.name), self._engine()
-        reference = f"{registry}/dtjob/{image.name}:{image.tag}"
+        reference = f"{registry}/{NAME}/{image.name}:{image.tag}"
         with self._progress.stage(f"pushing image {image.name}", key=f"push {image.name}"):
             engine.run([runner, "tag", image.identifier, reference])
             engine.run([runner, "push", reference])

@@ -8,12 +8,15 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from localcluster import engine, kubectl
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.instance import checked_name
-from localcluster.paths import cache_folder
-from localcluster.progress import Progress
-from localcluster.providers.base import LOCAL_NAME, BuiltImage, Capability, Status
+from localcluster.base import project
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.paths import cache_folder
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import checked_name
+from localcluster.images import engine
+from localcluster.images.built import LOCAL_NAME, BuiltImage
+from localcluster.install import kubectl
+from localcluster.providers.protocol import Capability, Status
 
 _WAIT = "120s"
 _START_SECONDS = 120.0
@@ -44,14 +47,14 @@ def load_argv(name: str, archive: Path) -> list[str]:
 
 
 class KindProvider:
-    """A kind cluster ``dtjob-<name>``."""
+    """A kind cluster, named after the project and its own name."""
 
     kind = "kind"
     capabilities = frozenset({Capability.IMAGES, Capability.STORAGE, Capability.SERVICE_ADDRESSES})
 
     def __init__(self, name: str, progress: Progress) -> None:
         self.name = checked_name(name)
-        self._cluster = f"dtjob-{name}"
+        self._cluster = f"{project.NAME}-{name}"
         self._progress = progress
 
     def obstacle(self) -> str | None:

@@ -12,23 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from localcluster import (
-    binaries,
-    buildah,
-    cgroups,
-    ctr,
-    launch,
-    linking,
-    network,
-    packages,
-)
-from localcluster.errors import CannotRunHere, ClusterError
-from localcluster.instance import Instance, allocate, checked_name, state_folder
-from localcluster.namespace import first_member, in_cgroup
-from localcluster.paths import clusters_folder
-from localcluster.progress import Progress
-from localcluster.providers.base import LOCAL_NAME, BuiltImage, Capability, Status
-from localcluster.state import Process, Record, boot_id, locked, read_record, write_record
+from localcluster.base.errors import CannotRunHere, ClusterError
+from localcluster.base.files import locked
+from localcluster.base.namespaces import first_member, in_cgroup
+from localcluster.base.paths import clusters_folder
+from localcluster.base.progress import Progress
+from localcluster.cluster.instance import Instance, allocate, checked_name, state_folder
+from localcluster.cluster.state import Process, Record, boot_id, read_record, write_record
+from localcluster.images import buildah
+from localcluster.images.built import LOCAL_NAME, BuiltImage
+from localcluster.install import binaries, packages
+from localcluster.networking import interfaces
+from localcluster.node import cgroups, ctr, linking
+from localcluster.providers.protocol import Capability, Status
+from localcluster.run import launch
 
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
@@ -114,7 +111,7 @@ class LocalProvider:
             instance.folder.mkdir(parents=True, mode=0o711, exist_ok=True)
             write_record(instance.folder, record)
         cgroups.create(instance.cgroup)
-        network.connect_machine(instance, launch.daemon(instance))
+        interfaces.connect_machine(instance, launch.daemon(instance))
         write_record(instance.folder, replace(record, linked=True))
         return instance
 
@@ -133,7 +130,7 @@ class LocalProvider:
         instance = Instance(self.name, record.slot)
         if record.holder is not None and record.running:
             _end(record.holder)
-        network.disconnect_machine(instance)
+        interfaces.disconnect_machine(instance)
         cgroups.remove(instance.cgroup)
         shutil.rmtree(instance.folder)
 

@@ -1,0 +1,23 @@
+"""What a person is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from localcluster.cli import app
+from tests.support.programs import without_programs
+
+pytestmark = pytest.mark.usefixtures("empty_machine")
+
+
+def test_the_command_shows_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_programs(tmp_path, monkeypatch)
+    result = CliRunner().invoke(app, ["up", "--provider", "kind"])
+    assert result.exit_code == 1
+    assert "error: no cluster can run here: kind: no Docker or Podman engine" in result.output
+    assert "Traceback" not in result.output
+    bad = CliRunner().invoke(app, ["up", "--name", "No_Name", "--provider", "kind"])
+    assert "'No_Name' can't be the name of a cluster" in bad.output

@@ -1,0 +1,1 @@
+"""What every wing stands on: errors, paths, files, namespaces, the project and progress."""

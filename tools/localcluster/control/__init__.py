@@ -1,0 +1,1 @@
+"""What a cluster is served by: certificates, control plane, DNS, volumes."""

@@ -1,0 +1,1 @@
+"""What a machine may lack: packages, Kubernetes' binaries, kubectl."""

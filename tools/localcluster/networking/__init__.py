@@ -1,0 +1,1 @@
+"""A cluster's network: bridge, link to the machine, NetworkPolicies."""

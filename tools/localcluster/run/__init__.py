@@ -1,0 +1,1 @@
+"""The daemon that runs all processes of a cluster, and its launch."""
