@@ -25,7 +25,7 @@ from dtjob_api.job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import confine, logs
 from dtjob_trainer.batches import open_records
-from dtjob_trainer.distributed import ParametersDiverged
+from dtjob_trainer.distributed import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
@@ -235,6 +235,17 @@ def test_an_error_that_nobody_knows_is_tried_again_only_before_a_charge(
     unknown = type("Error", (Exception,), {"__module__": "nobody.knows"})
     assert tried.explain(unknown("no"))[:2] == expected
     assert tried.explain(ConnectionError("no"))[0] is EndKind.CRASHED
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_lost_peer_is_another_attempts_matter(tmp_path: Path, phase: Phase) -> None:
+    """Wherever the module lies that raised it; a failure for good would end the job."""
+    tried = rank(tmp_path)
+    tried._phase = phase
+    kind, reason, message = tried.explain(CollectiveFailed("RuntimeError: JANE DOE has gone"))
+    assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
+    assert message.startswith("rank 1 lost another rank, or the way to it")
+    assert ("JANE DOE" in message) != phase.hides
 
 
 def test_label_that_a_gpu_refuses_is_final(tmp_path: Path) -> None:
