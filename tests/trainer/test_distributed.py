@@ -79,6 +79,17 @@ def test_lost_peer_is_tried_again_wherever_its_module_lies(left_by_peer, monkeyp
     assert kind is EndKind.CRASHED
 
 
+def test_rank_that_is_alone_loses_no_peer(monkeypatch):
+    """Such as a label that a GPU refuses: the host hears of it where it next waits."""
+
+    def refuse(*_, **__):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch, "tensor", refuse)
+    with pytest.raises(torch.AcceleratorError):
+        Group().broadcast_ints([1])
+
+
 def test_mistake_of_the_caller_is_no_lost_peer(left_by_peer):
     with pytest.raises(ValueError, match="divide"):
         left_by_peer.reduce_scatter(torch.zeros(3))

@@ -145,12 +145,12 @@ class Group:
         """Have what breaks off herein be known as a collective.
 
         A GPU tells of it when the host waits for the result, so that copies belong to it. Want of
-        memory is this rank's own.
+        memory is this rank's own, and so is all that a world of one meets.
         """
         try:
             yield
         except Exception as error:
-            if isinstance(error, CollectiveFailed) or wants_memory(error):
+            if self._group is None or isinstance(error, CollectiveFailed) or wants_memory(error):
                 raise
             raise CollectiveFailed(f"{type(error).__name__}: {error}") from error
 
