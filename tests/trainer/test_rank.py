@@ -352,12 +352,12 @@ def test_rule_20_failed_evaluation_tells_class_and_place(
     """Its data are public, but the process holds private records too."""
 
     def evaluate(_model: Any) -> Any:
-        raise error("EvaluationInvalid", "JANE DOE")
+        raise error(Reason.EVALUATION_INVALID, "JANE DOE")
 
     tried = rank(tmp_path, telemetry)
     with capture_logs() as logged, pytest.raises(TaskError) as caught:
         tried._evaluated(make_task(evaluate=evaluate), linear())
-    assert caught.value.reason == "EvaluationInvalid"
+    assert caught.value.reason is Reason.EVALUATION_INVALID
     assert error.__name__ in caught.value.message
     assert "JANE DOE" not in caught.value.message
     assert caught.value.__context__ is None
@@ -381,9 +381,10 @@ def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
 ) -> None:
     module = tmp_path / "borrowing.py"
     module.write_text(
+        "from dtjob_api.reasons import Reason\n"
         "from dtjob_trainer.task import TaskError\n"
         "def read():\n"
-        "    raise TaskError('DatasetInvalid', 'JANE DOE')\n"
+        "    raise TaskError(Reason.DATASET_INVALID, 'JANE DOE')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     tried = rank(tmp_path)
@@ -393,10 +394,10 @@ def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
     kind, reason, message = tried.explain(caught.value)
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
-    assert "borrowing.py:3" in message
+    assert "borrowing.py:4" in message
 
 
 def test_rule_20_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None:
-    kind, reason, message = rank(tmp_path).explain(TaskError("DatasetInvalid", "JANE DOE"))
+    kind, reason, message = rank(tmp_path).explain(TaskError(Reason.DATASET_INVALID, "JANE DOE"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message

@@ -108,7 +108,7 @@ class Failures:
 
         match error:
             case TaskError() if self.own_words(error, phase):
-                return EndKind.FAILED, Reason(error.reason), error.message
+                return EndKind.FAILED, error.reason, error.message
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)

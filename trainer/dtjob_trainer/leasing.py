@@ -37,7 +37,7 @@ from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.ledger import Ledger, LedgerUnreadable, Superseded, clipped, update
 from dtjob_trainer.recovery import Refusal, ResumePoint
-from dtjob_trainer.task import EVALUATION_INVALID, TaskError
+from dtjob_trainer.task import TaskError
 
 
 class ReserveSpent(Exception):
@@ -236,7 +236,7 @@ class DrawAccount:
             raise ValueError(f"step {step} of {self._steps} is no result while draws are left")
         if (size := len(json.dumps(result).encode())) > MAX_RESULT_BYTES:
             raise TaskError(
-                EVALUATION_INVALID,
+                Reason.EVALUATION_INVALID,
                 f"the result has {size} bytes as JSON, at most {MAX_RESULT_BYTES}",
             )
         outcome = Outcome(
