@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from layouts import run_world
 from models import linear
-from ranks import use_the_group
+from ranks import leave_rank_0_alone, use_the_group
 
 from dtjob_trainer.checkpoint import parameter_digest
 from dtjob_trainer.distributed import (
@@ -148,3 +148,9 @@ def test_three_ranks_together():
         assert rank["bytes"] == [b"\0\xff", b"\1\xff", b"\2\xff"]
         assert rank["secret"] == ranks[0]["secret"] != rank["again"]
         assert rank["digest"] == ranks[0]["digest"]
+
+
+@pytest.mark.processes
+def test_peer_that_is_gone_is_told_by_the_type():
+    said, _ = run_world(leave_rank_0_alone, 2)
+    assert said.startswith("RuntimeError: ")
