@@ -20,17 +20,16 @@ from typing import Any
 import httpx
 
 from dtjob_api.derive import worker_config
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 from dtjob_cli import ports, runs
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import deaths, memory_group
 
-# Exit codes by which a supervisor says that it is done; anything else is a death.
-SUCCEEDED, FAILED, BAD_CONFIGURATION, REFUSED, SUPERSEDED = range(5)
 CLOSE_SECONDS = 10.0
 CLOSE_POLL_SECONDS = 0.05
-VERDICTS = frozenset({SUCCEEDED, FAILED, BAD_CONFIGURATION, REFUSED, SUPERSEDED})
+_VERDICTS = frozenset(WorkerExit)
 
 
 def configs(
@@ -170,7 +169,7 @@ class Workers:
             del self._processes[ordinal]
             cause = self._cause(ordinal, code)
             reason, message = last_error(self._log(ordinal), self._logged[ordinal])
-            again = code not in VERDICTS and not self._stopping and self._restarts_left > 0
+            again = code not in _VERDICTS and not self._stopping and self._restarts_left > 0
             if again:
                 self._restarts_left -= 1
                 self._start(ordinal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dtjob_accounting.rounding import decimal_up
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
 from dtjob_cli import held, local
 from dtjob_cli.errors import CommandError, ExitCode
@@ -93,12 +94,12 @@ def _by_workers(
 ) -> CommandError:
     """Explain an end without an outcome by the worker whose word weighs most."""
     # Of equal words the coordinator's: what the others say is often its echo.
-    order = (local.BAD_CONFIGURATION, local.REFUSED, local.SUPERSEDED, local.FAILED)
+    order = (WorkerExit.CONFIGURATION, WorkerExit.REFUSED, WorkerExit.SUPERSEDED, WorkerExit.FAILED)
     weighed = sorted(
         ends,
         key=lambda end: (order.index(end.code) if end.code in order else len(order), end.ordinal),
     )
-    end = next((end for end in weighed if end.code != local.SUCCEEDED), None)
+    end = next((end for end in weighed if end.code != WorkerExit.OK), None)
     logs = f"Logs: {run.logs}/"
     if end is None:
         return CommandError(
@@ -109,16 +110,16 @@ def _by_workers(
         )
     who = f"worker {end.ordinal}"
     said = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
-    if end.code == local.BAD_CONFIGURATION:
+    if end.code == WorkerExit.CONFIGURATION:
         return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", said, logs)
-    if end.code == local.REFUSED:
+    if end.code == WorkerExit.REFUSED:
         remedy = held.remedy(end.reason, report, run, resume_command(end.reason))
         return CommandError(ExitCode.REFUSED, end.reason or "Refused", said, remedy)
-    if end.code == local.SUPERSEDED:
+    if end.code == WorkerExit.SUPERSEDED:
         return CommandError(
             ExitCode.REFUSED, "Superseded", "another process has gone on with this run.", logs
         )
-    if end.code == local.FAILED:
+    if end.code == WorkerExit.FAILED:
         return CommandError(ExitCode.FAILED, end.reason or "Failed", said, logs)
     message = f"{who} ended with {end.how}, and too often to be started again."
     if end.cause:

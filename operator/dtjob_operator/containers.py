@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason, known
 from dtjob_operator import names
 from dtjob_operator.kinds import Json
 
-# Exit codes of a supervisor.
-_BAD_CONFIGURATION = 2
-_REFUSED = 3
 _SANDBOX = "PodReadyToStartContainers"
 _NO_TRAINER = "No module named 'dtjob_trainer'"
 
@@ -136,10 +134,10 @@ def _crash(pod: str, ended: Json) -> Crash | None:
     code = ended.get("exitCode", 0)
     if is_out_of_memory(ended):
         return Crash(Reason.OUT_OF_MEMORY, out_of_memory(pod), refused=False)
-    if code == _REFUSED and (refusal := known(reason)) is not None:
+    if code == WorkerExit.REFUSED and (refusal := known(reason)) is not None:
         return Crash(refusal, message or f"pod {pod} refuses to train", refused=True)
     what = message or ended.get("reason") or "it left no message"
-    if code == _BAD_CONFIGURATION:
+    if code == WorkerExit.CONFIGURATION:
         remedy = (
             "The image's trainer does not take the configuration that this operator writes: use an "
             "image of the operator's version"

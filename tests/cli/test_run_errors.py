@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_cli import local, report, spent
 from dtjob_cli.commands import run as command
 from dtjob_cli.display import PlainDisplay
@@ -97,7 +98,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     request = command.Request(DIGITS, True, None, None, tmp_path, None, None, False)
     shown = StringIO()
     session = command._Session(request, {}, PlainDisplay(shown), Interrupts())
-    end = local.End(0, local.REFUSED, "StorageFull", "no room on the volume", restarted=False)
+    end = local.End(0, WorkerExit.REFUSED, "StorageFull", "no room on the volume", restarted=False)
     accountant: Any = None
 
     with pytest.raises(CommandError) as caught:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
 from dtjob_cli.errors import ExitCode
-from dtjob_trainer import leader, processes
+from dtjob_trainer import processes
 from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "errors.md"
@@ -64,14 +65,14 @@ def of_a_supervisor() -> Iterator[tuple[str, int]]:
         if not isinstance(handler, ast.ExceptHandler):
             continue
         match handler.body:
-            case [ast.Expr(ast.Call(keywords=[*keywords])), ast.Return(ast.Name(id=code))]:
+            case [ast.Expr(ast.Call(keywords=[*keywords])), ast.Return(ast.Attribute(attr=code))]:
                 (reason,) = (word.value for word in keywords if word.arg == "reason")
                 word = (
                     reason.value
                     if isinstance(reason, ast.Constant)
                     else getattr(processes, ast.unparse(reason))
                 )
-                yield str(word), getattr(leader, code)
+                yield str(word), WorkerExit[code]
 
 
 def test_the_page_has_each_reason_with_its_exit_codes_and_no_other() -> None:

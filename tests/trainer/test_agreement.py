@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.task import ArraySpec, TaskError
@@ -48,7 +49,7 @@ def test_rule_3_a_stream_behind_the_index_is_refused(seed):
     stream.arrays["y"] = (np.random.default_rng(seed).random(1000) < 0.2).astype(np.int64)
     with pytest.raises(TaskError, match="each time the same index is read") as caught:
         agreed_length(stream, make_task().example_spec, Group())
-    assert caught.value.reason == "DatasetInvalid"
+    assert caught.value.reason is Reason.DATASET_INVALID
 
 
 def test_constant_and_single_records_are_taken():

@@ -6,12 +6,95 @@ import torch.distributed as dist
 
 from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import (
+    CollectiveFailed,
     Group,
     agreed_digest,
+    share_parameters,
 )
+from dtjob_trainer.failures import Failures, Phase
+from dtjob_trainer.gang import EndKind
 from tests.support.mechanism.layouts import run_world
 from tests.support.mechanism.models import linear
-from tests.support.mechanism.ranks import use_the_group
+from tests.support.mechanism.ranks import leave_rank_0_alone, use_the_group
+
+
+@pytest.fixture
+def left_by_peer(monkeypatch):
+    """Rank 0 of two, after the other has gone; what its collectives raise can be set."""
+    raised = [RuntimeError("Connection closed by peer")]
+
+    def break_off(*_, **__):
+        raise raised[0]
+
+    for name, found in (("backend", "gloo"), ("rank", 0), ("world_size", 2)):
+        monkeypatch.setattr(dist, f"get_{name}", lambda _, found=found: found)
+    for name in ("reduce_scatter_tensor", "all_gather_into_tensor", "broadcast"):
+        monkeypatch.setattr(dist, name, break_off)
+    group = Group(process_group=object())
+    group.raised = raised
+    return group
+
+
+COLLECTIVES = {
+    "reduce_scatter": lambda group: group.reduce_scatter(torch.zeros(4)),
+    "all_gather": lambda group: group.all_gather(torch.zeros(2)),
+    "broadcast_": lambda group: group.broadcast_(torch.zeros(2)),
+    "broadcast_bytes": lambda group: group.broadcast_bytes(b"abc", 3),
+    "broadcast_ints": lambda group: group.broadcast_ints([1]),
+    "gather_bytes": lambda group: group.gather_bytes(b"abc"),
+    "share_parameters": lambda group: share_parameters(linear(), group),
+    "agreed_digest": lambda group: agreed_digest(linear(), group),
+}
+
+
+@pytest.mark.parametrize("collective", COLLECTIVES.values(), ids=COLLECTIVES)
+def test_collective_that_breaks_off_says_so_by_its_type(left_by_peer, collective):
+    with pytest.raises(CollectiveFailed, match="RuntimeError: Connection closed by peer") as caught:
+        collective(left_by_peer)
+    assert caught.value.__cause__ is left_by_peer.raised[0]
+
+
+@pytest.mark.parametrize("collective", COLLECTIVES.values(), ids=COLLECTIVES)
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()],
+    ids=["memory", "GPU memory", "interrupt"],
+)
+def test_want_of_memory_and_a_signal_are_no_lost_peer(left_by_peer, collective, error):
+    left_by_peer.raised[0] = error
+    with pytest.raises(type(error)) as caught:
+        collective(left_by_peer)
+    assert caught.value is error
+
+
+def test_lost_peer_is_tried_again_wherever_its_module_lies(left_by_peer, monkeypatch):
+    for method in (Group.broadcast_ints, Group.broadcast_):
+        code = method.__code__.replace(co_filename="elsewhere/collectives.py")
+        monkeypatch.setattr(method, "__code__", code)
+    with pytest.raises(RuntimeError) as caught:
+        left_by_peer.broadcast_ints([1])
+    kind, *_ = Failures("task:task", 0, shows_private_data=False).explain(
+        caught.value, Phase.PRIVATE
+    )
+    assert kind is EndKind.CRASHED
+
+
+def test_rank_that_is_alone_loses_no_peer(monkeypatch):
+    """Such as a label that a GPU refuses: the host hears of it where it next waits."""
+
+    def refuse(*_, **__):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch, "tensor", refuse)
+    with pytest.raises(torch.AcceleratorError):
+        Group().broadcast_ints([1])
+
+
+def test_mistake_of_the_caller_is_no_lost_peer(left_by_peer):
+    with pytest.raises(ValueError, match="divide"):
+        left_by_peer.reduce_scatter(torch.zeros(3))
+    with pytest.raises(ValueError, match="3 bytes"):
+        left_by_peer.broadcast_bytes(b"ab", 3)
 
 
 def test_a_world_of_one_needs_no_process_group():
@@ -65,3 +148,9 @@ def test_three_ranks_together():
         assert rank["bytes"] == [b"\0\xff", b"\1\xff", b"\2\xff"]
         assert rank["secret"] == ranks[0]["secret"] != rank["again"]
         assert rank["digest"] == ranks[0]["digest"]
+
+
+@pytest.mark.processes
+def test_peer_that_is_gone_is_told_by_the_type():
+    said, _ = run_world(leave_rank_0_alone, 2)
+    assert said.startswith("RuntimeError: ")

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import structlog
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
 from dtjob_trainer.closing import close
 from dtjob_trainer.gang import Action, End, EndKind, Hello
-from dtjob_trainer.leader import EXIT_OK, EXIT_REFUSED, Leader
+from dtjob_trainer.leader import Leader
 from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.view import WorkerView
 from tests.support.gangs.gang_run import GangRun
@@ -80,7 +81,7 @@ def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
         await follow(leader, until=Action.DONE, drain=True)
         return await lead
 
-    assert asyncio.run(scene()) == EXIT_OK
+    assert asyncio.run(scene()) == WorkerExit.OK
     assert ranks.told == 3
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
@@ -99,7 +100,7 @@ def test_worker_that_leaves_before_it_starts_ranks_ends_the_attempt(tmp_path: Pa
         await follow(leader, until=Action.DONE, drain=True)
         return await lead
 
-    assert asyncio.run(scene()) == EXIT_OK
+    assert asyncio.run(scene()) == WorkerExit.OK
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
 
@@ -126,7 +127,7 @@ def test_leader_that_stood_still_takes_nobody_for_lost_or_stalled(
         await follow(leader, until=Action.DONE, drain=True)
         return await lead
 
-    assert asyncio.run(scene()) == EXIT_OK
+    assert asyncio.run(scene()) == WorkerExit.OK
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
 
@@ -166,7 +167,7 @@ def test_a_pod_goes_on_at_once_when_its_ledger_is_raised(tmp_path: Path, has_lea
         await follow(leader, until=Action.END, drain=True)
         return await lead
 
-    assert asyncio.run(scene()) == EXIT_OK
+    assert asyncio.run(scene()) == WorkerExit.OK
     first, _ = run.ledger.read().ledger.status.attempts
     assert first.reason == "PrivacyStateLost"
 
@@ -248,7 +249,7 @@ def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person
 
     for attempt in (1, 2):
         code, message = asyncio.run(refused_with_a_lease(attempt))
-        assert code == EXIT_REFUSED
+        assert code == WorkerExit.REFUSED
         assert "go on with --resume" in str(message)
     status = run.ledger.read().ledger.status
     assert (status.charged, status.outcome) == (10, None)
@@ -279,7 +280,7 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
         leader.wake()
         return await lead
 
-    assert asyncio.run(scene()) == EXIT_OK
+    assert asyncio.run(scene()) == WorkerExit.OK
     status = run.ledger.read().ledger.status
     assert (status.attempt, status.charged, status.outcome) == (1, 5, None)
     assert status.attempts[0].reason == "Stalled"
@@ -508,10 +509,10 @@ def test_workers_are_sent_home_also_where_no_ledger_was_ever_read(tmp_path: Path
     async def scene() -> int:
         lead = asyncio.create_task(leader.lead())
         directive = await follow(leader, until=Action.DONE)
-        assert directive.exit_code == EXIT_REFUSED
+        assert directive.exit_code == WorkerExit.REFUSED
         return await lead
 
-    assert asyncio.run(scene()) == EXIT_REFUSED
+    assert asyncio.run(scene()) == WorkerExit.REFUSED
 
 
 def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import structlog
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.ledger import Lease, LedgerStatus, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.journal import Entry, Header, Journal
-from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
+from dtjob_trainer.leader import Leader
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.untold import untold
 from dtjob_trainer.view import WorkerView
@@ -52,7 +53,7 @@ def test_supervisor_that_dies_each_time_ends_the_job_as_max_restarts_says(tmp_pa
     for _ in range(2):
         asyncio.run(killed_in_an_attempt())
     assert run.ledger.read().ledger.status.outcome is None
-    assert asyncio.run(last_time()) == EXIT_FAILED
+    assert asyncio.run(last_time()) == WorkerExit.FAILED
     status = run.ledger.read().ledger.status
     assert status.attempt == 2
     assert status.outcome is not None
@@ -93,7 +94,7 @@ def test_what_a_start_finds_wrong_later_on_is_refused_and_counts_as_no_restart(
         return await leading
 
     codes = [asyncio.run(start(attempt)) for attempt in (1, 2, 3, 4)]
-    assert codes == [EXIT_OK, EXIT_REFUSED, EXIT_REFUSED, EXIT_REFUSED]
+    assert codes == [WorkerExit.OK, WorkerExit.REFUSED, WorkerExit.REFUSED, WorkerExit.REFUSED]
     status = run.ledger.read().ledger.status
     assert status.outcome is None
     assert [record.reason for record in status.attempts[1:]] == ["EntrypointInvalid"] * 3
@@ -133,7 +134,7 @@ def test_rule_11_no_outcome_is_written_while_the_volume_tells_of_more_draws(
         await follow(leader, until=Action.DONE)
         return await leading
 
-    assert [asyncio.run(start(attempt)) for attempt in (1, 2)] == [EXIT_REFUSED] * 2
+    assert [asyncio.run(start(attempt)) for attempt in (1, 2)] == [WorkerExit.REFUSED] * 2
     status = run.ledger.read().ledger.status
     assert status.outcome is None
     if end.kind is EndKind.FAILED:
@@ -179,7 +180,7 @@ def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
 def test_coordinator_that_died_after_it_wrote_the_result_has_succeeded(tmp_path: Path) -> None:
     run = GangRun(tmp_path, workers=1)
     run.create_ledger()
-    assert asyncio.run(lead_to_a_late_failure(run, outcome=succeeded())) == EXIT_OK
+    assert asyncio.run(lead_to_a_late_failure(run, outcome=succeeded())) == WorkerExit.OK
     outcome = run.ledger.read().ledger.status.outcome
     assert outcome is not None
     assert outcome.state is OutcomeState.SUCCEEDED
@@ -189,7 +190,7 @@ def test_result_of_another_attempt_is_not_ours(tmp_path: Path) -> None:
     run = GangRun(tmp_path, workers=1)
     run.create_ledger()
     code = asyncio.run(lead_to_a_late_failure(run, attempt=2, outcome=succeeded()))
-    assert code == EXIT_SUPERSEDED
+    assert code == WorkerExit.SUPERSEDED
 
 
 def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:

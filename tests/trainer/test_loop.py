@@ -22,7 +22,7 @@ from dtjob_trainer.distributed import Group, agreed_digest
 from dtjob_trainer.gang import EndKind
 from dtjob_trainer.loop import Coordinator
 from dtjob_trainer.mailbox import Mailbox
-from dtjob_trainer.task import EVALUATION_INVALID, TaskError
+from dtjob_trainer.task import TaskError
 from tests.support.ledgers.durability import Crash, Job, plan
 
 
@@ -77,7 +77,7 @@ def train(
 
 
 def failing() -> dict[str, float]:
-    raise TaskError(EVALUATION_INVALID, "Task.evaluate raised OSError (task.py:7)")
+    raise TaskError(Reason.EVALUATION_INVALID, "Task.evaluate raised OSError (task.py:7)")
 
 
 @pytest.mark.parametrize("evaluate_every", [None, 2])

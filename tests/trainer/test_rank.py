@@ -23,7 +23,7 @@ from dtjob_api.job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import confine, logs
 from dtjob_trainer.batches import open_records
-from dtjob_trainer.distributed import ParametersDiverged
+from dtjob_trainer.distributed import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.failures import Phase
 from dtjob_trainer.gang import EndKind
@@ -237,6 +237,17 @@ def test_an_error_that_nobody_knows_is_tried_again_only_before_a_charge(
     assert tried.explain(ConnectionError("no"))[0] is EndKind.CRASHED
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_lost_peer_is_another_attempts_matter(tmp_path: Path, phase: Phase) -> None:
+    """Wherever the module lies that raised it; a failure for good would end the job."""
+    tried = rank(tmp_path)
+    tried._phase = phase
+    kind, reason, message = tried.explain(CollectiveFailed("RuntimeError: JANE DOE has gone"))
+    assert (kind, reason) == (EndKind.CRASHED, Reason.RANK_FAILED)
+    assert message.startswith("rank 1 lost another rank, or the way to it")
+    assert ("JANE DOE" in message) != phase.hides
+
+
 def test_label_that_a_gpu_refuses_is_final(tmp_path: Path) -> None:
     error = torch.AcceleratorError("CUDA error: device-side assert triggered")
     assert rank(tmp_path).explain(error)[0] is EndKind.FAILED
@@ -341,12 +352,12 @@ def test_rule_20_failed_evaluation_tells_class_and_place(
     """Its data are public, but the process holds private records too."""
 
     def evaluate(_model: Any) -> Any:
-        raise error("EvaluationInvalid", "JANE DOE")
+        raise error(Reason.EVALUATION_INVALID, "JANE DOE")
 
     tried = rank(tmp_path, telemetry)
     with capture_logs() as logged, pytest.raises(TaskError) as caught:
         tried._evaluated(make_task(evaluate=evaluate), linear())
-    assert caught.value.reason == "EvaluationInvalid"
+    assert caught.value.reason is Reason.EVALUATION_INVALID
     assert error.__name__ in caught.value.message
     assert "JANE DOE" not in caught.value.message
     assert caught.value.__context__ is None
@@ -370,9 +381,10 @@ def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
 ) -> None:
     module = tmp_path / "borrowing.py"
     module.write_text(
+        "from dtjob_api.reasons import Reason\n"
         "from dtjob_trainer.task import TaskError\n"
         "def read():\n"
-        "    raise TaskError('DatasetInvalid', 'JANE DOE')\n"
+        "    raise TaskError(Reason.DATASET_INVALID, 'JANE DOE')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     tried = rank(tmp_path)
@@ -382,10 +394,10 @@ def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
     kind, reason, message = tried.explain(caught.value)
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
-    assert "borrowing.py:3" in message
+    assert "borrowing.py:4" in message
 
 
 def test_rule_20_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None:
-    kind, reason, message = rank(tmp_path).explain(TaskError("DatasetInvalid", "JANE DOE"))
+    kind, reason, message = rank(tmp_path).explain(TaskError(Reason.DATASET_INVALID, "JANE DOE"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer import task
 from dtjob_trainer.task import ArraySpec, TaskError, load_task, shown_in_full, task_code_place
 from tests.support.checkout import ROOT
@@ -62,7 +63,7 @@ def test_a_task_with_the_name_of_a_library_module_is_told_so(entrypoint):
     top = entrypoint.partition(":")[0].partition(".")[0]
     with pytest.raises(TaskError) as caught:
         load_task(entrypoint, {})
-    assert caught.value.reason == "EntrypointInvalid"
+    assert caught.value.reason is Reason.ENTRYPOINT_INVALID
     assert f"{top} is a module of Python's standard library" in caught.value.message
     assert f"{top}_task" in caught.value.message
 

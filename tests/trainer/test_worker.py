@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import structlog
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
 from dtjob_trainer import listening, telemetry
 from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
-from dtjob_trainer.leader import EXIT_REFUSED
 from dtjob_trainer.processes import CannotStart, Forkserver
 from dtjob_trainer.rank_setup import RankSetup
 from dtjob_trainer.splice import Tunnel
@@ -171,7 +171,7 @@ def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) ->
         asyncio.run(scene())
 
 
-@pytest.mark.parametrize("code", [EXIT_REFUSED, 0])
+@pytest.mark.parametrize("code", [WorkerExit.REFUSED, 0])
 def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -204,13 +204,13 @@ def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
 def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
     """What it has heard it does, before it leaves: the others are told at the same time."""
     obeyed: list[Directive] = []
-    done = Directive(revision=1, action=Action.DONE, exit_code=EXIT_REFUSED)
+    done = Directive(revision=1, action=Action.DONE, exit_code=WorkerExit.REFUSED)
 
     class Leader:
         left = False
 
         async def lead(self) -> int:
-            return EXIT_REFUSED
+            return WorkerExit.REFUSED
 
     async def scene() -> None:
         mine = worker(tmp_path, nursery=Nursery())
@@ -224,7 +224,7 @@ def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
             obeyed.append(directive)
 
         mine._say_hello, mine._obey = say, obey
-        assert await mine._follow_until_done() == EXIT_REFUSED
+        assert await mine._follow_until_done() == WorkerExit.REFUSED
 
     asyncio.run(scene())
     assert obeyed == [done]
@@ -250,7 +250,7 @@ def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: P
     arguments = ["--config", str(config), "--ordinal", "1"]
     program = [sys.executable, "-c", UNABLE, *arguments]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == EXIT_REFUSED, ended.stderr
+    assert ended.returncode == WorkerExit.REFUSED, ended.stderr
     last = json.loads(ended.stderr.splitlines()[-1])
     assert (last["level"], last["detail"]) == ("error", "killed for want of memory")
 

@@ -15,9 +15,9 @@ import aiohttp
 from kubernetes import client
 from kubernetes.config.incluster_config import InClusterConfigLoader
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.worker import LedgerRef, WorkerConfig
 from dtjob_trainer import logs
-from dtjob_trainer.leader import EXIT_CONFIGURATION
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 from dtjob_trainer.listening import ConfigurationError
@@ -125,7 +125,7 @@ class PlayedPod:
             return running.result() if running.done() else self._code
         except (ConfigurationError, OSError) as error:
             log.write(json.dumps({"message": "can't start", "detail": str(error)}) + "\n")
-            return EXIT_CONFIGURATION
+            return WorkerExit.CONFIGURATION
         finally:
             life.end()
             self._worker = None

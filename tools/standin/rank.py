@@ -100,7 +100,7 @@ def explained(error: Exception, rank: int) -> tuple[EndKind, Reason, str]:
     """As `dtjob_trainer.failures` judges, of what can happen without torch."""
     match error:
         case TaskError():
-            return EndKind.FAILED, Reason(error.reason), error.message
+            return EndKind.FAILED, error.reason, error.message
         case RankLost():
             return EndKind.CRASHED, Reason.RANK_FAILED, failures.lost(rank)
         case MemoryError():

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.randomness import same_randomness
-from dtjob_trainer.task import DATASET_INVALID, ArraySpec, Records, TaskError
+from dtjob_trainer.task import ArraySpec, Records, TaskError
 
 #: How many records are compared. Another order of the records moves nearly all of them; but
 #: labels of a stream, nine in ten alike, are only by chance the same twice in all of so many.
@@ -42,7 +43,7 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
     length = len(records)
     if len(set(group.gather_bytes(length.to_bytes(8, "big")))) != 1:
         raise TaskError(
-            DATASET_INVALID,
+            Reason.DATASET_INVALID,
             "the ranks see different numbers of records; every worker must mount the same data",
         )
     ids = np.linspace(0, length - 1, min(_COMPARED, length)).astype(int).tolist()
@@ -52,7 +53,7 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
     )
     if not _comparable(every).any():
         raise TaskError(
-            DATASET_INVALID,
+            Reason.DATASET_INVALID,
             "the records of Task.dataset() are others each time the same index is read, in every "
             "field: draws would not mean the records that they count. Give [i] the record number "
             "i, whatever was read before; let what is random of it come from Python's, numpy's or "
@@ -60,7 +61,7 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
         )
     if not _agree(every):
         raise TaskError(
-            DATASET_INVALID,
+            Reason.DATASET_INVALID,
             "the ranks see different records under the same index; give Task.dataset() one order "
             "everywhere: sort the files it lists, seed every split and shuffle with a generator of "
             "its own, and mount the same data on every worker",

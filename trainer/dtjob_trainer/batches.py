@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.randomness import same_randomness
-from dtjob_trainer.task import DATASET_INVALID, ArraySpec, Records, Task, TaskError
+from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
 
 Array = npt.NDArray[Any]  # of the dtype that the field's ArraySpec names
 Arrays = dict[str, Array]
@@ -53,12 +54,14 @@ def open_records(task: Task, device: torch.device) -> Records:
         records = task.dataset()
     if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
         raise TaskError(
-            DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"Task.dataset() returned a {type(records).__name__} without __len__ or __getitem__; "
             "Poisson sampling needs a map-style data set",
         )
     if len(records) < 1:
-        raise TaskError(DATASET_INVALID, "Task.dataset() returned no records; check the data path")
+        raise TaskError(
+            Reason.DATASET_INVALID, "Task.dataset() returned no records; check the data path"
+        )
     return records
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.passing import may_pass
-from dtjob_trainer.task import TASK_INVALID, TaskError
+from dtjob_trainer.task import TaskError
 
 
 def check_scripted(model: torch.nn.Module) -> None:
@@ -22,7 +23,7 @@ def check_scripted(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise TaskError(
-                TASK_INVALID,
+                Reason.TASK_INVALID,
                 f"module {name or 'model'} ({type(module).__name__}) is compiled by torch.jit, and "
                 "such modules take none of the hooks that see each example; let Task.model return "
                 "the module as it was written, without torch.jit.script or torch.jit.trace",
@@ -46,7 +47,7 @@ def check_copyable(model: torch.nn.Module) -> None:
             raise
         found = next(_culprits(model), None) or f"the model ({type(model).__name__})"
         raise TaskError(
-            TASK_INVALID,
+            Reason.TASK_INVALID,
             f"copy.deepcopy can't copy {found}: {type(error).__name__}: {error}. Keep locks, open "
             "files, generators and tensors of a forward pass out of the model: make them where "
             "they are used, or detach() the tensor",

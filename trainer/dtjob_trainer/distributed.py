@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import torch
@@ -10,9 +11,14 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
 from dtjob_trainer.digest import parameter_digest
+from dtjob_trainer.passing import wants_memory
 
 # Collectives of these two wait for every rank or fail; none completes without one (Rule 6).
 _BACKENDS = frozenset({"gloo", "nccl"})
+
+
+class CollectiveFailed(RuntimeError):
+    """A collective broke off: another rank has ended, or the way to it is lost."""
 
 
 class ParametersDiverged(RuntimeError):
@@ -23,7 +29,8 @@ class Group:
     """All ranks of an attempt, of fixed membership.
 
     ``Group()`` is a world of one process and uses no process group; ``Group.join`` makes a real
-    one. Every method that communicates is called by every rank, in the same order (Rule 1).
+    one. Every method that communicates is called by every rank, in the same order (Rule 1), and
+    raises `CollectiveFailed` where the collective breaks off. A ``ValueError`` is the caller's own.
 
     Attributes
     ----------
@@ -86,22 +93,25 @@ class Group:
             raise ValueError(f"{flat.numel()} elements don't divide among {self.world_size} ranks")
         if self._group is None:
             return flat.clone()
-        own = torch.empty(flat.numel() // self.world_size, dtype=flat.dtype, device=flat.device)
-        dist.reduce_scatter_tensor(own, flat, op=dist.ReduceOp.SUM, group=self._group)
+        with self._exchange():
+            own = torch.empty(flat.numel() // self.world_size, dtype=flat.dtype, device=flat.device)
+            dist.reduce_scatter_tensor(own, flat, op=dist.ReduceOp.SUM, group=self._group)
         return own
 
     def all_gather(self, own: torch.Tensor) -> torch.Tensor:
         """Concatenate every rank's ``own[n]`` in rank order, ``[W·n]``, on every rank."""
         if self._group is None:
             return own.clone()
-        whole = torch.empty(own.numel() * self.world_size, dtype=own.dtype, device=own.device)
-        dist.all_gather_into_tensor(whole, own.contiguous(), group=self._group)
+        with self._exchange():
+            whole = torch.empty(own.numel() * self.world_size, dtype=own.dtype, device=own.device)
+            dist.all_gather_into_tensor(whole, own.contiguous(), group=self._group)
         return whole
 
     def broadcast_(self, tensor: torch.Tensor) -> None:
         """Overwrite ``tensor`` with rank 0's."""
         if self._group is not None:
-            dist.broadcast(tensor, group_src=0, group=self._group)
+            with self._exchange():
+                dist.broadcast(tensor, group_src=0, group=self._group)
 
     def broadcast_bytes(self, data: bytes | None, length: int) -> bytes:
         """Return rank 0's ``data``; its length is known to every rank."""
@@ -111,21 +121,38 @@ class Group:
             assert data is not None
             return data
         content = bytearray(data if data is not None and self.rank == 0 else length)
-        tensor = torch.frombuffer(content, dtype=torch.uint8).to(self.device)
-        self.broadcast_(tensor)
-        return tensor.cpu().numpy().tobytes()
+        with self._exchange():
+            tensor = torch.frombuffer(content, dtype=torch.uint8).to(self.device)
+            self.broadcast_(tensor)
+            return tensor.cpu().numpy().tobytes()
 
     def broadcast_ints(self, values: Sequence[int]) -> list[int]:
         """Return rank 0's integers (64 bits); every rank gives as many."""
-        tensor = torch.tensor(list(values), dtype=torch.int64, device=self.device)
-        self.broadcast_(tensor)
-        return [int(value) for value in tensor.tolist()]
+        with self._exchange():
+            tensor = torch.tensor(list(values), dtype=torch.int64, device=self.device)
+            self.broadcast_(tensor)
+            return [int(value) for value in tensor.tolist()]
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
         """Return every rank's ``data`` in rank order; all of one length."""
-        own = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
-        whole = self.all_gather(own).cpu().numpy().tobytes()
+        with self._exchange():
+            own = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
+            whole = self.all_gather(own).cpu().numpy().tobytes()
         return [whole[i : i + len(data)] for i in range(0, len(whole), len(data))]
+
+    @contextlib.contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Have what breaks off herein be known as a collective.
+
+        A GPU tells of it when the host waits for the result, so that copies belong to it. Want of
+        memory is this rank's own, and so is all that a world of one meets.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._group is None or isinstance(error, CollectiveFailed) or wants_memory(error):
+                raise
+            raise CollectiveFailed(f"{type(error).__name__}: {error}") from error
 
 
 def share_parameters(model: torch.nn.Module, group: Group) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer import data_place
@@ -106,14 +104,17 @@ class Failures:
         What no other try can cure is FAILED; whether that ends the job, or holds it, is decided
         by `verdicts.weigh`, which knows what is charged.
         """
-        from dtjob_trainer.distributed import ParametersDiverged
+        from dtjob_trainer.distributed import CollectiveFailed, ParametersDiverged
 
         match error:
             case TaskError() if self.own_words(error, phase):
-                return EndKind.FAILED, Reason(error.reason), error.message
+                return EndKind.FAILED, error.reason, error.message
             case ParametersDiverged():
                 # Not retried: who computed wrong once does so again, and steps of it are published.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
+            case CollectiveFailed():
+                why = "" if phase.hides else f": {error}"
+                return EndKind.CRASHED, Reason.RANK_FAILED, f"{lost(self.rank)}{why}"
         if (ended := of_the_record(error)) is not None:
             return ended
         if isinstance(error, KeyboardInterrupt):
@@ -134,8 +135,6 @@ class Failures:
 
     def _explain_tried(self, error: BaseException) -> tuple[EndKind, Reason, str]:
         """What the task meets on synthetic data it meets again, unless it came from outside."""
-        if _in_collective(error) and not wants_memory(error):
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"{lost(self.rank)}: {error}"
         # Where draws are charged another try may cost the run its last restart; to hold it, none.
         if may_pass(error, in_doubt=not self.charged):
             said = f"{type(error).__name__}: {error}"
@@ -164,8 +163,6 @@ class Failures:
             return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
         if wants_memory(error):
             return self._out_of_memory(told)
-        if _in_collective(error):
-            return EndKind.CRASHED, Reason.RANK_FAILED, lost(self.rank)
         if passes or isinstance(error, NO_SUCH_PATH):
             return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {told}"
         # Another attempt would run into it again, and spend a lease each time.
@@ -199,9 +196,3 @@ class Failures:
         if not (phase.hides and self.shows_private_data):
             return {}
         return {"traceback": task_traceback(error)}
-
-
-def _in_collective(error: BaseException) -> bool:
-    """Whether a peer's end, not this rank's own work, may be what raised."""
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(Path(file).parts[-2:] == ("dtjob_trainer", "distributed.py") for file in files)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
 from dtjob_trainer.proof import LEEWAY_SECONDS, Refused, Speaker
 
@@ -105,7 +106,7 @@ class Directive(_Message):
     action: Action = Action.WAIT
     attempt: int = 0
     workers: int = 0
-    exit_code: int = 0
+    exit_code: WorkerExit = WorkerExit.OK
     store_key: str = Field(default="", repr=False)
 
 
@@ -167,7 +168,7 @@ class Gang:
         *,
         attempt: int = 0,
         workers: int = 0,
-        exit_code: int = 0,
+        exit_code: WorkerExit = WorkerExit.OK,
         store_key: str = "",
     ) -> None:
         """Replace the directive; supervisors learn of it with the answer they are waiting for."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.worker import WorkerConfig
@@ -28,13 +29,6 @@ from dtjob_trainer.proof import Refused, Speaker
 from dtjob_trainer.splice import KEY_BYTES
 from dtjob_trainer.untold import untold
 from dtjob_trainer.view import WorkerView
-
-# Exit codes of a supervisor; `dtjob run` documents the same numbers.
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_CONFIGURATION = 2
-EXIT_REFUSED = 3
-EXIT_SUPERSEDED = 4
 
 #: How long a hello waits for news.
 _ANSWER_SECONDS = 2.0
@@ -136,7 +130,7 @@ class Leader:
         """Something of this worker changed (a message of a rank, a signal)."""
         self._changed.set()
 
-    async def lead(self) -> int:
+    async def lead(self) -> WorkerExit:
         """Form attempts until there is an outcome, a refusal or an order to stop; the exit code."""
         ticking = asyncio.create_task(self._tick())
         try:
@@ -153,7 +147,7 @@ class Leader:
             self._now()
             await asyncio.sleep(_TICK_SECONDS)
 
-    async def _lead(self) -> int:
+    async def _lead(self) -> WorkerExit:
         while True:
             try:
                 code = await self._next()
@@ -164,17 +158,17 @@ class Leader:
             if code is not None:
                 return code
 
-    async def _next(self) -> int | None:
+    async def _next(self) -> WorkerExit | None:
         """Close the attempt that has ended; else what the ledger asks for: end, hold, attempt."""
         if self._ended is not None:
             return await self._close(*self._ended)
         versioned = await self._read()
         if versioned is None:
-            return await self._finish(EXIT_OK, "Stopped", None, None)
+            return await self._finish(WorkerExit.OK, "Stopped", None, None)
         ledger, run = versioned.ledger, versioned.ledger.spec.run
         self._view.show(ledger)
         if (outcome := ledger.status.outcome) is not None:
-            code = EXIT_OK if outcome.state == OutcomeState.SUCCEEDED else EXIT_FAILED
+            code = WorkerExit.OK if outcome.state == OutcomeState.SUCCEEDED else WorkerExit.FAILED
             return await self._finish(code, outcome.state, outcome.reason, outcome.message)
         if run.state is not RunState.RUN:
             await self._rest(ledger)
@@ -203,10 +197,10 @@ class Leader:
 
     async def _without(
         self, reason: Reason, message: str, seconds: float = _PATIENCE_SECONDS
-    ) -> int | None:
+    ) -> WorkerExit | None:
         """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
         if not self._config.hold:
-            return await self._finish(EXIT_REFUSED, "Refused", reason, message)
+            return await self._finish(WorkerExit.REFUSED, "Refused", reason, message)
         if self._view.message != message:
             self._log.error("waiting", reason=reason, detail=message)
         self._view.stage = "waiting"
@@ -337,7 +331,9 @@ class Leader:
             message=f"{lost}; rank 0 was last at: {self._view.stage}",
         )
 
-    async def _close(self, attempt: int, generation: int, end: End, when: datetime) -> int | None:
+    async def _close(
+        self, attempt: int, generation: int, end: End, when: datetime
+    ) -> WorkerExit | None:
         """Write the attempt's record; an exit code if no attempt follows.
 
         Until the ledger takes it no other attempt begins, which would know of no hold. Who is told
@@ -352,7 +348,7 @@ class Leader:
         reason, message = closed.reason, closed.message
         match closed.follows:
             case Follows.SUPERSEDED:
-                return await self._finish(EXIT_SUPERSEDED, "Refused", reason, message)
+                return await self._finish(WorkerExit.SUPERSEDED, "Refused", reason, message)
             case Follows.REFUSED:
                 return await self._without(reason, message, _REFUSED_SECONDS)
             case Follows.HELD if not self._config.hold:
@@ -362,13 +358,15 @@ class Leader:
                 self._tell("Restarting", None, message)
         return None
 
-    async def _finish(self, code: int, state: str, reason: str | None, message: str | None) -> int:
+    async def _finish(
+        self, code: WorkerExit, state: str, reason: str | None, message: str | None
+    ) -> WorkerExit:
         """Tell all workers to leave and wait until they heard it; gives the exit code back."""
         self._view.stage = state.lower()
         self._tell(state, reason, message)
         say = (
             self._log.error
-            if code in (EXIT_FAILED, EXIT_REFUSED, EXIT_SUPERSEDED)
+            if code in (WorkerExit.FAILED, WorkerExit.REFUSED, WorkerExit.SUPERSEDED)
             else self._log.info
         )
         say("finished", state=state, reason=reason, detail=message, exit_code=code)

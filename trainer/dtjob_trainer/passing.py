@@ -1,5 +1,8 @@
 """Which exceptions another try may not meet again (docs/design/workers.md).
 
+What torch, CUDA and its libraries tell only in words is read here and nowhere else. The words are
+those of torch 2.15 with CUDA 13.2; a test has the CPU's allocator say its own.
+
 Nothing here imports torch: what raised one of its errors has done so.
 """
 

@@ -8,13 +8,12 @@ from typing import TypeVar
 
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.clipping import LossesInvalid, PerExampleGradients, check_losses, trainable
 from dtjob_trainer.passing import may_pass
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
-    DRY_RUN_FAILED,
-    TASK_INVALID,
     Task,
     TaskError,
     shown_in_full,
@@ -71,7 +70,7 @@ def dry_run(call: Callable[[], T]) -> T:
         if may_pass(error):
             raise
         said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
-        raise TaskError(DRY_RUN_FAILED, said) from None
+        raise TaskError(Reason.DRY_RUN_FAILED, said) from None
 
 
 def move_off_initial_weights(model: torch.nn.Module) -> None:
@@ -90,7 +89,7 @@ def losses_of(task: Task, model: torch.nn.Module, batch: Batch, seed: int = 0) -
     try:
         return check_losses(losses, rows_of(batch))
     except LossesInvalid as error:
-        raise TaskError(TASK_INVALID, str(error)) from None
+        raise TaskError(Reason.TASK_INVALID, str(error)) from None
 
 
 def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:

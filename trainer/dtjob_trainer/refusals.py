@@ -11,10 +11,11 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from opacus.layers.dp_rnn import DPRNNBase
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer import probes
 from dtjob_trainer.clipping import GradientUnreached
 from dtjob_trainer.passing import may_pass
-from dtjob_trainer.task import MODEL_REFUSED, TASK_INVALID, Task, TaskError
+from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.untouched import same, writes_without_noise
 
 _REPLACEMENTS = {
@@ -33,7 +34,7 @@ def check_tied(model: torch.nn.Module) -> None:
             continue  # aliases, under torch's names, of the parameters of its cells
         if p.requires_grad and first.setdefault(id(p), name) != name:
             raise TaskError(
-                MODEL_REFUSED,
+                Reason.MODEL_REFUSED,
                 f"parameters {first[id(p)]} and {name} are tied; give each module its own, or "
                 "register one module once and call it twice",
             )
@@ -45,7 +46,7 @@ def check_batch_norm(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training:
             raise TaskError(
-                MODEL_REFUSED,
+                Reason.MODEL_REFUSED,
                 f"module {_module(name)} ({type(module).__name__}) mixes the examples of a batch; "
                 "use torch.nn.GroupNorm, or opacus.validators.ModuleValidator.fix in Task.model",
             )
@@ -56,7 +57,7 @@ def check_renormalised(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
         if getattr(module, "max_norm", None) is not None:
             raise TaskError(
-                MODEL_REFUSED,
+                Reason.MODEL_REFUSED,
                 f"module {_module(name)} ({type(module).__name__}) has max_norm, which rescales "
                 "the rows that a batch looks up, without noise: the released weights would tell "
                 "which; leave max_norm out",
@@ -67,14 +68,14 @@ def check_written(before: probes.State, after: probes.State) -> None:
     """Refuse parameters and buffers that a forward pass changes: no noise is on that (Rule 21)."""
     for name in before | after:
         if name not in before or name not in after or not same(before[name], after[name]):
-            raise TaskError(MODEL_REFUSED, writes_without_noise(name))
+            raise TaskError(Reason.MODEL_REFUSED, writes_without_noise(name))
 
 
 def check_remembers_nothing(before: probes.Recalled, after: probes.Recalled) -> None:
     """Refuse what else training leaves behind and evaluation finds: plain attributes (Rule 21)."""
     if not probes.equal_recall(before, after):
         raise TaskError(
-            MODEL_REFUSED,
+            Reason.MODEL_REFUSED,
             "in evaluation mode the model gives other losses after a training pass than before "
             "it, though no parameter changed: it keeps something of the batches that it has seen; "
             "keep no averages or other state between calls",
@@ -84,14 +85,14 @@ def check_remembers_nothing(before: probes.Recalled, after: probes.Recalled) -> 
 def check_finite(measured: probes.Measured) -> None:
     if not measured.losses.isfinite().all():
         raise TaskError(
-            TASK_INVALID,
+            Reason.TASK_INVALID,
             "losses() is not finite on synthetic examples drawn from example_spec; narrow its "
             "ranges to what the data can hold, or make the loss finite on all of it",
         )
     for name, gradient in measured.gradients.items():
         if gradient is not None and not gradient.isfinite().all():
             raise TaskError(
-                TASK_INVALID,
+                Reason.TASK_INVALID,
                 f"the gradient of parameter {name} is not finite on synthetic examples drawn from "
                 "example_spec; narrow its ranges, or add an epsilon where the model divides",
             )
@@ -107,7 +108,7 @@ def check_repeatable(
     again = probes.dry_run(lambda: probes.losses_of(task, model, batch)).detach()
     if probes.differing_rows(measured.losses, again):
         raise TaskError(
-            MODEL_REFUSED,
+            Reason.MODEL_REFUSED,
             "the same batch under the same random seed gives other losses the second time: the "
             "model or losses() keeps state between calls; remove it (random numbers must come "
             "from torch's, numpy's or Python's global generator)",
@@ -119,7 +120,7 @@ def check_reached(measured: probes.Measured) -> None:
     unreached = [name for name, gradient in measured.gradients.items() if gradient is None]
     if unreached:
         raise TaskError(
-            MODEL_REFUSED,
+            Reason.MODEL_REFUSED,
             f"no loss depends on the trainable parameter {', '.join(unreached[:5])}; freeze it "
             "(requires_grad=False) or use it",
         )
@@ -153,7 +154,7 @@ def check_examples_independent(
                 culprit = f"module {_module(name)} ({type(model.get_submodule(name)).__name__})"
                 break
         raise TaskError(
-            MODEL_REFUSED,
+            Reason.MODEL_REFUSED,
             f"{culprit} mixes the examples of a batch: changing {', '.join(fields)} of one example "
             "moved the loss or the gradient of another; compute each row from its own example "
             "alone (no statistics, attention or sorting over the first dimension)",
@@ -185,11 +186,11 @@ def check_per_example_gradients(
     try:
         found = probes.per_example_gradients(task, model, batch)
     except GradientUnreached as error:
-        raise TaskError(MODEL_REFUSED, str(error)) from None
+        raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
     except Exception as error:
         if may_pass(error):
             raise
-        raise TaskError(MODEL_REFUSED, _no_sampler(model, error)) from None
+        raise TaskError(Reason.MODEL_REFUSED, _no_sampler(model, error)) from None
     scale = measured.gradient_scale
     for name, true in measured.gradients.items():
         gradient = found[name]
@@ -199,7 +200,7 @@ def check_per_example_gradients(
             owner = name.rpartition(".")[0]
             kind = type(model.get_submodule(owner)).__name__
             raise TaskError(
-                MODEL_REFUSED,
+                Reason.MODEL_REFUSED,
                 f"the per-example gradients of parameter {name} in module {_module(owner)} "
                 f"({kind}) are wrong or incomplete: its weights are used outside its forward "
                 "(functional use), its input doesn't have the batch first, or Opacus doesn't "
@@ -242,7 +243,7 @@ def check_batch_size(
     many = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
     if probes.differing_rows(few, many) and _deterministic(task, steady, alone):
         raise TaskError(
-            MODEL_REFUSED,
+            Reason.MODEL_REFUSED,
             "losses() gives an example another loss in a larger batch; don't divide by the number "
             "of rows and don't average: dtjob divides the sum by the public batchSize",
         )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer import memory_group, probes
 from dtjob_trainer.batches import synthetic_examples
 from dtjob_trainer.clipping import trainable
@@ -25,7 +26,7 @@ from dtjob_trainer.noise import Lattice
 from dtjob_trainer.optim import make_optimizer
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.step import PrivateStep, StepPlan
-from dtjob_trainer.task import DRY_RUN_FAILED, MODEL_REFUSED, Task, TaskError
+from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.validation import build_model
 
 _RECORDS = 2
@@ -145,7 +146,7 @@ def _require_lattice(plan: StepPlan, coordinates: int) -> None:
         Lattice(plan.noise_multiplier, plan.max_grad_norm, coordinates)
     except ValueError as error:
         raise TaskError(
-            MODEL_REFUSED,
+            Reason.MODEL_REFUSED,
             f"the noise does not fit the model: {error}. Change spec.privacy, or train fewer "
             "parameters",
         ) from None
@@ -157,7 +158,7 @@ def _require_memory(rows: int, coordinates: int, memory: int) -> None:
     if rows * row <= memory:
         return
     raise TaskError(
-        DRY_RUN_FAILED,
+        Reason.DRY_RUN_FAILED,
         f"the per-example gradients of {rows} rows and {coordinates} trainable parameters take "
         f"{rows * row / _GIB:.1f} GiB, and a rank has {memory / _GIB:.1f} GiB in all: set "
         f"spec.training.physicalBatchSize to {max(1, memory // (4 * row))} or less, which changes "

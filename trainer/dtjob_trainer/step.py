@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from dtjob_accounting import draws
+from dtjob_api.reasons import Reason
 from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.batches import BatchLoader
 from dtjob_trainer.clipping import (
@@ -25,7 +26,7 @@ from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys
 from dtjob_trainer.noise import Lattice, clipped_norm
 from dtjob_trainer.sampling import deal, drawn_ids
-from dtjob_trainer.task import MODEL_REFUSED, Records, Task, TaskError
+from dtjob_trainer.task import Records, Task, TaskError
 from dtjob_trainer.untouched import ModelWritten, Untouched
 
 
@@ -201,7 +202,7 @@ class PrivateStep:
             self._untouched.check()
         except (GradientUnreached, ModelWritten) as error:
             # What a model does only now and then the dry run could not see.
-            raise TaskError(MODEL_REFUSED, str(error)) from None
+            raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
 
     def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
         """Noise the slice that this rank owns; no other rank noises it (Rule 6). In fp32."""

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dtjob_api.exit_codes import WorkerExit
+
 if TYPE_CHECKING:
     from dtjob_api.worker import WorkerConfig
     from dtjob_trainer.logs import Logger
@@ -35,7 +37,7 @@ CONFIG_VARIABLE = "DTJOB_WORKER_CONFIG"
 def main(
     arguments: list[str] | None = None,
     make: Callable[[WorkerConfig, int, Logger], Worker] | None = None,
-) -> int:
+) -> WorkerExit:
     """Run one worker's supervisor.
 
     Parameters
@@ -47,14 +49,12 @@ def main(
 
     Returns
     -------
-    int
-        0 succeeded or stopped orderly, 1 the job failed, 2 bad configuration, 3 held until
-        a person has put something right, 4 superseded by a newer attempt.
+    WorkerExit
+        What the process exits with.
     """
     from pydantic import ValidationError
 
     from dtjob_trainer import confine, logs, streams
-    from dtjob_trainer.leader import EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
     from dtjob_trainer.listening import ConfigurationError
     from dtjob_trainer.processes import RANKS_CANNOT_START, CannotStart
 
@@ -82,13 +82,13 @@ def main(
         code = loop.run_until_complete(worker.run())
     except (ConfigurationError, ValidationError, OSError) as error:
         log.error("can't start", reason="ConfigurationInvalid", detail=str(error))
-        return EXIT_CONFIGURATION
+        return WorkerExit.CONFIGURATION
     except CannotStart as error:
         # No reason of a job's that would not train: the operator tells `WorkerCrashing` of any pod.
         log.error("can't start ranks", reason=RANKS_CANNOT_START, detail=str(error))
-        return EXIT_REFUSED
+        return WorkerExit.REFUSED
     except KeyboardInterrupt:
-        return EXIT_OK
+        return WorkerExit.OK
     return code
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer import data_place, library_first, not_found
 from dtjob_trainer.passing import may_pass
 
@@ -40,14 +41,6 @@ _OUR_PACKAGES = frozenset(
     for part in ("accounting", "api", "cli", "exporter", "operator", "serving", "trainer")
 )
 
-# Reasons of a TaskError. They become the reason of the job's outcome.
-ENTRYPOINT_INVALID = "EntrypointInvalid"
-TASK_INVALID = "TaskInvalid"
-DRY_RUN_FAILED = "DryRunFailed"
-MODEL_REFUSED = "ModelRefused"
-DATASET_INVALID = "DatasetInvalid"
-EVALUATION_INVALID = "EvaluationInvalid"
-
 CORRECT_THE_TASK = "Correct the task, or what Task.example_spec says of its data"
 
 
@@ -57,12 +50,12 @@ class TaskError(Exception):
     Parameters
     ----------
     reason
-        One PascalCase word, one of the constants of this module.
+        Becomes the reason of the job's outcome.
     message
         What is wrong, where, and the remedy. Free of private data.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
@@ -152,7 +145,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any], *, in_pod: bool = False)
     module_name, separator, name = entrypoint.partition(":")
     if not (separator and module_name and name):
         raise TaskError(
-            ENTRYPOINT_INVALID,
+            Reason.ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r} must have the form package.module:callable",
         )
     _check_no_library_module(module_name, entrypoint)
@@ -162,13 +155,13 @@ def load_task(entrypoint: str, args: Mapping[str, Any], *, in_pod: bool = False)
         target = getattr(target, part, None)
         if target is None:
             raise TaskError(
-                ENTRYPOINT_INVALID,
+                Reason.ENTRYPOINT_INVALID,
                 f"spec.training.entrypoint {entrypoint!r}: module {module_name} has no {name!r}; "
                 f"it defines {_public_callables(module)}{_other_file(module_name)}",
             )
     if not callable(target):
         raise TaskError(
-            ENTRYPOINT_INVALID,
+            Reason.ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: {name} is a {type(target).__name__}, "
             "not a callable that takes training.args and returns a Task",
         )
@@ -178,7 +171,7 @@ def load_task(entrypoint: str, args: Mapping[str, Any], *, in_pod: bool = False)
         if may_pass(error):
             raise
         raise TaskError(
-            ENTRYPOINT_INVALID,
+            Reason.ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r} raised when called with spec.training.args:\n"
             f"{task_traceback(error)}{_hidden_import(error)}{_no_data(error)}",
         ) from None
@@ -256,14 +249,14 @@ def _import(module_name: str, entrypoint: str, in_pod: bool) -> ModuleType:
         missing = error.name or module_name
         remedy = not_found.remedy(module_name, missing, in_pod=in_pod)
         raise TaskError(
-            ENTRYPOINT_INVALID,
+            Reason.ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: no module named {missing!r}; {remedy}",
         ) from None
     except Exception as error:
         if may_pass(error):
             raise
         raise TaskError(
-            ENTRYPOINT_INVALID,
+            Reason.ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: importing {module_name} raised:\n"
             f"{_without_import_machinery(error)}{_hidden_import(error)}{_no_data(error)}",
         ) from None
@@ -273,7 +266,7 @@ def _check_no_library_module(module_name: str, entrypoint: str) -> None:
     top = module_name.partition(".")[0]
     if top in sys.stdlib_module_names:
         raise TaskError(
-            ENTRYPOINT_INVALID,
+            Reason.ENTRYPOINT_INVALID,
             f"spec.training.entrypoint {entrypoint!r}: {top} is a module of Python's standard "
             f"library, which no other can replace; give yours another name, such as {top}_task",
         )
@@ -303,24 +296,26 @@ def _no_data(error: Exception) -> str:
 def _checked(task: object, entrypoint: str) -> Task:
     if not isinstance(task, Task):
         raise TaskError(
-            TASK_INVALID,
+            Reason.TASK_INVALID,
             f"spec.training.entrypoint {entrypoint!r} returned a {type(task).__name__}; "
             "it must return a dtjob_trainer.task.Task",
         )
     for name in ("model", "dataset", "losses"):
         if not callable(getattr(task, name)):
-            raise TaskError(TASK_INVALID, f"{entrypoint}: Task.{name} must be callable")
+            raise TaskError(Reason.TASK_INVALID, f"{entrypoint}: Task.{name} must be callable")
     if task.evaluate is not None and not callable(task.evaluate):
-        raise TaskError(TASK_INVALID, f"{entrypoint}: Task.evaluate must be callable or None")
+        raise TaskError(
+            Reason.TASK_INVALID, f"{entrypoint}: Task.evaluate must be callable or None"
+        )
     if not isinstance(task.example_spec, Mapping) or not task.example_spec:
         raise TaskError(
-            TASK_INVALID,
+            Reason.TASK_INVALID,
             f"{entrypoint}: Task.example_spec must map each field's name to an ArraySpec",
         )
     for name, spec in task.example_spec.items():
         if not isinstance(name, str) or not isinstance(spec, ArraySpec):
             raise TaskError(
-                TASK_INVALID,
+                Reason.TASK_INVALID,
                 f"{entrypoint}: Task.example_spec[{name!r}] is a {type(spec).__name__}; "
                 "use ArraySpec(shape, dtype, low, high)",
             )

@@ -10,6 +10,7 @@ import torch
 
 from dtjob_api import ending
 from dtjob_api.ledger import MAX_RESULT_BYTES
+from dtjob_api.reasons import Reason
 from dtjob_trainer import copies, probes, refusals
 from dtjob_trainer.batches import synthetic_examples, to_tensors
 from dtjob_trainer.clipping import trainable
@@ -17,9 +18,6 @@ from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.passing import may_pass
 from dtjob_trainer.randomness import same_randomness
 from dtjob_trainer.task import (
-    EVALUATION_INVALID,
-    MODEL_REFUSED,
-    TASK_INVALID,
     Task,
     TaskError,
     shown_in_full,
@@ -94,24 +92,25 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
     model = probes.dry_run(task.model)
     if not isinstance(model, torch.nn.Module):
         raise TaskError(
-            TASK_INVALID, f"Task.model() returned a {type(model).__name__}, not a torch.nn.Module"
+            Reason.TASK_INVALID,
+            f"Task.model() returned a {type(model).__name__}, not a torch.nn.Module",
         )
     for name, p in model.named_parameters():
         if isinstance(p, torch.nn.parameter.UninitializedParameter) or p.is_meta:
             raise TaskError(
-                MODEL_REFUSED,
+                Reason.MODEL_REFUSED,
                 f"parameter {name} has no values yet; run a forward pass or allocate it "
                 "before Task.model() returns",
             )
     parameters = trainable(model)
     if not parameters:
         raise TaskError(
-            MODEL_REFUSED, "the model has no trainable parameter; set requires_grad on some"
+            Reason.MODEL_REFUSED, "the model has no trainable parameter; set requires_grad on some"
         )
     for name, p in parameters.items():
         if p.dtype != torch.float32:
             raise TaskError(
-                MODEL_REFUSED,
+                Reason.MODEL_REFUSED,
                 f"parameter {name} has dtype {p.dtype}; trainable parameters must be float32 "
                 "(call .float() on the model, or freeze the parameter)",
             )
@@ -141,7 +140,7 @@ def check_evaluation(task: Task, device: torch.device) -> None:
         if may_pass(error):
             raise
         raise TaskError(
-            EVALUATION_INVALID,
+            Reason.EVALUATION_INVALID,
             shown_in_full(
                 "Task.evaluate failed on the untrained model",
                 error,
@@ -150,7 +149,7 @@ def check_evaluation(task: Task, device: torch.device) -> None:
         ) from None
     if parameter_digest(model.state_dict()) != before:
         raise TaskError(
-            EVALUATION_INVALID,
+            Reason.EVALUATION_INVALID,
             "Task.evaluate changes the parameters or buffers of the model that it is given; let "
             "it work on a copy.deepcopy of the model",
         )
@@ -184,14 +183,14 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
         model.train(mode)
     if not isinstance(figures, dict):
         raise TaskError(
-            EVALUATION_INVALID,
+            Reason.EVALUATION_INVALID,
             f"Task.evaluate returned a {type(figures).__name__}; return a dict of numbers",
         )
     checked = {_named(name): _figure(name, value) for name, value in figures.items()}
     size = len(json.dumps(dict.fromkeys(checked, _LONGEST_FIGURE)))
     if size > MAX_RESULT_BYTES - _REST_OF_RESULT:
         raise TaskError(
-            EVALUATION_INVALID,
+            Reason.EVALUATION_INVALID,
             f"Task.evaluate returned {len(checked)} figures, which take up to {size} bytes; a "
             f"result has room for {MAX_RESULT_BYTES - _REST_OF_RESULT}: return fewer, or under "
             "shorter names",
@@ -209,7 +208,7 @@ def _named(name: object) -> str:
     if name == _STEP:
         found = f"{_STEP!r}, which dtjob adds"
     raise TaskError(
-        EVALUATION_INVALID,
+        Reason.EVALUATION_INVALID,
         f"Task.evaluate returned a figure under a name that is none ({found}); a name is a string "
         "of 1 to 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and "
         "has no 'epsilon' in it",
@@ -228,6 +227,6 @@ def _figure(name: str, value: object) -> float:
     if math.isfinite(number):
         return number
     raise TaskError(
-        EVALUATION_INVALID,
+        Reason.EVALUATION_INVALID,
         f"Task.evaluate returned {name}: {found}; every figure must be finite",
     )

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.worker import LedgerRef, WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
 from dtjob_serving import doors
@@ -34,7 +35,7 @@ from dtjob_trainer.gang import (
 )
 from dtjob_trainer.greeter import Greeter
 from dtjob_trainer.keeper import Keeper
-from dtjob_trainer.leader import EXIT_SUPERSEDED, Leader
+from dtjob_trainer.leader import Leader
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger
 from dtjob_trainer.logs import Logger
@@ -108,7 +109,7 @@ class Worker:
                 lambda: self._credentials.trouble,
             )
 
-    async def run(self) -> int:
+    async def run(self) -> WorkerExit:
         """Serve until the directive says DONE or this worker is told to stop."""
         async with contextlib.AsyncExitStack() as rim:
             await self._open_doors(rim)
@@ -116,7 +117,7 @@ class Worker:
             rim.callback(self._pricing.close)
             rim.push_async_callback(self._stop_ranks)
             code = await self._follow_until_done()
-            if self._config.hold and code != EXIT_SUPERSEDED:
+            if self._config.hold and code != WorkerExit.SUPERSEDED:
                 # A StatefulSet restarts whatever exits: a finished worker must not run again. One
                 # that another coordinator overtook has finished nothing: restarted, and later each
                 # time, it takes a new attempt, or finds the outcome of the other.
@@ -147,7 +148,7 @@ class Worker:
         # In a thread: while a predecessor goes away, this worker's probes are answered.
         return await asyncio.to_thread(listening.listen, self._bind_host, port, name)
 
-    async def _follow_until_done(self) -> int:
+    async def _follow_until_done(self) -> WorkerExit:
         try:
             async with asyncio.TaskGroup() as group:
                 keeping = group.create_task(self._keeper.keep())
@@ -162,7 +163,7 @@ class Worker:
             if self._keeper.store is not None:
                 self._keeper.store.stop()
 
-    async def _told_to_leave(self, group: asyncio.TaskGroup) -> int:
+    async def _told_to_leave(self, group: asyncio.TaskGroup) -> WorkerExit:
         """The exit code; on ordinal 0 its leader's, whose last word may come by no hello."""
         following = group.create_task(self._follow())
         if self._leader is None:
@@ -192,7 +193,7 @@ class Worker:
 
     # Following the directives -------------------------------------------------------------
 
-    async def _follow(self) -> int:
+    async def _follow(self) -> WorkerExit:
         """Say hello and do as told, again and again; the exit code when told that all is done."""
         address = (self._config.coordinator_host, self._config.coordinator_port)
         known, missed = -1, 0
@@ -210,7 +211,7 @@ class Worker:
                         self._log.warning("coordinator lost: ranks are killed")
                         await self._stop_ranks()
                     if self._terminating and self._ranks is None:
-                        return 0
+                        return WorkerExit.OK
                     await self._pause(PING_SECONDS / 4)
                     continue
                 missed = 0
@@ -221,7 +222,7 @@ class Worker:
                         return directive.exit_code
                 leaves = leaving if self._leader is None else self._leader.left
                 if leaves and self._ranks is None:
-                    return 0
+                    return WorkerExit.OK
 
     async def _say_hello(self, greeter: Greeter, known: int) -> Directive | None:
         """Exchange one hello for a directive; None if the leader gave no answer.

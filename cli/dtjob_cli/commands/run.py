@@ -17,6 +17,7 @@ from uuid import uuid4
 from dtjob_accounting.plan import warnings
 from dtjob_accounting.process import PldProcess
 from dtjob_api.derive import ledger_name, ledger_spec
+from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
@@ -277,7 +278,7 @@ class _Session:
             for end in self._ended(workers):
                 ends.append(end)
                 leave_by = min(leave_by, time.monotonic() + LEAVE_SECONDS)
-                if end.code != local.SUCCEEDED:
+                if end.code != WorkerExit.OK:
                     workers.stop()
             if time.monotonic() > leave_by and not asked:
                 workers.kill()

@@ -14,6 +14,7 @@ from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.batches import open_records
 from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import (
+    CollectiveFailed,
     ParametersDiverged,
     agreed_digest,
     share_parameters,
@@ -96,6 +97,16 @@ def use_the_group(group):
     with pytest.raises(TaskError, match="different numbers of records"):
         make_step(make_task(), linear(), Plan(), Records(rows(60 + rank)), group)
     return found
+
+
+def leave_rank_0_alone(group):
+    """The words by which gloo tells rank 0 that the other has gone."""
+    if group.rank:
+        group.close()
+        return None
+    with pytest.raises(CollectiveFailed) as caught:
+        group.gather_bytes(b"?")
+    return str(caught.value)
 
 
 class Augmented(Records):
