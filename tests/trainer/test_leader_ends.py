@@ -12,13 +12,14 @@ import pytest
 import structlog
 from gang import GangRun
 
+from dtjob_api.lease_rules import next_unused_draw
 from dtjob_api.ledger import CheckpointRecord, Lease, LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.gang import Action, End, EndKind, Hello
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.leader import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_SUPERSEDED, Leader
-from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
+from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.patience import START_FACTOR
 from dtjob_trainer.proof import Speaker
 from dtjob_trainer.telemetry import WorkerView

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger_rules import breaches
 from dtjob_api.model import first_error
 from dtjob_trainer import durable
 from dtjob_trainer.ledger import (
@@ -26,7 +27,6 @@ from dtjob_trainer.ledger import (
     LedgerUnreadable,
     Versioned,
 )
-from dtjob_trainer.ledger_rules import check_transition
 
 _VERSION = re.compile(r"([0-9]{10})\.json")
 _POLL_SECONDS = 0.1
@@ -83,7 +83,7 @@ class FileLedger:
             raise LedgerUnreadable(f"ledger version {gone} is missing. {_REMEDY}")
         ledger = self._load(newest)
         previous = self._load(newest - 1) if newest > 1 else None
-        if broken := check_transition(previous, ledger):
+        if broken := breaches(previous, ledger):
             raise LedgerUnreadable(
                 f"ledger version {self._file(newest)} contradicts what was written before it: "
                 f"{'; '.join(broken)}. {_REMEDY}"
@@ -127,7 +127,7 @@ class FileLedger:
             new = PrivacyLedger.model_validate_json(text)
         except ValidationError as error:
             raise LedgerRejected(f"not a PrivacyLedger: {first_error(error)}") from error
-        if broken := check_transition(old, new):
+        if broken := breaches(old, new):
             raise LedgerRejected("; ".join(broken))
         file = self._file(number)
         try:

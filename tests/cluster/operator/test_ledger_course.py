@@ -15,7 +15,7 @@ from kubernetes.config import kube_config
 from ledger_writers import bound_token, grant, workers
 from typer.testing import CliRunner
 
-from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
+from dtjob_api.ledger import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
