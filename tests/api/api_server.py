@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kubernetes import client, config
-from ledger_attacks import LEDGER_CHANGES
+from ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES
 from manifests import BAD_CASES, GOOD_CASES, Case, told
 from transitions import JOB_TRANSITIONS, Transition
 
@@ -94,7 +94,7 @@ def _messages(status: Json) -> list[str]:
 
 def compare(
     server: ApiServer,
-    cases: Iterable[Case] = (*BAD_CASES, *GOOD_CASES),
+    cases: Iterable[Case] = (*BAD_CASES, *BAD_LEDGERS, *GOOD_CASES),
     transitions: Iterable[Transition] = (*JOB_TRANSITIONS, *LEDGER_CHANGES),
 ) -> list[str]:
     """Every difference between the server's word and the offline rules'; empty if there is none."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger_rule import has_status
 from dtjob_api.ledger_rules import breaches
 from dtjob_api.model import first_error
 from dtjob_trainer import durable
@@ -148,7 +149,7 @@ class FileLedger:
     def _load(self, number: int) -> PrivacyLedger:
         file = self._file(number)
         try:
-            return PrivacyLedger.model_validate_json(durable.read(file))
+            ledger = PrivacyLedger.model_validate_json(durable.read(file))
         except ValidationError as error:
             raise LedgerUnreadable(
                 f"ledger version {file} can't be read: {first_error(error)}. {_REMEDY}"
@@ -159,6 +160,10 @@ class FileLedger:
             raise LedgerUnreadable(
                 f"ledger version {file} can't be read: {durable.why(error)}. {_REMEDY}"
             ) from error
+        if not has_status(ledger):
+            # To the rules it is one that was just made anew, to which a backup may be given.
+            raise LedgerUnreadable(f"ledger version {file} has no status. {_REMEDY}")
+        return ledger
 
     def _numbers(self) -> list[int]:
         with self._readable():
