@@ -240,5 +240,10 @@ class PrivacyLedger(Model):
 
     @classmethod
     def from_dict(cls, manifest: dict[str, Any]) -> PrivacyLedger:
-        """The ledger of an object that the API server or the file back end has stored."""
+        """The ledger of an object that the API server has stored."""
         return cls.model_validate(manifest)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> PrivacyLedger:
+        """The ledger of a file, whose values have the types that the API server asks for."""
+        return cls.model_validate_json(text, strict=True)

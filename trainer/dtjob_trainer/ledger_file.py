@@ -125,7 +125,7 @@ class FileLedger:
         # model_copy does not validate: what is written is what a reader will accept.
         text = new.model_dump_json(by_alias=True, exclude_none=True)
         try:
-            new = PrivacyLedger.model_validate_json(text)
+            new = PrivacyLedger.from_json(text)
         except ValidationError as error:
             raise LedgerRejected(f"not a PrivacyLedger: {first_error(error)}") from error
         if broken := breaches(old, new):
@@ -149,7 +149,7 @@ class FileLedger:
     def _load(self, number: int) -> PrivacyLedger:
         file = self._file(number)
         try:
-            ledger = PrivacyLedger.model_validate_json(durable.read(file))
+            ledger = PrivacyLedger.from_json(durable.read(file))
         except ValidationError as error:
             raise LedgerUnreadable(
                 f"ledger version {file} can't be read: {first_error(error)}. {_REMEDY}"
