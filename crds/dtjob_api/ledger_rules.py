@@ -8,6 +8,7 @@ same rules by `broken`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from dtjob_api.attempt_rules import ATTEMPT_RULES
 from dtjob_api.lease_rules import LEASE_RULES
@@ -15,6 +16,7 @@ from dtjob_api.ledger import (
     CheckpointRecord,
     LedgerSpec,
     LedgerStatus,
+    Outcome,
     PrivacyLedger,
     VolumeRecord,
 )
@@ -75,6 +77,20 @@ def follows(old: CheckpointRecord, new: CheckpointRecord) -> bool:
         and new.step >= old.step
         and (new.attempt > old.attempt or new.step > old.step)
     )
+
+
+def _is_same(old: Outcome, new: Outcome) -> bool:
+    return new == old and _is_same_json(old.result, new.result)
+
+
+def _is_same_json(old: Any, new: Any) -> bool:
+    # To Python true is 1.
+    match old, new:
+        case dict(), dict():
+            return old.keys() == new.keys() and all(_is_same_json(old[k], new[k]) for k in old)
+        case list(), list():
+            return len(old) == len(new) and all(map(_is_same_json, old, new))
+    return isinstance(old, bool) == isinstance(new, bool) and bool(old == new)
 
 
 def _is_complete(spec: LedgerSpec) -> bool:
@@ -242,7 +258,7 @@ _COUNTS: tuple[LedgerRule, ...] = (
         11,
         "status.outcome",
         "self.status.outcome == oldSelf.status.outcome",
-        lambda old, new: new == old,
+        _is_same,
         OUTCOME_IS_FINAL,
     ),
 )

@@ -442,6 +442,12 @@ LEDGER_TRANSITIONS = [
     ledger_status(
         "outcome-result-rewritten", FINISHED, {"outcome.result.accuracy": 0.99}, "status.outcome"
     ),
+    ledger_status(
+        "outcome-result-one-for-true",
+        edited(FINISHED, {"status.outcome.result.kept": [True]}),
+        {"outcome.result.kept": [1]},
+        "status.outcome",
+    ),
     # Attacks on the checkpoint and the record.
     ledger_status("checkpoint-removed", STARTED, {"checkpoint": REMOVED}, "status.checkpoint"),
     ledger_status(
