@@ -79,7 +79,7 @@ def _is_closed_by_its_owner(old: LedgerStatus, new: LedgerStatus) -> bool:
 
 LEASE_RULES: tuple[LedgerRule, ...] = (
     LedgerRule(
-        "lease-is-no-less-than-nothing",
+        "lease-ends-where-it-begins-or-later",
         10,
         "status.lease.toDraw",
         "self.fromDraw <= self.toDraw",

@@ -7,7 +7,6 @@ same rules by `broken`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from dtjob_api.attempt_rules import ATTEMPT_RULES
@@ -26,12 +25,11 @@ from dtjob_api.ledger_rule import (
     LedgerRule,
     has_status,
     kept,
-    spec_changes,
     status_changes,
     status_is,
 )
-from dtjob_api.privacy import PrivacyMode
 from dtjob_api.proven import proves_more
+from dtjob_api.spec_rules import SPEC_RULES
 
 CHARGED_NEVER_DECREASES = (
     "status.charged never decreases: what is charged is spent, whatever became of the run"
@@ -49,19 +47,16 @@ ATTEMPT_RISES_BY_ONE = (
 OUTCOME_IS_FINAL = "status.outcome is set once; it never changes and can't be removed"
 
 
-def broken(old: PrivacyLedger | None, new: PrivacyLedger) -> Iterator[LedgerRule]:
-    """Yield the rules that `new` breaks as the version after `old`.
+def broken(old: PrivacyLedger | None, new: PrivacyLedger) -> list[LedgerRule]:
+    """Return the rules that `new` breaks as the version after `old`.
 
     Parameters
     ----------
     old
         The stored version. With None, as of the first, the rules on changes are left out.
     """
-    for each in LEDGER_RULES:
-        if old is None and each.is_on_changes:
-            continue
-        if not each.holds(old or new, new):
-            yield each
+    rules = (each for each in LEDGER_RULES if old is not None or not each.is_on_changes)
+    return [each for each in rules if not each.holds(old or new, new)]
 
 
 def breaches(old: PrivacyLedger | None, new: PrivacyLedger) -> list[str]:
@@ -91,16 +86,6 @@ def _is_same_json(old: Any, new: Any) -> bool:
         case list(), list():
             return len(old) == len(new) and all(map(_is_same_json, old, new))
     return isinstance(old, bool) == isinstance(new, bool) and bool(old == new)
-
-
-def _is_complete(spec: LedgerSpec) -> bool:
-    plan = spec.plan
-    return plan.mode is PrivacyMode.DISABLED or None not in (
-        plan.noise_multiplier,
-        plan.sample_rate,
-        plan.delta,
-        plan.max_grad_norm,
-    )
 
 
 def _is_of_the_plan(status: LedgerStatus, spec: LedgerSpec) -> bool:
@@ -133,81 +118,6 @@ def _proves(volume: VolumeRecord | None, other: VolumeRecord) -> bool:
         and volume.charged >= other.charged
     )
 
-
-_SPEC: tuple[LedgerRule, ...] = (
-    LedgerRule(
-        "reserve-is-of-the-plan",
-        9,
-        "spec.reservedDraws",
-        "self.reservedDraws <= self.plan.steps + self.plan.replayReserveSteps",
-        lambda _, new: (
-            new.spec.reserved_draws <= new.spec.plan.steps + new.spec.plan.replay_reserve_steps
-        ),
-        "must not exceed plan.steps + plan.replayReserveSteps: the noise is calibrated "
-        "for no more draws",
-        within="spec",
-    ),
-    LedgerRule(
-        "plan-is-complete",
-        9,
-        "spec.plan",
-        "self.plan.mode == 'Disabled' || (has(self.plan.noiseMultiplier) && "
-        "has(self.plan.sampleRate) && has(self.plan.delta) && has(self.plan.maxGradNorm))",
-        lambda _, new: _is_complete(new.spec),
-        "noiseMultiplier, sampleRate, delta and maxGradNorm are required with mode DPSGD",
-        within="spec",
-    ),
-    *(
-        LedgerRule(
-            name,
-            contract,
-            f"spec.{field}",
-            f"self.spec.{field} == oldSelf.spec.{field}",
-            holds,
-            f"spec.{field} never changes: what was charged was charged under it",
-        )
-        for name, contract, field, holds in (
-            ("job-uid-stays", 14, "jobUID", spec_changes(lambda o, n: n.job_uid == o.job_uid)),
-            ("job-name-stays", 14, "jobName", spec_changes(lambda o, n: n.job_name == o.job_name)),
-            (
-                "stateful-set-stays",
-                18,
-                "statefulSet",
-                spec_changes(lambda o, n: n.stateful_set == o.stateful_set),
-            ),
-            ("plan-stays", 9, "plan", spec_changes(lambda o, n: n.plan == o.plan)),
-        )
-    ),
-    LedgerRule(
-        "reserve-never-grows",
-        17,
-        "spec.reservedDraws",
-        "self.spec.reservedDraws <= oldSelf.spec.reservedDraws",
-        spec_changes(lambda old, new: new.reserved_draws <= old.reserved_draws),
-        "spec.reservedDraws never grows: the rest may have been given back",
-    ),
-    LedgerRule(
-        "generation-never-decreases",
-        2,
-        "spec.run.generation",
-        "self.spec.run.generation >= oldSelf.spec.run.generation",
-        spec_changes(lambda old, new: new.run.generation >= old.run.generation),
-        "spec.run.generation never decreases",
-    ),
-    LedgerRule(
-        "workers-change-with-the-generation",
-        2,
-        "spec.run.workers",
-        "self.spec.run.workers == oldSelf.spec.run.workers || "
-        "self.spec.run.generation > oldSelf.spec.run.generation",
-        spec_changes(
-            lambda old, new: (
-                new.run.workers == old.run.workers or new.run.generation > old.run.generation
-            )
-        ),
-        "spec.run.workers changes only with a new generation",
-    ),
-)
 
 _COUNTS: tuple[LedgerRule, ...] = (
     LedgerRule(
@@ -388,7 +298,7 @@ _RECORDS: tuple[LedgerRule, ...] = (
 )
 
 LEDGER_RULES: tuple[LedgerRule, ...] = (
-    *_SPEC,
+    *SPEC_RULES,
     *_COUNTS,
     *LEASE_RULES,
     *_CHECKPOINT,
