@@ -17,9 +17,9 @@ from kube import Kubectl, Manifest, unguarded, wait_for
 from ledger_writers import bound_token, grant, workers
 from typer.testing import CliRunner
 
+from dtjob_api.attempt_rules import ATTEMPTS_NEVER_VANISH
 from dtjob_api.ledger_rules import (
     ATTEMPT_RISES_BY_ONE,
-    ATTEMPTS_NEVER_VANISH,
     CHARGED_NEVER_DECREASES,
     OUTCOME_IS_FINAL,
     RESERVED_COVERS_CHARGED,
