@@ -14,7 +14,6 @@ from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger import LedgerError
 from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.ledger_rules import check_transition
 
 _NO_EPSILON = "No epsilon can be stated."
 
@@ -44,11 +43,11 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
     found = volume.state(run, before, again)
     ledger = resume.ledger_of(run).ledger
     go_on = then(again)
-    for wrong in recovery.contradictions(ledger):
+    if wrong := recovery.contradiction(ledger):
         raise CommandError(
             ExitCode.REFUSED,
             Reason.LEDGER_UNREADABLE,
-            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
+            f"{wrong}. {_NO_EPSILON}",
             f"Put {run.ledger}/ back from a copy, {go_on}",
         )
     raised = (
@@ -77,10 +76,10 @@ def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
         If it breaks rules of a ledger, or says itself that it lacks draws.
     """
     name = ledger.metadata.name
-    for wrong in [*recovery.contradictions(ledger), *check_transition(None, ledger)]:
+    if wrong := recovery.contradiction(ledger):
         raise BadInput(
             Reason.LEDGER_UNREADABLE,
-            f"{_contradicts(ledger, wrong)} {_NO_EPSILON}",
+            f"{wrong}. {_NO_EPSILON}",
             "Put the ledger back from a copy that is not older than its volume.",
         )
     if told := proven.may_lack_draws(ledger.status):
@@ -91,10 +90,6 @@ def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
             f"{shlex.quote(name)} --namespace {shlex.quote(namespace)}{_look_again(ledger)}",
         )
     return ledger
-
-
-def _contradicts(ledger: PrivacyLedger, wrong: str) -> str:
-    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {wrong}."
 
 
 def _lost(told: str, remedy: str) -> CommandError:

@@ -19,7 +19,8 @@ from typing import Any
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyLedger
-from dtjob_api.model import API_GROUP, Json, Model
+from dtjob_api.ledger_rules import LEDGER_RULES
+from dtjob_api.model import API_GROUP, VALIDATIONS, Json, Model
 
 VERSION = "v1alpha1"
 CRD_DIRECTORY = Path(__file__).resolve().parent.parent
@@ -174,7 +175,7 @@ def job_crd() -> Json:
 @cache
 def ledger_crd() -> Json:
     """The CustomResourceDefinition of PrivacyLedger."""
-    return _definition(
+    definition = _definition(
         PrivacyLedger,
         plural="privacyledgers",
         short_names=["pledger"],
@@ -190,6 +191,14 @@ def ledger_crd() -> Json:
             _AGE,
         ],
     )
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for each in LEDGER_RULES:
+        node = schema
+        for name in each.within.split(".") if each.within else ():
+            node = node["properties"][name]
+        # With sorted keys, as pydantic has them of the other models.
+        node.setdefault(VALIDATIONS, []).append(dict(sorted(each.validation().items())))
+    return definition
 
 
 def rendered(crd: Json) -> str:

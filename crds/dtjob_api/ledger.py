@@ -1,7 +1,7 @@
 """PrivacyLedger: what a job may spend, what it has spent, and its only channel to the workers.
 
-The operator writes `spec`, the coordinator writes `status`. The rules in
-`dtjob_api.ledger_rules` bind every writer: what is charged is never given back.
+The operator writes `spec`, the coordinator writes `status`. What is here bounds each field; the
+rules in `dtjob_api.ledger_rules` bind every writer: what is charged is never given back.
 Draws are numbered from 0, and so are steps.
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
-from dtjob_api.ledger_rules import LEDGER_RULES, MAX_ATTEMPTS_KEPT
-from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta, rule, rules
+from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta
 from dtjob_api.privacy import Clipping, PrivacyMode, PrivacyUnit
 from dtjob_api.reasons import Reason
 from dtjob_api.training import MAX_STEPS
@@ -24,6 +23,7 @@ MAX_DRAWS = 2 * MAX_STEPS
 """Bound of draws: all steps, and as many in reserve. No sum or comparison of the rules comes near
 the ends of 64 bits, or of the integers that a double holds."""
 MAX_SEGMENTS = 64
+MAX_ATTEMPTS_KEPT = 20
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE_LENGTH = 1024
 
@@ -93,23 +93,6 @@ class PrivacyPlan(Model):
 class LedgerSpec(Model):
     """What the operator grants and asks for."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "self.reservedDraws <= self.plan.steps + self.plan.replayReserveSteps",
-                "must not exceed plan.steps + plan.replayReserveSteps: the noise is calibrated "
-                "for no more draws",
-                field=".reservedDraws",
-            ),
-            rule(
-                "self.plan.mode == 'Disabled' || (has(self.plan.noiseMultiplier) && "
-                "has(self.plan.sampleRate) && has(self.plan.delta) && has(self.plan.maxGradNorm))",
-                "noiseMultiplier, sampleRate, delta and maxGradNorm are required with mode DPSGD",
-                field=".plan",
-            ),
-        )
-    )
-
     job_uid: UID
     job_name: Name
     stateful_set: Name
@@ -122,18 +105,6 @@ class LedgerSpec(Model):
 
 class Lease(Model):
     """Permission to execute draws `from_draw <= c < to_draw`, already charged (Rule 10)."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule("self.fromDraw <= self.toDraw", "must not be less than fromDraw", field=".toDraw"),
-            rule(
-                "!has(self.closedAt) || "
-                "(self.fromDraw <= self.closedAt && self.closedAt <= self.toDraw)",
-                "must lie within the lease",
-                field=".closedAt",
-            ),
-        )
-    )
 
     attempt: Number
     from_draw: Draws
@@ -261,8 +232,6 @@ class LedgerStatus(Model):
 class PrivacyLedger(Model):
     """The ledger of one job."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*LEDGER_RULES))
-
     api_version: Literal["dtjob.dev/v1alpha1"] = API_VERSION
     kind: Literal["PrivacyLedger"] = "PrivacyLedger"
     metadata: ObjectMeta
@@ -271,5 +240,10 @@ class PrivacyLedger(Model):
 
     @classmethod
     def from_dict(cls, manifest: dict[str, Any]) -> PrivacyLedger:
-        """The ledger of an object that the API server or the file back end has stored."""
+        """The ledger of an object that the API server has stored."""
         return cls.model_validate(manifest)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> PrivacyLedger:
+        """The ledger of a file, whose values have the types that the API server asks for."""
+        return cls.model_validate_json(text, strict=True)

@@ -1,26 +1,35 @@
-"""What no writer can do to a ledger: the rules at the root of PrivacyLedger (Rules 10, 11, 17).
+"""What no writer can do to a ledger: each rule once, in CEL and in Python side by side.
 
-Every rule stands at the root: a rule on a field is not evaluated when the field is removed, and
-removing a field and writing it anew would pass.
+`dtjob_api.crd` gives the CEL to the API server, which holds every writer to it. A ledger in a
+folder has nobody but its writers, and a ledger in a file comes from anywhere: they are held to the
+same rules by `broken`.
 """
 
 from __future__ import annotations
 
-from dtjob_api.model import Json, rule
-from dtjob_api.reasons import NO_FAILURE
+from typing import Any
 
-MAX_ATTEMPTS_KEPT = 20
-
-
-def _kept(path: str, condition: str, message: str) -> Json:
-    """A root rule on what the stored `status.<path>` allows once it is there.
-
-    Where the whole status is gone, the rule on status itself says so.
-    """
-    before = f"has(oldSelf.status) && has(oldSelf.status.{path})"
-    kept = f"!has(self.status) || (has(self.status.{path}) && ({condition}))"
-    return rule(f"!({before}) || {kept}", message, field=f".status.{path}")
-
+from dtjob_api.attempt_rules import ATTEMPT_RULES
+from dtjob_api.lease_rules import LEASE_RULES
+from dtjob_api.ledger import (
+    CheckpointRecord,
+    LedgerSpec,
+    LedgerStatus,
+    Outcome,
+    PrivacyLedger,
+    VolumeRecord,
+)
+from dtjob_api.ledger_rule import (
+    STATUS,
+    STATUSES,
+    LedgerRule,
+    has_status,
+    kept,
+    status_changes,
+    status_is,
+)
+from dtjob_api.proven import proves_more
+from dtjob_api.spec_rules import SPEC_RULES
 
 CHARGED_NEVER_DECREASES = (
     "status.charged never decreases: what is charged is spent, whatever became of the run"
@@ -37,227 +46,225 @@ ATTEMPT_RISES_BY_ONE = (
 )
 OUTCOME_IS_FINAL = "status.outcome is set once; it never changes and can't be removed"
 
-ATTEMPTS_NEVER_VANISH = (
-    "status.attempts keeps the newest 20: of a full list the oldest that was no failure makes room "
-    "for a new attempt, or the oldest of all, and nothing else leaves it"
-)
 
-_NEW_LEASE = (
-    "has(self.status) && has(self.status.lease) && !(has(oldSelf.status) && "
-    "has(oldSelf.status.lease) && self.status.lease.attempt == oldSelf.status.lease.attempt && "
-    "self.status.lease.fromDraw == oldSelf.status.lease.fromDraw && "
-    "self.status.lease.toDraw == oldSelf.status.lease.toDraw && "
-    "self.status.lease.fromStep == oldSelf.status.lease.fromStep)"
-)
-_FIRST_FREE_DRAW = (
-    # An administrator who has raised the ledger has charged the rest of its lease whole.
-    "(has(oldSelf.status) ? (has(oldSelf.status.lease) && has(oldSelf.status.lease.closedAt) && "
-    "oldSelf.status.lease.toDraw == oldSelf.status.charged && !(has(oldSelf.status.restored) && "
-    "oldSelf.status.lease.attempt <= oldSelf.status.restored) ? "
-    "oldSelf.status.lease.closedAt : oldSelf.status.charged) : 0)"
-)
+def broken(old: PrivacyLedger | None, new: PrivacyLedger) -> list[LedgerRule]:
+    """Return the rules that `new` breaks as the version after `old`.
 
-_NO_FAILURE = f"has(e.end) && has(e.reason) && e.reason in {sorted(map(str, NO_FAILURE))}"
-_LEAVES = (
-    f"(oldSelf.status.attempts.exists(e, {_NO_FAILURE}) "
-    f"? oldSelf.status.attempts.filter(e, {_NO_FAILURE})[0].attempt "
-    ": oldSelf.status.attempts[0].attempt)"
-)
-_ATTEMPTS_STAY = (
-    "oldSelf.status.attempts.all(o, self.status.attempts.exists(n, n.attempt == o.attempt) || "
-    f"(oldSelf.status.attempts.size() == {MAX_ATTEMPTS_KEPT} && "
-    f"self.status.attempts.size() == {MAX_ATTEMPTS_KEPT} && o.attempt == {_LEAVES}))"
-)
+    Parameters
+    ----------
+    old
+        The stored version. With None, as of the first, the rules on changes are left out.
+    """
+    rules = (each for each in LEDGER_RULES if old is not None or not each.is_on_changes)
+    return [each for each in rules if not each.holds(old or new, new)]
 
-LEDGER_RULES: tuple[Json, ...] = (
-    *(
-        rule(
-            f"self.spec.{field} == oldSelf.spec.{field}",
-            f"spec.{field} never changes: what was charged was charged under it",
-            field=f".spec.{field}",
-        )
-        for field in ("jobUID", "jobName", "statefulSet", "plan")
-    ),
-    rule(
-        "self.spec.reservedDraws <= oldSelf.spec.reservedDraws",
-        "spec.reservedDraws never grows: the rest may have been given back",
-        field=".spec.reservedDraws",
-    ),
-    rule(
-        "self.spec.run.generation >= oldSelf.spec.run.generation",
-        "spec.run.generation never decreases",
-        field=".spec.run.generation",
-    ),
-    rule(
-        "self.spec.run.workers == oldSelf.spec.run.workers || "
-        "self.spec.run.generation > oldSelf.spec.run.generation",
-        "spec.run.workers changes only with a new generation",
-        field=".spec.run.workers",
-    ),
-    rule(
+
+def breaches(old: PrivacyLedger | None, new: PrivacyLedger) -> list[str]:
+    """Return what is wrong with `new` as the version after `old`; empty for a sound one."""
+    return [each.breach(old, new) for each in broken(old, new)]
+
+
+def follows(old: CheckpointRecord, new: CheckpointRecord) -> bool:
+    """Return whether a record of a checkpoint may take the place of another."""
+    return new == old or (
+        new.attempt >= old.attempt
+        and new.charged >= old.charged
+        and new.step >= old.step
+        and (new.attempt > old.attempt or new.step > old.step)
+    )
+
+
+def _is_same(old: Outcome, new: Outcome) -> bool:
+    return new == old and _is_same_json(old.result, new.result)
+
+
+def _is_same_json(old: Any, new: Any) -> bool:
+    # To Python true is 1.
+    match old, new:
+        case dict(), dict():
+            return old.keys() == new.keys() and all(_is_same_json(old[k], new[k]) for k in old)
+        case list(), list():
+            return len(old) == len(new) and all(map(_is_same_json, old, new))
+    return isinstance(old, bool) == isinstance(new, bool) and bool(old == new)
+
+
+def _is_of_the_plan(status: LedgerStatus, spec: LedgerSpec) -> bool:
+    mechanism = spec.plan.noise_multiplier, spec.plan.sample_rate
+    return spec.plan.noise_multiplier is None or all(
+        None not in mechanism and (segment.noise_multiplier, segment.sample_rate) == mechanism
+        for segment in status.segments
+    )
+
+
+def _is_not_ahead(status: LedgerStatus, spec: LedgerSpec) -> bool:
+    checkpoint = status.checkpoint
+    return checkpoint is None or (
+        checkpoint.attempt <= status.attempt
+        and checkpoint.step <= checkpoint.charged <= status.charged
+        and checkpoint.step <= spec.plan.steps
+    )
+
+
+def _takes_no_proof_back(old: LedgerStatus, new: LedgerStatus) -> bool:
+    before = old.volume
+    return before is None or _proves(new.volume, before) or not proves_more(before, new)
+
+
+def _proves(volume: VolumeRecord | None, other: VolumeRecord) -> bool:
+    return (
+        volume is not None
+        and volume.attempt >= other.attempt
+        and volume.leased >= other.leased
+        and volume.charged >= other.charged
+    )
+
+
+_COUNTS: tuple[LedgerRule, ...] = (
+    LedgerRule(
+        "status-stays",
+        11,
+        "status",
         "!has(oldSelf.status) || has(self.status)",
+        lambda old, new: has_status(new) or not has_status(old),
         STATUS_NEVER_VANISHES,
-        field=".status",
     ),
-    rule(
-        "!has(self.status) || self.status.charged <= self.spec.reservedDraws",
+    LedgerRule(
+        "reserve-covers-charged",
+        17,
+        "status.charged",
+        f"{STATUS} || self.status.charged <= self.spec.reservedDraws",
+        status_is(lambda status, spec: status.charged <= spec.reserved_draws),
         RESERVED_COVERS_CHARGED,
-        field=".status.charged",
     ),
-    rule(
-        "!has(oldSelf.status) || !has(self.status) || "
-        "self.status.charged >= oldSelf.status.charged",
+    LedgerRule(
+        "charged-never-decreases",
+        11,
+        "status.charged",
+        f"{STATUSES} || self.status.charged >= oldSelf.status.charged",
+        status_changes(lambda old, new: new.charged >= old.charged),
         CHARGED_NEVER_DECREASES,
-        field=".status.charged",
     ),
-    rule(
-        "!has(oldSelf.status) || !has(self.status) || "
-        "self.status.attempt >= oldSelf.status.attempt",
-        "status.attempt never decreases: an attempt that was superseded is over",
-        field=".status.attempt",
-    ),
-    rule(
-        "!has(oldSelf.status) || !has(self.status) || "
-        "self.status.attempt <= oldSelf.status.attempt + 1 || "
-        "(has(self.status.restored) && self.status.attempt == self.status.restored)",
-        ATTEMPT_RISES_BY_ONE,
-        field=".status.attempt",
-    ),
-    _kept("outcome", "self.status.outcome == oldSelf.status.outcome", OUTCOME_IS_FINAL),
-    _kept(
-        "lease",
-        "self.status.lease.attempt >= oldSelf.status.lease.attempt && "
-        "self.status.lease.toDraw >= oldSelf.status.lease.toDraw",
-        "status.lease can't be removed, nor replaced by an older or a shorter one",
-    ),
-    rule(
-        "!has(self.status) || !has(self.status.lease) || "
-        "(self.status.lease.toDraw <= self.status.charged && "
-        "self.status.lease.attempt <= self.status.attempt)",
-        "status.lease must lie within status.charged and belong to no later attempt than "
+    LedgerRule(
+        "attempt-never-decreases",
+        2,
         "status.attempt",
-        field=".status.lease",
+        f"{STATUSES} || self.status.attempt >= oldSelf.status.attempt",
+        status_changes(lambda old, new: new.attempt >= old.attempt),
+        "status.attempt never decreases: an attempt that was superseded is over",
     ),
-    rule(
-        # The first status of all may be one from a backup, taken between two leases. The volume's
-        # journals tell whether it is an old one.
-        f"!({_NEW_LEASE}) || ((!has(oldSelf.status) || "
-        "self.status.lease.attempt == self.status.attempt) && "
-        f"self.status.lease.fromDraw >= {_FIRST_FREE_DRAW})",
-        "a new status.lease belongs to the current attempt and begins at a draw that was "
-        "never leased, or at closedAt of the one before: no draw is used twice",
-        field=".status.lease",
+    LedgerRule(
+        "attempt-rises-by-one",
+        2,
+        "status.attempt",
+        f"{STATUSES} || self.status.attempt <= oldSelf.status.attempt + 1 || "
+        "(has(self.status.restored) && self.status.attempt == self.status.restored)",
+        status_changes(
+            lambda old, new: new.attempt <= old.attempt + 1 or new.attempt == new.restored
+        ),
+        ATTEMPT_RISES_BY_ONE,
     ),
-    rule(
-        f"!({_NEW_LEASE}) || !has(oldSelf.status) || !has(oldSelf.status.outcome)",
-        "there is no lease after status.outcome",
-        field=".status.lease",
+    kept(
+        "outcome-is-final",
+        11,
+        "status.outcome",
+        "self.status.outcome == oldSelf.status.outcome",
+        _is_same,
+        OUTCOME_IS_FINAL,
     ),
-    rule(
-        f"({_NEW_LEASE}) || !has(self.status) || !has(self.status.lease) || "
-        "!has(oldSelf.status) || !has(oldSelf.status.lease) || "
-        "!has(oldSelf.status.lease.closedAt) || (has(self.status.lease.closedAt) && "
-        "self.status.lease.closedAt == oldSelf.status.lease.closedAt)",
-        "status.lease.closedAt is set once",
-        field=".status.lease",
-    ),
-    rule(
-        # Else who comes later could hand out again what its owner used.
-        "!has(oldSelf.status) || !has(self.status) || !has(self.status.lease) || "
-        f"!has(self.status.lease.closedAt) || (!({_NEW_LEASE}) && "
-        "(has(oldSelf.status.lease.closedAt) || "
-        "self.status.lease.attempt == self.status.attempt))",
-        "status.lease.closedAt is set by the lease's own attempt, and after the lease was granted",
-        field=".status.lease",
-    ),
-    _kept(
-        "checkpoint",
+)
+
+_CHECKPOINT: tuple[LedgerRule, ...] = (
+    kept(
+        "checkpoint-goes-forward",
+        11,
+        "status.checkpoint",
         "self.status.checkpoint == oldSelf.status.checkpoint || "
         "(self.status.checkpoint.attempt >= oldSelf.status.checkpoint.attempt && "
         "self.status.checkpoint.charged >= oldSelf.status.checkpoint.charged && "
         "self.status.checkpoint.step >= oldSelf.status.checkpoint.step && "
         "(self.status.checkpoint.attempt > oldSelf.status.checkpoint.attempt || "
         "self.status.checkpoint.step > oldSelf.status.checkpoint.step))",
+        follows,
         "status.checkpoint can't be removed, goes forward in attempt, charge and step, and stays "
         "as it is where it does not",
     ),
-    rule(
-        "!has(self.status) || !has(self.status.checkpoint) || "
+    LedgerRule(
+        "checkpoint-is-not-ahead",
+        11,
+        "status.checkpoint",
+        f"{STATUS} || !has(self.status.checkpoint) || "
         "(self.status.checkpoint.attempt <= self.status.attempt && "
         "self.status.checkpoint.charged <= self.status.charged && "
         "self.status.checkpoint.step <= self.status.checkpoint.charged && "
         "self.status.checkpoint.step <= self.spec.plan.steps)",
+        status_is(_is_not_ahead),
         "status.checkpoint must not be ahead of status.attempt, status.charged or spec.plan.steps, "
         "nor its step of its charge",
-        field=".status.checkpoint",
     ),
-    rule(
-        "!has(self.status) || !has(self.status.attempts) || "
-        "(self.status.attempts.map(n, n.attempt).isSorted() && "
-        "self.status.attempts.all(n, n.attempt <= self.status.attempt && "
-        "self.status.attempts.exists_one(m, m.attempt == n.attempt)))",
-        "status.attempts are in order, one entry for an attempt, none later than status.attempt",
-        field=".status.attempts",
-    ),
-    _kept("attempts", _ATTEMPTS_STAY, ATTEMPTS_NEVER_VANISH),
-    rule(
-        "!has(oldSelf.status) || !has(oldSelf.status.attempts) || !has(self.status) || "
-        "!has(self.status.attempts) || oldSelf.status.attempts.all(o, "
-        "self.status.attempts.all(n, n.attempt != o.attempt || n == o || "
-        "(!has(o.end) && has(n.end) && n.start == o.start)))",
-        "an entry of status.attempts never changes once it has an end, and before it only to have "
-        "one",
-        field=".status.attempts",
-    ),
-    rule(
-        "!has(oldSelf.status) || !has(self.status) || !has(self.status.attempts) || "
-        "self.status.attempts.all(n, (has(oldSelf.status.attempts) && "
-        "oldSelf.status.attempts.exists(o, o.attempt == n.attempt)) || "
-        "(n.attempt == self.status.attempt && n.attempt > oldSelf.status.attempt))",
-        "a new entry of status.attempts is of the attempt that begins with this write",
-        field=".status.attempts",
-    ),
-    rule(
-        "!has(self.status) || self.status.charged == "
+)
+
+_RECORDS: tuple[LedgerRule, ...] = (
+    LedgerRule(
+        "segments-hold-what-is-charged",
+        13,
+        "status.segments",
+        f"{STATUS} || self.status.charged == "
         "(has(self.status.segments) ? self.status.segments.map(s, s.draws).sum() : 0)",
+        status_is(lambda status, _: status.charged == sum(s.draws for s in status.segments)),
         "status.segments must hold status.charged draws in all: epsilon is computed from them",
-        field=".status.segments",
     ),
-    rule(
-        "!has(self.status) || !has(self.status.segments) || !has(self.spec.plan.noiseMultiplier) "
+    LedgerRule(
+        "segments-are-of-the-plan",
+        13,
+        "status.segments",
+        f"{STATUS} || !has(self.status.segments) || !has(self.spec.plan.noiseMultiplier) "
         "|| self.status.segments.all(s, has(s.noiseMultiplier) && has(s.sampleRate) && "
         "s.noiseMultiplier == self.spec.plan.noiseMultiplier && "
         "s.sampleRate == self.spec.plan.sampleRate)",
+        status_is(_is_of_the_plan),
         "status.segments must have the noiseMultiplier and the sampleRate of spec.plan: no draw "
         "was made with others",
-        field=".status.segments",
     ),
-    _kept(
-        "initialModelDigest",
+    kept(
+        "initial-model-stays",
+        5,
+        "status.initialModelDigest",
         "self.status.initialModelDigest == oldSelf.status.initialModelDigest",
+        lambda old, new: new == old,
         "status.initialModelDigest is set once",
     ),
-    _kept(
-        "restored",
+    kept(
+        "restored-never-decreases",
+        11,
+        "status.restored",
         "self.status.restored >= oldSelf.status.restored",
+        lambda old, new: new >= old,
         "status.restored can't be removed and never decreases",
     ),
-    rule(
-        "!has(oldSelf.status) || !has(self.status) || !has(self.status.restored) || "
+    LedgerRule(
+        "restored-is-set-to-the-attempt",
+        11,
+        "status.restored",
+        f"{STATUSES} || !has(self.status.restored) || "
         "self.status.restored == self.status.attempt || (has(oldSelf.status.restored) && "
         "self.status.restored == oldSelf.status.restored)",
+        status_changes(lambda old, new: new.restored in (None, new.attempt, old.restored)),
         "status.restored is set to the attempt at which the ledger is raised",
-        field=".status.restored",
     ),
-    rule(
-        "!has(self.status) || !has(self.status.restored) || "
-        "self.status.restored <= self.status.attempt",
+    LedgerRule(
+        "restored-is-not-ahead",
+        11,
+        "status.restored",
+        f"{STATUS} || !has(self.status.restored) || self.status.restored <= self.status.attempt",
+        status_is(lambda status, _: (status.restored or 0) <= status.attempt),
         "status.restored must not exceed status.attempt",
-        field=".status.restored",
     ),
-    rule(
+    LedgerRule(
+        "volume-takes-no-proof-back",
+        11,
+        "status.volume",
         # What `dtjob_api.proven.proves_more` says no to may go: the status has charged it.
-        "!has(oldSelf.status) || !has(oldSelf.status.volume) || !has(self.status) || "
+        f"!has(oldSelf.status) || !has(oldSelf.status.volume) || {STATUS} || "
         "(has(self.status.volume) && "
         "self.status.volume.attempt >= oldSelf.status.volume.attempt && "
         "self.status.volume.leased >= oldSelf.status.volume.leased && "
@@ -268,20 +275,34 @@ LEDGER_RULES: tuple[Json, ...] = (
         "self.status.lease.attempt >= oldSelf.status.volume.leased) || "
         "(has(self.status.restored) && "
         "self.status.restored >= oldSelf.status.volume.leased)))",
+        status_changes(_takes_no_proof_back),
         "status.volume takes nothing back of what a volume was found to prove, unless the status "
         "has charged it",
-        field=".status.volume",
     ),
-    _kept(
-        "drained",
+    kept(
+        "drained-never-decreases",
+        10,
+        "status.drained",
         "self.status.drained >= oldSelf.status.drained",
+        lambda old, new: new >= old,
         "status.drained can't be removed and never decreases",
     ),
-    rule(
-        "!has(self.status) || !has(self.status.drained) || "
-        "self.status.drained <= self.spec.run.generation",
+    LedgerRule(
+        "drained-is-not-ahead",
+        10,
+        "status.drained",
+        f"{STATUS} || !has(self.status.drained) || self.status.drained <= self.spec.run.generation",
+        status_is(lambda status, spec: (status.drained or 0) <= spec.run.generation),
         "status.drained must not exceed spec.run.generation",
-        field=".status.drained",
     ),
 )
-"""Rules on a whole ledger and on its changes."""
+
+LEDGER_RULES: tuple[LedgerRule, ...] = (
+    *SPEC_RULES,
+    *_COUNTS,
+    *LEASE_RULES,
+    *_CHECKPOINT,
+    *ATTEMPT_RULES,
+    *_RECORDS,
+)
+"""All of them, in the order of the CustomResourceDefinition."""

@@ -177,7 +177,8 @@ def test_a_ledger_whose_segments_are_not_of_its_plan_states_no_epsilon(
     told = report("-", stdin=json.dumps(ledger).encode())
     assert (told.exit_code, told.stdout) == (2, "")
     assert "error (LedgerUnreadable): the ledger of job digits contradicts itself: " in told.stderr
-    assert "other noise or another sample rate than spec.plan. No epsilon" in told.stderr
+    assert "must have the noiseMultiplier and the sampleRate of spec.plan" in told.stderr
+    assert "no draw was made with others. No epsilon" in told.stderr
 
 
 @pytest.mark.parametrize("in_a_run", [False, True])

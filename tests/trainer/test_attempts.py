@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from dtjob_api.ledger import (
+    MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
     AttemptRecord,
     LedgerStatus,
     OutcomeState,
 )
-from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import Reason
 from dtjob_trainer.attempts import (
     AttemptEnd,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dtjob_api.ledger import (
@@ -23,26 +23,15 @@ from dtjob_api.ledger import (
     Outcome,
     OutcomeState,
     PrivacyLedger,
-    RunState,
-    Segment,
-    VolumeRecord,
 )
 from dtjob_api.reasons import Reason
-from dtjob_api.validation import validate
 from dtjob_trainer import durable
 from dtjob_trainer.ledger import AnswerLost, Conflict, LedgerRejected, LedgerUnreadable
 from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.ledger_rules import check_transition
-from testing.examples import examples
-from tests.support.ledgers.durability import IMAGE, JOB_UID, START, new_ledger, plan, spent
-from tests.support.rules.ledger_attacks import (
-    LEDGER_CHANGES,
-    SERIES,
-    full,
-    next_attempt,
-    with_attempts,
-)
-from tests.support.rules.transitions import Json, Transition, edited
+from tests.support.ledgers.durability import JOB_UID, START, new_ledger, spent
+from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES, SERIES
+from tests.support.rules.manifest_cases import Case
+from tests.support.rules.transitions import LEDGER, STARTED, Json, edited
 
 
 @pytest.fixture
@@ -189,7 +178,9 @@ def test_version_that_contradicts_the_one_before_is_refused(ledger: FileLedger) 
     charge(ledger, 3)
     charge(ledger, 5)
     newest(ledger).write_bytes((ledger.path / "0000000001.json").read_bytes())
-    with pytest.raises(LedgerUnreadable, match=r"charged never decreases \(3 to 0\)"):
+    with pytest.raises(
+        LedgerUnreadable, match=r"charged never decreases: .* \(status\.charged from 3 to 0\)"
+    ):
         ledger.read()
 
 
@@ -271,227 +262,65 @@ def outcome(state: OutcomeState = OutcomeState.SUCCEEDED, **changes: Any) -> Out
     return Outcome(state=state, reason=Reason.COMPLETED, time=START, **changes)
 
 
-def made(model: type, **fields: Any) -> Any:
-    """`st.builds` without its guesses at fields that have aliases."""
-    return st.fixed_dictionaries(fields).map(lambda values: model(**values))
+def written(folder: Path, *versions: Json) -> FileLedger:
+    """A ledger of versions that somebody wrote by hand."""
+    for number, version in enumerate(versions, 1):
+        (folder / f"{number:010d}.json").write_text(json.dumps(version))
+    return FileLedger(folder)
 
 
-BASE = new_ledger()
-small = st.integers(0, 7)
-maybe = st.none() | small
-leases = made(
-    Lease,
-    attempt=st.integers(1, 4),
-    from_draw=small,
-    to_draw=small,
-    from_step=st.just(2),
-    closed_at=maybe,
-)
-checkpoints = made(
-    CheckpointRecord,
-    step=small,
-    charged=small,
-    attempt=st.integers(1, 4),
-    path=st.just("a"),
-    sha256=st.just("0" * 64),
-    time=st.just(START),
-)
-volumes = made(VolumeRecord, attempt=st.integers(1, 4), leased=st.integers(0, 4), charged=small)
-outcomes = st.builds(
-    outcome, st.sampled_from(OutcomeState), result=st.sampled_from([None, {"step": 1}])
-)
-segments = st.lists(
-    made(
-        Segment,
-        draws=small,
-        image=st.just(IMAGE),
-        noise_multiplier=st.sampled_from([2.0, 2.0, 3.0, None]),
-        sample_rate=st.sampled_from([0.25, 0.25, 0.1, None]),
-    ),
-    max_size=2,
-)
-status_changes = st.fixed_dictionaries(
-    {},
-    optional={
-        "attempt": st.integers(0, 4),
-        "charged": small,
-        "lease": st.none() | leases,
-        "segments": segments,
-        "checkpoint": st.none() | checkpoints,
-        "drained": st.none() | st.integers(0, 3),
-        "restored": st.none() | st.integers(1, 3),
-        "outcome": st.none() | outcomes,
-        "volume": st.none() | volumes,
-    },
-)
-stored = st.sampled_from(
-    [
-        LedgerStatus(),
-        LedgerStatus(attempt=1),
-        started(),
-        started(lease=Lease(attempt=2, from_draw=2, to_draw=4, from_step=2, closed_at=3)),
-        started(attempt=3),
-        started(charged=5),
-        started(
-            lease=Lease(attempt=2, from_draw=2, to_draw=4, from_step=2, closed_at=3), restored=2
-        ),
-        started(outcome=outcome(result={"step": 1})),
-        started(volume=VolumeRecord(attempt=3, leased=3, charged=6)),
-        started(volume=VolumeRecord(attempt=2, leased=1, charged=4)),
-        started(drained=None, segments=[]),
-    ]
-)
-next_leases = st.builds(
-    lambda draw, length, extra: {
-        **spent(draw + length + extra),
-        "lease": Lease(attempt=2, from_draw=draw, to_draw=draw + length, from_step=2),
-    },
-    st.integers(2, 5),
-    st.integers(0, 3),
-    st.integers(-1, 1),
-)
+# A file has a status from the beginning.
+CHANGES = {change.name: change for change in LEDGER_CHANGES if "status" in change.stored}
 
 
-def verdicts(old: PrivacyLedger, new: PrivacyLedger) -> tuple[bool, bool]:
-    by_rules = not check_transition(old, new)
-    by_cel = not validate(new.to_dict(), old=old.to_dict())
-    return by_rules, by_cel
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_file_refuses_what_the_api_server_refuses(change: str, tmp_path: Path) -> None:
+    """Rules 10, 11 and 17."""
+    stored, changed = CHANGES[change].stored, CHANGES[change].changed
+    ledger = written(tmp_path, stored, changed)
+    if CHANGES[change].refused:
+        with pytest.raises(LedgerUnreadable):
+            ledger.read()
+    else:
+        assert ledger.read().ledger == PrivacyLedger.from_dict(changed)
 
 
-@settings(max_examples=examples(150), derandomize=True)
-@given(status=stored, changes=status_changes | next_leases)
-def test_status_rules_are_those_of_the_api_server(
-    status: LedgerStatus, changes: dict[str, Any]
-) -> None:
-    """Rules 10 and 11 at the file as at the API server, on writes nobody thought of."""
-    old = BASE.model_copy(update={"status": status})
-    new = BASE.model_copy(update={"status": status.model_copy(update=changes)})
-    by_rules, by_cel = verdicts(old, new)
-    assert by_rules == by_cel
-
-
-def refused_by_the_file(stored: Json, changed: Json) -> bool:
-    """Whether no writer of the file can make the one of the other."""
+@pytest.mark.parametrize("change", CHANGES)
+def test_nobody_can_write_what_the_api_server_refuses(change: str, tmp_path: Path) -> None:
+    """Rules 10, 11 and 17."""
+    ledger = written(tmp_path, CHANGES[change].stored)
+    newest = ledger.read()
     try:
-        new = PrivacyLedger.from_dict(changed)
+        changed = PrivacyLedger.from_dict(CHANGES[change].changed)
     except ValidationError:
-        return True
-    return bool(check_transition(PrivacyLedger.from_dict(stored), new))
+        assert CHANGES[change].refused
+        return
+    refusal = pytest.raises(LedgerRejected) if CHANGES[change].refused else nullcontext()
+    with refusal:
+        if CHANGES[change].part == "spec":
+            ledger.replace_spec(newest, changed.spec)
+        else:
+            ledger.replace_status(newest, changed.status)
 
 
-@pytest.mark.parametrize(
-    # A file has a status from the beginning.
-    "change",
-    [change for change in LEDGER_CHANGES if "status" in change.stored],
-    ids=lambda change: change.name,
-)
-def test_the_file_refuses_what_the_api_server_refuses(change: Transition) -> None:
-    assert refused_by_the_file(change.stored, change.changed) == bool(change.refused)
+@pytest.mark.parametrize("case", BAD_LEDGERS, ids=lambda case: case.name)
+def test_no_file_begins_with_what_the_api_server_refuses(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(LedgerRejected):
+        FileLedger(tmp_path / "ledger").create(PrivacyLedger.from_dict(case.manifest))
 
 
 @pytest.mark.parametrize("attack", SERIES)
-def test_an_attack_of_several_writes_gets_through_none_of_them(attack: str) -> None:
+def test_an_attack_of_several_writes_gets_through_none_of_them(attack: str, tmp_path: Path) -> None:
     stored, writes = SERIES[attack]
-    assert all(refused_by_the_file(stored, edited(stored, changes)) for changes in writes)
+    for changes in writes:
+        with pytest.raises(LedgerUnreadable):
+            written(tmp_path, stored, edited(stored, changes)).read()
 
 
-@st.composite
-def lists_and_writes(draw: st.DrawFn) -> tuple[Json, Json]:
-    """A ledger with a list of attempts, and a write that may lose, mend or add entries."""
-    orderly = draw(st.sets(st.integers(1, 20), max_size=3))
-    records = full(*orderly)[draw(st.sampled_from([0, 0, 1, 17])) :]
-    stored = with_attempts(records)
-    leaving = draw(st.lists(st.integers(1, 20), max_size=2)) + sorted(orderly)[:1]
-    written = next_attempt(records, *draw(st.sampled_from([leaving, leaving[:1], leaving[-1:]])))
-    attempts = written["attempts"]
-    match draw(st.sampled_from(["", "", "", "reorder", "rewrite", "reopen", "no rise", "twice"])):
-        case "reorder":
-            attempts = draw(st.permutations(attempts))
-        case "rewrite":
-            attempts[0] = attempts[0] | {"reason": "Stopped"}
-        case "reopen":
-            attempts[0] = {k: v for k, v in attempts[0].items() if k != "end"}
-        case "no rise":
-            written["attempt"] -= 1
-        case "twice":
-            attempts = [*attempts[1:], attempts[-1]]
-    changes = {"status.attempts": attempts, "status.attempt": written["attempt"]}
-    return stored, edited(stored, changes)
-
-
-@settings(max_examples=examples(150), derandomize=True)
-@given(change=lists_and_writes())
-def test_the_list_of_attempts_is_guarded_alike(change: tuple[Json, Json]) -> None:
-    """By the file as by the API server, on writes nobody thought of."""
-    stored, changed = change
-    assert refused_by_the_file(stored, changed) == bool(validate(changed, old=stored))
-
-
-RUN = BASE.spec.run
-SPEC_WRITES: dict[str, tuple[dict[str, Any], bool]] = {
-    "nothing": ({}, True),
-    "settled": ({"reserved_draws": 4}, True),
-    "below what is charged": ({"reserved_draws": 3}, False),
-    "reserve raised": ({"reserved_draws": 10}, False),
-    "other job": ({"job_uid": "other"}, False),
-    "other name": ({"job_name": "other"}, False),
-    "other pods": ({"stateful_set": "other"}, False),
-    "less noise": ({"plan": plan(noise_multiplier=1.0)}, False),
-    "more steps": ({"plan": plan(steps=6)}, False),
-    "no noise": ({"plan": plan(noise_multiplier=None)}, False),
-    "drain": ({"run": RUN.model_copy(update={"state": RunState.DRAIN})}, True),
-    "generation": ({"run": RUN.model_copy(update={"generation": 3, "workers": 2})}, True),
-    "generation back": ({"run": RUN.model_copy(update={"generation": 1})}, False),
-    "workers": ({"run": RUN.model_copy(update={"workers": 2})}, False),
-}
-
-
-@pytest.mark.parametrize("name", SPEC_WRITES)
-def test_spec_rules_are_those_of_the_api_server(name: str) -> None:
-    """Rules 9 and 17: the plan never changes, a settled ledger is closed."""
-    changes, allowed = SPEC_WRITES[name]
-    run = RUN.model_copy(update={"generation": 2})
-    spec = BASE.spec.model_copy(update={"run": run})
-    if "run" in changes and name not in {"generation", "generation back"}:
-        changes = {"run": changes["run"].model_copy(update={"generation": 2})}
-    old = BASE.model_copy(update={"spec": spec, "status": started()})
-    new = old.model_copy(update={"spec": spec.model_copy(update=changes)})
-    assert verdicts(old, new) == (allowed, allowed)
-
-
-STATUS_ATTACKS: dict[str, dict[str, Any]] = {
-    "charged lowered": spent(3),
-    "charged over reserved": spent(10),
-    "charged without segments": {"segments": spent(3)["segments"]},
-    "segments of more noise": {
-        "segments": [Segment(noise_multiplier=9.0, sample_rate=0.25, draws=4, image=IMAGE)]
-    },
-    "attempt lowered": {"attempt": 1},
-    "lease removed": {"lease": None},
-    "checkpoint removed": {"checkpoint": None},
-    "segments removed": {"segments": []},
-    "drained removed": {"drained": None},
-    "drained ahead": {"drained": 2},
-    "draw leased twice": {
-        **spent(6),
-        "lease": Lease(attempt=2, from_draw=3, to_draw=6, from_step=2),
-    },
-    "lease of a stale attempt": {
-        **spent(6),
-        "lease": Lease(attempt=1, from_draw=4, to_draw=6, from_step=2),
-    },
-    "lease beyond what is charged": {
-        "lease": Lease(attempt=2, from_draw=4, to_draw=6, from_step=2)
-    },
-}
-
-
-@pytest.mark.parametrize("attack", STATUS_ATTACKS)
-def test_attack_on_the_status_is_refused_by_both(attack: str) -> None:
-    """Rules 10, 11 and 17, one named attack each."""
-    old = BASE.model_copy(update={"status": started()})
-    new = BASE.model_copy(update={"status": started(**STATUS_ATTACKS[attack])})
-    assert verdicts(old, new) == (False, False)
+def test_a_version_without_a_status_is_refused(tmp_path: Path) -> None:
+    """The API server lets who restores a ledger write its first status as he has it."""
+    with pytest.raises(LedgerUnreadable, match=r"0000000001\.json has no status. Nothing was"):
+        written(tmp_path, LEDGER, STARTED).read()
 
 
 def test_outcome_is_final(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dtjob_api.lease_rules import next_unused_draw
 from dtjob_api.ledger import (
     CheckpointRecord,
     Lease,
@@ -21,22 +22,21 @@ from dtjob_api.ledger import (
     Segment,
     VolumeRecord,
 )
+from dtjob_api.ledger_rules import breaches
 from dtjob_api.reasons import Reason
 from dtjob_api.validation import validate
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import AttemptJournal, Entry, Header, Journal, attempt_folder
-from dtjob_trainer.lease import next_unused_draw
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.ledger import Superseded
 from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.ledger_rules import check_transition
 from dtjob_trainer.recovery import (
     Refusal,
     ResumePoint,
     VolumeState,
-    contradictions,
+    contradiction,
     restored,
     resume_point,
     vouched,
@@ -190,14 +190,23 @@ def test_volume_lost_while_draws_are_charged_is_checkpoint_lost(
     ("changes", "words"),
     [
         ({"checkpoint": None}, "charged is 4 without a checkpoint"),
-        ({"segments": []}, "charged is 4, its segments hold 0"),
-        ({"charged": 10, "segments": [Segment(draws=10, image="a")]}, "of 9 reserved"),
-        ({"lease": Lease(attempt=1, from_draw=2, to_draw=5, from_step=2)}, "lease ends at 5"),
-        ({"lease": Lease(attempt=3, from_draw=2, to_draw=4, from_step=2)}, "attempt 3 has"),
-        ({"lease": CLOSED.model_copy(update={"closed_at": 1})}, "ends at 1"),
-        ({"checkpoint": RECORD.model_copy(update={"attempt": 3})}, "attempt 3 has saved"),
-        ({"checkpoint": RECORD.model_copy(update={"step": 3})}, "step 3 was charged 2"),
-        ({"checkpoint": RECORD.model_copy(update={"charged": 5})}, "was charged 5"),
+        ({"segments": []}, "status.segments must hold status.charged"),
+        ({"charged": 10, "segments": [Segment(draws=10, image="a")]}, "spec.reservedDraws is 9"),
+        (
+            {"lease": Lease(attempt=1, from_draw=2, to_draw=5, from_step=2)},
+            "must lie within status.charged",
+        ),
+        (
+            {"lease": Lease(attempt=3, from_draw=2, to_draw=4, from_step=2)},
+            "no later attempt than status.attempt",
+        ),
+        ({"lease": CLOSED.model_copy(update={"closed_at": 1})}, "status.lease.closedAt is 1"),
+        (
+            {"checkpoint": RECORD.model_copy(update={"attempt": 3})},
+            "status.checkpoint must not be ahead",
+        ),
+        ({"checkpoint": RECORD.model_copy(update={"step": 3})}, "nor its step of its charge"),
+        ({"checkpoint": RECORD.model_copy(update={"charged": 5})}, "status.charged is 4"),
     ],
 )
 def test_ledger_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -210,7 +219,7 @@ def test_ledger_that_contradicts_itself_is_refused(changes: dict[str, Any], word
 def test_a_ledger_that_contradicts_itself_hides_no_draws() -> None:
     """No other refusal keeps an outcome from being written."""
     volume = on_volume([JOURNAL, journal(Entry(4, 9, 4), attempt=3, charged=4)], FILES)
-    assert contradictions(ledger(checkpoint=None))
+    assert contradiction(ledger(checkpoint=None))
     assert refused(ledger(checkpoint=None), volume)[0] is Reason.PRIVACY_STATE_LOST
 
 
@@ -218,8 +227,10 @@ def test_checkpoint_past_the_plan_contradicts() -> None:
     far = RECORD.model_copy(update={"step": 6, "charged": 6})
     lease = Lease(attempt=1, from_draw=4, to_draw=6, from_step=2)
     segment = Segment(draws=6, image="a")
-    found = contradictions(ledger(charged=6, lease=lease, segments=[segment], checkpoint=far))
-    assert found == ["the checkpoint is of step 6 of 5"]
+    found = contradiction(ledger(charged=6, lease=lease, segments=[segment], checkpoint=far))
+    assert found is not None
+    assert "status.checkpoint must not be ahead of" in found
+    assert "spec.plan.steps is 5" in found
 
 
 # The same on a real volume
@@ -333,8 +344,8 @@ def test_a_raised_ledger_covers_the_volume_and_one_open_lease() -> None:
     assert (status.attempt, status.restored, status.charged) == (3, 3, 4 + lease_steps)
     assert (status.checkpoint, status.volume) == (AHEAD, None)
     raised = BEHIND.model_copy(update={"status": status})
-    assert contradictions(raised) == []
-    assert check_transition(BEHIND, raised) == []
+    assert contradiction(raised) is None
+    assert breaches(BEHIND, raised) == []
     assert next_unused_draw(status) == status.charged
     raised_fields = {"attempt", "restored", "charged", "segments", "checkpoint", "volume"}
     before, after = BEHIND.status.model_dump(), status.model_dump()
@@ -358,7 +369,7 @@ def test_what_a_volume_proves_beyond_the_reserve_stays_in_the_ledger() -> None:
     )
     status = restored(found, volume)
     assert (status.charged, status.volume) == (found.spec.reserved_draws, volume)
-    assert check_transition(found, found.model_copy(update={"status": status})) == []
+    assert breaches(found, found.model_copy(update={"status": status})) == []
 
 
 def test_a_ledger_keeps_what_it_knows_better_than_the_volume() -> None:
@@ -373,7 +384,7 @@ def test_a_raised_ledger_keeps_a_checkpoint_that_the_volume_s_does_not_follow() 
     back = RECORD.model_copy(update={"attempt": 3, "step": 1})
     status = restored(ledger(), VolumeRecord(attempt=3, charged=6, checkpoint=back))
     assert status.checkpoint == RECORD
-    assert check_transition(ledger(), ledger().model_copy(update={"status": status})) == []
+    assert breaches(ledger(), ledger().model_copy(update={"status": status})) == []
 
 
 def test_a_volume_vouches_for_the_most_that_anything_on_it_says() -> None:

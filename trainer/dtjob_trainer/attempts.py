@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dtjob_api.attempt_rules import leaves
 from dtjob_api.ledger import (
+    MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
     AttemptRecord,
     Hold,
@@ -20,8 +22,8 @@ from dtjob_api.ledger import (
     OutcomeState,
     PrivacyLedger,
 )
-from dtjob_api.ledger_rules import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import NO_FAILURE, Reason
+from dtjob_trainer.lease import has_closed
 from dtjob_trainer.ledger import (
     AnswerLost,
     Conflict,
@@ -32,7 +34,6 @@ from dtjob_trainer.ledger import (
     clipped,
     update,
 )
-from dtjob_trainer.ledger_rules import leaves
 
 RESTART_WINDOW = timedelta(hours=1)
 
@@ -213,8 +214,7 @@ def exhausted(max_restarts: int, last: str) -> str:
 
 
 def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
-    lease = status.lease
-    if lease is not None and lease.attempt == record.attempt and lease.closed_at is not None:
+    if has_closed(status, record.attempt):
         # Only who is asked to stop closes a lease. Its supervisor could not write the rest: a pod
         # that is deleted by force has no token any more.
         return AttemptEnd(Reason.STOPPED, "it stopped in order and could not write so itself")

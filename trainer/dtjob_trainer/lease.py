@@ -14,14 +14,15 @@ from dtjob_api.shown import line
 from dtjob_trainer.ledger import LedgerRejected
 
 
-def next_unused_draw(status: LedgerStatus) -> int:
-    """Rule 10: the first draw that no attempt may have used, seen from a new attempt."""
+def has_leased(status: LedgerStatus, attempt: int) -> bool:
+    """Whether the attempt came so far as to train: before its first step it takes a lease."""
+    return status.lease is not None and status.lease.attempt == attempt
+
+
+def has_closed(status: LedgerStatus, attempt: int) -> bool:
+    """Whether the attempt has recorded what it left of its lease: else the lease is lost."""
     lease = status.lease
-    if lease is None or lease.closed_at is None:
-        return status.charged
-    # A ledger that was raised to its volume knew nothing of who used the rest of its lease.
-    is_newest = lease.to_draw == status.charged and lease.attempt > (status.restored or 0)
-    return lease.closed_at if is_newest else status.charged
+    return lease is not None and lease.attempt == attempt and lease.closed_at is not None
 
 
 def next_lease(ledger: PrivacyLedger, attempt: int, next_draw: int, step: int) -> Lease | None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger_rule import has_status
+from dtjob_api.ledger_rules import breaches
 from dtjob_api.model import first_error
 from dtjob_trainer import durable
 from dtjob_trainer.ledger import (
@@ -26,7 +28,6 @@ from dtjob_trainer.ledger import (
     LedgerUnreadable,
     Versioned,
 )
-from dtjob_trainer.ledger_rules import check_transition
 
 _VERSION = re.compile(r"([0-9]{10})\.json")
 _POLL_SECONDS = 0.1
@@ -83,7 +84,7 @@ class FileLedger:
             raise LedgerUnreadable(f"ledger version {gone} is missing. {_REMEDY}")
         ledger = self._load(newest)
         previous = self._load(newest - 1) if newest > 1 else None
-        if broken := check_transition(previous, ledger):
+        if broken := breaches(previous, ledger):
             raise LedgerUnreadable(
                 f"ledger version {self._file(newest)} contradicts what was written before it: "
                 f"{'; '.join(broken)}. {_REMEDY}"
@@ -124,10 +125,10 @@ class FileLedger:
         # model_copy does not validate: what is written is what a reader will accept.
         text = new.model_dump_json(by_alias=True, exclude_none=True)
         try:
-            new = PrivacyLedger.model_validate_json(text)
+            new = PrivacyLedger.from_json(text)
         except ValidationError as error:
             raise LedgerRejected(f"not a PrivacyLedger: {first_error(error)}") from error
-        if broken := check_transition(old, new):
+        if broken := breaches(old, new):
             raise LedgerRejected("; ".join(broken))
         file = self._file(number)
         try:
@@ -148,7 +149,7 @@ class FileLedger:
     def _load(self, number: int) -> PrivacyLedger:
         file = self._file(number)
         try:
-            return PrivacyLedger.model_validate_json(durable.read(file))
+            ledger = PrivacyLedger.from_json(durable.read(file))
         except ValidationError as error:
             raise LedgerUnreadable(
                 f"ledger version {file} can't be read: {first_error(error)}. {_REMEDY}"
@@ -159,6 +160,10 @@ class FileLedger:
             raise LedgerUnreadable(
                 f"ledger version {file} can't be read: {durable.why(error)}. {_REMEDY}"
             ) from error
+        if not has_status(ledger):
+            # To the rules it is one that was just made anew, to which a backup may be given.
+            raise LedgerUnreadable(f"ledger version {file} has no status. {_REMEDY}")
+        return ledger
 
     def _numbers(self) -> list[int]:
         with self._readable():

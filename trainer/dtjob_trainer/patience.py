@@ -11,7 +11,8 @@ from typing import Any
 
 from dtjob_api.ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
-from dtjob_trainer.verdicts import has_leased, is_uncovered
+from dtjob_trainer.lease import has_leased
+from dtjob_trainer.verdicts import is_uncovered
 
 #: An attempt's first step loads data and kernels and compiles: it has so many times stallSeconds.
 START_FACTOR = 4

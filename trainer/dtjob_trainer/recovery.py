@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dtjob_api.lease_rules import next_unused_draw
 from dtjob_api.ledger import (
     CheckpointRecord,
     LedgerStatus,
@@ -16,11 +17,10 @@ from dtjob_api.ledger import (
     Segment,
     VolumeRecord,
 )
+from dtjob_api.ledger_rules import breaches, follows
 from dtjob_api.proven import found_more, newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
-from dtjob_trainer.lease import next_unused_draw
-from dtjob_trainer.ledger_rules import follows
 
 _REMEDY_STATE_LOST = (
     "Draws were spent that the ledger does not know of, so no epsilon can be stated. Nothing was "
@@ -118,12 +118,8 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
     told = found_more(status)
     for wrong in [*behind(ledger, own(ledger, volume)), *([told] if told else [])]:
         raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
-    for wrong in contradictions(ledger):
-        raise Refusal(
-            Reason.LEDGER_UNREADABLE,
-            f"the ledger of job {ledger.spec.job_name} contradicts itself: {wrong}. "
-            f"{_REMEDY_CONTRADICTORY}",
-        )
+    if contradictory := contradiction(ledger):
+        raise Refusal(Reason.LEDGER_UNREADABLE, f"{contradictory}. {_REMEDY_CONTRADICTORY}")
     for wrong in foreign(ledger, volume):
         raise checkpoint_lost(wrong)
     for wrong in ahead(ledger, volume):
@@ -195,8 +191,9 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
         )
     checkpoint = status.checkpoint
-    if checkpoint is None or follows(checkpoint, volume.checkpoint):
-        checkpoint = volume.checkpoint
+    found = volume.checkpoint
+    if checkpoint is None or (found is not None and follows(checkpoint, found)):
+        checkpoint = found
     if checkpoint is None:
         raise checkpoint_lost("there is no whole checkpoint on the volume")
     known = max(status.charged, volume.charged)
@@ -229,39 +226,14 @@ def checkpoint_lost(why: str) -> Refusal:
     return Refusal(Reason.CHECKPOINT_LOST, f"{why}. {_REMEDY_CHECKPOINT_LOST}")
 
 
-def contradictions(ledger: PrivacyLedger) -> list[str]:
-    """What one version of a ledger says against itself, in words; empty for a sound one."""
-    status, spec, found = ledger.status, ledger.spec, []
-    lease, checkpoint = status.lease, status.checkpoint
-    if status.charged > spec.reserved_draws:
-        found.append(f"charged {status.charged} of {spec.reserved_draws} reserved draws")
-    if (segments := sum(segment.draws for segment in status.segments)) != status.charged:
-        found.append(f"charged is {status.charged}, its segments hold {segments}")
-    if status.charged > 0 and checkpoint is None:
+def contradiction(ledger: PrivacyLedger) -> str | None:
+    """What one version of a ledger says against itself, in words; None where it is sound."""
+    found, status = breaches(None, ledger), ledger.status
+    if status.charged > 0 and status.checkpoint is None:
         found.append(f"charged is {status.charged} without a checkpoint")
-    if lease is not None:
-        used_to = lease.to_draw if lease.closed_at is None else lease.closed_at
-        if not lease.from_draw <= used_to <= lease.to_draw:
-            found.append(
-                f"the lease of draws {lease.from_draw} to {lease.to_draw} ends at {used_to}"
-            )
-        if lease.to_draw > status.charged:
-            found.append(f"charged is {status.charged}, the lease ends at {lease.to_draw}")
-        if lease.attempt > status.attempt:
-            found.append(f"attempt {lease.attempt} has the lease in attempt {status.attempt}")
-    if (status.restored or 0) > status.attempt:
-        found.append(f"it was raised at attempt {status.restored} and is at {status.attempt}")
-    if checkpoint is not None:
-        if checkpoint.attempt > status.attempt:
-            found.append(f"attempt {checkpoint.attempt} has saved in attempt {status.attempt}")
-        if not checkpoint.step <= checkpoint.charged <= status.charged:
-            found.append(
-                f"the checkpoint of step {checkpoint.step} was charged {checkpoint.charged} "
-                f"of {status.charged} draws"
-            )
-        if checkpoint.step > spec.plan.steps:
-            found.append(f"the checkpoint is of step {checkpoint.step} of {spec.plan.steps}")
-    return found
+    if not found:
+        return None
+    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {found[0]}"
 
 
 def foreign(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:

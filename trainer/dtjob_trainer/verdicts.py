@@ -9,10 +9,11 @@ vain, or beyond the reserve (rule 12). No limit of restarts counts a refusal.
 
 from __future__ import annotations
 
+from dtjob_api.lease_rules import next_unused_draw
 from dtjob_api.ledger import Lease, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import End, EndKind
-from dtjob_trainer.lease import next_lease, next_unused_draw
+from dtjob_trainer.lease import has_closed, has_leased, next_lease
 
 #: Who computed wrong does so again, and steps of it are published.
 _FINAL_WHENEVER = frozenset({Reason.REPLICAS_DIVERGED})
@@ -36,8 +37,7 @@ def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
 def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
     """Why no other attempt may follow by itself one that was refused; None where one may."""
     status, reserve = ledger.status, ledger.spec.plan.replay_reserve_steps
-    lease, made = status.lease, status.checkpoint
-    lost = lease is not None and lease.attempt == attempt and lease.closed_at is None
+    made, lost = status.checkpoint, has_leased(status, attempt) and not has_closed(status, attempt)
     if not lost or _next_lease(ledger) is None:
         return None
     if made is None or made.attempt != attempt or made.step == 0:
@@ -69,8 +69,3 @@ def _next_lease(ledger: PrivacyLedger) -> Lease | None:
     status = ledger.status
     done = status.checkpoint.step if status.checkpoint else 0
     return next_lease(ledger, max(1, status.attempt), next_unused_draw(status), done)
-
-
-def has_leased(status: LedgerStatus, attempt: int) -> bool:
-    """Whether the attempt came so far as to train: before its first step it takes a lease."""
-    return status.lease is not None and status.lease.attempt == attempt

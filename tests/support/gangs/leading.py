@@ -7,11 +7,12 @@ import itertools
 from datetime import UTC, datetime
 from typing import Any
 
+from dtjob_api.lease_rules import next_unused_draw
 from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState, RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import Leader
-from dtjob_trainer.lease import next_lease, next_unused_draw, with_lease
+from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.proof import Speaker
 from tests.support.gangs.gang_run import GangRun
 

@@ -28,7 +28,7 @@ from dtjob_trainer.checkpoint import CheckpointStore, TrainingState
 from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.ledger import Ledger, Versioned
 from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.recovery import contradictions
+from dtjob_trainer.recovery import contradiction
 
 JOB_UID = "11111111-2222-3333-4444-555555555555"
 IMAGE = "example.test/trainer@sha256:" + "0" * 64
@@ -159,7 +159,7 @@ class Job:
         """What must hold after anything: rules 10, 13 and 14, seen by the witness."""
         ledger = self.read()
         status = ledger.status
-        assert contradictions(ledger) == []
+        assert contradiction(ledger) is None
         assert len(set(self.handed)) == len(self.handed), "a draw was handed out twice"
         assert all(draw < status.charged for draw in self.handed), "a draw was never charged"
         assert self.charged <= status.charged <= ledger.spec.reserved_draws

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.support.rules.manifest_cases import Case
 from tests.support.rules.transitions import (
     CHECKPOINT,
     CLOSED,
@@ -23,6 +24,7 @@ from tests.support.rules.transitions import (
     TIME,
     Json,
     edited,
+    ledger_spec,
     ledger_status,
     segments,
 )
@@ -228,6 +230,7 @@ _LIST = [
         "status.attempts",
     ),
 ]
+_TURNED_ROUND = {"attempt": 1, "fromDraw": 30, "toDraw": 20, "fromStep": 10}
 _REST = {"attempt": 3, "fromDraw": 24, "toDraw": 34, "fromStep": 14}
 _CLOSED_AT = [
     ledger_status("closed-by-its-own-attempt", STARTED, {"lease.closedAt": 24}),
@@ -343,8 +346,56 @@ _FOUND = [
     )
 ]
 
+_AT_THREE = edited(STARTED, {"status.attempt": 3})
+_WITH_DIGEST = edited(STARTED, {"status.initialModelDigest": "sha256:" + "0" * 64})
+_ALONE = [
+    # Each is refused by a rule that all others let pass.
+    ledger_status(
+        "charged-lowered-above-the-lease",
+        edited(STARTED, {"status.charged": 40, "status.segments": segments(40)["segments"]}),
+        {"charged": 35, **segments(35)},
+        "status.charged",
+    ),
+    ledger_status("attempt-lowered-to-the-lease-s", _AT_THREE, {"attempt": 2}, "status.attempt"),
+    ledger_status("lease-that-is-not-charged", STARTED, {"lease": NEXT_LEASE}, "status.lease"),
+    ledger_status(
+        "initial-model-exchanged",
+        _WITH_DIGEST,
+        {"initialModelDigest": "sha256:" + "1" * 64},
+        "status.initialModelDigest",
+    ),
+    ledger_status(
+        "initial-model-removed",
+        _WITH_DIGEST,
+        {"initialModelDigest": REMOVED},
+        "status.initialModelDigest",
+    ),
+    ledger_status("initial-model-noted", STARTED, {"initialModelDigest": "sha256:" + "0" * 64}),
+    ledger_status(
+        "first-status-raised-ahead-of-itself",
+        LEDGER,
+        {"": {"attempt": 1, "restored": 2}},
+        "status.restored",
+    ),
+    ledger_status(
+        "first-status-with-a-lease-that-ends-before-it-begins",
+        LEDGER,
+        {"": {"attempt": 1, "charged": 30, "lease": _TURNED_ROUND, **segments(30)}},
+        "status.lease.toDraw",
+    ),
+    ledger_spec("plan-more-steps", STARTED, {"plan.steps": 337}, "spec.plan"),
+    ledger_spec(
+        "plan-without-noise",
+        STARTED,
+        {"plan.noiseMultiplier": REMOVED},
+        "spec.plan",
+        "spec.plan",
+    ),
+]
+
 LEDGER_CHANGES = [
     *LEDGER_TRANSITIONS,
+    *_ALONE,
     *_NUMBERS,
     *_BOUNDS,
     *_LIST,
@@ -353,6 +404,29 @@ LEDGER_CHANGES = [
     *_FOUND,
 ]
 """All changes of ledgers."""
+
+BAD_LEDGERS = [
+    Case(
+        "ledger-reserve-beyond-the-plan",
+        edited(LEDGER, {"spec.reservedDraws": 367}),
+        [
+            "spec.reservedDraws: Invalid value: must not exceed plan.steps + "
+            "plan.replayReserveSteps: the noise is calibrated for no more draws"
+        ],
+    ),
+    *(
+        Case(
+            f"ledger-plan-without-{field}",
+            edited(LEDGER, {f"spec.plan.{field}": REMOVED}),
+            [
+                "spec.plan: Invalid value: noiseMultiplier, sampleRate, delta and maxGradNorm are "
+                "required with mode DPSGD"
+            ],
+        )
+        for field in ("noiseMultiplier", "sampleRate", "delta", "maxGradNorm")
+    ),
+]
+"""New ledgers that nobody can make."""
 
 
 def _series(*changes: Json) -> list[Json]:

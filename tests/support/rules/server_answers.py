@@ -14,7 +14,7 @@ from typing import Any
 from kubernetes import client, config
 
 from dtjob_api.validation import validate
-from tests.support.rules.ledger_attacks import LEDGER_CHANGES
+from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES
 from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, Case, told
 from tests.support.rules.transitions import JOB_TRANSITIONS, Transition
 
@@ -94,7 +94,7 @@ def _messages(status: Json) -> list[str]:
 
 def compare(
     server: ApiServer,
-    cases: Iterable[Case] = (*BAD_CASES, *GOOD_CASES),
+    cases: Iterable[Case] = (*BAD_CASES, *BAD_LEDGERS, *GOOD_CASES),
     transitions: Iterable[Transition] = (*JOB_TRANSITIONS, *LEDGER_CHANGES),
 ) -> list[str]:
     """Every difference between the server's word and the offline rules'; empty if there is none."""

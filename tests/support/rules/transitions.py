@@ -262,7 +262,7 @@ def ledger_status(name: str, stored: Json, changes: Json, *refused: str) -> Tran
     return Transition(name, stored, prefixed, "status", refused)
 
 
-def _spec(name: str, stored: Json, changes: Json, *refused: str) -> Transition:
+def ledger_spec(name: str, stored: Json, changes: Json, *refused: str) -> Transition:
     prefixed = {f"spec.{path}": value for path, value in changes.items()}
     return Transition(name, stored, prefixed, "spec", refused)
 
@@ -317,9 +317,11 @@ LEDGER_TRANSITIONS = [
     ),
     ledger_status("new-attempt", STARTED, {"attempt": 3}),
     ledger_status("outcome", STARTED, {"outcome": _OUTCOME}),
-    _spec("next-generation", STARTED, {"run": {"generation": 3, "workers": 4, "state": "Run"}}),
-    _spec("drain", STARTED, {"run.state": "Drain"}),
-    _spec("settled", STARTED, {"reservedDraws": 30}),
+    ledger_spec(
+        "next-generation", STARTED, {"run": {"generation": 3, "workers": 4, "state": "Run"}}
+    ),
+    ledger_spec("drain", STARTED, {"run.state": "Drain"}),
+    ledger_spec("settled", STARTED, {"reservedDraws": 30}),
     # Attacks on what has been charged.
     ledger_status(
         "charged-lowered",
@@ -369,9 +371,9 @@ LEDGER_TRANSITIONS = [
         {"charged": 40, "segments": _segments(40), "lease": NEXT_LEASE},
         "status.charged",
     ),
-    _spec("reserved-below-charged", STARTED, {"reservedDraws": 29}, "status.charged"),
-    _spec("reserved-raised", SETTLED, {"reservedDraws": 366}, "spec.reservedDraws"),
-    _spec(
+    ledger_spec("reserved-below-charged", STARTED, {"reservedDraws": 29}, "status.charged"),
+    ledger_spec("reserved-raised", SETTLED, {"reservedDraws": 366}, "spec.reservedDraws"),
+    ledger_spec(
         "reserved-above-plan",
         LEDGER,
         {"reservedDraws": 367},
@@ -440,6 +442,12 @@ LEDGER_TRANSITIONS = [
     ledger_status(
         "outcome-result-rewritten", FINISHED, {"outcome.result.accuracy": 0.99}, "status.outcome"
     ),
+    ledger_status(
+        "outcome-result-one-for-true",
+        edited(FINISHED, {"status.outcome.result.kept": [True]}),
+        {"outcome.result.kept": [1]},
+        "status.outcome",
+    ),
     # Attacks on the checkpoint and the record.
     ledger_status("checkpoint-removed", STARTED, {"checkpoint": REMOVED}, "status.checkpoint"),
     ledger_status(
@@ -487,18 +495,18 @@ LEDGER_TRANSITIONS = [
     ledger_status("drained-lowered", STARTED, {"drained": 0}, "status.drained"),
     ledger_status("drained-ahead", STARTED, {"drained": 3}, "status.drained"),
     # Attacks on the spec.
-    _spec("job-uid", STARTED, {"jobUID": "other"}, "spec.jobUID"),
-    _spec("job-name", STARTED, {"jobName": "other"}, "spec.jobName"),
-    _spec("stateful-set", STARTED, {"statefulSet": "other"}, "spec.statefulSet"),
-    _spec(
+    ledger_spec("job-uid", STARTED, {"jobUID": "other"}, "spec.jobUID"),
+    ledger_spec("job-name", STARTED, {"jobName": "other"}, "spec.jobName"),
+    ledger_spec("stateful-set", STARTED, {"statefulSet": "other"}, "spec.statefulSet"),
+    ledger_spec(
         "plan-less-noise",
         STARTED,
         {"plan.noiseMultiplier": 1.0},
         "spec.plan",
         "status.segments",
     ),
-    _spec("plan-without-target", STARTED, {"plan.epsilon": REMOVED}, "spec.plan"),
-    _spec("plan-privacy-off", STARTED, {"plan.mode": "Disabled"}, "spec.plan"),
-    _spec("generation-lowered", STARTED, {"run.generation": 1}, "spec.run.generation"),
-    _spec("workers-in-the-same-generation", STARTED, {"run.workers": 3}, "spec.run.workers"),
+    ledger_spec("plan-without-target", STARTED, {"plan.epsilon": REMOVED}, "spec.plan"),
+    ledger_spec("plan-privacy-off", STARTED, {"plan.mode": "Disabled"}, "spec.plan"),
+    ledger_spec("generation-lowered", STARTED, {"run.generation": 1}, "spec.run.generation"),
+    ledger_spec("workers-in-the-same-generation", STARTED, {"run.workers": 3}, "spec.run.workers"),
 ]
