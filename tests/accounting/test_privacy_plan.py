@@ -191,3 +191,13 @@ def test_the_renyi_sigma_is_only_the_bracket() -> None:
     """What PLD saves over RDP is noise that the model is spared: here 6 %."""
     rate = draws.sample_rate(256, 1437)
     assert rdp.noise_multiplier(8, 1e-5, rate, 366) > 2.203 * 1.05
+
+
+def test_the_figures_of_the_digits_plan_are_what_they_were() -> None:
+    """By dp-accounting 0.6.0; a newer one may state others, within 0.1 %."""
+    digits = make_plan(epsilon=8, **DIGITS)
+    exact = digits.accountant_version == "dp-accounting 0.6.0"
+    tolerance = 0.0 if exact else 1e-3
+    assert digits.noise_multiplier == pytest.approx(2.2027, rel=tolerance, abs=0)
+    assert digits.epsilon_guaranteed == pytest.approx(7.99971, rel=tolerance, abs=0)
+    assert digits.sample_rate == 0.1781489213639527
