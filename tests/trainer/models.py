@@ -32,6 +32,7 @@ class Plan:
     batch_size: int = 16
     dataset_size: int = 64
     mode: str = "DPSGD"
+    sample_rate: float | None = 1.0
     clipping: str = "hooks"
     adjacency: str = "AddRemove"
 

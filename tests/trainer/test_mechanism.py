@@ -50,6 +50,13 @@ def test_rule_9_the_account_is_of_the_noise_and_the_draws_that_are_made():
     assert mechanism.sampler == PoissonSampler(16, 64)
 
 
+@pytest.mark.parametrize("rate", [None, 0.0, math.nextafter(0.25, 0)])
+def test_rule_3_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
+    with pytest.raises(ValueError, match="sample_rate"):
+        Mechanism.of(dataclasses.replace(PLAN, sample_rate=rate))
+    Mechanism.of(dataclasses.replace(PLAN, sample_rate=0.25))
+
+
 def test_without_privacy_there_is_nothing_to_account():
     mechanism = Mechanism.of(Plan(mode="Disabled"))
     assert mechanism.event is None

@@ -25,6 +25,8 @@ class MechanismPlan(Protocol):
     @property
     def dataset_size(self) -> int: ...
     @property
+    def sample_rate(self) -> float | None: ...
+    @property
     def clipping(self) -> str: ...
     @property
     def adjacency(self) -> str: ...
@@ -71,7 +73,8 @@ class Mechanism:
         Raises
         ------
         ValueError
-            The plan describes none. Mode ``DPSGD`` without noise is none (Rule 6).
+            The plan describes none. Mode ``DPSGD`` without noise is none (Rule 6), and so is a
+            sample rate, which is what is accounted, below that of the draws (Rule 3).
         """
         sampler = PoissonSampler(plan.batch_size, plan.dataset_size)
         if plan.mode == "Disabled":
@@ -80,6 +83,11 @@ class Mechanism:
             raise ValueError(f"privacy mode {plan.mode!r} must be DPSGD or Disabled")
         if not plan.noise_multiplier or not plan.max_grad_norm:
             raise ValueError("a plan of mode DPSGD needs noise_multiplier and max_grad_norm")
+        if not (plan.sample_rate or 0.0) >= sampler.rate:
+            raise ValueError(
+                f"sample_rate {plan.sample_rate} is below {plan.batch_size} / {plan.dataset_size}, "
+                "at which records are drawn: draws would cost more than is accounted"
+            )
         clipper = CLIPPERS[plan.clipping](plan.max_grad_norm)
         return cls(sampler, clipper, plan.noise_multiplier, Adjacency(plan.adjacency))
 
