@@ -72,6 +72,7 @@ def rank(
     from dtjob_trainer.batches import BatchLoader
     from dtjob_trainer.distributed import Group
     from dtjob_trainer.keys import AttemptKeys
+    from dtjob_trainer.mechanism import Mechanism
     from dtjob_trainer.step import PrivateStep
 
     torch.set_num_threads(1)
@@ -86,7 +87,7 @@ def rank(
         task,
         model,
         records,
-        plan(steps),
+        Mechanism.of(plan(steps)),
         group,
         keys=AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
         optimizer=optimizer,

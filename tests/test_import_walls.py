@@ -17,7 +17,7 @@ WALLS = {
     "crds/dtjob_api": (
         "torch",
         "kopf",
-        "dtjob_accounting",
+        "dp_accounting",
         "dtjob_trainer",
         "dtjob_operator",
         "dtjob_serving",

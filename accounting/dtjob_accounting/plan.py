@@ -8,8 +8,9 @@ from typing import Protocol
 
 from dtjob_accounting import draws
 from dtjob_accounting.errors import PlanError
+from dtjob_accounting.event import Adjacency
 
-__all__ = ["Accountant", "Plan", "PlanError", "make_plan", "warnings"]
+__all__ = ["Accountant", "Plan", "PlanError", "PlanRequest", "make_plan", "warnings"]
 
 
 #: Beyond it what is released may multiply an attacker's odds by more than 10^8.
@@ -35,7 +36,41 @@ class Accountant(Protocol):
         """Return name and version of what computes the figures."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """All that a plan is made from: what a job's manifest says, None where it leaves a default.
+
+    Attributes
+    ----------
+    dataset_size, batch_size, steps
+        N, B and T.
+    mode
+        ``DPSGD``, or ``Disabled``, for which σ, ε, δ and C are ignored.
+    epsilon, noise_multiplier
+        Exactly one of them: the target ε, or σ itself.
+    delta
+        Default min(1e-5, 1/(10N)).
+    max_grad_norm
+        C, required unless the mode is ``Disabled``.
+    every_steps
+        Lease length n; default clamp(⌈T/100⌉, 10, 100). Never more than T.
+    replay_reserve_steps
+        R; default 3n.
+    """
+
+    dataset_size: int
+    batch_size: int
+    steps: int
+    mode: str = "DPSGD"
+    epsilon: float | None = None
+    noise_multiplier: float | None = None
+    delta: float | None = None
+    max_grad_norm: float | None = None
+    every_steps: int | None = None
+    replay_reserve_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A job's privacy plan; the fields are those of the ledger's frozen plan (rules 9 and 14).
 
@@ -73,11 +108,11 @@ class Plan:
     steps: int
     replay_reserve_steps: int
     lease_steps: int
-    unit: str
-    adjacency: str
-    sampler: str
-    clipping: str
-    accountant: str
+    unit: str = "Example"
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+    sampler: str = "Poisson"
+    clipping: str = "hooks"
+    accountant: str = "PLD"
     accountant_version: str
 
     @property
@@ -86,112 +121,106 @@ class Plan:
         return self.steps + self.replay_reserve_steps
 
 
-def make_plan(
-    *,
-    dataset_size: int,
-    batch_size: int,
-    steps: int,
-    accountant: Accountant,
-    mode: str = "DPSGD",
-    epsilon: float | None = None,
-    noise_multiplier: float | None = None,
-    delta: float | None = None,
-    max_grad_norm: float | None = None,
-    every_steps: int | None = None,
-    replay_reserve_steps: int | None = None,
-    clipping: str = "hooks",
-) -> Plan:
+@dataclass(frozen=True)
+class _Guarantee:
+    """What a plan promises and what that takes; nothing without privacy."""
+
+    epsilon: float | None = None
+    delta: float | None = None
+    noise_multiplier: float | None = None
+    max_grad_norm: float | None = None
+    epsilon_guaranteed: float | None = None
+
+
+def make_plan(request: PlanRequest, accountant: Accountant) -> Plan:
     """Fix σ and ε of a job from (ε or σ, δ, q, T + R) before its first draw (rule 9).
 
     Parameters
     ----------
-    dataset_size, batch_size, steps
-        N, B and T.
+    request
+        What the job asks for.
     accountant
         Computes σ or ε; seconds in a cold ``pld``, about one in a warm ``PldProcess``.
-    mode
-        ``DPSGD``, or ``Disabled``, for which σ, ε, δ and C are None and ignored.
-    epsilon, noise_multiplier
-        Exactly one of them: the target ε, or σ itself.
-    delta
-        Default min(1e-5, 1/(10N)).
-    max_grad_norm
-        C, required unless the mode is ``Disabled``.
-    every_steps
-        Lease length n; default clamp(⌈T/100⌉, 10, 100). Never more than T.
-    replay_reserve_steps
-        R; default 3n.
-    clipping
-        Recorded as it is.
 
     Raises
     ------
     PlanError
         Names field, value and remedy when no such plan exists.
     """
-    _at_least("spec.privacy.datasetSize", dataset_size, 1)
-    _at_least("spec.training.batchSize", batch_size, 1)
-    _at_least("spec.training.steps", steps, 1)
-    if batch_size > dataset_size:
-        raise PlanError(
-            "spec.training.batchSize",
-            batch_size,
-            f"exceeds spec.privacy.datasetSize {dataset_size}; choose an expected batch size of "
-            "at most that",
-        )
-    if every_steps is not None:
-        _at_least("spec.checkpoint.everySteps", every_steps, 1)
-    if replay_reserve_steps is not None:
-        _at_least("spec.privacy.replayReserveSteps", replay_reserve_steps, 0)
-    lease = draws.lease_steps(steps) if every_steps is None else min(every_steps, steps)
-    reserve = (
-        draws.replay_reserve_steps(lease) if replay_reserve_steps is None else replay_reserve_steps
-    )
-    sample_rate = draws.sample_rate(batch_size, dataset_size)
-
-    guaranteed: float | None = None
-    if mode == "DPSGD":
-        delta = _delta(delta, dataset_size)
-        max_grad_norm = _required("spec.privacy.maxGradNorm", max_grad_norm)
-        if (epsilon is None) == (noise_multiplier is None):
-            raise PlanError(
-                "spec.privacy.epsilon",
-                epsilon,
-                "give either epsilon or noiseMultiplier, not both and not neither",
-            )
-        if noise_multiplier is None:
-            epsilon = _required("spec.privacy.epsilon", epsilon)
-            noise_multiplier = accountant.noise_multiplier(
-                epsilon, delta, sample_rate, steps + reserve
-            )
-        else:
-            noise_multiplier = _required("spec.privacy.noiseMultiplier", noise_multiplier)
-        guaranteed = accountant.epsilon(noise_multiplier, sample_rate, steps + reserve, delta)
-    elif mode == "Disabled":
-        epsilon = noise_multiplier = delta = max_grad_norm = None
+    _check_counts(request)
+    lease, reserve = _lease_and_reserve(request)
+    sample_rate = draws.sample_rate(request.batch_size, request.dataset_size)
+    if request.mode == "DPSGD":
+        guarantee = _guarantee(request, sample_rate, request.steps + reserve, accountant)
+    elif request.mode == "Disabled":
+        guarantee = _Guarantee()
     else:
-        raise PlanError("spec.privacy.mode", mode, "must be DPSGD or Disabled")
-
+        raise PlanError("spec.privacy.mode", request.mode, "must be DPSGD or Disabled")
     return Plan(
-        mode=mode,
-        noise_multiplier=noise_multiplier,
+        mode=request.mode,
+        noise_multiplier=guarantee.noise_multiplier,
         sample_rate=sample_rate,
-        epsilon=epsilon,
-        epsilon_guaranteed=guaranteed,
-        delta=delta,
-        max_grad_norm=max_grad_norm,
-        batch_size=batch_size,
-        dataset_size=dataset_size,
-        steps=steps,
+        epsilon=guarantee.epsilon,
+        epsilon_guaranteed=guarantee.epsilon_guaranteed,
+        delta=guarantee.delta,
+        max_grad_norm=guarantee.max_grad_norm,
+        batch_size=request.batch_size,
+        dataset_size=request.dataset_size,
+        steps=request.steps,
         replay_reserve_steps=reserve,
         lease_steps=lease,
-        unit="Example",
-        adjacency="AddRemove",
-        sampler="Poisson",
-        clipping=clipping,
-        accountant="PLD",
         accountant_version=accountant.version(),
     )
+
+
+def _check_counts(request: PlanRequest) -> None:
+    """Refuse numbers of records, rows and steps that no job can have."""
+    _at_least("spec.privacy.datasetSize", request.dataset_size, 1)
+    _at_least("spec.training.batchSize", request.batch_size, 1)
+    _at_least("spec.training.steps", request.steps, 1)
+    if request.batch_size > request.dataset_size:
+        raise PlanError(
+            "spec.training.batchSize",
+            request.batch_size,
+            f"exceeds spec.privacy.datasetSize {request.dataset_size}; choose an expected batch "
+            "size of at most that",
+        )
+    if request.every_steps is not None:
+        _at_least("spec.checkpoint.everySteps", request.every_steps, 1)
+    if request.replay_reserve_steps is not None:
+        _at_least("spec.privacy.replayReserveSteps", request.replay_reserve_steps, 0)
+
+
+def _lease_and_reserve(request: PlanRequest) -> tuple[int, int]:
+    """Return n and R, asked for or by default (rule 9)."""
+    lease = draws.lease_steps(request.steps)
+    if request.every_steps is not None:
+        lease = min(request.every_steps, request.steps)
+    if request.replay_reserve_steps is not None:
+        return lease, request.replay_reserve_steps
+    return lease, draws.replay_reserve_steps(lease)
+
+
+def _guarantee(
+    request: PlanRequest, sample_rate: float, count: int, accountant: Accountant
+) -> _Guarantee:
+    """Return σ for the target ε, or ε for the given σ, over ``count`` = T + R draws (rule 9)."""
+    epsilon, sigma = request.epsilon, request.noise_multiplier
+    delta = _delta(request.delta, request.dataset_size)
+    max_grad_norm = _required("spec.privacy.maxGradNorm", request.max_grad_norm)
+    if (epsilon is None) == (sigma is None):
+        raise PlanError(
+            "spec.privacy.epsilon",
+            epsilon,
+            "give either epsilon or noiseMultiplier, not both and not neither",
+        )
+    if sigma is None:
+        epsilon = _required("spec.privacy.epsilon", epsilon)
+        sigma = accountant.noise_multiplier(epsilon, delta, sample_rate, count)
+    else:
+        sigma = _required("spec.privacy.noiseMultiplier", sigma)
+    guaranteed = accountant.epsilon(sigma, sample_rate, count, delta)
+    return _Guarantee(epsilon, delta, sigma, max_grad_norm, guaranteed)
 
 
 def warnings(plan: Plan) -> list[str]:

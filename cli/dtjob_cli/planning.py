@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from dtjob_accounting import draws
 from dtjob_accounting.plan import Accountant, Plan, PlanError, make_plan
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.rounding import decimal_up
-from dtjob_api.derive import total_steps
+from dtjob_api.derive import plan_request
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyPlan
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 
 IMPOSSIBLE = "ImpossiblePlan"
@@ -50,22 +48,9 @@ def plan(job: DistributedTrainingJob, accountant: Accountant) -> Plan:
         If no noise gives what the job asks for (the message names the field and the remedy), or
         it can't be computed.
     """
-    privacy, training = job.spec.privacy, job.spec.training
     try:
         with answered():
-            return make_plan(
-                mode=privacy.mode.value,
-                epsilon=privacy.epsilon,
-                noise_multiplier=privacy.noise_multiplier,
-                delta=privacy.delta,
-                max_grad_norm=privacy.max_grad_norm,
-                dataset_size=privacy.dataset_size,
-                batch_size=training.batch_size,
-                steps=total_steps(job.spec),
-                every_steps=job.spec.checkpoint.every_steps,
-                replay_reserve_steps=privacy.replay_reserve_steps,
-                accountant=accountant,
-            )
+            return make_plan(plan_request(job.spec), accountant)
     except PlanError as error:
         raise BadInput(IMPOSSIBLE, str(error)) from None
 
@@ -99,11 +84,6 @@ def summary(plan: Plan) -> str:
         f"σ = {plan.noise_multiplier:.4g} keeps ε within {decimal_up(plan.epsilon_guaranteed)} at "
         f"δ = {plan.delta:.3g} for {draws_paid}"
     )
-
-
-def frozen(plan: Plan) -> PrivacyPlan:
-    """Return the plan as the ledger holds it."""
-    return PrivacyPlan(**dataclasses.asdict(plan))
 
 
 def step_shape(job: DistributedTrainingJob, workers: int) -> StepShape:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from dtjob_accounting.plan import Plan, PlanRequest
 from dtjob_api.job import DistributedTrainingJob, JobSpec
 from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
 from dtjob_api.model import API_GROUP
@@ -37,6 +40,28 @@ def total_steps(spec: JobSpec) -> int:
     if training.epochs is None:
         raise ValueError("spec.training: give exactly one of steps and epochs")
     return -(-training.epochs * spec.privacy.dataset_size // training.batch_size)
+
+
+def plan_request(spec: JobSpec) -> PlanRequest:
+    """All that a job's privacy plan is made from (Rule 9)."""
+    privacy, training = spec.privacy, spec.training
+    return PlanRequest(
+        dataset_size=privacy.dataset_size,
+        batch_size=training.batch_size,
+        steps=total_steps(spec),
+        mode=privacy.mode.value,
+        epsilon=privacy.epsilon,
+        noise_multiplier=privacy.noise_multiplier,
+        delta=privacy.delta,
+        max_grad_norm=privacy.max_grad_norm,
+        every_steps=spec.checkpoint.every_steps,
+        replay_reserve_steps=privacy.replay_reserve_steps,
+    )
+
+
+def frozen_plan(plan: Plan) -> PrivacyPlan:
+    """The plan as the ledger holds it."""
+    return PrivacyPlan(**dataclasses.asdict(plan))
 
 
 def job_uid(job: DistributedTrainingJob) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import time
 from collections import OrderedDict
@@ -19,7 +18,7 @@ from dtjob_accounting.errors import PlanError
 from dtjob_accounting.plan import make_plan
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
-from dtjob_api.derive import total_steps
+from dtjob_api.derive import frozen_plan, plan_request
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.proven import proven_draws
@@ -169,25 +168,11 @@ class Accounting:
             self._plans.popitem(last=False)
 
     async def _planned(self, job: DistributedTrainingJob) -> Answer:
-        spec = job.spec
         try:
-            plan = await asyncio.to_thread(
-                make_plan,
-                mode=spec.privacy.mode.value,
-                epsilon=spec.privacy.epsilon,
-                noise_multiplier=spec.privacy.noise_multiplier,
-                delta=spec.privacy.delta,
-                max_grad_norm=spec.privacy.max_grad_norm,
-                dataset_size=spec.privacy.dataset_size,
-                batch_size=spec.training.batch_size,
-                steps=total_steps(spec),
-                every_steps=spec.checkpoint.every_steps,
-                replay_reserve_steps=spec.privacy.replay_reserve_steps,
-                accountant=self._process,
-            )
+            plan = await asyncio.to_thread(make_plan, plan_request(job.spec), self._process)
         except PlanError as error:
             return error
-        return PrivacyPlan(**dataclasses.asdict(plan))
+        return frozen_plan(plan)
 
     async def _compute_epsilon(self, question: str, charged: _Charged, told: bool) -> None:
         async with self._told_turn if told else nullcontext(), self._epsilon_turn:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dtjob_accounting import draws, pld
-from dtjob_accounting.plan import PlanError, make_plan
+from dtjob_accounting.plan import PlanError, PlanRequest, make_plan
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.report import figures
 
@@ -62,17 +62,10 @@ def test_answers_equal_the_modules_and_are_kept(helper: PldProcess) -> None:
 
 
 def test_a_plan_by_the_helper_equals_one_by_the_module(helper: PldProcess) -> None:
-    def plan_by(accountant: object) -> object:
-        return make_plan(
-            dataset_size=1437,
-            batch_size=256,
-            steps=336,
-            epsilon=8,
-            max_grad_norm=1.0,
-            accountant=accountant,  # type: ignore[arg-type]
-        )
-
-    assert plan_by(helper) == plan_by(pld)
+    request = PlanRequest(
+        dataset_size=1437, batch_size=256, steps=336, epsilon=8, max_grad_norm=1.0
+    )
+    assert make_plan(request, helper) == make_plan(request, pld)
 
 
 def test_refusals_cross_the_process_border(helper: PldProcess) -> None:

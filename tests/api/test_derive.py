@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
+from dtjob_accounting.plan import PlanRequest, make_plan
 from dtjob_api.derive import (
     child_name,
+    frozen_plan,
     gang_audience,
     ledger_name,
     ledger_spec,
+    plan_request,
     total_steps,
     worker_config,
 )
@@ -58,6 +62,52 @@ def test_epochs_become_whole_steps_rounded_up(
 
 def test_steps_are_taken_as_they_are() -> None:
     assert total_steps(JOB.spec) == 336
+
+
+class Accountant:
+    """Figures that are not computed here."""
+
+    def noise_multiplier(self, *_: float) -> float:
+        return 2.2
+
+    def epsilon(self, *_: float) -> float:
+        return 7.9
+
+    def version(self) -> str:
+        return "dp-accounting 0.6"
+
+
+def test_rule_9_a_plan_is_asked_for_with_all_that_a_job_says_of_it() -> None:
+    changes = {
+        "spec.privacy.epsilon": None,
+        "spec.privacy.noiseMultiplier": 1.5,
+        "spec.privacy.delta": 1e-6,
+        "spec.privacy.maxGradNorm": 0.5,
+        "spec.privacy.replayReserveSteps": 7,
+        "spec.checkpoint.everySteps": 12,
+    }
+    job = DistributedTrainingJob.from_dict(edited(DIGITS, changes))
+    assert plan_request(job.spec) == PlanRequest(
+        dataset_size=1437,
+        batch_size=256,
+        steps=336,
+        mode="DPSGD",
+        epsilon=None,
+        noise_multiplier=1.5,
+        delta=1e-6,
+        max_grad_norm=0.5,
+        every_steps=12,
+        replay_reserve_steps=7,
+    )
+    assert plan_request(JOB.spec).epsilon == 8
+
+
+@pytest.mark.parametrize("mode", ["DPSGD", "Disabled"])
+def test_rule_14_the_ledger_holds_the_plan_field_by_field(mode: str) -> None:
+    plan = make_plan(dataclasses.replace(plan_request(JOB.spec), mode=mode), Accountant())
+    frozen = frozen_plan(plan)
+    held = {name: getattr(frozen, name) for name in PrivacyPlan.model_fields}
+    assert held == dataclasses.asdict(plan)
 
 
 def test_new_ledger_reserves_the_steps_and_the_replays_and_is_valid() -> None:

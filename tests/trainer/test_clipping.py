@@ -10,14 +10,15 @@ from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dtjob_accounting.event import Adjacency
 from dtjob_trainer.clipping import (
+    CLIPPERS,
     ClippedSum,
     GradientUnreached,
-    PerExampleGradients,
+    PerExampleClip,
     PlainSum,
     exact_fp32,
     squared_norms,
-    trainable,
 )
 from dtjob_trainer.noise import clipped_norm
 from tests.support.mechanism import reference
@@ -130,8 +131,7 @@ MODELS = {
 
 
 def clipped_sum(model, losses=cross_entropy, norm=C):
-    gradients = PerExampleGradients(model, losses)
-    return ClippedSum(gradients, list(trainable(model).values()), clipped_norm(norm), 1)
+    return PerExampleClip(norm).summed(model, losses, 1)
 
 
 def tensors(arrays):
@@ -139,11 +139,15 @@ def tensors(arrays):
 
 
 def total(model, arrays, mask=None, **options):
-    one = clipped_sum(model, **options)
+    return summed(clipped_sum(model, **options), arrays, mask)
+
+
+def summed(one, arrays, mask=None):
     batch = tensors(arrays)
     size = len(batch["y"])
     one.add(batch, torch.ones(size, dtype=torch.bool) if mask is None else torch.tensor(mask))
-    one.close()
+    if isinstance(one, ClippedSum):
+        one.close()
     return one.flat.clone()
 
 
@@ -179,18 +183,72 @@ ADVERSARIAL = {
 }
 
 
+ALL, WITHOUT_LAST, LAST_FOR_ANOTHER = [True] * 8, [True] * 7 + [False], [True] * 6 + [False, True]
+NEIGHBOURS = {
+    Adjacency.ADD_REMOVE: (ALL, WITHOUT_LAST),
+    Adjacency.REPLACE_ONE: (WITHOUT_LAST, LAST_FOR_ANOTHER),
+}
+
+
+def change(clipper, adjacency, make_model, arrays, losses=cross_entropy):
+    """fp64 ‖sum(D) − sum(D')‖ of neighbours, whose difference is the last of eight records."""
+    one, other = (
+        summed(clipper.summed(make_model(), losses, 1), arrays, mask)
+        for mask in NEIGHBOURS[adjacency]
+    )
+    assert one.isfinite().all()
+    assert other.isfinite().all()
+    return torch.linalg.vector_norm(one.double() - other.double()).item()
+
+
 @pytest.mark.parametrize("record", ADVERSARIAL)
 @pytest.mark.parametrize("name", ["linear", "called twice", "own layer"])
 @pytest.mark.parametrize("norm", [1e-6, 1.0, 1e4])
-def test_rule_4_one_record_changes_the_sum_by_at_most_c(record, name, norm):
-    """fp64 ‖sum(D ∪ x) − sum(D)‖ <= C, for records that the range check would not even pass."""
+@pytest.mark.parametrize("clipper", dict.fromkeys(CLIPPERS.values()))
+@pytest.mark.parametrize("adjacency", Adjacency)
+def test_rule_4_one_record_changes_the_sum_by_at_most_c(adjacency, clipper, norm, name, record):
+    """What is stated holds, for records that the range check would not even pass."""
     arrays = rows(8)
     arrays["x"][-1] = ADVERSARIAL[record]
-    with_it = total(MODELS[name](), arrays, norm=norm)
-    without = total(MODELS[name](), arrays, [True] * 7 + [False], norm=norm)
-    assert with_it.isfinite().all()
-    assert without.isfinite().all()
-    assert torch.linalg.vector_norm(with_it.double() - without.double()).item() <= norm
+    stated = clipper(norm).sensitivity(adjacency)
+    assert change(clipper(norm), adjacency, MODELS[name], arrays) <= stated
+    assert clipper(norm).sensitivity(Adjacency.ADD_REMOVE) == norm
+
+
+class StatesTooLittle(PerExampleClip):
+    def sensitivity(self, adjacency):
+        return super().sensitivity(adjacency) * (1 - 2**-9)
+
+
+class ForgetsOneOfTwo(PerExampleClip):
+    def sensitivity(self, _adjacency):
+        return self.max_grad_norm
+
+
+class ClipsToMore(PerExampleClip):
+    def summed(self, model, losses, multiple):
+        return PerExampleClip(self.max_grad_norm * (1 + 2**-9)).summed(model, losses, multiple)
+
+
+class DoesNotClip(PerExampleClip):
+    def summed(self, model, losses, multiple):
+        return PlainSum(model, losses, multiple)
+
+
+@pytest.mark.parametrize(
+    "liar", [PerExampleClip, StatesTooLittle, ForgetsOneOfTwo, ClipsToMore, DoesNotClip]
+)
+def test_rule_4_a_clipper_that_lies_is_told_by_the_measure(liar):
+    """Else the test above would pass whatever it is given; the first one does not lie."""
+    arrays = rows(8)
+    arrays["x"][-1] = 100.0
+    arrays["x"][-2] = -100.0  # the opposite gradient
+    excess = max(
+        change(liar(C), adjacency, linear, arrays, lambda model, batch: model(batch["x"]).sum(1))
+        / liar(C).sensitivity(adjacency)
+        for adjacency in Adjacency
+    )
+    assert (excess <= 1) == (liar is PerExampleClip)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -10,6 +10,7 @@ import torch
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys
+from dtjob_trainer.mechanism import Mechanism
 from dtjob_trainer.optim import make_optimizer
 from dtjob_trainer.step import PrivateStep
 from dtjob_trainer.tasks import digits_cnn
@@ -38,7 +39,7 @@ def _trained(device: torch.device, model: torch.nn.Module) -> list[torch.Tensor]
         task,
         model,
         task.dataset(),
-        PLAN,
+        Mechanism.of(PLAN),
         Group(device),
         keys=AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
         optimizer=make_optimizer("sgd", model.parameters()),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dtjob_trainer.mechanism import Mechanism
 from dtjob_trainer.rehearsal import memory_of_a_rank, rehearse, require_fit
 from dtjob_trainer.task import TaskError
 from tests.support.mechanism.models import CLASSES, FEATURES, Plan, cross_entropy, make_task
@@ -13,8 +14,9 @@ CPU = torch.device("cpu")
 
 def rehearsed(task=None, plan=None, rows=8, memory=2**40):
     task, plan = task or make_task(), plan or Plan()
-    require_fit(task, CPU, plan, rows=rows, memory=memory)
-    rehearse(task, CPU, plan, optimizer="adam")
+    mechanism = Mechanism.of(plan)
+    require_fit(task, CPU, mechanism, rows=rows, memory=memory)
+    rehearse(task, CPU, mechanism, optimizer="adam")
 
 
 def refused(**options):

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from dtjob_accounting import draws
+from dtjob_accounting.event import Adjacency
+from dtjob_trainer.clipping import CLIPPERS
 from dtjob_trainer.keys import derive_keys
 from dtjob_trainer.noise import clipped_norm
 from dtjob_trainer.task import TaskError
@@ -22,6 +24,7 @@ from tests.support.mechanism.models import (
     linear,
     make_step,
     make_task,
+    mechanism_of,
     rows,
     silent,
 )
@@ -194,9 +197,13 @@ def test_rule_4_the_optimizer_sees_only_what_the_step_wrote():
     assert difference(seen[0].numpy(), expected) < 1e-6
 
 
-def test_rule_4_one_added_record_changes_the_sum_by_at_most_c():
+@pytest.mark.parametrize("clipping", CLIPPERS)
+def test_rule_4_one_added_record_changes_the_sum_by_at_most_c(clipping):
     """fp64 ‖sum(D ∪ x) − sum(D)‖ <= C through the whole step, whatever the record holds."""
-    plan = Plan(noise_multiplier=0.0, batch_size=64, dataset_size=64)  # every record, every step
+    # Every record, every step.
+    plan = Plan(noise_multiplier=0.0, batch_size=64, dataset_size=64, clipping=clipping)
+    stated = mechanism_of(plan, allow_zero_noise=True).clipper.sensitivity(Adjacency.ADD_REMOVE)
+    assert stated == 1.0
     for x in (1.0, -1.0, 1e-30, 5.0, np.nan, np.inf):
         sums = []
         for count in (63, 64):
@@ -206,7 +213,7 @@ def test_rule_4_one_added_record_changes_the_sum_by_at_most_c():
             model, _, _ = train(plan, [0], records=records, rate=1.0, allow_zero_noise=True)
             sums.append((flat(linear()).astype(np.float64) - flat(model)) * 64)
         assert np.isfinite(sums[1]).all()
-        assert np.linalg.norm(sums[1] - sums[0]) <= 1.0
+        assert np.linalg.norm(sums[1] - sums[0]) <= stated
         if abs(x) == 1.0:  # a record within the ranges is clipped to just below C
             assert np.linalg.norm(sums[1] - sums[0]) > 0.9 * clipped_norm(1.0)
         if not abs(x) <= 1:

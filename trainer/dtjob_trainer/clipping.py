@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from opacus.grad_sample import GradSampleHooks
+
+from dtjob_accounting.event import Adjacency
+from dtjob_trainer.noise import clipped_norm
 
 Batch = Mapping[str, torch.Tensor]
 Losses = Callable[[torch.nn.Module, Batch], torch.Tensor]
@@ -171,6 +176,64 @@ class PerExampleGradients:
                 "have the batch first",
             )
         return sample.reshape(rows, -1).float()
+
+
+class Clipper(Protocol):
+    """Bounds what a record adds to the sum of gradients."""
+
+    def sensitivity(self, adjacency: Adjacency, /) -> float:
+        """Return the L2 sensitivity of the sum, all rounding included, that to the lattice too."""
+
+    def summed(
+        self, model: torch.nn.Module, losses: Losses, multiple: int
+    ) -> ClippedSum | PlainSum:
+        """Return a sum over the model's trainable parameters; see ``ClippedSum``."""
+
+
+@dataclass(frozen=True)
+class PerExampleClip:
+    """Σ gᵢ·min(1, C(1 − 2⁻¹⁰)/‖gᵢ‖) over the gradients gᵢ of the examples (Rule 4).
+
+    Clipping of Abadi et al., "Deep Learning with Differential Privacy" (arXiv:1607.00133),
+    section 3.1. The slack of 2⁻¹⁰ is for rounding.
+
+    Attributes
+    ----------
+    max_grad_norm
+        C.
+    """
+
+    max_grad_norm: float
+
+    def sensitivity(self, adjacency: Adjacency, /) -> float:
+        """Return C for one record more, 2C for one in the place of another."""
+        return self.max_grad_norm * (2 if adjacency is Adjacency.REPLACE_ONE else 1)
+
+    def summed(self, model: torch.nn.Module, losses: Losses, multiple: int) -> ClippedSum:
+        """Return the sum over ``model``, whose hooks are the sum's to take off."""
+        gradients = PerExampleGradients(model, losses)
+        parameters = list(trainable(model).values())
+        return ClippedSum(gradients, parameters, clipped_norm(self.max_grad_norm), multiple)
+
+
+@dataclass(frozen=True)
+class Unclipped:
+    """Σ gᵢ, for ``mode: Disabled``: one record may change it by anything."""
+
+    def sensitivity(self, _adjacency: Adjacency, /) -> float:
+        """Return infinity."""
+        return math.inf
+
+    def summed(self, model: torch.nn.Module, losses: Losses, multiple: int) -> PlainSum:
+        """Return the sum over ``model``."""
+        return PlainSum(model, losses, multiple)
+
+
+#: By ``spec.privacy.clipping``. What each of them adds is measured against what it states.
+CLIPPERS: Mapping[str, Callable[[float], Clipper]] = {
+    "auto": PerExampleClip,
+    "hooks": PerExampleClip,
+}
 
 
 class ClippedSum:

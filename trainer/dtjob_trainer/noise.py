@@ -64,42 +64,48 @@ class Lattice:
     Parameters
     ----------
     noise_multiplier
-        σ, between 2⁻⁴⁰ and 2⁴⁰. The noise has standard deviation σC in every coordinate.
-    max_grad_norm
-        C, between 2⁻⁴⁰ and 2⁴⁰: the sensitivity of the sum, rounding to the lattice included.
+        σ, between 2⁻⁴⁰ and 2⁴⁰. The noise has standard deviation σΔ in every coordinate.
+    sensitivity
+        Δ, between 2⁻⁴⁰ and 2⁴⁰: what one record changes the sum by at most, rounding to the
+        lattice included. It is maxGradNorm, by which errors call it.
     coordinates
         d >= 1, the number of trainable coordinates.
 
     Raises
     ------
     ValueError
-        C(1 − 2⁻¹⁰) + g√d > C: the clip's slack doesn't cover the rounding (Rule 7).
+        Δ(1 − 2⁻¹⁰) + g√d > Δ: the clip's slack doesn't cover the rounding (Rule 7).
     """
 
     noise_multiplier: float
-    max_grad_norm: float
+    sensitivity: float
     coordinates: int
 
     def __post_init__(self) -> None:
-        for name in ("noise_multiplier", "max_grad_norm"):
-            value = getattr(self, name)
+        given = {"noise_multiplier": self.noise_multiplier, "max_grad_norm": self.sensitivity}
+        for name, value in given.items():
             if not _SMALLEST <= value <= 1 / _SMALLEST:
                 raise ValueError(f"{name} {value} must lie between 2⁻⁴⁰ and 2⁴⁰")
         if self.coordinates < 1:
             raise ValueError(f"a model needs a trainable coordinate, not {self.coordinates}")
         rounding = self.grid * math.sqrt(self.coordinates)
-        if not clipped_norm(self.max_grad_norm) + rounding <= self.max_grad_norm:
+        if not clipped_norm(self.sensitivity) + rounding <= self.sensitivity:
             raise ValueError(
                 f"noise_multiplier {self.noise_multiplier} is too large for {self.coordinates} "
                 f"coordinates: rounding to the noise lattice may add {rounding:.3g} to the "
-                f"sensitivity, and the clip leaves {CLIP_SLACK * self.max_grad_norm:.3g} "
+                f"sensitivity, and the clip leaves {CLIP_SLACK * self.sensitivity:.3g} "
                 "(noise_multiplier·√coordinates up to 2²⁰ always fits)",
             )
 
     @property
+    def scale(self) -> float:
+        """σΔ, the standard deviation of the noise."""
+        return self.noise_multiplier * self.sensitivity
+
+    @property
     def grid(self) -> float:
-        """g = 2^(⌊log2(σC)⌋ − 30)."""
-        _, exponent = math.frexp(self.noise_multiplier * self.max_grad_norm)
+        """g = 2^(⌊log2(σΔ)⌋ − 30)."""
+        _, exponent = math.frexp(self.scale)
         return math.ldexp(1.0, exponent - 1 - _GRID_BITS)
 
     def noised(
@@ -128,7 +134,7 @@ class Lattice:
         OverflowError
             A coordinate is not finite or reaches 2⁵²·g, where sums stop being exact.
         """
-        grid, scale = self.grid, self.noise_multiplier * self.max_grad_norm
+        grid, scale = self.grid, self.scale
         noised = np.empty(total.size)
         for first in range(0, total.size, _CHUNK):
             part = total[first : first + _CHUNK]

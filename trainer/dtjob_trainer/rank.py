@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dtjob_trainer.distributed import Group
     from dtjob_trainer.leasing import DrawAccount
     from dtjob_trainer.loop import Stepper
+    from dtjob_trainer.mechanism import Mechanism
     from dtjob_trainer.task import Task
 
     Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
@@ -97,6 +98,7 @@ class _Rank:
         """Preflight, rendezvous, training."""
         from dtjob_trainer import leasing
         from dtjob_trainer.ledgers import open_ledger
+        from dtjob_trainer.mechanism import Mechanism
 
         config, setup = self._config, self._setup
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
@@ -119,28 +121,30 @@ class _Rank:
         self._mail.stage("waiting for the other ranks")
         group = _join(setup, device)
         spec = _share_spec(spec, group)
+        mechanism = Mechanism.of(spec.plan)
+        quantile = mechanism.sampler.quantile
         self._mail.stage("dry run on synthetic data")
-        rows = _physical_batch_size(config, spec, group.world_size)
+        rows = _physical_batch_size(config, quantile, group.world_size)
         began = time.monotonic()
         with self._trying():
-            self._dry_run(task, device, spec, rows, untrained=checkpoint is None)
+            self._dry_run(task, device, mechanism, rows, untrained=checkpoint is None)
         # It has passed P rows, among others: a step takes less than M times as long.
-        passes = _micro_batches(spec, group.world_size, rows)
+        passes = draws.micro_batches(quantile, group.world_size, rows)
         self._mail.progress(step_estimate=passes * (time.monotonic() - began))
-        return self._train(task, group, account, spec, checkpoint, rows, watch)
+        return self._train(task, group, account, spec, mechanism, checkpoint, rows, watch)
 
     def _dry_run(
-        self, task: Task, device: torch.device, spec: LedgerSpec, rows: int, *, untrained: bool
+        self, task: Task, device: torch.device, mechanism: Mechanism, rows: int, *, untrained: bool
     ) -> None:
         from dtjob_trainer import rehearsal, validation
 
         config = self._config
         task = replace(task, losses=self._told_of(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
-        rehearsal.require_fit(task, device, spec.plan, rows=rows, memory=memory)
+        rehearsal.require_fit(task, device, mechanism, rows=rows, memory=memory)
         validation.preflight(task, device, rows)
         optimizer = config.training.optimizer.name
-        rehearsal.rehearse(task, device, spec.plan, optimizer=optimizer)
+        rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
         if self._setup.rank == 0 and untrained:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
@@ -168,6 +172,7 @@ class _Rank:
         group: Group,
         account: DrawAccount | None,
         spec: LedgerSpec,
+        mechanism: Mechanism,
         checkpoint: Checkpoint | None,
         rows: int,
         watch: Watch | None,
@@ -194,7 +199,7 @@ class _Rank:
             task,
             model,
             records,
-            plan,
+            mechanism,
             group,
             keys=keys.derive_keys(secret, spec.job_uid, self._setup.attempt),
             optimizer=optimizer,
@@ -332,17 +337,10 @@ def _take_own_randomness() -> None:
     np.random.seed()
 
 
-def _micro_batches(spec: LedgerSpec, world_size: int, rows: int) -> int:
-    """M, the micro-batches of a step."""
-    quantile = draws.batch_size_quantile(spec.plan.dataset_size, spec.plan.batch_size)
-    return draws.micro_batches(quantile, world_size, rows)
-
-
-def _physical_batch_size(config: WorkerConfig, spec: LedgerSpec, world_size: int) -> int:
+def _physical_batch_size(config: WorkerConfig, quantile: int, world_size: int) -> int:
     given = config.training.physical_batch_size
     if isinstance(given, int):
         return given
-    quantile = draws.batch_size_quantile(spec.plan.dataset_size, spec.plan.batch_size)
     return draws.physical_batch_size(quantile, world_size)
 
 

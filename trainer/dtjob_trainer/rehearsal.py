@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,27 +22,17 @@ from dtjob_trainer.clipping import trainable
 from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import KEY_BYTES, derive_keys
-from dtjob_trainer.noise import Lattice
+from dtjob_trainer.mechanism import Mechanism
 from dtjob_trainer.optim import make_optimizer
 from dtjob_trainer.randomness import same_randomness
-from dtjob_trainer.step import PrivateStep, StepPlan
+from dtjob_trainer.sampling import PoissonSampler
+from dtjob_trainer.step import PrivateStep
 from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.validation import build_model
 
 _RECORDS = 2
 _FLOAT_BYTES = 4
 _GIB = 2.0**30
-
-
-@dataclass(frozen=True)
-class _Miniature:
-    """The job's mechanism on two records that every draw takes: one micro-batch."""
-
-    mode: str
-    noise_multiplier: float | None
-    max_grad_norm: float | None
-    batch_size: int = _RECORDS
-    dataset_size: int = _RECORDS
 
 
 class _Synthetic(Sequence[Mapping[str, Any]]):
@@ -58,14 +48,14 @@ class _Synthetic(Sequence[Mapping[str, Any]]):
 
 
 def require_fit(
-    task: Task, device: torch.device, plan: StepPlan, *, rows: int, memory: int
+    task: Task, device: torch.device, mechanism: Mechanism, *, rows: int, memory: int
 ) -> None:
     """Refuse what no step can do with this model, before the first pass is tried.
 
     Parameters
     ----------
-    plan
-        Gives mode, σ and C.
+    mechanism
+        The job's.
     rows
         P, the rows of a micro-batch.
     memory
@@ -76,24 +66,24 @@ def require_fit(
     TaskError
         σ and the model don't fit each other, or P rows don't fit the memory.
     """
-    if plan.mode != "DPSGD":
+    if mechanism.event is None:
         return
     with same_randomness(device):
         model = build_model(task, device)
     coordinates = sum(p.numel() for p in trainable(model).values())
-    _require_lattice(plan, coordinates)
+    _require_lattice(mechanism, coordinates)
     _require_memory(rows, coordinates, memory)
 
 
-def rehearse(task: Task, device: torch.device, plan: StepPlan, *, optimizer: str) -> None:
+def rehearse(task: Task, device: torch.device, mechanism: Mechanism, *, optimizer: str) -> None:
     """Execute one step of a few rows on a model of its own.
 
     As many rows as the job's have been tried by `validation.preflight`.
 
     Parameters
     ----------
-    plan
-        Gives mode, σ and C.
+    mechanism
+        The job's.
     optimizer
         Its name.
 
@@ -104,17 +94,22 @@ def rehearse(task: Task, device: torch.device, plan: StepPlan, *, optimizer: str
     """
     with same_randomness(device):
         model = build_model(task, device)
-        probes.dry_run(lambda: _one_step(task, model, plan, device, optimizer))
+        probes.dry_run(lambda: _one_step(task, model, mechanism, device, optimizer))
 
 
 def _one_step(
-    task: Task, model: torch.nn.Module, plan: StepPlan, device: torch.device, optimizer: str
+    task: Task,
+    model: torch.nn.Module,
+    mechanism: Mechanism,
+    device: torch.device,
+    optimizer: str,
 ) -> None:
+    """Take every record of the synthetic ones in one micro-batch."""
     step = PrivateStep(
         task,
         model,
         _Synthetic(task),
-        _Miniature(plan.mode, plan.noise_multiplier, plan.max_grad_norm),
+        replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS)),
         Group(device),
         keys=derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
         optimizer=make_optimizer(optimizer, trainable(model).values()),
@@ -139,11 +134,9 @@ def memory_of_a_rank(ranks: int, device: torch.device) -> int:
     return min(limits) // ranks
 
 
-def _require_lattice(plan: StepPlan, coordinates: int) -> None:
-    if plan.noise_multiplier is None or plan.max_grad_norm is None:
-        return  # the step says so
+def _require_lattice(mechanism: Mechanism, coordinates: int) -> None:
     try:
-        Lattice(plan.noise_multiplier, plan.max_grad_norm, coordinates)
+        mechanism.noise(coordinates)
     except ValueError as error:
         raise TaskError(
             Reason.MODEL_REFUSED,

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
+from dtjob_accounting import draws
 from dtjob_trainer.prf import words
 
 # Records tested at a time: bounds the memory of a draw over 1e8 records to a few MiB.
 _CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class PoissonSampler:
+    """Takes every record with probability q = B/N, independently of all others.
+
+    Attributes
+    ----------
+    batch_size, dataset_size
+        The expected batch size B and the nominal dataset size N, public constants (Rule 5).
+    """
+
+    batch_size: int
+    dataset_size: int
+
+    @property
+    def rate(self) -> float:
+        """q as it is accounted, rounded up."""
+        return draws.sample_rate(self.batch_size, self.dataset_size)
+
+    @property
+    def quantile(self) -> int:
+        """Q, the rows that every step has room for (Rule 8)."""
+        return draws.batch_size_quantile(self.dataset_size, self.batch_size)
+
+    def ids(self, key: bytes, draw: int, records: int) -> npt.NDArray[np.int64]:
+        """Return the ids of draw c among the records that there are; see ``drawn_ids``."""
+        threshold = draws.sampling_threshold(self.batch_size, self.dataset_size)
+        return drawn_ids(key, draw, records, threshold)
 
 
 def drawn_ids(key: bytes, draw: int, records: int, threshold: int) -> npt.NDArray[np.int64]:

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 
@@ -14,35 +13,13 @@ from dtjob_accounting import draws
 from dtjob_api.reasons import Reason
 from dtjob_trainer.agreement import agreed_length
 from dtjob_trainer.batches import BatchLoader
-from dtjob_trainer.clipping import (
-    ClippedSum,
-    GradientUnreached,
-    PerExampleGradients,
-    PlainSum,
-    flat_slices,
-    trainable,
-)
+from dtjob_trainer.clipping import ClippedSum, GradientUnreached, flat_slices, trainable
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys
-from dtjob_trainer.noise import Lattice, clipped_norm
-from dtjob_trainer.sampling import deal, drawn_ids
+from dtjob_trainer.mechanism import Mechanism
+from dtjob_trainer.sampling import deal
 from dtjob_trainer.task import Records, Task, TaskError
 from dtjob_trainer.untouched import ModelWritten, Untouched
-
-
-class StepPlan(Protocol):
-    """What a step reads of the frozen privacy plan: public constants only (Rule 5)."""
-
-    @property
-    def mode(self) -> str: ...
-    @property
-    def noise_multiplier(self) -> float | None: ...
-    @property
-    def max_grad_norm(self) -> float | None: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def dataset_size(self) -> int: ...
 
 
 class PrivateStep:
@@ -59,8 +36,8 @@ class PrivateStep:
         all ranks.
     records
         The private records, the same under the same ids on every rank.
-    plan
-        Mode, σ, C, B and N.
+    mechanism
+        What is drawn, clipped and noised.
     group
         The ranks of this attempt.
     keys
@@ -73,8 +50,6 @@ class PrivateStep:
         P rows per micro-batch, or None for min(⌈Q/W⌉, 512).
     on_bad_record
         See ``BatchLoader``.
-    allow_zero_noise
-        Accept σ = 0, which skips lattice and noise. For tests; nothing else sets it.
 
     Attributes
     ----------
@@ -87,7 +62,7 @@ class PrivateStep:
     Raises
     ------
     ValueError
-        Plan, optimizer and model don't fit each other.
+        Mechanism, optimizer and model don't fit each other.
     TaskError
         The ranks see different records.
     """
@@ -97,7 +72,7 @@ class PrivateStep:
         task: Task,
         model: torch.nn.Module,
         records: Records,
-        plan: StepPlan,
+        mechanism: Mechanism,
         group: Group,
         *,
         keys: AttemptKeys,
@@ -105,7 +80,6 @@ class PrivateStep:
         learning_rate: Callable[[int], float],
         physical_batch_size: int | None = None,
         on_bad_record: Callable[[int, str], None] | None = None,
-        allow_zero_noise: bool = False,
     ) -> None:
         self._parameters = list(trainable(model).values())
         _check_optimizer(optimizer, self._parameters)
@@ -114,10 +88,9 @@ class PrivateStep:
         self._learning_rate = learning_rate
         self._group = group
         self._keys = keys
-        self._batch_size = plan.batch_size
-        self._threshold = draws.sampling_threshold(plan.batch_size, plan.dataset_size)
+        self._sampler = mechanism.sampler
         self._records = agreed_length(records, task.example_spec, group)
-        quantile = draws.batch_size_quantile(plan.dataset_size, plan.batch_size)
+        quantile = mechanism.sampler.quantile
         if physical_batch_size is None:
             physical_batch_size = draws.physical_batch_size(quantile, group.world_size)
         self.physical_batch_size = physical_batch_size
@@ -127,7 +100,8 @@ class PrivateStep:
         )
         self._untouched = Untouched(model)
         self._slices = flat_slices(self._parameters)
-        self._sum, self._lattice = self._mechanism(task, plan, allow_zero_noise)
+        self._lattice = mechanism.noise(sum(p.numel() for p in self._parameters))
+        self._sum = mechanism.clipper.summed(model, task.losses, group.world_size)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, draw: int, step: int) -> None:
@@ -153,7 +127,7 @@ class PrivateStep:
             with self._timed("reduce"):
                 whole = self._group.all_gather(own)
             with self._timed("update"):
-                self._update(whole / self._batch_size, self._learning_rate(step))
+                self._update(whole / self._sampler.batch_size, self._learning_rate(step))
         finally:
             self._discard()
 
@@ -162,31 +136,10 @@ class PrivateStep:
         if isinstance(self._sum, ClippedSum):
             self._sum.close()
 
-    def _mechanism(
-        self,
-        task: Task,
-        plan: StepPlan,
-        allow_zero_noise: bool,
-    ) -> tuple[ClippedSum | PlainSum, Lattice | None]:
-        multiple = self._group.world_size
-        if plan.mode == "Disabled":
-            return PlainSum(self._model, task.losses, multiple), None
-        if plan.mode != "DPSGD":
-            raise ValueError(f"privacy mode {plan.mode!r} must be DPSGD or Disabled")
-        sigma, norm = plan.noise_multiplier, plan.max_grad_norm
-        if sigma is None or norm is None:
-            raise ValueError("a plan of mode DPSGD needs noise_multiplier and max_grad_norm")
-        coordinates = sum(p.numel() for p in self._parameters)
-        lattice = None
-        if sigma != 0 or not allow_zero_noise:
-            lattice = Lattice(sigma, norm, coordinates)
-        gradients = PerExampleGradients(self._model, task.losses)
-        return ClippedSum(gradients, self._parameters, clipped_norm(norm), multiple), lattice
-
     def _sum_gradients(self, draw: int) -> None:
         """Sum over this rank's share of the draw, in the same number of passes on every rank."""
         with self._timed("draw"):
-            ids = drawn_ids(self._keys.sampling, draw, self._records, self._threshold)
+            ids = self._sampler.ids(self._keys.sampling, draw, self._records)
             own = deal(ids, self._group.rank, self._group.world_size)
         rows = self._group.world_size * self.physical_batch_size
         count = max(self.micro_batches, -(-len(ids) // rows))

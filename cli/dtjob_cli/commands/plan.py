@@ -13,6 +13,7 @@ from rich.table import Table
 from dtjob_accounting import pld
 from dtjob_accounting.plan import Plan, warnings
 from dtjob_accounting.rounding import decimal_up
+from dtjob_api.derive import frozen_plan
 from dtjob_cli import manifests, planning, streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.planning import StepShape
@@ -41,7 +42,7 @@ def plan(file: Path, *, as_json: bool) -> None:
 
 def as_object(name: str, made: Plan, shape: StepShape) -> dict[str, Any]:
     """Return the plan as `-o json` prints it: Kubernetes' spelling, absent figures left out."""
-    figures = planning.frozen(made).to_dict()
+    figures = frozen_plan(made).to_dict()
     return {
         "job": name,
         "plan": {**figures, "reservedDraws": made.reserved_draws},

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from dtjob_accounting.plan import warnings
 from dtjob_accounting.process import PldProcess
-from dtjob_api.derive import ledger_name, ledger_spec
+from dtjob_api.derive import frozen_plan, ledger_name, ledger_spec
 from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
@@ -265,7 +265,7 @@ class _Session:
         self._screen.fact(planning.summary(made))
         for warning in warnings(made):
             self._screen.note(warning)
-        return planning.frozen(made)
+        return frozen_plan(made)
 
     def _watched(self, run: RunDirectory, workers: local.Workers, accountant: PldProcess) -> Report:
         """Show how the workers get on until all have ended; return the report."""

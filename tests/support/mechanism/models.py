@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys, derive_keys
+from dtjob_trainer.mechanism import Mechanism
 from dtjob_trainer.optim import make_optimizer
 from dtjob_trainer.step import PrivateStep
 from dtjob_trainer.task import ArraySpec, Task
@@ -31,6 +32,18 @@ class Plan:
     batch_size: int = 16
     dataset_size: int = 64
     mode: str = "DPSGD"
+    sample_rate: float | None = 1.0
+    clipping: str = "hooks"
+    adjacency: str = "AddRemove"
+
+
+def mechanism_of(plan: Plan | Mechanism, allow_zero_noise: bool = False) -> Mechanism:
+    """The plan's mechanism; a noise of zero is no mechanism of any plan, so it is put in here."""
+    if isinstance(plan, Mechanism):
+        return plan
+    if not allow_zero_noise:
+        return Mechanism.of(plan)
+    return replace(Mechanism.of(replace(plan, noise_multiplier=1.0)), noise_multiplier=0.0)
 
 
 class Records:
@@ -87,13 +100,14 @@ def make_task(
 def make_step(
     task: Task,
     model: nn.Module,
-    plan: Plan,
+    plan: Plan | Mechanism,
     records: Any,
     group: Group | None = None,
     keys: AttemptKeys = KEYS,
     rate: float = 0.5,
     optimizer: str = "sgd",
     model_for_optimizer: nn.Module | None = None,
+    allow_zero_noise: bool = False,
     **options: Any,
 ) -> PrivateStep:
     optimized = model_for_optimizer if model_for_optimizer is not None else model
@@ -101,7 +115,7 @@ def make_step(
         task,
         model,
         records,
-        plan,
+        mechanism_of(plan, allow_zero_noise),
         group if group is not None else Group(),
         keys=keys,
         optimizer=make_optimizer(optimizer, [p for p in optimized.parameters() if p.requires_grad]),

@@ -1,0 +1,60 @@
+"""Parameters after some steps with fixed keys, equal to the last bit on every machine.
+
+All sums herein are exact in fp32, in whatever order: powers of two in one coordinate of each
+record. What a change to the numbers of a step would have to state is a new digest.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from dtjob_trainer.digest import parameter_digest
+from dtjob_trainer.task import ArraySpec, Task
+from tests.support.mechanism.models import KEYS, Plan, Records, make_step
+
+RECORDS, FEATURES = 64, 6
+DIGESTS = {
+    "clipped and noised": "5307b845f2ee9f1974294ba3f681ae3adb8dc0146811b7408fec7801aecea7ab",
+    "clipped": "5f340847b08502f8716cd833e78b06f8b2d2fe1eab0d1c90370d18e3a02d2f4e",
+    "without privacy": "7fc3e0eddb73f65fc0712157c0060d11d57d4dca2f3498d67708f10f38ef5468",
+}
+PLANS = {
+    "clipped and noised": (Plan(noise_multiplier=2.203), {}),
+    "clipped": (Plan(noise_multiplier=0.0), {"allow_zero_noise": True}),
+    "without privacy": (Plan(mode="Disabled", noise_multiplier=None, max_grad_norm=None), {}),
+}
+
+
+def records():
+    """Gradients of norm 1/4 to 4: about half are clipped to C = 1."""
+    x = np.zeros((RECORDS, FEATURES), np.float32)
+    for i in range(RECORDS):
+        x[i, i % FEATURES] = (-1) ** i * 2.0 ** (i % 5 - 2)
+    return Records({"x": x})
+
+
+def zeros():
+    model = torch.nn.Linear(FEATURES, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    return model
+
+
+TASK = Task(
+    model=zeros,
+    dataset=records,
+    example_spec={"x": ArraySpec((FEATURES,), "float32", -4.0, 4.0)},
+    losses=lambda model, batch: model(batch["x"])[:, 0],  # whose gradient is x
+)
+
+
+@pytest.mark.parametrize("physical", [4, 64])
+@pytest.mark.parametrize("name", PLANS)
+def test_the_numbers_of_a_step_are_what_they_were(name, physical):
+    plan, options = PLANS[name]
+    model = zeros()
+    step = make_step(
+        TASK, model, plan, records(), keys=KEYS, physical_batch_size=physical, **options
+    )
+    for number, charge in enumerate([0, 1, 2, 7, 8]):
+        step.run(charge, number)
+    assert parameter_digest(model.state_dict()) == DIGESTS[name]

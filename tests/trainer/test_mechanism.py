@@ -1,0 +1,83 @@
+"""Sampler, clip, noise and account are coupled in one value, and nowhere else."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from dtjob_accounting import draws
+from dtjob_accounting.event import Adjacency, SampledGaussian
+from dtjob_api.privacy import Clipping
+from dtjob_trainer.clipping import CLIPPERS, PerExampleClip
+from dtjob_trainer.mechanism import Mechanism
+from dtjob_trainer.sampling import PoissonSampler
+from tests.support.mechanism import reference
+from tests.support.mechanism.models import (
+    KEYS,
+    Plan,
+    flat,
+    linear,
+    make_step,
+    make_task,
+    mechanism_of,
+    silent,
+)
+
+PLAN = Plan(noise_multiplier=1.5, max_grad_norm=0.5)
+
+
+class TwiceAsFar(PerExampleClip):
+    """States twice what it adds."""
+
+    def sensitivity(self, adjacency):
+        return 2 * super().sensitivity(adjacency)
+
+
+def test_rule_7_the_noise_is_sigma_times_what_the_clipper_states():
+    mechanism = Mechanism.of(PLAN)
+    assert mechanism.noise(10).scale == 1.5 * 0.5
+    wider = dataclasses.replace(mechanism, clipper=TwiceAsFar(0.5))
+    assert wider.noise(10).scale == 1.5 * 1.0
+
+
+def test_rule_6_a_step_adds_the_noise_of_its_mechanism():
+    """C comes to the noise by the clipper alone: one that states more is noised more."""
+    mechanism = dataclasses.replace(Mechanism.of(PLAN), clipper=TwiceAsFar(0.5))
+    task = make_task(losses=silent)
+    model = task.model()
+    make_step(task, model, mechanism, task.dataset(), rate=1.0).run(4, 0)
+    noise = reference.noise(KEYS.noise, 4, flat(model).size, 1.5, 1.0)
+    assert np.allclose(flat(model) - flat(linear()), -noise / 16, rtol=0, atol=1e-6)
+
+
+def test_rule_9_the_account_is_of_the_noise_and_the_draws_that_are_made():
+    mechanism = Mechanism.of(PLAN)
+    assert mechanism.event == SampledGaussian(1.5, draws.sample_rate(16, 64))
+    stated = mechanism.clipper.sensitivity(mechanism.adjacency)
+    assert mechanism.noise(10).scale / stated == mechanism.event.noise_multiplier
+    assert mechanism.sampler == PoissonSampler(16, 64)
+
+
+@pytest.mark.parametrize("rate", [None, 0.0, math.nextafter(0.25, 0)])
+def test_rule_3_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
+    with pytest.raises(ValueError, match="sample_rate"):
+        Mechanism.of(dataclasses.replace(PLAN, sample_rate=rate))
+    Mechanism.of(dataclasses.replace(PLAN, sample_rate=0.25))
+
+
+def test_without_privacy_there_is_nothing_to_account():
+    mechanism = Mechanism.of(Plan(mode="Disabled"))
+    assert mechanism.event is None
+    assert mechanism.noise(10) is None
+    assert mechanism.clipper.sensitivity(mechanism.adjacency) == math.inf
+    assert mechanism_of(PLAN, allow_zero_noise=True).event is None
+
+
+def test_only_additions_and_removals_have_an_accountant():
+    with pytest.raises(ValueError, match="ReplaceOne must be AddRemove"):
+        Mechanism.of(dataclasses.replace(PLAN, adjacency=Adjacency.REPLACE_ONE))
+
+
+def test_each_way_of_clipping_has_a_clipper():
+    assert set(CLIPPERS) == set(Clipping)
