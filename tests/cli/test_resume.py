@@ -14,12 +14,10 @@ from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
 from dtjob_api.ledger import (
-    CheckpointRecord,
     LedgerStatus,
     Outcome,
     OutcomeState,
     PrivacyLedger,
-    Segment,
 )
 from dtjob_api.model import ObjectMeta
 from dtjob_cli import manifests, ports, resume, runs
@@ -27,8 +25,9 @@ from dtjob_cli.display import PlainDisplay
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.builders import UID, checkpoint, spent
 from tests.support.checkout import DIGITS
-from tests.support.commands.stored_runs import PLAN, UID
+from tests.support.commands.stored_runs import PLAN
 
 
 @pytest.fixture
@@ -128,12 +127,8 @@ def test_a_run_that_ended_early_is_told_and_has_an_exit_code_of_its_own(
         time="2026-01-01T00:00:00Z",
         result={"steps": 336},
     )
-    spent = Segment(noise_multiplier=2.2027, sample_rate=PLAN.sample_rate, draws=366, image="none")
-    checkpoint = CheckpointRecord(
-        step=12, charged=366, attempt=1, path="12", sha256="0" * 64, time="2026-01-01T00:00:00Z"
-    )
     status = LedgerStatus(
-        attempt=1, charged=366, segments=[spent], checkpoint=checkpoint, outcome=early
+        attempt=1, checkpoint=checkpoint(12, 366), outcome=early, **spent(366, PLAN)
     )
     ledger.replace_status(versioned, status)
 

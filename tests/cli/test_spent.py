@@ -27,7 +27,8 @@ from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import VolumeState
-from tests.support.commands.stored_runs import OUTCOME, UID, drawn, leased, made
+from tests.support.builders import UID
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
 
 CHARGED = 20
 AGAIN = "dtjob report somewhere"

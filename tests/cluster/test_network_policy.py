@@ -25,7 +25,7 @@ from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
 from localcluster.state import read_record
 from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
-from tests.support.clusters.operator_process import job
+from tests.support.clusters.operator_process import unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(600)]
 
@@ -174,7 +174,7 @@ class Gang:
 
     def restrict(self, **network: Any) -> None:
         """Apply what the operator would, with the API server where it says that it is."""
-        manifest = job("digits", network=network)
+        manifest = unplaced_job("digits", network=network)
         manifest["metadata"] |= {"namespace": self.kubectl.namespace, "uid": UID}
         default = Kubectl(self.kubectl.program, self.kubectl.kubeconfig, "default")
         told = (default.get(kind, "kubernetes") for kind in ("endpointslice", "service"))

@@ -18,10 +18,10 @@ from dtjob_api.status import JobStatus
 from dtjob_operator.figures import Spent
 from dtjob_operator.observed import Decision, Place, Rejection
 from testing.examples import examples
+from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,
     PLAN,
-    UID,
     World,
     claim,
     digits,

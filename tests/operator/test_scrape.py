@@ -18,7 +18,8 @@ from dtjob_operator import scrape
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from dtjob_operator.metrics import Metrics
 from dtjob_operator.store import Key
-from tests.support.worlds.world import CHILD, UID
+from tests.support.builders import UID
+from tests.support.worlds.world import CHILD
 
 REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
 DEADLINE = 60.0

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dtjob_api.ledger import MAX_SEGMENTS
-from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.attempts import AttemptEnd, fail
@@ -30,18 +29,14 @@ from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.volume import read_volume
 from testing.examples import examples
+from tests.support.builders import IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
 from tests.support.ledgers.durability import (
-    IMAGE,
-    JOB_UID,
     Crash,
     Disk,
     Job,
     LossyLedger,
     full_disk_after,
-    new_ledger,
     no_fault,
-    plan,
-    spent,
     state_at,
     with_disk,
 )
@@ -49,7 +44,7 @@ from tests.support.ledgers.durability import (
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    made = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    made = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     made.create()
     return made
 
@@ -142,7 +137,7 @@ def test_lease_length(
     next_draw: int, step: int, reserved: int, expected: tuple[int, int] | None
 ) -> None:
     """Rule 10: min(n, T - step, reserved - next draw)."""
-    ledger = new_ledger(plan(steps=5, lease_steps=2, reserve=3), attempt=1)
+    ledger = new_ledger(tiny_plan(steps=5, lease_steps=2, reserve=3), attempt=1)
     spec = ledger.spec.model_copy(update={"reserved_draws": reserved})
     lease = next_lease(ledger.model_copy(update={"spec": spec}), 1, next_draw, step)
     assert (lease and (lease.from_draw, lease.to_draw)) == expected
@@ -242,13 +237,7 @@ def test_finished_ledger_takes_no_attempt(job: Job) -> None:
 
 
 def test_disabled_privacy_has_the_same_leases_and_no_noise(tmp_path: Path) -> None:
-    public = plan(
-        mode=PrivacyMode.DISABLED,
-        noise_multiplier=None,
-        sample_rate=None,
-        delta=None,
-        max_grad_norm=None,
-    )
+    public = public_plan(steps=5, lease_steps=2, replay_reserve_steps=4)
     job = Job(tmp_path / "job", public)
     job.create()
     job.run(stop_after=1)
@@ -412,7 +401,7 @@ def test_full_disk_at_any_write_leaves_checkpoint_and_ledger_valid(
 ) -> None:
     """Rule 14: the error names the volume, what is needed and what is free; then it goes on."""
     for writes in itertools.count(0, 3):
-        job = Job(tmp_path / str(writes), plan(steps=3, lease_steps=2, reserve=9))
+        job = Job(tmp_path / str(writes), tiny_plan(steps=3, lease_steps=2, reserve=9))
         job.create()
         disk = Disk(job.root)
         with_disk(disk, monkeypatch)
@@ -548,7 +537,7 @@ def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_tw
 
 def test_what_a_dead_attempt_left_half_written_makes_room(job: Job) -> None:
     attempt = job.begin()
-    journal = Journal(job.state_dir, Header(JOB_UID, attempt, 0))
+    journal = Journal(job.state_dir, Header(UID, attempt, 0))
     journal.create()
     (journal.path.parent / ".step-0.pt.0123.tmp").touch()
     job.opened()
@@ -566,7 +555,7 @@ class Interleavings(RuleBasedStateMachine):
         self._stack = contextlib.ExitStack()
         self._monkeypatch = self._stack.enter_context(pytest.MonkeyPatch.context())
         factory = type(self).folders
-        self.job = Job(next(factory), plan(steps=6, lease_steps=3, reserve=6))
+        self.job = Job(next(factory), tiny_plan(steps=6, lease_steps=3, reserve=6))
         self.job.create()
         self.disk = Disk(self.job.root)
         with_disk(self.disk, self._monkeypatch)
@@ -676,7 +665,7 @@ class Interleavings(RuleBasedStateMachine):
     def resume_is_never_refused(self) -> None:
         """Rule 11: no crash looks like lost state."""
         ledger = self.job.read()
-        volume = read_volume(CheckpointStore(self.job.state_dir, JOB_UID, self.job.plan, keep=2))
+        volume = read_volume(CheckpointStore(self.job.state_dir, UID, self.job.plan, keep=2))
         recovery.resume_point(ledger, volume)
 
 

@@ -34,7 +34,7 @@ from dtjob_trainer.ledger import AnswerLost, Conflict, LedgerRejected, LedgerUnr
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.ledger_rules import check_transition
 from testing.examples import examples
-from tests.support.ledgers.durability import IMAGE, JOB_UID, START, new_ledger, plan, spent
+from tests.support.builders import IMAGE, START, UID, checkpoint, new_ledger, spent, tiny_plan
 from tests.support.rules.ledger_attacks import (
     LEDGER_CHANGES,
     SERIES,
@@ -48,7 +48,7 @@ from tests.support.rules.transitions import Json, Transition, edited
 @pytest.fixture
 def ledger(tmp_path: Path) -> FileLedger:
     made = FileLedger(tmp_path / "run" / "ledger")
-    made.create(new_ledger())
+    made.create(new_ledger(tiny_plan()))
     return made
 
 
@@ -117,7 +117,7 @@ def test_ledger_is_created_once(ledger: FileLedger) -> None:
     """Rule 11: never reset."""
     charge(ledger, 3)
     with pytest.raises(Conflict):
-        ledger.create(new_ledger())
+        ledger.create(new_ledger(tiny_plan()))
     assert ledger.read().ledger.status.charged == 3
 
 
@@ -258,9 +258,7 @@ def started(**changes: Any) -> LedgerStatus:
         "attempt": 2,
         **spent(changes.get("charged", 4)),
         "lease": Lease(attempt=2, from_draw=2, to_draw=4, from_step=2),
-        "checkpoint": CheckpointRecord(
-            step=2, charged=2, attempt=2, path="a", sha256="0" * 64, time=START
-        ),
+        "checkpoint": checkpoint(2, 2, attempt=2),
         "drained": 1,
         "attempts": [AttemptRecord(attempt=2, start=START)],
     }
@@ -276,7 +274,7 @@ def made(model: type, **fields: Any) -> Any:
     return st.fixed_dictionaries(fields).map(lambda values: model(**values))
 
 
-BASE = new_ledger()
+BASE = new_ledger(tiny_plan())
 small = st.integers(0, 7)
 maybe = st.none() | small
 leases = made(
@@ -436,9 +434,9 @@ SPEC_WRITES: dict[str, tuple[dict[str, Any], bool]] = {
     "other job": ({"job_uid": "other"}, False),
     "other name": ({"job_name": "other"}, False),
     "other pods": ({"stateful_set": "other"}, False),
-    "less noise": ({"plan": plan(noise_multiplier=1.0)}, False),
-    "more steps": ({"plan": plan(steps=6)}, False),
-    "no noise": ({"plan": plan(noise_multiplier=None)}, False),
+    "less noise": ({"plan": tiny_plan(noise_multiplier=1.0)}, False),
+    "more steps": ({"plan": tiny_plan(steps=6)}, False),
+    "no noise": ({"plan": tiny_plan(noise_multiplier=None)}, False),
     "drain": ({"run": RUN.model_copy(update={"state": RunState.DRAIN})}, True),
     "generation": ({"run": RUN.model_copy(update={"generation": 3, "workers": 2})}, True),
     "generation back": ({"run": RUN.model_copy(update={"generation": 1})}, False),
@@ -496,7 +494,7 @@ def test_attack_on_the_status_is_refused_by_both(attack: str) -> None:
 
 def test_outcome_is_final(tmp_path: Path) -> None:
     ledger = FileLedger(tmp_path / "ledger")
-    first = ledger.create(new_ledger())
+    first = ledger.create(new_ledger(tiny_plan()))
     ended = ledger.replace_status(first, LedgerStatus(attempt=1, outcome=outcome()))
     for second in (None, outcome(OutcomeState.FAILED), outcome(message="again")):
         with pytest.raises(LedgerRejected, match="outcome is set once"):
@@ -514,4 +512,4 @@ def test_times_and_results_come_back_as_they_were(ledger: FileLedger) -> None:
     ledger.replace_status(ledger.read(), LedgerStatus(attempt=1))
     ledger.replace_status(ledger.read(), status)
     assert ledger.read().ledger.status == status
-    assert ledger.read().ledger.spec.job_uid == JOB_UID
+    assert ledger.read().ledger.spec.job_uid == UID

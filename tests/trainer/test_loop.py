@@ -23,7 +23,8 @@ from dtjob_trainer.gang import EndKind
 from dtjob_trainer.loop import Coordinator
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.task import EVALUATION_INVALID, TaskError
-from tests.support.ledgers.durability import Crash, Job, plan
+from tests.support.builders import tiny_plan
+from tests.support.ledgers.durability import Crash, Job
 
 
 class Counting(torch.nn.Module):
@@ -36,7 +37,7 @@ class Counting(torch.nn.Module):
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    made = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=4))
+    made = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=4))
     made.create()
     return made
 

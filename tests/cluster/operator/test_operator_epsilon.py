@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.clusters.kube import Kubectl, Manifest, wait_for
 from tests.support.clusters.ledger_writers import bound_token
-from tests.support.clusters.operator_process import OperatorProcess, child_name, job
+from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -44,7 +44,7 @@ def test_a_forged_epsilon_is_shown_nowhere(
     with_token: Callable[[Kubectl, str], Kubectl],
 ) -> None:
     private = {"epsilon": 8, "maxGradNorm": 1.0, "datasetSize": 1437}
-    stored = stored_job(job("digits", privacy=private))
+    stored = stored_job(unplaced_job("digits", privacy=private))
     write = as_coordinator(namespace, stored, with_token)
     plan = (namespace.get("privacyledger", child_name(stored)) or {})["spec"]["plan"]
     segment: dict[str, Any] = {name: plan[name] for name in ("noiseMultiplier", "sampleRate")}

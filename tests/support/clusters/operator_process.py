@@ -14,6 +14,7 @@ import yaml
 
 from dtjob_cli import ports
 from dtjob_operator import main
+from tests.support.builders import new_job
 from tests.support.checkout import ROOT
 from tests.support.clusters.kube import Kubectl, Manifest, wait_for
 from tests.support.gangs.zygote import OPERATOR, Forked
@@ -98,7 +99,7 @@ class OperatorProcess:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def job(name: str, **changes: Any) -> Manifest:
+def unplaced_job(name: str, **changes: Any) -> Manifest:
     """A job without privacy, so that it is planned at once, whose pods no node takes.
 
     Keyword arguments replace parts of the spec.
@@ -109,21 +110,10 @@ def job(name: str, **changes: Any) -> Manifest:
             "replicas": 2,
             "template": {"nodeSelector": {"dtjob.dev/test": "no-such-node"}},
         },
-        "training": {
-            "entrypoint": "dtjob_trainer.tasks.digits:task",
-            "steps": 40,
-            "batchSize": 256,
-            "optimizer": {"name": "sgd", "learningRate": 1.0},
-        },
+        "training": {"steps": 40},
         "privacy": {"mode": "Disabled", "datasetSize": 1437},
-        "storage": {"checkpoints": {"size": "1Gi"}},
     }
-    return {
-        "apiVersion": "dtjob.dev/v1alpha1",
-        "kind": "DistributedTrainingJob",
-        "metadata": {"name": name},
-        "spec": spec | changes,
-    }
+    return new_job(name, **(spec | changes))
 
 
 def child_name(stored: Manifest) -> str:
