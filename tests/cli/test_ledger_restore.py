@@ -22,6 +22,7 @@ from dtjob_cli.main import app
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import VolumeState
+from dtjob_trainer.volume import read_volume
 from tests.support.builders import tiny_plan
 from tests.support.checkout import DIGITS
 from tests.support.ledgers.durability import Job, state_at
@@ -134,11 +135,10 @@ def test_without_a_whole_checkpoint_there_is_a_remedy(job: Job) -> None:
 def test_a_signal_before_the_ledger_is_written_leaves_it_as_it_is(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = volume.read_volume
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return read(*arguments)
+        return read_volume(*arguments)
 
     monkeypatch.setattr(volume, "read_volume", interrupted)
     before = newest(job)

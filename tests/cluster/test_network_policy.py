@@ -24,7 +24,8 @@ from localcluster.network import BRIDGE
 from localcluster.providers.base import Provider
 from localcluster.providers.local import LocalProvider
 from localcluster.state import read_record
-from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, ready, wait_for
 from tests.support.clusters.operator_process import unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(600)]
@@ -218,6 +219,7 @@ def metadata_service(cluster: Provider) -> Iterator[None]:
     assert isinstance(cluster, LocalProvider)
     record = read_record(state_folder(cluster.name))
     assert record is not None
+    assert record.holder is not None
     enter = ["nsenter", f"--net=/proc/{record.holder.pid}/ns/net", "ip", "address"]
     subprocess.run([*enter, "add", f"{METADATA}/32", "dev", BRIDGE], check=True)
     yield

@@ -149,7 +149,7 @@ def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path)
     """Rule 14: weights_only."""
 
     class Payload:
-        def __reduce__(self):  # type: ignore[no-untyped-def]
+        def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "run",)
 
     record = store.save(1, 1, 1, TrainingState({}, {"state": Payload()}), START)

@@ -31,7 +31,9 @@ def _crash_once(root: Path, crash_at: int, power: bool, monkeypatch: pytest.Monk
     outcome = job.check().status.outcome
     assert outcome is not None
     assert outcome.reason is Reason.COMPLETED
-    assert job.read().status.checkpoint.step == job.plan.steps
+    newest = job.read().status.checkpoint
+    assert newest is not None
+    assert newest.step == job.plan.steps
     return crashed
 
 

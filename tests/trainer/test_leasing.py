@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,9 @@ def test_last_steps_use_a_shortened_lease_before_rule_12_ends_the_run(job: Job) 
     assert step == 2
     with pytest.raises(ReserveSpent):
         account.next_draw()
-    assert job.check().status.checkpoint.step == 4
+    made = job.check().status.checkpoint
+    assert made is not None
+    assert made.step == 4
 
 
 def test_finished_ledger_takes_no_attempt(job: Job) -> None:
@@ -373,13 +375,13 @@ def test_write_whose_answer_was_lost_survives_the_power(
     account.resume()
     links = itertools.count()
 
-    def fail_after_the_link(name: str, arguments: tuple[object, ...]) -> int | None:
+    def fail_after_the_link(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name == "link" and "ledger" in str(arguments[1]):
             next(links)
             disk.fail = fail_the_folder
         return None
 
-    def fail_the_folder(name: str, arguments: tuple[object, ...]) -> int | None:
+    def fail_the_folder(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name == "fsync" and os.readlink(f"/proc/self/fd/{arguments[0]}").endswith("ledger"):
             disk.fail = no_fault
             return errno.EIO
@@ -432,7 +434,7 @@ def test_journal_that_could_not_be_written_hands_out_nothing(
     disk = Disk(job.root)
     with_disk(disk, monkeypatch)
 
-    def no_room_in_the_journal(name: str, arguments: tuple[object, ...]) -> int | None:
+    def no_room_in_the_journal(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name != "write" or not os.readlink(f"/proc/self/fd/{arguments[0]}").endswith("journal"):
             return None
         os.write(arguments[0], b'{"from_')
@@ -593,6 +595,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.running is not None)
     @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans())
     def go_on(self, crash_at: int | None, power: bool) -> None:
+        assert self.running is not None
         account, step = self.running
         self.running = None
         with self.dying(crash_at, power):
@@ -602,6 +605,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.running is not None)
     @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans(), discard=st.booleans())
     def stop_in_order(self, crash_at: int | None, power: bool, discard: bool) -> None:
+        assert self.running is not None
         account, step = self.running
         self.running = None
         if discard and step < 6:
@@ -619,6 +623,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule()
     def lose_sight(self) -> None:
         """A stopped process: another attempt begins while this one still lives."""
+        assert self.running is not None
         self.stale.append(self.running)
         self.running = None
         self.job.begin()
@@ -645,7 +650,7 @@ class Interleavings(RuleBasedStateMachine):
             self.job.begin()
 
     @contextlib.contextmanager
-    def dying(self, crash_at: int | None, power: bool):  # type: ignore[no-untyped-def]
+    def dying(self, crash_at: int | None, power: bool) -> Iterator[None]:
         self.disk.crash_at = None if crash_at is None else self.disk.calls + crash_at
         try:
             yield

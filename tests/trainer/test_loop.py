@@ -56,7 +56,7 @@ def train(
         def run(self, draw: int, _step: int) -> None:
             job.handed.append(draw)
             with torch.no_grad():
-                model.weight += 1
+                model.weight.add_(1)
 
     ours, theirs = pipes or multiprocessing.Pipe()
     settings = {"delta": None, "epsilon_guaranteed": None, "evaluate_every": None, **options}
@@ -152,7 +152,7 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(mailbox, "_BEAT_SECONDS", 0.01)
 
     pipes = ours, _ = multiprocessing.Pipe()
-    beats = []
+    beats: list[float] = []
 
     def slow() -> dict[str, float]:
         deadline = time.monotonic() + 60

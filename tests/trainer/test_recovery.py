@@ -288,7 +288,7 @@ def test_damage_is_refused_and_nothing_is_lost(
     job.begin()
     damage(job)
     if damage is _remove_newest_ledger_versions:
-        job.ledger = type(job.ledger)(job.root / "ledger")
+        job.ledger = FileLedger(job.root / "ledger")
     before = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
     attempt = job.read().status.attempt
     with pytest.raises(Refusal) as refusal:
@@ -431,7 +431,7 @@ def test_what_was_found_before_is_not_taken_back(
     assert [job.draw(account), job.draw(account)] == [0, 1]
     account.publish(2, state_at(2))
     max((job.root / "ledger").iterdir()).unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     attempt, newest = job.begin(), job.ledger.read()
     job.ledger.replace_status(newest, newest.ledger.status.model_copy(update={"volume": FOUND}))
     lost(job)

@@ -13,6 +13,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.journal import Header, Journal, attempt_folder
 from dtjob_trainer.ledger import LedgerRejected, Versioned
+from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import Refusal, restored
 from tests.support.builders import tiny_plan
 from tests.support.ledgers.durability import Job
@@ -25,7 +26,7 @@ def behind(root: Path) -> Job:
     job.run(stop_after=3)
     for version in sorted((job.root / "ledger").iterdir())[1:]:
         version.unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     job.begin()
     return job
 
@@ -58,7 +59,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
     attempt = job.read().status.attempt
     for version in sorted((job.root / "ledger").iterdir())[old:]:
         version.unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     (attempt_folder(job.state_dir, attempt) / "journal").write_bytes(b"?\n")
     while job.read().status.attempt < attempt:
         job.begin()
@@ -141,7 +142,7 @@ def test_a_journal_that_nobody_can_read_hides_none_of_another_one(tmp_path: Path
     job.run(stop_after=2)
     for version in sorted((job.root / "ledger").iterdir())[old:]:
         version.unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     spoilt(job, 1)
     refusal = refused(job)
     assert refusal.reason is Reason.PRIVACY_STATE_LOST

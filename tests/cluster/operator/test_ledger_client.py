@@ -15,7 +15,8 @@ from dtjob_trainer.ledger import LedgerUnreadable, Versioned
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

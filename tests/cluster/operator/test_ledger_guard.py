@@ -27,7 +27,8 @@ from dtjob_api.ledger_rules import (
 from dtjob_cli.main import app
 from tests.support.builders import UID, created, new_ledger, public_plan
 from tests.support.checkout import ROOT
-from tests.support.clusters.kube import Kubectl, Manifest, unguarded, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, unguarded, wait_for
 from tests.support.clusters.ledger_writers import bound_token, grant, workers
 
 pytestmark = pytest.mark.cluster

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for, wait_until_gone
 from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -145,7 +146,7 @@ def test_deleting_the_job_leaves_its_ledger_and_its_claims(
     wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
     namespace("delete", "dtjob", "digits")
     for kind in ("statefulset", "service", "networkpolicy"):
-        wait_for(f"no {kind}", lambda kind=kind: namespace.get(kind, name) is None, 120)
+        wait_until_gone(namespace, kind, name, 120)
     wait_for("no pods", lambda: not namespace.list("pods"), 120)
     assert namespace.get("privacyledger", name)
     assert len(namespace.list("pvc")) == 2
@@ -164,7 +165,7 @@ def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(
         assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [
             again["metadata"]["uid"]
         ]
-        wait_for("the old one goes", lambda k=kind: not namespace.get(k, child_name(running)), 120)
+        wait_until_gone(namespace, kind, child_name(running), 120)
 
 
 def test_replicas_are_latched_at_the_start(running: Manifest, namespace: Kubectl) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.ledger_writers import bound_token
 from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
@@ -76,7 +77,7 @@ def test_a_forged_epsilon_is_shown_nowhere(
     write({"outcome": outcome})
 
     def ended(job: Manifest) -> bool:
-        return job.get("status", {}).get("phase") == "Succeeded"
+        return bool(job.get("status", {}).get("phase") == "Succeeded")
 
     status = namespace.wait("dtjob", "digits", ended, 120)["status"]
     assert status["privacy"]["epsilonDraws"] == status["privacy"]["drawsCharged"] == 35

@@ -6,12 +6,14 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -88,7 +90,7 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             proxy.after_write = kill
         namespace.apply(unplaced_job("digits"))
         if k > 0:
-            wait_for(f"the kill after write {k}", lambda p=process, n=namespace: over(p, n), 180)
+            wait_for(f"the kill after write {k}", partial(over, process, namespace), 180)
             if process.alive:
                 proxy.settle()
             if process.alive:
@@ -96,7 +98,7 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             proxy.after_write = lambda _count: None
             process = start_operator()
         started(namespace, "digits")
-        wait_for("claims", lambda n=namespace: len(n.list("pvc")) == 2, 120)
+        wait_for("claims", partial(has_claims, namespace), 120)
         proxy.settle()
         stored = namespace.get("dtjob", "digits")
         assert stored is not None
@@ -109,11 +111,16 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
     process.terminate()
 
 
+def has_claims(kubectl: Kubectl) -> bool:
+    """Whether both workers have theirs."""
+    return len(kubectl.list("pvc")) == 2
+
+
 def over(process: OperatorProcess, kubectl: Kubectl) -> bool:
     """Whether the operator is killed, or has done all that a start takes."""
     if not process.alive:
         return True
-    return phase(kubectl, "digits") == "Starting" and len(kubectl.list("pvc")) == 2
+    return phase(kubectl, "digits") == "Starting" and has_claims(kubectl)
 
 
 def test_the_api_server_away_and_back(

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
+from ruamel.yaml import YAML
 
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy, Asked
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import BASE, OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -282,7 +283,7 @@ def rights(asked: Asked) -> set[tuple[str, str]]:
 
 
 def granted_rights() -> set[tuple[str, str]]:
-    documents = yaml.safe_load_all((BASE / "operator-rbac.yaml").read_text())
+    documents = YAML(typ="safe").load_all((BASE / "operator-rbac.yaml").read_text())
     found = set()
     for document in documents:
         for rule in document.get("rules", ()):

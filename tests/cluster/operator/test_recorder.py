@@ -12,7 +12,8 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_operator.announcements import announcements
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.recorder import Recorder
-from tests.support.clusters.kube import Kubectl, Manifest
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.operator_process import unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

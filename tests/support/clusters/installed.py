@@ -11,7 +11,8 @@ from demo import install
 from localcluster.progress import Progress
 from localcluster.providers.base import BuiltImage, Provider
 from localcluster.providers.local import LocalProvider
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 _SELECTOR = "app.kubernetes.io/component=operator"

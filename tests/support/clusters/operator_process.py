@@ -10,13 +10,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from dtjob_cli import ports
 from dtjob_operator import main
 from tests.support.builders import new_job
 from tests.support.checkout import ROOT
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.gangs.zygote import OPERATOR, Forked
 
 OPERATOR_NAMESPACE = "dtjob-system"
@@ -27,7 +28,7 @@ READY_SECONDS = 180
 
 def install(kubectl: Kubectl) -> None:
     """Install everything but the operator's pod."""
-    rendered = yaml.safe_load_all(kubectl("kustomize", str(BASE)))
+    rendered = YAML(typ="safe").load_all(kubectl("kustomize", str(BASE)))
     kubectl.apply(*(each for each in rendered if each["kind"] != "Deployment"))
     for name in ("distributedtrainingjobs.dtjob.dev", "privacyledgers.dtjob.dev"):
         kubectl("wait", "--for=condition=Established", "--timeout=120s", f"crd/{name}")

@@ -17,7 +17,7 @@ from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, runs
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.ledger_file import FileLedger
-from tests.support.builders import UID, checkpoint, privacy_plan, spent
+from tests.support.builders import START, UID, checkpoint, privacy_plan, spent
 from tests.support.checkout import DIGITS
 
 PLAN = privacy_plan()
@@ -25,7 +25,7 @@ OUTCOME = Outcome(
     state=OutcomeState.SUCCEEDED,
     reason=Reason.COMPLETED,
     message="",
-    time="2026-01-01T00:00:00Z",
+    time=START,
 )
 
 

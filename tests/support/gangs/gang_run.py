@@ -207,7 +207,7 @@ class GangRun:
             return all(p.poll() is not None for p in self.processes.values())
 
         self.wait("end of all supervisors", ended, seconds)
-        return [self.processes[k].returncode for k in sorted(self.processes)]
+        return [self.processes[k].wait(PATIENCE) for k in sorted(self.processes)]
 
     def logs(self) -> str:
         return "\n".join(

@@ -16,8 +16,9 @@ from ruamel.yaml import YAML
 from tests.support.builders import new_job
 from tests.support.checkout import ROOT
 from tests.support.clusters import standstill
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, Manifest
+from tests.support.clusters.kube import Kubectl
 
 CASES = YAML(typ="safe").load((ROOT / "tests" / "cluster" / "bad_input.yaml").read_text())
 JOB = "digits"

@@ -11,7 +11,8 @@ from typing import Any
 
 from tests.support.builders import new_job
 from tests.support.checkout import TOOLS
-from tests.support.clusters.kube import Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import wait_for
 
 START_SECONDS = 60
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.builders import new_job
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Found, Kubectl, Manifest, wait_for
+from tests.support.clusters.kube import Found, Kubectl, wait_for
 from tests.support.tasks import seen_task
 
 _TASK_FOLDER = "/opt/task"
