@@ -9,9 +9,10 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from localcluster.cli import app
 from localcluster.errors import CannotRunHere, ClusterError
 from localcluster.progress import Progress
 from localcluster.providers import kind
+from localcluster.providers.base import Provider
 from localcluster.providers.existing import ExistingProvider
 from tests.support.clusters.kube import wait_for
 
@@ -293,7 +295,7 @@ def test_an_operator_that_does_not_start_shows_why(
     config.parent.mkdir(parents=True)
     config.touch()
     cluster = install.Cluster.of(kind.KindProvider("a", Progress()))
-    images = dict.fromkeys(("operator", "trainer"))
+    images: dict[str, Any] = dict.fromkeys(("operator", "trainer"))
     with pytest.raises(ClusterError) as failed:
         install.install(cluster, images, Progress())
     message = str(failed.value)
@@ -400,7 +402,7 @@ def test_ctrl_c_ends_the_demo_and_what_it_builds(
     machine_with_kind(tmp_path, monkeypatch, slow(tmp_path, "build"), slow(tmp_path, "create"))
     with demo(tmp_path) as running:
         for name in ("build", "create"):
-            wait_for(name, lambda n=name: (tmp_path / f"{n}.pid").exists(), 60)
+            wait_for(name, (tmp_path / f"{name}.pid").exists, 60)
         with_group(running, signal.SIGINT)
         said, _ = running.communicate(timeout=100)
     assert (running.returncode, "Traceback" in said) == (130, False), said
@@ -480,7 +482,12 @@ def test_the_demo_says_how_its_traces_are_removed(
     """On somebody's own cluster without the command that, given twice, deletes every ledger."""
     from demo.__main__ import _tear_down
 
-    made = {"existing": ExistingProvider, "kind": kind.KindProvider}[provider]("a", Progress())
+    kinds: dict[str, Callable[[str, Progress], Provider]]
+    kinds = {
+        "existing": ExistingProvider,
+        "kind": kind.KindProvider,
+    }
+    made = kinds[provider]("a", Progress())
     text = _tear_down(install.Cluster(made, Path("kubectl"), tmp_path), "demo-1")
     assert all(word in text for word in words)
     assert ("demo-down" in text) == (provider == "kind")
