@@ -34,9 +34,10 @@ TASKS = {
 
 def plan(steps: int) -> Any:
     from dtjob_api.ledger import PrivacyPlan
+    from dtjob_api.privacy import PrivacyMode
 
     return PrivacyPlan(
-        mode="DPSGD",
+        mode=PrivacyMode.DPSGD,
         noise_multiplier=2.2,
         sample_rate=256 / 1437,
         delta=1e-5,
@@ -66,7 +67,7 @@ def rank(
     """One rank: the private step, then plain SGD over the same shapes, then the account."""
     import numpy as np
     import torch
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     from dtjob_trainer import optim
     from dtjob_trainer.batches import BatchLoader
@@ -122,6 +123,7 @@ def rank(
 def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     """Median seconds of one `publish`: checkpoint, ledger write with the next lease, journal."""
     from dtjob_api.ledger import LedgerSpec, PrivacyLedger, Run
+    from dtjob_api.model import ObjectMeta
     from dtjob_trainer.attempts import begin_attempt
     from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes
     from dtjob_trainer.leasing import DrawAccount
@@ -136,7 +138,7 @@ def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
         reserved_draws=430,
         run=Run(generation=1, workers=1),
     )
-    ledger.create(PrivacyLedger(metadata={"name": "benchmark"}, spec=spec))
+    ledger.create(PrivacyLedger(metadata=ObjectMeta(name="benchmark"), spec=spec))
     attempt = begin_attempt(ledger, datetime.now(UTC)).ledger.status.attempt
     (folder / "state").mkdir()
     store = CheckpointStore(folder / "state", "benchmark", spec.plan, keep=2)

@@ -80,7 +80,7 @@ def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", found.__setitem__)
     stop_at_start.leave_when_told(130)
     assert found[signal.SIGHUP] is signal.SIG_IGN
-    left = []
+    left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
     for number in (signal.SIGINT, signal.SIGTERM):
         handler = found[number]

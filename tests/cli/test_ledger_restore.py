@@ -22,15 +22,17 @@ from dtjob_cli.main import app
 from dtjob_trainer import recovery
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import VolumeState
+from dtjob_trainer.volume import read_volume
+from tests.support.builders import tiny_plan
 from tests.support.checkout import DIGITS
-from tests.support.ledgers.durability import Job, plan, state_at
+from tests.support.ledgers.durability import Job, state_at
 from tests.support.rules.transitions import STARTED
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A run that died in its second lease, and whose newest two ledger versions are gone."""
-    job = Job(tmp_path / "digits-11111111", plan(steps=8, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "digits-0a1b2c3d", tiny_plan(steps=8, lease_steps=2, reserve=6))
     shutil.copyfile(DIGITS, job.root / "job.yaml")
     job.create()
     account, _ = job.opened()
@@ -56,7 +58,7 @@ def test_what_was_spent_is_charged_and_the_run_goes_on(job: Job) -> None:
     result = restore(job)
     assert (result.exit_code, result.stdout) == (
         0,
-        "digits-11111111 raised: charged 2 to 6 of 14 reserved draws, attempt 1 to 1, "
+        "digits-0a1b2c3d raised: charged 2 to 6 of 14 reserved draws, attempt 1 to 1, "
         "checkpoint of step 0 to 2\n",
     )
     job.charged = 0
@@ -75,7 +77,7 @@ def test_a_dry_run_writes_nothing(job: Job) -> None:
     before = newest(job)
     result = restore(job, "--dry-run", "--output=json")
     assert json.loads(result.stdout) == {
-        "ledger": "digits-11111111",
+        "ledger": "digits-0a1b2c3d",
         "before": {"attempt": 1, "charged": 2, "checkpointStep": 0},
         "after": {"attempt": 1, "charged": 6, "checkpointStep": 2},
         "reservedDraws": 14,
@@ -133,11 +135,10 @@ def test_without_a_whole_checkpoint_there_is_a_remedy(job: Job) -> None:
 def test_a_signal_before_the_ledger_is_written_leaves_it_as_it_is(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = volume.read_volume
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return read(*arguments)
+        return read_volume(*arguments)
 
     monkeypatch.setattr(volume, "read_volume", interrupted)
     before = newest(job)

@@ -7,14 +7,10 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import AttemptRecord, LedgerStatus, PrivacyLedger
-from dtjob_api.model import ObjectMeta
-from dtjob_api.privacy import PrivacyMode
+from dtjob_api.ledger import AttemptRecord
 from dtjob_api.reasons import Reason
-from dtjob_cli import manifests, report, report_text
-from tests.support.checkout import DIGITS
-from tests.support.commands.stored_runs import PLAN, UID
+from dtjob_cli import report, report_text
+from tests.support.builders import new_ledger, public_plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NOT_ASKED: Any = None
@@ -45,12 +41,9 @@ def test_refused_attempts_are_told_apart(
         AttemptRecord(attempt=first + at, start=NOW, reason=reason)
         for at, reason in enumerate(reasons)
     ]
-    status = LedgerStatus(attempt=first + len(reasons) - 1, attempts=records)
-    plan = PLAN.model_copy(update={"mode": PrivacyMode.DISABLED})
-    job = manifests.job(manifests.read(DIGITS), UID)
-    spec = ledger_spec(job, plan)
-    ledger = PrivacyLedger(metadata=ObjectMeta(name="digits"), spec=spec, status=status)
+    last = first + len(reasons) - 1
+    made = new_ledger(public_plan(), workers=2, attempt=last, attempts=records)
 
-    rows = dict(report_text.rows(report.build(ledger, NOT_ASKED, None)))
+    rows = dict(report_text.rows(report.build(made, NOT_ASKED, None)))
 
     assert rows["steps"] == f"0 of 336 {said}"

@@ -10,14 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState, PrivacyLedger
-from dtjob_api.model import ObjectMeta
+from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
-from dtjob_cli import manifests
 from dtjob_cli.main import app
-from tests.support.checkout import DIGITS
-from tests.support.commands.stored_runs import PLAN, UID, drawn, leased, made
+from tests.support.builders import new_ledger
+from tests.support.commands.stored_runs import PLAN, drawn, leased, made
 
 # Whoever is the first to ask for a figure waits for a helper to start.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_accountant")]
@@ -78,11 +75,7 @@ def escaping(text: str) -> str:
 
 def disguised(charged: int) -> dict[str, Any]:
     """A ledger whose workers write a line of the report into every text that they may write."""
-    ledger: dict[str, Any] = PrivacyLedger(
-        metadata=ObjectMeta(name="digits"),
-        spec=ledger_spec(manifests.job(manifests.read(DIGITS), UID), PLAN),
-        status=forged(charged),
-    ).model_dump(mode="json", by_alias=True, exclude_none=True)
+    ledger = new_ledger(PLAN, **dict(forged(charged))).to_dict()
     status = ledger["status"]
     status["segments"][0]["image"] = escaping("trainer")
     status["initialModelDigest"] = escaping("")

@@ -14,21 +14,21 @@ from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
 from dtjob_api.ledger import (
-    CheckpointRecord,
     LedgerStatus,
     Outcome,
     OutcomeState,
     PrivacyLedger,
-    Segment,
 )
 from dtjob_api.model import ObjectMeta
+from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, ports, resume, runs
 from dtjob_cli.display import PlainDisplay
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.builders import START, UID, checkpoint, spent
 from tests.support.checkout import DIGITS
-from tests.support.commands.stored_runs import PLAN, UID
+from tests.support.commands.stored_runs import PLAN
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def test_a_run_that_failed_says_so_again(run: runs.RunDirectory) -> None:
     versioned = ledger.read()
     failed = Outcome(
         state=OutcomeState.FAILED,
-        reason="TaskInvalid",
+        reason=Reason.TASK_INVALID,
         message="module no_such_package was not found; install it",
-        time="2026-01-01T00:00:00Z",
+        time=START,
     )
     ledger.replace_status(versioned, LedgerStatus(attempt=1, outcome=failed))
 
@@ -123,17 +123,13 @@ def test_a_run_that_ended_early_is_told_and_has_an_exit_code_of_its_own(
     versioned = ledger.read()
     early = Outcome(
         state=OutcomeState.SUCCEEDED,
-        reason="PrivacyBudgetExhausted",
+        reason=Reason.PRIVACY_BUDGET_EXHAUSTED,
         message="what the workers say",
-        time="2026-01-01T00:00:00Z",
+        time=START,
         result={"steps": 336},
     )
-    spent = Segment(noise_multiplier=2.2027, sample_rate=PLAN.sample_rate, draws=366, image="none")
-    checkpoint = CheckpointRecord(
-        step=12, charged=366, attempt=1, path="12", sha256="0" * 64, time="2026-01-01T00:00:00Z"
-    )
     status = LedgerStatus(
-        attempt=1, charged=366, segments=[spent], checkpoint=checkpoint, outcome=early
+        attempt=1, checkpoint=checkpoint(12, 366), outcome=early, **spent(366, PLAN)
     )
     ledger.replace_status(versioned, status)
 

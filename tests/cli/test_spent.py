@@ -27,7 +27,9 @@ from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import VolumeState
-from tests.support.commands.stored_runs import OUTCOME, UID, drawn, leased, made
+from dtjob_trainer.volume import read_volume
+from tests.support.builders import UID
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
 
 CHARGED = 20
 AGAIN = "dtjob report somewhere"
@@ -100,7 +102,6 @@ def test_a_lease_that_is_taken_while_it_is_read_is_no_loss(
     """A run that goes on charges its ledger first and writes its journal then."""
     run = made(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
-    read_volume = volume.read_volume
 
     def meanwhile(store: CheckpointStore) -> VolumeState:
         before = FileLedger(run.ledger).read()
@@ -191,7 +192,6 @@ def test_a_lease_that_a_new_attempt_takes_while_it_is_read_is_no_loss(
     """Its journal is made after the volume was looked at."""
     run = made(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
-    read_volume = volume.read_volume
 
     def then(store: CheckpointStore) -> VolumeState:
         found = read_volume(store)
@@ -217,7 +217,6 @@ def test_an_attempt_that_begins_while_it_is_read_is_none_that_the_ledger_lacks(
 ) -> None:
     run = made(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
-    read_volume = volume.read_volume
 
     def meanwhile(store: CheckpointStore) -> VolumeState:
         before = FileLedger(run.ledger).read()

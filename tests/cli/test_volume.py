@@ -17,7 +17,8 @@ from dtjob_cli.errors import ExitCode
 from dtjob_cli.main import app
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer.journal import Entry, Header, Journal
-from tests.support.commands.stored_runs import UID, drawn, made
+from tests.support.builders import UID
+from tests.support.commands.stored_runs import drawn, made
 
 CHARGED = 20
 NOT_KNOWN = "It is not known whether more was spent than the ledger knows of"

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.jobs.bad_jobs import CASES, JOB, Watched, all_watched, condition, small_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, ready, wait_for
+from tests.support.clusters.kube import Kubectl, ready, wait_for, wait_until_gone
 from tests.support.jobs.enduring_job import LEASE, SECONDS_PER_STEP, Enduring, local
 from tests.support.jobs.pod_jobs import (
     Job,
@@ -206,7 +206,7 @@ def test_the_volume_is_lost_and_the_job_is_made_anew(
     again.until("its own children", lambda: namespace.get("statefulset", again.child), 120)
     own = again.account().get("charged", 0)  # before the waits: it may train by then
     for kind in ("statefulset", "service"):
-        wait_for("the old one goes", lambda k=kind: not namespace.get(k, job.child), 120)
+        wait_until_gone(namespace, kind, job.child, 120)
         child = namespace.get(kind, again.child)
         assert child is not None
         assert [each["uid"] for each in child["metadata"]["ownerReferences"]] == [again.uid]

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from dtjob_cli.main import app
 from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from localcluster.cluster.state import Process
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, Manifest, unguarded
+from tests.support.clusters.kube import Kubectl, unguarded
 from tests.support.jobs.enduring_job import LEASE, SECONDS_PER_STEP, Enduring
 from tests.support.jobs.pod_jobs import (
     Job,

@@ -16,8 +16,9 @@ from ruamel.yaml import YAML
 
 from demo.install import ROOT
 from dtjob_operator.names import FIELD_MANAGER
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.jobs.pod_jobs import Course, Job, version_now, watched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]

@@ -24,8 +24,9 @@ from localcluster.cluster.state import read_record
 from localcluster.networking.interfaces import BRIDGE
 from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Provider
-from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
-from tests.support.clusters.operator_process import job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, ready, wait_for
+from tests.support.clusters.operator_process import unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_cluster, pytest.mark.timeout(600)]
 
@@ -174,7 +175,7 @@ class Gang:
 
     def restrict(self, **network: Any) -> None:
         """Apply what the operator would, with the API server where it says that it is."""
-        manifest = job("digits", network=network)
+        manifest = unplaced_job("digits", network=network)
         manifest["metadata"] |= {"namespace": self.kubectl.namespace, "uid": UID}
         default = Kubectl(self.kubectl.program, self.kubectl.kubeconfig, "default")
         told = (default.get(kind, "kubernetes") for kind in ("endpointslice", "service"))
@@ -218,6 +219,7 @@ def metadata_service(cluster: Provider) -> Iterator[None]:
     assert isinstance(cluster, LocalProvider)
     record = read_record(state_folder(cluster.name))
     assert record is not None
+    assert record.holder is not None
     enter = ["nsenter", f"--net=/proc/{record.holder.pid}/ns/net", "ip", "address"]
     subprocess.run([*enter, "add", f"{METADATA}/32", "dev", BRIDGE], check=True)
     yield

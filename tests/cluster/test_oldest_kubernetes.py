@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -136,7 +137,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def server(kubeconfig: Path) -> ApiServer:
     """The API server, with both definitions."""
-    definitions = client.ApiextensionsV1Api(config.new_client_from_config(str(kubeconfig)))  # type: ignore[no-untyped-call]
+    definitions: Any = client.ApiextensionsV1Api(config.new_client_from_config(str(kubeconfig)))
     for made in (crd.job_crd(), crd.ledger_crd()):
         definitions.create_custom_resource_definition(made)
         name = made["metadata"]["name"]

@@ -10,7 +10,8 @@ import pytest
 
 from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Provider
-from tests.support.clusters.kube import Kubectl, Manifest, ready, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, ready, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -147,7 +148,7 @@ def test_a_claim_grows(web: Kubectl) -> None:
     web("patch", "pvc", "data-web-0", f"--patch={json.dumps(bigger)}")
 
     def grown(claim: Manifest) -> bool:
-        return claim["status"]["capacity"]["storage"] == "2Gi"
+        return bool(claim["status"]["capacity"]["storage"] == "2Gi")
 
     web.wait("pvc", "data-web-0", grown, timeout=180)
 

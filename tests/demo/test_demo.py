@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from demo import install
 from localcluster.base.progress import Progress
 from localcluster.providers import kind
 from localcluster.providers.existing import ExistingProvider
+from localcluster.providers.protocol import Provider
 from tests.support.clusters.kube import wait_for
 from tests.support.programs import program, with_programs
 
@@ -123,7 +124,7 @@ def test_ctrl_c_ends_the_demo_and_what_it_builds(
     machine_with_kind(tmp_path, monkeypatch, slow(tmp_path, "build"), slow(tmp_path, "create"))
     with demo(tmp_path) as running:
         for name in ("build", "create"):
-            wait_for(name, lambda n=name: (tmp_path / f"{n}.pid").exists(), 60)
+            wait_for(name, (tmp_path / f"{name}.pid").exists, 60)
         with_group(running, signal.SIGINT)
         said, _ = running.communicate(timeout=100)
     assert (running.returncode, "Traceback" in said) == (130, False), said
@@ -203,7 +204,9 @@ def test_the_demo_says_how_its_traces_are_removed(
     """On somebody's own cluster without the command that, given twice, deletes every ledger."""
     from demo.__main__ import _tear_down
 
-    made = {"existing": ExistingProvider, "kind": kind.KindProvider}[provider]("a", Progress())
+    kinds: dict[str, Callable[[str, Progress], Provider]]
+    kinds = {"existing": ExistingProvider, "kind": kind.KindProvider}
+    made = kinds[provider]("a", Progress())
     text = _tear_down(install.Cluster(made, Path("kubectl"), tmp_path), "demo-1")
     assert all(word in text for word in words)
     assert ("demo-down" in text) == (provider == "kind")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_an_operator_that_does_not_start_shows_why(
     config.parent.mkdir(parents=True)
     config.touch()
     cluster = install.Cluster.of(kind.KindProvider("a", Progress()))
-    images = dict.fromkeys(("operator", "trainer"))
+    images: dict[str, Any] = dict.fromkeys(("operator", "trainer"))
     with pytest.raises(ClusterError) as failed:
         install.install(cluster, images, Progress())
     message = str(failed.value)

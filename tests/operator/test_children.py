@@ -14,8 +14,9 @@ import pytest
 from dtjob_api.template import RESERVED_MOUNT_PATHS
 from dtjob_api.worker import WorkerConfig
 from dtjob_operator.drift import has_drifted
+from tests.support.builders import UID
 from tests.support.worlds import children_files
-from tests.support.worlds.world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
 Json = dict[str, Any]
 folders = pytest.mark.parametrize("folder", children_files.FOLDERS, ids=lambda folder: folder.name)

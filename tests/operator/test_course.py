@@ -145,7 +145,7 @@ def test_columns() -> None:
         "sampleRate": "0.178149",
         "drawsReserved": 366,
         "drawsCharged": 10,
-        "accountant": "PLD (dp-accounting 0.6)",
+        "accountant": "PLD (dp-accounting 0.6.0)",
     }
     assert world.status["checkpoint"]["location"] == (f"checkpoints-{CHILD}-0:attempt-1/step-0.pt")
 

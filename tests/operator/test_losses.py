@@ -7,11 +7,11 @@ import json
 import pytest
 
 from dtjob_operator.figures import Spent
+from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,
     NOW,
     PLAN,
-    UID,
     Json,
     World,
     claim,

@@ -13,7 +13,8 @@ from dtjob_operator import metadata_addresses
 from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.observed import Place, Rejection
 from dtjob_operator.settings import Enforcement, Settings
-from tests.support.worlds.world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
+from tests.support.builders import UID
+from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
 Json = dict[str, Any]
 API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))

@@ -12,8 +12,9 @@ from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.observer import Memory
+from tests.support.builders import UID
 from tests.support.worlds.fake_cluster import KEY, Shell
-from tests.support.worlds.world import CHILD, NOW, UID, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, claim, digits, pod, stamp
 
 
 def observe(shell: Shell) -> Observed:

@@ -18,10 +18,10 @@ from dtjob_api.status import JobStatus
 from dtjob_operator.figures import Spent
 from dtjob_operator.observed import Decision, Place, Rejection
 from testing.examples import examples
+from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,
     PLAN,
-    UID,
     World,
     claim,
     digits,
@@ -140,8 +140,8 @@ class Course(RuleBasedStateMachine):
 
     @rule(address=st.sampled_from(["192.0.2.1/32", "192.0.2.2/32", None]))
     def api_server_moves(self, address: str | None) -> None:
-        places = (Place((address,), (6443,)), Place(("10.96.0.1/32",), (443,)))
-        self.world.see(api_server=places if address else ())
+        service = Place(("10.96.0.1/32",), (443,))
+        self.world.see(api_server=(Place((address,), (6443,)), service) if address else ())
 
     @rule(said=st.none() | st.builds(report, st.integers(0, 400), attempt=st.integers(0, 5)))
     def report_is_scraped(self, said: Json | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -152,9 +153,9 @@ class Pauses:
         self.seconds: list[float] = []
         self._sleep = asyncio.sleep
         self._now, self._lasts = 0.0, lasts
-        monkeypatch.setattr(reflector.asyncio, "sleep", self._note)
+        monkeypatch.setattr(asyncio, "sleep", self._note)
         monkeypatch.setattr(reflector, "time", SimpleNamespace(monotonic=self._tick))
-        monkeypatch.setattr(reflector.random, "uniform", lambda _low, high: high)
+        monkeypatch.setattr(random, "uniform", lambda _low, high: high)
 
     async def _note(self, seconds: float) -> None:
         if seconds not in {0, LOOK_SECONDS}:

@@ -9,7 +9,8 @@ import pytest
 
 from dtjob_api.status import JobStatus
 from dtjob_operator.report import read
-from tests.support.worlds.world import UID, World, report
+from tests.support.builders import UID
+from tests.support.worlds.world import World, report
 
 HUGE = 10**400
 

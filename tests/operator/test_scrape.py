@@ -7,7 +7,7 @@ import errno
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -18,7 +18,8 @@ from dtjob_operator import scrape
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from dtjob_operator.metrics import Metrics
 from dtjob_operator.store import Key
-from tests.support.worlds.world import CHILD, UID
+from tests.support.builders import UID
+from tests.support.worlds.world import CHILD
 
 REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
 DEADLINE = 60.0
@@ -176,7 +177,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
     ],
     ids=["another worker", "another name", "a longer name", "no job", "no UID", "another job"],
 )
-def test_other_pods_than_the_coordinator_are_not_asked(changes: dict[str, object]) -> None:
+def test_other_pods_than_the_coordinator_are_not_asked(changes: dict[str, Any]) -> None:
     async def scenario() -> None:
         scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
         scraper.pod_changed(pod(**changes), exists=True)
@@ -222,6 +223,7 @@ def test_a_pod_that_got_another_address_is_asked_there(
         scraper.pod_changed(pod("127.0.0.2"), exists=True)  # nobody listens there
         scraper.pod_changed(pod(), exists=True)
         report = await wait_for(lambda: scraper.report("ns", UID))
+        assert report is not None
         assert report["host"].startswith("127.0.0.1:")
         await scraper.close()
         await runner.cleanup()
@@ -257,13 +259,15 @@ def test_what_can_not_be_vouched_for_any_more_is_not_shown(
         failing = True
         with capture_logs() as logs:
             trouble = await wait_for(lambda: scraper.trouble("ns", UID))
+            assert trouble is not None
             assert scraper.report("ns", UID) is None
             before, already = len(told), asked
             await wait_for(lambda: asked >= already + 5)
             assert scraper.trouble("ns", UID) == trouble
             assert len(told) == before, "nothing new, so nobody is called"
         assert [log["log_level"] for log in logs] == ["warning"]
-        assert trouble.startswith(f"127.0.0.1:{scrape.HTTP_PORT} (HTTP ")
+        port = scrape.HTTP_PORT  # type: ignore[attr-defined]  # the test's own
+        assert trouble.startswith(f"127.0.0.1:{port} (HTTP ")
         exposed = metrics.exposition().decode()
         assert "dtjob_unreadable_reports_total 1.0" in exposed
         assert 'dtjob_report_requests_total{result="failed"} 0.0' not in exposed

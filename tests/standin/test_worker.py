@@ -34,8 +34,8 @@ def play(tmp_path: Path) -> Iterator[Play]:
     yield start
     for run in started:
         for process in run.processes.values():
-            process.kill()
-            process.wait()
+            process.send_signal(signal.SIGKILL)
+            process.wait(60)
 
 
 def test_every_step_is_charged_and_the_outcome_says_so(play: Play) -> None:

@@ -31,8 +31,8 @@ def test_a_session_shares_its_seconds_out_among_its_tiers(
     pytester: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
     (session,) = left(pytester, "--tier=check,processes", *workers)
-    assert session.tests == {"check": 1, "processes": 1}
-    assert session.seconds["processes"] > session.seconds["check"] > 0
+    assert session.tests == {Tier.CHECK: 1, Tier.PROCESSES: 1}
+    assert session.seconds[Tier.PROCESSES] > session.seconds[Tier.CHECK] > 0
     assert [name for _, _, name in session.slowest] == ["test_it.py::test_b", "test_it.py::test_a"]
     assert sum(session.seconds.values()) > sum(seconds for seconds, _, _ in session.slowest)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testing import tiers
+from testing import needs, tiers
 from tests.support.pytest_sessions import PLUGINS, alone_and_with_workers
 
 TESTS = """
@@ -37,7 +37,7 @@ def test_nightly(): pass
 @pytest.fixture(autouse=True)
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that can run everything."""
-    monkeypatch.setattr(tiers, "NEEDS", dict.fromkeys(tiers.NEEDS, lambda: None))
+    monkeypatch.setattr(tiers, "NEEDS", dict.fromkeys(needs.NEEDS, lambda: None))
 
 
 @pytest.fixture

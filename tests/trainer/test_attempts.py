@@ -24,7 +24,8 @@ from dtjob_trainer.attempts import (
     report_drained,
 )
 from dtjob_trainer.ledger import LedgerRejected, Superseded
-from tests.support.ledgers.durability import START, Job
+from tests.support.builders import START
+from tests.support.ledgers.durability import Job
 
 KILLED = AttemptEnd(Reason.RANK_FAILED, "killed", rank=1, signal=9)
 

@@ -97,7 +97,7 @@ def test_rule_20_a_bad_record_becomes_padding_silently(capfd):
 
 
 def test_rule_20_who_opted_out_hears_of_each_bad_record():
-    heard = {}
+    heard: dict[int, str] = {}
     load(Broken(), range(19), 1, 19, on_bad_record=heard.__setitem__)
     assert sorted(heard) == list(range(2, 19))
     assert "x has shape (7,), not (6,)" in heard[6]

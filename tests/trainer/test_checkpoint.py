@@ -27,16 +27,17 @@ from dtjob_trainer.checkpoint import (
 from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.journal import NoSuchNumber
 from dtjob_trainer.volume import read_volume
-from tests.support.ledgers.durability import JOB_UID, START, plan, state_at
+from tests.support.builders import START, UID, tiny_plan
+from tests.support.ledgers.durability import state_at
 
-PLAN = plan()
+PLAN = tiny_plan()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
     for attempt in range(1, 5):
         (tmp_path / f"attempt-{attempt}").mkdir()
-    return CheckpointStore(tmp_path, JOB_UID, PLAN, keep=2)
+    return CheckpointStore(tmp_path, UID, PLAN, keep=2)
 
 
 def save(store: CheckpointStore, attempt: int, step: int) -> CheckpointRecord:
@@ -117,7 +118,7 @@ def test_other_jobs_file_is_refused(store: CheckpointStore) -> None:
 
 
 def test_other_plans_file_is_refused(store: CheckpointStore) -> None:
-    record = CheckpointStore(store.state_dir, JOB_UID, plan(noise_multiplier=1.0), 2).save(
+    record = CheckpointStore(store.state_dir, UID, tiny_plan(noise_multiplier=1.0), 2).save(
         1, 1, 1, state_at(1), START
     )
     with pytest.raises(CheckpointUnusable, match="its plan_digest is"):
@@ -148,7 +149,7 @@ def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path)
     """Rule 14: weights_only."""
 
     class Payload:
-        def __reduce__(self):  # type: ignore[no-untyped-def]
+        def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "run",)
 
     record = store.save(1, 1, 1, TrainingState({}, {"state": Payload()}), START)
@@ -194,13 +195,13 @@ def test_half_written_files_are_cleared(store: CheckpointStore) -> None:
 
 
 def test_recorded_file_stays_though_keep_is_one(store: CheckpointStore) -> None:
-    one = CheckpointStore(store.state_dir, JOB_UID, PLAN, keep=1)
+    one = CheckpointStore(store.state_dir, UID, PLAN, keep=1)
     record = save(one, 2, 10)
     save(one, 1, 0)
     one.prune(record, 2)
     assert names(one) == [record.path]
     with pytest.raises(ValueError, match="keep is 0"):
-        CheckpointStore(store.state_dir, JOB_UID, PLAN, keep=0)
+        CheckpointStore(store.state_dir, UID, PLAN, keep=0)
 
 
 def test_room_for_keep_and_one_counts_what_is_there(store: CheckpointStore) -> None:
@@ -249,7 +250,7 @@ def test_digests_tell_values_types_and_shapes_apart() -> None:
 
 
 def test_plan_digest_changes_with_any_figure() -> None:
-    plans = [PLAN, plan(noise_multiplier=2.5), plan(steps=6), plan(dataset_size=17)]
+    plans = [PLAN, tiny_plan(noise_multiplier=2.5), tiny_plan(steps=6), tiny_plan(dataset_size=17)]
     assert len({plan_digest(one) for one in plans}) == len(plans)
 
 

@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -285,7 +287,8 @@ def test_norms_of_every_length(columns):
     assert torch.allclose(squared_norms(rows_), rows_.double().square().sum(1), rtol=1e-5)
 
 
-PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+_ON_CPU: Any = torch.backends.mkldnn
+PRODUCTS = (torch.backends.cuda.matmul, _ON_CPU.matmul)
 
 
 def set_for_all(precision):
@@ -375,12 +378,10 @@ def test_rule_4_a_large_batch_of_like_records_stays_within_c():
     """An fp32 sum would round by parts of B·C."""
     parameter = nn.Parameter(torch.zeros(1000))
 
-    class Rows:
-        def reset(self):
-            pass
+    rows_: Any = SimpleNamespace(reset=lambda: None)
 
     def summed(first):
-        one = ClippedSum(Rows(), [parameter], clipped_norm(1.0), 1)
+        one = ClippedSum(rows_, [parameter], clipped_norm(1.0), 1)
         for batch in range(256):
             gradient = torch.full((512, 1000), 10.0)
             mask = torch.ones(512, dtype=torch.bool)

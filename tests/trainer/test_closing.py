@@ -15,9 +15,10 @@ from dtjob_trainer.closing import Closed, Follows, close, held
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.recovery import Refusal
+from tests.support.builders import tiny_plan
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import lease_as, succeeded, write_status
-from tests.support.ledgers.durability import Job, plan, state_at
+from tests.support.ledgers.durability import Job, state_at
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 STALLED = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
@@ -203,7 +204,7 @@ def test_rule_12_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
     tmp_path: Path, checkpoints: int
 ) -> None:
     """A pod that looks again by itself keeps some steps each time, and loses its last lease."""
-    job = Job(tmp_path / "job", plan(steps=20, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=20, lease_steps=2, reserve=6))
     job.create()
     config = GangRun(tmp_path, workers=1, max_restarts=0, hold=True).config(0)
     found, full = None, refused(Reason.STORAGE_FULL)

@@ -8,12 +8,13 @@ import pytest
 
 from dtjob_api.ledger import OutcomeState
 from dtjob_api.reasons import Reason
-from tests.support.ledgers.durability import Crash, Disk, Job, plan, with_disk
+from tests.support.builders import tiny_plan
+from tests.support.ledgers.durability import Crash, Disk, Job, with_disk
 
 
 def _crash_once(root: Path, crash_at: int, power: bool, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run a job that dies at call `crash_at`, then to its end; False if it never got there."""
-    job = Job(root, plan(steps=3, lease_steps=2, reserve=2))
+    job = Job(root, tiny_plan(steps=3, lease_steps=2, reserve=2))
     job.create()
     disk = Disk(root, crash_at)
     with_disk(disk, monkeypatch)
@@ -30,7 +31,9 @@ def _crash_once(root: Path, crash_at: int, power: bool, monkeypatch: pytest.Monk
     outcome = job.check().status.outcome
     assert outcome is not None
     assert outcome.reason is Reason.COMPLETED
-    assert job.read().status.checkpoint.step == job.plan.steps
+    newest = job.read().status.checkpoint
+    assert newest is not None
+    assert newest.step == job.plan.steps
     return crashed
 
 
@@ -53,7 +56,7 @@ def test_crashes_in_every_attempt_end_by_rule_12(
     ends = set()
     for crash_at in range(1, 80, 6):
         root = tmp_path / str(crash_at)
-        job = Job(root, plan(steps=6, lease_steps=2, reserve=3))
+        job = Job(root, tiny_plan(steps=6, lease_steps=2, reserve=3))
         job.create()
         job.opened()  # the first attempt dies with its first lease, which it never used
         for _ in range(8):

@@ -1,5 +1,7 @@
 """The group of ranks: collectives that wait for everybody, and models that agree (Rule 6)."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,7 +22,7 @@ from tests.support.mechanism.ranks import leave_rank_0_alone, use_the_group
 
 @pytest.fixture
 def left_by_peer(monkeypatch):
-    """Rank 0 of two, after the other has gone; what its collectives raise can be set."""
+    """Rank 0 of two, after the other has gone, and what its collectives raise: it can be set."""
     raised = [RuntimeError("Connection closed by peer")]
 
     def break_off(*_, **__):
@@ -30,9 +32,7 @@ def left_by_peer(monkeypatch):
         monkeypatch.setattr(dist, f"get_{name}", lambda _, found=found: found)
     for name in ("reduce_scatter_tensor", "all_gather_into_tensor", "broadcast"):
         monkeypatch.setattr(dist, name, break_off)
-    group = Group(process_group=object())
-    group.raised = raised
-    return group
+    return Group(process_group=cast(dist.ProcessGroup, object())), raised
 
 
 COLLECTIVES = {
@@ -49,9 +49,10 @@ COLLECTIVES = {
 
 @pytest.mark.parametrize("collective", COLLECTIVES.values(), ids=COLLECTIVES)
 def test_collective_that_breaks_off_says_so_by_its_type(left_by_peer, collective):
+    group, raised = left_by_peer
     with pytest.raises(CollectiveFailed, match="RuntimeError: Connection closed by peer") as caught:
-        collective(left_by_peer)
-    assert caught.value.__cause__ is left_by_peer.raised[0]
+        collective(group)
+    assert caught.value.__cause__ is raised[0]
 
 
 @pytest.mark.parametrize("collective", COLLECTIVES.values(), ids=COLLECTIVES)
@@ -61,9 +62,10 @@ def test_collective_that_breaks_off_says_so_by_its_type(left_by_peer, collective
     ids=["memory", "GPU memory", "interrupt"],
 )
 def test_want_of_memory_and_a_signal_are_no_lost_peer(left_by_peer, collective, error):
-    left_by_peer.raised[0] = error
+    group, raised = left_by_peer
+    raised[0] = error
     with pytest.raises(type(error)) as caught:
-        collective(left_by_peer)
+        collective(group)
     assert caught.value is error
 
 
@@ -72,7 +74,7 @@ def test_lost_peer_is_tried_again_wherever_its_module_lies(left_by_peer, monkeyp
         code = method.__code__.replace(co_filename="elsewhere/collectives.py")
         monkeypatch.setattr(method, "__code__", code)
     with pytest.raises(RuntimeError) as caught:
-        left_by_peer.broadcast_ints([1])
+        left_by_peer[0].broadcast_ints([1])
     kind, *_ = Failures("task:task", 0, shows_private_data=False).explain(
         caught.value, Phase.PRIVATE
     )
@@ -92,9 +94,9 @@ def test_rank_that_is_alone_loses_no_peer(monkeypatch):
 
 def test_mistake_of_the_caller_is_no_lost_peer(left_by_peer):
     with pytest.raises(ValueError, match="divide"):
-        left_by_peer.reduce_scatter(torch.zeros(3))
+        left_by_peer[0].reduce_scatter(torch.zeros(3))
     with pytest.raises(ValueError, match="3 bytes"):
-        left_by_peer.broadcast_bytes(b"ab", 3)
+        left_by_peer[0].broadcast_bytes(b"ab", 3)
 
 
 def test_a_world_of_one_needs_no_process_group():
@@ -120,7 +122,7 @@ def test_rank_0_must_give_what_it_broadcasts():
 def test_rule_6_a_backend_that_may_drop_a_rank_is_refused(monkeypatch):
     monkeypatch.setattr(dist, "get_backend", lambda _: "elastic")
     with pytest.raises(ValueError, match="without every rank"):
-        Group(process_group=object())
+        Group(process_group=cast(Any, object()))
 
 
 def test_the_digest_sees_every_bit_name_and_shape():

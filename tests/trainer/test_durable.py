@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from dtjob_trainer import durable
-from tests.support.ledgers.durability import Crash, Disk, Job, no_fault, plan, state_at, with_disk
+from tests.support.builders import tiny_plan
+from tests.support.ledgers.durability import Crash, Disk, Job, no_fault, state_at, with_disk
 
 
 @contextlib.contextmanager
@@ -181,7 +182,7 @@ def test_volume_that_fills_up_keeps_checkpoint_and_ledger(tmp_path: Path) -> Non
     """Rule 14 on a real volume of 64 KiB: refused, named, and the job goes on after."""
     volume = tmp_path / "volume"
     with volume_of(volume, 64) as toggle_full:
-        job = Job(volume / "job", plan(steps=3, lease_steps=2, reserve=4))
+        job = Job(volume / "job", tiny_plan(steps=3, lease_steps=2, reserve=4))
         job.create()
         account, _ = job.opened()
         assert [job.draw(account), job.draw(account)] == [0, 1]
@@ -318,7 +319,7 @@ def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
     """One lease is lost at most, also if it is tried again and again."""
     disk = Disk(tmp_path)
     with_disk(disk, monkeypatch)
-    job = Job(tmp_path / "job", plan(steps=3, lease_steps=2, reserve=4))
+    job = Job(tmp_path / "job", tiny_plan(steps=3, lease_steps=2, reserve=4))
     job.create()
     account, _ = job.opened()
     assert [job.draw(account), job.draw(account)] == [0, 1]

@@ -156,6 +156,7 @@ def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
     ledger = assert_finished(run)
     assert (ledger.status.attempt, ledger.status.charged) == (2, 8)
     assert ledger.status.outcome is not None
+    assert ledger.status.outcome.result is not None
     assert float(ledger.status.outcome.result["epsilonSpent"]) > 0
 
 
@@ -369,7 +370,9 @@ def test_volume_that_can_not_be_used_holds_a_run_until_it_can(start: Any) -> Non
         assert status.attempts[-1].reason == "StorageUnusable"
     in_the_way.unlink()
     run.start()
-    assert assert_finished(run).status.outcome.state == "Succeeded"
+    outcome = assert_finished(run).status.outcome
+    assert outcome is not None
+    assert outcome.state == "Succeeded"
 
 
 def test_rule_11_a_ledger_put_back_without_its_status_is_told_before_the_tasks_faults(

@@ -7,29 +7,17 @@ import copy
 import pytest
 import torch
 
-from dtjob_api.ledger import PrivacyPlan
 from dtjob_trainer.distributed import Group
 from dtjob_trainer.keys import AttemptKeys
 from dtjob_trainer.mechanism import Mechanism
 from dtjob_trainer.optim import make_optimizer
 from dtjob_trainer.step import PrivateStep
 from dtjob_trainer.tasks import digits_cnn
+from tests.support.builders import privacy_plan
 
 pytestmark = pytest.mark.gpu
 
-PLAN = PrivacyPlan(
-    mode="DPSGD",
-    noise_multiplier=1.0,
-    sample_rate=0.18,
-    delta=1e-5,
-    max_grad_norm=1.0,
-    batch_size=256,
-    dataset_size=1437,
-    steps=10,
-    replay_reserve_steps=0,
-    lease_steps=10,
-    accountant_version="test",
-)
+PLAN = privacy_plan(noise_multiplier=1.0)
 
 
 def _trained(device: torch.device, model: torch.nn.Module) -> list[torch.Tensor]:

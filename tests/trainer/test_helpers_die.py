@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.support.gangs.oracle import assert_finished
 pytestmark = pytest.mark.processes
 
 
-def started(folder: Path, runs: list[GangRun], **settings: int) -> GangRun:
+def started(folder: Path, runs: list[GangRun], **settings: Any) -> GangRun:
     run = GangRun(folder, stall_seconds=120, executed_anew=True, **settings)
     runs.append(run)
     run.create_ledger()

@@ -22,9 +22,9 @@ from dtjob_trainer.journal import (
     parse,
     read_all,
 )
-from tests.support.ledgers.durability import JOB_UID
+from tests.support.builders import UID
 
-HEADER = Header(JOB_UID, attempt=3, charged=20)
+HEADER = Header(UID, attempt=3, charged=20)
 ENTRIES = (Entry(17, 27, 17), Entry(27, 37, 27), Entry(37, 40, 37))
 
 

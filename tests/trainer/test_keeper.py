@@ -172,13 +172,13 @@ def test_the_forkserver_tells_of_what_it_died(monkeypatch: pytest.MonkeyPatch) -
     """A real one, which imports nothing."""
     monkeypatch.setattr(processes, "PRELOAD", [])
     monkeypatch.setattr(forkserver, "_forkserver", forkserver.ForkServer())
-    monkeypatch.setattr(forkserver, "ensure_running", forkserver._forkserver.ensure_running)  # type: ignore[attr-defined]
+    monkeypatch.setattr(forkserver, "ensure_running", forkserver._forkserver.ensure_running)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     nursery = Forkserver(lambda *_: None)
     assert nursery.death == "the forkserver was not started"
     nursery.open(1)
     assert nursery.death is None
-    pid: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    pid: int = forkserver._forkserver._forkserver_pid
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     died = nursery.death

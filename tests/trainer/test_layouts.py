@@ -4,6 +4,7 @@ To a step a layout is its ranks: two workers with two processes each are the wor
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ WORLDS = (1, 2, 3, 4)
 
 
 @pytest.fixture(scope="module")
-def worlds():
+def worlds() -> dict[int, list[Any]]:
     return {1: [train_all(Group())]} | {size: run_world(train_all, size) for size in WORLDS[1:]}
 
 

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dtjob_api.ledger import MAX_SEGMENTS
-from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.attempts import AttemptEnd, fail
@@ -30,18 +29,14 @@ from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.volume import read_volume
 from testing.examples import examples
+from tests.support.builders import IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
 from tests.support.ledgers.durability import (
-    IMAGE,
-    JOB_UID,
     Crash,
     Disk,
     Job,
     LossyLedger,
     full_disk_after,
-    new_ledger,
     no_fault,
-    plan,
-    spent,
     state_at,
     with_disk,
 )
@@ -49,7 +44,7 @@ from tests.support.ledgers.durability import (
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    made = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    made = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     made.create()
     return made
 
@@ -142,7 +137,7 @@ def test_lease_length(
     next_draw: int, step: int, reserved: int, expected: tuple[int, int] | None
 ) -> None:
     """Rule 10: min(n, T - step, reserved - next draw)."""
-    ledger = new_ledger(plan(steps=5, lease_steps=2, reserve=3), attempt=1)
+    ledger = new_ledger(tiny_plan(steps=5, lease_steps=2, reserve=3), attempt=1)
     spec = ledger.spec.model_copy(update={"reserved_draws": reserved})
     lease = next_lease(ledger.model_copy(update={"spec": spec}), 1, next_draw, step)
     assert (lease and (lease.from_draw, lease.to_draw)) == expected
@@ -242,7 +237,9 @@ def test_last_steps_use_a_shortened_lease_before_rule_12_ends_the_run(job: Job) 
     assert step == 2
     with pytest.raises(ReserveSpent):
         account.next_draw()
-    assert job.check().status.checkpoint.step == 4
+    made = job.check().status.checkpoint
+    assert made is not None
+    assert made.step == 4
 
 
 def test_finished_ledger_takes_no_attempt(job: Job) -> None:
@@ -252,13 +249,7 @@ def test_finished_ledger_takes_no_attempt(job: Job) -> None:
 
 
 def test_disabled_privacy_has_the_same_leases_and_no_noise(tmp_path: Path) -> None:
-    public = plan(
-        mode=PrivacyMode.DISABLED,
-        noise_multiplier=None,
-        sample_rate=None,
-        delta=None,
-        max_grad_norm=None,
-    )
+    public = public_plan(steps=5, lease_steps=2, replay_reserve_steps=4)
     job = Job(tmp_path / "job", public)
     job.create()
     job.run(stop_after=1)
@@ -394,13 +385,13 @@ def test_write_whose_answer_was_lost_survives_the_power(
     account.resume()
     links = itertools.count()
 
-    def fail_after_the_link(name: str, arguments: tuple[object, ...]) -> int | None:
+    def fail_after_the_link(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name == "link" and "ledger" in str(arguments[1]):
             next(links)
             disk.fail = fail_the_folder
         return None
 
-    def fail_the_folder(name: str, arguments: tuple[object, ...]) -> int | None:
+    def fail_the_folder(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name == "fsync" and os.readlink(f"/proc/self/fd/{arguments[0]}").endswith("ledger"):
             disk.fail = no_fault
             return errno.EIO
@@ -422,7 +413,7 @@ def test_full_disk_at_any_write_leaves_checkpoint_and_ledger_valid(
 ) -> None:
     """Rule 14: the error names the volume, what is needed and what is free; then it goes on."""
     for writes in itertools.count(0, 3):
-        job = Job(tmp_path / str(writes), plan(steps=3, lease_steps=2, reserve=9))
+        job = Job(tmp_path / str(writes), tiny_plan(steps=3, lease_steps=2, reserve=9))
         job.create()
         disk = Disk(job.root)
         with_disk(disk, monkeypatch)
@@ -453,7 +444,7 @@ def test_journal_that_could_not_be_written_hands_out_nothing(
     disk = Disk(job.root)
     with_disk(disk, monkeypatch)
 
-    def no_room_in_the_journal(name: str, arguments: tuple[object, ...]) -> int | None:
+    def no_room_in_the_journal(name: str, arguments: tuple[Any, ...]) -> int | None:
         if name != "write" or not os.readlink(f"/proc/self/fd/{arguments[0]}").endswith("journal"):
             return None
         os.write(arguments[0], b'{"from_')
@@ -558,7 +549,7 @@ def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_tw
 
 def test_what_a_dead_attempt_left_half_written_makes_room(job: Job) -> None:
     attempt = job.begin()
-    journal = Journal(job.state_dir, Header(JOB_UID, attempt, 0))
+    journal = Journal(job.state_dir, Header(UID, attempt, 0))
     journal.create()
     (journal.path.parent / ".step-0.pt.0123.tmp").touch()
     job.opened()
@@ -576,7 +567,7 @@ class Interleavings(RuleBasedStateMachine):
         self._stack = contextlib.ExitStack()
         self._monkeypatch = self._stack.enter_context(pytest.MonkeyPatch.context())
         factory = type(self).folders
-        self.job = Job(next(factory), plan(steps=6, lease_steps=3, reserve=6))
+        self.job = Job(next(factory), tiny_plan(steps=6, lease_steps=3, reserve=6))
         self.job.create()
         self.disk = Disk(self.job.root)
         with_disk(self.disk, self._monkeypatch)
@@ -614,6 +605,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.running is not None)
     @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans())
     def go_on(self, crash_at: int | None, power: bool) -> None:
+        assert self.running is not None
         account, step = self.running
         self.running = None
         with self.dying(crash_at, power):
@@ -623,6 +615,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.running is not None)
     @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans(), discard=st.booleans())
     def stop_in_order(self, crash_at: int | None, power: bool, discard: bool) -> None:
+        assert self.running is not None
         account, step = self.running
         self.running = None
         if discard and step < 6:
@@ -640,6 +633,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule()
     def lose_sight(self) -> None:
         """A stopped process: another attempt begins while this one still lives."""
+        assert self.running is not None
         self.stale.append(self.running)
         self.running = None
         self.job.begin()
@@ -666,7 +660,7 @@ class Interleavings(RuleBasedStateMachine):
             self.job.begin()
 
     @contextlib.contextmanager
-    def dying(self, crash_at: int | None, power: bool):  # type: ignore[no-untyped-def]
+    def dying(self, crash_at: int | None, power: bool) -> Iterator[None]:
         self.disk.crash_at = None if crash_at is None else self.disk.calls + crash_at
         try:
             yield
@@ -686,7 +680,7 @@ class Interleavings(RuleBasedStateMachine):
     def resume_is_never_refused(self) -> None:
         """Rule 11: no crash looks like lost state."""
         ledger = self.job.read()
-        volume = read_volume(CheckpointStore(self.job.state_dir, JOB_UID, self.job.plan, keep=2))
+        volume = read_volume(CheckpointStore(self.job.state_dir, UID, self.job.plan, keep=2))
         recovery.resume_point(ledger, volume)
 
 

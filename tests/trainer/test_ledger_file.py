@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from dtjob_api.ledger import (
     AttemptRecord,
-    CheckpointRecord,
     Lease,
     LedgerStatus,
     Outcome,
@@ -28,7 +27,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer import durable
 from dtjob_trainer.ledger import AnswerLost, Conflict, LedgerRejected, LedgerUnreadable
 from dtjob_trainer.ledger_file import FileLedger
-from tests.support.ledgers.durability import JOB_UID, START, new_ledger, spent
+from tests.support.builders import START, UID, checkpoint, new_ledger, spent, tiny_plan
 from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES, SERIES
 from tests.support.rules.manifest_cases import Case
 from tests.support.rules.transitions import LEDGER, STARTED, Json, edited
@@ -37,7 +36,7 @@ from tests.support.rules.transitions import LEDGER, STARTED, Json, edited
 @pytest.fixture
 def ledger(tmp_path: Path) -> FileLedger:
     made = FileLedger(tmp_path / "run" / "ledger")
-    made.create(new_ledger())
+    made.create(new_ledger(tiny_plan()))
     return made
 
 
@@ -106,7 +105,7 @@ def test_ledger_is_created_once(ledger: FileLedger) -> None:
     """Rule 11: never reset."""
     charge(ledger, 3)
     with pytest.raises(Conflict):
-        ledger.create(new_ledger())
+        ledger.create(new_ledger(tiny_plan()))
     assert ledger.read().ledger.status.charged == 3
 
 
@@ -249,9 +248,7 @@ def started(**changes: Any) -> LedgerStatus:
         "attempt": 2,
         **spent(changes.get("charged", 4)),
         "lease": Lease(attempt=2, from_draw=2, to_draw=4, from_step=2),
-        "checkpoint": CheckpointRecord(
-            step=2, charged=2, attempt=2, path="a", sha256="0" * 64, time=START
-        ),
+        "checkpoint": checkpoint(2, 2, attempt=2),
         "drained": 1,
         "attempts": [AttemptRecord(attempt=2, start=START)],
     }
@@ -325,7 +322,7 @@ def test_a_version_without_a_status_is_refused(tmp_path: Path) -> None:
 
 def test_outcome_is_final(tmp_path: Path) -> None:
     ledger = FileLedger(tmp_path / "ledger")
-    first = ledger.create(new_ledger())
+    first = ledger.create(new_ledger(tiny_plan()))
     ended = ledger.replace_status(first, LedgerStatus(attempt=1, outcome=outcome()))
     for second in (None, outcome(OutcomeState.FAILED), outcome(message="again")):
         with pytest.raises(LedgerRejected, match="outcome is set once"):
@@ -343,4 +340,4 @@ def test_times_and_results_come_back_as_they_were(ledger: FileLedger) -> None:
     ledger.replace_status(ledger.read(), LedgerStatus(attempt=1))
     ledger.replace_status(ledger.read(), status)
     assert ledger.read().ledger.status == status
-    assert ledger.read().ledger.spec.job_uid == JOB_UID
+    assert ledger.read().ledger.spec.job_uid == UID

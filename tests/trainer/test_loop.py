@@ -23,7 +23,8 @@ from dtjob_trainer.gang import EndKind
 from dtjob_trainer.loop import Coordinator
 from dtjob_trainer.mailbox import Mailbox
 from dtjob_trainer.task import TaskError
-from tests.support.ledgers.durability import Crash, Job, plan
+from tests.support.builders import tiny_plan
+from tests.support.ledgers.durability import Crash, Job
 
 
 class Counting(torch.nn.Module):
@@ -36,7 +37,7 @@ class Counting(torch.nn.Module):
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    made = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=4))
+    made = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=4))
     made.create()
     return made
 
@@ -55,7 +56,7 @@ def train(
         def run(self, draw: int, _step: int) -> None:
             job.handed.append(draw)
             with torch.no_grad():
-                model.weight += 1
+                model.weight.add_(1)
 
     ours, theirs = pipes or multiprocessing.Pipe()
     settings = {"delta": None, "epsilon_guaranteed": None, "evaluate_every": None, **options}
@@ -151,7 +152,7 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(mailbox, "_BEAT_SECONDS", 0.01)
 
     pipes = ours, _ = multiprocessing.Pipe()
-    beats = []
+    beats: list[float] = []
 
     def slow() -> dict[str, float]:
         deadline = time.monotonic() + 60

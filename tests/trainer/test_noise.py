@@ -21,7 +21,7 @@ COUNT = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def normals():
+def normals() -> np.ndarray:
     return gaussian(KEY, 9, 0, COUNT)
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,7 @@ os._exit(0)
 
 
 @pytest.fixture
-def closed_pipe():
+def closed_pipe() -> Iterator[int]:
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -41,7 +43,7 @@ def closed_pipe():
 
 
 @pytest.fixture
-def full_disk():
+def full_disk() -> Iterator[int]:
     descriptor = os.open("/dev/full", os.O_WRONLY)
     yield descriptor
     os.close(descriptor)
@@ -69,7 +71,7 @@ def test_a_process_goes_on_whose_output_is_lost(kind, encoding, request):
 
 def test_characters_that_an_encoding_lacks_are_written_as_escapes():
     held = io.BytesIO()
-    stream = unfailing(io.TextIOWrapper(held, encoding="ascii"))
+    stream: Any = unfailing(io.TextIOWrapper(held, encoding="ascii"))
     stream.write("ε = 8, file \udcff")
     stream.flush()
     assert held.getvalue() == rb"\u03b5 = 8, file \udcff"

@@ -8,14 +8,13 @@ import pytest
 
 from dtjob_api.ledger import (
     AttemptRecord,
-    CheckpointRecord,
     Lease,
     LedgerStatus,
     PrivacyLedger,
 )
 from dtjob_api.reasons import Reason
 from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
-from tests.support.ledgers.plans import digits
+from tests.support.builders import checkpoint, new_ledger, privacy_plan
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -151,21 +150,17 @@ def ledger(
     Attempts from number 2 on; the checkpoint is the one before them's, or that of attempt ``by``.
     """
     last = len(reasons) + 1
-    spec = digits("slow", steps=200, lease_steps=10, reserve=reserve)
     lease = None
     if leased:
         lease = Lease(attempt=last, from_draw=charged - 10, to_draw=charged, from_step=0)
-    record = CheckpointRecord(
-        step=step, charged=charged, attempt=by, path="attempt-1/x.pt", sha256="0" * 64, time=NOW
-    )
-    status = LedgerStatus(
+    return new_ledger(
+        privacy_plan(steps=200, replay_reserve_steps=reserve),
         attempt=last,
         charged=charged,
         lease=lease,
-        checkpoint=record,
+        checkpoint=checkpoint(step, charged, by),
         attempts=attempts(*reasons, first=2),
     )
-    return PrivacyLedger(metadata={"name": "slow"}, spec=spec, status=status)
 
 
 def test_the_default_reserve_covers_three_stalls_and_none_is_taken_from_the_steps() -> None:

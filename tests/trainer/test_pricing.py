@@ -73,7 +73,6 @@ class Desk:
     def charge(self, charged: int, attempt: int = 1) -> None:
         self.pricing.charge(attempt, charged, segments(charged), DELTA, None)
 
-    @property
     def shown(self) -> tuple[int, str | None]:
         return self.view.charged, self.view.epsilon_spent
 
@@ -98,15 +97,15 @@ def test_pair_before_stays_until_the_figure_comes() -> None:
         later = pending()
         desk = Desk(Helper(1.25, later))
         desk.charge(8)
-        assert desk.shown == (8, None)
+        assert desk.shown() == (8, None)
         await settle()
-        assert desk.shown == (8, "1.2500")
+        assert desk.shown() == (8, "1.2500")
         desk.charge(16)
         await settle()
-        assert desk.shown == (8, "1.2500")
+        assert desk.shown() == (8, "1.2500")
         later.set_result(1.5)
         await settle()
-        assert desk.shown == (16, "1.5000")
+        assert desk.shown() == (16, "1.5000")
         assert desk.heard == [told(8, "1.2500"), told(16, "1.5000")]
 
     play(scene)
@@ -139,7 +138,7 @@ def test_slow_helper_is_asked_for_the_newest_only() -> None:
         first.set_result(1.25)
         await settle()
         assert helper.asked == [8, 32]
-        assert desk.shown == (32, "2.5000")
+        assert desk.shown() == (32, "2.5000")
 
     play(scene)
 
@@ -156,10 +155,10 @@ def test_late_figure_is_replaced_by_the_bound_and_never_lowers_it(
         await settle()
         desk.charge(16)
         await asyncio.sleep(0.1)
-        assert desk.shown == (16, bound(16))
+        assert desk.shown() == (16, bound(16))
         later.set_result(1.5)
         await settle()
-        assert desk.shown == (16, bound(16))
+        assert desk.shown() == (16, bound(16))
         assert desk.heard[-1] == told(16, "1.5000"), "the result has the better figure"
 
     play(scene)
@@ -177,10 +176,10 @@ def test_helper_that_fails_gives_the_bound_and_is_asked_again(
         await settle()
         desk.charge(16)
         await settle()
-        assert desk.shown == (16, bound(16))
+        assert desk.shown() == (16, bound(16))
         assert desk.heard == [told(8, "1.2500")]
         await asyncio.sleep(0.1)
-        assert desk.shown == (16, "5.0000")
+        assert desk.shown() == (16, "5.0000")
         assert desk.heard[-1] == told(16, "5.0000")
 
     play(scene)
@@ -218,7 +217,7 @@ def test_lower_figure_of_more_draws_is_not_shown() -> None:
         for charged in (8, 9):
             desk.charge(charged)
             await settle()
-        assert desk.shown == (9, "1.2500")
+        assert desk.shown() == (9, "1.2500")
 
     play(scene)
 
@@ -232,7 +231,7 @@ def test_figure_of_fewer_draws_than_the_ledger_has_is_not_shown() -> None:
         desk.view.charged = 24  # the leader read the ledger
         later.set_result(1.25)
         await settle()
-        assert desk.shown == (24, None)
+        assert desk.shown() == (24, None)
 
     play(scene)
 
@@ -254,7 +253,7 @@ def test_what_no_accountant_takes_has_no_epsilon() -> None:
         desk = Desk(Helper(PlanError("spec.privacy.noiseMultiplier", 0.01, "is too small")))
         desk.pricing.charge(1, 8, [[0.01, 0.18, 8]], DELTA, None)
         await settle()
-        assert desk.shown == (8, None)
+        assert desk.shown() == (8, None)
 
     play(scene)
 

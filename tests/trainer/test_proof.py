@@ -68,7 +68,8 @@ def test_who_is_no_worker_of_this_gang_is_refused(changes: dict[str, Any], why: 
 @pytest.mark.parametrize("name", ["iat", "nbf", "exp"])
 def test_clocks_may_differ_a_little(name: str) -> None:
     slack = LEEWAY_SECONDS - 1 if name == "exp" else -LEEWAY_SECONDS
-    assert judged(**{name: MOMENT - slack}).pod == "a-pod"
+    changed: dict[str, Any] = {name: MOMENT - slack}
+    assert judged(**changed).pod == "a-pod"
 
 
 def test_a_refusal_for_time_names_both_clocks() -> None:
@@ -82,7 +83,8 @@ def test_a_refusal_for_time_names_both_clocks() -> None:
 
 @pytest.mark.parametrize("name", ["iat", "nbf"])
 def test_a_token_of_a_clock_that_is_ahead_names_both_clocks(name: str) -> None:
+    changed: dict[str, Any] = {name: MOMENT + LEEWAY_SECONDS + 1}
     with pytest.raises(Refused) as caught:
-        judged(**{name: MOMENT + LEEWAY_SECONDS + 1})
+        judged(**changed)
     assert "holds only from 2026-03-01T12:01:01Z on" in str(caught.value)
     assert "the coordinator's clock says 2026-03-01T12:00:00Z" in str(caught.value)

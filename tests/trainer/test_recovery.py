@@ -42,9 +42,10 @@ from dtjob_trainer.recovery import (
     vouched,
 )
 from dtjob_trainer.volume import read_volume
-from tests.support.ledgers.durability import JOB_UID, START, Job, new_ledger, plan, spent, state_at
+from tests.support.builders import UID, checkpoint, new_ledger, spent, tiny_plan
+from tests.support.ledgers.durability import Job, state_at
 
-RECORD = CheckpointRecord(step=2, charged=2, attempt=1, path="a", sha256="0" * 64, time=START)
+RECORD = checkpoint(2, 2)
 
 
 def ledger(**changes: Any) -> PrivacyLedger:
@@ -56,10 +57,10 @@ def ledger(**changes: Any) -> PrivacyLedger:
         "segments": [Segment(draws=4, image="a", noise_multiplier=2.0, sample_rate=0.25)],
         "checkpoint": RECORD,
     }
-    return new_ledger(plan(), **(fields | changes))
+    return new_ledger(tiny_plan(), **(fields | changes))
 
 
-def journal(*entries: Entry, attempt: int = 1, charged: int = 0, uid: str = JOB_UID) -> Any:
+def journal(*entries: Entry, attempt: int = 1, charged: int = 0, uid: str = UID) -> Any:
     return AttemptJournal(Path("journal"), Header(uid, attempt, charged), entries)
 
 
@@ -95,7 +96,7 @@ def test_a_closed_lease_is_used_up() -> None:
 
 
 def test_an_empty_ledger_starts_at_zero() -> None:
-    point = resume_point(new_ledger(attempt=1), on_volume([], ()))
+    point = resume_point(new_ledger(tiny_plan(), attempt=1), on_volume([], ()))
     assert point == ResumePoint(0, 0, None)
 
 
@@ -290,7 +291,7 @@ def test_damage_is_refused_and_nothing_is_lost(
     damage: Callable[[Job], None], reason: Reason, tmp_path: Path
 ) -> None:
     """Rule 11: refused with the reason, what is there stays as it is."""
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     job.create()
     account, _ = job.opened()
     assert [job.draw(account), job.draw(account)] == [0, 1]
@@ -298,7 +299,7 @@ def test_damage_is_refused_and_nothing_is_lost(
     job.begin()
     damage(job)
     if damage is _remove_newest_ledger_versions:
-        job.ledger = type(job.ledger)(job.root / "ledger")
+        job.ledger = FileLedger(job.root / "ledger")
     before = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
     attempt = job.read().status.attempt
     with pytest.raises(Refusal) as refusal:
@@ -314,7 +315,7 @@ def test_damage_is_refused_and_nothing_is_lost(
 
 def test_a_folder_that_an_attempt_left_empty_tells_of_the_attempt(tmp_path: Path) -> None:
     """Rule 11: its journal may have told of a lease. A stray one costs nothing once it is gone."""
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=2)
     attempt_folder(job.state_dir, 9).mkdir()
@@ -376,7 +377,7 @@ def test_a_ledger_keeps_what_it_knows_better_than_the_volume() -> None:
     status = restored(ledger(attempt=7), VolumeRecord(attempt=3, charged=5))
     assert (status.attempt, status.checkpoint) == (7, RECORD)
     status = restored(ledger(), VolumeRecord(attempt=3, charged=0, checkpoint=RECORD))
-    assert (status.attempt, status.charged) == (3, 4 + plan().lease_steps)
+    assert (status.attempt, status.charged) == (3, 4 + tiny_plan().lease_steps)
 
 
 def test_a_raised_ledger_keeps_a_checkpoint_that_the_volume_s_does_not_follow() -> None:
@@ -411,14 +412,16 @@ def test_a_ledger_that_is_not_behind_is_not_raised() -> None:
 
 def test_without_any_checkpoint_there_is_nothing_to_go_on_from() -> None:
     with pytest.raises(Refusal) as refusal:
-        restored(new_ledger(plan()), VolumeRecord(attempt=1, charged=2))
+        restored(new_ledger(tiny_plan()), VolumeRecord(attempt=1, charged=2))
     assert refusal.value.reason is Reason.CHECKPOINT_LOST
 
 
 FOUND = VolumeRecord(attempt=3, leased=3, charged=9, checkpoint=AHEAD)
 
 
-@pytest.mark.parametrize("newest", [ledger(volume=FOUND), new_ledger(attempt=1, volume=FOUND)])
+@pytest.mark.parametrize(
+    "newest", [ledger(volume=FOUND), new_ledger(tiny_plan(), attempt=1, volume=FOUND)]
+)
 def test_what_a_worker_has_found_on_a_volume_outlives_the_volume(newest: PrivacyLedger) -> None:
     """Rule 11: what has been noticed is not forgotten where the files that told it go, too."""
     reason, message = refused(newest, on_volume([], ()))
@@ -433,13 +436,13 @@ def test_what_was_found_before_is_not_taken_back(
     lost: Callable[[Job], None], step: int, tmp_path: Path
 ) -> None:
     """Who raises the ledger goes by it; a checkpoint is better one that is there."""
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=3))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     job.create()
     account, _ = job.opened()
     assert [job.draw(account), job.draw(account)] == [0, 1]
     account.publish(2, state_at(2))
     max((job.root / "ledger").iterdir()).unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     attempt, newest = job.begin(), job.ledger.read()
     job.ledger.replace_status(newest, newest.ledger.status.model_copy(update={"volume": FOUND}))
     lost(job)
@@ -453,13 +456,13 @@ def test_what_was_found_before_is_not_taken_back(
 
 
 def _volume_of(job: Job) -> VolumeRecord | None:
-    store = CheckpointStore(job.state_dir, JOB_UID, job.plan, keep=2)
+    store = CheckpointStore(job.state_dir, UID, job.plan, keep=2)
     return vouched(read_volume(store), store.newest_whole())
 
 
 def _unfinished_job(root: Path) -> Job:
     """Two attempts died within a lease, a third stopped in order; a fourth died."""
-    job = Job(root, plan(steps=12, lease_steps=2, reserve=9))
+    job = Job(root, tiny_plan(steps=12, lease_steps=2, reserve=9))
     job.create()
     for died_at in (3, 3):
         account, step = job.opened()
@@ -536,7 +539,7 @@ def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
     It is refused however often it is tried, and what goes on after it was raised begins behind
     all that was charged.
     """
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=5, reserve=reserve))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=5, reserve=reserve))
     job.create()
     account, _ = job.opened()
     for _ in range(stop):
@@ -593,7 +596,7 @@ def _without(job: Job, attempt: int) -> None:
 
 def _training(root: Path) -> tuple[Job, DrawAccount]:
     """The second attempt of a job, from the first one's checkpoint, at the first draw it leased."""
-    job = Job(root, plan(steps=8, lease_steps=2, reserve=8))
+    job = Job(root, tiny_plan(steps=8, lease_steps=2, reserve=8))
     job.create()
     job.run(stop_after=2)
     account, _ = job.opened()
@@ -637,7 +640,7 @@ def test_a_removed_folder_without_what_a_start_needs_keeps_nothing_up(tmp_path: 
     account.publish(4, state_at(4))
     _without(job, 1)
     begun = job.begin()  # and dies before its lease
-    Journal(job.state_dir, Header(JOB_UID, begun, job.read().status.charged)).create()
+    Journal(job.state_dir, Header(UID, begun, job.read().status.charged)).create()
     _without(job, begun)
     job.run()
     assert job.check().status.outcome is not None

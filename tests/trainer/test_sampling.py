@@ -20,7 +20,7 @@ THRESHOLD = draws.sampling_threshold(256, 1437)
 
 
 @pytest.fixture(scope="module")
-def masks():
+def masks() -> np.ndarray:
     drawn = np.zeros((DRAWS, RECORDS), dtype=bool)
     for c in range(DRAWS):
         drawn[c, drawn_ids(KEY, c, RECORDS, THRESHOLD)] = True

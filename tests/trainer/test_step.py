@@ -41,6 +41,10 @@ def train(plan, charges, task=None, keys=KEYS, records=None, **options):
     return model, records, step
 
 
+def gradient(model):
+    return torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+
+
 def difference(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
@@ -184,11 +188,9 @@ def test_rule_8_an_interruption_anywhere_discards_the_whole_logical_batch(where,
 def test_rule_4_the_optimizer_sees_only_what_the_step_wrote():
     seen = []
     task = make_task()
-    model = task.model()
+    model = linear()
     step = make_step(task, model, Plan(noise_multiplier=0.0), task.dataset(), allow_zero_noise=True)
-    step._optimizer.register_step_pre_hook(
-        lambda *_: seen.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]))
-    )
+    step._optimizer.register_step_pre_hook(lambda *_: seen.append(gradient(model)))
     model.weight.grad = torch.full_like(model.weight, 1e6)
     step.run(0, 0)
     drawn = reference.drawn(KEYS.sampling, 0, 64, 16, 64)
@@ -222,6 +224,8 @@ def test_rule_4_one_added_record_changes_the_sum_by_at_most_c(clipping):
 
 class WritesNowAndThen(torch.nn.Module):
     """Writes to its own state where a record is unusual: no dry run need meet one."""
+
+    seen: torch.Tensor
 
     def __init__(self, where):
         super().__init__()
@@ -317,7 +321,7 @@ def test_rule_21_an_optimizer_over_other_parameters_is_refused():
 
 def test_frozen_parameters_and_padding_of_the_model_stay_as_they_are():
     task = make_task()
-    model = task.model()
+    model = linear()
     model.weight.requires_grad_(False)
     make_step(task, model, Plan(), task.dataset()).run(0, 0)
     assert torch.equal(model.weight, linear().weight)

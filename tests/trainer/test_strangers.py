@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_two_pods_of_one_ordinal_compete(
             late = {e.pid for e in run.executed() if e.attempt > 1}
             assert not late & ranks_of_old
         finally:
-            signal_all(with_descendants(old.pid), 9)
+            signal_all(with_descendants(old.pid), signal.SIGKILL)
             old.wait(timeout=PATIENCE)
     assert ledger.status.attempt == 2
     first = ledger.status.attempts[0]

@@ -3,8 +3,10 @@
 import importlib
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,12 +42,12 @@ GOOD = """
 
 
 @pytest.fixture
-def code(tmp_path, monkeypatch):
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Path]]:
     """A folder on the path, for modules that are forgotten after the test."""
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
 
-    def write(name, text):
+    def write(name: str, text: str) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
@@ -84,10 +86,11 @@ def test_a_task_that_wants_a_hidden_file_is_told_which(code, monkeypatch, tmp_pa
 def test_a_task_is_called_with_a_copy_of_the_manifests_arguments(code):
     code("good_task.py", GOOD)
     arguments = {"depth": 3}
-    found = load_task("good_task:task", arguments).model()
+    found: object = load_task("good_task:task", arguments).model()
     assert found == arguments
     assert found is not arguments
-    assert load_task("good_task:Tasks.linear", {}).model() == {}
+    linear: object = load_task("good_task:Tasks.linear", {}).model()
+    assert linear == {}
 
 
 @pytest.mark.parametrize(
@@ -214,13 +217,14 @@ def test_rule_20_a_private_failure_tells_class_and_deepest_line_of_task_code(cod
     inside_numpy = failure(module.library)
     assert task_code_place(inside_numpy, "clinic.train:task") == "clinic/data/reader.py:8"
     assert SECRET in str(error)
-    assert SECRET not in task_code_place(error, "clinic.train:task")
+    assert SECRET not in str(task_code_place(error, "clinic.train:task"))
 
 
 def test_rule_20_a_lone_module_is_its_own_task_code(code):
     code("lone.py", textwrap.dedent(GOOD) + textwrap.dedent(FAILING))
     load_task("lone:task", {})
     place = task_code_place(failure(sys.modules["lone"].read), "lone:task")
+    assert place is not None
     assert place.endswith("lone.py:" + place.rpartition(":")[2])
 
 
@@ -237,14 +241,14 @@ def test_rule_20_a_lone_installed_module_does_not_adopt_its_neighbours(
     if beside:
         monkeypatch.setattr(task, "__file__", str(folder / "dtjob_trainer" / "task.py"))
     else:
-        monkeypatch.setattr(task.sysconfig, "get_path", lambda _name: str(folder))
+        monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(folder))
     monkeypatch.syspath_prepend(folder)
     load_task("lonely:task", {})
-    library = importlib.import_module("library")
-    assert task_code_place(failure(lambda _: library.fail()), "lonely:task") is None
+    module = importlib.import_module("library")
+    assert task_code_place(failure(lambda _: module.fail()), "lonely:task") is None
     read = sys.modules["lonely"].read
-    through = failure(lambda _: library.fail(lambda: read(0)))
-    assert task_code_place(through, "lonely:task").startswith("lonely.py:")
+    through = failure(lambda _: module.fail(lambda: read(0)))
+    assert str(task_code_place(through, "lonely:task")).startswith("lonely.py:")
     for name in ("lonely", "library"):
         sys.modules.pop(name)
 

@@ -1,5 +1,7 @@
 """The built-in tasks: the split of the digits, and the accuracy that the design promises."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_built_in_tasks_pass_the_validator_and_take_no_arguments(name):
 
 def test_every_record_fits_the_example_spec():
     task = load_task("dtjob_trainer.tasks.digits:task", {})
-    records = task.dataset()
+    records: Any = task.dataset()
     for name, array in (("pixels", records.pixels), ("label", records.labels)):
         spec = task.example_spec[name]
         assert array.shape[1:] == spec.shape

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ class Scale(nn.Module):
 
     def forward(self, x):
         if self.update and self.training:
-            self.mean.lerp_(x.detach().mean(0), 0.1)
+            self.get_buffer("mean").lerp_(x.detach().mean(0), 0.1)
         return x
 
 
@@ -354,7 +355,7 @@ def test_rule_4_a_layer_whose_batch_is_not_first():
     refused(make_task(model=Transposed), "ModelRefused", "module layer", "the batch first")
 
 
-LOSSES = {
+LOSSES: dict[str, tuple[Any, str]] = {
     "mean": (lambda m, b: cross_entropy(m, b).mean(), "per example"),
     "two dimensions": (lambda m, b: cross_entropy(m, b)[:, None], "per example"),
     "no tensor": (lambda *_: [1.0], "list, not a tensor"),
@@ -404,7 +405,7 @@ def test_rule_20_errors_on_synthetic_data_are_shown_in_full():
     refused(make_task(model=model), "DryRunFailed", "weights.pt", "in model")
 
 
-MODELS = {
+MODELS: dict[str, tuple[Any, str, str]] = {
     "no module": (lambda: 3, "TaskInvalid", "int, not a torch.nn.Module"),
     "no parameter": (nn.ReLU, "ModelRefused", "no trainable parameter"),
     "half": (lambda: linear().half(), "ModelRefused", "float32"),
@@ -421,7 +422,8 @@ def test_models_that_cannot_be_trained(name):
 
 
 def test_the_models_initial_weights_are_not_touched():
-    assert torch.equal(build_model(make_task(), torch.device("cpu")).weight, linear().weight)
+    built: Any = build_model(make_task(), torch.device("cpu"))
+    assert torch.equal(built.weight, linear().weight)
 
 
 def test_evaluation_gives_finite_public_figures():

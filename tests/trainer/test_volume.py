@@ -13,18 +13,20 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.journal import Header, Journal, attempt_folder
 from dtjob_trainer.ledger import LedgerRejected, Versioned
+from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import Refusal, restored
-from tests.support.ledgers.durability import Job, plan
+from tests.support.builders import tiny_plan
+from tests.support.ledgers.durability import Job
 
 
 def behind(root: Path) -> Job:
     """Attempt 1 has trained three steps; the ledger is that of the beginning, at attempt 2."""
-    job = Job(root / "job", plan(steps=6, lease_steps=2, reserve=6))
+    job = Job(root / "job", tiny_plan(steps=6, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=3)
     for version in sorted((job.root / "ledger").iterdir())[1:]:
         version.unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     job.begin()
     return job
 
@@ -48,7 +50,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
     goes: str, stop_after: int, tmp_path: Path
 ) -> None:
     """Rule 11: of an attempt whose lease the ledger does not know, also when the file is gone."""
-    job = Job(tmp_path / "job", plan(steps=6, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=6, lease_steps=2, reserve=6))
     job.create()
     if stop_after > 1:
         job.run(stop_after=1)
@@ -57,7 +59,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
     attempt = job.read().status.attempt
     for version in sorted((job.root / "ledger").iterdir())[old:]:
         version.unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     (attempt_folder(job.state_dir, attempt) / "journal").write_bytes(b"?\n")
     while job.read().status.attempt < attempt:
         job.begin()
@@ -133,14 +135,14 @@ def test_what_lies_beside_a_journal_hides_none_of_its_draws(
 
 def test_a_journal_that_nobody_can_read_hides_none_of_another_one(tmp_path: Path) -> None:
     """The ledger is of a time when attempt 1 had ended; attempt 2 has leased, and 3 after it."""
-    job = Job(tmp_path / "job", plan(steps=6, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=6, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=1)
     old = len(list((job.root / "ledger").iterdir()))
     job.run(stop_after=2)
     for version in sorted((job.root / "ledger").iterdir())[old:]:
         version.unlink()
-    job.ledger = type(job.ledger)(job.root / "ledger")
+    job.ledger = FileLedger(job.root / "ledger")
     spoilt(job, 1)
     refusal = refused(job)
     assert refusal.reason is Reason.PRIVACY_STATE_LOST
@@ -151,7 +153,7 @@ def test_a_journal_that_nobody_can_read_hides_none_of_another_one(tmp_path: Path
 
 def test_of_a_volume_of_another_job_nothing_is_counted(tmp_path: Path) -> None:
     """It may be mounted by mistake, and goes again."""
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     _of_another_job(job)
     spoilt(job, 6)
@@ -161,7 +163,7 @@ def test_of_a_volume_of_another_job_nothing_is_counted(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_adds_nothing_to_what_nobody_can_read(tmp_path: Path) -> None:
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     spoilt(job, 3)
     attempt_folder(job.state_dir, 2147483647).mkdir()
@@ -171,7 +173,7 @@ def test_an_empty_folder_adds_nothing_to_what_nobody_can_read(tmp_path: Path) ->
 
 
 def test_a_name_that_no_run_has_is_to_be_taken_away(tmp_path: Path) -> None:
-    job = Job(tmp_path / "job", plan(steps=5, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=1)
     _no_attempts_folder(job)
@@ -185,7 +187,7 @@ def test_a_name_that_no_run_has_is_to_be_taken_away(tmp_path: Path) -> None:
 
 def test_a_raise_covers_a_lease_that_its_journal_does_not_have(tmp_path: Path) -> None:
     """Its attempt may have stood still between the two, and wake after the raise."""
-    job = Job(tmp_path / "job", plan(steps=6, lease_steps=2, reserve=6))
+    job = Job(tmp_path / "job", tiny_plan(steps=6, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=1)
     Journal(job.state_dir, Header(job.read().spec.job_uid, 3, job.read().status.charged)).create()

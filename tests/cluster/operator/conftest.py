@@ -12,7 +12,8 @@ import pytest
 from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Provider
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import OPERATOR_NAMESPACE, OperatorProcess, install
 from tests.support.jobs.played_jobs import Player
 

@@ -15,7 +15,8 @@ from dtjob_trainer.credentials import PodToken
 from dtjob_trainer.gang import Gang, Hello
 from dtjob_trainer.issuer import Issuer, NotPublished, ask_api_server
 from dtjob_trainer.proof import Expected, Refused, Speaker
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -15,8 +15,9 @@ from dtjob_trainer.ledger import LedgerUnreadable, Versioned
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
-from tests.support.clusters.operator_process import OperatorProcess, child_name, job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
+from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -31,7 +32,7 @@ def ledger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> KubernetesLedger:
     """The ledger of a job, read with the operator's rights by way of the proxy."""
-    name = child_name(stored_job(job("digits")))
+    name = child_name(stored_job(unplaced_job("digits")))
     wait_for("its ledger", lambda: namespace.get("privacyledger", name), 120)
     kubeconfig = str(proxy.kubeconfig(operator_token))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig)

@@ -18,14 +18,15 @@ from dtjob_cli.main import app
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger
 from dtjob_trainer.recovery import Refusal
+from tests.support.builders import created, new_ledger, tiny_plan
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.ledger_writers import bound_token, grant, workers
-from tests.support.ledgers.durability import Job, new_ledger, plan, state_at
+from tests.support.ledgers.durability import Job, state_at
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-NAME = "digits-11111111"
-"""Of the ledger that `durability` makes."""
+NAME = "digits-0a1b2c3d"
+"""Of the ledger that the job of `durability` has."""
 
 
 def test_every_write_of_a_job_is_taken(
@@ -41,13 +42,13 @@ def test_every_write_of_a_job_is_taken(
     """
     kubectl = new_namespace()
     workers(kubectl, f"{NAME}-0")
-    job = Job(tmp_path / "job", plan(steps=12, lease_steps=2, reserve=12))
+    job = Job(tmp_path / "job", tiny_plan(steps=12, lease_steps=2, reserve=12))
     job.create()
     account, _ = job.opened()
     job.draw(account)
     job.run(stop_after=3)
 
-    manifest = {k: v for k, v in new_ledger(job.plan).to_dict().items() if k != "status"}
+    manifest = created(new_ledger(job.plan))
     with_token(kubectl, operator_token)("create", "--filename=-", stdin=json.dumps(manifest))
     coordinator = with_token(kubectl, bound_token(kubectl, f"{NAME}-0"))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(coordinator.kubeconfig))

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dtjob_api.attempt_rules import ATTEMPTS_NEVER_VANISH
+from dtjob_api.derive import child_name
 from dtjob_api.ledger_rules import (
     ATTEMPT_RISES_BY_ONE,
     CHARGED_NEVER_DECREASES,
@@ -24,13 +25,15 @@ from dtjob_api.ledger_rules import (
     STATUS_NEVER_VANISHES,
 )
 from dtjob_cli.main import app
+from tests.support.builders import UID, created, new_ledger, public_plan
 from tests.support.checkout import ROOT
-from tests.support.clusters.kube import Kubectl, Manifest, unguarded, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, unguarded, wait_for
 from tests.support.clusters.ledger_writers import bound_token, grant, workers
 
 pytestmark = pytest.mark.cluster
 
-SET = "victim-0a1b2c3d"
+SET = child_name("victim", UID)
 COORDINATOR = f"{SET}-0"
 NOT_THE_COORDINATOR = "only the coordinator pod of the ledger's own StatefulSet"
 NOT_THE_OPERATOR = "only the dtjob operator"
@@ -65,29 +68,8 @@ WithToken = Callable[[Kubectl, str], Kubectl]
 PRIVACY_PAGE = ROOT / "docs" / "privacy.md"
 
 
-def ledger(name: str = SET) -> Manifest:
-    plan = {
-        "mode": "Disabled",
-        "batchSize": 256,
-        "datasetSize": 1437,
-        "steps": 40,
-        "replayReserveSteps": 30,
-        "leaseSteps": 10,
-        "accountantVersion": "none",
-    }
-    return {
-        "apiVersion": "dtjob.dev/v1alpha1",
-        "kind": "PrivacyLedger",
-        "metadata": {"name": name},
-        "spec": {
-            "jobUID": "0a1b2c3d-0000-0000-0000-000000000000",
-            "jobName": name.rsplit("-", 1)[0],
-            "statefulSet": name,
-            "plan": plan,
-            "reservedDraws": 70,
-            "run": {"generation": 1, "workers": 2, "state": "Run"},
-        },
-    }
+def ledger(job_name: str = "victim") -> Manifest:
+    return created(new_ledger(public_plan(steps=40), job_name=job_name, workers=2))
 
 
 def put_status(kubectl: Kubectl, status: Manifest | None, *, fails: bool = False) -> str:
@@ -272,7 +254,7 @@ def test_who_may_edit_the_namespace_does_not_write(home: Kubectl, coordinator: K
         "create",
         "--filename=-",
         "--as=eve",
-        stdin=json.dumps(ledger("forged-00000000")),
+        stdin=json.dumps(ledger("forged")),
         fails=True,
     )
 
@@ -299,7 +281,7 @@ def test_not_even_all_rights_on_ledgers_suffice(
 
 
 def test_not_even_all_rights_on_ledgers_make_one(home: Kubectl, tampering_user: str) -> None:
-    forged = json.dumps(ledger("forged-00000000"))
+    forged = json.dumps(ledger("forged"))
     assert NOT_THE_OPERATOR in home("create", "-f=-", tampering_user, stdin=forged, fails=True)
 
 
@@ -320,7 +302,7 @@ def test_a_wildcard_in_a_namespace_makes_nobody_the_operator(
 
 
 def test_a_wildcard_in_a_namespace_makes_no_ledger(home: Kubectl, tenant: str) -> None:
-    forged = json.dumps(ledger("forged-00000000"))
+    forged = json.dumps(ledger("forged"))
     assert NOT_THE_OPERATOR in home("create", "-f=-", tenant, stdin=forged, fails=True)
 
 
@@ -473,7 +455,7 @@ def test_a_lost_ledger_is_put_back_from_a_backup(
     kubectl = new_namespace()
     workers(kubectl, COORDINATOR)
     operator = with_token(kubectl, operator_token)
-    seen = ledger("seen-0a1b2c3d")
+    seen = ledger("seen")
     for each in (ledger(), seen):
         operator("create", "--filename=-", stdin=json.dumps(each))
     coordinator = with_token(kubectl, bound_token(kubectl, COORDINATOR))

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
-from tests.support.clusters.operator_process import OperatorProcess, child_name, job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for, wait_until_gone
+from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -37,7 +38,7 @@ def started(kubectl: Kubectl, name: str) -> None:
 @pytest.fixture
 def running(operator: OperatorProcess, namespace: Kubectl, stored_job: StoredJob) -> Manifest:
     """A job whose children are there."""
-    stored = stored_job(job("digits"))
+    stored = stored_job(unplaced_job("digits"))
     started(namespace, "digits")
     return stored
 
@@ -145,7 +146,7 @@ def test_deleting_the_job_leaves_its_ledger_and_its_claims(
     wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
     namespace("delete", "dtjob", "digits")
     for kind in ("statefulset", "service", "networkpolicy"):
-        wait_for(f"no {kind}", lambda kind=kind: namespace.get(kind, name) is None, 120)
+        wait_until_gone(namespace, kind, name, 120)
     wait_for("no pods", lambda: not namespace.list("pods"), 120)
     assert namespace.get("privacyledger", name)
     assert len(namespace.list("pvc")) == 2
@@ -155,7 +156,7 @@ def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(
     running: Manifest, namespace: Kubectl, stored_job: StoredJob
 ) -> None:
     namespace("delete", "dtjob", "digits", "--wait=false")
-    again = stored_job(job("digits"))
+    again = stored_job(unplaced_job("digits"))
     assert child_name(again) != child_name(running)
     wait_for("its own set", lambda: namespace.get("statefulset", child_name(again)), 120)
     for kind in ("statefulset", "service", "networkpolicy"):
@@ -164,7 +165,7 @@ def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(
         assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [
             again["metadata"]["uid"]
         ]
-        wait_for("the old one goes", lambda k=kind: not namespace.get(k, child_name(running)), 120)
+        wait_until_gone(namespace, kind, child_name(running), 120)
 
 
 def test_replicas_are_latched_at_the_start(running: Manifest, namespace: Kubectl) -> None:
@@ -191,7 +192,7 @@ def test_a_start_costs_at_most_eleven_writes(
 ) -> None:
     """Nine to Starting, the namespace's first job; Running takes a patch and an event more."""
     before, began = len(proxy.writes()), time.monotonic()
-    stored_job(job("digits"))
+    stored_job(unplaced_job("digits"))
     started(namespace, "digits")
     wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
     written = [each for each in proxy.writes()[before:] if each.namespace == namespace.namespace]
@@ -232,7 +233,7 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(
     stored_job: StoredJob,
 ) -> None:
     operator.kill()
-    stored = stored_job(job("digits"))
+    stored = stored_job(unplaced_job("digits"))
     foreign = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -262,7 +263,7 @@ def test_kubectl_delete_works_while_the_operator_is_down(
     stored_job: StoredJob,
 ) -> None:
     process = start_operator()
-    stored = stored_job(job("digits"))
+    stored = stored_job(unplaced_job("digits"))
     started(namespace, "digits")
     process.kill()
     namespace("delete", "dtjob", "digits", "--timeout=120s")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.ledger_writers import bound_token
-from tests.support.clusters.operator_process import OperatorProcess, child_name, job
+from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -44,7 +45,7 @@ def test_a_forged_epsilon_is_shown_nowhere(
     with_token: Callable[[Kubectl, str], Kubectl],
 ) -> None:
     private = {"epsilon": 8, "maxGradNorm": 1.0, "datasetSize": 1437}
-    stored = stored_job(job("digits", privacy=private))
+    stored = stored_job(unplaced_job("digits", privacy=private))
     write = as_coordinator(namespace, stored, with_token)
     plan = (namespace.get("privacyledger", child_name(stored)) or {})["spec"]["plan"]
     segment: dict[str, Any] = {name: plan[name] for name in ("noiseMultiplier", "sampleRate")}
@@ -76,7 +77,7 @@ def test_a_forged_epsilon_is_shown_nowhere(
     write({"outcome": outcome})
 
     def ended(job: Manifest) -> bool:
-        return job.get("status", {}).get("phase") == "Succeeded"
+        return bool(job.get("status", {}).get("phase") == "Succeeded")
 
     status = namespace.wait("dtjob", "digits", ended, 120)["status"]
     assert status["privacy"]["epsilonDraws"] == status["privacy"]["drawsCharged"] == 35

@@ -6,13 +6,15 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
-from tests.support.clusters.operator_process import OperatorProcess, child_name, job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
+from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -86,9 +88,9 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
                     victim.kill()
 
             proxy.after_write = kill
-        namespace.apply(job("digits"))
+        namespace.apply(unplaced_job("digits"))
         if k > 0:
-            wait_for(f"the kill after write {k}", lambda p=process, n=namespace: over(p, n), 180)
+            wait_for(f"the kill after write {k}", partial(over, process, namespace), 180)
             if process.alive:
                 proxy.settle()
             if process.alive:
@@ -96,7 +98,7 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             proxy.after_write = lambda _count: None
             process = start_operator()
         started(namespace, "digits")
-        wait_for("claims", lambda n=namespace: len(n.list("pvc")) == 2, 120)
+        wait_for("claims", partial(has_claims, namespace), 120)
         proxy.settle()
         stored = namespace.get("dtjob", "digits")
         assert stored is not None
@@ -109,11 +111,16 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
     process.terminate()
 
 
+def has_claims(kubectl: Kubectl) -> bool:
+    """Whether both workers have theirs."""
+    return len(kubectl.list("pvc")) == 2
+
+
 def over(process: OperatorProcess, kubectl: Kubectl) -> bool:
     """Whether the operator is killed, or has done all that a start takes."""
     if not process.alive:
         return True
-    return phase(kubectl, "digits") == "Starting" and len(kubectl.list("pvc")) == 2
+    return phase(kubectl, "digits") == "Starting" and has_claims(kubectl)
 
 
 def test_the_api_server_away_and_back(
@@ -121,12 +128,12 @@ def test_the_api_server_away_and_back(
 ) -> None:
     """The process lives, says that it isn't ready, and looks after what happened meanwhile."""
     process = start_operator()
-    first = stored_job(job("first"))
+    first = stored_job(unplaced_job("first"))
     started(namespace, "first")
     proxy.disconnect()
     try:
         wait_for("it says so", lambda: process.ready() != "ok", 60)
-        stored_job(job("second"))
+        stored_job(unplaced_job("second"))
         namespace("delete", "service", child_name(first))
         away = time.monotonic() + OUTAGE_SECONDS
         while time.monotonic() < away:
@@ -149,12 +156,12 @@ def test_what_is_deleted_during_an_outage_is_noticed(
     """kopf never tells of it: a job of the same name comes up as if there had been none."""
     process = start_operator()
     process.wait_until_ready()
-    stored_job(job("digits"))
+    stored_job(unplaced_job("digits"))
     started(namespace, "digits")
     proxy.disconnect()
     wait_for("it says so", lambda: process.ready() != "ok", 60)
     namespace("delete", "dtjob", "digits")
-    again = stored_job(job("digits"))
+    again = stored_job(unplaced_job("digits"))
     proxy.connect()
     wait_for("its set", lambda: namespace.get("statefulset", child_name(again)), 120)
     started(namespace, "digits")
@@ -182,7 +189,7 @@ def test_refusals_that_pass(
         return None if spared else status
 
     proxy.refuse = refuse
-    stored_job(job("digits"))
+    stored_job(unplaced_job("digits"))
     started(namespace, "digits")
     proxy.refuse = lambda _method, _path: None
     wait_for("it is ready", lambda: process.ready() == "ok", 60)
@@ -197,7 +204,7 @@ def test_broken_watches(
     process.wait_until_ready()
     for number in range(4):
         proxy.disconnect()
-        stored_job(job(f"job-{number}"))
+        stored_job(unplaced_job(f"job-{number}"))
         proxy.connect()
         time.sleep(0.5)
     for number in range(4):

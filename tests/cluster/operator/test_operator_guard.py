@@ -18,7 +18,8 @@ from dtjob_operator import guard, kinds
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.errors import ApiError
 from dtjob_operator.kinds import Kind
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import BASE, OPERATOR_NAMESPACE, OperatorProcess
 
 Answer = TypeVar("Answer")

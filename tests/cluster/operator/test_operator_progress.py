@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
+from ruamel.yaml import YAML
 
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy, Asked
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
-from tests.support.clusters.operator_process import BASE, OperatorProcess, child_name, job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
+from tests.support.clusters.operator_process import BASE, OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -136,7 +137,7 @@ def status(kubectl: Kubectl) -> dict[str, Any]:
 def coordinator(
     operator: OperatorProcess, namespace: Kubectl, stored_job: StoredJob, with_token: WithToken
 ) -> Iterator[Coordinator]:
-    played = Coordinator(namespace, stored_job(job("digits")), with_token)
+    played = Coordinator(namespace, stored_job(unplaced_job("digits")), with_token)
     yield played
     played.close()
 
@@ -235,7 +236,7 @@ def test_from_create_to_running_the_operator_writes_eleven_times(
 ) -> None:
     """The first job of a namespace, whose workers' account is made too."""
     start, began = len(proxy.writes()), time.monotonic()
-    played = Coordinator(namespace, stored_job(job("digits")), with_token)
+    played = Coordinator(namespace, stored_job(unplaced_job("digits")), with_token)
     try:
         begin(played, namespace)
     finally:
@@ -282,7 +283,7 @@ def rights(asked: Asked) -> set[tuple[str, str]]:
 
 
 def granted_rights() -> set[tuple[str, str]]:
-    documents = yaml.safe_load_all((BASE / "operator-rbac.yaml").read_text())
+    documents = YAML(typ="safe").load_all((BASE / "operator-rbac.yaml").read_text())
     found = set()
     for document in documents:
         for rule in document.get("rules", ()):

@@ -12,7 +12,8 @@ import pytest
 
 from standin.api import Api
 from standin.mounts import Mounts
-from tests.support.clusters.kube import Kubectl, Manifest
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import OperatorProcess, child_name
 from tests.support.jobs.played_jobs import Player, played_job
 

@@ -12,8 +12,9 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_operator.announcements import announcements
 from dtjob_operator.cluster import Cluster, credentials
 from dtjob_operator.recorder import Recorder
-from tests.support.clusters.kube import Kubectl, Manifest
-from tests.support.clusters.operator_process import job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl
+from tests.support.clusters.operator_process import unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -32,7 +33,7 @@ def test_a_start_that_is_told_twice_is_one_event(
     installed: Kubectl, namespace: Kubectl, stored_job: Callable[[Manifest], Manifest]
 ) -> None:
     """As by an operator that was killed before it wrote the status, while the job went on."""
-    stored = stored_job(job("digits"))
+    stored = stored_job(unplaced_job("digits"))
 
     async def tell() -> None:
         configuration = await credentials(str(installed.kubeconfig))

@@ -37,7 +37,11 @@ def test_a_used_block_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_routes_are_read_and_the_default_is_none() -> None:
-    listed = [{"dst": "default"}, {"dst": "10.1.2.0/24"}, {"dst": "10.9.9.9", "type": "local"}]
+    listed: list[dict[str, object]] = [
+        {"dst": "default"},
+        {"dst": "10.1.2.0/24"},
+        {"dst": "10.9.9.9", "type": "local"},
+    ]
     assert instance.routed_networks(listed) == [
         IPv4Network("10.1.2.0/24"),
         IPv4Network("10.9.9.9/32"),

@@ -99,7 +99,7 @@ class Reader:
             raise NotAnswered(str(error)) from error
         if answer.status in _NOT_ANSWERED:
             raise NotAnswered(f"{answer.status} {answer.data!r}")
-        return answer.status, json.loads(answer.data)
+        return answer.status, json.loads(answer.data or b"")
 
 
 def _ok(status: int, answer: Manifest) -> Manifest:

@@ -12,7 +12,8 @@ from localcluster.base.progress import Progress
 from localcluster.images.built import BuiltImage
 from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Provider
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 
 _DEPLOYMENT = "deployment/dtjob-operator"
 _SELECTOR = "app.kubernetes.io/component=operator"

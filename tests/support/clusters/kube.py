@@ -50,6 +50,11 @@ def wait_for(
     return found
 
 
+def wait_until_gone(kubectl: Kubectl, kind: str, name: str, timeout: float) -> None:
+    """Wait until there is no such object."""
+    wait_for(f"no {kind} {name}", lambda: kubectl.get(kind, name) is None, timeout)
+
+
 # What kubectl says when the API server, or the way there, did not answer for a moment.
 _TRANSPORT = re.compile(
     r"TLS handshake timeout|etcdserver: |i/o timeout|\bEOF\b|connection refused"

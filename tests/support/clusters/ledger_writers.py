@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 
 
 def pod(name: str, account: str = "dtjob-worker") -> Manifest:

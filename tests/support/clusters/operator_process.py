@@ -10,12 +10,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from dtjob_cli import ports
 from dtjob_operator import main
+from tests.support.builders import new_job
 from tests.support.checkout import ROOT
-from tests.support.clusters.kube import Kubectl, Manifest, wait_for
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.gangs.zygote import OPERATOR, Forked
 
 OPERATOR_NAMESPACE = "dtjob-system"
@@ -26,7 +28,7 @@ READY_SECONDS = 180
 
 def install(kubectl: Kubectl) -> None:
     """Install everything but the operator's pod."""
-    rendered = yaml.safe_load_all(kubectl("kustomize", str(BASE)))
+    rendered = YAML(typ="safe").load_all(kubectl("kustomize", str(BASE)))
     kubectl.apply(*(each for each in rendered if each["kind"] != "Deployment"))
     for name in ("distributedtrainingjobs.dtjob.dev", "privacyledgers.dtjob.dev"):
         kubectl("wait", "--for=condition=Established", "--timeout=120s", f"crd/{name}")
@@ -98,7 +100,7 @@ class OperatorProcess:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def job(name: str, **changes: Any) -> Manifest:
+def unplaced_job(name: str, **changes: Any) -> Manifest:
     """A job without privacy, so that it is planned at once, whose pods no node takes.
 
     Keyword arguments replace parts of the spec.
@@ -109,21 +111,10 @@ def job(name: str, **changes: Any) -> Manifest:
             "replicas": 2,
             "template": {"nodeSelector": {"dtjob.dev/test": "no-such-node"}},
         },
-        "training": {
-            "entrypoint": "dtjob_trainer.tasks.digits:task",
-            "steps": 40,
-            "batchSize": 256,
-            "optimizer": {"name": "sgd", "learningRate": 1.0},
-        },
+        "training": {"steps": 40},
         "privacy": {"mode": "Disabled", "datasetSize": 1437},
-        "storage": {"checkpoints": {"size": "1Gi"}},
     }
-    return {
-        "apiVersion": "dtjob.dev/v1alpha1",
-        "kind": "DistributedTrainingJob",
-        "metadata": {"name": name},
-        "spec": spec | changes,
-    }
+    return new_job(name, **(spec | changes))
 
 
 def child_name(stored: Manifest) -> str:

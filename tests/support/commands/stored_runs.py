@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
-from dtjob_accounting import draws
 from dtjob_api.derive import ledger_spec
 from dtjob_api.ledger import (
-    CheckpointRecord,
     Lease,
     LedgerStatus,
     Outcome,
     OutcomeState,
     PrivacyLedger,
-    PrivacyPlan,
-    Segment,
 )
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, runs
 from dtjob_trainer.journal import Entry, Header, Journal
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.builders import START, UID, checkpoint, privacy_plan, spent
 from tests.support.checkout import DIGITS
 
-UID = "0a1b2c3d-0000-4000-8000-000000000000"
-PLAN = PrivacyPlan(
-    mode="DPSGD",
-    noise_multiplier=2.2027,
-    sample_rate=draws.sample_rate(256, 1437),
-    epsilon=8.0,
-    epsilon_guaranteed=7.9997,
-    delta=1e-5,
-    max_grad_norm=1.0,
-    batch_size=256,
-    dataset_size=1437,
-    steps=336,
-    replay_reserve_steps=30,
-    lease_steps=10,
-    accountant_version="dp-accounting 0.6.0",
-)
-
+PLAN = privacy_plan()
 OUTCOME = Outcome(
     state=OutcomeState.SUCCEEDED,
     reason=Reason.COMPLETED,
     message="",
-    time="2026-01-01T00:00:00Z",
+    time=START,
 )
 
 
@@ -62,26 +42,10 @@ def made(folder: Path, status: LedgerStatus, uid: str = UID) -> runs.RunDirector
 
 def drawn(charged: int) -> LedgerStatus:
     """Charged by its first attempt."""
-    segment = Segment(
-        noise_multiplier=PLAN.noise_multiplier,
-        sample_rate=PLAN.sample_rate,
-        draws=charged,
-        image="trainer",
-    )
     if not charged:
         return LedgerStatus(attempt=1)
     lease = Lease(attempt=1, from_draw=0, to_draw=charged, from_step=0)
-    checkpoint = CheckpointRecord(
-        step=0,
-        charged=0,
-        attempt=1,
-        path="attempt-1/step-0.pt",
-        sha256="0" * 64,
-        time=datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    return LedgerStatus(
-        charged=charged, attempt=1, lease=lease, segments=[segment], checkpoint=checkpoint
-    )
+    return LedgerStatus(attempt=1, lease=lease, checkpoint=checkpoint(0, 0), **spent(charged, PLAN))
 
 
 def leased(run: runs.RunDirectory, to_draw: int, attempt: int = 1, uid: str = UID) -> Journal:

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 
 from dtjob_api.job import Training
-from dtjob_api.ledger import PrivacyLedger
 from dtjob_api.worker import (
     GangProof,
     JobIdentity,
@@ -27,12 +26,13 @@ from dtjob_api.worker import (
     WorkerConfig,
 )
 from dtjob_trainer.ledger_file import FileLedger
+from tests.support.builders import new_ledger, privacy_plan
 from tests.support.checkout import SUPPORT, TASKS
 from tests.support.gangs.promised_ports import Promised
 from tests.support.gangs.zygote import GANG, Forked
-from tests.support.ledgers.plans import digits
 
 _SUPERVISOR = SUPPORT / "gangs" / "recording_supervisor.py"
+_UID = "5ac7f6f2-1111-4222-8333-444455556666"
 SLOW = {"entrypoint": "slow_task:task", "args": {"seconds": 0.03}}
 # A machine may stand still for a while: what ought to come is waited for this long.
 PATIENCE = 240.0
@@ -93,14 +93,11 @@ class GangRun:
             self.gate.write_text(str(self.gate_at))
 
     def create_ledger(self) -> None:
-        spec = digits(
-            "faults",
-            steps=self.steps,
-            lease_steps=self.lease_steps,
-            reserve=self.reserve,
-            workers=self.workers,
+        plan = privacy_plan(
+            steps=self.steps, lease_steps=self.lease_steps, replay_reserve_steps=self.reserve
         )
-        self.ledger.create(PrivacyLedger(metadata={"name": "faults-5ac7f6f2"}, spec=spec))
+        made = new_ledger(plan, job_name="faults", job_uid=_UID, workers=self.workers)
+        self.ledger.create(made)
 
     def config(self, ordinal: int) -> WorkerConfig:
         training = {
@@ -210,7 +207,7 @@ class GangRun:
             return all(p.poll() is not None for p in self.processes.values())
 
         self.wait("end of all supervisors", ended, seconds)
-        return [self.processes[k].returncode for k in sorted(self.processes)]
+        return [self.processes[k].wait(PATIENCE) for k in sorted(self.processes)]
 
     def logs(self) -> str:
         return "\n".join(

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dtjob_api.lease_rules import next_unused_draw
-from dtjob_api.ledger import CheckpointRecord, Outcome, OutcomeState, RunState
+from dtjob_api.ledger import Outcome, OutcomeState, RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import Leader
 from dtjob_trainer.lease import next_lease, with_lease
 from dtjob_trainer.proof import Speaker
+from tests.support.builders import checkpoint
 from tests.support.gangs.gang_run import GangRun
 
 
@@ -54,9 +55,7 @@ def lease_as(run: GangRun, attempt: int) -> None:
     newest = run.ledger.read()
     lease = next_lease(newest.ledger, attempt, next_unused_draw(newest.ledger.status), 0)
     assert lease is not None
-    record = CheckpointRecord(
-        step=0, charged=0, attempt=attempt, path="x.pt", sha256="0" * 64, time=datetime.now(UTC)
-    )
+    record = checkpoint(0, 0, attempt, datetime.now(UTC))
     leased = with_lease(newest.ledger, lease, record, "example.test/trainer:1")
     run.ledger.replace_status(newest, leased)
 

@@ -56,7 +56,7 @@ class Zygote:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("zygote_process.py")), *loaded],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         self._channel = ours.makefile("rwb")

@@ -150,7 +150,8 @@ def main() -> None:
     channel = socket.socket(fileno=os.dup(0)).makefile("rwb")
     for name in sys.argv[1:]:
         importlib.import_module(name)
-    multiprocessing.util.spawnv_passfds = spawn_by_fork
+    util: Any = multiprocessing.util
+    util.spawnv_passfds = spawn_by_fork
     helper: Any = sys.modules["dtjob_accounting.process"]
     helper.subprocess = types.SimpleNamespace(Popen=HelperByFork, PIPE=subprocess.PIPE)
     for line in channel:

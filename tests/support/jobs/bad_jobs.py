@@ -13,10 +13,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.support.builders import new_job
 from tests.support.checkout import ROOT
 from tests.support.clusters import standstill
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, Manifest
+from tests.support.clusters.kube import Kubectl
 
 CASES = YAML(typ="safe").load((ROOT / "tests" / "cluster" / "bad_input.yaml").read_text())
 JOB = "digits"
@@ -31,23 +33,13 @@ _LABEL = "dtjob.dev/test"
 
 def small_job(image: str, entrypoint: str) -> Manifest:
     """A job of one worker and few steps."""
-    return {
-        "apiVersion": "dtjob.dev/v1alpha1",
-        "kind": "DistributedTrainingJob",
-        "metadata": {"name": JOB},
-        "spec": {
-            "image": image,
-            "workers": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}},
-            "training": {
-                "entrypoint": entrypoint,
-                "steps": 20,
-                "batchSize": 256,
-                "optimizer": {"name": "sgd", "learningRate": 4.0},
-            },
-            "privacy": {"epsilon": 8, "delta": 1e-5, "maxGradNorm": 1.0, "datasetSize": 1437},
-            "storage": {"checkpoints": {"size": "16Mi"}},
-        },
-    }
+    return new_job(
+        JOB,
+        image=image,
+        workers={"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}},
+        training={"entrypoint": entrypoint},
+        storage={"checkpoints": {"size": "16Mi"}},
+    )
 
 
 @dataclass

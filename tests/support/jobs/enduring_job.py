@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from localcluster.providers.local import LocalProvider
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Kubectl, Manifest
+from tests.support.clusters.kube import Kubectl
 from tests.support.jobs.pod_jobs import Course, Job, watched
 
 LEASE = 10

@@ -9,23 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.builders import new_job
 from tests.support.checkout import TOOLS
-from tests.support.clusters.kube import Manifest, wait_for
-from tests.support.clusters.operator_process import job
+from tests.support.clusters.api_reader import Manifest
+from tests.support.clusters.kube import wait_for
 
 START_SECONDS = 60
 
 
 def played_job(name: str, label: str, script: dict[str, Any], **changes: Any) -> Manifest:
     """A private job of two stand-ins; `changes` replace parts of its spec."""
-    manifest = job(
-        name,
-        workers={"replicas": 2, "template": {"nodeSelector": {"dtjob.dev/standin": label}}},
-        privacy={"epsilon": 8, "delta": 1e-5, "maxGradNorm": 1.0, "datasetSize": 1437},
-    )
-    manifest["spec"]["training"] |= {"entrypoint": "standin.script:task", "args": script}
-    manifest["spec"] |= changes
-    return manifest
+    here = {"nodeSelector": {"dtjob.dev/standin": label}}
+    training = {"entrypoint": "standin.script:task", "args": script, "steps": 40}
+    spec = {"workers": {"replicas": 2, "template": here}, "training": training}
+    return new_job(name, **(spec | changes))
 
 
 @dataclass

@@ -13,8 +13,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tests.support.builders import new_job
+from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
-from tests.support.clusters.kube import Found, Kubectl, Manifest, wait_for
+from tests.support.clusters.kube import Found, Kubectl, wait_for
 from tests.support.tasks import seen_task
 
 _TASK_FOLDER = "/opt/task"
@@ -35,38 +37,31 @@ def slow_job(
         "volumes": [{"name": "task", "configMap": {"name": "task"}}],
         "volumeMounts": [{"name": "task", "mountPath": _TASK_FOLDER, "readOnly": True}],
     }
-    spec: dict[str, Any] = {
-        "image": image,
-        "workers": {
+    manifest = new_job(
+        name,
+        image=image,
+        workers={
             "replicas": 2,
             "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "2Gi"}},
             "template": template,
         },
-        "training": {
-            "entrypoint": "seen_task:task",
-            "args": {"seconds": seconds},
-            "steps": steps,
-            "batchSize": 256,
-            "optimizer": {"name": "sgd", "learningRate": 4.0},
-        },
-        "privacy": {"epsilon": 8, "delta": 1e-5, "maxGradNorm": 1.0, "datasetSize": 1437} | privacy,
-        "storage": {"checkpoints": {"size": "1Gi"}},
-    }
-    kind = {"apiVersion": "dtjob.dev/v1alpha1", "kind": "DistributedTrainingJob"}
-    return [
-        config | {"data": {"seen_task.py": code}},
-        kind | {"metadata": {"name": name}, "spec": spec},
-    ]
+        training={"entrypoint": "seen_task:task", "args": {"seconds": seconds}, "steps": steps},
+    )
+    manifest["spec"]["privacy"] |= privacy
+    return [config | {"data": {"seen_task.py": code}}, manifest]
 
 
 def standin_job(
     name: str, image: str, *, steps: int, script: dict[str, Any], **privacy: Any
 ) -> Manifest:
     """A job of two stand-ins in pods; keyword arguments replace parts of `privacy`."""
-    manifest = slow_job(name, image, steps=steps, seconds=0, **privacy)[-1]
-    spec = manifest["spec"]
-    spec["workers"] = {"replicas": 2, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}
-    spec["training"] |= {"entrypoint": "standin.script:task", "args": script}
+    manifest = new_job(
+        name,
+        image=image,
+        workers={"replicas": 2, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}},
+        training={"entrypoint": "standin.script:task", "args": script, "steps": steps},
+    )
+    manifest["spec"]["privacy"] |= privacy
     return manifest
 
 

@@ -6,22 +6,17 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dtjob_api.ledger import (
-    LedgerSpec,
     LedgerStatus,
     PrivacyLedger,
     PrivacyPlan,
-    Run,
-    Segment,
 )
-from dtjob_api.model import ObjectMeta
-from dtjob_api.privacy import PrivacyMode
 from dtjob_trainer import durable
 from dtjob_trainer.attempts import begin_attempt
 from dtjob_trainer.checkpoint import CheckpointStore, TrainingState
@@ -29,46 +24,7 @@ from dtjob_trainer.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.ledger import Ledger, Versioned
 from dtjob_trainer.ledger_file import FileLedger
 from dtjob_trainer.recovery import contradiction
-
-JOB_UID = "11111111-2222-3333-4444-555555555555"
-IMAGE = "example.test/trainer@sha256:" + "0" * 64
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def plan(steps: int = 5, lease_steps: int = 2, reserve: int = 4, **changes: Any) -> PrivacyPlan:
-    private = {"noise_multiplier": 2.0, "sample_rate": 0.25, "delta": 1e-5, "max_grad_norm": 1.0}
-    fields = private | {
-        "mode": PrivacyMode.DPSGD,
-        "batch_size": 4,
-        "dataset_size": 16,
-        "steps": steps,
-        "replay_reserve_steps": reserve,
-        "lease_steps": lease_steps,
-        "accountant_version": "1",
-    }
-    return PrivacyPlan(**(fields | changes))
-
-
-def new_ledger(privacy_plan: PrivacyPlan | None = None, **status: Any) -> PrivacyLedger:
-    privacy_plan = privacy_plan or plan()
-    return PrivacyLedger(
-        metadata=ObjectMeta(name="digits-11111111"),
-        spec=LedgerSpec(
-            job_uid=JOB_UID,
-            job_name="digits",
-            stateful_set="digits-11111111",
-            plan=privacy_plan,
-            reserved_draws=privacy_plan.steps + privacy_plan.replay_reserve_steps,
-            run=Run(generation=1, workers=1),
-        ),
-        status=LedgerStatus(**status),
-    )
-
-
-def spent(charged: int) -> dict[str, Any]:
-    """Status fields of so many charged draws under `plan()`."""
-    draws = Segment(noise_multiplier=2.0, sample_rate=0.25, draws=charged, image=IMAGE)
-    return {"charged": charged, "segments": [draws]}
+from tests.support.builders import IMAGE, START, UID, new_ledger, tiny_plan
 
 
 def state_at(step: int) -> TrainingState:
@@ -101,7 +57,7 @@ class Job:
     def __init__(self, root: Path, privacy_plan: PrivacyPlan | None = None) -> None:
         self.root, self.state_dir = root, root / "state"
         self.state_dir.mkdir(parents=True)
-        self.plan = privacy_plan or plan()
+        self.plan = privacy_plan or tiny_plan()
         self.ledger: Ledger = FileLedger(root / "ledger")
         self.clock = Clock()
         self.handed: list[int] = []
@@ -117,7 +73,7 @@ class Job:
         return begin_attempt(self.ledger, self.clock()).ledger.status.attempt
 
     def account(self, attempt: int, *, keep: int = 2, image: str = IMAGE) -> DrawAccount:
-        store = CheckpointStore(self.state_dir, JOB_UID, self.plan, keep)
+        store = CheckpointStore(self.state_dir, UID, self.plan, keep)
         return DrawAccount(self.ledger, store, attempt, image=image, clock=self.clock)
 
     def opened(self, **options: Any) -> tuple[DrawAccount, int]:

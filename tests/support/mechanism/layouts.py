@@ -46,19 +46,20 @@ def _answer(pipe: Any) -> tuple[bool, Any]:
     if not pipe.poll(_DEADLINE_SECONDS):
         return True, f"no answer in {_DEADLINE_SECONDS} s"
     try:
-        return pipe.recv()
+        answer: tuple[bool, Any] = pipe.recv()
+        return answer
     except EOFError:
         return True, "the process ended without an answer"
 
 
 def _rank(work: Callable[..., Any], rank: int, world_size: int, path: str, sender: Any) -> None:
     import torch
-    import torch.distributed as dist
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
 
     from dtjob_trainer.distributed import Group
 
     try:
-        store = dist.FileStore(path, world_size)
+        store = FileStore(path, world_size)
         group = Group.join(
             store, rank, world_size, torch.device("cpu"), timedelta(seconds=_DEADLINE_SECONDS)
         )

@@ -69,7 +69,7 @@ def rows(count: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def linear() -> nn.Module:
+def linear() -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(FEATURES, CLASSES)
 
@@ -81,7 +81,7 @@ def cross_entropy(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.
 def make_task(
     model: Callable[[], nn.Module] = linear,
     losses: Callable[..., torch.Tensor] = cross_entropy,
-    records: Records | None = None,
+    records: Any = None,
     shape: tuple[int, ...] = (FEATURES,),
     **options: Any,
 ) -> Task:
@@ -135,4 +135,5 @@ def flat(model: nn.Module) -> np.ndarray:
 
 def silent(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Losses without gradient: what is left of a step is its noise."""
-    return 0 * model(batch["x"]).sum(1)
+    nothing: torch.Tensor = 0 * model(batch["x"]).sum(1)
+    return nothing

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,13 @@ from dtjob_trainer.batches import open_records
 from dtjob_trainer.digest import parameter_digest
 from dtjob_trainer.distributed import (
     CollectiveFailed,
+    Group,
     ParametersDiverged,
     agreed_digest,
     share_parameters,
 )
 from dtjob_trainer.keys import fresh_secret
-from dtjob_trainer.task import TaskError
+from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.tasks import digits, digits_cnn
 from tests.support.mechanism.models import (
     Plan,
@@ -35,16 +38,19 @@ from tests.support.mechanism.models import (
 
 SMALL = Plan(noise_multiplier=2.203, max_grad_norm=1.0, batch_size=16, dataset_size=1437)
 CHARGES = (0, 1, 5)
+Scenario = tuple[Task, Records, Plan, tuple[int, ...], dict[str, Any]]
+"""Task, records, plan, draws and options of the step."""
+Arrays = dict[str, np.ndarray]
 
 
-def few_digits():
+def few_digits() -> Records:
     """Every sixth digit: as a test, enough."""
-    records = digits.task({}).dataset()
+    records: Any = digits.task({}).dataset()
     return Records({"pixels": records.pixels[::6], "label": records.labels[::6]})
 
 
-def scenarios():
-    """{name: (task, records, plan, draws, options)}: sizes that no world divides evenly."""
+def scenarios() -> dict[str, Scenario]:
+    """Sizes that no world divides evenly, by name."""
     return {
         "linear": (digits.task({}), few_digits(), SMALL, CHARGES, {}),
         "overflow": (make_task(), Records(rows(200)), Plan(), (0, 1), {"physical_batch_size": 3}),
@@ -60,7 +66,7 @@ def scenarios():
     }
 
 
-def train_all(group):
+def train_all(group: Group) -> dict[str, tuple[np.ndarray, list[list[int]], str]]:
     """Every scenario on this rank: {name: (parameters, ids read per draw, digest)}."""
     results = {}
     for name, (task, records, plan, charges, options) in scenarios().items():
@@ -76,9 +82,9 @@ def train_all(group):
     return results
 
 
-def use_the_group(group):
+def use_the_group(group: Group) -> dict[str, Any]:
     rank, size = group.rank, group.world_size
-    found = {
+    found: dict[str, Any] = {
         "scattered": group.reduce_scatter(torch.arange(2.0 * size) + rank).tolist(),
         "gathered": group.all_gather(torch.tensor([float(rank), 0.5])).tolist(),
         "ints": group.broadcast_ints([rank + 7, -1 - rank]),
@@ -99,7 +105,7 @@ def use_the_group(group):
     return found
 
 
-def leave_rank_0_alone(group):
+def leave_rank_0_alone(group: Group) -> str | None:
     """The words by which gloo tells rank 0 that the other has gone."""
     if group.rank:
         group.close()
@@ -112,7 +118,7 @@ def leave_rank_0_alone(group):
 class Augmented(Records):
     """Flips the sign of ``x`` by a generator that nobody can seed."""
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         record = super().__getitem__(index)
         return {**record, "x": record["x"] * random.SystemRandom().choice([-1, 1])}
 
@@ -120,42 +126,43 @@ class Augmented(Records):
 class Flipped(Records):
     """Flips the sign of ``x`` as most libraries do."""
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         record = super().__getitem__(index)
         return {**record, "x": record["x"] * (1 if torch.rand(()) < 0.5 else -1)}
 
 
 class Broken(Records):
-    def __getitem__(self, index):
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         raise OSError("no such file")
 
 
 class Stream(Records):
     """Gives what comes next, whatever is asked for."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: Arrays) -> None:
         super().__init__(arrays)
         self._next = itertools.cycle(range(len(self)))
 
-    def __getitem__(self, _index):
+    def __getitem__(self, _index: int, /) -> Mapping[str, Any]:
         return super().__getitem__(next(self._next))
 
 
-def reordered(seed):
+def reordered(seed: int) -> Arrays:
     order = np.random.default_rng(seed).permutation(200)
     return {name: array[order] for name, array in rows(200).items()}
 
 
-def split_without_generator():
+def split_without_generator() -> Records:
     """As people split: every process finds other records, unless its random numbers are equal."""
     whole = Records(rows(200))
-    ids = torch.utils.data.random_split(range(200), [100, 100])[0].indices
+    everyone: Any = range(200)
+    ids = list(torch.utils.data.random_split(everyone, [100, 100])[0].indices)
     random.shuffle(ids)
     np.random.shuffle(ids)
     return Records({name: array[ids] for name, array in whole.arrays.items()})
 
 
-def compare_records(group):
+def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, float]:
     """{name: whether the ranks found that they see the same}."""
     rank = group.rank
     torch.manual_seed(rank)
@@ -175,7 +182,7 @@ def compare_records(group):
         "opened without a seed": opened,
         "whatever comes next": Stream(rows(100)),
     }
-    found = {}
+    found: dict[str, bool | str] = {}
     for name, records in seen.items():
         try:
             found[name] = agreed_length(records, make_task().example_spec, group) == len(records)

@@ -21,7 +21,8 @@ def word(key: bytes, draw: int, index: int) -> int:
     """64-bit word ``index`` of a draw's stream."""
     block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
     encrypted = block.update(struct.pack(">QQ", draw, index // 2))
-    return struct.unpack("<QQ", encrypted)[index % 2]
+    both: tuple[int, int] = struct.unpack("<QQ", encrypted)
+    return both[index % 2]
 
 
 def drawn(key: bytes, draw: int, records: int, batch_size: int, dataset_size: int) -> list[int]:

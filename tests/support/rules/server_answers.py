@@ -29,7 +29,7 @@ class ApiServer:
     """The custom resources of one namespace of a cluster."""
 
     def __init__(self, kubeconfig: str, namespace: str = "default") -> None:
-        api_client: Any = config.new_client_from_config(kubeconfig)  # type: ignore[no-untyped-call]
+        api_client: Any = config.new_client_from_config(kubeconfig)
         self._objects: Any = client.CustomObjectsApi(api_client)
         self._namespace = namespace
 

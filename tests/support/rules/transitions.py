@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.builders import created, new_ledger, privacy_plan, segment
 from tests.support.rules.manifest_cases import GOOD, load_case
 
 Json = dict[str, Any]
@@ -171,33 +172,11 @@ JOB_TRANSITIONS = [
 
 _SHA = "0123456789abcdef" * 4
 TIME = "2026-01-02T03:04:05Z"
-LEDGER: Json = {
-    "apiVersion": "dtjob.dev/v1alpha1",
-    "kind": "PrivacyLedger",
-    "metadata": {"name": "digits-01234567"},
-    "spec": {
-        "jobUID": "01234567-89ab-cdef-0123-456789abcdef",
-        "jobName": "digits",
-        "statefulSet": "digits-01234567",
-        "plan": {
-            "mode": "DPSGD",
-            "noiseMultiplier": 2.203,
-            "sampleRate": 0.17814892136395269,
-            "epsilon": 8,
-            "epsilonGuaranteed": 7.99,
-            "delta": 1e-5,
-            "maxGradNorm": 1.0,
-            "batchSize": 256,
-            "datasetSize": 1437,
-            "steps": 336,
-            "replayReserveSteps": 30,
-            "leaseSteps": 10,
-            "accountantVersion": "dp-accounting 0.6",
-        },
-        "reservedDraws": 366,
-        "run": {"generation": 2, "workers": 2, "state": "Run"},
-    },
-}
+_PLAN = privacy_plan()
+LEDGER: Json = edited(
+    created(new_ledger(_PLAN, job_uid="01234567-89ab-cdef-0123-456789abcdef", workers=2)),
+    {"spec.run.generation": 2},
+)
 _LEASE = {"attempt": 2, "fromDraw": 20, "toDraw": 30, "fromStep": 10}
 CHECKPOINT = {
     "step": 10,
@@ -207,12 +186,7 @@ CHECKPOINT = {
     "sha256": _SHA,
     "time": TIME,
 }
-_SEGMENT = {
-    "noiseMultiplier": 2.203,
-    "sampleRate": 0.17814892136395269,
-    "draws": 30,
-    "image": "ghcr.io/dtjob/trainer:0.1.0",
-}
+_SEGMENT = segment(_PLAN, 30, "ghcr.io/dtjob/trainer:0.1.0").to_dict()
 STARTED = edited(
     LEDGER,
     {

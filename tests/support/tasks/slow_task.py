@@ -133,7 +133,7 @@ def with_another_model(args: Mapping[str, Any]) -> Task:
 
 def with_lock(args: Mapping[str, Any]) -> Task:
     def model() -> Any:
-        made = digits.model()
+        made: Any = digits.model()
         made.lock = threading.Lock()
         return made
 

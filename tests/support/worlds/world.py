@@ -11,35 +11,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dtjob_api.derive import child_name
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.manifest import load
 from dtjob_operator.observed import Decision, Observed
 from dtjob_operator.plan import plan
 from dtjob_operator.settings import Settings
+from tests.support.builders import UID, privacy_plan
 from tests.support.checkout import DIGITS
 
 Json = dict[str, Any]
 
 NOW = datetime(2026, 3, 1, 14, 0, 0, tzinfo=UTC)
-UID = "0a1b2c3d-0000-4000-8000-000000000001"
-CHILD = "digits-0a1b2c3d"
+CHILD = child_name("digits", UID)
 
-PLAN = PrivacyPlan(
-    mode="DPSGD",
-    noise_multiplier=2.20319,
-    sample_rate=0.17814892136395268,
-    epsilon=8,
-    epsilon_guaranteed=7.99912,
-    delta=1e-5,
-    max_grad_norm=1.0,
-    batch_size=256,
-    dataset_size=1437,
-    steps=336,
-    replay_reserve_steps=30,
-    lease_steps=10,
-    accountant_version="dp-accounting 0.6",
-)
+PLAN = privacy_plan(noise_multiplier=2.20319, epsilon_guaranteed=7.99912)
+"""With more digits than a status shows, so that it is seen which way they are rounded."""
 
 
 def stamp(moment: datetime) -> str:
