@@ -12,8 +12,7 @@ from ipaddress import ip_network
 
 from dtjob_operator import kinds
 from dtjob_operator.cluster import Cluster
-from dtjob_operator.kinds import Json, Selection
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.kinds import Json, Kind, Selection
 from dtjob_operator.observed import Place, is_located
 from dtjob_operator.reflector import Reflector
 from dtjob_operator.store import Store
@@ -29,9 +28,13 @@ class ApiServerWatch:
     ----------
     changed
         Called whenever they may have changed.
+    count_odd
+        As in `Reflector`.
     """
 
-    def __init__(self, cluster: Cluster, changed: Callable[[], None], metrics: Metrics) -> None:
+    def __init__(
+        self, cluster: Cluster, changed: Callable[[], None], count_odd: Callable[[Kind], None]
+    ) -> None:
         self._stores = {kind: Store() for kind in _KINDS}
         self._last: tuple[Place, ...] = ()
         self._reflectors = [
@@ -40,7 +43,7 @@ class ApiServerWatch:
                 Selection(kind, _NAMESPACE, field_selector=f"metadata.name={_NAME}"),
                 store,
                 lambda _: changed(),
-                metrics,
+                count_odd,
             )
             for kind, store in self._stores.items()
         ]

@@ -20,7 +20,6 @@ import structlog
 
 from dtjob_operator import kinds
 from dtjob_operator.kinds import Json, Kind
-from dtjob_operator.metrics import Metrics
 
 Deliver = Callable[[Kind, Json, bool], None]
 """Takes an object of a kind and whether it still exists."""
@@ -99,6 +98,8 @@ class EventStream:
     undiscovered
         Says why kopf would not find the kinds that it watches, None where it would. It looks once
         when it starts, and where it finds none it waits for ever.
+    count_restart
+        Called whenever kopf has ended and is to be started again.
     """
 
     def __init__(
@@ -106,12 +107,12 @@ class EventStream:
         deliver: Deliver,
         gap: Callable[[], Awaitable[None]],
         undiscovered: Callable[[], Awaitable[str | None]],
-        metrics: Metrics,
+        count_restart: Callable[[], None],
     ) -> None:
         self._deliver = deliver
         self._gap = gap
         self._undiscovered = undiscovered
-        self._metrics = metrics
+        self._count_restart = count_restart
         self._stop: Callable[[], object] | None = None
         self._log = structlog.get_logger("handlers")
         self.running = False
@@ -150,7 +151,7 @@ class EventStream:
                 raise
             finally:
                 self.running = False
-            self._metrics.watch_restarts.inc()
+            self._count_restart()
             self._log.warning("the event stream ended and is started again", cause=ended)
             await asyncio.sleep(random.uniform(*_RESTART_SECONDS))  # noqa: S311
             await self._wait_for_discovery()

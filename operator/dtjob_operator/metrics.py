@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from dtjob_api.reasons import Phase
-from dtjob_operator.kinds import Json, Kind
-from dtjob_operator.work_queue import WorkQueue
+from dtjob_operator.kinds import CHILDREN, ENDPOINT_SLICE, Json, Kind
+from dtjob_operator.scrape import Asked
 
 
 class Metrics:
@@ -38,25 +38,25 @@ class Metrics:
             ["verb", "resource", "code"],
             registry=self._registry,
         )
-        self.watch_restarts = Counter(
+        self._watch_restarts = Counter(
             "dtjob_event_stream_restarts",
             "Times that the stream of events on jobs and ledgers ended and was started again.",
             registry=self._registry,
         )
-        self.odd_objects = Counter(
+        self._odd_objects = Counter(
             "dtjob_odd_objects",
             "Objects in the cluster that the operator could not make sense of and passed over.",
             ["resource"],
             registry=self._registry,
         )
-        self.reports = Counter(
+        self._reports = Counter(
             "dtjob_report_requests",
             "Requests for a coordinator's report by result: ok, failed (no answer, or none that "
             "can be used).",
             ["result"],
             registry=self._registry,
         )
-        self.unreadable_reports = Counter(
+        self._unreadable_reports = Counter(
             "dtjob_unreadable_reports",
             "Times that a coordinator's report could not be read for so long that the job's "
             "figures were given up.",
@@ -79,13 +79,27 @@ class Metrics:
         for result in ("ok", "retry", "error"):
             self.reconciles.labels(result)
         for result in ("ok", "failed"):
-            self.reports.labels(result)
+            self._reports.labels(result)
+        for kind in (*(selection.kind for selection in CHILDREN), ENDPOINT_SLICE):
+            self._odd_objects.labels(kind.plural)
 
     def observe_request(self, verb: str, kind: Kind, code: int) -> None:
         """Count a request to the API server."""
         self._requests.labels(verb, kind.plural, str(code)).inc()
 
-    def show(self, jobs: Iterable[Json], queue: WorkQueue) -> None:
+    def count_odd_object(self, kind: Kind) -> None:
+        """Count an object that was passed over."""
+        self._odd_objects.labels(kind.plural).inc()
+
+    def count_report(self, result: Asked) -> None:
+        """Count a request for a coordinator's report, or that a job's figures are given up."""
+        (self._unreadable_reports if result == "given up" else self._reports.labels(result)).inc()
+
+    def count_restart(self) -> None:
+        """Count a new start of the stream of events."""
+        self._watch_restarts.inc()
+
+    def show(self, jobs: Iterable[Json], queue: Sized) -> None:
         """Tell the jobs' phases and the queue's depth too, computed whenever they are asked for."""
         self._registry.register(_State(jobs, queue))
 
@@ -97,7 +111,7 @@ class Metrics:
 class _State:
     """Gauges that are read off the operator's state."""
 
-    def __init__(self, jobs: Iterable[Json], queue: WorkQueue) -> None:
+    def __init__(self, jobs: Iterable[Json], queue: Sized) -> None:
         self._jobs = jobs
         self._queue = queue
 

@@ -69,10 +69,10 @@ class Operator:
         self._stores = Stores()
         self._queue = WorkQueue()
         self._metrics = metrics
-        self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics)
+        self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
         self._accounting = Accounting(process, self._queue.add)
         self._unguarded: str | None = None
-        self._api_server = ApiServerWatch(cluster, self._enqueue_all, metrics)
+        self._api_server = ApiServerWatch(cluster, self._enqueue_all, metrics.count_odd_object)
         self._observer = Observer(
             cluster,
             self._stores,
@@ -94,11 +94,13 @@ class Operator:
                 selection,
                 self._stores[selection.kind],
                 self._noticer(selection.kind),
-                metrics,
+                metrics.count_odd_object,
             )
             for selection in kinds.CHILDREN
         ]
-        self._stream = EventStream(self._delivered, self._look_again, self._undiscovered, metrics)
+        self._stream = EventStream(
+            self._delivered, self._look_again, self._undiscovered, metrics.count_restart
+        )
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
         self._log = structlog.get_logger("operator")

@@ -11,8 +11,7 @@ import structlog
 
 from dtjob_operator.cluster import Cluster
 from dtjob_operator.errors import ApiError, Gone
-from dtjob_operator.kinds import Json, Selection
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.kinds import Json, Kind, Selection
 from dtjob_operator.store import Store, key_of, version_of
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -32,6 +31,8 @@ class Reflector:
     changed
         Called with every object that appeared, changed or vanished. What it raises is logged and
         counted, since anybody may label an object so that it is watched.
+    count_odd
+        Called with the kind of each object at which `changed` raised.
     """
 
     def __init__(
@@ -40,13 +41,13 @@ class Reflector:
         selection: Selection,
         store: Store,
         changed: Callable[[Json], None],
-        metrics: Metrics,
+        count_odd: Callable[[Kind], None],
     ) -> None:
         self._cluster = cluster
         self._selection = selection
         self._store = store
         self._changed = changed
-        self._odd_objects = metrics.odd_objects.labels(selection.kind.plural)
+        self._count_odd = count_odd
         self._log = structlog.get_logger("reflector").bind(kind=selection.kind.plural)
         self.synced = asyncio.Event()
         self.tried = asyncio.Event()
@@ -126,5 +127,5 @@ class Reflector:
         try:
             self._changed(obj)
         except Exception:
-            self._odd_objects.inc()
+            self._count_odd(self._selection.kind)
             self._log.exception("an object is passed over", object="/".join(key_of(obj)))

@@ -8,13 +8,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import aiohttp
 import structlog
 
 from dtjob_api.derive import child_name
 from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.metrics import Metrics
 from dtjob_operator.names import HTTP_PORT, pod_of
 from dtjob_operator.store import Key
 
@@ -26,6 +26,9 @@ _MAX_FAILING_AT_ONCE = 16
 _EAGER_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 _BELIEVED_SECONDS, _BELIEVED_INTERVALS = 30.0, 3
 _MAX_CAUSE = 200
+
+Asked = Literal["ok", "failed", "given up"]
+"""How asking for a report ended; a job's figures are given up once, after failures."""
 
 
 def decoded(body: bytes) -> Json:
@@ -78,12 +81,16 @@ class Scraper:
         Called with the job's key after each report, and when reports can't be read any more.
     interval
         Seconds between two reports of one job; until it tells how fast the job is, one.
+    count
+        Called with how each request ended.
     """
 
-    def __init__(self, changed: Callable[[Key], None], interval: float, metrics: Metrics) -> None:
+    def __init__(
+        self, changed: Callable[[Key], None], interval: float, count: Callable[[Asked], None]
+    ) -> None:
         self._changed = changed
         self._interval = interval
-        self._metrics = metrics
+        self._count = count
         self._believed = max(_BELIEVED_SECONDS, _BELIEVED_INTERVALS * interval)
         # By namespace and UID: a label can be forged, but not from another namespace.
         self._following: dict[Key, _Followed] = {}
@@ -161,7 +168,7 @@ class Scraper:
             self._log.info("the report is read again", job="/".join(key))
         followed.report, followed.heard_at = report, time.monotonic()
         followed.failing, followed.trouble = False, None
-        self._metrics.reports.labels("ok").inc()
+        self._count("ok")
         self._changed(key)
         has_figures = report.get("samplesPerSecond") is not None
         return self._interval if has_figures else _EAGER_SECONDS
@@ -173,10 +180,10 @@ class Scraper:
         once, and asked for ever more rarely.
         """
         followed.failing = True
-        self._metrics.reports.labels("failed").inc()
+        self._count("failed")
         if followed.trouble is None and self._is_old(followed):
             followed.trouble = f"{place} ({_cause(error)})"
-            self._metrics.unreadable_reports.inc()
+            self._count("given up")
             self._log.warning(
                 "the report can't be read", job="/".join(key), place=place, error=_cause(error)
             )

@@ -149,7 +149,7 @@ class Shell:
         accountant: Any = self.accountant
         reports: Any = NoReports()
         api: Any = self.cluster
-        self.api_server = ApiServerWatch(api, lambda: None, Metrics())
+        self.api_server = ApiServerWatch(api, lambda: None, lambda _kind: None)
         self.observer = Observer(
             api, self.stores, accountant, reports, self.api_server, lambda: self.unguarded
         )

@@ -10,7 +10,6 @@ import pytest
 
 from dtjob_operator import handlers
 from dtjob_operator.handlers import Deliver, EventStream
-from dtjob_operator.metrics import Metrics
 
 DEADLINE = 60.0
 MISSING = "discovery does not tell of privacyledgers"
@@ -20,7 +19,7 @@ class Played(EventStream):
     """A stream whose kopf ends when it is told to, before an API server that tells `answers`."""
 
     def __init__(self, answers: list[str | None]) -> None:
-        super().__init__(lambda *_: None, self._note_gap, self._look, Metrics())
+        super().__init__(lambda *_: None, self._note_gap, self._look, lambda: None)
         self.answers = answers
         self.course: list[str] = []
         self.troubles: list[str | None] = []

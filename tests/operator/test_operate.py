@@ -78,7 +78,7 @@ def test_a_stream_is_restarted_only_while_it_runs() -> None:
     async def undiscovered() -> str | None:
         return None
 
-    stream = EventStream(lambda *_: None, gap, undiscovered, Metrics())
+    stream = EventStream(lambda *_: None, gap, undiscovered, lambda: None)
     stopped: list[None] = []
 
     def stop() -> None:

@@ -70,7 +70,7 @@ def reflect(
 
     async def scenario() -> None:
         store = Store()
-        reflecting = Reflector(played, PODS, store, changed, metrics)  # type: ignore[arg-type]
+        reflecting = Reflector(played, PODS, store, changed, metrics.count_odd_object)  # type: ignore[arg-type]
         running = asyncio.create_task(reflecting.run())
         async with asyncio.timeout(DEADLINE):
             while not until(store):
