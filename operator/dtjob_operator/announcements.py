@@ -10,7 +10,7 @@ from dtjob_operator import wording
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Emit
 from dtjob_operator.pacing import QUIET
-from dtjob_operator.situation import condition, is_true
+from dtjob_operator.status_conditions import condition, is_true
 
 REPLICAS_LATCHED = "ReplicasLatched"
 RUN_POLICY_DEFERRED = "RunPolicyDeferred"

@@ -17,7 +17,8 @@ from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator import figures
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
-from dtjob_operator.situation import Situation, condition
+from dtjob_operator.situation import Situation
+from dtjob_operator.status_conditions import condition
 
 _MAX_MESSAGE = 4096
 _STALE_INTERVALS = 3

@@ -26,7 +26,7 @@ from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.observed import Observed, Rejection
 from dtjob_operator.privacy import Accounting
 from dtjob_operator.scrape import Scraper
-from dtjob_operator.status import is_terminal
+from dtjob_operator.status_conditions import is_terminal
 from dtjob_operator.store import Key, Store
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}

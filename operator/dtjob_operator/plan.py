@@ -17,7 +17,8 @@ from dtjob_operator.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.run_policy import deferred
 from dtjob_operator.settings import Settings
 from dtjob_operator.situation import Situation, assess
-from dtjob_operator.status import is_terminal, status
+from dtjob_operator.status import status
+from dtjob_operator.status_conditions import is_terminal
 
 _FIRST_FIGURES_SECONDS = 1.0
 # After that whatever keeps the figures away is not a matter of moments.

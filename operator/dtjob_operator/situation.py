@@ -13,7 +13,7 @@ from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.proven import may_lack_draws, proven_draws
-from dtjob_api.reasons import NO_FAILURE, TRAINING_REFUSED, ConditionType, Reason, known
+from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
 from dtjob_operator import containers, names, report
 from dtjob_operator.builders.network_policy import network_policy
 from dtjob_operator.diagnosis import diagnose
@@ -24,6 +24,7 @@ from dtjob_operator.observed import Observed
 from dtjob_operator.ownership import conflict
 from dtjob_operator.restriction import Restriction, restriction
 from dtjob_operator.settings import Settings
+from dtjob_operator.status_conditions import condition, is_terminal, is_true
 
 # States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
 _IDLE = frozenset({"Refused", "Waiting"})
@@ -93,7 +94,7 @@ class Situation:
     @property
     def finished(self) -> bool:
         """Whether the stored status is terminal: it never changes again."""
-        return any(is_true(self.stored, kind) for kind in _TERMINAL)
+        return is_terminal(self.stored)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -119,25 +120,6 @@ class Situation:
     def has_ended_attempt(self) -> bool:
         """Whether an attempt has ended, or has trained and is not there any more."""
         return self.has_trained or any(a.end is not None for a in self.attempts)
-
-
-_TERMINAL = (ConditionType.SUCCEEDED, ConditionType.FAILED)
-
-
-def condition(status: Json, kind: ConditionType) -> Json | None:
-    """One condition of a status."""
-    return next((c for c in status.get("conditions") or [] if c["type"] == kind), None)
-
-
-def is_true(status: Json, kind: ConditionType) -> bool:
-    """Whether a condition of a status is True."""
-    found = condition(status, kind)
-    return found is not None and found["status"] == "True"
-
-
-def failed(record: AttemptRecord) -> bool:
-    """Whether an attempt trained, or tried to, and ended otherwise than it was told to."""
-    return record.end is not None and record.reason not in NO_FAILURE
 
 
 def assess(

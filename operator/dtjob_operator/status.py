@@ -10,10 +10,10 @@ from datetime import datetime
 
 from dtjob_api import ending, shown
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import OutcomeState, PrivacyLedger
+from dtjob_api.ledger import AttemptRecord, OutcomeState, PrivacyLedger
 from dtjob_api.privacy import PrivacyMode
 from dtjob_api.proven import may_lack_draws
-from dtjob_api.reasons import ConditionType, Phase
+from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
 from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_operator import figures, names
 from dtjob_operator.conditions import conditions
@@ -21,7 +21,8 @@ from dtjob_operator.figures import Spent
 from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
-from dtjob_operator.situation import Situation, condition, failed, is_true
+from dtjob_operator.situation import Situation
+from dtjob_operator.status_conditions import condition, is_true
 
 _GIB = 2**30
 
@@ -165,7 +166,12 @@ def _restarts(stored: Json, ledger: PrivacyLedger) -> int:
     """Attempts after a failure; those that the status does not count yet are in the ledger."""
     counted = stored.get("attempts", 0)
     new = [a for a in ledger.status.attempts if counted <= a.attempt < ledger.status.attempt]
-    return int(stored.get("restarts", 0)) + sum(failed(record) for record in new)
+    return int(stored.get("restarts", 0)) + sum(_failed(record) for record in new)
+
+
+def _failed(record: AttemptRecord) -> bool:
+    """Whether an attempt trained, or tried to, and ended otherwise than it was told to."""
+    return record.end is not None and record.reason not in NO_FAILURE
 
 
 def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) -> Json:
@@ -255,8 +261,3 @@ def _display_epsilon(privacy: Json, mode: PrivacyMode, all_told: bool) -> str | 
     else:
         shown = "0" if all_told and privacy.get("drawsCharged") == 0 else "?"
     return f"{shown}/{promised}" if promised else shown
-
-
-def is_terminal(status: Json) -> bool:
-    """Whether a status is final."""
-    return is_true(status, ConditionType.SUCCEEDED) or is_true(status, ConditionType.FAILED)
