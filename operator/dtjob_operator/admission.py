@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from dtjob_accounting.errors import PlanError
 from dtjob_api.model import first_error
 from dtjob_api.reasons import Reason
-from dtjob_operator.finding import Finding
+from dtjob_operator.decision import Finding
 from dtjob_operator.observed import Observed
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator import wording
+from dtjob_operator.decision import Emit
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Emit
 from dtjob_operator.pacing import QUIET
 from dtjob_operator.status_conditions import condition, is_true
 

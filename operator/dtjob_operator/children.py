@@ -12,9 +12,10 @@ from dtjob_operator.builders.role_binding import role_binding
 from dtjob_operator.builders.service import service
 from dtjob_operator.builders.service_account import service_account
 from dtjob_operator.builders.stateful_set import stateful_set
+from dtjob_operator.decision import ObjectRef
 from dtjob_operator.drift import has_drifted
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import ObjectRef, Observed
+from dtjob_operator.observed import Observed
 from dtjob_operator.situation import Situation
 
 

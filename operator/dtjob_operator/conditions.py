@@ -15,7 +15,7 @@ from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator import figures
-from dtjob_operator.finding import Finding
+from dtjob_operator.decision import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.situation import Situation
 from dtjob_operator.status_conditions import condition

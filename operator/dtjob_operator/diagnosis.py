@@ -13,8 +13,8 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import names, wording
 from dtjob_operator.containers import crash, scheduled_at
+from dtjob_operator.decision import Finding
 from dtjob_operator.events import newest
-from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.refused import refused_children, refused_pods

@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, InvalidOperation
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What was spent.
-
-    Attributes
-    ----------
-    epsilon
-        As a decimal string, rounded up.
-    draws
-        The draws that it is of: charged, or found on the volume.
-    """
-
-    epsilon: str
-    draws: int
 
 
 def exact(value: float) -> str:

@@ -14,7 +14,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord
 from dtjob_api.reasons import ENDED_IN_ORDER, Reason
 from dtjob_operator import containers
-from dtjob_operator.finding import Finding
+from dtjob_operator.decision import Finding
 from dtjob_operator.kinds import Json
 
 

@@ -1,30 +1,17 @@
-"""What is seen of one job, and what is decided about it: plain data, no behaviour.
+"""What is seen of one job: plain data, no behaviour.
 
-`observed` goes into `dtjob_operator.plan.plan`, `Decision` comes out. Kubernetes objects are the
-API server's own JSON as dicts, read and never changed.
+Kubernetes objects are the API server's own JSON as dicts, read and never changed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
-from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
-
-
-@dataclass(frozen=True)
-class ObjectRef:
-    """One object of the job's namespace; `uid` is the precondition of whatever is done to it."""
-
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
-    uid: str
 
 
 class Place(NamedTuple):
@@ -40,6 +27,22 @@ class Place(NamedTuple):
 def is_located(known: tuple[Place, ...]) -> bool:
     """Whether addresses are known, and not ports alone."""
     return any(place.networks for place in known)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent.
+
+    Attributes
+    ----------
+    epsilon
+        As a decimal string, rounded up.
+    draws
+        The draws that it is of: charged, or found on the volume.
+    """
+
+    epsilon: str
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -133,52 +136,3 @@ class Observed:
     unguarded: str | None = None
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Emit:
-    """A core/v1 Event to record on the job.
-
-    Attributes
-    ----------
-    about
-        What of the message makes it other news than the last of its reason; None: all of it.
-    """
-
-    type: Literal["Normal", "Warning"]
-    reason: str
-    message: str
-    about: str | None = None
-
-    @property
-    def news(self) -> tuple[str, str, str]:
-        """What makes it other news than another event of the same job."""
-        return self.type, self.reason, self.about or self.message
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do about one job now.
-
-    Attributes
-    ----------
-    applies
-        Whole desired objects for server-side apply, in this order, only those that are missing or
-        have drifted. One that exists carries its `metadata.uid`; one without a uid must be absent
-        (if it is not, the API server knows an object that was not observed: look again).
-    deletes
-        Objects to delete before applying, each with its uid as the precondition.
-    status
-        The whole desired `status` of the job; equal to the stored one when nothing is to be
-        written. Written after the applies.
-    events
-        To record before the status is written.
-    wake_after
-        Seconds until the job should be looked at again although nothing changed; None: not.
-    """
-
-    applies: tuple[Json, ...] = ()
-    deletes: tuple[ObjectRef, ...] = ()
-    status: Json | None = None
-    events: tuple[Emit, ...] = ()
-    wake_after: float | None = None

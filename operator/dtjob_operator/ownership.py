@@ -7,8 +7,8 @@ from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator import kinds, names
 from dtjob_operator.builders.role_binding import role_binding
+from dtjob_operator.decision import Finding
 from dtjob_operator.drift import has_drifted
-from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json, Kind
 from dtjob_operator.observed import Observed
 

@@ -11,8 +11,9 @@ from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator import admission, children
 from dtjob_operator.announcements import announcements
 from dtjob_operator.conditions import Claim, with_claim
+from dtjob_operator.decision import Decision
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Decision, Observed
+from dtjob_operator.observed import Observed
 from dtjob_operator.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.run_policy import deferred
 from dtjob_operator.settings import Settings

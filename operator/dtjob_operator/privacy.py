@@ -23,8 +23,8 @@ from dtjob_api.derive import total_steps
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.proven import proven_draws
-from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Spent
 from dtjob_operator.store import Key
 
 _CACHED = 4096

@@ -10,6 +10,7 @@ import structlog
 
 from dtjob_operator import kinds
 from dtjob_operator.cluster import Cluster
+from dtjob_operator.decision import Emit, ObjectRef
 from dtjob_operator.errors import (
     ApiError,
     Conflict,
@@ -21,7 +22,7 @@ from dtjob_operator.errors import (
 )
 from dtjob_operator.kinds import Json, kind_of
 from dtjob_operator.metrics import Metrics
-from dtjob_operator.observed import Emit, ObjectRef, Rejection
+from dtjob_operator.observed import Rejection
 from dtjob_operator.observer import Child, Memory, Observer, Stores
 from dtjob_operator.plan import plan
 from dtjob_operator.recorder import Recorder

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from dtjob_api import shown
 from dtjob_operator.cluster import Cluster
+from dtjob_operator.decision import Emit
 from dtjob_operator.errors import AlreadyExists
 from dtjob_operator.kinds import EVENT, Json
 from dtjob_operator.names import FIELD_MANAGER
-from dtjob_operator.observed import Emit
 
 _MAX_MESSAGE = 1024
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import names
+from dtjob_operator.decision import Finding
 from dtjob_operator.events import last_seen, newest
-from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import WORKER_ACCOUNT
 from dtjob_operator.observed import Observed, Rejection
 from dtjob_operator.refusal import Refusal, general_remedy, is_said_by_webhook, remedy

@@ -11,8 +11,8 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator import kinds, names
 from dtjob_operator.builders.network_policy import api_server_places
+from dtjob_operator.decision import Finding
 from dtjob_operator.drift import has_drifted
-from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed, is_located
 from dtjob_operator.refused import refused_children

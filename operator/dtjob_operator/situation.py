@@ -16,8 +16,8 @@ from dtjob_api.proven import may_lack_draws, proven_draws
 from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
 from dtjob_operator import containers, names, report
 from dtjob_operator.builders.network_policy import network_policy
+from dtjob_operator.decision import Finding
 from dtjob_operator.diagnosis import diagnose
-from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.memory_kills import killed_for_memory
 from dtjob_operator.observed import Observed

@@ -23,8 +23,8 @@ from dtjob_operator.containers import (
     waiting,
     worker_containers,
 )
+from dtjob_operator.decision import Finding
 from dtjob_operator.events import last_seen, newest
-from dtjob_operator.finding import Finding
 from dtjob_operator.kinds import Json
 from dtjob_operator.observed import Observed
 from dtjob_operator.settings import Settings

@@ -17,10 +17,9 @@ from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
 from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_operator import figures, names
 from dtjob_operator.conditions import conditions
-from dtjob_operator.figures import Spent
-from dtjob_operator.finding import Finding
+from dtjob_operator.decision import Finding
 from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Observed
+from dtjob_operator.observed import Observed, Spent
 from dtjob_operator.situation import Situation
 from dtjob_operator.status_conditions import condition, is_true
 

@@ -7,7 +7,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator import names
-from dtjob_operator.finding import Finding
+from dtjob_operator.decision import Finding
 from dtjob_operator.kinds import JOB_UID_LABEL
 from dtjob_operator.observed import Observed
 

@@ -12,8 +12,8 @@ from world import digits
 from dtjob_accounting.process import HelperFailed
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_operator import privacy
-from dtjob_operator.figures import Spent
 from dtjob_operator.kinds import Json
+from dtjob_operator.observed import Spent
 from dtjob_operator.store import Key
 
 KEY = ("research", "digits")
