@@ -27,7 +27,7 @@ from dtjob_operator.observed import Observed, Rejection
 from dtjob_operator.privacy import Accounting
 from dtjob_operator.scrape import Scraper
 from dtjob_operator.status_conditions import is_terminal
-from dtjob_operator.store import Key, Store
+from dtjob_operator.store import Key, Stores
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
@@ -40,20 +40,6 @@ Child = tuple[str, str]
 """Kind and name of a job's child."""
 News = tuple[str, str, str]
 """What makes an event the same as another of its job."""
-
-
-class Stores:
-    """What is known of every kind."""
-
-    def __init__(self) -> None:
-        self._by_kind = {kind: Store() for kind in kinds.ALL}
-
-    def __getitem__(self, kind: Kind) -> Store:
-        return self._by_kind[kind]
-
-    def note(self, obj: Json) -> None:
-        """Remember the API server's answer to a write of ours, before its watch tells of it."""
-        self._by_kind[kinds.kind_of(obj)].put(kinds.without_managed_fields(obj))
 
 
 @dataclass

@@ -16,12 +16,13 @@ from dtjob_operator.errors import ApiError
 from dtjob_operator.handlers import EventStream
 from dtjob_operator.kinds import JOB_LABEL, Json, Kind
 from dtjob_operator.metrics import Metrics
-from dtjob_operator.observer import Observer, Stores
+from dtjob_operator.observer import Observer
 from dtjob_operator.privacy import Accounting
 from dtjob_operator.reconcile import Reconciler
 from dtjob_operator.reflector import Reflector
 from dtjob_operator.scrape import Scraper
 from dtjob_operator.settings import Enforcement, Settings
+from dtjob_operator.store import Stores
 from dtjob_operator.work_queue import WorkQueue
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)

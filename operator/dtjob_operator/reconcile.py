@@ -23,11 +23,11 @@ from dtjob_operator.errors import (
 from dtjob_operator.kinds import Json, kind_of
 from dtjob_operator.metrics import Metrics
 from dtjob_operator.observed import Rejection
-from dtjob_operator.observer import Child, Memory, Observer, Stores
+from dtjob_operator.observer import Child, Memory, Observer
 from dtjob_operator.plan import plan
 from dtjob_operator.recorder import Recorder
 from dtjob_operator.settings import Settings
-from dtjob_operator.store import Key
+from dtjob_operator.store import Key, Stores
 
 # The cluster moved on or is away: looked at again, and no news for a person.
 _PASSING = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)

@@ -1,10 +1,11 @@
-"""What is known of one kind of object: the newest version of each, by name and by job."""
+"""What is known of each kind of object: the newest version of each, by name and by job."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dtjob_operator.kinds import JOB_UID_LABEL, Json
+from dtjob_operator import kinds
+from dtjob_operator.kinds import JOB_UID_LABEL, Json, Kind
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -125,6 +126,20 @@ class Store:
             if not keys:
                 del self._by_job[job]
         return True
+
+
+class Stores:
+    """What is known of every kind."""
+
+    def __init__(self) -> None:
+        self._by_kind = {kind: Store() for kind in kinds.ALL}
+
+    def __getitem__(self, kind: Kind) -> Store:
+        return self._by_kind[kind]
+
+    def note(self, obj: Json) -> None:
+        """Remember the API server's answer to a write of ours, before its watch tells of it."""
+        self._by_kind[kinds.kind_of(obj)].put(kinds.without_managed_fields(obj))
 
 
 def _job_of(obj: Json) -> Key | None:

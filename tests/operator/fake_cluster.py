@@ -14,9 +14,10 @@ from dtjob_operator.api_server import ApiServerWatch
 from dtjob_operator.errors import ApiError, NotFound
 from dtjob_operator.kinds import JOB, LEDGER, Json, Kind
 from dtjob_operator.metrics import Metrics
-from dtjob_operator.observer import Memory, Observer, Stores
+from dtjob_operator.observer import Memory, Observer
 from dtjob_operator.reconcile import Reconciler
 from dtjob_operator.settings import Settings
+from dtjob_operator.store import Stores
 
 KEY = ("research", "digits")
 
