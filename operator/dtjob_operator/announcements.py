@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
-from dtjob_operator import wording
+from dtjob_operator import figures
 from dtjob_operator.decision import Emit
 from dtjob_operator.kinds import Json
 from dtjob_operator.pacing import QUIET
@@ -59,7 +59,7 @@ def _milestones(stored: Json, new: Json) -> Iterator[Emit]:
             "Normal",
             str(Reason.TRAINING),
             f"attempt {new['attempts']} trains from step {step} of {total} with "
-            f"{wording.workers(new['workers']['desired'])}",
+            f"{figures.workers(new['workers']['desired'])}",
             # It may have gone on when this is told again, by an operator that was killed here.
             about=f"attempt {new['attempts']}",
         )
@@ -86,7 +86,7 @@ def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> 
             "Warning",
             REPLICAS_LATCHED,
             f"spec.workers.replicas is {job.spec.workers.replicas}, but the job was started with "
-            f"{wording.workers(latched)} and keeps that number: create a new job for another",
+            f"{figures.workers(latched)} and keeps that number: create a new job for another",
         )
 
 

@@ -27,6 +27,11 @@ def rounded(value: float | str, places: int) -> str:
     return _rounded(value, places, ROUND_HALF_EVEN)
 
 
+def workers(count: int) -> str:
+    """So many workers."""
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
 def significant(value: float) -> str:
     """Six significant digits of a figure that carries no promise."""
     return f"{value:.6g}"

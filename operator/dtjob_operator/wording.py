@@ -14,11 +14,6 @@ _MOUNT_PREAMBLE = re.compile(
 )
 
 
-def workers(count: int) -> str:
-    """So many workers."""
-    return "1 worker" if count == 1 else f"{count} workers"
-
-
 def pull(message: str, image: str) -> str:
     """Why an image was not pulled; the kubelet and the runtime name it once each on the way."""
     return _PULL_PREAMBLE.sub("", message).removeprefix(f"{image}: ").rstrip(". ")
