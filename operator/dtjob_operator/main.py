@@ -22,13 +22,13 @@ import structlog
 from kubernetes.aio.config import ConfigException
 
 from dtjob_accounting.process import PldProcess
-from dtjob_operator import logs
-from dtjob_operator.cluster import Cluster, credentials
-from dtjob_operator.guard import Unguarded
-from dtjob_operator.health import HealthServer
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.operate import Operator, Options
-from dtjob_operator.settings import Enforcement
+from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.guard import Unguarded
+from dtjob_operator.run import json_logs as logs
+from dtjob_operator.run.health import HealthServer
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.operate import Operator, Options
+from dtjob_operator.terms.settings import Enforcement
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DEFAULT_NAMESPACE = "dtjob-system"

@@ -21,7 +21,7 @@ from kube import Kubectl, Manifest, unguarded
 from typer.testing import CliRunner
 
 from dtjob_cli.main import app
-from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
+from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from localcluster.state import Process
 
 pytestmark = [

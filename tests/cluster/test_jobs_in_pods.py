@@ -18,7 +18,7 @@ from kube import Kubectl, Manifest, wait_for
 from ruamel.yaml import YAML
 
 from demo.install import ROOT
-from dtjob_operator.names import FIELD_MANAGER
+from dtjob_operator.terms.names import FIELD_MANAGER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]
 

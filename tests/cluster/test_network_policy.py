@@ -17,10 +17,10 @@ from kube import Kubectl, Manifest, ready, wait_for
 from operator_process import job
 
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_operator.api_server import places
-from dtjob_operator.builders.network_policy import network_policy
-from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
-from dtjob_operator.settings import Settings
+from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.kube.api_server_address import places
+from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT
+from dtjob_operator.terms.settings import Settings
 from localcluster.instance import state_folder
 from localcluster.network import BRIDGE
 from localcluster.providers.base import Provider

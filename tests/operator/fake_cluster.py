@@ -10,14 +10,14 @@ from typing import Any
 
 from world import PLAN, digits, stamp
 
-from dtjob_operator.api_server import ApiServerWatch
-from dtjob_operator.errors import ApiError, NotFound
-from dtjob_operator.kinds import JOB, LEDGER, Json, Kind
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.observer import Memory, Observer
-from dtjob_operator.reconcile import Reconciler
-from dtjob_operator.settings import Settings
-from dtjob_operator.store import Stores
+from dtjob_operator.kube.api_errors import ApiError, NotFound
+from dtjob_operator.kube.api_server_address import ApiServerWatch
+from dtjob_operator.kube.store import Stores
+from dtjob_operator.observe.assemble import Memory, Observer
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.reconcile import Reconciler
+from dtjob_operator.terms.kinds import JOB, LEDGER, Json, Kind
+from dtjob_operator.terms.settings import Settings
 
 KEY = ("research", "digits")
 

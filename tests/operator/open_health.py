@@ -9,9 +9,9 @@ import asyncio
 import os
 import sys
 
-from dtjob_operator import logs
-from dtjob_operator.health import HealthServer
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.run import json_logs as logs
+from dtjob_operator.run.health import HealthServer
+from dtjob_operator.run.metrics import Metrics
 from dtjob_serving import doors
 
 

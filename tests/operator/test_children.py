@@ -15,7 +15,7 @@ from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
 
 from dtjob_api.template import RESERVED_MOUNT_PATHS
 from dtjob_api.worker import WorkerConfig
-from dtjob_operator.drift import has_drifted
+from dtjob_operator.decide.drift import has_drifted
 
 Json = dict[str, Any]
 folders = pytest.mark.parametrize("folder", children_files.FOLDERS, ids=lambda folder: folder.name)

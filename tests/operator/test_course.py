@@ -13,7 +13,7 @@ from world import CHILD, NOW, PLAN, World, checkpoint, claim, digits, pod, repor
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.status import JobStatus
-from dtjob_operator.observed import Spent
+from dtjob_operator.terms.observed import Spent
 
 
 def running() -> World:

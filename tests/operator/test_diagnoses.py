@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 from world import NOW, PLAN, World, claim, digits, pod, stamp
 
-from dtjob_operator.observed import Rejection
+from dtjob_operator.terms.observed import Rejection
 
 CASES = YAML(typ="safe").load(Path(__file__).with_name("diagnoses.yaml").read_text())
 

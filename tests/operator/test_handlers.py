@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dtjob_operator import handlers
-from dtjob_operator.handlers import Deliver, EventStream
+from dtjob_operator.kube import event_stream as handlers
+from dtjob_operator.kube.event_stream import Deliver, EventStream
 
 DEADLINE = 60.0
 MISSING = "discovery does not tell of privacyledgers"

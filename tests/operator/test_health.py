@@ -17,8 +17,8 @@ import structlog
 from http_attacks import ATTACKS, Door, Tried
 
 from dtjob_cli import ports
-from dtjob_operator.health import CONNECTIONS, HealthServer
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.run.health import CONNECTIONS, HealthServer
+from dtjob_operator.run.metrics import Metrics
 from dtjob_serving import doors
 
 HERE = Path(__file__).parent

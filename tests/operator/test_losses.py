@@ -7,7 +7,7 @@ import json
 import pytest
 from world import CHILD, NOW, PLAN, UID, Json, World, claim, digits, pod, report, stamp, waiting_pod
 
-from dtjob_operator.observed import Spent
+from dtjob_operator.terms.observed import Spent
 
 VOLUME = {"attempt": 1, "leased": 1, "charged": 300}
 REFUSED = {"attempt": 1, "start": stamp(NOW), "end": stamp(NOW), "reason": "PrivacyStateLost"}

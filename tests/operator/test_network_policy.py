@@ -10,10 +10,10 @@ from world import CHILD, NOW, PLAN, UID, World, claim, digits, pod, stamp
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator import metadata_addresses
-from dtjob_operator.builders.network_policy import network_policy
-from dtjob_operator.observed import Place, Rejection
-from dtjob_operator.settings import Enforcement, Settings
+from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.terms import metadata_addresses
+from dtjob_operator.terms.observed import Place, Rejection
+from dtjob_operator.terms.settings import Enforcement, Settings
 
 Json = dict[str, Any]
 API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))

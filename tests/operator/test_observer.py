@@ -9,11 +9,12 @@ import pytest
 from fake_cluster import KEY, Shell
 from world import CHILD, NOW, UID, claim, digits, pod, stamp
 
-from dtjob_operator import kinds, names, observer
-from dtjob_operator.errors import ApiError
-from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Observed
-from dtjob_operator.observer import Memory
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.observe import assemble as observer
+from dtjob_operator.observe.assemble import Memory
+from dtjob_operator.terms import kinds, names
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed
 
 
 def observe(shell: Shell) -> Observed:

@@ -11,13 +11,14 @@ from fake_cluster import FakeCluster
 from structlog.testing import capture_logs
 from world import digits
 
-from dtjob_operator import guard, kinds
-from dtjob_operator.errors import ApiError
-from dtjob_operator.handlers import EventStream
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.observer import Memory
-from dtjob_operator.operate import Operator, Options
-from dtjob_operator.privacy import Accounting
+from dtjob_operator.kube import guard
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.event_stream import EventStream
+from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.assemble import Memory
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.operate import Operator, Options
+from dtjob_operator.terms import kinds
 
 
 def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() -> None:
@@ -123,7 +124,7 @@ def test_a_stop_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.M
             with pytest.raises(asyncio.CancelledError):
                 await working
 
-    monkeypatch.setattr("dtjob_operator.operate._FINISH_SECONDS", 0.01)
+    monkeypatch.setattr("dtjob_operator.run.operate._FINISH_SECONDS", 0.01)
     operating(scenario)
 
 

@@ -16,8 +16,8 @@ from world import CHILD, PLAN, UID, World, claim, digits, pod, report, stamp, wa
 from dtjob_accounting.errors import PlanError
 from dtjob_api.reasons import Phase, Reason
 from dtjob_api.status import JobStatus
-from dtjob_operator.decision import Decision
-from dtjob_operator.observed import Place, Rejection, Spent
+from dtjob_operator.terms.decision import Decision
+from dtjob_operator.terms.observed import Place, Rejection, Spent
 from testing.examples import examples
 
 Json = dict[str, Any]

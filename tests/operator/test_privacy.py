@@ -11,10 +11,10 @@ from world import digits
 
 from dtjob_accounting.process import HelperFailed
 from dtjob_api.ledger import PrivacyPlan
-from dtjob_operator import privacy
-from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Spent
-from dtjob_operator.store import Key
+from dtjob_operator.kube.store import Key
+from dtjob_operator.observe import accounting as privacy
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Spent
 
 KEY = ("research", "digits")
 

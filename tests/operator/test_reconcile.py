@@ -9,9 +9,10 @@ import pytest
 from fake_cluster import KEY, Shell
 from world import CHILD
 
-from dtjob_operator import kinds, reconcile
-from dtjob_operator.errors import ApiError, Conflict, Unavailable
-from dtjob_operator.kinds import Json
+from dtjob_operator.kube.api_errors import ApiError, Conflict, Unavailable
+from dtjob_operator.run import reconcile
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import Json
 
 WEBHOOK = 'Internal error occurred: failed calling webhook "policy.example.org"'
 REFUSED = ApiError.of(403, "Forbidden", "exceeded quota: few")

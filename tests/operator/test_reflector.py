@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from dtjob_operator import kinds, reflector
-from dtjob_operator.cluster import _error, _events
-from dtjob_operator.errors import ApiError, Gone
-from dtjob_operator.kinds import JOB_UID_LABEL, Json, Selection
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.reflector import Reflector
-from dtjob_operator.store import Store
+from dtjob_operator.kube import reflector
+from dtjob_operator.kube.api_errors import ApiError, Gone
+from dtjob_operator.kube.client import _error, _events
+from dtjob_operator.kube.reflector import Reflector
+from dtjob_operator.kube.store import Store
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json, Selection
 
 PODS = Selection(kinds.POD, label_selector=JOB_UID_LABEL)
 Told = tuple[str, Json] | ApiError

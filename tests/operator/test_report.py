@@ -9,7 +9,7 @@ import pytest
 from world import UID, World, report
 
 from dtjob_api.status import JobStatus
-from dtjob_operator.report import read
+from dtjob_operator.read.coordinator_report import read
 
 HUGE = 10**400
 

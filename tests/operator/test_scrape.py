@@ -15,10 +15,10 @@ from aiohttp import web
 from structlog.testing import capture_logs
 from world import CHILD, UID
 
-from dtjob_operator import scrape
-from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.store import Key
+from dtjob_operator.kube.store import Key
+from dtjob_operator.observe import scrape
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 
 REPORT = {"jobUID": UID, "attempt": 1, "state": "Running", "step": 7, "samplesPerSecond": 10.0}
 DEADLINE = 60.0

@@ -15,10 +15,10 @@ from typing import Any
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.manifest import load
-from dtjob_operator.decision import Decision
-from dtjob_operator.observed import Observed
-from dtjob_operator.plan import plan
-from dtjob_operator.settings import Settings
+from dtjob_operator.decide.desired_state import plan
+from dtjob_operator.terms.decision import Decision
+from dtjob_operator.terms.observed import Observed
+from dtjob_operator.terms.settings import Settings
 
 Json = dict[str, Any]
 

@@ -11,9 +11,9 @@ from kube import Kubectl, Manifest
 from operator_process import job
 
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_operator.announcements import announcements
-from dtjob_operator.cluster import Cluster, credentials
-from dtjob_operator.recorder import Recorder
+from dtjob_operator.decide.announcements import announcements
+from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.recorder import Recorder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
