@@ -24,7 +24,7 @@ from kubernetes.aio.config import ConfigException
 from dtjob_accounting.process import PldProcess
 from dtjob_operator.kube.client import Cluster, credentials
 from dtjob_operator.kube.guard import Unguarded
-from dtjob_operator.run import json_logs as logs
+from dtjob_operator.run import json_logs
 from dtjob_operator.run.health import HealthServer
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.run.operate import Operator, Options
@@ -154,7 +154,7 @@ async def _run_until(stopped: asyncio.Event, operator: Operator) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM; returns the exit code: 1 unguarded ledgers, 2 bad configuration."""
     options = _options(arguments)
-    logs.configure(options.log_level)
+    json_logs.configure(options.log_level)
     return asyncio.run(_serve(options))
 
 

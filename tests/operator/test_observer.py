@@ -10,7 +10,7 @@ from fake_cluster import KEY, Shell
 from world import CHILD, NOW, UID, claim, digits, pod, stamp
 
 from dtjob_operator.kube.api_errors import ApiError
-from dtjob_operator.observe import assemble as observer
+from dtjob_operator.observe import assemble
 from dtjob_operator.observe.assemble import Memory
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
@@ -271,7 +271,7 @@ def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
 def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observer, "_EVENTS_FRESH_SECONDS", 1000.0)
+    monkeypatch.setattr(assemble, "_EVENTS_FRESH_SECONDS", 1000.0)
 
     async def scenario() -> None:
         shell = Shell()

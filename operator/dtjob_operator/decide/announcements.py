@@ -8,7 +8,7 @@ from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide.pacing import QUIET
 from dtjob_operator.read.status_conditions import condition, is_true
-from dtjob_operator.terms import formatting as figures
+from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Emit
 from dtjob_operator.terms.kinds import Json
 
@@ -59,7 +59,7 @@ def _milestones(stored: Json, new: Json) -> Iterator[Emit]:
             "Normal",
             str(Reason.TRAINING),
             f"attempt {new['attempts']} trains from step {step} of {total} with "
-            f"{figures.workers(new['workers']['desired'])}",
+            f"{formatting.workers(new['workers']['desired'])}",
             # It may have gone on when this is told again, by an operator that was killed here.
             about=f"attempt {new['attempts']}",
         )
@@ -86,7 +86,7 @@ def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> 
             "Warning",
             REPLICAS_LATCHED,
             f"spec.workers.replicas is {job.spec.workers.replicas}, but the job was started with "
-            f"{figures.workers(latched)} and keeps that number: create a new job for another",
+            f"{formatting.workers(latched)} and keeps that number: create a new job for another",
         )
 
 

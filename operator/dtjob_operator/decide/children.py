@@ -13,8 +13,7 @@ from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.builders.stateful_set import stateful_set
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.decide.situation import Situation
-from dtjob_operator.terms import formatting as figures
-from dtjob_operator.terms import kinds, names
+from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.decision import ObjectRef
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -59,7 +58,7 @@ def _outlive_their_account(observed: Observed, job: DistributedTrainingJob, now:
     if job.spec.workers.service_account_name or account is None:
         return False
     since = account["metadata"].get("creationTimestamp", "")
-    if since > figures.timestamp(now):
+    if since > formatting.timestamp(now):
         return False
     return any(pod["metadata"]["creationTimestamp"] < since for pod in observed.pods)
 

@@ -16,7 +16,7 @@ from dtjob_api.privacy import PrivacyMode
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition
-from dtjob_operator.terms import formatting as figures
+from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 
@@ -76,7 +76,7 @@ def _written(claim: Claim, stored: Json | None, generation: int | None, now: dat
         "message": shown.line(claim.message)[:_MAX_MESSAGE],
         "lastTransitionTime": stored["lastTransitionTime"]
         if same and stored
-        else figures.timestamp(now),
+        else formatting.timestamp(now),
     }
     if generation is not None:
         written["observedGeneration"] = generation
@@ -132,10 +132,10 @@ def _promise(plan: PrivacyPlan) -> str:
     draws = f"{plan.steps} steps and {plan.replay_reserve_steps} draws of reserve"
     if plan.mode is PrivacyMode.DISABLED:
         return f"{draws}, without privacy (spec.privacy.mode is Disabled)"
-    epsilon = figures.rounded_up(plan.epsilon_guaranteed or 0, 3)
+    epsilon = formatting.rounded_up(plan.epsilon_guaranteed or 0, 3)
     return (
-        f"noise multiplier {figures.rounded_down(plan.noise_multiplier or 0, 4)} for {draws}: "
-        f"epsilon at most {epsilon} at delta {figures.exact(plan.delta or 0)}"
+        f"noise multiplier {formatting.rounded_down(plan.noise_multiplier or 0, 4)} for {draws}: "
+        f"epsilon at most {epsilon} at delta {formatting.exact(plan.delta or 0)}"
     )
 
 

@@ -18,8 +18,7 @@ from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, Worke
 from dtjob_operator.decide.conditions import conditions
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition, is_true
-from dtjob_operator.terms import formatting as figures
-from dtjob_operator.terms import names
+from dtjob_operator.terms import formatting, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed, Spent
@@ -53,7 +52,7 @@ def status(
         elif "progress" in stored:  # nobody knows when a job ends that does not train
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
-            new["completionTime"] = figures.timestamp(now)
+            new["completionTime"] = formatting.timestamp(now)
     new["display"] = _display(new, job, now, all_told=_tells_all_that_was_spent(situation))
     return {field: value for field, value in new.items() if value is not None}
 
@@ -90,18 +89,18 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
         "progress": _progress(situation, ledger),
         "attempts": ledger.status.attempt,
         "restarts": _restarts(stored, ledger),
-        "startTime": stored.get("startTime") or figures.timestamp(now),
+        "startTime": stored.get("startTime") or formatting.timestamp(now),
     }
     if (record := ledger.status.checkpoint) is not None:
         course["checkpoint"] = {
             "step": record.step,
-            "time": figures.timestamp(record.time),
+            "time": formatting.timestamp(record.time),
         }
         if path := shown.path(record.path):
             location = f"{names.claim_name(situation.job, 0)}:{path}"
             course["checkpoint"]["location"] = location[:1024]
     if (outcome := ledger.status.outcome) is not None:
-        course["completionTime"] = figures.timestamp(outcome.time)
+        course["completionTime"] = formatting.timestamp(outcome.time)
         if (result := ending.result(ledger)) is not None:
             course["result"] = result
     return course
@@ -129,16 +128,16 @@ def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
     progress: Json = {
         "step": step,
         "totalSteps": plan.steps,
-        "percent": figures.percent(step, plan.steps),
-        "epoch": figures.rounded(step * plan.batch_size / plan.dataset_size, 2),
-        "samplesPerSecond": figures.rounded(rate, 1) if rate else before.get("samplesPerSecond"),
+        "percent": formatting.percent(step, plan.steps),
+        "epoch": formatting.rounded(step * plan.batch_size / plan.dataset_size, 2),
+        "samplesPerSecond": formatting.rounded(rate, 1) if rate else before.get("samplesPerSecond"),
         "evaluation": (report.evaluation if report else None) or before.get("evaluation"),
-        "heartbeatTime": figures.timestamp(report.heartbeat)
+        "heartbeatTime": formatting.timestamp(report.heartbeat)
         if report is not None and report.heartbeat is not None
         else before.get("heartbeatTime"),
     }
     if running and report is not None and report.estimated_completion is not None:
-        progress["estimatedCompletionTime"] = figures.timestamp(report.estimated_completion)
+        progress["estimatedCompletionTime"] = formatting.timestamp(report.estimated_completion)
     elif running and report is None:
         progress["estimatedCompletionTime"] = before.get("estimatedCompletionTime")
     return ProgressStatus.model_validate(
@@ -184,15 +183,15 @@ def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) ->
     return PrivacyStatus(
         epsilon_spent=spent.epsilon if spent else None,
         epsilon_draws=spent.draws if spent else None,
-        epsilon_target=figures.exact(plan.epsilon) if plan.epsilon else None,
-        epsilon_guaranteed=figures.rounded_up(plan.epsilon_guaranteed, 4)
+        epsilon_target=formatting.exact(plan.epsilon) if plan.epsilon else None,
+        epsilon_guaranteed=formatting.rounded_up(plan.epsilon_guaranteed, 4)
         if plan.epsilon_guaranteed is not None
         else None,
-        delta=figures.exact(plan.delta) if plan.delta else None,
-        noise_multiplier=figures.rounded_down(plan.noise_multiplier, 4)
+        delta=formatting.exact(plan.delta) if plan.delta else None,
+        noise_multiplier=formatting.rounded_down(plan.noise_multiplier, 4)
         if plan.noise_multiplier
         else None,
-        sample_rate=figures.rounded_up(plan.sample_rate, 6) if plan.sample_rate else None,
+        sample_rate=formatting.rounded_up(plan.sample_rate, 6) if plan.sample_rate else None,
         draws_reserved=ledger.spec.reserved_draws,
         draws_charged=charged,
         accountant=f"{plan.accountant} ({plan.accountant_version})"[:64],
@@ -202,12 +201,12 @@ def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) ->
 def _later(told: Spent | None, before: Json) -> Spent | None:
     """The newer figure, or the one before where that is greater: a bound of all its draws too."""
     text: str | None = before.get("epsilonSpent")
-    if text is None or figures.decimal(text) is None:
+    if text is None or formatting.decimal(text) is None:
         return told
     stored = Spent(text, before.get("epsilonDraws", 0))
     if told is None:
         return stored
-    greater = max(stored.epsilon, told.epsilon, key=lambda each: figures.decimal(each) or 0)
+    greater = max(stored.epsilon, told.epsilon, key=lambda each: formatting.decimal(each) or 0)
     return Spent(greater, max(stored.draws, told.draws))
 
 
@@ -231,7 +230,7 @@ def _display(status: Json, job: DistributedTrainingJob, now: datetime, *, all_to
         epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode, all_told),
         gpu=f"{usage['mean']}%" if usage else None,
         memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
-        eta=figures.clock(datetime.fromisoformat(eta), now) if eta else None,
+        eta=formatting.clock(datetime.fromisoformat(eta), now) if eta else None,
     ).to_dict()
 
 
@@ -254,10 +253,10 @@ def _display_epsilon(privacy: Json, mode: PrivacyMode, all_told: bool) -> str | 
         return str(mode)
     promised = privacy.get("epsilonTarget")
     if promised is None and "epsilonGuaranteed" in privacy:
-        promised = figures.rounded_up(privacy["epsilonGuaranteed"], 2)
+        promised = formatting.rounded_up(privacy["epsilonGuaranteed"], 2)
     spent = privacy.get("epsilonSpent")
     if all_told and spent is not None:
-        shown = figures.rounded_up(spent, 2)
+        shown = formatting.rounded_up(spent, 2)
     else:
         shown = "0" if all_told and privacy.get("drawsCharged") == 0 else "?"
     return f"{shown}/{promised}" if promised else shown

@@ -19,8 +19,8 @@ from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
 from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
 from dtjob_operator.decide.ownership import conflict
 from dtjob_operator.decide.restriction import Restriction, restriction
-from dtjob_operator.read import coordinator_report as report
-from dtjob_operator.read import pod_status as containers
+from dtjob_operator.read import coordinator_report, pod_status
+from dtjob_operator.read.coordinator_report import Report
 from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
@@ -83,7 +83,7 @@ class Situation:
     refused: Finding | None
     finding: Finding | None
     killed: Finding | None
-    report: report.Report | None
+    report: Report | None
     unheard: str | None
     network_policy: Json | None
     restriction: Restriction
@@ -139,7 +139,7 @@ def assess(
     coordinator = next(
         (p for p in observed.pods if p["metadata"]["name"] == names.pod_name(job, 0)), None
     )
-    said = report.read(observed.report, derive.job_uid(job))
+    said = coordinator_report.read(observed.report, derive.job_uid(job))
     current = said if ledger and said and said.attempt == ledger.status.attempt else None
     met = ledger is not None and _has_met(ledger, coordinator, current, now)
     lease = ledger.status.lease if ledger else None
@@ -173,7 +173,7 @@ def assess(
         planning_trouble=observed.planning_trouble,
         met=met,
         training=training,
-        ready=0 if ended else sum(containers.is_ready(pod) for pod in observed.pods),
+        ready=0 if ended else sum(pod_status.is_ready(pod) for pod in observed.pods),
         workers=workers,
     )
 
@@ -279,7 +279,7 @@ def _unheard(observed: Observed, settings: Settings) -> str | None:
 
 
 def _has_met(
-    ledger: PrivacyLedger, coordinator: Json | None, said: report.Report | None, now: datetime
+    ledger: PrivacyLedger, coordinator: Json | None, said: Report | None, now: datetime
 ) -> bool:
     """Whether the current attempt runs in the coordinator that is there now.
 
@@ -296,7 +296,7 @@ def _has_met(
     killed_by = coordinator["metadata"].get("deletionTimestamp")
     if killed_by is not None and now > datetime.fromisoformat(killed_by) + _KILL_SLACK:
         return False
-    started = containers.running_since(coordinator)
+    started = pod_status.running_since(coordinator)
     if started is None or started > last.start:
         return False
     signs = [last.start]
@@ -306,14 +306,14 @@ def _has_met(
         signs.append(said.heartbeat)
     # A sign of a time to come is of a clock that was ahead: it would be one for days.
     is_fresh = any(abs(now - sign) < _PROBE_SLACK for sign in signs)
-    return is_fresh or containers.says_ready(coordinator)
+    return is_fresh or pod_status.says_ready(coordinator)
 
 
 def _refused(
-    ledger: PrivacyLedger | None, coordinator: Json | None, said: report.Report | None
+    ledger: PrivacyLedger | None, coordinator: Json | None, said: Report | None
 ) -> Finding | None:
     """Why the coordinator refuses to train; the newest word counts."""
-    crash = containers.crash(coordinator) if coordinator else None
+    crash = pod_status.crash(coordinator) if coordinator else None
     if crash is not None and crash.refused:
         return Finding(crash.reason, crash.message)
     if said is not None and said.state in _IDLE and (reason := known(said.reason)):

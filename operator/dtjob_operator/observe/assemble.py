@@ -25,8 +25,7 @@ from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.read.pod_status import running_since
 from dtjob_operator.read.status_conditions import is_terminal
-from dtjob_operator.terms import formatting as figures
-from dtjob_operator.terms import kinds, names
+from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
 from dtjob_operator.terms.observed import Observed, Rejection
 
@@ -331,5 +330,5 @@ def _epsilon_is_told(job: Json, ledger: Json) -> bool:
     status: Json = job.get("status") or {}
     privacy: Json = status.get("privacy") or {}
     spent = proven_draws(ledger.get("status") or {})
-    shown = figures.decimal(privacy.get("epsilonSpent"))
+    shown = formatting.decimal(privacy.get("epsilonSpent"))
     return is_terminal(status) and shown is not None and privacy.get("epsilonDraws") == spent

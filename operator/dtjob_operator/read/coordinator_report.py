@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dtjob_api import ending
 from dtjob_api.status import GpuStatus
-from dtjob_operator.terms import formatting as figures
+from dtjob_operator.terms import formatting
 from dtjob_operator.terms.kinds import Json
 
 _MAX_TEXT = 1024
@@ -112,7 +112,7 @@ def _evaluation(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     numbers = {
-        name: figures.significant(number)
+        name: formatting.significant(number)
         for name, figure in value.items()
         if ending.is_figures_name(name) and (number := _number(figure)) is not None
     }
