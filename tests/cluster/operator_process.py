@@ -15,7 +15,7 @@ from kube import Kubectl, Manifest, wait_for
 from zygote import OPERATOR, Forked
 
 from dtjob_cli import ports
-from dtjob_operator import main
+from dtjob_operator import __main__ as operator
 
 OPERATOR_NAMESPACE = "dtjob-system"
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ class OperatorProcess:
         self._log = log
         arguments = [f"--namespace={OPERATOR_NAMESPACE}", f"--port={self.port}"]
         environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
-        self._process = Forked(OPERATOR, [main.__file__, *arguments], log, environment)
+        self._process = Forked(OPERATOR, [operator.__file__, *arguments], log, environment)
 
     @property
     def alive(self) -> bool:

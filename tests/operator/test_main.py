@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_operator.main import _options
+from dtjob_operator.__main__ import _options
 from dtjob_operator.terms.settings import Enforcement
 
 

@@ -1,4 +1,4 @@
-"""`python -m dtjob_operator.main`: the operator's process."""
+"""`python -m dtjob_operator`: the operator's process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DEFAULT_NAMESPACE = "dtjob-system"
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m dtjob_operator.main",
+        prog="python -m dtjob_operator",
         description="The dtjob operator. It uses the pod's own account, or what KUBECONFIG names.",
     )
     parser.add_argument(
