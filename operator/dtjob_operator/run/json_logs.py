@@ -15,7 +15,7 @@ _QUIET = {"kopf": logging.WARNING, "kopf._core.reactor.running": logging.ERROR}
 class _PassingTrouble(logging.Filter):
     """Turns kopf's errors into warnings without tracebacks.
 
-    kopf retries what failed, and is started again when it gives up: `handlers` tells of that.
+    kopf retries what failed, and is started again when it gives up: `event_stream` tells of that.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
