@@ -15,6 +15,7 @@ from dtjob_api.network import NetworkPolicyMode
 from dtjob_api.proven import may_lack_draws, proven_draws
 from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
 from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.decide.diagnosis.crashes import crash
 from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
 from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
 from dtjob_operator.decide.ownership import conflict
@@ -313,9 +314,9 @@ def _refused(
     ledger: PrivacyLedger | None, coordinator: Json | None, said: Report | None
 ) -> Finding | None:
     """Why the coordinator refuses to train; the newest word counts."""
-    crash = pod_status.crash(coordinator) if coordinator else None
-    if crash is not None and crash.refused:
-        return Finding(crash.reason, crash.message)
+    ended = crash(coordinator) if coordinator else None
+    if ended is not None and ended.refused:
+        return Finding(ended.reason, ended.message)
     if said is not None and said.state in _IDLE and (reason := known(said.reason)):
         return Finding(reason, said.message or str(reason))
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None

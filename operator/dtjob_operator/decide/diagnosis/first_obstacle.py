@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from dtjob_api.job import DistributedTrainingJob
+from dtjob_operator.decide.diagnosis.crashes import crash
 from dtjob_operator.decide.diagnosis.not_created import refused_children, refused_pods
 from dtjob_operator.decide.diagnosis.not_started import metadata_remedy, not_started, unmounted
 from dtjob_operator.decide.diagnosis.unlabelled import unlabelled
 from dtjob_operator.decide.diagnosis.unscheduled import unscheduled
-from dtjob_operator.read.pod_status import crash, scheduled_at
+from dtjob_operator.read.pod_status import scheduled_at
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed

@@ -13,6 +13,7 @@ from datetime import datetime
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.ledger import AttemptRecord
 from dtjob_api.reasons import ENDED_IN_ORDER, Reason
+from dtjob_operator.decide.diagnosis.crashes import out_of_memory
 from dtjob_operator.read import pod_status
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -39,7 +40,7 @@ def killed_for_memory(
     limit = job.spec.workers.resources.limits.get("memory")
     return Finding(
         Reason.OUT_OF_MEMORY,
-        f"attempt {last.attempt} has ended: {pod_status.out_of_memory(name)}. "
+        f"attempt {last.attempt} has ended: {out_of_memory(name)}. "
         + (f"The limit is {limit}. " if limit else "")
         + "It is started again, and each time may cost draws of the reserve",
     )
