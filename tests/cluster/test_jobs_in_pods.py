@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from demo.install import ROOT
-from dtjob_operator.names import FIELD_MANAGER
+from dtjob_operator.terms.names import FIELD_MANAGER
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl, wait_for

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_operator.api_server import places
-from dtjob_operator.builders.network_policy import network_policy
-from dtjob_operator.names import HELLO_PORT, HTTP_PORT, STORE_PORT
-from dtjob_operator.settings import Settings
+from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.kube.api_server_address import places
+from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT
+from dtjob_operator.terms.settings import Settings
 from localcluster.cluster.instance import state_folder
 from localcluster.cluster.state import read_record
 from localcluster.networking.interfaces import BRIDGE

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dtjob_operator import kinds
-from dtjob_operator.api_server import ApiServerWatch, places
-from dtjob_operator.errors import ApiError
-from dtjob_operator.kinds import Json, Kind
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.observed import Place, is_located
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_server_address import ApiServerWatch, places
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import Json, Kind
+from dtjob_operator.terms.observed import Place, is_located
 
 FRONT = Place(("10.96.0.1/32", "fd00:10::1/128"), (443,))
 
@@ -115,7 +114,7 @@ def following(scenario: Callable[[ApiServerWatch, Told, asyncio.Event], Awaitabl
     async def played() -> None:
         told: Any = Told()
         changed = asyncio.Event()
-        watch = ApiServerWatch(told, changed.set, Metrics())
+        watch = ApiServerWatch(told, changed.set, lambda _kind: None)
         running = asyncio.create_task(watch.run())
         async with asyncio.timeout(60):
             await scenario(watch, told, changed)

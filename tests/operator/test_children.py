@@ -13,7 +13,7 @@ import pytest
 
 from dtjob_api.template import RESERVED_MOUNT_PATHS
 from dtjob_api.worker import WorkerConfig
-from dtjob_operator.drift import has_drifted
+from dtjob_operator.decide.drift import has_drifted
 from tests.support.builders import UID
 from tests.support.worlds import children_files
 from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp

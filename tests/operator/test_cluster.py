@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from dtjob_operator.cluster import Cluster
-from dtjob_operator.errors import Unavailable
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.kube.api_errors import Unavailable
+from dtjob_operator.kube.client import Cluster
+from dtjob_operator.run.metrics import Metrics
 
 API = "dtjob.dev/v1alpha1"
 OURS = {"name": "dtjob.dev", "versions": [{"version": "v1alpha1"}]}

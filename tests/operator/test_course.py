@@ -12,7 +12,7 @@ import pytest
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger import PrivacyPlan
 from dtjob_api.status import JobStatus
-from dtjob_operator.figures import Spent
+from dtjob_operator.terms.observed import Spent
 from tests.support.worlds.world import (
     CHILD,
     NOW,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from dtjob_operator.observed import Rejection
+from dtjob_operator.terms.observed import Rejection
 from tests.support.worlds.world import NOW, PLAN, World, claim, digits, pod, stamp
 
 CASES = YAML(typ="safe").load(Path(__file__).with_name("diagnoses.yaml").read_text())

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dtjob_operator import handlers
-from dtjob_operator.handlers import Deliver, EventStream
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.kube import event_stream
+from dtjob_operator.kube.event_stream import Deliver, EventStream
 
 DEADLINE = 60.0
 MISSING = "discovery does not tell of privacyledgers"
@@ -20,7 +19,7 @@ class Played(EventStream):
     """A stream whose kopf ends when it is told to, before an API server that tells `answers`."""
 
     def __init__(self, answers: list[str | None]) -> None:
-        super().__init__(lambda *_: None, self._note_gap, self._look, Metrics())
+        super().__init__(lambda *_: None, self._note_gap, self._look, lambda: None)
         self.answers = answers
         self.course: list[str] = []
         self.troubles: list[str | None] = []
@@ -61,7 +60,7 @@ def test_a_kopf_that_does_not_stop_does_not_hold_up_the_operators_end(
         with pytest.raises(asyncio.CancelledError):
             await running
 
-    monkeypatch.setattr(handlers, "_STOP_SECONDS", 0.01)
+    monkeypatch.setattr(event_stream, "_STOP_SECONDS", 0.01)
     asyncio.run(scenario())
     assert not ended.is_set()
     released.set()
@@ -83,8 +82,8 @@ def play(stream: Played, until: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "_RESTART_SECONDS", (0.0, 0.01))
-    monkeypatch.setattr(handlers, "_FIRST_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(event_stream, "_RESTART_SECONDS", (0.0, 0.01))
+    monkeypatch.setattr(event_stream, "_FIRST_LOOK_SECONDS", 0.001)
 
 
 def test_kopf_waits_for_the_discovery_of_its_kinds() -> None:

@@ -14,8 +14,8 @@ import pytest
 import structlog
 
 from dtjob_cli import ports
-from dtjob_operator.health import CONNECTIONS, HealthServer
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.run.health import CONNECTIONS, HealthServer
+from dtjob_operator.run.metrics import Metrics
 from dtjob_serving import doors
 from tests.support.checkout import SUPPORT
 from tests.support.strangers import http_attacks

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dtjob_operator.figures import Spent
+from dtjob_operator.terms.observed import Spent
 from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,

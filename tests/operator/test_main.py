@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_operator.main import _options
-from dtjob_operator.settings import Enforcement
+from dtjob_operator.__main__ import _options
+from dtjob_operator.terms.settings import Enforcement
 
 
 def test_what_a_platform_team_may_say() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator import metadata_addresses
-from dtjob_operator.builders.network_policy import network_policy
-from dtjob_operator.observed import Place, Rejection
-from dtjob_operator.settings import Enforcement, Settings
+from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.terms import metadata_addresses
+from dtjob_operator.terms.observed import Place, Rejection
+from dtjob_operator.terms.settings import Enforcement, Settings
 from tests.support.builders import UID
 from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 

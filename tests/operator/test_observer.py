@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dtjob_operator import kinds, names, observer
-from dtjob_operator.errors import ApiError
-from dtjob_operator.kinds import Json
-from dtjob_operator.observed import Observed
-from dtjob_operator.observer import Memory
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.observe import assemble
+from dtjob_operator.observe.assemble import Memory
+from dtjob_operator.terms import kinds, names
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed
 from tests.support.builders import UID
 from tests.support.worlds.fake_cluster import KEY, Shell
 from tests.support.worlds.world import CHILD, NOW, claim, digits, pod, stamp
@@ -271,7 +272,7 @@ def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
 def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observer, "_EVENTS_FRESH_SECONDS", 1000.0)
+    monkeypatch.setattr(assemble, "_EVENTS_FRESH_SECONDS", 1000.0)
 
     async def scenario() -> None:
         shell = Shell()

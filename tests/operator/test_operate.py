@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dtjob_operator import guard, kinds
-from dtjob_operator.errors import ApiError
-from dtjob_operator.handlers import EventStream
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.observer import Memory
-from dtjob_operator.operate import Operator, Options
-from dtjob_operator.privacy import Accounting
+from dtjob_operator.kube import guard
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.event_stream import EventStream
+from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.assemble import Memory
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.operate import Operator, Options
+from dtjob_operator.terms import kinds
 from tests.support.worlds.fake_cluster import FakeCluster
 from tests.support.worlds.world import digits
 
@@ -78,7 +79,7 @@ def test_a_stream_is_restarted_only_while_it_runs() -> None:
     async def undiscovered() -> str | None:
         return None
 
-    stream = EventStream(lambda *_: None, gap, undiscovered, Metrics())
+    stream = EventStream(lambda *_: None, gap, undiscovered, lambda: None)
     stopped: list[None] = []
 
     def stop() -> None:
@@ -123,7 +124,7 @@ def test_a_stop_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.M
             with pytest.raises(asyncio.CancelledError):
                 await working
 
-    monkeypatch.setattr("dtjob_operator.operate._FINISH_SECONDS", 0.01)
+    monkeypatch.setattr("dtjob_operator.run.operate._FINISH_SECONDS", 0.01)
     operating(scenario)
 
 

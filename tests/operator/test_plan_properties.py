@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dtjob_accounting.errors import PlanError
 from dtjob_api.reasons import Phase, Reason
 from dtjob_api.status import JobStatus
-from dtjob_operator.figures import Spent
-from dtjob_operator.observed import Decision, Place, Rejection
+from dtjob_operator.terms.decision import Decision
+from dtjob_operator.terms.observed import Place, Rejection, Spent
 from testing.examples import examples
 from tests.support.builders import UID
 from tests.support.worlds.world import (

@@ -10,10 +10,11 @@ import pytest
 
 from dtjob_accounting.process import HelperFailed
 from dtjob_api.ledger import PrivacyPlan
-from dtjob_operator import privacy
-from dtjob_operator.figures import Spent
-from dtjob_operator.kinds import Json
-from dtjob_operator.store import Key
+from dtjob_operator.kube.store import Key
+from dtjob_operator.observe import accounting
+from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Spent
 from tests.support.worlds.world import digits
 
 KEY = ("research", "digits")
@@ -51,7 +52,7 @@ class Broken:
 def test_a_question_without_an_answer_is_asked_again(
     error: Exception, question: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(privacy, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(accounting, "_RETRY_SECONDS", 0.05)
     segment = {"noiseMultiplier": 2.2, "sampleRate": 0.1, "draws": 10}
     ledger = {
         "metadata": {"uid": "ledger"},
@@ -62,7 +63,7 @@ def test_a_question_without_an_answer_is_asked_again(
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         begun: list[float] = []
-        accounting = privacy.Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
+        accounting = Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
 
         def ask() -> object:
             if question == "plan":
@@ -81,7 +82,7 @@ def test_a_question_without_an_answer_is_asked_again(
     asyncio.run(scenario())
 
 
-def answered(accounting: privacy.Accounting, job: Json, told: asyncio.Queue[Key]) -> Any:
+def answered(accounting: Accounting, job: Json, told: asyncio.Queue[Key]) -> Any:
     async def ask() -> object:
         assert accounting.plan(KEY, job) is None
         async with asyncio.timeout(60):
@@ -104,7 +105,7 @@ def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = privacy.Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        accounting = Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
         newer = digits() | {"status": {"phase": "Pending", "queue": {"position": 3}}}
         assert isinstance(await answered(accounting, newer, told), PrivacyPlan)
         accounting.close()
@@ -117,7 +118,7 @@ def test_a_job_that_can_not_be_read_decides_nothing_for_another() -> None:
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = privacy.Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        accounting = Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
         assert accounting.plan(KEY, digits() | {"future": {}}) is None
         assert told.empty()
         assert isinstance(await answered(accounting, digits(), told), PrivacyPlan)
@@ -130,11 +131,11 @@ def test_a_job_that_can_not_be_read_decides_nothing_for_another() -> None:
 def test_a_calibration_without_an_answer_is_told_until_there_is_one(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(privacy, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(accounting, "_RETRY_SECONDS", 0.01)
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = privacy.Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
+        accounting = Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
         assert accounting.planning_trouble(digits()) is None
         assert await answered(accounting, digits(), told) is None
         trouble = accounting.planning_trouble(digits())
@@ -170,7 +171,7 @@ def test_a_new_job_waits_for_one_epsilon_at_most() -> None:
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         helper = Slow()
-        accounting = privacy.Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
+        accounting = Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
         for number in range(3):
             ledger = {
                 "metadata": {"uid": f"ledger-{number}"},
@@ -194,7 +195,7 @@ def test_epsilons_that_are_told_wait_for_those_that_are_not() -> None:
 
     async def scenario() -> None:
         helper = Slow()
-        accounting = privacy.Accounting(helper, lambda _: None)  # type: ignore[arg-type]
+        accounting = Accounting(helper, lambda _: None)  # type: ignore[arg-type]
 
         async def asked(questions: int) -> int:
             async with asyncio.timeout(60):
@@ -220,12 +221,12 @@ def test_a_figure_is_pending_until_it_is_there_has_failed_or_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The end of a job waits for it, and not for ever."""
-    monkeypatch.setattr(privacy, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(accounting, "_RETRY_SECONDS", 0.01)
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         helper = Slow()
-        accounting = privacy.Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
+        accounting = Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
 
         async def answer(with_: float | HelperFailed) -> None:
             while not helper.asked or helper.asked[-1].done():
@@ -248,7 +249,7 @@ def test_a_figure_is_pending_until_it_is_there_has_failed_or_takes_too_long(
         assert accounting.spent(KEY, second) == Spent("2.3000", 10)
         assert accounting.is_pending(second)
         with monkeypatch.context() as patched:
-            patched.setattr(privacy, "_PATIENCE_SECONDS", 0.0)
+            patched.setattr(f"{Accounting.__module__}._PATIENCE_SECONDS", 0.0)
             assert not accounting.is_pending(second)
         await answer(HelperFailed("died"))
         async with asyncio.timeout(60):
@@ -295,5 +296,5 @@ def test_epsilon_is_of_all_draws_that_the_volume_proves(
     }
     plan = {"delta": 1e-5} | rates
     ledger = {"metadata": {"uid": "ledger"}, "spec": {"plan": plan}, "status": status}
-    found = privacy._charged(ledger)
+    found = accounting._charged(ledger)
     assert (found.segments if found else None) == asked

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dtjob_operator import kinds, reconcile
-from dtjob_operator.errors import ApiError, Conflict, Unavailable
-from dtjob_operator.kinds import Json
+from dtjob_operator.kube.api_errors import ApiError, Conflict, Unavailable
+from dtjob_operator.run import reconcile
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import Json
 from tests.support.worlds.fake_cluster import KEY, Shell
 from tests.support.worlds.world import CHILD
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from dtjob_operator import kinds, reflector
-from dtjob_operator.cluster import _error, _events
-from dtjob_operator.errors import ApiError, Gone
-from dtjob_operator.kinds import JOB_UID_LABEL, Json, Selection
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.reflector import Reflector
-from dtjob_operator.store import Store
+from dtjob_operator.kube import reflector
+from dtjob_operator.kube.api_errors import ApiError, Gone
+from dtjob_operator.kube.client import _error, _events
+from dtjob_operator.kube.reflector import Reflector
+from dtjob_operator.kube.store import Store
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json, Selection
 
 PODS = Selection(kinds.POD, label_selector=JOB_UID_LABEL)
 Told = tuple[str, Json] | ApiError
@@ -71,7 +72,7 @@ def reflect(
 
     async def scenario() -> None:
         store = Store()
-        reflecting = Reflector(played, PODS, store, changed, metrics)  # type: ignore[arg-type]
+        reflecting = Reflector(played, PODS, store, changed, metrics.count_odd_object)  # type: ignore[arg-type]
         running = asyncio.create_task(reflecting.run())
         async with asyncio.timeout(DEADLINE):
             while not until(store):

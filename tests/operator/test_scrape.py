@@ -14,10 +14,10 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from dtjob_operator import scrape
-from dtjob_operator.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.store import Key
+from dtjob_operator.kube.store import Key
+from dtjob_operator.observe import scrape
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from tests.support.builders import UID
 from tests.support.worlds.world import CHILD
 
@@ -66,7 +66,7 @@ async def reports_of(
     """Follow a pod until the job was told of often enough, or for half a second if never."""
     runner = await serve(handler)
     told: list[Key] = []
-    scraper = scrape.Scraper(told.append, interval=0.05, metrics=Metrics())
+    scraper = scrape.Scraper(told.append, interval=0.05, count=lambda _result: None)
     scraper.pod_changed(pod(), exists=True)
     try:
         if until == 0:
@@ -149,7 +149,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
 
     async def scenario() -> None:
         runner = await serve(handler)
-        scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05, count=lambda _result: None)
         for replaced in (pod(uid="pod-2"), None):
             scraper.pod_changed(pod(), exists=True)
             await wait_for(lambda: scraper.report("ns", UID))
@@ -179,7 +179,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
 )
 def test_other_pods_than_the_coordinator_are_not_asked(changes: dict[str, Any]) -> None:
     async def scenario() -> None:
-        scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05, count=lambda _result: None)
         scraper.pod_changed(pod(**changes), exists=True)
         assert not scraper._following
         await scraper.close()
@@ -196,7 +196,7 @@ def test_a_pod_of_another_namespace_does_not_speak_for_the_job(
     async def scenario() -> None:
         runner = await serve(handler)
         told: list[Key] = []
-        scraper = scrape.Scraper(told.append, interval=0.05, metrics=Metrics())
+        scraper = scrape.Scraper(told.append, interval=0.05, count=lambda _result: None)
         scraper.pod_changed(pod(namespace="thief"), exists=True)
         await wait_for(lambda: told)
         assert set(told) == {("thief", "digits")}
@@ -219,7 +219,7 @@ def test_a_pod_that_got_another_address_is_asked_there(
 
     async def scenario() -> None:
         runner = await serve(handler)
-        scraper = scrape.Scraper(lambda _key: None, interval=0.05, metrics=Metrics())
+        scraper = scrape.Scraper(lambda _key: None, interval=0.05, count=lambda _result: None)
         scraper.pod_changed(pod("127.0.0.2"), exists=True)  # nobody listens there
         scraper.pod_changed(pod(), exists=True)
         report = await wait_for(lambda: scraper.report("ns", UID))
@@ -252,7 +252,7 @@ def test_what_can_not_be_vouched_for_any_more_is_not_shown(
         runner = await serve(handler)
         metrics = Metrics()
         told: list[Key] = []
-        scraper = scrape.Scraper(told.append, interval=0.02, metrics=metrics)
+        scraper = scrape.Scraper(told.append, interval=0.02, count=metrics.count_report)
         scraper.pod_changed(pod(), exists=True)
         await wait_for(lambda: scraper.report("ns", UID))
         assert scraper.trouble("ns", UID) is None
@@ -292,7 +292,7 @@ def test_a_missed_report_leaves_the_one_before(
 
     async def scenario() -> None:
         runner = await serve(handler)
-        scraper = scrape.Scraper(lambda _key: None, interval=0.02, metrics=Metrics())
+        scraper = scrape.Scraper(lambda _key: None, interval=0.02, count=lambda _result: None)
         scraper.pod_changed(pod(), exists=True)
         await wait_for(lambda: asked >= 2)
         await asyncio.sleep(0.05)
@@ -306,7 +306,7 @@ def test_a_missed_report_leaves_the_one_before(
 
 def test_who_does_not_answer_is_asked_ever_more_rarely() -> None:
     async def scenario() -> None:
-        scraper = scrape.Scraper(lambda _key: None, interval=5.0, metrics=Metrics())
+        scraper = scrape.Scraper(lambda _key: None, interval=5.0, count=lambda _result: None)
         pauses = []
         for silent in (0, 4, 20, 60, 600):
             followed = scrape._Followed("uid", "10.0.0.7", heard_at=time.monotonic() - silent)
@@ -332,7 +332,7 @@ def test_those_who_do_not_answer_do_not_hold_up_the_others(
         nonlocal hanging
         runner = await serve(handler)
         told: list[Key] = []
-        scraper = scrape.Scraper(told.append, interval=0.02, metrics=Metrics())
+        scraper = scrape.Scraper(told.append, interval=0.02, count=lambda _result: None)
         fetch = scraper._fetch
 
         async def fetch_or_hang(url: str) -> bytes:

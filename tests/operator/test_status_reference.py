@@ -6,7 +6,7 @@ import pytest
 
 from dtjob_api.crd import job_crd
 from dtjob_api.reasons import ConditionType, Phase, Reason
-from dtjob_operator.announcements import REPLICAS_LATCHED, RUN_POLICY_DEFERRED
+from dtjob_operator.decide.announcements import REPLICAS_LATCHED, RUN_POLICY_DEFERRED
 from tests.support.checkout import ROOT
 
 TEXT = (ROOT / "docs" / "reference" / "status.md").read_text()

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtjob_operator.kinds import JOB_UID_LABEL, Json
-from dtjob_operator.store import Store
+from dtjob_operator.kube.store import Store
+from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
 
 
 def obj(version: int, name: str = "a", uid: str = "u", **content: object) -> Json:

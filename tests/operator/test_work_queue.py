@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtjob_operator.store import Key
-from dtjob_operator.work_queue import WorkQueue
+from dtjob_operator.kube.store import Key
+from dtjob_operator.run.work_queue import WorkQueue
 from testing.examples import examples
 
 A, B = ("ns", "a"), ("ns", "b")

@@ -53,7 +53,7 @@ def importing(folder: Path, program: str, first: str) -> Iterator[tuple[int, PID
         ("dtjob_trainer.supervisor", "pydantic", signal.SIGINT, 0),
         ("dtjob_trainer.supervisor", "pydantic", signal.SIGHUP, 0),
         ("standin", "pydantic", signal.SIGTERM, 0),
-        ("dtjob_operator.main", "structlog", signal.SIGTERM, 0),
+        ("dtjob_operator", "structlog", signal.SIGTERM, 0),
         ("dtjob_cli", "typer", signal.SIGTERM, 130),
         ("dtjob_cli", "typer", signal.SIGINT, 130),
         ("dtjob_cli", "typer", signal.SIGHUP, 130),

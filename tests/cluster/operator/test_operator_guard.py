@@ -14,10 +14,11 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from dtjob_api.crd import job_crd, ledger_crd
 from dtjob_api.ledger_rules import CHARGED_NEVER_DECREASES
-from dtjob_operator import guard, kinds
-from dtjob_operator.cluster import Cluster, credentials
-from dtjob_operator.errors import ApiError
-from dtjob_operator.kinds import Kind
+from dtjob_operator.kube import guard
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import Kind
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import BASE, OPERATOR_NAMESPACE, OperatorProcess

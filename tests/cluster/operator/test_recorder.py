@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dtjob_api.job import DistributedTrainingJob
-from dtjob_operator.announcements import announcements
-from dtjob_operator.cluster import Cluster, credentials
-from dtjob_operator.recorder import Recorder
+from dtjob_operator.decide.announcements import announcements
+from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.recorder import Recorder
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.operator_process import unplaced_job

@@ -41,7 +41,7 @@ GANG = (
     "torch.distributed",
 )
 """What a gang imports, but `preload`: that binds a process to its parent's life."""
-OPERATOR = (*_ACCOUNTING, "dtjob_operator.main")
+OPERATOR = (*_ACCOUNTING, "dtjob_operator.__main__")
 
 
 class Zygote:

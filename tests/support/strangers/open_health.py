@@ -9,9 +9,9 @@ import asyncio
 import os
 import sys
 
-from dtjob_operator import logs
-from dtjob_operator.health import HealthServer
-from dtjob_operator.metrics import Metrics
+from dtjob_operator.run import json_logs
+from dtjob_operator.run.health import HealthServer
+from dtjob_operator.run.metrics import Metrics
 from dtjob_serving import doors
 
 
@@ -24,6 +24,6 @@ async def main(port: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    logs.configure("INFO")
+    json_logs.configure("INFO")
     doors.PATIENCE_SECONDS = float(sys.argv[1])
     asyncio.run(main(int(sys.argv[2]), int(sys.argv[3])))

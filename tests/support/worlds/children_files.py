@@ -12,15 +12,15 @@ from ruamel.yaml import YAML
 
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.manifest import load
-from dtjob_operator import names
-from dtjob_operator.builders.ledger import ledger
-from dtjob_operator.builders.network_policy import network_policy
-from dtjob_operator.builders.role_binding import role_binding
-from dtjob_operator.builders.service import service
-from dtjob_operator.builders.service_account import service_account
-from dtjob_operator.builders.stateful_set import stateful_set
-from dtjob_operator.observed import Place
-from dtjob_operator.settings import Settings
+from dtjob_operator.decide.builders.ledger import ledger
+from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.decide.builders.role_binding import role_binding
+from dtjob_operator.decide.builders.service import service
+from dtjob_operator.decide.builders.service_account import service_account
+from dtjob_operator.decide.builders.stateful_set import stateful_set
+from dtjob_operator.terms import names
+from dtjob_operator.terms.observed import Place
+from dtjob_operator.terms.settings import Settings
 from tests.support.checkout import ROOT
 from tests.support.worlds.world import PLAN
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dtjob_operator.api_server import ApiServerWatch
-from dtjob_operator.errors import ApiError, NotFound
-from dtjob_operator.kinds import JOB, LEDGER, Json, Kind
-from dtjob_operator.metrics import Metrics
-from dtjob_operator.observer import Memory, Observer, Stores
-from dtjob_operator.reconcile import Reconciler
-from dtjob_operator.settings import Settings
+from dtjob_operator.kube.api_errors import ApiError, NotFound
+from dtjob_operator.kube.api_server_address import ApiServerWatch
+from dtjob_operator.kube.store import Stores
+from dtjob_operator.observe.assemble import Memory, Observer
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.reconcile import Reconciler
+from dtjob_operator.terms.kinds import JOB, LEDGER, Json, Kind
+from dtjob_operator.terms.settings import Settings
 from tests.support.worlds.world import PLAN, digits, stamp
 
 KEY = ("research", "digits")
@@ -148,7 +149,7 @@ class Shell:
         accountant: Any = self.accountant
         reports: Any = NoReports()
         api: Any = self.cluster
-        self.api_server = ApiServerWatch(api, lambda: None, Metrics())
+        self.api_server = ApiServerWatch(api, lambda: None, lambda _kind: None)
         self.observer = Observer(
             api, self.stores, accountant, reports, self.api_server, lambda: self.unguarded
         )

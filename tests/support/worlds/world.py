@@ -14,9 +14,10 @@ from typing import Any
 from dtjob_api.derive import child_name
 from dtjob_api.job import DistributedTrainingJob
 from dtjob_api.manifest import load
-from dtjob_operator.observed import Decision, Observed
-from dtjob_operator.plan import plan
-from dtjob_operator.settings import Settings
+from dtjob_operator.decide.desired_state import plan
+from dtjob_operator.terms.decision import Decision
+from dtjob_operator.terms.observed import Observed
+from dtjob_operator.terms.settings import Settings
 from tests.support.builders import UID, privacy_plan
 from tests.support.checkout import DIGITS
 

@@ -1,0 +1,26 @@
+"""The headless Service that gives the workers stable addresses."""
+
+from __future__ import annotations
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_operator.terms import kinds, names
+from dtjob_operator.terms.kinds import Json
+
+
+def service(job: DistributedTrainingJob) -> Json:
+    """Addresses for workers that are not ready yet: they have to meet before they can be."""
+    return {
+        "apiVersion": kinds.SERVICE.api_version,
+        "kind": kinds.SERVICE.name,
+        "metadata": names.child_metadata(job),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": names.selector(job),
+            "ports": [
+                {"name": "http", "port": names.HTTP_PORT, "protocol": "TCP"},
+                {"name": "store", "port": names.STORE_PORT, "protocol": "TCP"},
+                {"name": "hello", "port": names.HELLO_PORT, "protocol": "TCP"},
+            ],
+        },
+    }

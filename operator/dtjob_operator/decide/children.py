@@ -1,0 +1,168 @@
+"""Which of a job's children are to be applied now: those that are missing or have drifted."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dtjob_accounting.errors import PlanError
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_operator.decide.builders.ledger import ledger
+from dtjob_operator.decide.builders.role_binding import role_binding
+from dtjob_operator.decide.builders.service import service
+from dtjob_operator.decide.builders.service_account import service_account
+from dtjob_operator.decide.builders.stateful_set import stateful_set
+from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.decide.situation import Situation
+from dtjob_operator.terms import formatting, kinds, names
+from dtjob_operator.terms.decision import ObjectRef
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed
+
+
+def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Json, ...]:
+    """Desired objects that are missing or differ, in the order in which they are needed.
+
+    The StatefulSet follows only on an observed ledger, so that no pod ever runs without one and
+    a StatefulSet without a ledger proves a loss. After the outcome nothing is made any more; the
+    StatefulSet goes to 0 pods once the stored status tells of it, and stays there.
+    """
+    job = situation.job
+    if situation.finished:
+        return _released(observed, situation)
+    if situation.outcome is not None:
+        return ()
+    if situation.halted is not None:
+        return _released(observed, situation)
+    if situation.blocked is not None:
+        return ()
+    wanted: list[Json] = []
+    if situation.ledger is None:
+        if observed.privacy_plan is None or isinstance(observed.privacy_plan, PlanError):
+            return ()
+        wanted += [*_base(observed, situation), ledger(job, observed.privacy_plan)]
+    else:
+        wanted += _base(observed, situation)
+        replicas = 0 if _outlive_their_account(observed, job, now) else situation.workers
+        wanted += _changed(_preserving(observed, job, replicas), observed.stateful_set)
+    return tuple(wanted)
+
+
+def _outlive_their_account(observed: Observed, job: DistributedTrainingJob, now: datetime) -> bool:
+    """Whether pods hold tokens of an account that was deleted and made anew.
+
+    The API server refuses such tokens (401), and a pod gets no other for most of an hour: it is
+    replaced. No pod can be created before its account, so a new one never counts; but where the API
+    server's clock was put back, new pods would seem older for days, and be removed again and again.
+    """
+    account = observed.service_account
+    if job.spec.workers.service_account_name or account is None:
+        return False
+    since = account["metadata"].get("creationTimestamp", "")
+    if since > formatting.timestamp(now):
+        return False
+    return any(pod["metadata"]["creationTimestamp"] < since for pod in observed.pods)
+
+
+def deletes(observed: Observed, situation: Situation) -> tuple[ObjectRef, ...]:
+    """Children of ours that are in the way of what is wanted now."""
+    job = situation.job
+    if situation.finished or situation.outcome is not None or situation.ledger is None:
+        return ()
+    superfluous = {
+        kinds.ROLE_BINDING: _binding_to_another_role(observed, job),
+        kinds.NETWORK_POLICY: _policy_not_asked_for(observed, situation),
+    }
+    return tuple(
+        ObjectRef(
+            api_version=kind.api_version,
+            kind=kind.name,
+            namespace=names.namespace(job),
+            name=child["metadata"]["name"],
+            uid=child["metadata"]["uid"],
+        )
+        for kind, child in superfluous.items()
+        if child is not None and not _is_going(child)
+    )
+
+
+def _binding_to_another_role(observed: Observed, job: DistributedTrainingJob) -> Json | None:
+    """Our own RoleBinding if it names another role: its roleRef can't be changed in place."""
+    binding = observed.role_binding
+    if job.spec.workers.service_account_name or binding is None:
+        return None
+    wanted = role_binding(names.namespace(job))
+    if not names.is_shared_ours(binding) or binding["roleRef"] == wanted["roleRef"]:
+        return None
+    return binding
+
+
+def _policy_not_asked_for(observed: Observed, situation: Situation) -> Json | None:
+    """Our own NetworkPolicy if the job asks for none any more."""
+    policy = observed.network_policy
+    if situation.network_policy is not None or policy is None:
+        return None
+    return policy if names.is_ours(policy, situation.job) else None
+
+
+def _base(observed: Observed, situation: Situation) -> list[Json]:
+    """What comes before any pod: account and rights, unless the job names its own, and the rest."""
+    wanted: list[Json] = []
+    job = situation.job
+    namespace = names.namespace(job)
+    if not job.spec.workers.service_account_name:
+        account, binding = observed.service_account, observed.role_binding
+        # What a platform team has prepared is used as it is.
+        if account is None or names.is_shared_ours(account):
+            wanted += _changed(service_account(namespace), account)
+        if binding is None or names.is_shared_ours(binding):
+            desired = role_binding(namespace)
+            if binding is None or binding["roleRef"] == desired["roleRef"]:
+                wanted += _changed(desired, binding)
+    wanted += _changed(service(job), observed.service)
+    if situation.network_policy is not None:
+        wanted += _changed(situation.network_policy, observed.network_policy)
+    return wanted
+
+
+def _changed(wanted: Json, stored: Json | None) -> list[Json]:
+    """`wanted` in a list if it has to be applied, with the UID of what it changes."""
+    if stored is None:
+        return [wanted]
+    if _is_going(stored) or not has_drifted(stored, wanted):
+        return []
+    uid = stored["metadata"]["uid"]
+    return [wanted | {"metadata": wanted["metadata"] | {"uid": uid}}]
+
+
+def _is_going(stored: Json) -> bool:
+    """What is being deleted is made anew only when it is gone."""
+    return "deletionTimestamp" in stored["metadata"]
+
+
+def _released(observed: Observed, situation: Situation) -> tuple[Json, ...]:
+    """The job's own StatefulSet at 0 pods; nothing is made, and nothing else is repaired."""
+    stored, job = observed.stateful_set, situation.job
+    if stored is None or not names.is_ours(stored, job) or stored["spec"].get("replicas") == 0:
+        return ()
+    return tuple(_changed(_preserving(observed, job, 0), stored))
+
+
+def _preserving(observed: Observed, job: DistributedTrainingJob, replicas: int) -> Json:
+    """The desired StatefulSet, without what must not change while pods run.
+
+    A pod template that another version of the operator made is replaced only at 0 pods; one of
+    this version is repaired at any time. Claim templates can't be changed at all.
+    """
+    wanted, stored = stateful_set(job, replicas), observed.stateful_set
+    if stored is None:
+        return wanted
+    made_by = (stored["metadata"].get("annotations") or {}).get(names.TEMPLATE_DIGEST)
+    has_pods = stored["spec"].get("replicas") != 0 or bool(observed.pods)
+    if made_by != wanted["metadata"]["annotations"][names.TEMPLATE_DIGEST] and has_pods:
+        annotations = {names.TEMPLATE_DIGEST: made_by} if made_by else {}
+        wanted["metadata"]["annotations"] = annotations
+        wanted["spec"]["template"] = stored["spec"]["template"]
+    claims = stored["spec"].get("volumeClaimTemplates")
+    if claims is not None:
+        wanted["spec"]["volumeClaimTemplates"] = claims
+    return wanted

@@ -1,0 +1,222 @@
+"""The conditions of a job: metav1 shape, one meaning each, reasons of `dtjob_api.reasons`.
+
+Whatever keeps a job from training, `Running` carries its reason, so that there is one place to
+look; the other conditions say what it concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from dtjob_api import ending, shown
+from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.privacy import PrivacyMode
+from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
+from dtjob_operator.decide.situation import Situation
+from dtjob_operator.read.status_conditions import condition
+from dtjob_operator.terms import formatting
+from dtjob_operator.terms.decision import Finding
+from dtjob_operator.terms.kinds import Json
+
+_MAX_MESSAGE = 4096
+_STALE_INTERVALS = 3
+_STALE_AT_LEAST_SECONDS = 120.0
+_OF_THE_VOLUME = frozenset({Reason.CHECKPOINT_LOST, Reason.STORAGE_FULL, Reason.STORAGE_UNUSABLE})
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a condition says now: True, False or (None) Unknown."""
+
+    type: ConditionType
+    holds: bool | None
+    reason: Reason
+    message: str
+
+
+def conditions(situation: Situation, refusal: Finding | None, now: datetime) -> list[Json]:
+    """All conditions, new ones after those that are stored.
+
+    Parameters
+    ----------
+    refusal
+        Why the job is refused at admission, if it is.
+    """
+    claims = _claims(situation, refusal, now)
+    return _merged(situation.stored, claims, situation.job.metadata.generation, now)
+
+
+def with_claim(stored: Json, claim: Claim, generation: int | None, now: datetime) -> list[Json]:
+    """The stored conditions with one of them as claimed."""
+    return _merged(stored, [claim], generation, now)
+
+
+def _merged(
+    status: Json, claims: Iterable[Claim], generation: int | None, now: datetime
+) -> list[Json]:
+    merged = {c["type"]: c for c in status.get("conditions") or []}
+    for claim in claims:
+        merged[claim.type] = _written(claim, merged.get(claim.type), generation, now)
+    return sorted(merged.values(), key=lambda c: _ORDER.get(c["type"], len(_ORDER)))
+
+
+_ORDER = {str(kind): place for place, kind in enumerate(ConditionType)}
+
+
+def _written(claim: Claim, stored: Json | None, generation: int | None, now: datetime) -> Json:
+    """metav1.Condition: the transition time moves only when the status does."""
+    status = {True: "True", False: "False", None: "Unknown"}[claim.holds]
+    same = stored is not None and stored["status"] == status
+    written: Json = {
+        "type": str(claim.type),
+        "status": status,
+        "reason": str(claim.reason),
+        "message": shown.line(claim.message)[:_MAX_MESSAGE],
+        "lastTransitionTime": stored["lastTransitionTime"]
+        if same and stored
+        else formatting.timestamp(now),
+    }
+    if generation is not None:
+        written["observedGeneration"] = generation
+    return written
+
+
+def _claims(situation: Situation, refusal: Finding | None, now: datetime) -> Iterator[Claim]:
+    outcome, ended = situation.outcome, "the job has ended"
+    if refusal is not None or outcome is not None:
+        yield Claim(ConditionType.RESOURCES_READY, False, Reason.FINISHED, ended)
+        yield Claim(ConditionType.RENDEZVOUS_READY, False, Reason.FINISHED, ended)
+        yield Claim(ConditionType.NETWORK_RESTRICTED, False, Reason.FINISHED, ended)
+    if refusal is not None:
+        yield Claim(ConditionType.ACCEPTED, False, refusal.reason, refusal.message)
+        yield Claim(ConditionType.RUNNING, False, refusal.reason, refusal.message)
+        yield Claim(ConditionType.FAILED, True, refusal.reason, refusal.message)
+        return
+    yield from _accepted(situation)
+    if outcome is not None and situation.ledger is not None:
+        message = ending.message(situation.ledger)
+        yield Claim(ConditionType.RUNNING, False, Reason.FINISHED, ended)
+        yield Claim(ConditionType(outcome.state), True, outcome.reason, message)
+        return
+    yield _resources_ready(situation)
+    yield _rendezvous_ready(situation)
+    yield _running(situation)
+    network = situation.restriction
+    yield Claim(ConditionType.NETWORK_RESTRICTED, network.holds, network.reason, network.message)
+    if situation.ledger is not None:
+        yield _checkpoint_fresh(situation, situation.ledger, now)
+
+
+def _accepted(situation: Situation) -> Iterator[Claim]:
+    if situation.ledger is not None:
+        message = _promise(situation.ledger.spec.plan)
+        yield Claim(ConditionType.ACCEPTED, True, Reason.PLANNED, message)
+        return
+    told = condition(situation.stored, ConditionType.ACCEPTED)
+    if told is None or told["status"] == "Unknown":
+        yield Claim(ConditionType.ACCEPTED, None, Reason.PLANNING, _planning(situation))
+
+
+def _planning(situation: Situation) -> str:
+    if not situation.planning_trouble:
+        return "the noise multiplier for epsilon and delta is being calibrated"
+    return (
+        "the noise multiplier for epsilon and delta could not be calibrated and is tried again: "
+        f"{situation.planning_trouble.rstrip('.')}. Look at the operator's log and its pod's memory"
+    )
+
+
+def _promise(plan: PrivacyPlan) -> str:
+    draws = f"{plan.steps} steps and {plan.replay_reserve_steps} draws of reserve"
+    if plan.mode is PrivacyMode.DISABLED:
+        return f"{draws}, without privacy (spec.privacy.mode is Disabled)"
+    epsilon = formatting.rounded_up(plan.epsilon_guaranteed or 0, 3)
+    return (
+        f"noise multiplier {formatting.rounded_down(plan.noise_multiplier or 0, 4)} for {draws}: "
+        f"epsilon at most {epsilon} at delta {formatting.exact(plan.delta or 0)}"
+    )
+
+
+def _resources_ready(situation: Situation) -> Claim:
+    kind = ConditionType.RESOURCES_READY
+    if (blocked := situation.halted or situation.blocked or situation.finding) is not None:
+        return Claim(kind, False, blocked.reason, blocked.message)
+    if situation.ledger is None:
+        message = "the workers wait for the privacy plan"
+        return Claim(kind, False, Reason.CREATING_RESOURCES, message)
+    if situation.met or situation.ready >= situation.workers:
+        message = "all children exist and their pods are up"
+        return Claim(kind, True, Reason.RESOURCES_CREATED, message)
+    return Claim(kind, False, Reason.CREATING_RESOURCES, _pods_ready(situation))
+
+
+def _rendezvous_ready(situation: Situation) -> Claim:
+    kind = ConditionType.RENDEZVOUS_READY
+    if situation.met and situation.halted is None:
+        message = (
+            "the worker is up"
+            if situation.workers == 1
+            else f"all {situation.workers} workers have met"
+        )
+        return Claim(kind, True, Reason.RENDEZVOUS_COMPLETE, message)
+    return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
+
+
+def _pods_ready(situation: Situation) -> str:
+    return f"{situation.ready} of {situation.workers} worker pods are ready"
+
+
+def _running(situation: Situation) -> Claim:
+    kind = ConditionType.RUNNING
+    if situation.training:
+        unheard = f"; {situation.unheard}" if situation.unheard else ""
+        return Claim(kind, True, Reason.TRAINING, f"steps are executed{unheard}")
+    blocked = situation.halted or situation.blocked or situation.refused or situation.finding
+    if blocked is not None:
+        return Claim(kind, False, blocked.reason, blocked.message)
+    if situation.met:
+        stage = situation.report.stage if situation.report else ""
+        return Claim(kind, False, Reason.PREFLIGHT, stage or "the task is tried on synthetic data")
+    if situation.killed is not None:
+        return Claim(kind, False, situation.killed.reason, situation.killed.message)
+    last = situation.last_attempt
+    if last is not None and situation.has_ended_attempt:
+        if last.end is None:
+            why = "worker 0 is gone or does not answer, and has left no record of how yet"
+        elif last.reason in ENDED_IN_ORDER:
+            why = "it was stopped in order"
+        else:
+            reason = known(last.reason) or "no known reason"
+            why = f"{reason}: {last.message or 'no more is known'}"
+        return Claim(kind, False, Reason.RESTARTING, f"attempt {last.attempt} has ended: {why}")
+    if situation.ledger is None:
+        return Claim(kind, False, Reason.PLANNING, _planning(situation))
+    return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
+
+
+def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Claim:
+    kind = ConditionType.CHECKPOINT_FRESH
+    for blocked in (situation.halted, situation.refused):
+        if blocked is not None and blocked.reason in _OF_THE_VOLUME:
+            return Claim(kind, False, blocked.reason, blocked.message)
+    record = ledger.status.checkpoint
+    if record is None:
+        message = "the first checkpoint is written before the first draw"
+        return Claim(kind, False, Reason.NO_CHECKPOINT_YET, message)
+    plan = ledger.spec.plan
+    rate = situation.report.samples_per_second if situation.report else None
+    if situation.training and rate:
+        # In seconds: a rate near 0 makes more of them than a timedelta holds.
+        interval = plan.lease_steps * plan.batch_size / rate
+        limit = max(_STALE_INTERVALS * interval, _STALE_AT_LEAST_SECONDS)
+        if (now - record.time).total_seconds() > limit:
+            message = (
+                f"the newest checkpoint, of step {record.step}, is older than "
+                f"{limit:.0f} s, {_STALE_INTERVALS} times what {plan.lease_steps} "
+                "steps take: look at the checkpoint volume and the API server's health"
+            )
+            return Claim(kind, False, Reason.CHECKPOINT_STALE, message)
+    message = "the ledger points to a durable checkpoint (status.checkpoint)"
+    return Claim(kind, True, Reason.CHECKPOINT_RECORDED, message)

@@ -1,0 +1,98 @@
+"""What to do about one job: a pure function from what is seen to what is wanted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.reasons import ConditionType, Phase, Reason
+from dtjob_operator.decide import admission, children
+from dtjob_operator.decide.announcements import announcements
+from dtjob_operator.decide.conditions import Claim, with_claim
+from dtjob_operator.decide.job_status import status
+from dtjob_operator.decide.pacing import has_first_figures, seconds_until_write
+from dtjob_operator.decide.run_policy import deferred
+from dtjob_operator.decide.situation import Situation, assess
+from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.terms.decision import Decision
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed
+from dtjob_operator.terms.settings import Settings
+
+_FIRST_FIGURES_SECONDS = 1.0
+# After that whatever keeps the figures away is not a matter of moments.
+_FIRST_FIGURES_WITHIN = timedelta(seconds=60)
+
+
+def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
+    """Decide what to apply, what to say in the job's status, and when to look again.
+
+    Without I/O, clock or randomness: equal arguments give equal decisions. Applied, a decision
+    leads to one that applies nothing and leaves the status as it is.
+    """
+    stored: Json = observed.job.get("status") or {}
+    if "deletionTimestamp" in observed.job["metadata"]:
+        return Decision(status=stored)
+    try:
+        job = DistributedTrainingJob.from_dict({**observed.job, "status": None})
+    except ValidationError as error:
+        return _unreadable(observed, stored, error, now)
+    situation = assess(observed, job, now, settings)
+    if situation.outcome is not None and not situation.finished and observed.spent_pending:
+        # An end is told with what it has cost, not with the figure of fewer draws.
+        return Decision(status=stored, wake_after=settings.telemetry_seconds)
+    refusal = None
+    undecided = not (situation.ledger or situation.halted or situation.blocked)
+    if undecided and not situation.finished:
+        refusal = admission.refusal(observed)
+    new = status(observed, situation, refusal, now)
+    wait = seconds_until_write(stored, new, observed.status_written, now, settings)
+    written = new if wait == 0 else stored
+    latched = situation.ledger.spec.run.workers if situation.ledger else None
+    pending = () if situation.finished or situation.outcome else deferred(observed, job)
+    return Decision(
+        applies=() if refusal else children.applies(observed, situation, now),
+        deletes=children.deletes(observed, situation),
+        status=written,
+        events=announcements(stored, written, job, latched, pending) if wait == 0 else (),
+        wake_after=_wake_after(situation, written, wait, now, settings),
+    )
+
+
+def _wake_after(
+    situation: Situation, written: Json, wait: float | None, now: datetime, settings: Settings
+) -> float | None:
+    """Seconds to the next look: soon where something is awaited that no watch tells of."""
+    if is_terminal(written):
+        # The status is told first; the pods are released when it is stored.
+        return wait if situation.finished else 0.0
+    if situation.ledger is None and not (situation.halted or situation.blocked):
+        return wait or None  # the accountant calls; what it said may have to wait for its write
+    if situation.halted or situation.blocked or situation.finding or situation.refused:
+        pause = settings.telemetry_seconds
+    elif written.get("phase") != Phase.RUNNING:
+        pause = settings.probe_seconds
+    elif has_first_figures(written) or not _has_just_begun(situation, now):
+        pause = settings.telemetry_seconds
+    else:
+        pause = _FIRST_FIGURES_SECONDS
+    return min(pause, wait) if wait else pause
+
+
+def _has_just_begun(situation: Situation, now: datetime) -> bool:
+    last = situation.last_attempt
+    return last is not None and now - last.start < _FIRST_FIGURES_WITHIN
+
+
+def _unreadable(
+    observed: Observed, stored: Json, error: ValidationError, now: datetime
+) -> Decision:
+    """A job of another version: said in its status, and everything else left as it is."""
+    message = admission.unreadable(error)
+    claim = Claim(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
+    generation = observed.job["metadata"].get("generation")
+    new: Json = {"phase": str(Phase.PENDING)} | stored
+    new["conditions"] = with_claim(stored, claim, generation, now)
+    return Decision(status=new)

@@ -1,0 +1,101 @@
+"""How a worker's supervisor ended when it is not running, in its own last words."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from dtjob_api.exit_codes import WorkerExit
+from dtjob_api.reasons import Reason, known
+from dtjob_operator.read.pod_status import ends, is_out_of_memory, is_running
+from dtjob_operator.terms.kinds import Json
+
+_NO_TRAINER = "No module named 'dtjob_trainer'"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """How a worker's supervisor ended when it is not running.
+
+    Attributes
+    ----------
+    refused
+        It refused to train, and nothing is lost; the reason is its own.
+    """
+
+    reason: Reason
+    message: str
+    refused: bool
+
+
+def crash(pod: Json) -> Crash | None:
+    """How the pod's supervisor ended last, if it is not running now."""
+    newest = next(iter(ends(pod)), None)
+    if is_running(pod) or newest is None or newest.get("exitCode") == 0:
+        return None
+    return _crash(pod["metadata"]["name"], newest)
+
+
+def out_of_memory(pod: str) -> str:
+    """What happened to a worker that had no memory left, and what helps."""
+    return (
+        f"pod {pod} was killed for want of memory: give the workers a higher "
+        "spec.workers.resources.limits.memory, or a smaller spec.training.physicalBatchSize, "
+        "in a new job"
+    )
+
+
+def _crash(pod: str, ended: Json) -> Crash | None:
+    reason, message = last_words(ended.get("message") or "")
+    code = ended.get("exitCode", 0)
+    if is_out_of_memory(ended):
+        return Crash(Reason.OUT_OF_MEMORY, out_of_memory(pod), refused=False)
+    if code == WorkerExit.REFUSED and (refusal := known(reason)) is not None:
+        return Crash(refusal, message or f"pod {pod} refuses to train", refused=True)
+    what = message or ended.get("reason") or "it left no message"
+    if code == WorkerExit.CONFIGURATION:
+        remedy = (
+            "The image's trainer does not take the configuration that this operator writes: use an "
+            "image of the operator's version"
+        )
+    elif _NO_TRAINER in what:
+        remedy = "spec.image is no trainer image: name dtjob's, or one built on it, in a new job"
+    else:
+        remedy = f"See kubectl logs {pod} --previous"
+    return Crash(
+        Reason.WORKER_CRASHING,
+        f"pod {pod} ended ({_how(code)}): {what.rstrip('.')}. {remedy}",
+        refused=False,
+    )
+
+
+def _how(code: int) -> str:
+    """An exit code in words; a container killed by signal n exits with 128 + n."""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def last_words(log: str) -> tuple[str | None, str]:
+    """Reason and message of the last lines of a supervisor's log, which are JSON objects.
+
+    What is not JSON (an interpreter's own error) is returned as it is: its last line.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        entry = _json_object(line)
+        if entry is not None and isinstance(entry.get("reason"), str):
+            message = entry.get("detail") or entry.get("message") or ""
+            return entry["reason"], str(message)
+    return None, lines[-1][:500] if lines else ""
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,52 @@
+"""A worker that was killed for want of memory, also once its container runs again.
+
+Kubelets let the kernel kill all of a container at once (memory.oom.group, where cgroup v2 is used):
+no process of the worker is left to say what it died of, and its gang sees no more than that it
+stopped answering. What the kubelet says of the container is all that tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import AttemptRecord
+from dtjob_api.reasons import ENDED_IN_ORDER, Reason
+from dtjob_operator.decide.diagnosis.crashes import out_of_memory
+from dtjob_operator.read import pod_status
+from dtjob_operator.terms.decision import Finding
+from dtjob_operator.terms.kinds import Json
+
+
+def killed_for_memory(
+    pods: Iterable[Json], job: DistributedTrainingJob, last: AttemptRecord | None
+) -> Finding | None:
+    """Which worker was killed since the newest attempt began, the last one first.
+
+    Parameters
+    ----------
+    last
+        The newest attempt.
+    """
+    if last is None or last.reason in ENDED_IN_ORDER:
+        return None
+    # A kubelet tells whole seconds.
+    begun = last.start.replace(microsecond=0)
+    kills = [(at, pod["metadata"]["name"]) for pod in pods for at in _kills(pod) if at >= begun]
+    if not kills:
+        return None
+    _, name = max(kills)
+    limit = job.spec.workers.resources.limits.get("memory")
+    return Finding(
+        Reason.OUT_OF_MEMORY,
+        f"attempt {last.attempt} has ended: {out_of_memory(name)}. "
+        + (f"The limit is {limit}. " if limit else "")
+        + "It is started again, and each time may cost draws of the reserve",
+    )
+
+
+def _kills(pod: Json) -> Iterable[datetime]:
+    for state in pod_status.ends(pod):
+        if pod_status.is_out_of_memory(state) and state.get("finishedAt"):
+            yield datetime.fromisoformat(state["finishedAt"])

@@ -1,0 +1,262 @@
+"""The status of a job, whole: what its owner sees of it.
+
+Of two figures that must not fall (epsilon, draws charged) the greater of the stored and the new
+one is shown; a terminal status changes only in these and in the pods that are left.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dtjob_api import ending, shown
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import AttemptRecord, OutcomeState, PrivacyLedger
+from dtjob_api.privacy import PrivacyMode
+from dtjob_api.proven import may_lack_draws
+from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
+from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
+from dtjob_operator.decide.conditions import conditions
+from dtjob_operator.decide.situation import Situation
+from dtjob_operator.read.status_conditions import condition, is_true
+from dtjob_operator.terms import formatting, names
+from dtjob_operator.terms.decision import Finding
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed, Spent
+
+_GIB = 2**30
+
+
+def status(
+    observed: Observed, situation: Situation, refusal: Finding | None, now: datetime
+) -> Json:
+    """The job's status as it should read now.
+
+    Parameters
+    ----------
+    refusal
+        Why the job is refused at admission, if it is.
+    """
+    stored, job, ledger = situation.stored, situation.job, situation.ledger
+    new: Json = dict(stored)
+    if job.metadata.generation is not None:
+        new["observedGeneration"] = job.metadata.generation
+    new["workers"] = _workers(situation)
+    if ledger is not None:
+        new["privacy"] = _privacy(observed, situation, ledger)
+    if not situation.finished:
+        new["conditions"] = conditions(situation, refusal, now)
+        new["phase"] = str(_phase(situation, refusal))
+        new["gpu"] = _gpu(situation)
+        if ledger is not None:
+            new |= _course(situation, ledger, now)
+        elif "progress" in stored:  # nobody knows when a job ends that does not train
+            new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
+        if refusal is not None:
+            new["completionTime"] = formatting.timestamp(now)
+    new["display"] = _display(new, job, now, all_told=_tells_all_that_was_spent(situation))
+    return {field: value for field, value in new.items() if value is not None}
+
+
+def _phase(situation: Situation, refusal: Finding | None) -> Phase:
+    """Pending: no pods are wanted; Restarting: they are, and it has trained before."""
+    if refusal is not None:
+        return Phase.FAILED
+    if (outcome := situation.outcome) is not None:
+        return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
+    if situation.ledger is None or situation.halted is not None:
+        return Phase.PENDING
+    if situation.training:
+        return Phase.RUNNING
+    if situation.blocked is not None:
+        return Phase.PENDING
+    return Phase.RESTARTING if situation.has_trained else Phase.STARTING
+
+
+def _workers(situation: Situation) -> Json:
+    selector = ",".join(f"{key}={value}" for key, value in names.selector(situation.job).items())
+    return WorkersStatus(
+        desired=situation.workers,
+        ready=situation.ready,
+        selector=selector,
+        generation=situation.ledger.spec.run.generation if situation.ledger else None,
+    ).to_dict()
+
+
+def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
+    """What moves while a job runs: progress, GPUs, checkpoint, attempts, times, result."""
+    stored = situation.stored
+    course: Json = {
+        "progress": _progress(situation, ledger),
+        "attempts": ledger.status.attempt,
+        "restarts": _restarts(stored, ledger),
+        "startTime": stored.get("startTime") or formatting.timestamp(now),
+    }
+    if (record := ledger.status.checkpoint) is not None:
+        course["checkpoint"] = {
+            "step": record.step,
+            "time": formatting.timestamp(record.time),
+        }
+        if path := shown.path(record.path):
+            location = f"{names.claim_name(situation.job, 0)}:{path}"
+            course["checkpoint"]["location"] = location[:1024]
+    if (outcome := ledger.status.outcome) is not None:
+        course["completionTime"] = formatting.timestamp(outcome.time)
+        if (result := ending.result(ledger)) is not None:
+            course["result"] = result
+    return course
+
+
+def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
+    """Steps from the coordinator's report; without one, what is durable.
+
+    A report that was missed leaves the figures as they were. Those of a coordinator that can't be
+    heard are taken back: nobody can vouch for them.
+    """
+    plan, report, before = ledger.spec.plan, situation.report, situation.stored.get("progress", {})
+    running = situation.training and situation.outcome is None
+    durable = ledger.status.checkpoint.step if ledger.status.checkpoint else 0
+    if running and report is None and situation.unheard:
+        before = _without(before, "step", "samplesPerSecond", "estimatedCompletionTime")
+    if running and report is not None:
+        step = max(report.step, durable)
+    elif running:
+        step = max(before.get("step", 0), durable)
+    else:
+        step = durable
+    step = min(step, plan.steps)
+    rate = report.samples_per_second if running and report is not None else None
+    progress: Json = {
+        "step": step,
+        "totalSteps": plan.steps,
+        "percent": formatting.percent(step, plan.steps),
+        "epoch": formatting.rounded(step * plan.batch_size / plan.dataset_size, 2),
+        "samplesPerSecond": formatting.rounded(rate, 1) if rate else before.get("samplesPerSecond"),
+        "evaluation": (report.evaluation if report else None) or before.get("evaluation"),
+        "heartbeatTime": formatting.timestamp(report.heartbeat)
+        if report is not None and report.heartbeat is not None
+        else before.get("heartbeatTime"),
+    }
+    if running and report is not None and report.estimated_completion is not None:
+        progress["estimatedCompletionTime"] = formatting.timestamp(report.estimated_completion)
+    elif running and report is None:
+        progress["estimatedCompletionTime"] = before.get("estimatedCompletionTime")
+    return ProgressStatus.model_validate(
+        {key: value for key, value in progress.items() if value is not None}
+    ).to_dict()
+
+
+def _gpu(situation: Situation) -> Json | None:
+    """The GPUs of a gang that trains; a report that was missed leaves the figures as they were."""
+    if not situation.training or situation.outcome is not None:
+        return None
+    if situation.report is not None:
+        return situation.report.gpu
+    if situation.unheard:
+        return None
+    stored: Json | None = situation.stored.get("gpu")
+    return stored
+
+
+def _without(fields: Json, *dropped: str) -> Json:
+    return {name: value for name, value in fields.items() if name not in dropped}
+
+
+def _restarts(stored: Json, ledger: PrivacyLedger) -> int:
+    """Attempts after a failure; those that the status does not count yet are in the ledger."""
+    counted = stored.get("attempts", 0)
+    new = [a for a in ledger.status.attempts if counted <= a.attempt < ledger.status.attempt]
+    return int(stored.get("restarts", 0)) + sum(_failed(record) for record in new)
+
+
+def _failed(record: AttemptRecord) -> bool:
+    """Whether an attempt trained, or tried to, and ended otherwise than it was told to."""
+    return record.end is not None and record.reason not in NO_FAILURE
+
+
+def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) -> Json:
+    """Rule 13: epsilon is the operator's own, of the ledger's draws, and never goes down."""
+    plan, before = ledger.spec.plan, situation.stored.get("privacy", {})
+    charged = max(ledger.status.charged, before.get("drawsCharged", 0))
+    if plan.mode is PrivacyMode.DISABLED:
+        return {"drawsReserved": ledger.spec.reserved_draws, "drawsCharged": charged}
+    spent = _later(observed.spent, before)
+    return PrivacyStatus(
+        epsilon_spent=spent.epsilon if spent else None,
+        epsilon_draws=spent.draws if spent else None,
+        epsilon_target=formatting.exact(plan.epsilon) if plan.epsilon else None,
+        epsilon_guaranteed=formatting.rounded_up(plan.epsilon_guaranteed, 4)
+        if plan.epsilon_guaranteed is not None
+        else None,
+        delta=formatting.exact(plan.delta) if plan.delta else None,
+        noise_multiplier=formatting.rounded_down(plan.noise_multiplier, 4)
+        if plan.noise_multiplier
+        else None,
+        sample_rate=formatting.rounded_up(plan.sample_rate, 6) if plan.sample_rate else None,
+        draws_reserved=ledger.spec.reserved_draws,
+        draws_charged=charged,
+        accountant=f"{plan.accountant} ({plan.accountant_version})"[:64],
+    ).to_dict()
+
+
+def _later(told: Spent | None, before: Json) -> Spent | None:
+    """The newer figure, or the one before where that is greater: a bound of all its draws too."""
+    text: str | None = before.get("epsilonSpent")
+    if text is None or formatting.decimal(text) is None:
+        return told
+    stored = Spent(text, before.get("epsilonDraws", 0))
+    if told is None:
+        return stored
+    greater = max(stored.epsilon, told.epsilon, key=lambda each: formatting.decimal(each) or 0)
+    return Spent(greater, max(stored.draws, told.draws))
+
+
+def _tells_all_that_was_spent(situation: Situation) -> bool:
+    """Rule 11: whether no draw can be hidden; without its ledger nobody knows, before the end."""
+    if situation.ledger is None:
+        return situation.finished
+    return may_lack_draws(situation.ledger.status) is None
+
+
+def _display(status: Json, job: DistributedTrainingJob, now: datetime, *, all_told: bool) -> Json:
+    """The printer columns."""
+    workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
+    eta = (progress or {}).get("estimatedCompletionTime")
+    usage = gpu.get("utilizationPercent")
+    used, total = gpu.get("memoryUsedBytes"), gpu.get("memoryTotalBytes")
+    return DisplayStatus(
+        reason=_reason(status),
+        ready=f"{workers['ready']}/{workers['desired']}",
+        progress=f"{progress['percent']}%" if progress else None,
+        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode, all_told),
+        gpu=f"{usage['mean']}%" if usage else None,
+        memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
+        eta=formatting.clock(datetime.fromisoformat(eta), now) if eta else None,
+    ).to_dict()
+
+
+def _reason(status: Json) -> str | None:
+    """Why a job has ended; of one that has not, what it is at or what keeps it from training."""
+    kinds = (ConditionType.SUCCEEDED, ConditionType.FAILED)
+    ended = next((kind for kind in kinds if is_true(status, kind)), ConditionType.RUNNING)
+    told = condition(status, ended)
+    return told["reason"] if told is not None else None
+
+
+def _display_epsilon(privacy: Json, mode: PrivacyMode, all_told: bool) -> str | None:
+    """Spent of promised, such as 2.31/8; both rounded up.
+
+    What may be too little is no figure here, where nothing says of how many draws it is.
+    """
+    if not privacy:
+        return None
+    if mode is PrivacyMode.DISABLED:
+        return str(mode)
+    promised = privacy.get("epsilonTarget")
+    if promised is None and "epsilonGuaranteed" in privacy:
+        promised = formatting.rounded_up(privacy["epsilonGuaranteed"], 2)
+    spent = privacy.get("epsilonSpent")
+    if all_told and spent is not None:
+        shown = formatting.rounded_up(spent, 2)
+    else:
+        shown = "0" if all_told and privacy.get("drawsCharged") == 0 else "?"
+    return f"{shown}/{promised}" if promised else shown

@@ -1,0 +1,70 @@
+"""Which objects of a child's name are the job's own; what is another's is left alone."""
+
+from __future__ import annotations
+
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.reasons import Reason
+from dtjob_operator.decide.builders.role_binding import role_binding
+from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.terms import kinds, names
+from dtjob_operator.terms.decision import Finding
+from dtjob_operator.terms.kinds import Json, Kind
+from dtjob_operator.terms.observed import Observed
+
+
+def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
+    """The first object that has the name of a child and is not this job's."""
+    restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
+    policy = observed.network_policy if restricted else None
+    named: tuple[tuple[Kind, Json | None, bool], ...] = (
+        (kinds.LEDGER, observed.ledger, _is_own_ledger(observed.ledger, job)),
+        (kinds.SERVICE, observed.service, _is_own(observed.service, job)),
+        (kinds.NETWORK_POLICY, policy, _is_own(policy, job)),
+        (kinds.STATEFUL_SET, observed.stateful_set, _is_own(observed.stateful_set, job)),
+    )
+    for kind, child, own in named:
+        if child is None or own:
+            continue
+        told_by, how = f"label {kinds.JOB_UID_LABEL}", "delete it"
+        if kind is kinds.LEDGER:
+            # Maybe nothing else tells of what that job has spent.
+            told_by = "spec.jobUID"
+            how = "keep a copy (kubectl get privacyledgers -o yaml), then delete it"
+        return Finding(
+            Reason.NAME_CONFLICT,
+            f"{kind.name} {names.child_name(job)} in namespace {names.namespace(job)} is not "
+            f"this job's (its {told_by} is not {job.metadata.uid}) and is left alone: {how}, and "
+            "the job goes on",
+        )
+    return _binding_conflict(observed, job)
+
+
+def _is_own(child: Json | None, job: DistributedTrainingJob) -> bool:
+    return child is not None and names.is_ours(child, job)
+
+
+def _is_own_ledger(ledger: Json | None, job: DistributedTrainingJob) -> bool:
+    return ledger is not None and ledger.get("spec", {}).get("jobUID") == job.metadata.uid
+
+
+def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
+    """A binding that a platform team has prepared is used if it grants what ours would.
+
+    It may bind others too; nothing is applied to it, so they keep what they have.
+    """
+    binding = observed.role_binding
+    if job.spec.workers.service_account_name or binding is None or names.is_shared_ours(binding):
+        return None
+    wanted = role_binding(names.namespace(job))
+    (subject,) = wanted["subjects"]
+    bound = any(not has_drifted(each, subject) for each in binding.get("subjects") or [])
+    if bound and not has_drifted(binding["roleRef"], wanted["roleRef"]):
+        return None
+    return Finding(
+        Reason.NAME_CONFLICT,
+        f"RoleBinding {kinds.WORKER_ACCOUNT} in namespace {names.namespace(job)} is not the "
+        f"operator's and does not bind ServiceAccount {kinds.WORKER_ACCOUNT} to ClusterRole "
+        f"{names.WORKER_ROLE}: correct or delete it, or name an account of your own in "
+        "spec.workers.serviceAccountName",
+    )

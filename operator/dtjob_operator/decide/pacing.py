@@ -1,0 +1,95 @@
+"""When a changed status is worth a write: news at once, figures now and then.
+
+Keeps a start within eleven writes and a running job at one patch each `telemetry_seconds`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dtjob_api.reasons import Phase, Reason
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.settings import Settings
+
+QUIET = frozenset(
+    {
+        Reason.PLANNING,
+        Reason.PLANNED,
+        Reason.CREATING_RESOURCES,
+        Reason.RESOURCES_CREATED,
+        Reason.WAITING_FOR_WORKERS,
+        Reason.RENDEZVOUS_COMPLETE,
+        Reason.PREFLIGHT,
+        Reason.TRAINING,
+        Reason.RESTARTING,
+        Reason.NO_CHECKPOINT_YET,
+        Reason.CHECKPOINT_RECORDED,
+        Reason.POLICY_ENFORCED,
+        Reason.ENFORCEMENT_UNKNOWN,
+        Reason.POLICY_NOT_ENFORCED,
+        Reason.POLICY_NONE,
+        Reason.API_SERVER_ADDRESS_UNKNOWN,
+        Reason.FINISHED,
+    }
+)
+"""Reasons of the regular course, which the phase tells of, and those that stay for a job's whole
+life and are no news of it; any other is news by itself."""
+
+_START_FACTOR = 2
+
+
+def seconds_until_write(
+    stored: Json, new: Json, written: datetime | None, now: datetime, settings: Settings
+) -> float | None:
+    """How long a status has to wait for its write: 0 at once, None if it has no news.
+
+    Parameters
+    ----------
+    stored, new
+        The status as it is stored and as it should read.
+    written
+        When this operator last wrote it, if it did.
+    """
+    if _without_heartbeat(stored) == _without_heartbeat(new):
+        return None
+    if written is None or _is_news(stored, new):
+        return 0.0
+    # Counters of a start change often and say little: they wait longer than a running job's.
+    running = new.get("phase") in {Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED}
+    pause = settings.telemetry_seconds * (1 if running else _START_FACTOR)
+    since = (now - written).total_seconds()
+    # The clock was put back: the pause may long be over.
+    return max(0.0, pause - since) if since >= 0 else 0.0
+
+
+def _is_news(stored: Json, new: Json) -> bool:
+    return (
+        any(stored.get(field) != new.get(field) for field in ("phase", "observedGeneration"))
+        or _troubles(stored) != _troubles(new)
+        or has_first_figures(new) > has_first_figures(stored)
+        or _takes_epsilon_back(stored, new)
+    )
+
+
+def has_first_figures(status: Json) -> bool:
+    """Whether the status tells how fast the job is."""
+    return "samplesPerSecond" in status.get("progress", {})
+
+
+def _takes_epsilon_back(stored: Json, new: Json) -> bool:
+    """Whether the column states no figure any more: the one that is stored may be too little."""
+    before, now = (str(each.get("display", {}).get("epsilon", "")) for each in (stored, new))
+    return before[:1].isdigit() and now.startswith("?")
+
+
+def _troubles(status: Json) -> set[tuple[str, str, str]]:
+    return {
+        (condition["type"], condition["status"], condition["reason"])
+        for condition in status.get("conditions") or []
+        if condition["reason"] not in QUIET
+    }
+
+
+def _without_heartbeat(status: Json) -> Json:
+    progress = {k: v for k, v in status.get("progress", {}).items() if k != "heartbeatTime"}
+    return status | {"progress": progress}

@@ -1,0 +1,326 @@
+"""Where one job stands: the facts that the plan and the status both follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from dtjob_api import derive
+from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
+from dtjob_api.model import first_error
+from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.proven import may_lack_draws, proven_draws
+from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
+from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.decide.diagnosis.crashes import crash
+from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
+from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
+from dtjob_operator.decide.ownership import conflict
+from dtjob_operator.decide.restriction import Restriction, restriction
+from dtjob_operator.read import coordinator_report, pod_status
+from dtjob_operator.read.coordinator_report import Report
+from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
+from dtjob_operator.terms import names
+from dtjob_operator.terms.decision import Finding
+from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
+from dtjob_operator.terms.observed import Observed
+from dtjob_operator.terms.settings import Settings
+
+# States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
+_IDLE = frozenset({"Refused", "Waiting"})
+# A probe may find a worker ready some seconds after the gang has met.
+_PROBE_SLACK = timedelta(seconds=30)
+# For a kubelet that kills what has not ended by a pod's deletionTimestamp, and tells of it.
+_KILL_SLACK = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The facts about one job at one moment.
+
+    Attributes
+    ----------
+    stored
+        The job's status as stored, {} if it has none.
+    ledger
+        The job's own ledger; None if there is none or it can't be read.
+    halted
+        What is lost that pods must not run without: the ledger, or the volume of spent draws.
+    blocked
+        Why nothing can be made or repaired: a name that another object has, a ledger of another
+        version, an API server that would let ledgers be lowered. Pods that run are left running.
+    refused
+        Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
+    finding
+        What keeps pods from coming up.
+    killed
+        That a worker was killed for want of memory in the newest attempt, which has ended by it.
+    report
+        The coordinator's, if it speaks of the ledger's attempt.
+    unheard
+        Where and why the coordinator's report can't be read, and what would help.
+    network_policy
+        The one that is wanted; None where the job asks for none.
+    restriction
+        How far the workers' network is closed.
+    planning_trouble
+        Why the last calibration of the noise came to no end.
+    met
+        The gang of the current attempt has formed and its coordinator lives.
+    training
+        It has leased draws too, and nothing is lost.
+    ready
+        Worker pods that are ready; none once the job has ended, when they only wait for their end.
+    """
+
+    job: DistributedTrainingJob
+    stored: Json
+    ledger: PrivacyLedger | None
+    halted: Finding | None
+    blocked: Finding | None
+    refused: Finding | None
+    finding: Finding | None
+    killed: Finding | None
+    report: Report | None
+    unheard: str | None
+    network_policy: Json | None
+    restriction: Restriction
+    planning_trouble: str | None
+    met: bool
+    training: bool
+    ready: int
+    workers: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stored status is terminal: it never changes again."""
+        return is_terminal(self.stored)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the job ended, as the ledger has it."""
+        return self.ledger.status.outcome if self.ledger else None
+
+    @property
+    def last_attempt(self) -> AttemptRecord | None:
+        """The newest attempt."""
+        return self.ledger.status.attempts[-1] if self.ledger and self.attempts else None
+
+    @property
+    def attempts(self) -> list[AttemptRecord]:
+        """The newest attempts, oldest first."""
+        return self.ledger.status.attempts if self.ledger else []
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a draw is spent, or may be: attempts that ended before that were starts."""
+        return self.ledger is not None and _may_have_spent(self.ledger)
+
+    @property
+    def has_ended_attempt(self) -> bool:
+        """Whether an attempt has ended, or has trained and is not there any more."""
+        return self.has_trained or any(a.end is not None for a in self.attempts)
+
+
+def assess(
+    observed: Observed, job: DistributedTrainingJob, now: datetime, settings: Settings
+) -> Situation:
+    """Derive the facts from what is observed."""
+    stored = observed.job.get("status") or {}
+    ledger, unreadable = _own_ledger(observed, job)
+    workers = ledger.spec.run.workers if ledger else job.spec.workers.replicas
+    blocked = unreadable or _unguarded(observed) or conflict(observed, job)
+    if ledger is not None:
+        halted = _claim_lost(observed, job, ledger)
+    else:
+        halted = None if unreadable else _ledger_missing(observed, job, stored)
+    coordinator = next(
+        (p for p in observed.pods if p["metadata"]["name"] == names.pod_name(job, 0)), None
+    )
+    said = coordinator_report.read(observed.report, derive.job_uid(job))
+    current = said if ledger and said and said.attempt == ledger.status.attempt else None
+    met = ledger is not None and _has_met(ledger, coordinator, current, now)
+    lease = ledger.status.lease if ledger else None
+    ended = ledger is not None and ledger.status.outcome is not None
+    training = bool(
+        met
+        and halted is None
+        and ledger
+        and lease
+        # Also while it ends in order: its lease is closed a moment before its record is.
+        and lease.attempt == ledger.status.attempt
+    )
+    policy = (
+        network_policy(job, observed.api_server, settings)
+        if job.spec.network.policy is NetworkPolicyMode.RESTRICTED
+        else None
+    )
+    return Situation(
+        job=job,
+        stored=stored,
+        ledger=ledger,
+        halted=halted,
+        blocked=blocked,
+        refused=None if met else _refused(ledger, coordinator, current),
+        finding=None if met else diagnose(observed, job, workers, now, settings),
+        killed=None if met else _killed(observed, job, ledger),
+        report=current,
+        unheard=_unheard(observed, settings),
+        network_policy=policy,
+        restriction=restriction(observed, job, policy, halted or blocked, settings),
+        planning_trouble=observed.planning_trouble,
+        met=met,
+        training=training,
+        ready=0 if ended else sum(pod_status.is_ready(pod) for pod in observed.pods),
+        workers=workers,
+    )
+
+
+def _own_ledger(
+    observed: Observed, job: DistributedTrainingJob
+) -> tuple[PrivacyLedger | None, Finding | None]:
+    raw = observed.ledger
+    if raw is None or raw.get("spec", {}).get("jobUID") != job.metadata.uid:
+        return None, None
+    try:
+        return PrivacyLedger.from_dict(raw), None
+    except ValidationError as error:
+        return None, Finding(
+            Reason.LEDGER_UNREADABLE,
+            f"PrivacyLedger {raw['metadata']['name']} can't be read: {first_error(error)}. "
+            "Nothing was changed; run the operator's version that wrote it",
+        )
+
+
+def _unguarded(observed: Observed) -> Finding | None:
+    if observed.unguarded is None:
+        return None
+    return Finding(
+        Reason.LEDGERS_UNGUARDED,
+        f"nothing is started while ledgers are not protected: {observed.unguarded}. Pods that run "
+        "are left running",
+    )
+
+
+def _ledger_missing(
+    observed: Observed, job: DistributedTrainingJob, stored: Json
+) -> Finding | None:
+    """Rule 11: what was spent is unknown, so nothing is trained and no ledger is made anew.
+
+    StatefulSet and claims come only after the ledger, so that they too tell that there was one;
+    once it is known to be missing, nothing but the ledger itself says otherwise.
+    """
+    own_set = observed.stateful_set is not None and names.is_ours(observed.stateful_set, job)
+    told = condition(stored, ConditionType.RUNNING)
+    known = told is not None and told["reason"] == Reason.LEDGER_MISSING
+    if not (is_true(stored, ConditionType.ACCEPTED) or own_set or observed.claims or known):
+        return None
+    gone = f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone"
+    if observed.ledgers_undefined:
+        return Finding(
+            Reason.LEDGER_MISSING,
+            f"{gone}, with the CustomResourceDefinition of all ledgers. Nothing runs and nothing "
+            "is made anew: install this release's definitions first, and then restore the ledger, "
+            "with its status, from the newest backup",
+        )
+    return Finding(
+        Reason.LEDGER_MISSING,
+        f"{gone}, and with it the record of what was spent. Nothing runs and nothing is made anew: "
+        "restore it, with its status, from the newest backup, or create a new job, which spends "
+        "anew",
+    )
+
+
+def _claim_lost(
+    observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger
+) -> Finding | None:
+    """Rule 11: without the volume of a job that has spent draws there is no silent restart."""
+    name = names.claim_name(job, 0)
+    there = any(claim["metadata"]["name"] == name for claim in observed.claims)
+    if there or not _may_have_spent(ledger):
+        return None
+    held = f"{proven_draws(ledger.status.to_dict())} draws"
+    goes_on = "the job goes on"
+    if may_lack_draws(ledger.status) is not None:
+        held = f"at least {held}"
+        goes_on = "the job goes on once the ledger is raised too (dtjob ledger restore)"
+    return Finding(
+        Reason.CHECKPOINT_LOST,
+        f"PersistentVolumeClaim {name} in namespace {names.namespace(job)} is gone: it held the "
+        f"checkpoints and the journal of {held}. Restore it under this name, with label "
+        f"{JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and {goes_on}; or create "
+        "a new job, which spends anew",
+    )
+
+
+def _may_have_spent(ledger: PrivacyLedger) -> bool:
+    """Whether draws are charged, or the ledger is known, or said, to lack some that were spent."""
+    return ledger.status.charged > 0 or may_lack_draws(ledger.status) is not None
+
+
+def _killed(
+    observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger | None
+) -> Finding | None:
+    last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
+    return killed_for_memory(observed.pods, job, last)
+
+
+def _unheard(observed: Observed, settings: Settings) -> str | None:
+    if observed.report_trouble is None:
+        return None
+    return (
+        f"the coordinator's report can't be read at {observed.report_trouble}, so speed, GPUs and "
+        f"end are unknown and progress is that of the newest checkpoint: allow ingress from "
+        f"namespace {settings.operator_namespace} to the workers' port {names.HTTP_PORT} in "
+        "NetworkPolicies and service meshes"
+    )
+
+
+def _has_met(
+    ledger: PrivacyLedger, coordinator: Json | None, said: Report | None, now: datetime
+) -> bool:
+    """Whether the current attempt runs in the coordinator that is there now.
+
+    A pod is not ready, too, while its node has not told of itself, as after an outage of the API
+    server; the attempt's own signs of life say more. In a pod that is being deleted it runs until
+    it has written down how it ends.
+    """
+    status = ledger.status
+    last = status.attempts[-1] if status.attempts else None
+    if last is None or last.attempt != status.attempt or last.end is not None:
+        return False
+    if coordinator is None:
+        return False
+    killed_by = coordinator["metadata"].get("deletionTimestamp")
+    if killed_by is not None and now > datetime.fromisoformat(killed_by) + _KILL_SLACK:
+        return False
+    started = pod_status.running_since(coordinator)
+    if started is None or started > last.start:
+        return False
+    signs = [last.start]
+    if status.checkpoint is not None:
+        signs.append(status.checkpoint.time)
+    if said is not None and said.heartbeat is not None:
+        signs.append(said.heartbeat)
+    # A sign of a time to come is of a clock that was ahead: it would be one for days.
+    is_fresh = any(abs(now - sign) < _PROBE_SLACK for sign in signs)
+    return is_fresh or pod_status.says_ready(coordinator)
+
+
+def _refused(
+    ledger: PrivacyLedger | None, coordinator: Json | None, said: Report | None
+) -> Finding | None:
+    """Why the coordinator refuses to train; the newest word counts."""
+    ended = crash(coordinator) if coordinator else None
+    if ended is not None and ended.refused:
+        return Finding(ended.reason, ended.message)
+    if said is not None and said.state in _IDLE and (reason := known(said.reason)):
+        return Finding(reason, said.message or str(reason))
+    last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
+    reason = known(last.reason) if last is not None and last.end else None
+    if last is not None and reason in TRAINING_REFUSED:
+        return Finding(reason, last.message or str(reason))
+    return None

@@ -1,0 +1,1 @@
+"""The API server: whatever asks it, follows it or writes to it."""

@@ -1,0 +1,196 @@
+"""kopf's part: it tells what happens to jobs and ledgers, and nothing more.
+
+No handler here needs a finalizer, an annotation, a timer or a daemon; kopf writes nothing.
+It runs in a thread of its own, since it takes over signals and the loop it runs in, and is started
+again in place when it ends, as it does when one of its watches dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import kopf
+import structlog
+
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import Json, Kind
+
+Deliver = Callable[[Kind, Json, bool], None]
+"""Takes an object of a kind and whether it still exists."""
+
+_RESTART_SECONDS = (1.0, 5.0)
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.5, 5.0
+_STOP_SECONDS = 5.0
+
+
+def registry(deliver: Deliver) -> kopf.OperatorRegistry:
+    """Handlers for events on jobs and ledgers, whose news they pass on."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    def watch(kind: Kind) -> None:
+        group, version = kind.api_version.split("/")
+
+        @kopf.on.event(group, version, kind.plural, registry=handlers, id=kind.plural)
+        async def note(event: Any, **_: Any) -> None:
+            deliver(kind, kinds.typed(dict(event["object"]), kind), event["type"] != "DELETED")
+
+    watch(kinds.JOB)
+    watch(kinds.LEDGER)
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf with everything off that would write or look at other kinds."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True
+    chosen.process.ultimate_exiting_timeout = None
+    chosen.networking.connect_timeout = 5.0
+    chosen.networking.request_timeout = 60.0
+    # Not so long that an outage of a minute costs another half minute of silence.
+    chosen.networking.error_backoffs = (0.5, 1, 1, 2, 2, 3, 3)
+    return chosen
+
+
+def _in_thread(work: Callable[[], str]) -> asyncio.Future[str]:
+    """What `work` returns in a thread that nobody waits for who does not wait for its answer.
+
+    The loop's own threads hold up the end of the process until the last of them has ended.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def tell(ended: str) -> None:
+        if not answer.done():
+            answer.set_result(ended)
+
+    def run() -> None:
+        ended = "its thread died"
+        try:
+            ended = work()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody has waited
+                loop.call_soon_threadsafe(tell, ended)
+
+    threading.Thread(target=run, name="kopf", daemon=True).start()
+    return answer
+
+
+class EventStream:
+    """Runs kopf until it is stopped.
+
+    Parameters
+    ----------
+    deliver
+        Called in the loop that `run` runs in.
+    gap
+        Awaited whenever kopf begins anew: it never tells of what was deleted in between.
+    undiscovered
+        Says why kopf would not find the kinds that it watches, None where it would. It looks once
+        when it starts, and where it finds none it waits for ever.
+    count_restart
+        Called whenever kopf has ended and is to be started again.
+    """
+
+    def __init__(
+        self,
+        deliver: Deliver,
+        gap: Callable[[], Awaitable[None]],
+        undiscovered: Callable[[], Awaitable[str | None]],
+        count_restart: Callable[[], None],
+    ) -> None:
+        self._deliver = deliver
+        self._gap = gap
+        self._undiscovered = undiscovered
+        self._count_restart = count_restart
+        self._stop: Callable[[], object] | None = None
+        self._log = structlog.get_logger("handlers")
+        self.running = False
+        self._obstacle: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is heard of jobs at the moment; None while kopf runs."""
+        if self.running:
+            return None
+        return self._obstacle or "the stream of events on jobs is being started again"
+
+    def restart(self) -> None:
+        """Have kopf begin anew, from a list."""
+        if self.running and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._stop()
+
+    async def run(self) -> None:
+        """Run kopf, again and again, until cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(kind: Kind, obj: Json, exists: bool) -> None:
+            loop.call_soon_threadsafe(self._deliver, kind, obj, exists)
+
+        if await self._wait_for_discovery():
+            await self._gap()
+        while True:
+            kopf_thread = _in_thread(partial(self._kopf, deliver))
+            self.running = True
+            try:
+                ended = await asyncio.shield(kopf_thread)
+            except asyncio.CancelledError:
+                self.restart()  # nobody starts it again
+                await asyncio.wait([kopf_thread], timeout=_STOP_SECONDS)
+                raise
+            finally:
+                self.running = False
+            self._count_restart()
+            self._log.warning("the event stream ended and is started again", cause=ended)
+            await asyncio.sleep(random.uniform(*_RESTART_SECONDS))  # noqa: S311
+            await self._wait_for_discovery()
+            await self._gap()
+
+    async def _wait_for_discovery(self) -> bool:
+        """Wait until kopf will find its kinds; returns whether that took more than one look."""
+        pause = _FIRST_LOOK_SECONDS
+        waited = False
+        while (obstacle := await self._undiscovered()) is not None:
+            if obstacle != self._obstacle:
+                self._log.warning("the event stream can't be started yet", cause=obstacle)
+            self._obstacle, waited = obstacle, True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
+        self._obstacle = None
+        return waited
+
+    def _kopf(self, deliver: Deliver) -> str:
+        """Run kopf in this thread until it ends; returns why."""
+
+        async def operate() -> None:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            # What is left of kopf's watches when it stops is closed under protest.
+            loop.set_exception_handler(
+                lambda _loop, context: self._log.debug("kopf's loop", trouble=context["message"])
+            )
+            self._stop = partial(loop.call_soon_threadsafe, stop.set)
+            await kopf.operator(
+                registry=registry(deliver),
+                settings=settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=stop,
+            )
+
+        try:
+            asyncio.run(operate())
+        except Exception as error:  # whatever it was, the next start begins from a list
+            return f"{type(error).__name__}: {error}"
+        return "stopped"

@@ -1,0 +1,174 @@
+"""Proof that the API server guards ledgers; without it the operator begins no work.
+
+One canary ledger in the operator's own namespace has `charged: 1`, written once. Dry-run writes
+that would lower or remove it must be refused in the words of the ledger's own rules. Nothing less
+proves it: a dry-run create drops the status, and rules on transitions need a stored object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
+from dtjob_api.ledger_rules import (
+    ATTEMPT_RISES_BY_ONE,
+    CHARGED_NEVER_DECREASES,
+    STATUS_NEVER_VANISHES,
+)
+from dtjob_api.privacy import PrivacyMode
+from dtjob_operator.kube.api_errors import AlreadyExists, ApiError, NotFound, Unavailable
+from dtjob_operator.kube.client import Cluster
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.names import shared_labels
+
+CANARY = "dtjob-canary"
+_RULES = (CHARGED_NEVER_DECREASES, STATUS_NEVER_VANISHES, ATTEMPT_RISES_BY_ONE)
+_ATTACKS: dict[str, Json] = {
+    "lowers status.charged": {"status": {"charged": 0}},
+    "removes status.charged": {"status": {"charged": None}},
+    "removes status": {"status": None},
+    "leaps in status.attempt": {"status": {"attempt": 1000}},
+}
+_POLICY_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
+_LOOKS_FOR_KIND = 10
+
+
+class Unguarded(Exception):
+    """The API server does not keep the rules of ledgers; the message says what it let pass."""
+
+
+async def prove(cluster: Cluster, namespace: str) -> None:
+    """Try each attack on the canary, without effect (Rules 10 and 11).
+
+    Raises
+    ------
+    Unguarded
+        A write passed, or was refused for another reason than the ledger's rules.
+    ApiError
+        The API server did not answer, or does not know ledgers (`NotFound`).
+    """
+    canary = await _canary(cluster, namespace)
+    if canary.get("status", {}).get("charged", 0) < 1:
+        spent: Json = {"charged": 1, "segments": [{"draws": 1, "image": "none"}]}
+        await cluster.merge_patch(
+            kinds.LEDGER, namespace, CANARY, {"status": spent}, subresource="status"
+        )
+    for what, patch in _ATTACKS.items():
+        try:
+            await cluster.merge_patch(
+                kinds.LEDGER, namespace, CANARY, patch, subresource="status", dry_run=True
+            )
+        except (Unavailable, NotFound):
+            raise
+        except ApiError as error:
+            if not any(rule in error.message for rule in _RULES):
+                raise Unguarded(
+                    f"a write that {what} of the ledger {namespace}/{CANARY} was refused, but not "
+                    f"by the ledger's own rules, so they are not proven: {error.message}"
+                ) from error
+        else:
+            raise Unguarded(
+                f"the API server accepts a write that {what} of the ledger {namespace}/{CANARY}: "
+                "what jobs have spent could be taken back. Install this release's "
+                "CustomResourceDefinition of PrivacyLedger on Kubernetes 1.32 or newer"
+            )
+
+
+async def lapse(cluster: Cluster, namespace: str) -> str | None:
+    """Why the API server no longer guards ledgers; None while it does.
+
+    One that has just started may not know of ledgers yet, so that they are looked for again.
+
+    Raises
+    ------
+    ApiError
+        It could not be tried.
+    """
+    for _ in range(_LOOKS_FOR_KIND):
+        try:
+            await prove(cluster, namespace)
+        except Unguarded as error:
+            return str(error)
+        except NotFound as error:
+            missing = error.message
+        else:
+            return None
+        await asyncio.sleep(_RETRY_SECONDS)
+    return (
+        f"the API server knows no ledgers any more: {missing}. Install this release's "
+        "CustomResourceDefinition of PrivacyLedger and put the ledgers back from a backup"
+    )
+
+
+async def policy_is_active(cluster: Cluster, namespace: str) -> bool:
+    """Whether the admission policy `ledger-writer` refuses to delete a ledger, tried in dry run.
+
+    A policy that has just been installed takes some seconds to work, so several tries are made.
+    Where it is not installed the rules of the ledger itself still hold (`prove`), but not who
+    may write it.
+
+    Raises
+    ------
+    ApiError
+        It could not be tried.
+    """
+    canary = await cluster.get(kinds.LEDGER, namespace, CANARY)
+    deadline = asyncio.get_running_loop().time() + _POLICY_SECONDS
+    while True:
+        hindered: ApiError | None = None
+        try:
+            await cluster.delete(
+                kinds.LEDGER, namespace, CANARY, canary["metadata"]["uid"], dry_run=True
+            )
+        except ApiError as error:
+            if "ledger-writer" in error.message:
+                return True
+            hindered = error
+        if asyncio.get_running_loop().time() >= deadline:
+            break
+        await asyncio.sleep(_RETRY_SECONDS)
+    if hindered is not None:
+        raise hindered
+    return False
+
+
+async def _canary(cluster: Cluster, namespace: str) -> Json:
+    try:
+        return await cluster.get(kinds.LEDGER, namespace, CANARY)
+    except NotFound as missing:
+        try:
+            return await cluster.create(_new_canary(namespace))
+        except AlreadyExists:
+            raise missing from None  # made this very moment: looked at again
+
+
+def _new_canary(namespace: str) -> Json:
+    plan = PrivacyPlan(
+        mode=PrivacyMode.DISABLED,
+        batch_size=1,
+        dataset_size=1,
+        steps=1,
+        replay_reserve_steps=0,
+        lease_steps=1,
+        accountant_version="none",
+    )
+    spec = LedgerSpec(
+        job_uid="none",
+        job_name=CANARY,
+        stateful_set=CANARY,
+        plan=plan,
+        reserved_draws=1,
+        run=Run(generation=1, workers=1, state=RunState.STOP),
+    )
+    return {
+        "apiVersion": kinds.LEDGER.api_version,
+        "kind": kinds.LEDGER.name,
+        "metadata": {
+            "name": CANARY,
+            "namespace": namespace,
+            "labels": shared_labels() | {"app.kubernetes.io/component": "guard"},
+        },
+        "spec": spec.to_dict(),
+    }

@@ -1,0 +1,131 @@
+"""Keeps a store equal to what the API server has of one kind: list, replace, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import structlog
+
+from dtjob_operator.kube.api_errors import ApiError, Gone
+from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.store import Store, key_of, version_of
+from dtjob_operator.terms.kinds import Json, Kind, Selection
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+# A watch that ends sooner was cut off, as by a proxy: the next one would be too.
+_STANDS_SECONDS = 1.0
+
+
+class Reflector:
+    """One kind's list and watch, for ever.
+
+    Parameters
+    ----------
+    selection
+        What is watched and what is kept of each object.
+    store
+        Filled before `synced` is set.
+    changed
+        Called with every object that appeared, changed or vanished. What it raises is logged and
+        counted, since anybody may label an object so that it is watched.
+    count_odd
+        Called with the kind of each object at which `changed` raised.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        selection: Selection,
+        store: Store,
+        changed: Callable[[Json], None],
+        count_odd: Callable[[Kind], None],
+    ) -> None:
+        self._cluster = cluster
+        self._selection = selection
+        self._store = store
+        self._changed = changed
+        self._count_odd = count_odd
+        self._log = structlog.get_logger("reflector").bind(kind=selection.kind.plural)
+        self.synced = asyncio.Event()
+        self.tried = asyncio.Event()
+        self._version: int | None = None
+        self._stands_since: float | None = None
+        self.trouble: str | None = "not listed yet"
+        """Why what the store tells may be old; None while the watch stands."""
+
+    async def run(self) -> None:
+        """List and watch until cancelled; what goes wrong is tried again within 5 s."""
+        pause = _FIRST_PAUSE
+        while True:
+            self._stands_since = None
+            interrupted = False
+            try:
+                if self._version is None:
+                    self._version = await self._list()
+                    self.synced.set()
+                    self.tried.set()
+                await self._watch(self._version)
+            except Gone:
+                self._log.info("listing again", cause="the watch can't be gone on with")
+                self._version = None
+            except ApiError as error:
+                interrupted = True
+                if error.message != self.trouble:
+                    self._log.warning("watch interrupted", error=error.message)
+                self.trouble = error.message
+                self.tried.set()
+            if self._has_stood():
+                pause = _FIRST_PAUSE
+                if not interrupted:
+                    continue
+            # The next watch begins where this one broke off: nothing is missed.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _has_stood(self) -> bool:
+        since = self._stands_since
+        return since is not None and time.monotonic() - since >= _STANDS_SECONDS
+
+    async def _list(self) -> int:
+        selection, asked_at = self._selection, self._store.newest
+        objects, version = await self._cluster.list(
+            selection.kind,
+            namespace=selection.namespace,
+            label_selector=selection.label_selector,
+            field_selector=selection.field_selector,
+        )
+        for obj in self._store.replace(map(selection.trim, objects), version, asked_at):
+            self._tell(obj)
+        return version
+
+    async def _watch(self, version: int) -> None:
+        """Follow a watch until the API server ends it."""
+        selection = self._selection
+        async with self._cluster.watch(
+            selection.kind,
+            version,
+            namespace=selection.namespace,
+            label_selector=selection.label_selector,
+            field_selector=selection.field_selector,
+        ) as events:
+            self.trouble = None
+            self._stands_since = time.monotonic()
+            async for event, raw in events:
+                self._version = version_of(raw)
+                if event == "BOOKMARK":
+                    self._store.bookmark(self._version)
+                    continue
+                obj = selection.trim(raw)
+                news = self._store.remove(obj) if event == "DELETED" else self._store.put(obj)
+                if news:
+                    self._tell(obj)
+
+    def _tell(self, obj: Json) -> None:
+        try:
+            self._changed(obj)
+        except Exception:
+            self._count_odd(self._selection.kind)
+            self._log.exception("an object is passed over", object="/".join(key_of(obj)))

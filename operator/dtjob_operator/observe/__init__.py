@@ -1,0 +1,1 @@
+"""Puts together all that is known of one job."""

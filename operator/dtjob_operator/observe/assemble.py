@@ -1,0 +1,334 @@
+"""Puts together all that is known about one job."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from weakref import WeakValueDictionary
+
+import structlog
+
+from dtjob_api.derive import child_name
+from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.proven import proven_draws
+from dtjob_api.reasons import Phase
+from dtjob_operator.kube.api_errors import ApiError, NotFound
+from dtjob_operator.kube.api_server_address import ApiServerWatch
+from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.store import Key, Stores
+from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.scrape import Scraper
+from dtjob_operator.read.events import last_seen, newest
+from dtjob_operator.read.pod_status import running_since
+from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.terms import formatting, kinds, names
+from dtjob_operator.terms.kinds import Json, Kind
+from dtjob_operator.terms.observed import Observed, Rejection
+
+_QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
+_EVENTS_FRESH_SECONDS = 2.0
+# A StatefulSet that is as young as this has yet to make its pods.
+_PODS_ARE_MADE_WITHIN = timedelta(seconds=10)
+_MOST_PODS_ASKED_FOR = 4
+
+
+Child = tuple[str, str]
+"""Kind and name of a job's child."""
+News = tuple[str, str, str]
+"""What makes an event the same as another of its job."""
+
+
+@dataclass
+class Memory:
+    """What this process remembers of a job's last reconciliations.
+
+    Attributes
+    ----------
+    rejections
+        By kind and name, of what is still to be applied.
+    failed
+        Kind and name of what the API server failed to apply when it was last tried.
+    applied
+        By kind and name: the child as it was applied, and the resource version of the answer.
+    told
+        Events that were recorded for a status that is not written yet.
+    events, unlabelled
+        As they were last answered, for when the API server does not answer.
+    steps
+        Reconciliations in a row that changed children.
+    rests_until
+        In monotonic time: before it nothing is applied again that was applied in vain.
+    """
+
+    job_uid: str
+    status_written: datetime | None = None
+    rejections: dict[Child, Rejection] = field(default_factory=dict)
+    failed: set[Child] = field(default_factory=set)
+    applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
+    told: set[News] = field(default_factory=set)
+    events: tuple[Json, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    steps: int = 0
+    rests_until: float = 0.0
+
+    def keep(self, wanted: set[Child]) -> None:
+        """Forget refusals of children that are no longer to be applied."""
+        self.rejections = {c: said for c, said in self.rejections.items() if c in wanted}
+        self.failed &= wanted
+
+
+class Observer:
+    """Reads stores, the API server where a store may lag, the coordinator and the accountant.
+
+    Parameters
+    ----------
+    unguarded
+        Says why the API server does not guard ledgers; None while it does.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        stores: Stores,
+        accounting: Accounting,
+        scraper: Scraper,
+        api_server: ApiServerWatch,
+        unguarded: Callable[[], str | None],
+    ) -> None:
+        self._cluster = cluster
+        self._stores = stores
+        self._accounting = accounting
+        self._scraper = scraper
+        self._api_server = api_server
+        self._unguarded = unguarded
+        self._warnings: dict[str, tuple[float, list[Json]]] = {}
+        # A namespace's lock is gone as soon as nobody holds it or waits for it.
+        self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._log = structlog.get_logger("observe")
+
+    async def observe(self, key: Key, job: Json, memory: Memory) -> Observed:
+        """All that a decision about a job depends on."""
+        namespace, uid = key[0], job["metadata"]["uid"]
+        name = child_name(key[1], uid)
+        ledger, undefined = await self._ledger(namespace, name)
+        told = ledger is not None and _epsilon_is_told(job, ledger)
+        stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
+        pods = tuple(
+            pod
+            for pod in self._stores[kinds.POD].of_job(namespace, uid)
+            if names.is_pod_of(name, pod["metadata"]["name"])
+        )
+        memory.events = await self._events(job, memory.events)
+        memory.unlabelled = await self._unlabelled(
+            job, stateful_set, pods, memory.events, memory.unlabelled
+        )
+        if ledger is not None and _ends_unrecorded(job, ledger, name, pods):
+            # What a pod wrote before it went is in the API server, and maybe not in the store yet.
+            ledger = await self._newest_ledger(ledger)
+        return Observed(
+            job=job,
+            ledger=ledger,
+            ledgers_undefined=undefined,
+            stateful_set=stateful_set,
+            network_policy=await self._network_policy(job, namespace, name),
+            service=await self._child(kinds.SERVICE, namespace, name),
+            service_account=self._stores[kinds.SERVICE_ACCOUNT].get(
+                namespace, kinds.WORKER_ACCOUNT
+            ),
+            role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
+            pods=pods,
+            claims=await self._claims(namespace, uid, name, ledger),
+            unlabelled=memory.unlabelled,
+            api_server=self._api_server.places(),
+            events=memory.events,
+            report=self._scraper.report(namespace, uid),
+            report_trouble=self._scraper.trouble(namespace, uid),
+            # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
+            privacy_plan=None if ledger else self._accounting.plan(key, job),
+            planning_trouble=None if ledger else self._accounting.planning_trouble(job),
+            spent=self._accounting.spent(key, ledger, told=told) if ledger else None,
+            spent_pending=self._accounting.is_pending(ledger) if ledger and not told else False,
+            unguarded=self._unguarded(),
+            rejections=tuple(memory.rejections.values()),
+            status_written=memory.status_written,
+        )
+
+    async def _child(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """A child; one that seems missing is asked for, since it is about to be made.
+
+        The store may lag behind, and an object that is not ours is never in it.
+        """
+        if known := self._stores[kind].get(namespace, name):
+            return known
+        try:
+            return kinds.without_managed_fields(await self._cluster.get(kind, namespace, name))
+        except NotFound:
+            return None
+
+    async def _ledger(self, namespace: str, name: str) -> tuple[Json | None, bool]:
+        """The job's ledger, and whether there is none because the kind is not there."""
+        if known := self._stores[kinds.LEDGER].get(namespace, name):
+            return known, False
+        try:
+            found = await self._cluster.get(kinds.LEDGER, namespace, name)
+        except NotFound as error:
+            # Of an object that is missing its name is told; of a kind there is nothing to name.
+            return None, name not in error.message
+        return kinds.without_managed_fields(found), False
+
+    async def _newest_ledger(self, known: Json) -> Json:
+        """A ledger as the API server has it now; the one that is known where it does not say."""
+        metadata = known["metadata"]
+        try:
+            read = await self._cluster.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+        except ApiError as error:
+            self._log.info("ledger not read", error=error.message, status=error.status)
+            return known
+        return kinds.without_managed_fields(read)
+
+    async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
+        """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""
+        if (job["spec"].get("network") or {}).get("policy") == NetworkPolicyMode.NONE:
+            return self._stores[kinds.NETWORK_POLICY].get(namespace, name)
+        return await self._child(kinds.NETWORK_POLICY, namespace, name)
+
+    async def _unlabelled(
+        self,
+        job: Json,
+        stateful_set: Json | None,
+        pods: tuple[Json, ...],
+        events: tuple[Json, ...],
+        known: tuple[str, ...],
+    ) -> tuple[str, ...]:
+        """Pods that the StatefulSet misses for no reason that it tells, though they are there.
+
+        A pod that loses the label is let go of and keeps its name, so none comes in its place. No
+        watch tells it from one that was deleted, so the first that are missed are asked for. While
+        there is no answer, what was `known` is.
+        """
+        if stateful_set is None or not _misses_pods(stateful_set):
+            return ()
+        namespace, name = stateful_set["metadata"]["namespace"], stateful_set["metadata"]["name"]
+        if newest(events, "StatefulSet", name, {"FailedCreate"}) is not None:
+            return ()
+        there = {pod["metadata"]["name"] for pod in pods}
+        wanted = (names.pod_of(name, o) for o in range(stateful_set["spec"]["replicas"]))
+        missing = (pod for pod in wanted if pod not in there)
+        missed = tuple(itertools.islice(missing, _MOST_PODS_ASKED_FOR))
+        found: list[Json] = []
+        try:
+            for pod in missed:
+                selector = f"metadata.name={pod}"
+                listed, _ = await self._cluster.list(
+                    kinds.POD, namespace=namespace, field_selector=selector
+                )
+                found += listed
+        except ApiError as error:
+            self._log.info("pods not asked for", error=error.message, status=error.status)
+            return tuple(pod for pod in known if pod in missed)
+        uid = job["metadata"]["uid"]
+        return tuple(
+            pod["metadata"]["name"]
+            for pod in found
+            if (pod["metadata"].get("labels") or {}).get(kinds.JOB_UID_LABEL) != uid
+        )
+
+    async def _claims(
+        self, namespace: str, uid: str, stateful_set: str, ledger: Json | None
+    ) -> tuple[Json, ...]:
+        """The workers' checkpoint claims.
+
+        The one that holds spent draws, as it may once a worker has written to the ledger, is asked
+        for before its loss is told: the store may lag behind, and a claim without our label is
+        never in it.
+        """
+        known = tuple(
+            claim
+            for claim in self._stores[kinds.CLAIM].of_job(namespace, uid)
+            if names.is_claim_of(stateful_set, claim["metadata"]["name"])
+        )
+        status = (ledger or {}).get("status", {})
+        first = names.claim_of(stateful_set, 0)
+        there = any(claim["metadata"]["name"] == first for claim in known)
+        if there or not status or "outcome" in status:
+            return known
+        found = await self._child(kinds.CLAIM, namespace, first)
+        return known if found is None else (found, *known)
+
+    async def _events(self, job: Json, known: tuple[Json, ...]) -> tuple[Json, ...]:
+        """Warnings about the job's StatefulSet, pods and claims, newest first, until it runs.
+
+        They only help to explain: where they can't be listed now, those that were `known` do.
+        """
+        if job.get("status", {}).get("phase") in _QUIET_PHASES:
+            return ()
+        child = child_name(job["metadata"]["name"], job["metadata"]["uid"])
+
+        def concerns(event: Json) -> bool:
+            about = event["involvedObject"]
+            kind, name = about.get("kind"), about.get("name", "")
+            return (
+                (kind == "StatefulSet" and name == child)
+                or (kind == "Pod" and names.is_pod_of(child, name))
+                or (kind == "PersistentVolumeClaim" and names.is_claim_of(child, name))
+            )
+
+        try:
+            events = await self._warnings_of(job["metadata"]["namespace"])
+        except ApiError as error:
+            self._log.info("warnings not listed", error=error.message, status=error.status)
+            return known
+        return tuple(sorted(filter(concerns, events), key=last_seen, reverse=True))
+
+    async def _warnings_of(self, namespace: str) -> list[Json]:
+        """All warnings of a namespace, listed once for all of its jobs that ask together."""
+        async with self._listing.setdefault(namespace, asyncio.Lock()):
+            now = time.monotonic()
+            self._warnings = {
+                other: entry
+                for other, entry in self._warnings.items()
+                if now - entry[0] <= _EVENTS_FRESH_SECONDS
+            }
+            if namespace not in self._warnings:
+                events, _ = await self._cluster.list(
+                    kinds.EVENT, namespace=namespace, field_selector="type=Warning"
+                )
+                self._warnings[namespace] = time.monotonic(), events
+            return self._warnings[namespace][1]
+
+
+def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...]) -> bool:
+    """Whether a job is to be told to run no more, and its ledger does not say how it ended."""
+    attempts = (ledger.get("status") or {}).get("attempts") or []
+    if (job.get("status") or {}).get("phase") != Phase.RUNNING or not attempts:
+        return False
+    first = names.pod_of(name, 0)
+    runs = any(p["metadata"]["name"] == first and running_since(p) is not None for p in pods)
+    return not runs and "end" not in attempts[-1]
+
+
+def _misses_pods(stateful_set: Json) -> bool:
+    """Whether a StatefulSet has fewer pods than it should, and has had the time to make them."""
+    metadata, status = stateful_set["metadata"], stateful_set.get("status") or {}
+    age = datetime.now(UTC) - datetime.fromisoformat(metadata["creationTimestamp"])
+    return (
+        age > _PODS_ARE_MADE_WITHIN
+        and status.get("observedGeneration") == metadata.get("generation")
+        and status.get("replicas", 0) < stateful_set["spec"].get("replicas", 0)
+    )
+
+
+def _epsilon_is_told(job: Json, ledger: Json) -> bool:
+    """Whether a job has ended and its status has an epsilon of all draws that are spent.
+
+    Then nobody waits for it. It is proof of nothing: who may write a job's status can write one.
+    """
+    status: Json = job.get("status") or {}
+    privacy: Json = status.get("privacy") or {}
+    spent = proven_draws(ledger.get("status") or {})
+    shown = formatting.decimal(privacy.get("epsilonSpent"))
+    return is_terminal(status) and shown is not None and privacy.get("epsilonDraws") == spent

@@ -1,0 +1,215 @@
+"""What the coordinators report: pod 0 of each job is asked every few seconds while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import aiohttp
+import structlog
+
+from dtjob_api.derive import child_name
+from dtjob_operator.kube.store import Key
+from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
+from dtjob_operator.terms.names import HTTP_PORT, pod_of
+
+MAX_BYTES = 64 * 1024
+_TIMEOUT = aiohttp.ClientTimeout(total=2)
+_MAX_AT_ONCE = 32
+# Coordinators that have not answered take up to 2 s each: they queue by themselves.
+_MAX_FAILING_AT_ONCE = 16
+_EAGER_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
+_BELIEVED_SECONDS, _BELIEVED_INTERVALS = 30.0, 3
+_MAX_CAUSE = 200
+
+Asked = Literal["ok", "failed", "given up"]
+"""How asking for a report ended; a job's figures are given up once, after failures."""
+
+
+def decoded(body: bytes) -> Json:
+    """The JSON object in a body, whose fields are nobody's promise.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    try:
+        report = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(report, dict):
+        raise ValueError("not a JSON object")
+    return report
+
+
+@dataclass
+class _Followed:
+    """A coordinator pod that is asked.
+
+    Attributes
+    ----------
+    heard_at
+        In monotonic time: when its newest report came, or following it began.
+    failing
+        It did not answer when it was asked last.
+    trouble
+        Where and why its report can't be read, since it has failed for too long; its words stay
+        the same until it is read again, since they go into the job's status.
+    """
+
+    pod_uid: str
+    address: str
+    heard_at: float
+    report: Json | None = None
+    failing: bool = False
+    trouble: str | None = None
+    task: asyncio.Task[None] = field(init=False)
+
+
+class Scraper:
+    """The newest report of each job whose coordinator pod runs.
+
+    Parameters
+    ----------
+    changed
+        Called with the job's key after each report, and when reports can't be read any more.
+    interval
+        Seconds between two reports of one job; until it tells how fast the job is, one.
+    count
+        Called with how each request ended.
+    """
+
+    def __init__(
+        self, changed: Callable[[Key], None], interval: float, count: Callable[[Asked], None]
+    ) -> None:
+        self._changed = changed
+        self._interval = interval
+        self._count = count
+        self._believed = max(_BELIEVED_SECONDS, _BELIEVED_INTERVALS * interval)
+        # By namespace and UID: a label can be forged, but not from another namespace.
+        self._following: dict[Key, _Followed] = {}
+        self._slots = asyncio.Semaphore(_MAX_AT_ONCE)
+        self._failing_slots = asyncio.Semaphore(_MAX_FAILING_AT_ONCE)
+        # Pods are not behind a proxy, whatever the environment says.
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+        self._log = structlog.get_logger("scrape")
+
+    def report(self, namespace: str, uid: str) -> Json | None:
+        """The job's newest report; None where there is none, or none that is young enough.
+
+        What nobody can vouch for any more is not shown.
+        """
+        followed = self._following.get((namespace, uid))
+        if followed is None or self._is_old(followed):
+            return None
+        return followed.report
+
+    def trouble(self, namespace: str, uid: str) -> str | None:
+        """Where and why the report of a job's coordinator has not been read for half a minute."""
+        followed = self._following.get((namespace, uid))
+        return followed.trouble if followed is not None else None
+
+    def pod_changed(self, pod: Json, *, exists: bool) -> None:
+        """Follow a coordinator pod as soon as it runs, and no longer."""
+        metadata, status = pod["metadata"], pod.get("status", {})
+        labels, namespace = metadata.get("labels", {}), metadata["namespace"]
+        name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
+        if not name or not uid or metadata["name"] != pod_of(child_name(name, uid), 0):
+            return
+        whose, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
+        followed = self._following.get(whose)
+        if exists and status.get("phase") == "Running" and address:
+            # A pod whose sandbox was started again keeps its UID and gets another address.
+            if followed and (followed.pod_uid, followed.address) == (pod_uid, address):
+                return
+            self._leave(whose)
+            followed = _Followed(pod_uid, address, heard_at=time.monotonic())
+            followed.task = asyncio.create_task(self._follow((namespace, name), followed))
+            self._following[whose] = followed
+        elif followed and followed.pod_uid == pod_uid:
+            self._leave(whose)
+
+    async def close(self) -> None:
+        """Follow nobody any more."""
+        for whose in list(self._following):
+            self._leave(whose)
+        await self._session.close()
+
+    def _leave(self, whose: Key) -> None:
+        if followed := self._following.pop(whose, None):
+            followed.task.cancel()
+
+    def _is_old(self, followed: _Followed) -> bool:
+        return time.monotonic() - followed.heard_at > self._believed
+
+    async def _follow(self, key: Key, followed: _Followed) -> None:
+        host = f"[{followed.address}]" if ":" in followed.address else followed.address
+        place = f"{host}:{HTTP_PORT}"
+        while True:
+            slots = self._failing_slots if followed.failing else self._slots
+            try:
+                async with slots:
+                    report = decoded(await self._fetch(f"http://{place}/report"))
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                pause = self._failed(key, followed, place, error)
+            else:
+                pause = self._heard(key, followed, report)
+            await asyncio.sleep(pause)
+
+    def _heard(self, key: Key, followed: _Followed, report: Json) -> float:
+        """Take over a report; returns the seconds until the next."""
+        if followed.trouble is not None:
+            self._log.info("the report is read again", job="/".join(key))
+        followed.report, followed.heard_at = report, time.monotonic()
+        followed.failing, followed.trouble = False, None
+        self._count("ok")
+        self._changed(key)
+        has_figures = report.get("samplesPerSecond") is not None
+        return self._interval if has_figures else _EAGER_SECONDS
+
+    def _failed(self, key: Key, followed: _Followed, place: str, error: Exception) -> float:
+        """Note that there was no report; returns the seconds until the next try.
+
+        At first it is not up yet, or going down: the pod's own state tells. What lasts is told
+        once, and asked for ever more rarely.
+        """
+        followed.failing = True
+        self._count("failed")
+        if followed.trouble is None and self._is_old(followed):
+            followed.trouble = f"{place} ({_cause(error)})"
+            self._count("given up")
+            self._log.warning(
+                "the report can't be read", job="/".join(key), place=place, error=_cause(error)
+            )
+            self._changed(key)
+        silent = time.monotonic() - followed.heard_at
+        return min(max(_EAGER_SECONDS, silent / 2), _LONGEST_PAUSE_SECONDS)
+
+    async def _fetch(self, url: str) -> bytes:
+        async with self._session.get(url, allow_redirects=False) as response:
+            response.raise_for_status()
+            if response.status != 200:
+                raise ValueError(f"HTTP {response.status}")
+            body = await response.content.read(MAX_BYTES + 1)
+            while len(body) <= MAX_BYTES and (more := await response.content.read(MAX_BYTES)):
+                body += more
+        if len(body) > MAX_BYTES:
+            raise ValueError(f"the report exceeds {MAX_BYTES} bytes")
+        return body
+
+
+def _cause(error: Exception) -> str:
+    """Why a request failed, in words that name no address."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"HTTP {error.status}"
+    if isinstance(error, TimeoutError):
+        return "no answer within 2 s"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return (str(error) or type(error).__name__)[:_MAX_CAUSE]

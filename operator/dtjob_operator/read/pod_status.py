@@ -1,0 +1,106 @@
+"""What a worker pod's status tells: whether it is ready, what it waits for, how it ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dtjob_operator.terms import names
+from dtjob_operator.terms.kinds import Json
+
+_SANDBOX = "PodReadyToStartContainers"
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether the pod is ready and not on its way out."""
+    return says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def says_ready(pod: Json) -> bool:
+    """Whether the kubelet finds the pod ready, which it may while the pod ends."""
+    return bool(_condition(pod, "Ready").get("status") == "True")
+
+
+def is_starting(pod: Json) -> bool:
+    """Whether the pod has a node but no container has ever run in it."""
+    return any(
+        waiting(container)[0] in {"ContainerCreating", "PodInitializing"}
+        for container in worker_containers(pod)
+    )
+
+
+def has_sandbox(pod: Json) -> bool:
+    """Whether the kubelet has gone past the mounts of the pod: images are pulled after that."""
+    return _condition(pod, _SANDBOX).get("status") == "True"
+
+
+def scheduled_at(pod: Json) -> datetime:
+    """Since when the pod has a node, or the scheduler says that none takes it.
+
+    A pod may wait long for a scheduler that is slow or a volume that is made: trouble that counts
+    from its creation would be old when it begins.
+    """
+    status = pod.get("status", {})
+    said = _condition(pod, "PodScheduled").get("lastTransitionTime") or status.get("startTime")
+    return datetime.fromisoformat(said or pod["metadata"]["creationTimestamp"])
+
+
+def can_start_since(pod: Json, container: Json) -> datetime:
+    """Since when the kubelet could start a container: it has a node, a sandbox, and is not running.
+
+    How long its image was pulled stands in no status.
+    """
+    sandbox = _condition(pod, _SANDBOX)
+    ended = (container.get("lastState") or {}).get("terminated") or {}
+    times = [sandbox.get("lastTransitionTime") if has_sandbox(pod) else None]
+    times += [ended.get("finishedAt")]
+    return max([scheduled_at(pod), *(datetime.fromisoformat(at) for at in times if at)])
+
+
+def running_since(pod: Json) -> datetime | None:
+    """When the pod's supervisor was started, if it runs."""
+    running = (_supervisor(pod).get("state") or {}).get("running")
+    return datetime.fromisoformat(running["startedAt"]) if running else None
+
+
+def is_running(pod: Json) -> bool:
+    """Whether the pod's supervisor runs."""
+    return "running" in (_supervisor(pod).get("state") or {})
+
+
+def worker_containers(pod: Json) -> list[Json]:
+    """Statuses of the pod's containers, those that sidecar injectors add included."""
+    status = pod.get("status", {})
+    return [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
+
+
+def waiting(container: Json) -> tuple[str, str]:
+    """Reason and message of a container that waits; empty for any other."""
+    state = (container.get("state") or {}).get("waiting") or {}
+    return state.get("reason", ""), state.get("message", "")
+
+
+def ends(pod: Json) -> list[Json]:
+    """How the pod's supervisor ended, now and the time before, as far as the pod tells."""
+    supervisor = _supervisor(pod)
+    states = (supervisor.get(each) or {} for each in ("state", "lastState"))
+    return [ended for state in states if (ended := state.get("terminated"))]
+
+
+def is_out_of_memory(ended: Json) -> bool:
+    """Whether a container ended because it had no memory left."""
+    return bool(ended.get("reason") == "OOMKilled")
+
+
+def _supervisor(pod: Json) -> Json:
+    """The status of the container that the supervisor is; {} before there is one."""
+    found = (c for c in worker_containers(pod) if c["name"] == names.WORKER_CONTAINER)
+    return next(found, {})
+
+
+def _condition(pod: Json, kind: str) -> Json:
+    """A condition of the pod, {} if it has none of the type."""
+    conditions = pod.get("status", {}).get("conditions") or []
+    return next((condition for condition in conditions if condition["type"] == kind), {})

@@ -1,0 +1,22 @@
+"""What the conditions of a stored status tell."""
+
+from __future__ import annotations
+
+from dtjob_api.reasons import ConditionType
+from dtjob_operator.terms.kinds import Json
+
+
+def condition(status: Json, kind: ConditionType) -> Json | None:
+    """One condition of a status."""
+    return next((c for c in status.get("conditions") or [] if c["type"] == kind), None)
+
+
+def is_true(status: Json, kind: ConditionType) -> bool:
+    """Whether a condition of a status is True."""
+    found = condition(status, kind)
+    return found is not None and found["status"] == "True"
+
+
+def is_terminal(status: Json) -> bool:
+    """Whether a status is final."""
+    return is_true(status, ConditionType.SUCCEEDED) or is_true(status, ConditionType.FAILED)

@@ -1,0 +1,296 @@
+"""The operator's parts, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from dtjob_accounting.process import PldProcess
+from dtjob_operator.kube import guard
+from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_server_address import ApiServerWatch
+from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.event_stream import EventStream
+from dtjob_operator.kube.reflector import Reflector
+from dtjob_operator.kube.store import Stores
+from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.assemble import Observer
+from dtjob_operator.observe.scrape import Scraper
+from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.reconcile import Reconciler
+from dtjob_operator.run.work_queue import WorkQueue
+from dtjob_operator.terms import kinds
+from dtjob_operator.terms.kinds import JOB_LABEL, Json, Kind
+from dtjob_operator.terms.settings import Enforcement, Settings
+
+_PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
+_RETRY_SECONDS = 2.0
+_UNGUARDED_SECONDS = 15.0
+# Of the 30 s that the pod has for its stop; whoever reads its figures has 10 s more.
+_FINISH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the operator runs.
+
+    Attributes
+    ----------
+    namespace
+        Its own, where the canary ledger lies.
+    workers
+        Jobs that are reconciled at a time.
+    resync_seconds
+        How often all jobs and ledgers are listed anew and every job is looked at.
+    scrape_seconds
+        How often a running job's coordinator is asked for its report.
+    monitoring_namespaces, api_server_cidrs, enforcement
+        As in `Settings`.
+    """
+
+    namespace: str
+    workers: int = 8
+    resync_seconds: float = 300.0
+    scrape_seconds: float = 5.0
+    monitoring_namespaces: tuple[str, ...] = ()
+    api_server_cidrs: tuple[str, ...] = ()
+    enforcement: Enforcement = Enforcement.UNKNOWN
+
+
+class Operator:
+    """Everything that runs while the operator runs, in one event loop."""
+
+    def __init__(
+        self, cluster: Cluster, process: PldProcess, metrics: Metrics, options: Options
+    ) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._stores = Stores()
+        self._queue = WorkQueue()
+        self._metrics = metrics
+        self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
+        self._accounting = Accounting(process, self._queue.add)
+        self._unguarded: str | None = None
+        self._api_server = ApiServerWatch(cluster, self._enqueue_all, metrics.count_odd_object)
+        self._observer = Observer(
+            cluster,
+            self._stores,
+            self._accounting,
+            self._scraper,
+            self._api_server,
+            lambda: self._unguarded,
+        )
+        settings = Settings(
+            operator_namespace=options.namespace,
+            monitoring_namespaces=options.monitoring_namespaces,
+            api_server_cidrs=options.api_server_cidrs,
+            enforcement=options.enforcement,
+        )
+        self._reconciler = Reconciler(cluster, self._stores, self._observer, settings, metrics)
+        self._reflectors = [
+            Reflector(
+                cluster,
+                selection,
+                self._stores[selection.kind],
+                self._noticer(selection.kind),
+                metrics.count_odd_object,
+            )
+            for selection in kinds.CHILDREN
+        ]
+        self._stream = EventStream(
+            self._delivered, self._look_again, self._undiscovered, metrics.count_restart
+        )
+        self._policy_trouble: str | None = None
+        self._starting: str | None = "the API server has not answered yet"
+        self._log = structlog.get_logger("operator")
+        metrics.show(self._stores[kinds.JOB], self._queue)
+
+    def trouble(self) -> str | None:
+        """Why jobs are not looked after at the moment; None while they are."""
+        if self._starting:
+            return self._starting
+        if self._unguarded:
+            return self._unguarded
+        if self._stream.trouble:
+            return self._stream.trouble
+        return next((each.trouble for each in self._reflectors if each.trouble), None)
+
+    async def run(self) -> None:
+        """Prove the guard, fill the stores, then reconcile until cancelled.
+
+        Raises
+        ------
+        guard.Unguarded
+            The API server does not protect ledgers.
+        """
+        await self._prove_guard()
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+            group.create_task(self._api_server.run())
+            for reflector in self._reflectors:
+                await reflector.synced.wait()
+            await self._api_server.tried()
+            await self._resync()
+            self._starting = None
+            group.create_task(self._check_policy())
+            group.create_task(self._stream.run())
+            group.create_task(self._resync_regularly())
+            group.create_task(self._reconcile())
+            self._log.info("started", jobs=len(self._stores[kinds.JOB]))
+
+    async def close(self) -> None:
+        """Give up what was opened when it was made."""
+        self._accounting.close()
+        await self._scraper.close()
+
+    async def _reconcile(self) -> None:
+        """Work on the queue; when cancelled finish what is under way, within seconds.
+
+        Where the API server does not answer, what is left is given up: the next operator sees it.
+        """
+        work = asyncio.create_task(self._queue.run(self._reconciler, self._options.workers))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._queue.close()
+            await asyncio.wait({work}, timeout=_FINISH_SECONDS)
+            work.cancel()
+            await asyncio.wait({work})
+            raise
+
+    async def _prove_guard(self) -> None:
+        while True:
+            try:
+                await guard.prove(self._cluster, self._options.namespace)
+                break
+            except ApiError as error:
+                self._starting = error.message
+                self._log.warning("waiting for the API server", error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+        self._metrics.ledgers_guarded.set(1)
+        self._log.info("the API server guards ledgers")
+
+    async def _prove_guard_again(self) -> None:
+        """Where it does not hold any more nothing new is begun until it does; pods are left alone.
+
+        What could not be tried stands as it was found last.
+        """
+        try:
+            lapsed = await guard.lapse(self._cluster, self._options.namespace)
+        except ApiError as error:
+            self._log.warning("whether ledgers are guarded can't be tried", error=error.message)
+            return
+        if lapsed is not None and self._unguarded is None:
+            self._log.critical("ledgers are not protected; no work is begun", error=lapsed)
+        elif lapsed is None and self._unguarded is not None:
+            self._log.info("the API server guards ledgers again")
+        self._unguarded = lapsed
+        self._metrics.ledgers_guarded.set(lapsed is None)
+
+    async def _check_policy(self) -> None:
+        """Say so if nothing but the ledger's own rules protects it, once for each change."""
+        trouble: str | None = None
+        try:
+            active = await guard.policy_is_active(self._cluster, self._options.namespace)
+        except ApiError as error:  # nothing is known: what was found before stands in the metric
+            trouble = f"the admission policy ledger-writer can't be tried: {error.message}"
+        else:
+            self._metrics.policy_enforced.set(active)
+            if not active:
+                trouble = (
+                    "the admission policy ledger-writer does not work here: ledgers can't be "
+                    "lowered, but others than their coordinator could raise or delete them"
+                )
+        if trouble != self._policy_trouble:
+            if trouble is None:
+                self._log.info("the admission policy ledger-writer works again")
+            else:
+                self._log.warning(trouble)
+        self._policy_trouble = trouble
+
+    async def _undiscovered(self) -> str | None:
+        """Why kopf would not find jobs and ledgers; None where it would."""
+        try:
+            served = await self._cluster.served(kinds.JOB.api_version)
+        except ApiError as error:
+            return error.message
+        missing = [k.plural for k in (kinds.JOB, kinds.LEDGER) if k.plural not in served]
+        if not missing:
+            return None
+        return (
+            f"the API server's discovery of {kinds.JOB.api_version} does not tell of "
+            f"{' and '.join(missing)}: it has just started, or there are no such definitions"
+        )
+
+    async def _resync(self) -> None:
+        """List jobs and ledgers anew and look at every job, until that has worked."""
+        while True:
+            try:
+                for kind in (kinds.LEDGER, kinds.JOB):
+                    store = self._stores[kind]
+                    asked_at = store.newest
+                    objects, version = await self._cluster.list(kind)
+                    trimmed = map(kinds.without_managed_fields, objects)
+                    for changed in store.replace(trimmed, version, asked_at):
+                        self._enqueue(kind, changed)
+                    if version < asked_at:
+                        # kopf's watch waits for a version that is not there yet.
+                        self._log.warning("resource versions went back; was etcd restored?")
+                        self._stream.restart()
+                break
+            except ApiError as error:
+                self._log.warning("listing jobs failed", error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+        self._enqueue_all()
+
+    def _enqueue_all(self) -> None:
+        for job in self._stores[kinds.JOB]:
+            self._enqueue(kinds.JOB, job)
+
+    async def _look_again(self) -> None:
+        """Look at everything anew, first of all at what all rests on."""
+        await self._prove_guard_again()
+        await self._resync()
+
+    async def _resync_regularly(self) -> None:
+        while True:
+            pause = self._options.resync_seconds
+            await asyncio.sleep(min(pause, _UNGUARDED_SECONDS) if self._unguarded else pause)
+            await self._look_again()
+            await self._check_policy()
+
+    def _delivered(self, kind: Kind, obj: Json, exists: bool) -> None:
+        """News of a job or a ledger."""
+        obj = kinds.without_managed_fields(obj)
+        store = self._stores[kind]
+        if store.put(obj) if exists else store.remove(obj):
+            self._enqueue(kind, obj)
+
+    def _noticer(self, kind: Kind) -> Callable[[Json], None]:
+        def noticed(obj: Json) -> None:
+            if kind is kinds.POD:
+                metadata = obj["metadata"]
+                known = self._stores[kind].get(metadata["namespace"], metadata["name"])
+                self._scraper.pod_changed(obj, exists=known is not None)
+            self._enqueue(kind, obj)
+
+        return noticed
+
+    def _enqueue(self, kind: Kind, obj: Json) -> None:
+        """Ask for the jobs that an object concerns."""
+        metadata = obj["metadata"]
+        namespace = metadata["namespace"]
+        if kind is kinds.JOB:
+            self._queue.add((namespace, metadata["name"]))
+        elif kind is kinds.LEDGER:
+            self._queue.add((namespace, obj["spec"]["jobName"]))
+        elif kind in _PER_NAMESPACE:
+            for job in self._stores[kinds.JOB]:
+                if job["metadata"]["namespace"] == namespace:
+                    self._queue.add((namespace, job["metadata"]["name"]))
+        elif name := metadata.get("labels", {}).get(JOB_LABEL):
+            self._queue.add((namespace, name))

@@ -1,0 +1,95 @@
+"""Keys to reconcile: each once however often it is added, never twice at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from dtjob_operator.kube.store import Key
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 15.0
+
+Work = Callable[[Key], Awaitable[float | None]]
+"""Works on a key; returns after how many seconds it wants to be called again, None: on news only.
+What it raises is its own to log; the queue only brings the key back."""
+
+
+class WorkQueue:
+    """A queue in the manner of client-go's, for one event loop.
+
+    A key that is added while it is being worked on is worked on again afterwards. A key whose
+    work failed comes back after a pause that doubles with each failure in a row, up to 15 s.
+    """
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[Key | None] = asyncio.Queue()
+        self._wanted: set[Key] = set()
+        self._running: set[Key] = set()
+        self._later: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Keys that want work now or are being worked on."""
+        return len(self._wanted | self._running)
+
+    def add(self, key: Key) -> None:
+        """Ask for work on a key as soon as possible."""
+        if key in self._wanted or self._closed:
+            return
+        self._wanted.add(key)
+        if key not in self._running:
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Ask for work on a key at a later time, in place of what was asked for before."""
+        if self._closed:
+            return
+        self._cancel_later(key)
+        loop = asyncio.get_running_loop()
+        self._later[key] = loop.call_later(seconds, self._due, key)
+
+    async def run(self, work: Work, workers: int) -> None:
+        """Work on keys until `close`, then finish those that are being worked on."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._worker(work))
+
+    def close(self) -> None:
+        """Take no more keys and let `run` end."""
+        self._closed = True
+        for key in list(self._later):
+            self._cancel_later(key)
+        self._ready.put_nowait(None)
+
+    async def _worker(self, work: Work) -> None:
+        while (key := await self._ready.get()) is not None and not self._closed:
+            self._wanted.discard(key)
+            self._running.add(key)
+            self._cancel_later(key)
+            try:
+                again = await work(key)
+                self._failures.pop(key, None)
+            except Exception:
+                again = self._backoff(key)
+            self._running.discard(key)
+            if key in self._wanted:
+                self._ready.put_nowait(key)
+            if again is not None:
+                self.add_after(key, again)
+        self._ready.put_nowait(None)  # for the next worker
+
+    def _backoff(self, key: Key) -> float:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        longest = min(FIRST_BACKOFF * 2.0 ** min(failures, 30), LONGEST_BACKOFF)
+        return longest * random.uniform(0.75, 1.0)  # noqa: S311
+
+    def _due(self, key: Key) -> None:
+        del self._later[key]
+        self.add(key)
+
+    def _cancel_later(self, key: Key) -> None:
+        if handle := self._later.pop(key, None):
+            handle.cancel()

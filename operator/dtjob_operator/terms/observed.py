@@ -1,0 +1,138 @@
+"""What is seen of one job: plain data, no behaviour.
+
+Kubernetes objects are the API server's own JSON as dicts, read and never changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from dtjob_accounting.errors import PlanError
+from dtjob_api.ledger import PrivacyPlan
+from dtjob_operator.terms.kinds import Json
+
+
+class Place(NamedTuple):
+    """Where something listens: networks in CIDR notation, and TCP ports.
+
+    Without networks it is not known at which address.
+    """
+
+    networks: tuple[str, ...]
+    ports: tuple[int, ...]
+
+
+def is_located(known: tuple[Place, ...]) -> bool:
+    """Whether addresses are known, and not ports alone."""
+    return any(place.networks for place in known)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent.
+
+    Attributes
+    ----------
+    epsilon
+        As a decimal string, rounded up.
+    draws
+        The draws that it is of: charged, or found on the volume.
+    """
+
+    epsilon: str
+    draws: int
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An apply that the API server does not do: not a conflict, not an outage.
+
+    It refused (403, 422), or failed at it more than once (500, a webhook that is away).
+    """
+
+    kind: str
+    name: str
+    message: str
+    """The API server's own message."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a decision about one job depends on, apart from the time.
+
+    Attributes
+    ----------
+    job
+        The stored DistributedTrainingJob, status included. A status older than the operator's own
+        last patch makes it repeat that patch.
+    ledger, stateful_set, service, network_policy
+        The objects named `dtjob_api.derive.child_name`, whoever owns them. Untrimmed but for
+        `metadata.managedFields`: drift is found by comparing them with what is wanted.
+    ledgers_undefined
+        The ledger is gone because the API server knows of no ledgers at all.
+    service_account, role_binding
+        The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, untrimmed likewise.
+    pods, claims
+        Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
+        StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,
+        deletionTimestamp, creationTimestamp), status.{phase, reason, message, startTime,
+        conditions, containerStatuses, initContainerStatuses}; of a claim: metadata,
+        spec.storageClassName, status.phase.
+    unlabelled
+        Names of pods that are called as the job's workers but lack its label, of those that the
+        StatefulSet misses.
+    api_server
+        Where the API server is, by its own word. One place without networks where only ports are
+        known, empty where nothing is.
+    events
+        core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
+        needed only while the job is not Running, and those last known where they can't be listed.
+    report
+        The coordinator's `/report` as last scraped; None when there is none, its pod has gone, or
+        it is too old to be vouched for.
+    report_trouble
+        Where and why the report has not been read for half a minute; None while it is, or may be.
+    privacy_plan
+        The plan, or why there can't be one; None while it is calibrated. Not needed once the
+        ledger exists.
+    planning_trouble
+        Why the last calibration came to no end; None where it did, or is the first.
+    spent
+        Epsilon of all draws known to be spent; of fewer while that of all is being computed. None
+        when nothing is spent or no figure is there yet.
+    spent_pending
+        That of all draws known to be spent is being computed, and may be expected within seconds.
+    unguarded
+        Why the API server does not guard ledgers; None while it does.
+    rejections
+        Applies of this job's children that the API server refused when last tried, and that have
+        not succeeded since.
+    status_written
+        When this process last patched the job's status; None: not yet. Figures that move all the
+        time are written no more often than `Settings.telemetry_seconds` after it.
+    """
+
+    job: Json
+    ledger: Json | None = None
+    ledgers_undefined: bool = False
+    stateful_set: Json | None = None
+    service: Json | None = None
+    network_policy: Json | None = None
+    service_account: Json | None = None
+    role_binding: Json | None = None
+    pods: tuple[Json, ...] = ()
+    claims: tuple[Json, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    api_server: tuple[Place, ...] = ()
+    events: tuple[Json, ...] = ()
+    report: Json | None = None
+    report_trouble: str | None = None
+    privacy_plan: PrivacyPlan | PlanError | None = None
+    planning_trouble: str | None = None
+    spent: Spent | None = None
+    spent_pending: bool = False
+    unguarded: str | None = None
+    rejections: tuple[Rejection, ...] = ()
+    status_written: datetime | None = None
