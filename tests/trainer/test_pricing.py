@@ -171,15 +171,18 @@ def test_helper_that_fails_gives_the_bound_and_is_asked_again(
     monkeypatch.setattr(pricing, "_AGAIN_SECONDS", 0.05)
 
     async def scene() -> None:
-        desk = Desk(Helper(1.25, HelperFailed("no memory"), 5.0))
+        later = pending()
+        desk = Desk(Helper(1.25, HelperFailed("no memory"), later))
         desk.charge(8)
         await settle()
         desk.charge(16)
         await settle()
         assert desk.shown() == (16, bound(16))
         assert desk.heard == [told(8, "1.2500")]
-        await asyncio.sleep(0.1)
-        assert desk.shown() == (16, "5.0000")
+        later.set_result(5.0)
+        async with asyncio.timeout(10):
+            while desk.shown() != (16, "5.0000"):
+                await asyncio.sleep(0.01)
         assert desk.heard[-1] == told(16, "5.0000")
 
     play(scene)
