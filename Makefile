@@ -82,7 +82,7 @@ lock: $(UV)  ## Resolve the dependencies anew into locks/
 
 .PHONY: generate
 generate: $(INSTALLED)  ## Write the CRDs from the models
-	@$(PYTHON) -m dtjob_api.crd
+	@$(PYTHON) -m dtjob_api.schema.crd
 
 .PHONY: clean
 # Not dtjob-runs: the ledgers in it are the only record of what was spent.

@@ -33,8 +33,8 @@ TASKS = {
 
 
 def plan(steps: int) -> Any:
-    from dtjob_api.ledger import PrivacyPlan
-    from dtjob_api.privacy import PrivacyMode
+    from dtjob_api.job.privacy import PrivacyMode
+    from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 
     return PrivacyPlan(
         mode=PrivacyMode.DPSGD,
@@ -122,7 +122,7 @@ def rank(
 
 def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     """Median seconds of one `publish`: checkpoint, ledger write with the next lease, journal."""
-    from dtjob_api.ledger import LedgerSpec, PrivacyLedger, Run
+    from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyLedger, Run
     from dtjob_api.model import ObjectMeta
     from dtjob_trainer.attempts import begin_attempt
     from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes

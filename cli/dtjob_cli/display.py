@@ -19,7 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Column, Table
 
-from dtjob_api import ending, shown
+from dtjob_api import shown
+from dtjob_api.ledger import ending
 from dtjob_cli.streams import encodes
 
 Report = Mapping[str, Any]  # the coordinator's /report

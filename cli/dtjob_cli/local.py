@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 
 from dtjob_api.derive import worker_config
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 from dtjob_cli import ports, runs
 from dtjob_cli.runs import RunDirectory
 from dtjob_trainer import deaths, memory_group

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dtjob_api import manifest as manifest_file
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.validation import apply_defaults, validate
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.schema import manifest as manifest_file
+from dtjob_api.schema.validation import apply_defaults, validate
 from dtjob_cli.errors import BadInput
 
 Manifest = dict[str, Any]

@@ -11,7 +11,7 @@ from dtjob_accounting.plan import Accountant, Plan, PlanError, make_plan
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.rounding import decimal_up
 from dtjob_api.derive import plan_request
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 
 IMPOSSIBLE = "ImpossiblePlan"

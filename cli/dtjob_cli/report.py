@@ -15,9 +15,10 @@ from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import PldProcess
 from dtjob_accounting.report import Figures
-from dtjob_api import ending, shown
-from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
-from dtjob_api.privacy import PrivacyMode, Telemetry
+from dtjob_api import shown
+from dtjob_api.job.privacy import PrivacyMode, Telemetry
+from dtjob_api.ledger import ending
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli import manifests
 from dtjob_cli.errors import CommandError, ExitCode

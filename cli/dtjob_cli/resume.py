@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from dtjob_api.ledger import PrivacyLedger, Run, RunState
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, Run, RunState
 from dtjob_cli import manifests, runs
 from dtjob_cli.display import Display
 from dtjob_cli.errors import BadInput, CommandError, ExitCode

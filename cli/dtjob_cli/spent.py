@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from dtjob_api import proven
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger import proven
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_cli import resume, volume
 from dtjob_cli.errors import BadInput, CommandError, ExitCode, then

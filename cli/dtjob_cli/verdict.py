@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dtjob_accounting.rounding import decimal_up
-from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_cli import held, local
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.report import Report

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dtjob_api.ledger import PrivacyLedger, VolumeRecord
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, VolumeRecord
 from dtjob_api.reasons import Reason
 from dtjob_cli.errors import CommandError, ExitCode, then
 from dtjob_cli.runs import RunDirectory

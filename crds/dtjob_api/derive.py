@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from dtjob_accounting.plan import Plan, PlanRequest
-from dtjob_api.job import DistributedTrainingJob, JobSpec
-from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob, JobSpec
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyPlan, Run, RunState
 from dtjob_api.model import API_GROUP
-from dtjob_api.worker import GangProof, JobIdentity, LedgerRef, WorkerConfig
+from dtjob_api.wire.worker_config import GangProof, JobIdentity, LedgerRef, WorkerConfig
 
 
 def child_name(job_name: str, uid: str) -> str:

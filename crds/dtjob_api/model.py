@@ -1,9 +1,9 @@
 """What every dtjob resource model is made of: naming, strictness, CEL rules, common types.
 
 A model is the one source of a resource's shape. Its CEL rules stand beside the fields they
-constrain, as plain data in the model's JSON schema; `dtjob_api.crd` carries them into the
-CustomResourceDefinition and `dtjob_api.validation` evaluates them offline. Those of a ledger are a
-table of their own, `dtjob_api.ledger_rules`.
+constrain, as plain data in the model's JSON schema; `dtjob_api.schema.crd` carries them into the
+CustomResourceDefinition and `dtjob_api.schema.validation` evaluates them offline. Those of a ledger
+are a table of their own, `dtjob_api.ledger.ledger_rules`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.validation import ErrorKind, apply_defaults, validate
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.schema.validation import ErrorKind, apply_defaults, validate
 from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, NOT_CHECKED, Case, told
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api.cel import holds
-from dtjob_api.cidr import contains_cidr, is_cidr
+from dtjob_api.schema.cel import holds
+from dtjob_api.schema.cidr import contains_cidr, is_cidr
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dtjob_api import crd
-from dtjob_api.cel import holds
 from dtjob_api.model import MAX_QUANTITY
+from dtjob_api.schema import crd
+from dtjob_api.schema.cel import holds
 
 Json = dict[str, Any]
 CRDS = [crd.job_crd(), crd.ledger_crd()]
@@ -32,7 +32,7 @@ def _nodes(schema: Json, path: str = "") -> Iterator[tuple[str, Json]]:
 
 
 def test_committed_yaml_is_what_the_models_say() -> None:
-    assert crd.main(["--check"]) == 0, "run `python -m dtjob_api.crd`"
+    assert crd.main(["--check"]) == 0, "run `python -m dtjob_api.schema.crd`"
 
 
 def test_check_fails_on_a_stale_file(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,11 @@ from dtjob_api.derive import (
     total_steps,
     worker_config,
 )
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
-from dtjob_api.manifest import load
-from dtjob_api.validation import validate
-from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.schema.manifest import load
+from dtjob_api.schema.validation import validate
+from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 from tests.support.rules.manifest_cases import EXAMPLES
 from tests.support.rules.transitions import LEDGER, edited
 
@@ -164,7 +164,8 @@ def test_a_token_is_made_for_one_jobs_gang() -> None:
 def test_importing_the_models_loads_no_validator() -> None:
     """A supervisor and every rank import the models: they must not pay for the CLI's tools."""
     code = (
-        "import sys, dtjob_api.job, dtjob_api.ledger, dtjob_api.worker, dtjob_api.derive; "
+        "import sys, dtjob_api.job.distributed_training_job, dtjob_api.ledger.privacy_ledger, "
+        "dtjob_api.wire.worker_config, dtjob_api.derive; "
         "heavy = {'jsonschema', 'cel_expr_python', 'ruamel', 'kopf', 'torch', 'numpy'}; "
         "print(*sorted(heavy & set(sys.modules)))"
     )

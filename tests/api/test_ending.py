@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api import ending
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger import ending
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from tests.support.rules.transitions import FINISHED, STARTED, edited
 
 DIGEST = f"sha256:{'0' * 64}"

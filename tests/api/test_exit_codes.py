@@ -1,6 +1,6 @@
 """What a worker's exit code means, across processes of different versions."""
 
-from dtjob_api.exit_codes import WorkerExit
+from dtjob_api.wire.exit_codes import WorkerExit
 
 
 def test_exit_codes_stay_what_they_are() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dtjob_api.crd import ledger_crd
-from dtjob_api.ledger import PrivacyLedger
-from dtjob_api.structural import defaulted, schema_errors
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
+from dtjob_api.schema.crd import ledger_crd
+from dtjob_api.schema.structural import defaulted, schema_errors
 from tests.support.rules.ledger_attacks import ended, running
 from tests.support.rules.transitions import CHECKPOINT, FINISHED, REMOVED, Json, edited
 

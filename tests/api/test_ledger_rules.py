@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dtjob_api.ledger import PrivacyLedger
-from dtjob_api.ledger_rule import LedgerRule
-from dtjob_api.ledger_rules import LEDGER_RULES, breaches, broken
-from dtjob_api.validation import validate
+from dtjob_api.ledger.ledger_rule import LedgerRule
+from dtjob_api.ledger.ledger_rules import LEDGER_RULES, breaches, broken
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
+from dtjob_api.schema.validation import validate
 from testing.examples import examples
 from tests.support.checkout import ROOT
 from tests.support.rules.ledger_attacks import (

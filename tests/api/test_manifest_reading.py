@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_api.manifest import ManifestError, load, loads
+from dtjob_api.schema.manifest import ManifestError, load, loads
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.manifest import load, loads
-from dtjob_api.validation import apply_defaults, validate
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.schema.manifest import load, loads
+from dtjob_api.schema.validation import apply_defaults, validate
 from tests.support.rules.manifest_cases import EXAMPLES
 
 DIGITS = load(EXAMPLES / "digits.yaml")

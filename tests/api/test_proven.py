@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.ledger import AttemptRecord, Lease, LedgerStatus, Outcome, OutcomeState, VolumeRecord
-from dtjob_api.proven import may_lack_draws, proven_draws
+from dtjob_api.ledger.privacy_ledger import (
+    AttemptRecord,
+    Lease,
+    LedgerStatus,
+    Outcome,
+    OutcomeState,
+    VolumeRecord,
+)
+from dtjob_api.ledger.proven import may_lack_draws, proven_draws
 from dtjob_api.reasons import Reason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from dtjob_api.quantity import is_quantity, parse_quantity
+from dtjob_api.schema.quantity import is_quantity, parse_quantity
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api.ledger import PrivacyLedger
-from dtjob_api.ledger_rules import (
+from dtjob_api.ledger.ledger_rules import (
     CHARGED_NEVER_DECREASES,
     OUTCOME_IS_FINAL,
     RESERVED_COVERS_CHARGED,
     STATUS_NEVER_VANISHES,
 )
-from dtjob_api.validation import validate
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
+from dtjob_api.schema.validation import validate
 from tests.support.rules.ledger_attacks import LEDGER_CHANGES, SERIES
 from tests.support.rules.transitions import JOB_TRANSITIONS, STARTED, Transition, edited
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from dtjob_api.validation import validate
+from dtjob_api.schema.validation import validate
 from dtjob_cli import runs, volume
 from dtjob_cli.main import app
 from dtjob_trainer import recovery

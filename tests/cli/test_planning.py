@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_cli import local, manifests, planning
 from tests.support.checkout import DIGITS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.ledger import AttemptRecord
+from dtjob_api.ledger.privacy_ledger import AttemptRecord
 from dtjob_api.reasons import Reason
 from dtjob_cli import report, report_text
 from tests.support.builders import new_ledger, public_plan

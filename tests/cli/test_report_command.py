@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dtjob_api.ledger import LedgerStatus, Outcome, OutcomeState
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
 from tests.support.builders import new_ledger

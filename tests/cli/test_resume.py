@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     LedgerStatus,
     Outcome,
     OutcomeState,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_trainer.ledger_file import FileLedger
 from tests.support.checkout import DIGITS, TASKS
 from tests.support.commands import run_files

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dtjob_api.exit_codes import WorkerExit
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_cli import local, report, spent
 from dtjob_cli.commands import run as command
 from dtjob_cli.display import PlainDisplay

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     AttemptRecord,
     Lease,
     LedgerStatus,

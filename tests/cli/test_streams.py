@@ -17,7 +17,7 @@ import pytest
 
 from dtjob_accounting.process import PldProcess
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import Outcome, OutcomeState, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import Outcome, OutcomeState, PrivacyLedger
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, report, runs

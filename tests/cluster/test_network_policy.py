@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.kube.api_server_address import places
 from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT

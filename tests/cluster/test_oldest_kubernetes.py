@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from kubernetes import client, config
 from ruamel.yaml import YAML
 
-from dtjob_api import crd
-from dtjob_api.validation import validate
+from dtjob_api.schema import crd
+from dtjob_api.schema.validation import validate
 from localcluster.base.progress import Progress
 from localcluster.cluster.component import answers
 from localcluster.control.certificates import Authority

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_cli.errors import ExitCode
 from dtjob_trainer import processes
 from tests.support.checkout import ROOT

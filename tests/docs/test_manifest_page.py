@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.crd import job_crd
-from dtjob_api.validation import validate
+from dtjob_api.schema.crd import job_crd
+from dtjob_api.schema.validation import validate
 from tests.support.checkout import ROOT
 from tests.support.rules.transitions import JOB, REMOVED, RUNNING, SUSPENDED, edited
 

@@ -68,7 +68,10 @@ _LIST = re.compile(r"(?:(?<=[.;] )|^)`[\w./-]+`(?=[,;.])(?:(?:, |; )`[\w./-]+`)*
 
 
 def _modules(text: str) -> list[str]:
-    """The files of the lists in a rule; after one of a package come others of that package."""
+    """The files of the lists in a rule; after one of a package come others of that package.
+
+    A bare name is that of the one module in the package's wings that is called so.
+    """
     found = []
     for listed in _LIST.findall(" ".join(text.split())):
         package, folder = "trainer/dtjob_trainer", ""
@@ -81,5 +84,12 @@ def _modules(text: str) -> list[str]:
             if word.startswith("dtjob_"):
                 top, _, name = word.partition(".")
                 package = f"{top.removeprefix('dtjob_').replace('api', 'crds')}/{top}"
-            found.append(f"{package}/{name.replace('.', '/')}.py")
+            found.append(_module(package, name))
     return found
+
+
+def _module(package: str, name: str) -> str:
+    """The file of a dotted or bare name: a bare one may lie in any wing, but in one only."""
+    straight = f"{package}/{name.replace('.', '/')}.py"
+    inside = [str(path.relative_to(ROOT)) for path in (ROOT / package).rglob(f"{name}.py")]
+    return straight if straight in inside or len(inside) != 1 else inside[0]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.template import RESERVED_MOUNT_PATHS
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.job.template import RESERVED_MOUNT_PATHS
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_operator.decide.drift import has_drifted
 from tests.support.builders import UID
 from tests.support.worlds import children_files

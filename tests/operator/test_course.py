@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dtjob_accounting.errors import PlanError
-from dtjob_api.ledger import PrivacyPlan
-from dtjob_api.status import JobStatus
+from dtjob_api.job.status import JobStatus
+from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.terms.observed import Spent
 from tests.support.worlds.world import (
     CHILD,

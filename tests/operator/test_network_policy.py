@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.terms import metadata_addresses

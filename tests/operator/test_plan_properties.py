@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dtjob_accounting.errors import PlanError
+from dtjob_api.job.status import JobStatus
 from dtjob_api.reasons import Phase, Reason
-from dtjob_api.status import JobStatus
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.observed import Place, Rejection, Spent
 from testing.examples import examples

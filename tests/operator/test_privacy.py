@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dtjob_accounting.process import HelperFailed
-from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.kube.store import Key
 from dtjob_operator.observe import accounting
 from dtjob_operator.observe.accounting import Accounting

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.status import JobStatus
+from dtjob_api.job.status import JobStatus
 from dtjob_operator.read.coordinator_report import read
 from tests.support.builders import UID
 from tests.support.worlds.world import World, report

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api.crd import job_crd
 from dtjob_api.reasons import ConditionType, Phase, Reason
+from dtjob_api.schema.crd import job_crd
 from dtjob_operator.decide.announcements import REPLICAS_LATCHED, RUN_POLICY_DEFERRED
 from tests.support.checkout import ROOT
 

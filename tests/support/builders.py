@@ -7,7 +7,8 @@ from typing import Any
 
 from dtjob_accounting import draws
 from dtjob_api.derive import child_name
-from dtjob_api.ledger import (
+from dtjob_api.job.privacy import PrivacyMode
+from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
     LedgerSpec,
     LedgerStatus,
@@ -17,7 +18,6 @@ from dtjob_api.ledger import (
     Segment,
 )
 from dtjob_api.model import ObjectMeta
-from dtjob_api.privacy import PrivacyMode
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
     AttemptRecord,

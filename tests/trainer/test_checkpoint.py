@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from dtjob_api.ledger import CheckpointRecord
-from dtjob_api.training import MAX_STEPS
+from dtjob_api.job.training import MAX_STEPS
+from dtjob_api.ledger.privacy_ledger import CheckpointRecord
 from dtjob_trainer import durable
 from dtjob_trainer.checkpoint import (
     CheckpointStore,

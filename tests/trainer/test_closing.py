@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.ledger import AttemptRecord, Hold, Outcome, OutcomeState
+from dtjob_api.ledger.privacy_ledger import AttemptRecord, Hold, Outcome, OutcomeState
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import attempts, closing
 from dtjob_trainer.closing import Closed, Follows, close, held

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_api.ledger import OutcomeState
+from dtjob_api.ledger.privacy_ledger import OutcomeState
 from dtjob_api.reasons import Reason
 from tests.support.builders import tiny_plan
 from tests.support.ledgers.durability import Crash, Disk, Job, with_disk

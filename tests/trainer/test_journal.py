@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_api.ledger import MAX_DRAWS, MAX_NUMBER
-from dtjob_api.training import MAX_STEPS
+from dtjob_api.job.training import MAX_STEPS
+from dtjob_api.ledger.privacy_ledger import MAX_DRAWS, MAX_NUMBER
 from dtjob_trainer import durable
 from dtjob_trainer.journal import (
     Entry,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import structlog
 
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.ledger import RunState
+from dtjob_api.ledger.privacy_ledger import RunState
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_trainer import attempts
 from dtjob_trainer import leader as leading
 from dtjob_trainer.closing import close

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dtjob_api.ledger import LedgerStatus, OutcomeState, RunState
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, OutcomeState, RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.leader import Leader

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.ledger import Lease, LedgerStatus, OutcomeState
+from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus, OutcomeState
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.gang import Action, End, EndKind
 from dtjob_trainer.journal import Entry, Header, Journal

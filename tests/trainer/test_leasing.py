@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dtjob_api.ledger import MAX_SEGMENTS
+from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS
 from dtjob_api.reasons import Reason
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.attempts import AttemptEnd, fail

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     AttemptRecord,
     Lease,
     LedgerStatus,

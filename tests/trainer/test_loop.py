@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dtjob_accounting import pld
-from dtjob_api.ledger import OutcomeState
+from dtjob_api.ledger.privacy_ledger import OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_trainer import loop, mailbox
 from dtjob_trainer.checkpoint import TrainingState

@@ -8,7 +8,7 @@ import pytest
 
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
-from dtjob_api.privacy import Clipping
+from dtjob_api.job.privacy import Clipping
 from dtjob_trainer.clipping import CLIPPERS, PerExampleClip
 from dtjob_trainer.mechanism import Mechanism
 from dtjob_trainer.sampling import PoissonSampler

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     AttemptRecord,
     Lease,
     LedgerStatus,

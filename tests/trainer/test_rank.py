@@ -19,7 +19,7 @@ import structlog
 import torch
 from structlog.testing import capture_logs
 
-from dtjob_api.job import Telemetry
+from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer import confine, logs
 from dtjob_trainer.batches import open_records

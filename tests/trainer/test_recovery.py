@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.lease_rules import next_unused_draw
-from dtjob_api.ledger import (
+from dtjob_api.ledger.lease_rules import next_unused_draw
+from dtjob_api.ledger.ledger_rules import breaches
+from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
     Lease,
     PrivacyLedger,
     Segment,
     VolumeRecord,
 )
-from dtjob_api.ledger_rules import breaches
 from dtjob_api.reasons import Reason
-from dtjob_api.validation import validate
+from dtjob_api.schema.validation import validate
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.durable import VolumeUnusable

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dtjob_api.worker import GangProof, ProofKind, WorkerConfig
+from dtjob_api.wire.worker_config import GangProof, ProofKind, WorkerConfig
 from dtjob_trainer import journal
 from tests.support.gangs.fake_issuer import AUDIENCE, FakeIssuer, claims, serving
 from tests.support.gangs.gang_run import PATIENCE, GangRun, signal_all, with_descendants

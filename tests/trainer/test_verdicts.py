@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api.ledger import Lease, LedgerStatus
+from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.verdicts import weigh

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_api.ledger import LedgerStatus
+from dtjob_api.ledger.privacy_ledger import LedgerStatus
 from dtjob_api.reasons import Reason
 from dtjob_trainer.durable import VolumeFull
 from dtjob_trainer.journal import Header, Journal, attempt_folder

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_trainer import listening, telemetry
 from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello

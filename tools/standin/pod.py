@@ -15,8 +15,8 @@ import aiohttp
 from kubernetes import client
 from kubernetes.config.incluster_config import InClusterConfigLoader
 
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.worker import LedgerRef, WorkerConfig
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_trainer import logs
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledger_kubernetes import KubernetesLedger

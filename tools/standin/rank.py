@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dtjob_api.ledger import LedgerSpec
+from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import LedgerRef, WorkerConfig
+from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_trainer import failures, leasing, loop
 from dtjob_trainer.checkpoint import TrainingState, expected_bytes
 from dtjob_trainer.gang import EndKind

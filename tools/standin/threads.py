@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from dtjob_api.ledger import LedgerStatus
+from dtjob_api.ledger.privacy_ledger import LedgerStatus
 from dtjob_trainer.ledger import Ledger, Versioned
 
 _KILLED = -9

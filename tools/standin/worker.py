@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dtjob_accounting import rdp
 from dtjob_accounting.limits import Segment
-from dtjob_api.worker import LedgerRef, WorkerConfig
+from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_trainer.deaths import MemoryKills
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledgers import open_ledger

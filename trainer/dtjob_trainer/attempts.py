@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dtjob_api.attempt_rules import leaves
-from dtjob_api.ledger import (
+from dtjob_api.ledger.attempt_rules import leaves
+from dtjob_api.ledger.privacy_ledger import (
     MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
     AttemptRecord,

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pydantic import ValidationError
 
-from dtjob_api.ledger import CheckpointRecord, PrivacyPlan
+from dtjob_api.job.training import MAX_STEPS
+from dtjob_api.ledger.privacy_ledger import CheckpointRecord, PrivacyPlan
 from dtjob_api.model import first_error
-from dtjob_api.training import MAX_STEPS
 from dtjob_trainer import durable
 from dtjob_trainer.checkpoint_format import Format, TorchFormat
 from dtjob_trainer.hashing import Hashing

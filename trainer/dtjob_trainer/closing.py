@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from dtjob_api.ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason, known
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer import attempts, verdicts, volume
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.ledger import Ledger, Superseded, clipped

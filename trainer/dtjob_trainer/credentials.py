@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import jwt
 
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import ProofKind, WorkerConfig
+from dtjob_api.wire.worker_config import ProofKind, WorkerConfig
 from dtjob_trainer.issuer import Issuer, ask_api_server
 from dtjob_trainer.proof import Expected, Speaker, judge, unproved
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_trainer.proof import LEEWAY_SECONDS, Refused, Speaker
 
 #: Seconds between two hellos of a supervisor that has nothing new to say.

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dtjob_api.ledger import MAX_DRAWS, MAX_NUMBER
-from dtjob_api.training import MAX_STEPS
+from dtjob_api.job.training import MAX_STEPS
+from dtjob_api.ledger.privacy_ledger import MAX_DRAWS, MAX_NUMBER
 from dtjob_trainer import durable
 
 FILE_NAME = "journal"
 _FOLDER = re.compile(r"attempt-(0|[1-9][0-9]*)")
 # Whole or half-written; see `dtjob_trainer.checkpoint`.
 _OF_A_CHECKPOINT = re.compile(r"\.?step-.*")
-# What a ledger can say; see `dtjob_api.ledger`.
+# What a ledger can say; see `dtjob_api.ledger.privacy_ledger`.
 _BOUNDS = {
     "attempt": MAX_NUMBER,
     "charged": MAX_DRAWS,

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.ledger import OutcomeState, PrivacyLedger, Run, RunState
+from dtjob_api.ledger.privacy_ledger import OutcomeState, PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer import attempts
 from dtjob_trainer.closing import Follows, close, held
 from dtjob_trainer.durable import VolumeFull

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     MAX_SEGMENTS,
     CheckpointRecord,
     Lease,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     MAX_RESULT_BYTES,
     CheckpointRecord,
     Lease,
@@ -24,7 +24,7 @@ from dtjob_api.ledger import (
     Segment,
 )
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer import recovery, volume
 from dtjob_trainer.checkpoint import (
     Checkpoint,

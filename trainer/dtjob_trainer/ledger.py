@@ -11,7 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dtjob_api.ledger import MAX_MESSAGE_LENGTH, LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import (
+    MAX_MESSAGE_LENGTH,
+    LedgerSpec,
+    LedgerStatus,
+    PrivacyLedger,
+)
 
 
 class LedgerError(Exception):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
-from dtjob_api.ledger_rule import has_status
-from dtjob_api.ledger_rules import breaches
+from dtjob_api.ledger.ledger_rule import has_status
+from dtjob_api.ledger.ledger_rules import breaches
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, LedgerStatus, PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_trainer import durable
 from dtjob_trainer.ledger import (

@@ -19,7 +19,7 @@ from kubernetes import client, watch
 from pydantic import ValidationError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from dtjob_api.ledger import LedgerStatus, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.model import API_GROUP, first_error
 from dtjob_trainer.api_client import api_client
 from dtjob_trainer.ledger import (

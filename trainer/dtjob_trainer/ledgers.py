@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dtjob_api.worker import LedgerKind, LedgerRef
+from dtjob_api.wire.worker_config import LedgerKind, LedgerRef
 from dtjob_trainer.ledger import Ledger
 from dtjob_trainer.ledger_file import FileLedger
 

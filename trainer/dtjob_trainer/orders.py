@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dtjob_api.ledger import Run
+from dtjob_api.ledger.privacy_ledger import Run
 from dtjob_trainer.ledger import Ledger, LedgerError, Versioned
 from dtjob_trainer.logs import Logger
 

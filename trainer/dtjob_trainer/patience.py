@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dtjob_api.ledger import LedgerStatus, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_trainer.lease import has_leased
 from dtjob_trainer.verdicts import is_uncovered

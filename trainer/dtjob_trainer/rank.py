@@ -15,10 +15,10 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from dtjob_accounting import draws
-from dtjob_api.job import Telemetry
-from dtjob_api.ledger import LedgerSpec
+from dtjob_api.job.distributed_training_job import Telemetry
+from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer import confine, data_place, interfaces, library_first, logs, streams
 from dtjob_trainer.failures import Failures, Phase
 from dtjob_trainer.gang import EndKind

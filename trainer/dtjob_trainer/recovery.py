@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dtjob_api.lease_rules import next_unused_draw
-from dtjob_api.ledger import (
+from dtjob_api.ledger.lease_rules import next_unused_draw
+from dtjob_api.ledger.ledger_rules import breaches, follows
+from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
     LedgerStatus,
     PrivacyLedger,
     Segment,
     VolumeRecord,
 )
-from dtjob_api.ledger_rules import breaches, follows
-from dtjob_api.proven import found_more, newest_lease, proves_more
+from dtjob_api.ledger.proven import found_more, newest_lease, proves_more
 from dtjob_api.reasons import Reason
 from dtjob_trainer.journal import AttemptJournal
 

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dtjob_api.exit_codes import WorkerExit
+from dtjob_api.wire.exit_codes import WorkerExit
 
 if TYPE_CHECKING:
-    from dtjob_api.worker import WorkerConfig
+    from dtjob_api.wire.worker_config import WorkerConfig
     from dtjob_trainer.logs import Logger
     from dtjob_trainer.worker import Worker
 
@@ -101,7 +101,7 @@ def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Worker:
 
 
 def _read_config(path: Path | None):  # type: ignore[no-untyped-def]
-    from dtjob_api.worker import WorkerConfig
+    from dtjob_api.wire.worker_config import WorkerConfig
 
     text = path.read_text(encoding="utf-8") if path is not None else os.environ.get(CONFIG_VARIABLE)
     if text is None:

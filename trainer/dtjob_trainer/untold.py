@@ -7,9 +7,9 @@ ordinal 0 looks before it writes one.
 
 from __future__ import annotations
 
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer import volume
 from dtjob_trainer.durable import VolumeUnusable
 from dtjob_trainer.journal import JournalUnreadable

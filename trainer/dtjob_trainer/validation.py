@@ -8,8 +8,8 @@ import math
 import numpy as np
 import torch
 
-from dtjob_api import ending
-from dtjob_api.ledger import MAX_RESULT_BYTES
+from dtjob_api.ledger import ending
+from dtjob_api.ledger.privacy_ledger import MAX_RESULT_BYTES
 from dtjob_api.reasons import Reason
 from dtjob_trainer import copies, probes, refusals
 from dtjob_trainer.batches import synthetic_examples, to_tensors

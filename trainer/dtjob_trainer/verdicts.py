@@ -9,8 +9,8 @@ vain, or beyond the reserve (rule 12). No limit of restarts counts a refusal.
 
 from __future__ import annotations
 
-from dtjob_api.lease_rules import next_unused_draw
-from dtjob_api.ledger import Lease, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger.lease_rules import next_unused_draw
+from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import End, EndKind
 from dtjob_trainer.lease import has_closed, has_leased, next_lease

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 
 
 @dataclass

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
     LedgerSpec,
     LedgerStatus,
     PrivacyLedger,
     VolumeRecord,
 )
-from dtjob_api.proven import newest_lease, proves_more
+from dtjob_api.ledger.proven import newest_lease, proves_more
 from dtjob_api.reasons import Reason
-from dtjob_api.worker import WorkerConfig
+from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer import durable, recovery
 from dtjob_trainer.checkpoint import CheckpointStore
 from dtjob_trainer.checkpoint_format import Format

@@ -17,8 +17,8 @@ from typing import Any
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.worker import LedgerRef, WorkerConfig
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_exporter.nvml import GpuCollector
 from dtjob_serving import doors
 from dtjob_trainer import endpoints, ends, listening, telemetry

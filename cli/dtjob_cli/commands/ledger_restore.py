@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dtjob_api import proven
-from dtjob_api.ledger import LedgerStatus, PrivacyLedger, VolumeRecord
+from dtjob_api.ledger import proven
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.model import first_error
 from dtjob_cli import kubectl, resume, runs, streams, volume
 from dtjob_cli.display import for_stream

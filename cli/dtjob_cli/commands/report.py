@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dtjob_accounting.process import PldProcess
 from dtjob_api import shown
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.model import first_error
 from dtjob_cli import planning, report_text, runs, spent, streams
 from dtjob_cli import report as reports

@@ -17,11 +17,11 @@ from uuid import uuid4
 from dtjob_accounting.plan import warnings
 from dtjob_accounting.process import PldProcess
 from dtjob_api.derive import frozen_plan, ledger_name, ledger_spec
-from dtjob_api.exit_codes import WorkerExit
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_cli import (
     local,
     manifests,

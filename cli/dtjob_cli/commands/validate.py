@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dtjob_api.validation import validate as problems_of
+from dtjob_api.schema.validation import validate as problems_of
 from dtjob_cli import manifests, streams
 from dtjob_cli.errors import BadInput, ExitCode
 

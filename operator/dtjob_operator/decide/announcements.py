@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide.pacing import QUIET
 from dtjob_operator.read.status_conditions import condition, is_true

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from dtjob_accounting.errors import PlanError
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.builders.ledger import ledger
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from dtjob_api import ending, shown
-from dtjob_api.ledger import PrivacyLedger, PrivacyPlan
-from dtjob_api.privacy import PrivacyMode
+from dtjob_api import shown
+from dtjob_api.job.privacy import PrivacyMode
+from dtjob_api.ledger import ending
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition

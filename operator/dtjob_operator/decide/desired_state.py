@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.announcements import announcements

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dtjob_api import ending, shown
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import AttemptRecord, OutcomeState, PrivacyLedger
-from dtjob_api.privacy import PrivacyMode
-from dtjob_api.proven import may_lack_draws
+from dtjob_api import shown
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.privacy import PrivacyMode
+from dtjob_api.job.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
+from dtjob_api.ledger import ending
+from dtjob_api.ledger.privacy_ledger import AttemptRecord, OutcomeState, PrivacyLedger
+from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
-from dtjob_api.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_operator.decide.conditions import conditions
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition, is_true

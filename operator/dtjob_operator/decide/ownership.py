@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.drift import has_drifted

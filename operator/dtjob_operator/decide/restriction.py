@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import api_server_places
 from dtjob_operator.decide.diagnosis.not_created import refused_children

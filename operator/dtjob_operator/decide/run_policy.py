@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.terms import names
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from dtjob_api import derive
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import AttemptRecord, Outcome, PrivacyLedger
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.network import NetworkPolicyMode
+from dtjob_api.ledger.privacy_ledger import AttemptRecord, Outcome, PrivacyLedger
+from dtjob_api.ledger.proven import may_lack_draws, proven_draws
 from dtjob_api.model import first_error
-from dtjob_api.network import NetworkPolicyMode
-from dtjob_api.proven import may_lack_draws, proven_draws
 from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.diagnosis.crashes import crash

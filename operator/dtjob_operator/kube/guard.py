@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 
-from dtjob_api.ledger import LedgerSpec, PrivacyPlan, Run, RunState
-from dtjob_api.ledger_rules import (
+from dtjob_api.job.privacy import PrivacyMode
+from dtjob_api.ledger.ledger_rules import (
     ATTEMPT_RISES_BY_ONE,
     CHARGED_NEVER_DECREASES,
     STATUS_NEVER_VANISHES,
 )
-from dtjob_api.privacy import PrivacyMode
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyPlan, Run, RunState
 from dtjob_operator.kube.api_errors import AlreadyExists, ApiError, NotFound, Unavailable
 from dtjob_operator.kube.client import Cluster
 from dtjob_operator.terms import kinds

@@ -19,9 +19,9 @@ from dtjob_accounting.plan import make_plan
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_api.derive import frozen_plan, plan_request
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyPlan
-from dtjob_api.proven import proven_draws
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_api.ledger.proven import proven_draws
 from dtjob_operator.kube.store import Key
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Spent

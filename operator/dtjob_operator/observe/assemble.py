@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 import structlog
 
 from dtjob_api.derive import child_name
-from dtjob_api.network import NetworkPolicyMode
-from dtjob_api.proven import proven_draws
+from dtjob_api.job.network import NetworkPolicyMode
+from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import Phase
 from dtjob_operator.kube.api_errors import ApiError, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dtjob_api import ending
-from dtjob_api.status import GpuStatus
+from dtjob_api.job.status import GpuStatus
+from dtjob_api.ledger import ending
 from dtjob_operator.terms import formatting
 from dtjob_operator.terms.kinds import Json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dtjob_api.cidr import contains_cidr, parse_cidr
+from dtjob_api.schema.cidr import contains_cidr, parse_cidr
 
 _MOST = "169.254.169.254/32"
 _BY_NAME = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dtjob_api import derive
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.model import API_GROUP
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, WORKER_ACCOUNT, Json
 

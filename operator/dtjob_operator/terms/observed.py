@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dtjob_accounting.errors import PlanError
-from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.terms.kinds import Json
 
 

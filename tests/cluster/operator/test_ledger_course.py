@@ -12,7 +12,7 @@ import pytest
 from kubernetes.config import kube_config
 from typer.testing import CliRunner
 
-from dtjob_api.ledger import MAX_ATTEMPTS_KEPT
+from dtjob_api.ledger.privacy_ledger import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
 from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained

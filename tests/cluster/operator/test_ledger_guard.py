@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dtjob_api.attempt_rules import ATTEMPTS_NEVER_VANISH
 from dtjob_api.derive import child_name
-from dtjob_api.ledger_rules import (
+from dtjob_api.ledger.attempt_rules import ATTEMPTS_NEVER_VANISH
+from dtjob_api.ledger.ledger_rules import (
     ATTEMPT_RISES_BY_ONE,
     CHARGED_NEVER_DECREASES,
     OUTCOME_IS_FINAL,

@@ -12,8 +12,8 @@ from typing import TypeVar
 import pytest
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from dtjob_api.crd import job_crd, ledger_crd
-from dtjob_api.ledger_rules import CHARGED_NEVER_DECREASES
+from dtjob_api.ledger.ledger_rules import CHARGED_NEVER_DECREASES
+from dtjob_api.schema.crd import job_crd, ledger_crd
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
 from dtjob_operator.kube.client import Cluster, credentials

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.announcements import announcements
 from dtjob_operator.kube.client import Cluster, credentials
 from dtjob_operator.kube.recorder import Recorder

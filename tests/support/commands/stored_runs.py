@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dtjob_api.derive import ledger_spec
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     Lease,
     LedgerStatus,
     Outcome,

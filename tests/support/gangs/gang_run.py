@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from dtjob_api.job import Training
-from dtjob_api.worker import (
+from dtjob_api.job.distributed_training_job import Training
+from dtjob_api.wire.worker_config import (
     GangProof,
     JobIdentity,
     LedgerKind,

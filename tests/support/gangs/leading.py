@@ -7,8 +7,8 @@ import itertools
 from datetime import UTC, datetime
 from typing import Any
 
-from dtjob_api.lease_rules import next_unused_draw
-from dtjob_api.ledger import Outcome, OutcomeState, RunState
+from dtjob_api.ledger.lease_rules import next_unused_draw
+from dtjob_api.ledger.privacy_ledger import Outcome, OutcomeState, RunState
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.leader import Leader

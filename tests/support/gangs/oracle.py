@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dtjob_api.ledger import PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from tests.support.gangs.gang_run import GangRun
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dtjob_api.ledger import (
+from dtjob_api.ledger.privacy_ledger import (
     LedgerStatus,
     PrivacyLedger,
     PrivacyPlan,

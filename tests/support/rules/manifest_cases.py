@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtjob_api.manifest import load
+from dtjob_api.schema.manifest import load
 from tests.support.checkout import ROOT
 
 BAD = ROOT / "tests" / "api" / "bad"

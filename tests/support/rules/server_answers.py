@@ -13,7 +13,7 @@ from typing import Any
 
 from kubernetes import client, config
 
-from dtjob_api.validation import validate
+from dtjob_api.schema.validation import validate
 from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES
 from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, Case, told
 from tests.support.rules.transitions import JOB_TRANSITIONS, Transition

@@ -10,8 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.manifest import load
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.schema.manifest import load
 from dtjob_operator.decide.builders.ledger import ledger
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.builders.role_binding import role_binding

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dtjob_api.derive import child_name
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.manifest import load
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.schema.manifest import load
 from dtjob_operator.decide.desired_state import plan
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.observed import Observed

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dtjob_api import derive
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyPlan
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.network import Egress, LabelSelector, Peer
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.network import Egress, LabelSelector, Peer
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.terms.metadata_addresses import closed_in

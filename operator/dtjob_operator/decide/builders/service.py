@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
 

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from dtjob_api import derive
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.worker import GangProof, LedgerKind, LedgerRef, ProofKind
-from dtjob_api.workers import GPU_RESOURCE
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.workers import GPU_RESOURCE
+from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
 

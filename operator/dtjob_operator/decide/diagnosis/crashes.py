@@ -7,8 +7,8 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from dtjob_api.exit_codes import WorkerExit
 from dtjob_api.reasons import Reason, known
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_operator.read.pod_status import ends, is_out_of_memory, is_running
 from dtjob_operator.terms.kinds import Json
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.diagnosis.crashes import crash
 from dtjob_operator.decide.diagnosis.not_created import refused_children, refused_pods
 from dtjob_operator.decide.diagnosis.not_started import metadata_remedy, not_started, unmounted

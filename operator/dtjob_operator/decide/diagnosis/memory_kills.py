@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import AttemptRecord
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import AttemptRecord
 from dtjob_api.reasons import ENDED_IN_ORDER, Reason
 from dtjob_operator.decide.diagnosis.crashes import out_of_memory
 from dtjob_operator.read import pod_status

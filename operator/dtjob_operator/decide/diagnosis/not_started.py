@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.diagnosis import wording
 from dtjob_operator.read.events import last_seen, newest

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dtjob_api.workers import GPU_RESOURCE
+from dtjob_api.job.workers import GPU_RESOURCE
 
 _EVENT = re.compile(
     r"create (?P<kind>Claim|Pod) .*? failed error: (?P<claim>failed to create PVC \S+: )?"

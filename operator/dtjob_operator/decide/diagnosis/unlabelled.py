@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dtjob_api import derive
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.network import NetworkPolicyMode
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding

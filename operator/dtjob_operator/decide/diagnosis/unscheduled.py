@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from dtjob_api.job import DistributedTrainingJob
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.diagnosis import wording
 from dtjob_operator.decide.diagnosis.not_started import PASSING

@@ -1,25 +1,17 @@
 """What no writer can do to a ledger: each rule once, in CEL and in Python side by side.
 
-`dtjob_api.crd` gives the CEL to the API server, which holds every writer to it. A ledger in a
-folder has nobody but its writers, and a ledger in a file comes from anywhere: they are held to the
-same rules by `broken`.
+`dtjob_api.schema.crd` gives the CEL to the API server, which holds every writer to it. A ledger in
+a folder has nobody but its writers, and a ledger in a file comes from anywhere: they are held to
+the same rules by `broken`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from dtjob_api.attempt_rules import ATTEMPT_RULES
-from dtjob_api.lease_rules import LEASE_RULES
-from dtjob_api.ledger import (
-    CheckpointRecord,
-    LedgerSpec,
-    LedgerStatus,
-    Outcome,
-    PrivacyLedger,
-    VolumeRecord,
-)
-from dtjob_api.ledger_rule import (
+from dtjob_api.ledger.attempt_rules import ATTEMPT_RULES
+from dtjob_api.ledger.lease_rules import LEASE_RULES
+from dtjob_api.ledger.ledger_rule import (
     STATUS,
     STATUSES,
     LedgerRule,
@@ -28,8 +20,16 @@ from dtjob_api.ledger_rule import (
     status_changes,
     status_is,
 )
-from dtjob_api.proven import proves_more
-from dtjob_api.spec_rules import SPEC_RULES
+from dtjob_api.ledger.privacy_ledger import (
+    CheckpointRecord,
+    LedgerSpec,
+    LedgerStatus,
+    Outcome,
+    PrivacyLedger,
+    VolumeRecord,
+)
+from dtjob_api.ledger.proven import proves_more
+from dtjob_api.ledger.spec_rules import SPEC_RULES
 
 CHARGED_NEVER_DECREASES = (
     "status.charged never decreases: what is charged is spent, whatever became of the run"
@@ -263,7 +263,7 @@ _RECORDS: tuple[LedgerRule, ...] = (
         "volume-takes-no-proof-back",
         11,
         "status.volume",
-        # What `dtjob_api.proven.proves_more` says no to may go: the status has charged it.
+        # What `dtjob_api.ledger.proven.proves_more` says no to may go: the status has charged it.
         f"!has(oldSelf.status) || !has(oldSelf.status.volume) || {STATUS} || "
         "(has(self.status.volume) && "
         "self.status.volume.attempt >= oldSelf.status.volume.attempt && "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from dtjob_api.ledger import LedgerSpec, LedgerStatus, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, LedgerStatus, PrivacyLedger
 from dtjob_api.model import Json, rule
 
 Holds = Callable[[PrivacyLedger, PrivacyLedger], bool]

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from dtjob_api.cel import CelError, holds
-from dtjob_api.crd import job_crd, ledger_crd
 from dtjob_api.model import VALIDATIONS, Json
-from dtjob_api.structural import (
+from dtjob_api.schema.cel import CelError, holds
+from dtjob_api.schema.crd import job_crd, ledger_crd
+from dtjob_api.schema.structural import (
     BLOCKING,
     PRESERVE,
     ErrorKind,

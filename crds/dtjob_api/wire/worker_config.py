@@ -11,9 +11,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from dtjob_api.job.privacy import Telemetry
+from dtjob_api.job.training import Training
 from dtjob_api.model import Model
-from dtjob_api.privacy import Telemetry
-from dtjob_api.training import Training
 
 
 class JobIdentity(Model):

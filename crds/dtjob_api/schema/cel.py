@@ -13,8 +13,8 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from dtjob_api.cidr import contains_cidr, is_cidr, parse_cidr
-from dtjob_api.quantity import is_quantity, parse_quantity
+from dtjob_api.schema.cidr import contains_cidr, is_cidr, parse_cidr
+from dtjob_api.schema.quantity import is_quantity, parse_quantity
 
 
 class CelError(ValueError):

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from dtjob_api.job.template import WorkerTemplate
 from dtjob_api.model import Json, Model, ObjectName, Quantity, rule, rules
-from dtjob_api.template import WorkerTemplate
 
 GPU_RESOURCE = "nvidia.com/gpu"
 MOST_WORKERS = 4096

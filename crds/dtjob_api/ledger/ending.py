@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from dtjob_api import shown
-from dtjob_api.ledger import OutcomeState, PrivacyLedger
+from dtjob_api.ledger.privacy_ledger import OutcomeState, PrivacyLedger
 from dtjob_api.reasons import Reason, known
 
 _OF_THE_TRAINING = frozenset({Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})

@@ -9,23 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dtjob_api.model import (
-    API_VERSION,
-    Image,
-    Json,
-    Model,
-    ObjectMeta,
-    ObjectName,
-    list_map,
-    rule,
-    rules,
-)
-from dtjob_api.network import Network, NetworkPolicyMode
-from dtjob_api.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
-from dtjob_api.status import JobStatus
-from dtjob_api.storage import CheckpointVolume, DataVolume, Storage
-from dtjob_api.template import EnvVar, WorkerTemplate
-from dtjob_api.training import (
+from dtjob_api.job.network import Network, NetworkPolicyMode
+from dtjob_api.job.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
+from dtjob_api.job.status import JobStatus
+from dtjob_api.job.storage import CheckpointVolume, DataVolume, Storage
+from dtjob_api.job.template import EnvVar, WorkerTemplate
+from dtjob_api.job.training import (
     MAX_STEPS,
     Checkpoint,
     Evaluation,
@@ -37,7 +26,18 @@ from dtjob_api.training import (
     Strategy,
     Training,
 )
-from dtjob_api.workers import Resources, Workers
+from dtjob_api.job.workers import Resources, Workers
+from dtjob_api.model import (
+    API_VERSION,
+    Image,
+    Json,
+    Model,
+    ObjectMeta,
+    ObjectName,
+    list_map,
+    rule,
+    rules,
+)
 
 __all__ = [
     "Checkpoint",
@@ -248,5 +248,5 @@ class DistributedTrainingJob(Model):
 
     @classmethod
     def from_dict(cls, manifest: dict[str, Any]) -> DistributedTrainingJob:
-        """The job of a manifest that `dtjob_api.validation` or the API server has admitted."""
+        """The job of a manifest that `schema.validation` or the API server has admitted."""
         return cls.model_validate(manifest)

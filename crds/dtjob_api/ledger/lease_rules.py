@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dtjob_api.ledger import Lease, LedgerStatus, PrivacyLedger
-from dtjob_api.ledger_rule import (
+from dtjob_api.ledger.ledger_rule import (
     STATUS,
     STATUSES,
     LedgerRule,
@@ -12,6 +11,7 @@ from dtjob_api.ledger_rule import (
     status_changes,
     status_is,
 )
+from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus, PrivacyLedger
 
 _NEW_LEASE = (
     "has(self.status) && has(self.status.lease) && !(has(oldSelf.status) && "

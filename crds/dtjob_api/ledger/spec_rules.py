@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dtjob_api.ledger import LedgerSpec
-from dtjob_api.ledger_rule import LedgerRule, spec_changes
-from dtjob_api.privacy import PrivacyMode
+from dtjob_api.job.privacy import PrivacyMode
+from dtjob_api.ledger.ledger_rule import LedgerRule, spec_changes
+from dtjob_api.ledger.privacy_ledger import LedgerSpec
 
 
 def _is_complete(spec: LedgerSpec) -> bool:

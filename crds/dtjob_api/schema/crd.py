@@ -1,7 +1,7 @@
 """The CustomResourceDefinitions, generated from the models.
 
-    python -m dtjob_api.crd           writes crds/*.yaml
-    python -m dtjob_api.crd --check   fails where the committed YAML is not what would be written
+    python -m dtjob_api.schema.crd           writes crds/*.yaml
+    python -m dtjob_api.schema.crd --check   fails where the committed YAML is another
 
 pydantic's JSON schema becomes a structural OpenAPI v3.0 schema, as apiextensions.k8s.io/v1 asks:
 references inlined, `null` alternatives dropped (a missing field is how Kubernetes says null),
@@ -17,13 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dtjob_api.job import DistributedTrainingJob
-from dtjob_api.ledger import PrivacyLedger
-from dtjob_api.ledger_rules import LEDGER_RULES
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.ledger_rules import LEDGER_RULES
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.model import API_GROUP, VALIDATIONS, Json, Model
 
 VERSION = "v1alpha1"
-CRD_DIRECTORY = Path(__file__).resolve().parent.parent
+CRD_DIRECTORY = Path(__file__).resolve().parents[2]
 
 _DROPPED = {"title", "$defs", "propertyNames", "discriminator"}
 _INT_OR_STRING = "x-kubernetes-int-or-string"
@@ -210,7 +210,7 @@ def rendered(crd: Json) -> str:
     yaml.indent(mapping=2, sequence=2, offset=0)
     yaml.representer.ignore_aliases = lambda _data: True
     stream = io.StringIO()
-    stream.write("# Generated from the models in dtjob_api by `python -m dtjob_api.crd`.\n")
+    stream.write("# Generated from the models in dtjob_api by `python -m dtjob_api.schema.crd`.\n")
     yaml.dump(crd, stream)
     return stream.getvalue()
 
@@ -225,7 +225,7 @@ def files() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the YAML, or compare it with what is committed."""
-    parser = argparse.ArgumentParser(prog="python -m dtjob_api.crd", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dtjob_api.schema.crd", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--directory", type=Path, default=CRD_DIRECTORY)
     options = parser.parse_args(arguments)
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
                 path.write_text(text, encoding="utf-8")
     if options.check and stale:
         sys.stderr.write(
-            f"{', '.join(stale)}: not what the models say; run python -m dtjob_api.crd\n"
+            f"{', '.join(stale)}: not what the models say; run python -m dtjob_api.schema.crd\n"
         )
         return 1
     return 0

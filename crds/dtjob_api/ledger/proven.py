@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dtjob_api.ledger import LedgerStatus, VolumeRecord
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, VolumeRecord
 from dtjob_api.reasons import Reason
 
 

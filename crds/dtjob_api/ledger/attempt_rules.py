@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dtjob_api.ledger import MAX_ATTEMPTS_KEPT, AttemptRecord, LedgerStatus
-from dtjob_api.ledger_rule import (
+from dtjob_api.ledger.ledger_rule import (
     STATUS,
     STATUSES,
     LedgerRule,
@@ -13,6 +12,7 @@ from dtjob_api.ledger_rule import (
     status_changes,
     status_is,
 )
+from dtjob_api.ledger.privacy_ledger import MAX_ATTEMPTS_KEPT, AttemptRecord, LedgerStatus
 from dtjob_api.reasons import NO_FAILURE
 
 ATTEMPTS_NEVER_VANISH = (

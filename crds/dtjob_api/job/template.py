@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from dtjob_api.job.training import MAX_STEPS
 from dtjob_api.model import (
     NOT_NEGATIVE,
     BareQuantity,
@@ -17,7 +18,6 @@ from dtjob_api.model import (
     rule,
     rules,
 )
-from dtjob_api.training import MAX_STEPS
 
 MAX_VOLUMES = 32
 

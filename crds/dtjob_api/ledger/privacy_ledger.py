@@ -1,7 +1,7 @@
 """PrivacyLedger: what a job may spend, what it has spent, and its only channel to the workers.
 
 The operator writes `spec`, the coordinator writes `status`. What is here bounds each field; the
-rules in `dtjob_api.ledger_rules` bind every writer: what is charged is never given back.
+rules in `dtjob_api.ledger.ledger_rules` bind every writer: what is charged is never given back.
 Draws are numbered from 0, and so are steps.
 """
 
@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from dtjob_api.job.privacy import Clipping, PrivacyMode, PrivacyUnit
+from dtjob_api.job.training import MAX_STEPS
 from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta
-from dtjob_api.privacy import Clipping, PrivacyMode, PrivacyUnit
 from dtjob_api.reasons import Reason
-from dtjob_api.training import MAX_STEPS
 
 MAX_NUMBER = 2**31
 """Bound of attempts and generations: one each second for 68 years."""

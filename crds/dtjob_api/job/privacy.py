@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from dtjob_api.job.training import MAX_STEPS, positive_count
 from dtjob_api.model import Model, rule, rules
-from dtjob_api.training import MAX_STEPS, positive_count
 
 
 class PrivacyMode(StrEnum):

@@ -1,0 +1,1 @@
+"""DistributedTrainingJob: what a user asks for, part by part, and its status."""

@@ -1,0 +1,1 @@
+"""From the models to CustomResourceDefinitions, and from a manifest to its errors."""

@@ -1,0 +1,1 @@
+"""What processes of ours say to one another."""
