@@ -69,12 +69,12 @@ def rank(
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    from dtjob_trainer import optim
-    from dtjob_trainer.batches import BatchLoader
-    from dtjob_trainer.distributed import Group
-    from dtjob_trainer.keys import AttemptKeys
-    from dtjob_trainer.mechanism import Mechanism
-    from dtjob_trainer.step import PrivateStep
+    from dtjob_trainer.mechanism import optim
+    from dtjob_trainer.mechanism.batches import BatchLoader
+    from dtjob_trainer.mechanism.group import Group
+    from dtjob_trainer.mechanism.keys import AttemptKeys
+    from dtjob_trainer.mechanism.mechanism import Mechanism
+    from dtjob_trainer.mechanism.step import PrivateStep
 
     torch.set_num_threads(1)
     group = Group()
@@ -124,10 +124,10 @@ def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     """Median seconds of one `publish`: checkpoint, ledger write with the next lease, journal."""
     from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyLedger, Run
     from dtjob_api.model import ObjectMeta
-    from dtjob_trainer.attempts import begin_attempt
-    from dtjob_trainer.checkpoint import CheckpointStore, TrainingState, expected_bytes
-    from dtjob_trainer.leasing import DrawAccount
-    from dtjob_trainer.ledger_file import FileLedger
+    from dtjob_trainer.gang.attempts import begin_attempt
+    from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState, expected_bytes
+    from dtjob_trainer.ledger.file_ledger import FileLedger
+    from dtjob_trainer.ledger.leasing import DrawAccount
 
     ledger = FileLedger(folder / "ledger")
     spec = LedgerSpec(

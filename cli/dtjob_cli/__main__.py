@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dtjob_trainer import library_first
+from dtjob_trainer.usercode import library_first
 
 
 def main() -> None:
     """Run the command line that this process was started with."""
     library_first.apply()
 
-    from dtjob_trainer import stop_at_start
+    from dtjob_trainer.process import stop_at_start
 
     stop_at_start.leave_when_told(exit_code=130)
 

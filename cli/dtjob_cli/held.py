@@ -10,7 +10,8 @@ from dtjob_api.reasons import TRAINING_REFUSED, Reason
 from dtjob_cli.errors import then
 from dtjob_cli.report import Report
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import durable, processes
+from dtjob_trainer.ledger import durable
+from dtjob_trainer.worker import processes
 
 #: Reasons that a run in training can meet too.
 _MET_IN_TRAINING = frozenset(

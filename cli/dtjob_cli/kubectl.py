@@ -9,7 +9,7 @@ import subprocess
 from typing import Any
 
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
-from dtjob_trainer import library_first
+from dtjob_trainer.usercode import library_first
 
 TIMEOUT_SECONDS = 60
 

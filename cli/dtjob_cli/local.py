@@ -25,7 +25,8 @@ from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 from dtjob_cli import ports, runs
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import deaths, memory_group
+from dtjob_trainer.process import memory_group
+from dtjob_trainer.worker import deaths
 
 CLOSE_SECONDS = 10.0
 CLOSE_POLL_SECONDS = 0.05

@@ -5,7 +5,7 @@ What a command needs is imported when it runs, so that help and completion answe
 
 from __future__ import annotations
 
-from dtjob_trainer import library_first
+from dtjob_trainer.usercode import library_first
 
 library_first.apply()
 

@@ -14,9 +14,9 @@ from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.manifests import Manifest
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer.durable import VolumeFull
-from dtjob_trainer.ledger import AnswerLost, LedgerError, LedgerUnreadable, Versioned
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.backend import AnswerLost, LedgerError, LedgerUnreadable, Versioned
+from dtjob_trainer.ledger.durable import VolumeFull
+from dtjob_trainer.ledger.file_ledger import FileLedger
 
 # How long the workers of a command that was killed have to finish their step and leave.
 LEAVE_SECONDS = 120.0

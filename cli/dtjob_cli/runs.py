@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_cli.errors import BadInput
-from dtjob_trainer import durable
-from dtjob_trainer.ledger_file import is_version
+from dtjob_trainer.ledger import durable
+from dtjob_trainer.ledger.file_ledger import is_version
 
 # What never changes after a run has begun, as in a cluster (rules 5, 9 and 14).
 FROZEN = ("training", "privacy", "checkpoint", "storage")

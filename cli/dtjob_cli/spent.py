@@ -11,9 +11,9 @@ from dtjob_api.reasons import Reason
 from dtjob_cli import resume, volume
 from dtjob_cli.errors import BadInput, CommandError, ExitCode, then
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import recovery
-from dtjob_trainer.ledger import LedgerError
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger import recovery
+from dtjob_trainer.ledger.backend import LedgerError
+from dtjob_trainer.ledger.file_ledger import FileLedger
 
 _NO_EPSILON = "No epsilon can be stated."
 

@@ -16,7 +16,7 @@ from typing import TextIO, cast
 
 from dtjob_api import shown
 from dtjob_cli.errors import CommandError, ExitCode
-from dtjob_trainer.streams import Unfailing, unfailing
+from dtjob_trainer.process.streams import Unfailing, unfailing
 
 SPELLED = {
     "σ": "sigma",

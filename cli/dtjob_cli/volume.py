@@ -11,11 +11,11 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger, VolumeRecord
 from dtjob_api.reasons import Reason
 from dtjob_cli.errors import CommandError, ExitCode, then
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import durable, recovery
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.journal import JournalUnreadable, NoSuchNumber
-from dtjob_trainer.recovery import VolumeState
-from dtjob_trainer.volume import read_volume
+from dtjob_trainer.ledger import durable, recovery
+from dtjob_trainer.ledger.checkpoint import CheckpointStore
+from dtjob_trainer.ledger.journal import JournalUnreadable, NoSuchNumber
+from dtjob_trainer.ledger.recovery import VolumeState
+from dtjob_trainer.ledger.volume import read_volume
 
 _UNKNOWN = (
     "It is not known whether more was spent than the ledger knows of, so no epsilon can be stated."

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dtjob_cli import display
-from dtjob_trainer.streams import unfailing
+from dtjob_trainer.process.streams import unfailing
 
 
 def _report(step: int, **more: Any) -> dict[str, Any]:

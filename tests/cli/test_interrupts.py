@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_trainer import stop_at_start
+from dtjob_trainer.process import stop_at_start
 from tests.support.checkout import ROOT
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -19,10 +19,10 @@ from typer.testing import CliRunner, Result
 from dtjob_api.schema.validation import validate
 from dtjob_cli import runs, volume
 from dtjob_cli.main import app
-from dtjob_trainer import recovery
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.recovery import VolumeState
-from dtjob_trainer.volume import read_volume
+from dtjob_trainer.ledger import recovery
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.recovery import VolumeState
+from dtjob_trainer.ledger.volume import read_volume
 from tests.support.builders import tiny_plan
 from tests.support.checkout import DIGITS
 from tests.support.ledgers.durability import Job, state_at

@@ -12,8 +12,8 @@ import pytest
 
 from dtjob_cli import local
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer import memory_group
-from dtjob_trainer.memory_group import MemoryCount
+from dtjob_trainer.process import memory_group
+from dtjob_trainer.process.memory_group import MemoryCount
 
 
 class Killed(subprocess.Popen[bytes]):

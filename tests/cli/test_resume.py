@@ -25,7 +25,7 @@ from dtjob_cli import manifests, ports, resume, runs
 from dtjob_cli.display import PlainDisplay
 from dtjob_cli.interrupts import Interrupts
 from dtjob_cli.main import app
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import START, UID, checkpoint, spent
 from tests.support.checkout import DIGITS
 from tests.support.commands.stored_runs import PLAN

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.checkout import DIGITS, TASKS
 from tests.support.commands import run_files
 from tests.support.commands.command_process import Command, processes, wait_until_gone

@@ -23,11 +23,11 @@ from dtjob_api.reasons import Reason
 from dtjob_cli import runs, spent, volume
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.main import app
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.journal import Entry, Header, Journal
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.recovery import VolumeState
-from dtjob_trainer.volume import read_volume
+from dtjob_trainer.ledger.checkpoint import CheckpointStore
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.journal import Entry, Header, Journal
+from dtjob_trainer.ledger.recovery import VolumeState
+from dtjob_trainer.ledger.volume import read_volume
 from tests.support.builders import UID
 from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
 

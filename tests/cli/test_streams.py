@@ -22,7 +22,7 @@ from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, report, runs
 from dtjob_cli.streams import SPELLED
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import UID
 from tests.support.checkout import DIGITS, TOOLS
 from tests.support.commands.stored_runs import PLAN, drawn

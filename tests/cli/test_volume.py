@@ -16,7 +16,7 @@ from dtjob_api.reasons import Reason
 from dtjob_cli.errors import ExitCode
 from dtjob_cli.main import app
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer.journal import Entry, Header, Journal
+from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from tests.support.builders import UID
 from tests.support.commands.stored_runs import drawn, made
 

@@ -12,7 +12,7 @@ import pytest
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_cli.errors import ExitCode
-from dtjob_trainer import processes
+from dtjob_trainer.worker import processes
 from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "errors.md"

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dtjob_trainer.preflight.validation import preflight
 from dtjob_trainer.task import ArraySpec, Task, TaskError
-from dtjob_trainer.validation import preflight
 from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "writing-a-task.md"

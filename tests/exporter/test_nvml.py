@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dtjob_exporter.nvml import GpuCollector
-from dtjob_trainer.telemetry import gpu_fields, summarise_gpus
+from dtjob_trainer.worker.telemetry import gpu_fields, summarise_gpus
 
 
 def test_without_a_driver_figures_are_absent_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import importlib, pkgutil, sys
 package = importlib.import_module("standin")
 for module in pkgutil.walk_packages(package.__path__, "standin."):
     importlib.import_module(module.name)
-import dtjob_trainer.ledger_kubernetes
+import dtjob_trainer.ledger.kubernetes_ledger
 print(*[name for name in sys.argv[1:] if name in sys.modules])
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dtjob_trainer import orders
+from dtjob_trainer.gang import orders
 from tests.support.gangs.gang_run import GangRun
 
 

@@ -15,7 +15,7 @@ from dtjob_api.ledger.privacy_ledger import (
     OutcomeState,
 )
 from dtjob_api.reasons import Reason
-from dtjob_trainer.attempts import (
+from dtjob_trainer.gang.attempts import (
     AttemptEnd,
     begin_attempt,
     end_attempt,
@@ -23,7 +23,7 @@ from dtjob_trainer.attempts import (
     may_restart,
     report_drained,
 )
-from dtjob_trainer.ledger import LedgerRejected, Superseded
+from dtjob_trainer.ledger.backend import LedgerRejected, Superseded
 from tests.support.builders import START
 from tests.support.ledgers.durability import Job
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dtjob_trainer.batches import BatchLoader, open_records, synthetic_examples
+from dtjob_trainer.mechanism.batches import BatchLoader, open_records, synthetic_examples
 from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
 from tests.support.mechanism.models import FEATURES, Records, make_task, rows
 

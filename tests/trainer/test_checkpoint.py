@@ -16,17 +16,17 @@ import torch
 
 from dtjob_api.job.training import MAX_STEPS
 from dtjob_api.ledger.privacy_ledger import CheckpointRecord
-from dtjob_trainer import durable
-from dtjob_trainer.checkpoint import (
+from dtjob_trainer.ledger import durable
+from dtjob_trainer.ledger.checkpoint import (
     CheckpointStore,
     CheckpointUnusable,
     TrainingState,
     expected_bytes,
     plan_digest,
 )
-from dtjob_trainer.digest import parameter_digest
-from dtjob_trainer.journal import NoSuchNumber
-from dtjob_trainer.volume import read_volume
+from dtjob_trainer.ledger.journal import NoSuchNumber
+from dtjob_trainer.ledger.volume import read_volume
+from dtjob_trainer.mechanism.digest import parameter_digest
 from tests.support.builders import START, UID, tiny_plan
 from tests.support.ledgers.durability import state_at
 

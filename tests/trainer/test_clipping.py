@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dtjob_accounting.event import Adjacency
-from dtjob_trainer.clipping import (
+from dtjob_trainer.mechanism.clipping import (
     CLIPPERS,
     ClippedSum,
     GradientUnreached,
@@ -22,7 +22,7 @@ from dtjob_trainer.clipping import (
     exact_fp32,
     squared_norms,
 )
-from dtjob_trainer.noise import clipped_norm
+from dtjob_trainer.mechanism.noise import clipped_norm
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
     CLASSES,

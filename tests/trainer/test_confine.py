@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dtjob_trainer import confine
+from dtjob_trainer.process import confine
 
 pytestmark = pytest.mark.processes
 

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from kubernetes.config import kube_config
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.credentials import PodToken, RunSecret, open_credentials
-from dtjob_trainer.issuer import ASK_SECONDS, Issuer, Published, ask_api_server, published
-from dtjob_trainer.proof import Expected, Refused, Speaker
+from dtjob_trainer.identity.credentials import PodToken, RunSecret, open_credentials
+from dtjob_trainer.identity.issuer import ASK_SECONDS, Issuer, Published, ask_api_server, published
+from dtjob_trainer.identity.proof import Expected, Refused, Speaker
 from tests.support.gangs.fake_issuer import (
     AUDIENCE,
     DISCOVERY,

@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import deaths
-from dtjob_trainer.gang import EndKind
-from dtjob_trainer.memory_group import MemoryCount
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.process.memory_group import MemoryCount
+from dtjob_trainer.worker import deaths
 
 GIB = 2**30
 BEFORE = MemoryCount(kills=1, at_limit=5, limit=2 * GIB)

@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dtjob_trainer.digest import parameter_digest
-from dtjob_trainer.distributed import (
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.mechanism.digest import parameter_digest
+from dtjob_trainer.mechanism.group import (
     CollectiveFailed,
     Group,
     agreed_digest,
     share_parameters,
 )
-from dtjob_trainer.failures import Failures, Phase
-from dtjob_trainer.gang import EndKind
+from dtjob_trainer.rank.failures import Failures, Phase
 from tests.support.mechanism.layouts import run_world
 from tests.support.mechanism.models import linear
 from tests.support.mechanism.ranks import leave_rank_0_alone, use_the_group

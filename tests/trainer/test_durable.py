@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_trainer import durable
+from dtjob_trainer.ledger import durable
 from tests.support.builders import tiny_plan
 from tests.support.ledgers.durability import Crash, Disk, Job, no_fault, state_at, with_disk
 

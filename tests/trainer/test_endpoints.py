@@ -11,9 +11,9 @@ import pytest
 
 from dtjob_cli import ports
 from dtjob_serving.doors import BODY_BYTES
-from dtjob_trainer.credentials import RunSecret
-from dtjob_trainer.endpoints import HELLO_PATH
-from dtjob_trainer.gang import Directive, Hello
+from dtjob_trainer.gang.endpoints import HELLO_PATH
+from dtjob_trainer.gang.members import Directive, Hello
+from dtjob_trainer.identity.credentials import RunSecret
 from tests.support.checkout import SUPPORT
 from tests.support.strangers import http_attacks
 from tests.support.strangers.http_attacks import ATTACKS, PATIENCE, Door, Tried

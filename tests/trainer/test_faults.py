@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_trainer.ledger import Conflict
+from dtjob_trainer.ledger.backend import Conflict
 from tests.support.gangs.gang_run import PATIENCE, SLOW, GangRun, signal_all, with_descendants
 from tests.support.gangs.oracle import assert_finished, assert_true_account
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import fitting
-from dtjob_trainer.checkpoint import Checkpoint, TrainingState
-from dtjob_trainer.optim import make_optimizer
-from dtjob_trainer.recovery import Refusal
+from dtjob_trainer.ledger.checkpoint import Checkpoint, TrainingState
+from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.mechanism.optim import make_optimizer
+from dtjob_trainer.rank import fitting
 
 Make = Callable[[], nn.Module]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang import (
+from dtjob_trainer.gang.members import (
     MISSED_PINGS,
     PING_SECONDS,
     Action,
@@ -17,7 +17,7 @@ from dtjob_trainer.gang import (
     Gang,
     Hello,
 )
-from dtjob_trainer.proof import LEEWAY_SECONDS, Refused, Speaker
+from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Refused, Speaker
 
 _SILENT = MISSED_PINGS * PING_SECONDS
 

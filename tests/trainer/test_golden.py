@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dtjob_trainer.digest import parameter_digest
+from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.task import ArraySpec, Task
 from tests.support.mechanism.models import KEYS, Plan, Records, make_step
 

@@ -7,11 +7,11 @@ import copy
 import pytest
 import torch
 
-from dtjob_trainer.distributed import Group
-from dtjob_trainer.keys import AttemptKeys
-from dtjob_trainer.mechanism import Mechanism
-from dtjob_trainer.optim import make_optimizer
-from dtjob_trainer.step import PrivateStep
+from dtjob_trainer.mechanism.group import Group
+from dtjob_trainer.mechanism.keys import AttemptKeys
+from dtjob_trainer.mechanism.mechanism import Mechanism
+from dtjob_trainer.mechanism.optim import make_optimizer
+from dtjob_trainer.mechanism.step import PrivateStep
 from dtjob_trainer.tasks import digits_cnn
 from tests.support.builders import privacy_plan
 

@@ -31,7 +31,7 @@ def forkserver(run: GangRun, ordinal: int) -> int:
     (found,) = [
         child
         for child in children(run.processes[ordinal].pid)
-        if b"dtjob_trainer.preload" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"dtjob_trainer.rank.preload" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     return found
 

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer import interfaces
-from dtjob_trainer.recovery import Refusal
+from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.rank import interfaces
 
 EXISTING = ["lo", "eth0", "eth1", "docker0"]
 

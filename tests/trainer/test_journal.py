@@ -11,8 +11,8 @@ import pytest
 
 from dtjob_api.job.training import MAX_STEPS
 from dtjob_api.ledger.privacy_ledger import MAX_DRAWS, MAX_NUMBER
-from dtjob_trainer import durable
-from dtjob_trainer.journal import (
+from dtjob_trainer.ledger import durable
+from dtjob_trainer.ledger.journal import (
     Entry,
     Header,
     Journal,

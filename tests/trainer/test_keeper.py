@@ -13,10 +13,10 @@ import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
-from dtjob_trainer import keeper as module
-from dtjob_trainer import processes
-from dtjob_trainer.keeper import Keeper
-from dtjob_trainer.processes import CannotStart, Forkserver
+from dtjob_trainer.worker import keeper as module
+from dtjob_trainer.worker import processes
+from dtjob_trainer.worker.keeper import Keeper
+from dtjob_trainer.worker.processes import CannotStart, Forkserver
 
 KILLED = "the forkserver was ended by SIGKILL: out of memory"
 

@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from dtjob_trainer.distributed import Group
-from dtjob_trainer.keys import AttemptKeys, derive_keys, fresh_secret
+from dtjob_trainer.mechanism.group import Group
+from dtjob_trainer.mechanism.keys import AttemptKeys, derive_keys, fresh_secret
 
 SECRET = bytes(range(32))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dtjob_trainer.distributed import Group
+from dtjob_trainer.mechanism.group import Group
 from tests.support.mechanism import reference
 from tests.support.mechanism.layouts import run_world
 from tests.support.mechanism.models import KEYS, flat

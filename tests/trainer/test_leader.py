@@ -17,13 +17,13 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_trainer import attempts
-from dtjob_trainer import leader as leading
-from dtjob_trainer.closing import close
-from dtjob_trainer.gang import Action, End, EndKind, Hello
-from dtjob_trainer.leader import Leader
-from dtjob_trainer.proof import Refused, Speaker
-from dtjob_trainer.view import WorkerView
+from dtjob_trainer.gang import attempts
+from dtjob_trainer.gang import leader as leading
+from dtjob_trainer.gang.closing import close
+from dtjob_trainer.gang.leader import Leader
+from dtjob_trainer.gang.members import Action, End, EndKind, Hello
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.identity.proof import Refused, Speaker
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import Ranks, follow, lease_as, order, write_status
 

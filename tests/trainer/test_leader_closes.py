@@ -12,11 +12,11 @@ import structlog
 
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, OutcomeState, RunState
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang import Action, End, EndKind
-from dtjob_trainer.leader import Leader
-from dtjob_trainer.ledger import LedgerRejected, Versioned
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.view import WorkerView
+from dtjob_trainer.gang.leader import Leader
+from dtjob_trainer.gang.members import Action, End, EndKind
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.ledger.backend import LedgerRejected, Versioned
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import Ranks, an_end, follow, lease_as, order
 

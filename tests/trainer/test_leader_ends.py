@@ -13,13 +13,13 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.gang import Action, End, EndKind
-from dtjob_trainer.journal import Entry, Header, Journal
-from dtjob_trainer.leader import Leader
-from dtjob_trainer.patience import START_FACTOR
-from dtjob_trainer.untold import untold
-from dtjob_trainer.view import WorkerView
+from dtjob_trainer.gang.leader import Leader
+from dtjob_trainer.gang.members import Action, End, EndKind
+from dtjob_trainer.gang.patience import START_FACTOR
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.ledger.checkpoint import CheckpointStore
+from dtjob_trainer.ledger.journal import Entry, Header, Journal
+from dtjob_trainer.ledger.untold import untold
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import an_end, follow, lease_as, succeeded, write_status
 

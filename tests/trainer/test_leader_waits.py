@@ -12,10 +12,10 @@ import pytest
 import structlog
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import leader as leading
-from dtjob_trainer.leader import Leader
-from dtjob_trainer.ledger import Versioned
-from dtjob_trainer.view import WorkerView
+from dtjob_trainer.gang import leader as leading
+from dtjob_trainer.gang.leader import Leader
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.ledger.backend import Versioned
 from tests.support.gangs.gang_run import GangRun
 
 Happens = Callable[[], None]

@@ -19,15 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS
 from dtjob_api.reasons import Reason
-from dtjob_trainer import durable, recovery
-from dtjob_trainer.attempts import AttemptEnd, fail
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.journal import Header, Journal, JournalUnreadable, read_all
-from dtjob_trainer.lease import next_lease, with_lease
-from dtjob_trainer.leasing import DrawAccount, ReserveSpent
-from dtjob_trainer.ledger import LedgerRejected, LedgerUnreadable, Superseded
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.volume import read_volume
+from dtjob_trainer.gang.attempts import AttemptEnd, fail
+from dtjob_trainer.ledger import durable, recovery
+from dtjob_trainer.ledger.backend import LedgerRejected, LedgerUnreadable, Superseded
+from dtjob_trainer.ledger.checkpoint import CheckpointStore
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.journal import Header, Journal, JournalUnreadable, read_all
+from dtjob_trainer.ledger.lease import next_lease, with_lease
+from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.volume import read_volume
 from testing.examples import examples
 from tests.support.builders import IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
 from tests.support.ledgers.durability import (

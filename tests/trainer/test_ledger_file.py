@@ -24,9 +24,9 @@ from dtjob_api.ledger.privacy_ledger import (
     PrivacyLedger,
 )
 from dtjob_api.reasons import Reason
-from dtjob_trainer import durable
-from dtjob_trainer.ledger import AnswerLost, Conflict, LedgerRejected, LedgerUnreadable
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger import durable
+from dtjob_trainer.ledger.backend import AnswerLost, Conflict, LedgerRejected, LedgerUnreadable
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import START, UID, checkpoint, new_ledger, spent, tiny_plan
 from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES, SERIES
 from tests.support.rules.manifest_cases import Case

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_trainer import library_first
+from dtjob_trainer.usercode import library_first
 
 pytestmark = pytest.mark.slow  # an interpreter for each
 

@@ -16,12 +16,12 @@ import torch
 from dtjob_accounting import pld
 from dtjob_api.ledger.privacy_ledger import OutcomeState
 from dtjob_api.reasons import Reason
-from dtjob_trainer import loop, mailbox
-from dtjob_trainer.checkpoint import TrainingState
-from dtjob_trainer.distributed import Group, agreed_digest
-from dtjob_trainer.gang import EndKind
-from dtjob_trainer.loop import Coordinator
-from dtjob_trainer.mailbox import Mailbox
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.ledger.checkpoint import TrainingState
+from dtjob_trainer.mechanism.group import Group, agreed_digest
+from dtjob_trainer.rank import loop, mailbox
+from dtjob_trainer.rank.loop import Coordinator
+from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.task import TaskError
 from tests.support.builders import tiny_plan
 from tests.support.ledgers.durability import Crash, Job

@@ -9,9 +9,9 @@ import pytest
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
 from dtjob_api.job.privacy import Clipping
-from dtjob_trainer.clipping import CLIPPERS, PerExampleClip
-from dtjob_trainer.mechanism import Mechanism
-from dtjob_trainer.sampling import PoissonSampler
+from dtjob_trainer.mechanism.clipping import CLIPPERS, PerExampleClip
+from dtjob_trainer.mechanism.mechanism import Mechanism
+from dtjob_trainer.mechanism.sampling import PoissonSampler
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
     KEYS,

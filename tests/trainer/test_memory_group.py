@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtjob_trainer.memory_group import MemoryCount, read
+from dtjob_trainer.process.memory_group import MemoryCount, read
 
 UNLIMITED = 9223372036854771712
 EVENTS = "low 0\nhigh 0\nmax 31\noom 2\noom_kill 3\noom_group_kill 0\n"

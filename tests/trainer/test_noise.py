@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from dtjob_accounting import pld
-from dtjob_trainer import noise
-from dtjob_trainer.noise import Lattice, clipped_norm, gaussian
+from dtjob_trainer.mechanism import noise
+from dtjob_trainer.mechanism.noise import Lattice, clipped_norm, gaussian
 from tests.support.mechanism import reference
 
 KEY = bytes(range(32))

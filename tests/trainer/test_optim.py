@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dtjob_trainer.optim import LearningRate, make_optimizer
+from dtjob_trainer.mechanism.optim import LearningRate, make_optimizer
 
 
 def test_constant_linear_and_cosine_after_warmup():

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from dtjob_trainer import orders
-from dtjob_trainer.ledger import LedgerUnreadable, Versioned
-from dtjob_trainer.orders import Orders
+from dtjob_trainer.gang import orders
+from dtjob_trainer.gang.orders import Orders
+from dtjob_trainer.ledger.backend import LedgerUnreadable, Versioned
 from tests.support.gangs.gang_run import GangRun
 
 

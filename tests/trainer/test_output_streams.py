@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dtjob_trainer import logs
-from dtjob_trainer.streams import Unfailing, unfailing
+from dtjob_trainer.process import logs
+from dtjob_trainer.process.streams import Unfailing, unfailing
 
 # A task prints, a log is written, and what is printed is dropped at the first private read.
 PROGRAM = """

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import torch
 
-from dtjob_trainer.passing import may_pass, wants_memory, was_not_there
+from dtjob_trainer.usercode.passing import may_pass, wants_memory, was_not_there
 
 
 def of_a_library(name: str, base: type[Exception] = Exception, **fields: object) -> Exception:

@@ -13,7 +13,7 @@ from dtjob_api.ledger.privacy_ledger import (
     PrivacyLedger,
 )
 from dtjob_api.reasons import Reason
-from dtjob_trainer.patience import Patience, needs_a_person, stalls_in_a_row
+from dtjob_trainer.gang.patience import Patience, needs_a_person, stalls_in_a_row
 from tests.support.builders import checkpoint, new_ledger, privacy_plan
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dtjob_trainer.prf import words
+from dtjob_trainer.mechanism.prf import words
 from tests.support.mechanism import reference
 
 KEY = bytes(range(32))

@@ -14,9 +14,9 @@ from dtjob_accounting import pld
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.upper_bound import upper_bound
-from dtjob_trainer import pricing
-from dtjob_trainer.pricing import Pricing
-from dtjob_trainer.view import WorkerView
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.worker import pricing
+from dtjob_trainer.worker.pricing import Pricing
 
 DELTA = 1e-5
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import memory_group, processes
-from dtjob_trainer.gang import End
-from dtjob_trainer.memory_group import MemoryCount
-from dtjob_trainer.processes import CannotStart, Forkserver, Ranks
-from dtjob_trainer.rank_setup import RankSetup
+from dtjob_trainer.gang.members import End
+from dtjob_trainer.process import memory_group
+from dtjob_trainer.process.memory_group import MemoryCount
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.worker import processes
+from dtjob_trainer.worker.processes import CannotStart, Forkserver, Ranks
 
 
 class Group:

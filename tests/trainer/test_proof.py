@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_trainer.proof import LEEWAY_SECONDS, Expected, Refused, Speaker, judge
+from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Expected, Refused, Speaker, judge
 from tests.support.gangs.fake_issuer import AUDIENCE, ISSUER, claims
 
 EXPECTED = Expected(AUDIENCE, "test", "faults")

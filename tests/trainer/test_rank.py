@@ -21,15 +21,15 @@ from structlog.testing import capture_logs
 
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer import confine, logs
-from dtjob_trainer.batches import open_records
-from dtjob_trainer.distributed import CollectiveFailed, ParametersDiverged
-from dtjob_trainer.durable import VolumeUnusable
-from dtjob_trainer.failures import Phase
-from dtjob_trainer.gang import EndKind
-from dtjob_trainer.mailbox import Mailbox, shortened
-from dtjob_trainer.rank import _Rank, _take_own_randomness, _Told, main
-from dtjob_trainer.rank_setup import RankSetup
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.ledger.durable import VolumeUnusable
+from dtjob_trainer.mechanism.batches import open_records
+from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
+from dtjob_trainer.process import confine, logs
+from dtjob_trainer.rank.failures import Phase
+from dtjob_trainer.rank.mailbox import Mailbox, shortened
+from dtjob_trainer.rank.rank import _Rank, _take_own_randomness, _Told, main
+from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.task import TaskError
 from tests.support.gangs.gang_run import GangRun
 from tests.support.mechanism.models import linear, make_task

@@ -25,14 +25,14 @@ from dtjob_api.ledger.privacy_ledger import (
 )
 from dtjob_api.reasons import Reason
 from dtjob_api.schema.validation import validate
-from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
-from dtjob_trainer.checkpoint import CheckpointStore
-from dtjob_trainer.durable import VolumeUnusable
-from dtjob_trainer.journal import AttemptJournal, Entry, Header, Journal, attempt_folder
-from dtjob_trainer.leasing import DrawAccount, ReserveSpent
-from dtjob_trainer.ledger import Superseded
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.recovery import (
+from dtjob_trainer.gang.attempts import AttemptEnd, end_attempt, report_drained
+from dtjob_trainer.ledger.backend import Superseded
+from dtjob_trainer.ledger.checkpoint import CheckpointStore
+from dtjob_trainer.ledger.durable import VolumeUnusable
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.journal import AttemptJournal, Entry, Header, Journal, attempt_folder
+from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.recovery import (
     Refusal,
     ResumePoint,
     VolumeState,
@@ -41,7 +41,7 @@ from dtjob_trainer.recovery import (
     resume_point,
     vouched,
 )
-from dtjob_trainer.volume import read_volume
+from dtjob_trainer.ledger.volume import read_volume
 from tests.support.builders import UID, checkpoint, new_ledger, spent, tiny_plan
 from tests.support.ledgers.durability import Job, state_at
 

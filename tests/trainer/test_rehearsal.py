@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dtjob_trainer.mechanism import Mechanism
-from dtjob_trainer.rehearsal import memory_of_a_rank, rehearse, require_fit
+from dtjob_trainer.mechanism.mechanism import Mechanism
+from dtjob_trainer.preflight.rehearsal import memory_of_a_rank, rehearse, require_fit
 from dtjob_trainer.task import TaskError
 from tests.support.mechanism.models import CLASSES, FEATURES, Plan, cross_entropy, make_task
 

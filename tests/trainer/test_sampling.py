@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dtjob_accounting import draws
-from dtjob_trainer.sampling import deal, drawn_ids
+from dtjob_trainer.mechanism.sampling import deal, drawn_ids
 from tests.support.mechanism import reference
 
 KEY = bytes(range(32))
@@ -39,7 +39,7 @@ def test_rule_3_a_draw_is_the_reference_draw():
 def test_rule_3_more_records_change_nothing_for_the_others(monkeypatch):
     few, many = drawn_ids(KEY, 5, 1000, THRESHOLD), drawn_ids(KEY, 5, 300_000, THRESHOLD)
     assert np.array_equal(few, many[many < 1000])
-    monkeypatch.setattr("dtjob_trainer.sampling._CHUNK", 77)
+    monkeypatch.setattr("dtjob_trainer.mechanism.sampling._CHUNK", 77)
     assert np.array_equal(few, drawn_ids(KEY, 5, 1000, THRESHOLD))
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dtjob_trainer import splice
-from dtjob_trainer.splice import StoreGate, Tunnel
+from dtjob_trainer.gang import splice
+from dtjob_trainer.gang.splice import StoreGate, Tunnel
 
 KEY, OTHER = "ab" * splice.KEY_BYTES, "cd" * splice.KEY_BYTES
 

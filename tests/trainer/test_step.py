@@ -8,9 +8,9 @@ import torch
 
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency
-from dtjob_trainer.clipping import CLIPPERS
-from dtjob_trainer.keys import derive_keys
-from dtjob_trainer.noise import clipped_norm
+from dtjob_trainer.mechanism.clipping import CLIPPERS
+from dtjob_trainer.mechanism.keys import derive_keys
+from dtjob_trainer.mechanism.noise import clipped_norm
 from dtjob_trainer.task import TaskError
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (

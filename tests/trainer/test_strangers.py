@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from dtjob_api.wire.worker_config import GangProof, ProofKind, WorkerConfig
-from dtjob_trainer import journal
+from dtjob_trainer.ledger import journal
 from tests.support.gangs.fake_issuer import AUDIENCE, FakeIssuer, claims, serving
 from tests.support.gangs.gang_run import PATIENCE, GangRun, signal_all, with_descendants
 from tests.support.gangs.oracle import assert_finished, assert_true_account

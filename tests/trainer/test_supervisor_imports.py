@@ -8,7 +8,8 @@ import sys
 import pytest
 
 PROGRAM = (
-    "import dtjob_trainer.supervisor, dtjob_trainer.worker, sys; print('torch' in sys.modules)"
+    "import dtjob_trainer.supervisor, dtjob_trainer.worker.worker, sys; "
+    "print('torch' in sys.modules)"
 )
 
 

@@ -172,8 +172,8 @@ def test_what_the_dry_run_met_and_its_traceback_are_two_sentences():
 def test_loading_a_task_imports_no_torch():
     program = (
         "import sys; from dtjob_trainer.task import load_task; "
-        "import dtjob_trainer.keys, dtjob_trainer.prf, dtjob_trainer.sampling, "
-        "dtjob_trainer.noise; load_task('dtjob_trainer.tasks.digits:task', {}); "
+        "from dtjob_trainer.mechanism import keys, noise, prf, sampling; "
+        "load_task('dtjob_trainer.tasks.digits:task', {}); "
         "sys.exit(bool({'torch', 'opacus', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -256,7 +256,7 @@ def test_rule_20_a_lone_installed_module_does_not_adopt_its_neighbours(
 def test_rule_20_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
     here = tmp_path / "site"
     monkeypatch.setattr(task, "__file__", str(here / "dtjob_trainer" / "task.py"))
-    ours = ["dtjob_trainer/rank.py", "dtjob_accounting/rdp.py", "dtjob_api/model.py"]
+    ours = ["dtjob_trainer/rank/rank.py", "dtjob_accounting/rdp.py", "dtjob_api/model.py"]
     others = ["dtjob_trainer/tasks/digits.py", "lonely.py", "torch/nn.py", "dtjob_clinic/task.py"]
     assert all(task._is_ours(str(here / name)) for name in ours)
     assert not any(task._is_ours(str(here / name)) for name in others)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dtjob_trainer.keys import derive_keys
+from dtjob_trainer.mechanism.keys import derive_keys
+from dtjob_trainer.preflight.validation import preflight, public_figures
 from dtjob_trainer.task import TaskError, load_task
 from dtjob_trainer.tasks import digits_data
-from dtjob_trainer.validation import preflight, public_figures
 from tests.support.mechanism.models import Plan, make_step
 
 BUILT_IN = ("digits", "digits_cnn")

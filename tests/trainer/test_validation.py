@@ -10,8 +10,13 @@ from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.nn import functional
 
+from dtjob_trainer.preflight.validation import (
+    build_model,
+    check_evaluation,
+    preflight,
+    public_figures,
+)
 from dtjob_trainer.task import ArraySpec, Task, TaskError
-from dtjob_trainer.validation import build_model, check_evaluation, preflight, public_figures
 from tests.support.mechanism.models import (
     CLASSES,
     FEATURES,

@@ -6,8 +6,8 @@ import pytest
 
 from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer.gang import End, EndKind
-from dtjob_trainer.verdicts import weigh
+from dtjob_trainer.gang.members import End, EndKind
+from dtjob_trainer.gang.verdicts import weigh
 
 
 def status(charged: int, leased_by: int | None = None) -> LedgerStatus:

@@ -10,11 +10,11 @@ import pytest
 
 from dtjob_api.ledger.privacy_ledger import LedgerStatus
 from dtjob_api.reasons import Reason
-from dtjob_trainer.durable import VolumeFull
-from dtjob_trainer.journal import Header, Journal, attempt_folder
-from dtjob_trainer.ledger import LedgerRejected, Versioned
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.recovery import Refusal, restored
+from dtjob_trainer.ledger.backend import LedgerRejected, Versioned
+from dtjob_trainer.ledger.durable import VolumeFull
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.journal import Header, Journal, attempt_folder
+from dtjob_trainer.ledger.recovery import Refusal, restored
 from tests.support.builders import tiny_plan
 from tests.support.ledgers.durability import Job
 

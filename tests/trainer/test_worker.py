@@ -15,14 +15,15 @@ import structlog
 
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_trainer import listening, telemetry
-from dtjob_trainer.deaths import MemoryKills
-from dtjob_trainer.gang import Action, Directive, End, EndKind, Hello
-from dtjob_trainer.processes import CannotStart, Forkserver
-from dtjob_trainer.rank_setup import RankSetup
-from dtjob_trainer.splice import Tunnel
-from dtjob_trainer.view import WorkerView
-from dtjob_trainer.worker import Worker
+from dtjob_trainer.gang.members import Action, Directive, End, EndKind, Hello
+from dtjob_trainer.gang.splice import Tunnel
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.process import listening
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.worker import telemetry
+from dtjob_trainer.worker.deaths import MemoryKills
+from dtjob_trainer.worker.processes import CannotStart, Forkserver
+from dtjob_trainer.worker.worker import Worker
 from tests.support.gangs.gang_run import GangRun
 
 both_families = pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """Else a command waits for ever for a worker that nobody can tell to go home."""
-    monkeypatch.setattr("dtjob_trainer.worker.ORDERLY_SECONDS", 0.0)
+    monkeypatch.setattr("dtjob_trainer.worker.worker.ORDERLY_SECONDS", 0.0)
 
     class Leader:
         left = False
@@ -233,7 +234,7 @@ def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
 UNABLE = """
 import sys
 from dtjob_trainer import supervisor
-from dtjob_trainer.processes import CannotStart
+from dtjob_trainer.worker.processes import CannotStart
 
 class Worker:
     def terminate(self): ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from dtjob_trainer import stop_at_start
+    from dtjob_trainer.process import stop_at_start
 
     stop_at_start.leave_when_told()  # before all that takes long to import
 

@@ -107,7 +107,7 @@ class Hub:
 
 
 class Meeting:
-    """One rank's way to the others; `broadcast_ints` is as `dtjob_trainer.distributed.Group`'s."""
+    """One rank's way to the others; `broadcast_ints` is as `mechanism.group.Group`'s."""
 
     def __init__(
         self, address: tuple[str, int], attempt: int, rank: int, world: int, life: Life

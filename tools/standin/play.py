@@ -19,7 +19,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dtjob_trainer import logs
+from dtjob_trainer.process import logs
 from standin.api import Api, ApiError, Json
 from standin.node import LABEL, Node
 from standin.pod import PlayedPod

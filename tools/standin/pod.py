@@ -17,10 +17,10 @@ from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
-from dtjob_trainer import logs
-from dtjob_trainer.ledger import Ledger
-from dtjob_trainer.ledger_kubernetes import KubernetesLedger
-from dtjob_trainer.listening import ConfigurationError
+from dtjob_trainer.ledger.backend import Ledger
+from dtjob_trainer.ledger.kubernetes_ledger import KubernetesLedger
+from dtjob_trainer.process import logs
+from dtjob_trainer.process.listening import ConfigurationError
 from dtjob_trainer.supervisor import CONFIG_VARIABLE
 from standin.api import Api, ApiError, Json
 from standin.mounts import ACCOUNT, Mounts

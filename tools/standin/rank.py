@@ -15,15 +15,16 @@ from typing import Any, BinaryIO
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
-from dtjob_trainer import failures, leasing, loop
-from dtjob_trainer.checkpoint import TrainingState, expected_bytes
-from dtjob_trainer.gang import EndKind
-from dtjob_trainer.leasing import DrawAccount
-from dtjob_trainer.ledger import Ledger
-from dtjob_trainer.mailbox import Mailbox
-from dtjob_trainer.rank import ORDERLY
-from dtjob_trainer.rank_setup import RankSetup
-from dtjob_trainer.recovery import Refusal
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.ledger import leasing
+from dtjob_trainer.ledger.backend import Ledger
+from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes
+from dtjob_trainer.ledger.leasing import DrawAccount
+from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.rank import failures, loop
+from dtjob_trainer.rank.mailbox import Mailbox
+from dtjob_trainer.rank.rank import ORDERLY
+from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.task import TaskError, load_task
 from standin.meeting import Meeting, RankLost
 from standin.script import ENTRYPOINT, Deed, Fault, Script
@@ -97,7 +98,7 @@ def run(setup: RankSetup, pipe: Connection, life: Life, means: Means) -> int:
 
 
 def explained(error: Exception, rank: int) -> tuple[EndKind, Reason, str]:
-    """As `dtjob_trainer.failures` judges, of what can happen without torch."""
+    """As `dtjob_trainer.rank.failures` judges, of what can happen without torch."""
     match error:
         case TaskError():
             return EndKind.FAILED, error.reason, error.message
@@ -137,7 +138,7 @@ class _Rank:
             self._meeting.close()
 
     def run(self) -> EndKind:
-        """As `dtjob_trainer.rank`, from the task to the loop."""
+        """As `dtjob_trainer.rank.rank`, from the task to the loop."""
         config, setup = self._config, self._setup
         self._mail.stage("importing the task")
         _require_script(config.training.entrypoint)

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 
 from dtjob_api.ledger.privacy_ledger import LedgerStatus
-from dtjob_trainer.ledger import Ledger, Versioned
+from dtjob_trainer.ledger.backend import Ledger, Versioned
 
 _KILLED = -9
 
@@ -84,7 +84,7 @@ class MortalLedger:
 
 
 class ThreadChild:
-    """A child of a supervisor (`dtjob_trainer.processes.Child`) that is a thread of it.
+    """A child of a supervisor (`dtjob_trainer.worker.processes.Child`) that is a thread of it.
 
     Its end is known at once when it is killed, while the thread itself may still be held up in a
     call; what it does then fails, or reaches nobody.

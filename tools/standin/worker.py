@@ -1,4 +1,4 @@
-"""A worker whose ranks are threads with a script; the rest is `dtjob_trainer.worker`."""
+"""A worker whose ranks are threads with a script; the rest is `dtjob_trainer.worker.worker`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from dtjob_accounting import rdp
 from dtjob_accounting.limits import Segment
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
-from dtjob_trainer.deaths import MemoryKills
-from dtjob_trainer.ledger import Ledger
-from dtjob_trainer.ledgers import open_ledger
-from dtjob_trainer.logs import Logger
-from dtjob_trainer.rank_setup import RankSetup
-from dtjob_trainer.worker import Worker
+from dtjob_trainer.ledger.backend import Ledger
+from dtjob_trainer.ledger.opening import open_ledger
+from dtjob_trainer.process.logs import Logger
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.worker.deaths import MemoryKills
+from dtjob_trainer.worker.worker import Worker
 from standin import rank
 from standin.meeting import Hub
 from standin.script import Script
@@ -46,7 +46,7 @@ class BoundAccountant:
 
 
 class Threads:
-    """Children that are threads (`dtjob_trainer.processes.Nursery`)."""
+    """Children that are threads (`dtjob_trainer.worker.processes.Nursery`)."""
 
     death = None
 

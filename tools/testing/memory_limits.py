@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dtjob_trainer import memory_group
+from dtjob_trainer.process import memory_group
 
 
 @contextmanager

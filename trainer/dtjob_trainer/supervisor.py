@@ -6,11 +6,11 @@ Kept small: processes that come out of the forkserver execute the main module on
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from dtjob_trainer import library_first
+    from dtjob_trainer.usercode import library_first
 
     library_first.apply()
 
-    from dtjob_trainer import stop_at_start
+    from dtjob_trainer.process import stop_at_start
 
     stop_at_start.leave_when_told()  # before all that takes long to import
 
@@ -27,8 +27,8 @@ from dtjob_api.wire.exit_codes import WorkerExit
 
 if TYPE_CHECKING:
     from dtjob_api.wire.worker_config import WorkerConfig
-    from dtjob_trainer.logs import Logger
-    from dtjob_trainer.worker import Worker
+    from dtjob_trainer.process.logs import Logger
+    from dtjob_trainer.worker.worker import Worker
 
 #: The WorkerConfig of a pod, as JSON.
 CONFIG_VARIABLE = "DTJOB_WORKER_CONFIG"
@@ -54,9 +54,9 @@ def main(
     """
     from pydantic import ValidationError
 
-    from dtjob_trainer import confine, logs, streams
-    from dtjob_trainer.listening import ConfigurationError
-    from dtjob_trainer.processes import RANKS_CANNOT_START, CannotStart
+    from dtjob_trainer.process import confine, logs, streams
+    from dtjob_trainer.process.listening import ConfigurationError
+    from dtjob_trainer.worker.processes import RANKS_CANNOT_START, CannotStart
 
     parser = argparse.ArgumentParser(prog="dtjob-worker", description=__doc__)
     parser.add_argument(
@@ -93,9 +93,9 @@ def main(
 
 
 def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Worker:
-    from dtjob_trainer import rank
-    from dtjob_trainer.processes import Forkserver
-    from dtjob_trainer.worker import Worker
+    from dtjob_trainer.rank import rank
+    from dtjob_trainer.worker.processes import Forkserver
+    from dtjob_trainer.worker.worker import Worker
 
     return Worker(config, ordinal, Forkserver(rank.main), log)
 
@@ -105,7 +105,7 @@ def _read_config(path: Path | None):  # type: ignore[no-untyped-def]
 
     text = path.read_text(encoding="utf-8") if path is not None else os.environ.get(CONFIG_VARIABLE)
     if text is None:
-        from dtjob_trainer.listening import ConfigurationError
+        from dtjob_trainer.process.listening import ConfigurationError
 
         raise ConfigurationError(f"no configuration: give --config FILE or set {CONFIG_VARIABLE}")
     return WorkerConfig.model_validate_json(text)
@@ -116,7 +116,7 @@ def _ordinal_of_host() -> int:
     host = os.uname().nodename
     name, _, number = host.rpartition("-")
     if not name or not number.isdigit():
-        from dtjob_trainer.listening import ConfigurationError
+        from dtjob_trainer.process.listening import ConfigurationError
 
         raise ConfigurationError(f"the host name {host!r} ends in no ordinal: give --ordinal")
     return int(number)

@@ -17,8 +17,8 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer import data_place, library_first, not_found
-from dtjob_trainer.passing import may_pass
+from dtjob_trainer.usercode import data_place, library_first, not_found
+from dtjob_trainer.usercode.passing import may_pass
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from dtjob_cli import kubectl, resume, runs, streams, volume
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import counted
-from dtjob_trainer import recovery
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger import recovery
+from dtjob_trainer.ledger.file_ledger import FileLedger
 
 Summary = dict[str, Any]
 

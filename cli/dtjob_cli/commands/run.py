@@ -41,7 +41,7 @@ from dtjob_cli.interrupts import Interrupts, counted
 from dtjob_cli.manifests import Manifest
 from dtjob_cli.report import Report
 from dtjob_cli.runs import RunDirectory
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.file_ledger import FileLedger
 
 POLL_SECONDS = 0.1
 _MAY_BE_THE_DATA = {Reason.TASK_FAILED, Reason.DATASET_INVALID}

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from kubernetes.config import kube_config
 
-from dtjob_trainer.credentials import PodToken
-from dtjob_trainer.gang import Gang, Hello
-from dtjob_trainer.issuer import Issuer, NotPublished, ask_api_server
-from dtjob_trainer.proof import Expected, Refused, Speaker
+from dtjob_trainer.gang.members import Gang, Hello
+from dtjob_trainer.identity.credentials import PodToken
+from dtjob_trainer.identity.issuer import Issuer, NotPublished, ask_api_server
+from dtjob_trainer.identity.proof import Expected, Refused, Speaker
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl, wait_for
 

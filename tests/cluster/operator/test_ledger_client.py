@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kubernetes.config import kube_config
 
-from dtjob_trainer import ledger_kubernetes
-from dtjob_trainer.ledger import LedgerUnreadable, Versioned
-from dtjob_trainer.ledger_kubernetes import KubernetesLedger
+from dtjob_trainer.ledger import kubernetes_ledger as ledger_kubernetes
+from dtjob_trainer.ledger.backend import LedgerUnreadable, Versioned
+from dtjob_trainer.ledger.kubernetes_ledger import KubernetesLedger
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy
 from tests.support.clusters.api_reader import Manifest

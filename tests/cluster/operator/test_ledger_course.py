@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from dtjob_api.ledger.privacy_ledger import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
-from dtjob_trainer.attempts import AttemptEnd, end_attempt, report_drained
-from dtjob_trainer.ledger_kubernetes import KubernetesLedger
-from dtjob_trainer.recovery import Refusal
+from dtjob_trainer.gang.attempts import AttemptEnd, end_attempt, report_drained
+from dtjob_trainer.ledger.kubernetes_ledger import KubernetesLedger
+from dtjob_trainer.ledger.recovery import Refusal
 from tests.support.builders import created, new_ledger, tiny_plan
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.ledger_writers import bound_token, grant, workers

@@ -15,8 +15,8 @@ from dtjob_api.ledger.privacy_ledger import (
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_cli import manifests, runs
-from dtjob_trainer.journal import Entry, Header, Journal
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from tests.support.builders import START, UID, checkpoint, privacy_plan, spent
 from tests.support.checkout import DIGITS
 

@@ -25,7 +25,7 @@ from dtjob_api.wire.worker_config import (
     ProofKind,
     WorkerConfig,
 )
-from dtjob_trainer.ledger_file import FileLedger
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import new_ledger, privacy_plan
 from tests.support.checkout import SUPPORT, TASKS
 from tests.support.gangs.promised_ports import Promised

@@ -17,9 +17,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from dtjob_trainer import prf, rank, supervisor
-from dtjob_trainer.processes import Forkserver
-from dtjob_trainer.rank_setup import RankSetup
+from dtjob_trainer import supervisor
+from dtjob_trainer.mechanism import prf
+from dtjob_trainer.rank import rank
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.worker.processes import Forkserver
 
 
 class Recorder:
@@ -65,7 +67,9 @@ if __name__ == "__main__":
     target = functools.partial(recorded_rank, record=Path(sys.argv[1]), gate=Path(sys.argv[2]))
 
     def recorded(config: Any, ordinal: int, log: Any) -> Any:
-        from dtjob_trainer.worker import Worker  # not in the ranks, which execute this file too
+        from dtjob_trainer.worker.worker import (
+            Worker,  # not in the ranks, which execute this file too
+        )
 
         return Worker(config, ordinal, Forkserver(target), log)
 

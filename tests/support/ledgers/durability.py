@@ -17,13 +17,13 @@ from dtjob_api.ledger.privacy_ledger import (
     PrivacyLedger,
     PrivacyPlan,
 )
-from dtjob_trainer import durable
-from dtjob_trainer.attempts import begin_attempt
-from dtjob_trainer.checkpoint import CheckpointStore, TrainingState
-from dtjob_trainer.leasing import DrawAccount, ReserveSpent
-from dtjob_trainer.ledger import Ledger, Versioned
-from dtjob_trainer.ledger_file import FileLedger
-from dtjob_trainer.recovery import contradiction
+from dtjob_trainer.gang.attempts import begin_attempt
+from dtjob_trainer.ledger import durable
+from dtjob_trainer.ledger.backend import Ledger, Versioned
+from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState
+from dtjob_trainer.ledger.file_ledger import FileLedger
+from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.recovery import contradiction
 from tests.support.builders import IMAGE, START, UID, new_ledger, tiny_plan
 
 
@@ -251,7 +251,7 @@ class LossyLedger:
         return self._inner.wait(version, timeout)
 
     def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
-        from dtjob_trainer.ledger import AnswerLost
+        from dtjob_trainer.ledger.backend import AnswerLost
 
         self.writes += 1
         what = self._interfere(self.writes)

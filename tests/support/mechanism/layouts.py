@@ -16,7 +16,7 @@ _DEADLINE_SECONDS = 300
 
 def run_world(work: Callable[..., Any], world_size: int) -> list[Any]:
     """Return ``work(group)`` of every rank, in rank order; raises if one does."""
-    _CONTEXT.set_forkserver_preload(["pytest", "sklearn.datasets", "dtjob_trainer.step"])
+    _CONTEXT.set_forkserver_preload(["pytest", "sklearn.datasets", "dtjob_trainer.mechanism.step"])
     with tempfile.TemporaryDirectory() as folder:
         pipes, processes = [], []
         for rank in range(world_size):
@@ -56,7 +56,7 @@ def _rank(work: Callable[..., Any], rank: int, world_size: int, path: str, sende
     import torch
     from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-    from dtjob_trainer.distributed import Group
+    from dtjob_trainer.mechanism.group import Group
 
     try:
         store = FileStore(path, world_size)

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dtjob_trainer.distributed import Group
-from dtjob_trainer.keys import AttemptKeys, derive_keys
-from dtjob_trainer.mechanism import Mechanism
-from dtjob_trainer.optim import make_optimizer
-from dtjob_trainer.step import PrivateStep
+from dtjob_trainer.mechanism.group import Group
+from dtjob_trainer.mechanism.keys import AttemptKeys, derive_keys
+from dtjob_trainer.mechanism.mechanism import Mechanism
+from dtjob_trainer.mechanism.optim import make_optimizer
+from dtjob_trainer.mechanism.step import PrivateStep
 from dtjob_trainer.task import ArraySpec, Task
 
 # Small tensors gain nothing from threads, and tests share the machine.

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from dtjob_trainer.agreement import agreed_length
-from dtjob_trainer.batches import open_records
-from dtjob_trainer.digest import parameter_digest
-from dtjob_trainer.distributed import (
+from dtjob_trainer.mechanism.agreement import agreed_length
+from dtjob_trainer.mechanism.batches import open_records
+from dtjob_trainer.mechanism.digest import parameter_digest
+from dtjob_trainer.mechanism.group import (
     CollectiveFailed,
     Group,
     ParametersDiverged,
     agreed_digest,
     share_parameters,
 )
-from dtjob_trainer.keys import fresh_secret
+from dtjob_trainer.mechanism.keys import fresh_secret
 from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.tasks import digits, digits_cnn
 from tests.support.mechanism.models import (

@@ -13,10 +13,11 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from dtjob_serving import doors
-from dtjob_trainer import endpoints, logs
-from dtjob_trainer.credentials import RunSecret
-from dtjob_trainer.gang import Directive, Hello
-from dtjob_trainer.proof import Speaker
+from dtjob_trainer.gang import endpoints
+from dtjob_trainer.gang.members import Directive, Hello
+from dtjob_trainer.identity.credentials import RunSecret
+from dtjob_trainer.identity.proof import Speaker
+from dtjob_trainer.process import logs
 
 
 async def hear(hello: Hello, _speaker: Speaker) -> Directive:

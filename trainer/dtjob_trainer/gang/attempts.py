@@ -1,0 +1,275 @@
+"""Attempts: who may write the ledger now, how earlier ones ended, when there are too many.
+
+The supervisor of ordinal 0 writes these (a dead rank can't). Every formation of the process
+group takes a new number by compare-and-swap (rule 2); that number is the fence for every later
+write (rule 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dtjob_api.ledger.attempt_rules import leaves
+from dtjob_api.ledger.privacy_ledger import (
+    MAX_ATTEMPTS_KEPT,
+    MAX_NUMBER,
+    AttemptRecord,
+    Hold,
+    LedgerStatus,
+    Outcome,
+    OutcomeState,
+    PrivacyLedger,
+)
+from dtjob_api.reasons import NO_FAILURE, Reason
+from dtjob_trainer.ledger.backend import (
+    AnswerLost,
+    Conflict,
+    Ledger,
+    LedgerRejected,
+    Superseded,
+    Versioned,
+    clipped,
+    update,
+)
+from dtjob_trainer.ledger.lease import has_closed
+
+RESTART_WINDOW = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class AttemptEnd:
+    """How an attempt ended, without private data (rule 20).
+
+    Attributes
+    ----------
+    rank
+        The rank that failed first, if one did; `exit_code` or `signal` are its.
+    hold
+        Under what no other attempt follows by itself.
+    """
+
+    reason: Reason
+    message: str = ""
+    rank: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    hold: Hold | None = None
+
+
+def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
+    """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
+
+    An attempt before it that nobody saw end is recorded as `WorkerLost`, or as `Stopped` where it
+    has closed its lease (rule 10): it was told to stop, and nothing of it is lost. After a lost
+    answer another number is taken: nothing tells one's own number from another supervisor's, and
+    numbers cost nothing.
+
+    Parameters
+    ----------
+    max_restarts
+        Where the attempt before failed as one too many, no number is taken: what returns has the
+        outcome `RestartsExhausted`. Who saw that attempt end has written so already, but a
+        supervisor that died with it has not, and each death would cost a lease.
+
+    Raises
+    ------
+    Superseded
+        The job has its outcome: there is nothing left to attempt.
+    LedgerUnreadable, LedgerRejected
+    """
+    while True:
+        versioned = ledger.read()
+        status = versioned.ledger.status
+        if status.outcome is not None:
+            raise Superseded(
+                f"the job has ended ({status.outcome.state}, {status.outcome.reason}); "
+                "a finished job is not run again"
+            )
+        if status.attempt >= MAX_NUMBER:
+            raise LedgerRejected(
+                f"status.attempt of the ledger is {status.attempt}, the last number there is: no "
+                "attempt can follow. Nothing was changed; create a new job, which spends anew"
+            )
+        attempt = status.attempt + 1
+        earlier = [
+            record if record.end is not None else _ended(record, _unseen_end(record, status), now)
+            for record in status.attempts
+        ]
+        leaving = leaves(status.attempts)
+        kept = [r for r in earlier if leaving is None or r.attempt != leaving.attempt]
+        records = [*kept, AttemptRecord(attempt=attempt, start=now)]
+        changed = {"attempt": attempt, "attempts": records}
+        if max_restarts is not None and _was_one_too_many(earlier, now, max_restarts):
+            message = exhausted(max_restarts, earlier[-1].message or "")
+            outcome = _failure(Reason.RESTARTS_EXHAUSTED, message, now)
+            changed = {"attempts": earlier, "outcome": outcome}
+        try:
+            return ledger.replace_status(versioned, status.model_copy(update=changed))
+        except (Conflict, AnswerLost):
+            continue
+
+
+def end_attempt(ledger: Ledger, attempt: int, end: AttemptEnd, now: datetime) -> Versioned:
+    """Record how `attempt` ended, also after the job's outcome; what is recorded stays.
+
+    Raises
+    ------
+    Superseded, LedgerUnreadable, LedgerRejected
+    """
+
+    def change(newest: PrivacyLedger) -> LedgerStatus | None:
+        changed = with_end(newest.status, attempt, end, now)
+        return None if changed == newest.status else changed
+
+    return update(ledger, attempt, change, after_outcome=True)
+
+
+def fail(
+    ledger: Ledger, attempt: int, *, end: AttemptEnd, reason: Reason, message: str, now: datetime
+) -> Versioned:
+    """Write the job's failure, and how its last attempt ended, in one write.
+
+    Parameters
+    ----------
+    end
+        Of the attempt.
+    reason, message
+        Of the job; they differ where the attempt was one too many (`RestartsExhausted`).
+
+    Raises
+    ------
+    Superseded
+        A newer attempt has begun, or the job has an outcome: that one stands.
+    LedgerUnreadable, LedgerRejected
+    """
+    outcome = _failure(reason, message, now)
+
+    def change(newest: PrivacyLedger) -> LedgerStatus | None:
+        if newest.status.outcome == outcome:
+            return None
+        ended = with_end(newest.status, attempt, end, now)
+        return ended.model_copy(update={"outcome": outcome})
+
+    return update(ledger, attempt, change)
+
+
+def report_drained(ledger: Ledger, attempt: int, generation: int) -> Versioned:
+    """Answer a drain or stop of `generation` once no gang is running.
+
+    Raises
+    ------
+    Superseded, LedgerUnreadable, LedgerRejected
+    """
+
+    def change(newest: PrivacyLedger) -> LedgerStatus | None:
+        drained = newest.status.drained
+        if drained is not None and drained >= generation:
+            return None
+        return newest.status.model_copy(update={"drained": generation})
+
+    return update(ledger, attempt, change)
+
+
+def with_end(status: LedgerStatus, attempt: int, end: AttemptEnd, now: datetime) -> LedgerStatus:
+    """The status with the end of `attempt` in it; what is recorded stays."""
+    records = [
+        _ended(record, end, now) if record.attempt == attempt and record.end is None else record
+        for record in status.attempts
+    ]
+    return status.model_copy(update={"attempts": records})
+
+
+def may_restart(
+    attempts: Sequence[AttemptRecord],
+    now: datetime,
+    max_restarts: int,
+    window: timedelta = RESTART_WINDOW,
+) -> bool:
+    """Whether another attempt may follow: at most `max_restarts` failures in the last `window`.
+
+    Stops, drains and resizes are no failures, nor are attempts that would not train until a
+    person puts ledger or volume right; and old failures are forgotten, so that a job of weeks is
+    not ended by its eleventh lost node. The ledger keeps 20 attempts, failures longest, so more
+    than 19 restarts can't be told from 19.
+
+    Parameters
+    ----------
+    attempts
+        The ledger's, the one that has just ended included.
+    """
+    failures = sum(
+        ago < window and _is_failure(record) for record, ago in _ended_ago(attempts, now)
+    )
+    return failures <= min(max_restarts, MAX_ATTEMPTS_KEPT - 1)
+
+
+def exhausted(max_restarts: int, last: str) -> str:
+    """Why no attempt follows; ``last`` says how the last one ended."""
+    return (
+        f"more than {max_restarts} restarts within an hour (runPolicy.maxRestarts); "
+        f"the last time: {last}"
+    )
+
+
+def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
+    if has_closed(status, record.attempt):
+        # Only who is asked to stop closes a lease. Its supervisor could not write the rest: a pod
+        # that is deleted by force has no token any more.
+        return AttemptEnd(Reason.STOPPED, "it stopped in order and could not write so itself")
+    return AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
+
+
+def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_restarts: int) -> bool:
+    # Not after an orderly end, whatever came before it: that restart was asked for.
+    return (
+        bool(earlier) and _is_failure(earlier[-1]) and not may_restart(earlier, now, max_restarts)
+    )
+
+
+def _ended_ago(
+    attempts: Sequence[AttemptRecord], now: datetime
+) -> Iterator[tuple[AttemptRecord, timedelta]]:
+    """The attempts that have ended, the newest first, and how long ago that was.
+
+    A clock may have been put right meanwhile, or be another machine's. An end that is later than
+    now, or than that of a later attempt, was told by one that was ahead: it does not tell when it
+    was, but the order does that it was before all that followed, and what followed took at least
+    as long as the clock it was told by says. With nothing known it was just now: restarts under
+    clocks that jump are not without end.
+    """
+    earliest = later = now
+    ago = timedelta()
+    for record in reversed(attempts):
+        if record.end is None:
+            continue
+        if record.end <= earliest:
+            earliest, ago = record.end, now - record.end
+        else:
+            ago += max(timedelta(), later - record.end)
+        yield record, ago
+        ago += max(timedelta(), record.end - record.start)
+        later = record.start
+
+
+def _is_failure(record: AttemptRecord) -> bool:
+    return record.reason not in NO_FAILURE
+
+
+def _failure(reason: Reason, message: str, now: datetime) -> Outcome:
+    return Outcome(state=OutcomeState.FAILED, reason=reason, message=clipped(message), time=now)
+
+
+def _ended(record: AttemptRecord, end: AttemptEnd, now: datetime) -> AttemptRecord:
+    return record.model_copy(
+        update={
+            "end": now,
+            "rank": end.rank,
+            "exit_code": end.exit_code,
+            "signal": end.signal,
+            "reason": str(end.reason),
+            "message": clipped(end.message),
+            "hold": end.hold,
+        }
+    )

@@ -1,0 +1,174 @@
+"""Closes an attempt: writes how it ended into the ledger, and says what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from dtjob_api.ledger.privacy_ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
+from dtjob_api.reasons import Reason, known
+from dtjob_api.wire.worker_config import WorkerConfig
+from dtjob_trainer.gang import attempts, verdicts
+from dtjob_trainer.gang.members import End, EndKind
+from dtjob_trainer.gang.patience import needs_a_person
+from dtjob_trainer.ledger import volume
+from dtjob_trainer.ledger.backend import Ledger, Superseded, clipped
+from dtjob_trainer.ledger.untold import untold
+
+
+class Follows(StrEnum):
+    """What follows the end of an attempt."""
+
+    LOOK = "Look"  # what the ledger asks for now: the outcome's end, rest, another attempt
+    RESTART = "Restart"  # another attempt after a failure
+    REFUSED = "Refused"  # nothing until a person has put something right; looked at again
+    HELD = "Held"  # nothing until a person asks for it: who looks again would spend a lease
+    SUPERSEDED = "Superseded"  # the ledger is another's
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What follows, and why."""
+
+    follows: Follows
+    reason: Reason
+    message: str
+
+
+def close(
+    ledger: Ledger,
+    attempt: int,
+    end: End,
+    config: WorkerConfig,
+    now: datetime,
+    *,
+    generation: int,
+) -> Closed:
+    """Write the record of ``attempt``, with the job's outcome where it is final.
+
+    Parameters
+    ----------
+    end
+        As the gang saw it, after all ranks of the attempt have ended.
+    generation
+        The order that the attempt ran under. By now there may be another, which no hold is for.
+
+    Raises
+    ------
+    LedgerUnreadable, LedgerRejected
+    """
+    try:
+        if end.kind is EndKind.SUPERSEDED:
+            raise Superseded(end.message)
+        newest = ledger.read().ledger
+        end = _as_its_job_takes_it(end, newest.status, attempt)
+        hold = _hold(generation, config)
+        return _write(ledger, newest, attempt, end, config, now, hold)
+    except Superseded as error:
+        status = ledger.read().ledger.status
+        if status.outcome is not None and status.attempt == attempt:
+            # Our coordinator wrote it and died before it could say so; it came a moment ago.
+            return Closed(Follows.LOOK, end.reason, end.message)
+        return Closed(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
+
+
+def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
+    """Why no attempt may begin by itself; None where one may.
+
+    A person lets the job go on by another `runPolicy.stallSeconds`, by a new order, or by raising
+    a ledger that was behind its volume.
+    """
+    last = ledger.status.attempts[-1] if ledger.status.attempts else None
+    if last is None or last.hold != _hold(ledger.spec.run.generation, config):
+        return None
+    if (ledger.status.restored or 0) >= last.attempt:
+        return None
+    # A Hold is set with reasons of this version's alone, or of one that had fewer.
+    return Closed(Follows.HELD, known(last.reason) or Reason.STALLED, last.message or "")
+
+
+def _hold(generation: int, config: WorkerConfig) -> Hold:
+    return Hold(generation=generation, stall_seconds=config.stall_seconds)
+
+
+def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
+    if end.kind is EndKind.SUCCEEDED and status.outcome is not None:
+        # A rank tells that it has come to the end of its loop, and not of what.
+        return end.model_copy(update={"reason": status.outcome.reason})
+    return verdicts.weigh(end, status, attempt)
+
+
+def _write(
+    ledger: Ledger,
+    newest: PrivacyLedger,
+    attempt: int,
+    end: End,
+    config: WorkerConfig,
+    now: datetime,
+    hold: Hold,
+) -> Closed:
+    record = attempts.AttemptEnd(
+        reason=end.reason,
+        message=end.message,
+        rank=end.rank,
+        exit_code=end.exit_code,
+        signal=end.signal,
+    )
+    follows, why = Follows.LOOK, None
+    if newest.status.outcome is not None:
+        pass  # our coordinator wrote it, and may have died before it could say so
+    elif end.kind is EndKind.FAILED:
+        reason, message = record.reason, record.message
+        return _fail(ledger, newest, attempt, record, reason, message, config, now, hold)
+    elif end.kind is EndKind.REFUSED:
+        follows, why = Follows.REFUSED, verdicts.risks_a_lease(newest, attempt)
+    elif end.kind is EndKind.CRASHED:
+        follows = Follows.RESTART
+        ended = attempts.with_end(newest.status, attempt, record, now)
+        if not attempts.may_restart(ended.attempts, now, config.max_restarts):
+            reason = Reason.RESTARTS_EXHAUSTED
+            message = attempts.exhausted(config.max_restarts, record.message)
+            return _fail(ledger, newest, attempt, record, reason, message, config, now, hold)
+        if end.reason is Reason.STALLED:
+            why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
+    return _end(ledger, attempt, record, follows, why, now, hold)
+
+
+def _end(
+    ledger: Ledger,
+    attempt: int,
+    record: attempts.AttemptEnd,
+    follows: Follows,
+    why: str | None,
+    now: datetime,
+    hold: Hold,
+) -> Closed:
+    """Write the end of the attempt; where there is a ``why``, with the ``hold`` that it is for."""
+    if why is not None:
+        follows = Follows.HELD
+        # However long the message is: who reads it in the ledger has to know how to go on.
+        message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
+        record = replace(record, message=message, hold=hold)
+    attempts.end_attempt(ledger, attempt, record, now)
+    return Closed(follows, record.reason, record.message)
+
+
+def _fail(
+    ledger: Ledger,
+    newest: PrivacyLedger,
+    attempt: int,
+    record: attempts.AttemptEnd,
+    reason: Reason,
+    message: str,
+    config: WorkerConfig,
+    now: datetime,
+    hold: Hold,
+) -> Closed:
+    if (refusal := untold(newest, config)) is not None:
+        volume.tell(ledger, attempt, refusal, volume.store(newest.spec, config))
+        record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
+        why = verdicts.risks_a_lease(newest, attempt)
+        return _end(ledger, attempt, record, Follows.REFUSED, why, now, hold)
+    attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
+    return Closed(Follows.LOOK, reason, message)

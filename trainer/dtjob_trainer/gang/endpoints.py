@@ -1,0 +1,139 @@
+"""What a worker answers: to all, probes, report and metrics; to its gang, on ordinal 0, hellos.
+
+What is served without proof changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from dtjob_serving import doors, pages
+from dtjob_serving.places import address_of
+from dtjob_trainer.gang.members import Directive, Hello
+from dtjob_trainer.identity.credentials import Credentials
+from dtjob_trainer.identity.proof import Refused, Speaker, unproved
+from dtjob_trainer.process.logs import Logger
+
+HELLO_PATH = "/gang/hello"
+#: One line of the log tells of the refusals of so much time.
+_TELL_SECONDS = 10.0
+
+
+def shown(
+    *,
+    ready: Callable[[], bool],
+    report: Callable[[], dict[str, Any]],
+    registry: CollectorRegistry,
+    log: Logger,
+) -> doors.Doors:
+    """What everybody may see.
+
+    ``/healthz`` says only that the supervisor's event loop turns: a slow step never fails it.
+    ``/readyz`` is 200 once this worker can join or is part of an attempt.
+    """
+
+    def healthz() -> web.Response:
+        return web.Response(text="ok\n")
+
+    def readyz() -> web.Response:
+        return web.Response(text="ok\n") if ready() else web.Response(status=503, text="starting\n")
+
+    def get_report() -> web.Response:
+        return web.Response(
+            text=json.dumps(report(), separators=(",", ":")), content_type="application/json"
+        )
+
+    def metrics() -> web.Response:
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    def broken(path: str, error: Exception) -> None:
+        log.error("a page could not be shown", path=path, detail=f"{error!r}")
+
+    return pages.shown(
+        {"/healthz": healthz, "/readyz": readyz, "/report": get_report, "/metrics": metrics},
+        broken,
+    )
+
+
+class Hellos:
+    """The listener of ordinal 0 for its gang: nothing is read from a hello before it is proved."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        hear: Callable[[Hello, Speaker], Awaitable[Directive]],
+        log: Logger,
+    ) -> None:
+        self._credentials, self._hear, self._log = credentials, hear, log
+        self._refused, self._told = 0, float("-inf")
+        self.doors = doors.Doors(self._answer)
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        try:
+            return await self._answered(request)
+        except Refused as error:
+            self._tell(request, error)
+            response = web.Response(status=error.status, text=str(error))
+        except web.HTTPException:
+            raise
+        except Exception as error:
+            # aiohttp's own word on it is silenced with what it says of strangers.
+            self._log.error("a hello could not be answered", detail=f"{error!r}")
+            response = web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text="see its log\n")
+        response.force_close()
+        return response
+
+    async def _answered(self, request: web.BaseRequest) -> web.Response:
+        if (request.method, request.path) != ("POST", HELLO_PATH):
+            raise Refused(HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} is answered here")
+        said = await doors.body(request)
+        speaker = await self._speaker(request.headers.get("Authorization", ""), said)
+        self.doors.proved(request)
+        try:
+            hello = Hello.model_validate_json(said)
+        except ValidationError as error:
+            raise Refused(
+                HTTPStatus.BAD_REQUEST,
+                f"not a hello, in {error.error_count()} places: are all workers of one image?",
+            ) from None
+        if speaker.ordinal not in (None, hello.ordinal):
+            raise Refused(
+                HTTPStatus.FORBIDDEN, f"worker {speaker.ordinal} speaks as worker {hello.ordinal}"
+            )
+        directive = await self._hear(hello, speaker)
+        return web.Response(text=directive.model_dump_json(), content_type="application/json")
+
+    async def _speaker(self, shown: str, said: bytes) -> Speaker:
+        if not shown or not shown.isascii():
+            raise unproved("the hello has no proof")
+        try:
+            return await self._credentials.speaker(shown, said)
+        except OSError as error:
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the coordinator can't read its own proof: {error.strerror}",
+            ) from error
+
+    def _tell(self, request: web.BaseRequest, refused: Refused) -> None:
+        self._refused += 1
+        if (now := time.monotonic()) < self._told + _TELL_SECONDS:
+            return
+        assert request.transport is not None
+        self._log.warning(
+            "hello refused",
+            detail=str(refused),
+            address=address_of(request.transport),
+            count=self._refused,
+        )
+        self._refused, self._told = 0, now

@@ -1,0 +1,397 @@
+"""Supervisor 0's other task: form one attempt after the other until the ledger has an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from dtjob_api.ledger.privacy_ledger import OutcomeState, PrivacyLedger, Run, RunState
+from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_config import WorkerConfig
+from dtjob_trainer.gang import attempts
+from dtjob_trainer.gang.closing import Follows, close, held
+from dtjob_trainer.gang.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Hearing
+from dtjob_trainer.gang.members import Action, AwakeClock, Directive, End, EndKind, Gang, Hello
+from dtjob_trainer.gang.orders import Orders
+from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
+from dtjob_trainer.gang.splice import KEY_BYTES
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.identity.proof import Refused, Speaker
+from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
+from dtjob_trainer.ledger.durable import VolumeFull
+from dtjob_trainer.ledger.untold import untold
+from dtjob_trainer.process.logs import Logger
+
+#: How long a hello waits for news.
+_ANSWER_SECONDS = 2.0
+#: How often the leader's clock is read at least.
+_TICK_SECONDS = 0.5
+#: How long to wait for what is not to be had now.
+_PATIENCE_SECONDS = 2.0
+#: How long a pod waits before it looks whether a person has put right what an attempt refused.
+_REFUSED_SECONDS = 60.0
+
+
+class Leader:
+    """Drives the gang on ordinal 0.
+
+    Parameters
+    ----------
+    tell_coordinator
+        Sends a message to the coordinator rank, which is a rank of this worker; False while it
+        does not run.
+    trouble
+        Why no worker can be known as one, while that lasts.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        ledger: Ledger,
+        view: WorkerView,
+        log: Logger,
+        tell_coordinator: Callable[[dict[str, str]], bool],
+        trouble: Callable[[], tuple[Reason, str] | None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._view = view
+        self._log = log
+        self._tell_coordinator = tell_coordinator
+        self._trouble = trouble
+        self._gang = Gang()
+        self._changed = asyncio.Event()
+        self._told = asyncio.Condition()
+        self._informed: set[int] = set()
+        # An attempt that is not closed yet, and the generation it ran under.
+        self._ended: tuple[int, int, End, datetime] | None = None
+        self._orders = Orders(ledger, self._changed.set, log)
+        self.terminating = False
+        self.left = False
+        self._clock = AwakeClock(time.monotonic())
+        self._patience = Patience(config.stall_seconds, 0, self._now())
+
+    async def hello(self, hello: Hello, speaker: Speaker) -> Directive:
+        """Answer one supervisor: at once if it doesn't know the directive, else when it changes.
+
+        Raises
+        ------
+        Refused
+            It speaks for no worker of this run, or the run is not known yet: it has to ask again.
+        """
+        heard = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS), self._told:
+                await self._told.wait_for(lambda: self._orders.run is not None or self._is_done)
+                self._hear(hello, speaker)
+                heard = True
+                await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
+        if not heard:
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the ledger has not been read yet, which says how many workers there are",
+            )
+        if self._is_done:
+            self._informed.add(hello.ordinal)
+            self._changed.set()
+        return self._gang.directive
+
+    def _hear(self, hello: Hello, speaker: Speaker) -> None:
+        run = self._orders.run
+        if run is None:
+            return  # there was never a run: whoever asks is sent home
+        self._gang.admit(hello, speaker, run.workers)
+        self._gang.hello(hello, self._now())
+        self._view.gpus = self._gang.gpus()
+        self._changed.set()
+
+    @property
+    def _is_done(self) -> bool:
+        return self._gang.directive.action is Action.DONE
+
+    @property
+    def store_key(self) -> str:
+        """What opens the way to the store now; empty while no attempt runs."""
+        return self._gang.directive.store_key
+
+    def heard_coordinator(self, message: Mapping[str, Any]) -> None:
+        """The coordinator rank has said something."""
+        self._patience.heard(message, self._now())
+
+    def wake(self) -> None:
+        """Something of this worker changed (a message of a rank, a signal)."""
+        self._changed.set()
+
+    async def lead(self) -> WorkerExit:
+        """Form attempts until there is an outcome, a refusal or an order to stop; the exit code."""
+        ticking = asyncio.create_task(self._tick())
+        try:
+            return await self._lead()
+        finally:
+            ticking.cancel()
+
+    def _now(self) -> float:
+        """The time by which others are silent: what this process did not run for is not in it."""
+        return self._clock.read(time.monotonic())
+
+    async def _tick(self) -> None:
+        while True:
+            self._now()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _lead(self) -> WorkerExit:
+        while True:
+            try:
+                code = await self._next()
+            except LedgerError as error:
+                code = await self._without(Reason.LEDGER_UNREADABLE, str(error))
+            except VolumeFull as error:
+                code = await self._without(Reason.STORAGE_FULL, str(error.strerror))
+            if code is not None:
+                return code
+
+    async def _next(self) -> WorkerExit | None:
+        """Close the attempt that has ended; else what the ledger asks for: end, hold, attempt."""
+        if self._ended is not None:
+            return await self._close(*self._ended)
+        versioned = await self._read()
+        if versioned is None:
+            return await self._finish(WorkerExit.OK, "Stopped", None, None)
+        ledger, run = versioned.ledger, versioned.ledger.spec.run
+        self._view.show(ledger)
+        if (outcome := ledger.status.outcome) is not None:
+            code = WorkerExit.OK if outcome.state == OutcomeState.SUCCEEDED else WorkerExit.FAILED
+            return await self._finish(code, outcome.state, outcome.reason, outcome.message)
+        if run.state is not RunState.RUN:
+            await self._rest(ledger)
+            return None
+        if self._config.hold and (why := held(ledger, self._config)) is not None:
+            # A pod that came back; a local run is begun by a person each time.
+            return await self._without(why.reason, why.message, math.inf)
+        if self._view.state == "Waiting":
+            self._tell("Starting", None, None)  # what it waited for has come
+        if await self._gather(run):
+            await self._attempt(ledger)
+        return None
+
+    async def _read(self) -> Versioned | None:
+        """The ledger, waited for until it exists; None when told to stop."""
+        while not self.terminating:
+            try:
+                versioned = await self._orders.read()
+            except LedgerMissing:
+                self._view.stage = "waiting for the ledger"
+                await self._change(0.2)
+                continue
+            await self._tell_all()
+            return versioned
+        return None
+
+    async def _without(
+        self, reason: Reason, message: str, seconds: float = _PATIENCE_SECONDS
+    ) -> WorkerExit | None:
+        """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
+        if not self._config.hold:
+            return await self._finish(WorkerExit.REFUSED, "Refused", reason, message)
+        if self._view.message != message:
+            self._log.error("waiting", reason=reason, detail=message)
+        self._view.stage = "waiting"
+        self._tell("Waiting", reason, message)
+        deadline = time.monotonic() + seconds
+        # No order is answered before the end of the attempt that it came after is written.
+        keeps_an_end = self._ended is not None
+        while not self.terminating and (left := deadline - time.monotonic()) > 0:
+            if self._orders.has_news and not keeps_an_end:
+                break
+            await self._change(min(left, _PATIENCE_SECONDS))
+        if not keeps_an_end:
+            # News wake once: where the ledger can't be read now, it is not asked all the time.
+            self._orders.take()
+        return None
+
+    def _tell(self, state: str, reason: str | None, message: str | None) -> None:
+        self._view.state, self._view.reason, self._view.message = state, reason, message
+
+    async def _rest(self, ledger: PrivacyLedger) -> None:
+        """Answer an order to drain, and wait for another."""
+        generation, status = ledger.spec.run.generation, ledger.status
+        if status.drained is None or status.drained < generation:
+            await asyncio.to_thread(
+                attempts.report_drained, self._ledger, status.attempt, generation
+            )
+        self._view.stage = "drained"
+        self._tell("Drained", None, None)
+        while self._orders.run == ledger.spec.run and not self.terminating:
+            await self._change(1.0)
+
+    async def _gather(self, run: Run) -> bool:
+        """Wait until every worker is ready; False when something else is to be done first."""
+        self._gang.direct(Action.WAIT)
+        await self._tell_all()
+        while absent := self._gang.absent(run.workers, self._now()):
+            if self.terminating or self._orders.run != run:
+                return False
+            self._view.stage = (
+                f"waiting for {len(absent)} of {run.workers} workers to come up and import torch"
+            )
+            self._show_trouble()
+            await self._change(0.5)
+        self._show_trouble()
+        return not self.terminating
+
+    def _show_trouble(self) -> None:
+        """Say what keeps all workers from being known, and that it does so no more."""
+        if (trouble := self._trouble()) is not None:
+            self._tell("Waiting", *trouble)
+        elif self._view.reason == Reason.GANG_UNPROVABLE:
+            self._tell("Starting", None, None)
+
+    async def _attempt(self, ledger: PrivacyLedger) -> None:
+        """One attempt from its number to its end, which is to be closed next."""
+        run = ledger.spec.run
+        # As they are ready now: one that is restarted during the write starts no ranks.
+        incarnations = self._gang.incarnations(run.workers)
+        told = await asyncio.to_thread(untold, ledger, self._config) is None
+        try:
+            begun = await asyncio.to_thread(
+                attempts.begin_attempt,
+                self._ledger,
+                datetime.now(UTC),
+                # Else the limit is an outcome: its coordinator will say what is wrong.
+                self._config.max_restarts if told else None,
+            )
+        except Superseded:
+            return  # the job has its outcome by now: read, and told, next
+        if begun.ledger.status.outcome is not None:
+            return
+        attempt = begun.ledger.status.attempt
+        self._log.info("attempt begins", attempt=attempt, workers=run.workers)
+        self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
+        self._view.stage = "starting ranks"
+        stalls, longest = stalls_in_a_row(begun.ledger.status), self._patience.longest
+        self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
+        end = await self._run(attempt, run, incarnations)
+        self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
+        self._ended = attempt, run.generation, end, datetime.now(UTC)
+
+    async def _run(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
+        """Have all workers run the attempt; what ended it."""
+        self._gang.direct(
+            Action.RUN,
+            attempt=attempt,
+            workers=run.workers,
+            store_key=secrets.token_hex(KEY_BYTES),
+        )
+        await self._tell_all()
+        end = await self._until_end(attempt, run, incarnations)
+        self._gang.direct(Action.END, attempt=attempt)
+        await self._tell_all()
+        while (left := self._gang.running(attempt, run.workers)) and not self._gang.lost(
+            {ordinal: incarnations[ordinal] for ordinal in left}, self._now()
+        ):
+            await self._change(0.5)
+        return end
+
+    async def _until_end(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
+        hearing, told_to_drain = Hearing(run.workers * self._config.ranks), False
+        while True:
+            now = self._now()
+            lost = self._gang.lost(incarnations, now)
+            end = hearing.decide(self._gang.ends(attempt, run.workers), lost, now)
+            waits = hearing.deadline is None  # nothing that was heard explains an end
+            if end is not None or (waits and (end := self._stalled(now)) is not None):
+                return end
+            ordered = self._orders.run != run or self._gang.wants_drain(run.workers)
+            stop = self.terminating or ordered
+            if stop and waits and self._gang.never_started(run.workers):
+                return STOPPED_BEFORE_START
+            if stop and not told_to_drain:
+                self._view.state, self._view.stage = "Draining", "finishing the step"
+                # It may come while the ranks are being started: told again until one hears it.
+                told_to_drain = self._tell_coordinator({"type": "drain"})
+            left = 0.5 if hearing.deadline is None else hearing.deadline - now
+            await self._change(max(0.0, min(0.5, left)))
+
+    def _stalled(self, now: float) -> End | None:
+        lost = self._patience.lost(now)
+        if lost is None:
+            return None
+        return End(
+            kind=EndKind.CRASHED,
+            rank=0,
+            reason=Reason.STALLED,
+            message=f"{lost}; rank 0 was last at: {self._view.stage}",
+        )
+
+    async def _close(
+        self, attempt: int, generation: int, end: End, when: datetime
+    ) -> WorkerExit | None:
+        """Write the attempt's record; an exit code if no attempt follows.
+
+        Until the ledger takes it no other attempt begins, which would know of no hold. Who is told
+        to leave tries once and no more.
+        """
+        if self.terminating:
+            self._ended = None
+        closed = await asyncio.to_thread(
+            close, self._ledger, attempt, end, self._config, when, generation=generation
+        )
+        self._ended = None
+        reason, message = closed.reason, closed.message
+        match closed.follows:
+            case Follows.SUPERSEDED:
+                return await self._finish(WorkerExit.SUPERSEDED, "Refused", reason, message)
+            case Follows.REFUSED:
+                return await self._without(reason, message, _REFUSED_SECONDS)
+            case Follows.HELD if not self._config.hold:
+                return await self._without(reason, message)  # a pod reads its hold in the ledger
+            case Follows.RESTART:
+                self._view.restarts += 1
+                self._tell("Restarting", None, message)
+        return None
+
+    async def _finish(
+        self, code: WorkerExit, state: str, reason: str | None, message: str | None
+    ) -> WorkerExit:
+        """Tell all workers to leave and wait until they heard it; gives the exit code back."""
+        self._view.stage = state.lower()
+        self._tell(state, reason, message)
+        say = (
+            self._log.error
+            if code in (WorkerExit.FAILED, WorkerExit.REFUSED, WorkerExit.SUPERSEDED)
+            else self._log.info
+        )
+        say("finished", state=state, reason=reason, detail=message, exit_code=code)
+        if self._config.hold and state not in tuple(OutcomeState):
+            # In pods only an outcome sends the others home: a new coordinator will need them.
+            self._gang.direct(Action.END)
+            await self._tell_all()
+            self.left = True
+            return code
+        self._gang.direct(Action.DONE, exit_code=code)
+        await self._tell_all()
+        deadline = self._now() + ORDERLY_SECONDS
+        while self._gang.present(self._now()) - self._informed and self._now() < deadline:
+            await self._change(0.5)
+        return code
+
+    async def _tell_all(self) -> None:
+        async with self._told:
+            self._told.notify_all()
+
+    async def _change(self, seconds: float) -> None:
+        """Return when something changed, or after ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        self._changed.clear()

@@ -1,0 +1,281 @@
+"""Who is there, and what all are to do: the state that supervisor 0 keeps for its gang.
+
+Pure: the caller passes the time in. Every supervisor says ``Hello`` in a loop (also the one on
+ordinal 0) and gets the current ``Directive`` back; there is no other traffic between supervisors.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Refused, Speaker
+
+#: Seconds between two hellos of a supervisor that has nothing new to say.
+PING_SECONDS = 2.0
+#: After this many missed hellos a supervisor is lost; after as many missed answers it kills its
+#: ranks.
+MISSED_PINGS = 3
+#: Processes of one pod that are known to have been replaced.
+_REMEMBERED = 1000
+
+
+#: A caller that does not run for longer than this has counted no more of the time.
+_LONGEST_SECONDS = 1.0
+
+
+class AwakeClock:
+    """Seconds that its reader itself has run for, as far as anybody's silence goes.
+
+    After a machine stood still its timers fire before the mail that waits is read: measured by
+    the wall, everybody would have been silent. Whoever reads this clock at least twice a second
+    counts such a gap as one second.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._last, self._awake = now, 0.0
+
+    def read(self, now: float) -> float:
+        """The seconds so far, at the caller's time ``now``."""
+        self._awake += min(now - self._last, _LONGEST_SECONDS)
+        self._last = now
+        return self._awake
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EndKind(StrEnum):
+    """How a rank's part in an attempt ended."""
+
+    FINISHED = "Finished"  # orderly, as the coordinator said
+    SUCCEEDED = "Succeeded"  # coordinator only: the outcome stands in the ledger
+    DRAINED = "Drained"  # coordinator only: closed at a step boundary
+    FAILED = "Failed"  # for good: the task or its settings can't work
+    REFUSED = "Refused"  # held: what is charged stays so, and a person must put something right
+    SUPERSEDED = "Superseded"  # a newer attempt holds the ledger
+    CRASHED = "Crashed"  # died, or lost its peers: a new attempt follows
+
+
+class End(_Message):
+    """The end of one rank of one attempt; ``message`` holds nothing of the data (Rule 20)."""
+
+    kind: EndKind
+    rank: int | None
+    reason: Reason
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+class Hello(_Message):
+    """What a supervisor says of itself."""
+
+    ordinal: int
+    incarnation: str = Field(max_length=64)
+    ready: bool
+    attempt: int = 0
+    ends: tuple[End, ...] = ()
+    drain: bool = False
+    gpus: tuple[dict[str, Any], ...] = ()
+    known: int = -1
+
+
+class Action(StrEnum):
+    WAIT = "Wait"
+    RUN = "Run"
+    END = "End"
+    DONE = "Done"
+
+
+class Directive(_Message):
+    """What every supervisor is to do now.
+
+    WAIT: be ready. RUN: have the ranks of ``attempt`` running. END: have none running. DONE: have
+    none running, and leave (or hold) with ``exit_code``. ``store_key`` opens the way to the store
+    for this attempt's ranks; it is nowhere else.
+    """
+
+    revision: int = 0
+    action: Action = Action.WAIT
+    attempt: int = 0
+    workers: int = 0
+    exit_code: WorkerExit = WorkerExit.OK
+    store_key: str = Field(default="", repr=False)
+
+
+class _Seat:
+    """Who speaks for one ordinal: the newest pod, and the newest of its supervisor's processes.
+
+    A UID has no order, but tokens have: the API server makes none for a pod that it has not, and
+    it has one pod of a name at a time. So each token of the old pod is older than any of the new
+    one, also to a coordinator that has seen neither before. Where their times are so close that
+    clocks might be wrong, who came later is the newer one, and whoever was replaced is not
+    listened to any more. A process names itself, and the oldest names are forgotten.
+    """
+
+    def __init__(self, speaker: Speaker, incarnation: str) -> None:
+        self._pod, self._issued, self._incarnation = speaker.pod, speaker.issued, incarnation
+        self._replaced_pods: set[str] = set()
+        self._replaced: dict[str, None] = {}
+
+    def take(self, speaker: Speaker, incarnation: str) -> str | None:
+        """Sit down, instead of who sat here; why not, if another is newer."""
+        pod, later = speaker.pod, speaker.issued - self._issued
+        if pod == self._pod:
+            return self._take_as_process(speaker, incarnation)
+        if later < -LEEWAY_SECONDS or (later <= LEEWAY_SECONDS and pod in self._replaced_pods):
+            return f"pod {pod} was replaced by pod {self._pod}"
+        self._replaced_pods.add(self._pod)
+        self._replaced.clear()
+        self._pod, self._issued, self._incarnation = pod, speaker.issued, incarnation
+        return None
+
+    def _take_as_process(self, speaker: Speaker, incarnation: str) -> str | None:
+        if incarnation in self._replaced:
+            return "its process was replaced by another"
+        if incarnation != self._incarnation:
+            self._replaced[self._incarnation] = None
+            if len(self._replaced) > _REMEMBERED:
+                del self._replaced[next(iter(self._replaced))]
+        self._issued, self._incarnation = max(self._issued, speaker.issued), incarnation
+        return None
+
+
+class _Member:
+    def __init__(self, hello: Hello, now: float) -> None:
+        self.hello = hello
+        self.seen = now
+
+
+class Gang:
+    """The members by ordinal and the one directive for all."""
+
+    def __init__(self) -> None:
+        self.directive = Directive()
+        self._members: dict[int, _Member] = {}
+        self._seats: dict[int, _Seat] = {}
+
+    def direct(
+        self,
+        action: Action,
+        *,
+        attempt: int = 0,
+        workers: int = 0,
+        exit_code: WorkerExit = WorkerExit.OK,
+        store_key: str = "",
+    ) -> None:
+        """Replace the directive; supervisors learn of it with the answer they are waiting for."""
+        self.directive = Directive(
+            revision=self.directive.revision + 1,
+            action=action,
+            attempt=attempt,
+            workers=workers,
+            exit_code=exit_code,
+            store_key=store_key,
+        )
+
+    def admit(self, hello: Hello, speaker: Speaker, workers: int) -> None:
+        """Let a pod speak for an ordinal below ``workers``, or one that has spoken before.
+
+        Raises
+        ------
+        Refused
+            There is no such worker, or another pod or process has taken its place.
+        """
+        ordinal = hello.ordinal
+        if (seat := self._seats.get(ordinal)) is not None:
+            why = seat.take(speaker, hello.incarnation)
+        elif not 0 <= ordinal < workers:
+            why = f"the run has workers 0 to {workers - 1}"
+        else:
+            self._seats[ordinal] = _Seat(speaker, hello.incarnation)
+            why = None
+        if why is not None:
+            raise Refused(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")
+
+    def hello(self, hello: Hello, now: float) -> None:
+        """Note what a supervisor says; a new incarnation of one replaces the old."""
+        self._members[hello.ordinal] = _Member(hello, now)
+
+    def absent(self, workers: int, now: float) -> list[int]:
+        """Ordinals of ``0..workers-1`` that are not ready to start a new attempt."""
+        return [
+            ordinal
+            for ordinal in range(workers)
+            if (member := self._members.get(ordinal)) is None
+            or not member.hello.ready
+            or member.hello.attempt != 0
+            or now - member.seen > PING_SECONDS * MISSED_PINGS
+        ]
+
+    def ends(self, attempt: int, workers: int) -> list[End]:
+        """Every end of ``attempt`` that its own workers told, ``0..workers-1``."""
+        return [
+            end
+            for ordinal, member in self._members.items()
+            if ordinal < workers and member.hello.attempt == attempt
+            for end in member.hello.ends
+        ]
+
+    def lost(self, incarnations: dict[int, str], now: float) -> End | None:
+        """The first member of a running attempt that is silent, or came back as another process."""
+        for ordinal, incarnation in sorted(incarnations.items()):
+            member = self._members.get(ordinal)
+            if member is None or now - member.seen > PING_SECONDS * MISSED_PINGS:
+                return _lost(f"worker {ordinal} stopped answering")
+            if member.hello.incarnation != incarnation:
+                return _lost(f"worker {ordinal} was restarted")
+        return None
+
+    def incarnations(self, workers: int) -> dict[int, str]:
+        """The process identities of the members that an attempt starts with."""
+        return {o: self._members[o].hello.incarnation for o in range(workers)}
+
+    def running(self, attempt: int, workers: int) -> list[int]:
+        """Ordinals of ``0..workers-1`` that still have processes of ``attempt``."""
+        return [
+            ordinal
+            for ordinal, member in self._members.items()
+            if ordinal < workers and member.hello.attempt == attempt
+        ]
+
+    def never_started(self, workers: int) -> list[int]:
+        """Ordinals of ``0..workers-1`` that are about to leave and run nothing.
+
+        One that is told to stop starts no ranks any more: what waits for them waits in vain.
+        """
+        return [
+            ordinal
+            for ordinal in range(workers)
+            if (member := self._members.get(ordinal)) is not None
+            and member.hello.drain
+            and member.hello.attempt == 0
+        ]
+
+    def wants_drain(self, workers: int) -> bool:
+        """Whether any supervisor of ``0..workers-1`` was asked to stop (SIGTERM)."""
+        return any(o < workers and member.hello.drain for o, member in self._members.items())
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """GPU figures of all members, in order of ordinal."""
+        return [gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus]
+
+    def present(self, now: float) -> set[int]:
+        """Ordinals that were heard of lately and did not say that they are leaving."""
+        lately = PING_SECONDS * MISSED_PINGS
+        return {
+            ordinal
+            for ordinal, member in self._members.items()
+            if now - member.seen <= lately and not member.hello.drain
+        }
+
+
+def _lost(message: str) -> End:
+    return End(kind=EndKind.CRASHED, rank=None, reason=Reason.WORKER_LOST, message=message)

@@ -1,0 +1,105 @@
+"""What people say to the workers by the ledger, heard also while the leader waits for other things.
+
+The operator gives an order (``spec.run``), and an administrator raises a ledger that was behind its
+volume (``status.restored``). Either may be what a job waits for; other writes are the workers' own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dtjob_api.ledger.privacy_ledger import Run
+from dtjob_trainer.ledger.backend import Ledger, LedgerError, Versioned
+from dtjob_trainer.process.logs import Logger
+
+#: One watch of the ledger; and how long to wait before another one where it failed.
+_WATCH_SECONDS = 10.0
+_PATIENCE_SECONDS = 2.0
+
+
+class Orders:
+    """Reads the ledger when asked, and watches it from then on.
+
+    Parameters
+    ----------
+    changed
+        Called when the ledger has changed.
+
+    Attributes
+    ----------
+    run
+        The newest order; None before the ledger was first read.
+    """
+
+    def __init__(self, ledger: Ledger, changed: Callable[[], None], log: Logger) -> None:
+        self._ledger, self._changed, self._log = ledger, changed, log
+        self.run: Run | None = None
+        self._version = ""
+        self._uid: str | None = None
+        self._restored: int | None = None
+        self._taken: tuple[Run | None, int | None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def read(self) -> Versioned:
+        """The ledger as it is now. What people say in it is taken with it.
+
+        Raises
+        ------
+        LedgerUnreadable
+        """
+        while True:
+            known = self._version
+            versioned = await asyncio.to_thread(self._ledger.read)
+            if not self._is_overtaken(versioned, known):
+                break
+        self._hear(versioned)
+        self.take()
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        return versioned
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was said since it was last taken, on which nobody has decided yet."""
+        return self._taken != (self.run, self._restored)
+
+    def take(self) -> None:
+        """Take what was said as known."""
+        self._taken = self.run, self._restored
+
+    def _hear(self, versioned: Versioned) -> None:
+        ledger = versioned.ledger
+        self._version, self.run = versioned.version, ledger.spec.run
+        self._uid, self._restored = ledger.metadata.uid, ledger.status.restored
+
+    def _is_overtaken(self, answer: Versioned, known: str) -> bool:
+        """Whether an answer is of before what was heard meanwhile: no order is of yesterday.
+
+        Read and watch ask at the same time, and what was answered first may come last. ``known``
+        is the version when it was asked. Where nothing was heard since, a ledger that says less
+        was put back from a copy, and counts. One that was made anew is another, and may begin
+        below the one that was lost.
+        """
+        ledger = answer.ledger
+        if self._version == known or self.run is None or ledger.metadata.uid != self._uid:
+            return False
+        said = ledger.spec.run.generation, ledger.status.restored or 0
+        return said < (self.run.generation, self._restored or 0)
+
+    async def _watch(self) -> None:
+        while True:
+            known = self._version
+            try:
+                newer = await asyncio.to_thread(self._ledger.wait, known, _WATCH_SECONDS)
+            except LedgerError:
+                await asyncio.sleep(_PATIENCE_SECONDS)  # who writes next finds it too, and judges
+                continue
+            except Exception as error:
+                # Nobody waits for this task: an end of it would leave every later order unheard.
+                self._log.error("watching the ledger failed", detail=f"{error!r}")
+                await asyncio.sleep(_PATIENCE_SECONDS)
+                continue
+            if newer is not None and not self._is_overtaken(newer, known):
+                self._hear(newer)
+                self._changed()

@@ -1,0 +1,1 @@
+"""What a run may spend and has spent: leases, journal, checkpoints, and where to go on."""

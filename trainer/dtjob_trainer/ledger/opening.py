@@ -1,0 +1,19 @@
+"""From a reference in a worker's configuration to the ledger's back end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dtjob_api.wire.worker_config import LedgerKind, LedgerRef
+from dtjob_trainer.ledger.backend import Ledger
+from dtjob_trainer.ledger.file_ledger import FileLedger
+
+
+def open_ledger(reference: LedgerRef) -> Ledger:
+    """Open the ledger that ``reference`` names; nothing is read yet."""
+    if reference.kind is LedgerKind.FILE:
+        return FileLedger(Path(str(reference.path)))
+    # Its import takes 1.5 s, which a run without a cluster should not wait for.
+    from dtjob_trainer.ledger.kubernetes_ledger import KubernetesLedger
+
+    return KubernetesLedger(str(reference.namespace), str(reference.name))

@@ -1,0 +1,35 @@
+"""Draws that the checkpoint volume tells of and the ledger does not (Rule 11).
+
+A ledger that was put back without its status says that nothing is charged. An outcome written into
+it then would be for good, of a run that a backup or `dtjob ledger restore` can still save. So
+ordinal 0 looks before it writes one.
+"""
+
+from __future__ import annotations
+
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger
+from dtjob_api.reasons import Reason
+from dtjob_api.wire.worker_config import WorkerConfig
+from dtjob_trainer.ledger import volume
+from dtjob_trainer.ledger.durable import VolumeUnusable
+from dtjob_trainer.ledger.journal import JournalUnreadable
+from dtjob_trainer.ledger.recovery import Refusal
+
+
+def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
+    """Why no outcome may be written into a ledger; None where nothing speaks against it."""
+    try:
+        volume.resume_point(ledger, volume.store(ledger.spec, config))
+    except Refusal as refusal:
+        if refusal.reason is Reason.PRIVACY_STATE_LOST:
+            return refusal
+        if isinstance(refusal.__cause__, JournalUnreadable):
+            return Refusal(
+                Reason.PRIVACY_STATE_LOST,
+                f"nobody knows what was spent: {refusal.__cause__}. Nothing was written; put the "
+                "volume right, and the job can go on",
+            )
+        # What else is wrong between the two, the ledger knows all draws of.
+    except VolumeUnusable as error:
+        return Refusal(Reason.STORAGE_UNUSABLE, str(error.strerror))
+    return None

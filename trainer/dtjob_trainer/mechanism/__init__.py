@@ -1,0 +1,1 @@
+"""The private step: sample, clip, sum, noise. It knows no ledger and starts no process."""

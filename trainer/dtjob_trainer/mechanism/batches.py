@@ -1,0 +1,208 @@
+"""From drawn ids to micro-batches of one fixed shape with masks (Rule 8)."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
+from dtjob_trainer.usercode.randomness import same_randomness
+
+Array = npt.NDArray[Any]  # of the dtype that the field's ArraySpec names
+Arrays = dict[str, Array]
+
+_PADDING_SEED = 0
+_KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """P rows, of which ``mask`` tells the records from the padding.
+
+    Attributes
+    ----------
+    fields
+        {name: Tensor[P, *shape]}, of the dtypes of the task's ``example_spec``.
+    mask
+        bool[P]; False for padding and for a record that contributes zero (Rule 20).
+    """
+
+    fields: dict[str, torch.Tensor]
+    mask: torch.Tensor
+
+
+def open_records(task: Task, device: torch.device) -> Records:
+    """Open the task's private records: the first private read of a run.
+
+    It finds the same random numbers on every rank, so that a split or a shuffle that takes them
+    from Python, numpy or torch gives all ranks the same records; training's come from its keys.
+
+    Raises
+    ------
+    TaskError
+        The data set isn't map-style (Rule 3) or is empty. Exceptions of the task's own code pass
+        through unchanged; the rank tells its class and place only (Rule 20).
+    """
+    with same_randomness(device):
+        records = task.dataset()
+    if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
+        raise TaskError(
+            Reason.DATASET_INVALID,
+            f"Task.dataset() returned a {type(records).__name__} without __len__ or __getitem__; "
+            "Poisson sampling needs a map-style data set",
+        )
+    if len(records) < 1:
+        raise TaskError(
+            Reason.DATASET_INVALID, "Task.dataset() returned no records; check the data path"
+        )
+    return records
+
+
+def synthetic_examples(
+    example_spec: Mapping[str, ArraySpec],
+    count: int,
+    generator: np.random.Generator,
+) -> Arrays:
+    """Draw ``count`` examples uniformly from the public ranges of ``example_spec``.
+
+    Returns
+    -------
+    dict
+        {name: ndarray[count, *shape]}.
+    """
+    arrays: Arrays = {}
+    for name, spec in example_spec.items():
+        shape = (count, *spec.shape)
+        if np.dtype(spec.dtype).kind == "f":
+            # In halves: the width of float64's whole range is no float64.
+            half: Array = generator.uniform(spec.low / 2, spec.high / 2, shape)
+            values: Array = half * 2
+        else:
+            values = generator.integers(int(spec.low), int(spec.high), shape, endpoint=True)
+        arrays[name] = values.astype(spec.dtype)
+    return arrays
+
+
+def to_tensors(arrays: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
+    """Move arrays to the device, without a copy where that is the CPU."""
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+class BatchLoader:
+    """Reads records into micro-batches of ``physical_batch_size`` rows.
+
+    A record that raises on being read, lacks a field, has another shape or kind of dtype, is not
+    finite or leaves the range of ``example_spec`` contributes zero: its row becomes padding, it
+    is not counted, and nothing is said (Rule 20).
+
+    Parameters
+    ----------
+    records
+        The private records.
+    example_spec
+        The public description of one example.
+    physical_batch_size
+        P >= 1.
+    device
+        Where the tensors go.
+    on_bad_record
+        Called with the id of a record that contributes zero and what is wrong with it. Only for
+        jobs that opted out of Rule 20 (``telemetry: NotCoveredByEpsilon``).
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        example_spec: Mapping[str, ArraySpec],
+        physical_batch_size: int,
+        device: torch.device,
+        on_bad_record: Callable[[int, str], None] | None = None,
+    ) -> None:
+        if physical_batch_size < 1:
+            raise ValueError(f"physical batch size {physical_batch_size} must be at least 1")
+        self._records = records
+        self._spec = dict(example_spec)
+        self._size = physical_batch_size
+        self._device = device
+        self._on_bad_record = on_bad_record
+        # Never zeros: a model that divides by a norm gives NaN on them.
+        self._padding = synthetic_examples(self._spec, 1, np.random.default_rng(_PADDING_SEED))
+
+    def micro_batches(self, ids: npt.NDArray[np.int64], count: int) -> Iterator[MicroBatch]:
+        """Yield exactly ``count`` micro-batches that hold ``ids`` in order, then padding (Rule 8).
+
+        Raises
+        ------
+        ValueError
+            The ids don't fit: a record would be dropped.
+        """
+        if len(ids) > count * self._size:
+            raise ValueError(f"{len(ids)} records don't fit {count} batches of {self._size} rows")
+        for first in range(0, count * self._size, self._size):
+            yield self._micro_batch(ids[first : first + self._size])
+
+    def _micro_batch(self, ids: npt.NDArray[np.int64]) -> MicroBatch:
+        arrays: Arrays = {
+            name: np.repeat(padding, self._size, axis=0) for name, padding in self._padding.items()
+        }
+        mask = np.zeros(self._size, dtype=np.bool_)
+        for row, index in enumerate(ids.tolist()):
+            mask[row] = self._read(arrays, row, index)
+        self._refuse_out_of_range(arrays, mask, ids)
+        for row in np.flatnonzero(~mask[: len(ids)]).tolist():
+            for name, padding in self._padding.items():
+                arrays[name][row] = padding[0]
+        return MicroBatch(
+            fields=to_tensors(arrays, self._device),
+            mask=torch.from_numpy(mask).to(self._device),
+        )
+
+    def _read(self, arrays: Arrays, row: int, index: int) -> bool:
+        try:
+            record = self._records[index]
+            for name, spec in self._spec.items():
+                value = np.asarray(record[name])
+                array = arrays[name]
+                if value.shape != spec.shape:
+                    raise ValueError(f"{name} has shape {value.shape}, not {spec.shape}")
+                if value.dtype != array.dtype:
+                    _check_convertible(name, value, spec)
+                array[row] = value
+        except Exception:
+            if self._on_bad_record is not None:
+                self._on_bad_record(index, traceback.format_exc(limit=-1).rstrip())
+            return False
+        return True
+
+    def _refuse_out_of_range(
+        self,
+        arrays: Arrays,
+        mask: npt.NDArray[np.bool_],
+        ids: npt.NDArray[np.int64],
+    ) -> None:
+        """Take out of ``mask`` the rows with a value outside its range; NaN is outside any."""
+        for name, spec in self._spec.items():
+            values = arrays[name].reshape(self._size, -1)
+            inside = ((values >= spec.low) & (values <= spec.high)).all(axis=1)
+            if self._on_bad_record is not None:
+                for row in np.flatnonzero(mask & ~inside).tolist():
+                    self._on_bad_record(
+                        int(ids[row]), f"{name} leaves its range [{spec.low}, {spec.high}]"
+                    )
+            mask &= inside
+
+
+def _check_convertible(name: str, value: Array, spec: ArraySpec) -> None:
+    """Refuse another kind of number, and a value that a cast would wrap or warn of."""
+    source, target = value.dtype.kind, np.dtype(spec.dtype).kind
+    if source not in _KIND_RANK or _KIND_RANK[source] > _KIND_RANK[target]:
+        raise TypeError(f"{name} has dtype {value.dtype}, which is no {spec.dtype}")
+    if not ((value >= spec.low) & (value <= spec.high)).all():
+        raise ValueError(f"{name} leaves its range [{spec.low}, {spec.high}]")

@@ -1,0 +1,111 @@
+"""The private mechanism of a job as one value: what is drawn, clipped, noised and accounted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from dtjob_accounting.event import Adjacency, SampledGaussian
+from dtjob_trainer.mechanism.clipping import CLIPPERS, Clipper, Unclipped
+from dtjob_trainer.mechanism.noise import Lattice
+from dtjob_trainer.mechanism.sampling import PoissonSampler
+
+
+class MechanismPlan(Protocol):
+    """What a mechanism reads of the frozen privacy plan: public constants only (Rule 5)."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def noise_multiplier(self) -> float | None: ...
+    @property
+    def max_grad_norm(self) -> float | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def dataset_size(self) -> int: ...
+    @property
+    def sample_rate(self) -> float | None: ...
+    @property
+    def clipping(self) -> str: ...
+    @property
+    def adjacency(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """The Gaussian mechanism on a Poisson sample: Σ_{i ∈ S} clip(gᵢ) + N(0, σ²Δ²·I).
+
+    Every record is in S with probability q; Δ is what the clipper says that its sum can change by.
+    Nothing else scales the noise, and the accountants are asked for the same σ and q: DP-SGD of
+    Abadi et al., "Deep Learning with Differential Privacy" (arXiv:1607.00133), without its mean.
+
+    Attributes
+    ----------
+    sampler
+        Draws S, at rate q.
+    clipper
+        Bounds what a record adds to the sum, and states Δ.
+    noise_multiplier
+        σ. Zero is no noise, which ``of`` gives to mode ``Disabled`` alone (Rule 6).
+    adjacency
+        Whose difference is hidden.
+
+    Raises
+    ------
+    ValueError
+        No accountant bounds a Poisson sample under this adjacency.
+    """
+
+    sampler: PoissonSampler
+    clipper: Clipper
+    noise_multiplier: float
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+
+    def __post_init__(self) -> None:
+        if self.adjacency is not Adjacency.ADD_REMOVE:
+            raise ValueError(f"adjacency {self.adjacency} must be {Adjacency.ADD_REMOVE}")
+
+    @classmethod
+    def of(cls, plan: MechanismPlan) -> Mechanism:
+        """Return the mechanism that a frozen plan describes.
+
+        Raises
+        ------
+        ValueError
+            The plan describes none. Mode ``DPSGD`` without noise is none (Rule 6), and so is a
+            sample rate, which is what is accounted, below that of the draws (Rule 3).
+        """
+        sampler = PoissonSampler(plan.batch_size, plan.dataset_size)
+        if plan.mode == "Disabled":
+            return cls(sampler, Unclipped(), 0.0)
+        if plan.mode != "DPSGD":
+            raise ValueError(f"privacy mode {plan.mode!r} must be DPSGD or Disabled")
+        if not plan.noise_multiplier or not plan.max_grad_norm:
+            raise ValueError("a plan of mode DPSGD needs noise_multiplier and max_grad_norm")
+        if not (plan.sample_rate or 0.0) >= sampler.rate:
+            raise ValueError(
+                f"sample_rate {plan.sample_rate} is below {plan.batch_size} / {plan.dataset_size}, "
+                "at which records are drawn: draws would cost more than is accounted"
+            )
+        clipper = CLIPPERS[plan.clipping](plan.max_grad_norm)
+        return cls(sampler, clipper, plan.noise_multiplier, Adjacency(plan.adjacency))
+
+    @property
+    def event(self) -> SampledGaussian | None:
+        """What a draw is to an accountant; None where nothing is private."""
+        if not self.noise_multiplier:
+            return None
+        return SampledGaussian(self.noise_multiplier, self.sampler.rate)
+
+    def noise(self, coordinates: int) -> Lattice | None:
+        """Return the noise of a model of so many trainable coordinates; None where there is none.
+
+        Raises
+        ------
+        ValueError
+            See ``Lattice``.
+        """
+        if not self.noise_multiplier:
+            return None
+        return Lattice(self.noise_multiplier, self.clipper.sensitivity(self.adjacency), coordinates)

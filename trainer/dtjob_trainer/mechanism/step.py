@@ -1,0 +1,196 @@
+"""One logical batch of DP-SGD (Abadi et al. 2016), from a charged draw to an updated model."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import torch
+
+from dtjob_accounting import draws
+from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.agreement import agreed_length
+from dtjob_trainer.mechanism.batches import BatchLoader
+from dtjob_trainer.mechanism.clipping import ClippedSum, GradientUnreached, flat_slices, trainable
+from dtjob_trainer.mechanism.group import Group
+from dtjob_trainer.mechanism.keys import AttemptKeys
+from dtjob_trainer.mechanism.mechanism import Mechanism
+from dtjob_trainer.mechanism.sampling import deal
+from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
+from dtjob_trainer.task import Records, Task, TaskError
+
+
+class PrivateStep:
+    """Executes logical batches; keeps no state from one to the next but model and optimizer.
+
+    Every rank constructs one and calls ``run`` for every step, in the same order (Rule 1).
+
+    Parameters
+    ----------
+    task
+        Gives ``losses`` and ``example_spec``.
+    model
+        The module to train, on the group's device, accepted by ``validation.preflight``, equal on
+        all ranks.
+    records
+        The private records, the same under the same ids on every rank.
+    mechanism
+        What is drawn, clipped and noised.
+    group
+        The ranks of this attempt.
+    keys
+        This attempt's keys; they come from nowhere else (Rule 2).
+    optimizer
+        Over exactly the model's trainable parameters.
+    learning_rate
+        The rate as a function of the step.
+    physical_batch_size
+        P rows per micro-batch, or None for min(⌈Q/W⌉, 512).
+    on_bad_record
+        See ``BatchLoader``.
+
+    Attributes
+    ----------
+    physical_batch_size, micro_batches
+        P, and the M micro-batches that every step executes.
+    seconds
+        Wall-clock time of all steps so far, by part: draw, load, gradients, reduce, noise,
+        update. With a GPU, when the host waited for it.
+
+    Raises
+    ------
+    ValueError
+        Mechanism, optimizer and model don't fit each other.
+    TaskError
+        The ranks see different records.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        records: Records,
+        mechanism: Mechanism,
+        group: Group,
+        *,
+        keys: AttemptKeys,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: Callable[[int], float],
+        physical_batch_size: int | None = None,
+        on_bad_record: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self._parameters = list(trainable(model).values())
+        _check_optimizer(optimizer, self._parameters)
+        self._model = model
+        self._optimizer = optimizer
+        self._learning_rate = learning_rate
+        self._group = group
+        self._keys = keys
+        self._sampler = mechanism.sampler
+        self._records = agreed_length(records, task.example_spec, group)
+        quantile = mechanism.sampler.quantile
+        if physical_batch_size is None:
+            physical_batch_size = draws.physical_batch_size(quantile, group.world_size)
+        self.physical_batch_size = physical_batch_size
+        self.micro_batches = draws.micro_batches(quantile, group.world_size, physical_batch_size)
+        self._loader = BatchLoader(
+            records, task.example_spec, physical_batch_size, group.device, on_bad_record
+        )
+        self._untouched = Untouched(model)
+        self._slices = flat_slices(self._parameters)
+        self._lattice = mechanism.noise(sum(p.numel() for p in self._parameters))
+        self._sum = mechanism.clipper.summed(model, task.losses, group.world_size)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def run(self, draw: int, step: int) -> None:
+        """Execute draw c as step ``step`` of the model: one logical batch, whole or not at all.
+
+        An empty draw is a step like any other (Rule 1). Whatever interrupts it, nothing of it
+        reaches a later step (Rule 8): the model and the optimizer are written last.
+
+        Parameters
+        ----------
+        draw
+            The charge index c: leased, never used before (Rules 3 and 10).
+        step
+            0 <= step < T; only the learning rate depends on it.
+        """
+        self._discard()
+        try:
+            self._sum_gradients(draw)
+            with self._timed("reduce"):
+                own = self._group.reduce_scatter(self._sum.flat)
+            with self._timed("noise"):
+                own = self._noised(own, draw)
+            with self._timed("reduce"):
+                whole = self._group.all_gather(own)
+            with self._timed("update"):
+                self._update(whole / self._sampler.batch_size, self._learning_rate(step))
+        finally:
+            self._discard()
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        if isinstance(self._sum, ClippedSum):
+            self._sum.close()
+
+    def _sum_gradients(self, draw: int) -> None:
+        """Sum over this rank's share of the draw, in the same number of passes on every rank."""
+        with self._timed("draw"):
+            ids = self._sampler.ids(self._keys.sampling, draw, self._records)
+            own = deal(ids, self._group.rank, self._group.world_size)
+        rows = self._group.world_size * self.physical_batch_size
+        count = max(self.micro_batches, -(-len(ids) // rows))
+        self._model.train()
+        self._untouched.begin()
+        batches = self._loader.micro_batches(own, count)
+        try:
+            for _ in range(count):
+                with self._timed("load"):
+                    batch = next(batches)
+                with self._timed("gradients"):
+                    self._sum.add(batch.fields, batch.mask)
+            self._untouched.check()
+        except (GradientUnreached, ModelWritten) as error:
+            # What a model does only now and then the dry run could not see.
+            raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
+
+    def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
+        """Noise the slice that this rank owns; no other rank noises it (Rule 6). In fp32."""
+        if self._lattice is None:
+            return own.float()
+        noised = self._lattice.noised(
+            own.cpu().numpy(), self._keys.noise, draw, self._group.rank * own.numel()
+        )
+        return torch.from_numpy(noised).to(device=own.device, dtype=torch.float32)
+
+    def _update(self, mean: torch.Tensor, learning_rate: float) -> None:
+        """Hand the optimizer exactly the noised mean, nothing that autograd left (Rule 4)."""
+        for p, flat in zip(self._parameters, self._slices, strict=True):
+            p.grad = mean[flat].view_as(p)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+
+    def _discard(self) -> None:
+        self._sum.zero_()
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+) -> None:
+    """Refuse parameters that would be updated without noise, or noised but never updated."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if {id(p) for p in held} != {id(p) for p in parameters} or len(held) != len(parameters):
+        raise ValueError(
+            "the optimizer must hold exactly the model's trainable parameters (Rule 21)",
+        )

@@ -1,0 +1,1 @@
+"""What is tried on synthetic data before the first private record is read."""

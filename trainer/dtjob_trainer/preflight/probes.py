@@ -1,0 +1,209 @@
+"""Measurements on synthetic data that the validator judges; none of them knows the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.clipping import (
+    LossesInvalid,
+    PerExampleGradients,
+    check_losses,
+    trainable,
+)
+from dtjob_trainer.task import (
+    CORRECT_THE_TASK,
+    Task,
+    TaskError,
+    shown_in_full,
+)
+from dtjob_trainer.usercode.passing import may_pass
+from dtjob_trainer.usercode.randomness import same_randomness
+
+Batch = dict[str, torch.Tensor]
+State = dict[str, torch.Tensor]
+Recalled = torch.Tensor | None
+T = TypeVar("T")
+
+# Rows may differ by these parts of their tensor's largest entry, and of the largest of all
+# tensors: other orders of fp32 sums, not leaks. (The true gradient of a key's bias in attention is
+# zero; what is measured is the rounding of much larger numbers.)
+TOLERANCE = 1e-4
+TOLERANCE_OF_ALL = 1e-6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass over a batch of P synthetic examples gave.
+
+    Attributes
+    ----------
+    losses
+        Tensor[P].
+    gradients
+        {parameter: Tensor[P, n]}, or None where autograd never reached it.
+    outputs
+        {module: Tensor[P, ...]} of each module whose first output has P rows, children before
+        parents, in the order of their first calls.
+    """
+
+    losses: torch.Tensor
+    gradients: dict[str, torch.Tensor | None]
+    outputs: dict[str, torch.Tensor]
+
+    @property
+    def gradient_scale(self) -> float:
+        """The largest entry of any gradient."""
+        found = [g.abs().max().item() for g in self.gradients.values() if g is not None]
+        return max(found, default=0.0)
+
+
+def dry_run(call: Callable[[], T]) -> T:
+    """Run task code on synthetic data; its errors are shown in full (Rule 20).
+
+    What another try may not meet passes through.
+    """
+    try:
+        return call()
+    except TaskError:
+        raise
+    except Exception as error:
+        if may_pass(error):
+            raise
+        said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
+        raise TaskError(Reason.DRY_RUN_FAILED, said) from None
+
+
+def move_off_initial_weights(model: torch.nn.Module) -> None:
+    """Add seeded noise to the trainable parameters: zero weights would hide every dependence."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in trainable(model).values():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator).to(p.device))
+
+
+def losses_of(task: Task, model: torch.nn.Module, batch: Batch, seed: int = 0) -> torch.Tensor:
+    """Return the losses of a batch, checked for shape and graph, in training mode."""
+    model.train()
+    with same_randomness(device_of(batch), seed):
+        losses = task.losses(model, dict(batch))
+    try:
+        return check_losses(losses, rows_of(batch))
+    except LossesInvalid as error:
+        raise TaskError(Reason.TASK_INVALID, str(error)) from None
+
+
+def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:
+    """Take each example's gradient by a backward pass of its own: the reference for Opacus."""
+    outputs: dict[str, torch.Tensor] = {}
+    rows = rows_of(batch)
+
+    def record(name: str, output: object) -> None:
+        first = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(first, torch.Tensor) and first.dim() and len(first) == rows:
+            outputs.setdefault(name, first.detach().clone())
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: record(name, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        losses = losses_of(task, model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    parameters = trainable(model)
+    per_example: dict[str, list[torch.Tensor | None]] = {name: [] for name in parameters}
+    for row in range(rows):
+        found = torch.autograd.grad(
+            losses[row],
+            list(parameters.values()),
+            retain_graph=row < rows - 1,
+            allow_unused=True,
+        )
+        for name, gradient in zip(parameters, found, strict=True):
+            per_example[name].append(gradient)
+    return Measured(
+        losses=losses.detach(),
+        gradients={
+            name: _stack(gradients, parameters[name]) for name, gradients in per_example.items()
+        },
+        outputs=outputs,
+    )
+
+
+def per_example_gradients(
+    task: Task,
+    model: torch.nn.Module,
+    batch: Batch,
+) -> dict[str, torch.Tensor | None]:
+    """Take each example's gradient as a training step does: {parameter: Tensor[P, n] or None}."""
+    gradients = PerExampleGradients(model, task.losses)
+    try:
+        model.train()
+        with same_randomness(device_of(batch)):
+            found = gradients(batch, rows_of(batch))
+    finally:
+        gradients.close()
+    return dict(zip(trainable(model), found, strict=True))
+
+
+def state_of(model: torch.nn.Module) -> State:
+    """Return copies of all parameters and buffers."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def recall(task: Task, model: torch.nn.Module, batch: Batch) -> Recalled:
+    """Return the losses of a batch in evaluation mode; None where the task can't compute them.
+
+    A task need not be able to: nothing else calls ``losses`` so.
+    """
+    model.eval()
+    try:
+        with torch.no_grad(), same_randomness(device_of(batch)):
+            losses = task.losses(model, dict(batch))
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return None
+    finally:
+        model.train()
+    return losses if isinstance(losses, torch.Tensor) and losses.dim() else None
+
+
+def equal_recall(one: Recalled, other: Recalled) -> bool:
+    """Whether two of them tell no difference."""
+    if one is None or other is None or one.shape != other.shape:
+        return one is None and other is None
+    return not differing_rows(one.nan_to_num(), other.nan_to_num())
+
+
+def device_of(batch: Mapping[str, torch.Tensor]) -> torch.device:
+    """Return where the batch lies."""
+    return next(iter(batch.values())).device
+
+
+def rows_of(batch: Mapping[str, torch.Tensor]) -> int:
+    """Return P."""
+    return len(next(iter(batch.values())))
+
+
+def differing_rows(one: torch.Tensor, other: torch.Tensor, scale_of_all: float = 0.0) -> list[int]:
+    """Return the rows of two tensors [P, ...] that differ by more than rounding does."""
+    rows = len(one)
+    a, b = one.reshape(rows, -1).double(), other.reshape(rows, -1).double()
+    scale = max(a.abs().max().item(), b.abs().max().item())
+    allowed = TOLERANCE * scale + TOLERANCE_OF_ALL * scale_of_all
+    moved = ((a - b).abs() > allowed).any(dim=1)
+    return [int(row) for row in moved.nonzero().flatten()]
+
+
+def _stack(gradients: list[torch.Tensor | None], p: torch.nn.Parameter) -> torch.Tensor | None:
+    if all(gradient is None for gradient in gradients):
+        return None
+    return torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in gradients])

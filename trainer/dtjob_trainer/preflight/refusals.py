@@ -1,0 +1,263 @@
+"""What the validator refuses, one function for each reason, on synthetic data (Rules 4, 5, 21).
+
+Every function raises ``TaskError`` with the module's or the parameter's name and the remedy.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from opacus.layers.dp_rnn import DPRNNBase
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.clipping import GradientUnreached
+from dtjob_trainer.mechanism.untouched import same, writes_without_noise
+from dtjob_trainer.preflight import probes
+from dtjob_trainer.task import Task, TaskError
+from dtjob_trainer.usercode.passing import may_pass
+
+_REPLACEMENTS = {
+    "LSTM": "opacus.layers.DPLSTM",
+    "GRU": "opacus.layers.DPGRU",
+    "RNN": "opacus.layers.DPRNN",
+    "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
+}
+
+
+def check_tied(model: torch.nn.Module) -> None:
+    """Refuse a trainable parameter of two modules: its hooks count each example twice (Rule 21)."""
+    first: dict[int, str] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), DPRNNBase):
+            continue  # aliases, under torch's names, of the parameters of its cells
+        if p.requires_grad and first.setdefault(id(p), name) != name:
+            raise TaskError(
+                Reason.MODEL_REFUSED,
+                f"parameters {first[id(p)]} and {name} are tied; give each module its own, or "
+                "register one module once and call it twice",
+            )
+
+
+def check_batch_norm(model: torch.nn.Module) -> None:
+    """Refuse BatchNorm that would mix examples, trainable or not (Rule 21)."""
+    model.train()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training:
+            raise TaskError(
+                Reason.MODEL_REFUSED,
+                f"module {_module(name)} ({type(module).__name__}) mixes the examples of a batch; "
+                "use torch.nn.GroupNorm, or opacus.validators.ModuleValidator.fix in Task.model",
+            )
+
+
+def check_renormalised(model: torch.nn.Module) -> None:
+    """Refuse embeddings that rescale the rows they look up: without noise (Rules 6 and 21)."""
+    for name, module in model.named_modules():
+        if getattr(module, "max_norm", None) is not None:
+            raise TaskError(
+                Reason.MODEL_REFUSED,
+                f"module {_module(name)} ({type(module).__name__}) has max_norm, which rescales "
+                "the rows that a batch looks up, without noise: the released weights would tell "
+                "which; leave max_norm out",
+            )
+
+
+def check_written(before: probes.State, after: probes.State) -> None:
+    """Refuse parameters and buffers that a forward pass changes: no noise is on that (Rule 21)."""
+    for name in before | after:
+        if name not in before or name not in after or not same(before[name], after[name]):
+            raise TaskError(Reason.MODEL_REFUSED, writes_without_noise(name))
+
+
+def check_remembers_nothing(before: probes.Recalled, after: probes.Recalled) -> None:
+    """Refuse what else training leaves behind and evaluation finds: plain attributes (Rule 21)."""
+    if not probes.equal_recall(before, after):
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            "in evaluation mode the model gives other losses after a training pass than before "
+            "it, though no parameter changed: it keeps something of the batches that it has seen; "
+            "keep no averages or other state between calls",
+        )
+
+
+def check_finite(measured: probes.Measured) -> None:
+    if not measured.losses.isfinite().all():
+        raise TaskError(
+            Reason.TASK_INVALID,
+            "losses() is not finite on synthetic examples drawn from example_spec; narrow its "
+            "ranges to what the data can hold, or make the loss finite on all of it",
+        )
+    for name, gradient in measured.gradients.items():
+        if gradient is not None and not gradient.isfinite().all():
+            raise TaskError(
+                Reason.TASK_INVALID,
+                f"the gradient of parameter {name} is not finite on synthetic examples drawn from "
+                "example_spec; narrow its ranges, or add an epsilon where the model divides",
+            )
+
+
+def check_repeatable(
+    task: Task,
+    model: torch.nn.Module,
+    batch: probes.Batch,
+    measured: probes.Measured,
+) -> None:
+    """Refuse state outside buffers that earlier examples could enter (Rule 21)."""
+    again = probes.dry_run(lambda: probes.losses_of(task, model, batch)).detach()
+    if probes.differing_rows(measured.losses, again):
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            "the same batch under the same random seed gives other losses the second time: the "
+            "model or losses() keeps state between calls; remove it (random numbers must come "
+            "from torch's, numpy's or Python's global generator)",
+        )
+
+
+def check_reached(measured: probes.Measured) -> None:
+    """Refuse a trainable parameter that no loss depends on (Rule 4)."""
+    unreached = [name for name, gradient in measured.gradients.items() if gradient is None]
+    if unreached:
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"no loss depends on the trainable parameter {', '.join(unreached[:5])}; freeze it "
+            "(requires_grad=False) or use it",
+        )
+
+
+def check_examples_independent(
+    task: Task,
+    model: torch.nn.Module,
+    batch: probes.Batch,
+    other: probes.Batch,
+    measured: probes.Measured,
+) -> None:
+    """Perturb one example, a field at a time: no other loss or gradient may move (Rule 21)."""
+    changes = [(0, (name,)) for name in batch] + [
+        (0, tuple(batch)),
+        (len(measured.losses) - 1, tuple(batch)),
+    ]
+    for row, fields in changes:
+        changed = {name: tensor.clone() for name, tensor in batch.items()}
+        for name in fields:
+            changed[name][row] = other[name][row]
+        moved = probes.dry_run(lambda changed=changed: probes.measure(task, model, changed))  # type: ignore[misc]
+        if not _others_moved(measured, moved, row):
+            continue
+        culprit = "the model or losses()"
+        for name, output in measured.outputs.items():
+            now = moved.outputs.get(name)
+            if now is None or now.shape != output.shape:
+                continue
+            if set(probes.differing_rows(output.float(), now.float())) - {row}:
+                culprit = f"module {_module(name)} ({type(model.get_submodule(name)).__name__})"
+                break
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"{culprit} mixes the examples of a batch: changing {', '.join(fields)} of one example "
+            "moved the loss or the gradient of another; compute each row from its own example "
+            "alone (no statistics, attention or sorting over the first dimension)",
+        )
+
+
+def _others_moved(one: probes.Measured, other: probes.Measured, row: int) -> bool:
+    if set(probes.differing_rows(one.losses, other.losses)) - {row}:
+        return True
+    scale = max(one.gradient_scale, other.gradient_scale)
+    for name, gradient in one.gradients.items():
+        now = other.gradients[name]
+        if (gradient is None) != (now is None):
+            return True
+        if gradient is None or now is None:
+            continue
+        if set(probes.differing_rows(gradient, now, scale)) - {row}:
+            return True
+    return False
+
+
+def check_per_example_gradients(
+    task: Task,
+    model: torch.nn.Module,
+    batch: probes.Batch,
+    measured: probes.Measured,
+) -> None:
+    """Refuse a module whose hooks don't give each example's true gradient (Rules 4 and 21)."""
+    try:
+        found = probes.per_example_gradients(task, model, batch)
+    except GradientUnreached as error:
+        raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
+    except Exception as error:
+        if may_pass(error):
+            raise
+        raise TaskError(Reason.MODEL_REFUSED, _no_sampler(model, error)) from None
+    scale = measured.gradient_scale
+    for name, true in measured.gradients.items():
+        gradient = found[name]
+        if true is None:
+            continue
+        if gradient is None or probes.differing_rows(true, gradient, scale):
+            owner = name.rpartition(".")[0]
+            kind = type(model.get_submodule(owner)).__name__
+            raise TaskError(
+                Reason.MODEL_REFUSED,
+                f"the per-example gradients of parameter {name} in module {_module(owner)} "
+                f"({kind}) are wrong or incomplete: its weights are used outside its forward "
+                "(functional use), its input doesn't have the batch first, or Opacus doesn't "
+                f"support it{_replacement(kind)}",
+            )
+
+
+def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
+    """Name the modules that Opacus has no hand-written sampler for and failed to derive one."""
+    suspects = [
+        f"{_module(name)} ({type(module).__name__}{_replacement(type(module).__name__)})"
+        for name, module in model.named_modules()
+        if type(module) not in GradSampleHooks.GRAD_SAMPLERS
+        and any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
+    where = ", ".join(suspects) or "a module"
+    return (
+        f"Opacus can't give per-example gradients of module {where}: {type(error).__name__}: "
+        f"{error}; use layers that Opacus supports, with one tensor in and one out, and keep "
+        "buffers and trainable parameters in separate modules"
+    )
+
+
+def check_batch_size(
+    task: Task,
+    model: torch.nn.Module,
+    batch: probes.Batch,
+    large: probes.Batch,
+) -> None:
+    """Run P rows as a step does, and refuse losses that are scaled with their number (Rule 5)."""
+    probes.dry_run(lambda: probes.per_example_gradients(task, model, large))
+    steady = copy.deepcopy(model)
+    for module in steady.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    rows = min(probes.rows_of(batch), probes.rows_of(large))
+    joined = {name: torch.cat([batch[name][:rows], large[name], large[name]]) for name in batch}
+    alone = {name: tensor[:rows] for name, tensor in joined.items()}
+    few = probes.dry_run(lambda: probes.losses_of(task, steady, alone)).detach()
+    many = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
+    if probes.differing_rows(few, many) and _deterministic(task, steady, alone):
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            "losses() gives an example another loss in a larger batch; don't divide by the number "
+            "of rows and don't average: dtjob divides the sum by the public batchSize",
+        )
+
+
+def _deterministic(task: Task, model: torch.nn.Module, batch: probes.Batch) -> bool:
+    """Tell whether the losses are free of random numbers; else sizes can't be compared."""
+    one, two = (probes.losses_of(task, model, batch, seed).detach() for seed in (0, 1))
+    return not probes.differing_rows(one, two)
+
+
+def _replacement(kind: str) -> str:
+    return f"; use {_REPLACEMENTS[kind]} instead" if kind in _REPLACEMENTS else ""
+
+
+def _module(name: str) -> str:
+    return name or "model"

@@ -1,0 +1,1 @@
+"""What every process of a worker does to itself, says and listens on."""

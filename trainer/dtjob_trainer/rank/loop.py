@@ -1,0 +1,273 @@
+"""The training loop: the coordinator says what each step is, all ranks do it.
+
+Rank 0 alone knows the ledger. Before each step it broadcasts a command of three integers; the
+other ranks have no state of their own to disagree with (Rule 1). Tensors are the business of what
+is passed in: nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Protocol
+
+from dtjob_accounting.upper_bound import upper_bound
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.ledger.checkpoint import TrainingState
+from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.rank.mailbox import Mailbox
+from dtjob_trainer.task import TaskError
+
+#: Throughput is that of the last steps within this time.
+_WINDOW_SECONDS = 10.0
+#: How long the result waits for the helper's epsilon, which may have been restarted; then the
+#: Rényi bound is its epsilon.
+_EPSILON_SECONDS = 60.0
+
+
+class Command(IntEnum):
+    """First integer of a broadcast; then draw and step."""
+
+    STEP = 1
+    COMPARE = 2
+    STOP = 3
+
+
+class Stepper(Protocol):
+    """One logical batch; `dtjob_trainer.mechanism.step.PrivateStep`."""
+
+    def run(self, draw: int, step: int) -> None: ...
+
+
+class Group(Protocol):
+    """The way from rank 0 to all others; `dtjob_trainer.mechanism.group.Group`."""
+
+    def broadcast_ints(self, values: Sequence[int]) -> list[int]: ...
+
+
+class Follower:
+    """Every rank but 0: does as told until told to stop.
+
+    Parameters
+    ----------
+    compare
+        Takes this rank's part in finding that all ranks hold the same model (Rule 6).
+    """
+
+    def __init__(
+        self, step: Stepper, compare: Callable[[], str], group: Group, mail: Mailbox
+    ) -> None:
+        self._step, self._compare, self._group, self._mail = step, compare, group, mail
+
+    def run(self) -> EndKind:
+        """Follow commands; returns when all ranks stop together."""
+        self._mail.stage("training", state="Running")
+        while True:
+            command, draw, step = self._group.broadcast_ints([0, 0, 0])
+            match Command(command):
+                case Command.STEP:
+                    self._step.run(draw, step)
+                    self._mail.progress(step=step + 1)
+                case Command.COMPARE:
+                    self._compare()
+                case Command.STOP:
+                    return EndKind.FINISHED
+
+
+class Coordinator:
+    """Rank 0: leases draws, orders steps, checkpoints, evaluates, ends.
+
+    Parameters
+    ----------
+    state
+        What a checkpoint taken now keeps.
+    compare
+        The digest of the model that all ranks share (Rule 6).
+    account
+        Opened: its first lease is granted.
+    epsilon_guaranteed
+        The plan's, of all reserved draws: what epsilon can't exceed.
+    evaluate
+        Figures on public data, or None where the task has none; raises `TaskError`, free of
+        private data, where it fails.
+    evaluate_every
+        Steps between evaluations; None for the end only.
+    """
+
+    def __init__(
+        self,
+        step: Stepper,
+        state: Callable[[], TrainingState],
+        compare: Callable[[], str],
+        group: Group,
+        mail: Mailbox,
+        account: DrawAccount,
+        *,
+        start_step: int,
+        total_steps: int,
+        batch_size: int,
+        delta: float | None,
+        epsilon_guaranteed: float | None,
+        evaluate: Callable[[], dict[str, float]] | None,
+        evaluate_every: int | None,
+    ) -> None:
+        self._step = step
+        self._state = state
+        self._digest = compare
+        self._group = group
+        self._mail = mail
+        self._account = account
+        self._at = self._started_at = start_step
+        self._total = total_steps
+        self._batch_size = batch_size
+        self._delta = delta
+        self._epsilon_guaranteed = epsilon_guaranteed
+        self._evaluate = evaluate
+        self._evaluate_every = evaluate_every
+        self._evaluation: dict[str, Any] | None = None
+        self._finished_at: deque[tuple[float, int]] = deque()
+
+    def run(self) -> EndKind:
+        """Train to the plan's last step, to an ordered stop, or to the end of the reserve."""
+        self._tell_account()
+        self._mail.stage("training", state="Running", step=self._at)
+        self._finished_at.append((time.monotonic(), self._at))
+        while self._at < self._total:
+            if self._mail.drain_ordered():
+                return self._drain()
+            try:
+                draw = self._account.next_draw()
+            except ReserveSpent:
+                break
+            if draw is None:
+                self._compare()
+                self._publish()
+                continue
+            self._order(Command.STEP, draw)
+            self._step.run(draw, self._at)
+            self._at += 1
+            self._note_step()
+        return self._succeed()
+
+    def _drain(self) -> EndKind:
+        self._compare()
+        with self._mail.waiting("writing checkpoint and ledger", state="Draining"):
+            self._account.close(self._at, self._state())
+        self._tell_account()
+        self._order(Command.STOP)
+        return EndKind.DRAINED
+
+    def _publish(self) -> None:
+        with self._mail.waiting("writing checkpoint and ledger", state="Running"):
+            self._account.publish(self._at, self._state())
+        self._tell_account()
+
+    def _succeed(self) -> EndKind:
+        """Write the result.
+
+        The last steps are durable before anything else is tried, so that what goes wrong now
+        costs no draw. A failed evaluation costs its figures only, and the message says so.
+        """
+        digest = self._compare()
+        self._publish()
+        failed = self._run_evaluation() if self._at else None
+        spent = f"{self._account.charged} draws charged"
+        result: dict[str, Any] = {
+            "steps": self._at,
+            "charged": self._account.charged,
+            "initialModelDigest": self._account.initial_model_digest,
+            "modelDigest": f"sha256:{digest}",
+            "evaluation": self._evaluation if failed is None else None,
+        }
+        if self._delta is not None:
+            epsilon, how = self._epsilon(self._delta)
+            if epsilon is not None:
+                result["epsilonSpent"] = epsilon
+            spent = f"epsilon {epsilon or 'unknown'} spent in {spent}{how}"
+        message = f"{self._at} of {self._total} steps done, {spent}"
+        if self._at < self._total:
+            message += "; crashes and stalls have used up the reserve"
+        if failed is not None:
+            result["withoutEvaluation"] = failed.reason
+            message += f"; without an evaluation: {failed.message}"
+        with self._mail.waiting("writing the result", state="Running"):
+            self._account.succeed(self._at, self._state(), result=result, message=message)
+        self._tell_account()
+        self._order(Command.STOP)
+        return EndKind.SUCCEEDED
+
+    def _epsilon(self, delta: float) -> tuple[str | None, str]:
+        """Epsilon of the result, and what is to be said of it.
+
+        No model is lost for want of its figure: an upper bound needs nobody's help.
+        """
+        with self._mail.waiting("computing epsilon", state="Running"):
+            epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
+        if epsilon is not None:
+            return epsilon, ""
+        return upper_bound(self._segments(), delta, self._epsilon_guaranteed), (
+            " (an upper bound: the process that computes it gave no answer within "
+            f"{_EPSILON_SECONDS:.0f} s; it needs about 250 MB of memory)"
+        )
+
+    def _segments(self) -> list[tuple[float, float, int]]:
+        """The charged draws as the accountants take them; they refuse what has no noise."""
+        return [
+            (s.noise_multiplier or 0.0, s.sample_rate or 0.0, s.draws)
+            for s in self._account.segments
+        ]
+
+    def _order(self, command: Command, draw: int = 0) -> None:
+        self._group.broadcast_ints([command, draw, self._at])
+
+    def _compare(self) -> str:
+        self._order(Command.COMPARE)
+        return self._digest()
+
+    def _note_step(self) -> None:
+        now = time.monotonic()
+        window = self._finished_at
+        window.append((now, self._at))
+        while len(window) > 2 and now - window[0][0] > _WINDOW_SECONDS:
+            window.popleft()
+        (since, first), steps = window[0], self._at
+        rate = (steps - first) * self._batch_size / max(now - since, 1e-9)
+        # The first is told at once: the supervisor waits for it otherwise than for the others.
+        is_first = self._at == self._started_at + 1
+        self._mail.progress(at_once=is_first, step=self._at, samples_per_second=round(rate, 1))
+        if self._evaluate_every and self._at % self._evaluate_every == 0 and self._at < self._total:
+            self._run_evaluation()
+
+    def _run_evaluation(self) -> TaskError | None:
+        """Take figures of the model as it is; what went wrong, if they could not be taken.
+
+        That ends no training. `Task.evaluate` was tried before epsilon was spent, and a private
+        model can't be had again for nothing; its figures on public data can.
+        """
+        if self._evaluate is None:
+            return None
+        try:
+            with self._mail.waiting("evaluating", state="Running"):
+                figures = self._evaluate()
+        except TaskError as error:
+            return error
+        self._evaluation = {"step": self._at, **figures}
+        self._mail.stage("training", state="Running", evaluation=self._evaluation)
+        return None
+
+    def _tell_account(self) -> None:
+        """Figures that only a write of the ledger changes: at once, since a step may take long."""
+        record = self._account.recorded
+        checkpoint = (
+            {"step": record.step, "time": record.time.isoformat(timespec="seconds")}
+            if record
+            else None
+        )
+        fields: dict[str, Any] = {"charged": self._account.charged, "checkpoint": checkpoint}
+        if self._delta is not None:
+            fields["delta"] = self._delta
+            fields["guaranteed"] = self._epsilon_guaranteed
+            fields["segments"] = self._segments()
+        self._mail.progress(at_once=True, **fields)

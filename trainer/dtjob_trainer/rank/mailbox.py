@@ -1,0 +1,102 @@
+"""A rank's side of the pipe to its supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dtjob_api.reasons import Reason
+from dtjob_trainer.gang.members import EndKind
+
+#: Progress goes out at most this often; a stage goes out at once.
+_PROGRESS_SECONDS = 0.2
+#: While the rank waits for something outside of it, it says so this often.
+_BEAT_SECONDS = 1.0
+_MAX_MESSAGE = 1024
+
+
+class Mailbox:
+    """Sends snapshots, hears orders. Snapshots hold nothing of the data (Rule 19)."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._fields: dict[str, Any] = {"state": "Starting", "stage": "starting", "step": 0}
+        self._sent = 0.0
+        self._drain = False
+        self._epsilon: dict[str, str] = {}
+
+    def stage(self, stage: str, *, state: str = "Starting", **fields: Any) -> None:
+        """Say what this rank is at; sent at once."""
+        self._fields.update(fields, stage=stage, state=state)
+        self._send()
+
+    def progress(self, *, at_once: bool = False, **fields: Any) -> None:
+        """Note figures; sent at intervals unless they are to go at once."""
+        self._fields.update(fields)
+        if at_once or time.monotonic() - self._sent >= _PROGRESS_SECONDS:
+            self._send()
+
+    @contextlib.contextmanager
+    def waiting(self, stage: str, *, state: str) -> Iterator[None]:
+        """Beat while something outside is waited for: a slow ledger is no stalled step."""
+        before = self._fields["stage"], self._fields["state"]
+        self._fields.update(stage=stage, state=state)
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_BEAT_SECONDS):
+                self._send()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self._fields.update(stage=before[0], state=before[1])
+
+    def drain_ordered(self) -> bool:
+        """Whether the supervisor asked for an orderly stop."""
+        self._read(0)
+        return self._drain
+
+    def epsilon(self, charged: int, timeout: float) -> str | None:
+        """Epsilon of ``charged`` draws once the supervisor has told it; None after the timeout."""
+        deadline = time.monotonic() + timeout
+        while str(charged) not in self._epsilon and (left := deadline - time.monotonic()) > 0:
+            self._read(left)
+        return self._epsilon.get(str(charged))
+
+    def end(self, kind: EndKind, reason: Reason, message: str = "") -> None:
+        """The last word of this rank."""
+        end = {"kind": kind.value, "reason": reason.value, "message": shortened(message)}
+        with contextlib.suppress(OSError), self._lock:
+            self._pipe.send({"type": "end", "end": end})
+
+    def _read(self, timeout: float) -> None:
+        while self._pipe.poll(timeout):
+            message = self._pipe.recv()
+            if message["type"] == "drain":
+                self._drain = True
+            elif message["type"] == "epsilon":
+                self._epsilon[message["charged"]] = message["value"]
+            timeout = 0
+
+    def _send(self) -> None:
+        self._sent = time.monotonic()
+        with self._lock:
+            self._pipe.send({"type": "progress", **self._fields})
+
+
+def shortened(message: str) -> str:
+    """Fit a message into the ledger: its beginning says where, its end says what."""
+    if len(message) <= _MAX_MESSAGE:
+        return message
+    head, gap = _MAX_MESSAGE // 4, " … "
+    return message[:head] + gap + message[-(_MAX_MESSAGE - head - len(gap)) :]

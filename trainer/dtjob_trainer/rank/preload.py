@@ -1,0 +1,29 @@
+"""Imported once by the forkserver, so that a new attempt's ranks start in hundredths of a second.
+
+Importing torch and opacus takes 13 s of CPU on two cores; a process forked from here has them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from dtjob_trainer.process import confine
+
+# Ranks hang on the forkserver and the forkserver on the supervisor: who is killed takes all down.
+confine.end_with_parent(signal.SIGKILL)
+# Ranks and store are forked with it.
+confine.leave_stops_to_supervisor()
+
+import opacus  # noqa: E402, F401
+import torch  # noqa: E402
+import torch.distributed  # noqa: E402, F401
+
+# All that a rank needs of dtjob and its libraries, before it may import from the task's folder.
+from dtjob_trainer.ledger import leasing, opening  # noqa: E402, F401
+from dtjob_trainer.mechanism import batches, keys, optim, step  # noqa: E402, F401
+from dtjob_trainer.preflight import rehearsal, validation  # noqa: E402, F401
+from dtjob_trainer.rank import loop, rank  # noqa: E402, F401
+
+if "KUBERNETES_SERVICE_HOST" in os.environ:
+    import dtjob_trainer.ledger.kubernetes_ledger  # noqa: F401

@@ -1,0 +1,345 @@
+"""One rank of one attempt: from a fresh process to the training loop and out again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from dtjob_accounting import draws
+from dtjob_api.job.distributed_training_job import Telemetry
+from dtjob_api.ledger.privacy_ledger import LedgerSpec
+from dtjob_api.reasons import Reason
+from dtjob_api.wire.worker_config import WorkerConfig
+from dtjob_trainer.gang.members import EndKind
+from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.process import confine, logs, streams
+from dtjob_trainer.rank import interfaces
+from dtjob_trainer.rank.failures import Failures, Phase
+from dtjob_trainer.rank.mailbox import Mailbox
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.task import TaskError, load_task
+from dtjob_trainer.usercode import data_place, library_first
+
+if TYPE_CHECKING:
+    import torch
+
+    from dtjob_trainer.ledger.checkpoint import Checkpoint
+    from dtjob_trainer.ledger.leasing import DrawAccount
+    from dtjob_trainer.mechanism.group import Group
+    from dtjob_trainer.mechanism.mechanism import Mechanism
+    from dtjob_trainer.rank.loop import Stepper
+    from dtjob_trainer.task import Task
+
+    Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
+
+Watch = Callable[["Stepper"], "Stepper"]
+
+#: The ends that are no failure, each with its reason.
+ORDERLY = {
+    EndKind.FINISHED: Reason.FINISHED,
+    EndKind.DRAINED: Reason.STOPPED,
+    EndKind.SUCCEEDED: Reason.COMPLETED,
+}
+
+
+def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None:
+    """Run one rank in its own process; it ends by a message on the pipe and an exit code.
+
+    Parameters
+    ----------
+    watch
+        Wraps the step, for tests that record what was executed.
+    """
+    confine.end_with_parent(signal.SIGKILL)
+    confine.forbid_core_dumps()
+    confine.leave_stops_to_supervisor()
+    confine.let_forks_be_terminated()
+    mail = Mailbox(pipe)
+    streams.take_standard_streams()
+    logs.quieten_libraries()
+    log = logs.own_logger(
+        confine.keep_own_log(), component="rank", rank=setup.rank, attempt=setup.attempt
+    )
+    rank = _Rank(setup, mail, log)
+    try:
+        kind = rank.run(watch)
+        reason, message = ORDERLY[kind], ""
+    except BaseException as error:
+        # Also what is no Exception, as a panic of a library in Rust: it would come again.
+        kind, reason, message = rank.explain(error)
+        log.error("rank failed", kind=kind, reason=reason, detail=message, **rank.logged(error))
+    mail.end(kind, reason, message)
+    # Not a return: threads of the task or of torch must not keep a finished rank alive.
+    os._exit(0 if kind in ORDERLY else 1)
+
+
+class _Rank:
+    def __init__(self, setup: RankSetup, mail: Mailbox, log: logs.Logger) -> None:
+        self._setup = setup
+        self._log = log
+        self._mail = mail
+        self._config = WorkerConfig.model_validate_json(setup.config)
+        self._phase = Phase.OURS
+        self._failures = Failures(
+            self._config.training.entrypoint, setup.rank, self._shows_private_data
+        )
+
+    def run(self, watch: Watch | None) -> EndKind:
+        """Preflight, rendezvous, training."""
+        from dtjob_trainer.ledger import leasing
+        from dtjob_trainer.ledger.opening import open_ledger
+        from dtjob_trainer.mechanism.mechanism import Mechanism
+        from dtjob_trainer.rank import meeting
+
+        config, setup = self._config, self._setup
+        interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
+        device = _prepare_device(config, setup)
+        if config.data_dir is not None:
+            os.environ[data_place.VARIABLE] = config.data_dir
+        account, spec, checkpoint = None, None, None
+        if setup.rank == 0:
+            # Before the task can fail: what is wrong with the ledger is said first.
+            self._mail.stage("reading ledger and checkpoint")
+            account, spec, checkpoint = leasing.resumed(
+                open_ledger(config.ledger), config, setup.attempt
+            )
+            self._failures = replace(self._failures, charged=account.charged > 0)
+        self._mail.stage("importing the task")
+        library_first.admit_working_folder()
+        with self._trying():
+            training = config.training
+            task = load_task(training.entrypoint, training.args, in_pod=config.hold)
+        self._mail.stage("waiting for the other ranks")
+        group = meeting.join(setup, device)
+        spec = meeting.share_spec(spec, group)
+        mechanism = Mechanism.of(spec.plan)
+        quantile = mechanism.sampler.quantile
+        self._mail.stage("dry run on synthetic data")
+        rows = _physical_batch_size(config, quantile, group.world_size)
+        began = time.monotonic()
+        with self._trying():
+            self._dry_run(task, device, mechanism, rows, untrained=checkpoint is None)
+        # It has passed P rows, among others: a step takes less than M times as long.
+        passes = draws.micro_batches(quantile, group.world_size, rows)
+        self._mail.progress(step_estimate=passes * (time.monotonic() - began))
+        return self._train(task, group, account, spec, mechanism, checkpoint, rows, watch)
+
+    def _dry_run(
+        self, task: Task, device: torch.device, mechanism: Mechanism, rows: int, *, untrained: bool
+    ) -> None:
+        from dtjob_trainer.preflight import rehearsal, validation
+
+        config = self._config
+        task = replace(task, losses=self._told_of(task.losses))
+        memory = rehearsal.memory_of_a_rank(config.ranks, device)
+        rehearsal.require_fit(task, device, mechanism, rows=rows, memory=memory)
+        validation.preflight(task, device, rows)
+        optimizer = config.training.optimizer.name
+        rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
+        if self._setup.rank == 0 and untrained:
+            # Before the first draw is charged: later attempts have tried it already.
+            with self._mail.waiting("evaluating the untrained model", state="Starting"):
+                validation.check_evaluation(task, device)
+
+    def _told_of(self, losses: Losses) -> Losses:
+        """Say at each pass that one is made: a dry run of slow passes is no hang."""
+
+        def told(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            self._mail.progress()
+            return losses(model, batch)
+
+        return told
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Whatever is raised herein is the task's doing."""
+        self._phase = Phase.TRIED
+        yield
+        self._phase = Phase.OURS
+
+    def _train(
+        self,
+        task: Task,
+        group: Group,
+        account: DrawAccount | None,
+        spec: LedgerSpec,
+        mechanism: Mechanism,
+        checkpoint: Checkpoint | None,
+        rows: int,
+        watch: Watch | None,
+    ) -> EndKind:
+        from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes
+        from dtjob_trainer.mechanism import batches, keys, optim, step
+        from dtjob_trainer.mechanism import group as distributed
+        from dtjob_trainer.preflight import validation
+        from dtjob_trainer.rank import fitting, loop, meeting
+
+        training, plan = self._config.training, spec.plan
+        with self._trying():
+            model = validation.build_model(task, group.device)
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            optimizer = optim.make_optimizer(training.optimizer.name, parameters)
+        if checkpoint is not None:
+            fitting.load(checkpoint, model, optimizer)
+        meeting.share_training(model, optimizer, group)
+        self._mail.stage("opening the dataset")
+        self._begin_private()
+        with self._mail.waiting("opening the dataset", state="Starting"):
+            records = batches.open_records(task, group.device)
+        self._phase = Phase.PRIVATE
+        secret = keys.fresh_secret(group)
+        schedule = training.learning_rate_schedule
+        private_step: Any = step.PrivateStep(
+            task,
+            model,
+            records,
+            mechanism,
+            group,
+            keys=keys.derive_keys(secret, spec.job_uid, self._setup.attempt),
+            optimizer=optimizer,
+            learning_rate=optim.LearningRate(
+                training.optimizer.learning_rate,
+                schedule.name if schedule else "Constant",
+                plan.steps,
+                schedule.warmup_steps if schedule else 0,
+            ),
+            physical_batch_size=rows,
+            on_bad_record=self._on_bad_record if self._shows_private_data else None,
+        )
+        if watch is not None:
+            private_step = watch(private_step)
+        private_step = _Told(private_step, self._begin_stepped)
+
+        def compare() -> str:
+            return distributed.agreed_digest(model, group)
+
+        def state() -> TrainingState:
+            return TrainingState(model.state_dict(), optimizer.state_dict())
+
+        if account is None:
+            return loop.Follower(private_step, compare, group, self._mail).run()
+        first = state()
+        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+            account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
+        return loop.Coordinator(
+            private_step,
+            state,
+            compare,
+            group,
+            self._mail,
+            account,
+            start_step=checkpoint.step if checkpoint else 0,
+            total_steps=plan.steps,
+            batch_size=plan.batch_size,
+            delta=plan.delta,
+            epsilon_guaranteed=plan.epsilon_guaranteed,
+            evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
+            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
+        ).run()
+
+    def _evaluated(self, task: Task, model: torch.nn.Module) -> dict[str, float]:
+        """Public figures of the model as it is; private records are in memory too (Rule 20)."""
+        from dtjob_trainer.preflight import validation
+
+        try:
+            return validation.public_figures(task, model)
+        except (Exception, SystemExit) as error:
+            more = self.logged(error)
+            if isinstance(error, TaskError) and self._failures.own_words(error, self._phase):
+                failed = error
+            else:
+                told = f"Task.evaluate raised {self._failures.told(error)}"
+                failed = TaskError(Reason.EVALUATION_INVALID, told)
+        self._log.warning("evaluation failed", detail=failed.message, **more)
+        raise failed
+
+    def _begin_private(self) -> None:
+        """From here on private records may be in memory (Rule 20)."""
+        self._phase = Phase.OPENING
+        if not self._shows_private_data:
+            logs.mute_standard_loggers()
+            confine.drop_task_output()
+
+    def _begin_stepped(self) -> None:
+        self._phase = Phase.STEPPED
+
+    @property
+    def _shows_private_data(self) -> bool:
+        return self._config.telemetry is Telemetry.NOT_COVERED_BY_EPSILON
+
+    def _on_bad_record(self, index: int, wrong: str) -> None:
+        self._log.warning("record contributes zero", record=index, wrong=wrong)
+
+    def explain(self, error: BaseException) -> tuple[EndKind, Reason, str]:
+        """See `Failures.explain`."""
+        return self._failures.explain(error, self._phase)
+
+    def logged(self, error: BaseException) -> dict[str, str]:
+        """See `Failures.logged`."""
+        return self._failures.logged(error, self._phase)
+
+
+class _Told:
+    """A step that says when the job has done one, in this attempt or before."""
+
+    def __init__(self, step: Stepper, has_stepped: Callable[[], None]) -> None:
+        self._step, self._has_stepped = step, has_stepped
+
+    def run(self, draw: int, step: int) -> None:
+        if step:
+            self._has_stepped()
+        self._step.run(draw, step)
+        self._has_stepped()
+
+
+#: Tensors of a parameter's size that an optimizer keeps for it.
+_OPTIMIZER_SLOTS: Mapping[str, int] = {"sgd": 0, "adam": 2, "adamw": 2}
+
+
+def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
+    import torch
+
+    torch.set_num_threads(setup.threads)
+    _take_own_randomness()
+    if not config.gpus_per_worker:
+        return torch.device("cpu")
+    if torch.cuda.device_count() <= setup.local_rank:
+        # Another node, or the driver once it is repaired, may have them.
+        raise Refusal(
+            Reason.GPU_MISSING,
+            f"workers.gpusPerWorker is {config.gpus_per_worker}, but this worker sees "
+            f"{torch.cuda.device_count()} GPUs; lower it in a new job, or run where GPUs and "
+            "driver are",
+        )
+    device = torch.device("cuda", setup.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _take_own_randomness() -> None:
+    """Give task code random numbers of this process's own, from the kernel.
+
+    All ranks of a forkserver, and of every attempt, are born with its state: they would drop the
+    same units and flip the same images. Never from the attempt's keys, which task code could then
+    learn of (Rule 2).
+    """
+    import numpy as np
+    import torch
+
+    torch.seed()
+    random.seed()
+    np.random.seed()
+
+
+def _physical_batch_size(config: WorkerConfig, quantile: int, world_size: int) -> int:
+    given = config.training.physical_batch_size
+    if isinstance(given, int):
+        return given
+    return draws.physical_batch_size(quantile, world_size)

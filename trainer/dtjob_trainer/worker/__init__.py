@@ -1,0 +1,1 @@
+"""PID 1 of a worker: starts ranks, watches them and answers for them."""

@@ -1,0 +1,161 @@
+"""Epsilon of the charged draws, as supervisor 0 shows it and tells it to the coordinator (Rule 13).
+
+The figure comes from a helper process that needs memory and seconds to start. Where it is late or
+fails, the Rényi bound stands in for it: an upper bound too, a little higher, and had at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from dtjob_accounting.errors import PlanError
+from dtjob_accounting.limits import Segment
+from dtjob_accounting.process import HelperFailed, PldProcess
+from dtjob_accounting.rounding import decimal_up
+from dtjob_accounting.upper_bound import upper_bound
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.process.logs import Logger
+
+#: How long the helper's figure is waited for before the bound is shown. What is shown never goes
+#: down, so a bound that was shown needlessly would stay; a cold helper takes some seconds.
+_LATE_SECONDS = 15.0
+#: How long a helper that failed is left alone.
+_AGAIN_SECONDS = 5.0
+
+
+class Accountant(Protocol):
+    """What is asked of the helper; `dtjob_accounting.process.PldProcess`."""
+
+    def submit_epsilon_of_segments(
+        self, segments: Sequence[Segment], delta: float
+    ) -> Future[float]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Question:
+    attempt: int
+    charged: int
+    segments: tuple[Segment, ...]
+    delta: float
+    guaranteed: float | None
+
+
+class Pricing:
+    """Keeps ``charged`` and ``epsilon_spent`` of a view true together.
+
+    Shown is a pair: epsilon is never of fewer draws than the ``charged`` beside it, and neither
+    goes down. While the figure of new draws is computed the pair before them stays.
+
+    Parameters
+    ----------
+    tell
+        Sends the helper's figure to the coordinator, whose result has to wait for it.
+    start
+        Starts the helper.
+    """
+
+    def __init__(
+        self,
+        view: WorkerView,
+        log: Logger,
+        tell: Callable[[dict[str, str]], object],
+        start: Callable[[], Accountant] = PldProcess,
+    ) -> None:
+        self._view, self._log, self._tell, self._start = view, log, tell, start
+        self._helper: Accountant | None = None
+        self._newest: _Question | None = None
+        self._answered: _Question | None = None
+        self._warned: _Question | None = None
+        self._greatest: str | None = None
+        self._working: asyncio.Task[None] | None = None
+
+    def warm_up(self) -> None:
+        """Start the helper, so that it is there when the first draws are charged."""
+        if self._helper is not None:
+            return
+        try:
+            self._helper = self._start()
+        except HelperFailed as error:
+            self._log.warning("no helper to compute epsilon yet", detail=str(error))
+
+    def close(self) -> None:
+        """End the helper."""
+        if self._working is not None:
+            self._working.cancel()
+        if self._helper is not None:
+            self._helper.close()
+
+    def charge(
+        self,
+        attempt: int,
+        charged: int,
+        segments: Sequence[Sequence[float]],
+        delta: float,
+        guaranteed: float | None,
+    ) -> None:
+        """Have epsilon of these draws shown and told, unless it has been or is about to be.
+
+        Every attempt is told, also of draws that one before it has charged.
+        """
+        newest = self._newest
+        if newest is not None and (attempt, charged) <= (newest.attempt, newest.charged):
+            return
+        kept = tuple((s, q, int(draws)) for s, q, draws in segments)
+        self._newest = _Question(attempt, charged, kept, delta, guaranteed)
+        if self._working is None or self._working.done():
+            if self._view.epsilon_spent is None:
+                self._view.charged = max(charged, self._view.charged)
+            self._working = asyncio.create_task(self._work())
+            self._working.add_done_callback(self._tell_of_an_error)
+
+    def _tell_of_an_error(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("computing epsilon failed", detail=f"{error!r}")
+
+    async def _work(self) -> None:
+        """Answer the newest question, one at a time: a slow helper skips what came between."""
+        while (question := self._newest) is not None and question != self._answered:
+            try:
+                async with asyncio.timeout(_LATE_SECONDS):
+                    figure = await asyncio.wrap_future(self._ask(question))
+            except TimeoutError:
+                self._show_bound(question, f"no answer within {_LATE_SECONDS:g} s")
+            except HelperFailed as error:
+                self._show_bound(question, str(error))
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except PlanError as error:
+                self._show_bound(question, str(error))
+                self._answered = question
+            else:
+                value = decimal_up(figure)
+                self._show(question, value)
+                self._tell({"type": "epsilon", "charged": str(question.charged), "value": value})
+                self._answered = question
+
+    def _ask(self, question: _Question) -> Future[float]:
+        if self._helper is None:
+            self._helper = self._start()
+        return self._helper.submit_epsilon_of_segments(question.segments, question.delta)
+
+    def _show_bound(self, question: _Question, why: str) -> None:
+        bound = upper_bound(question.segments, question.delta, question.guaranteed)
+        if question != self._warned:
+            self._log.warning(
+                "epsilon comes late", charged=question.charged, shown=bound, detail=why
+            )
+        self._warned = question
+        self._show(question, bound)
+
+    def _show(self, question: _Question, value: str | None) -> None:
+        view = self._view
+        if question.charged < view.charged:
+            return  # the ledger was read meanwhile: this is of fewer draws
+        if value is not None and (self._greatest is None or float(value) > float(self._greatest)):
+            self._greatest = value
+        view.charged = question.charged
+        view.epsilon_spent = self._greatest if value is not None else None

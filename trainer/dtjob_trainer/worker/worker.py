@@ -1,0 +1,398 @@
+"""PID 1 of a worker: starts ranks from a warm forkserver, watches them, and answers for them.
+
+It imports no torch. Every supervisor follows the directives of the one on ordinal 0, which also
+leads (see :mod:`dtjob_trainer.gang.leader`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
+from dtjob_exporter.nvml import GpuCollector
+from dtjob_serving import doors
+from dtjob_trainer.gang import endpoints, ends
+from dtjob_trainer.gang.ends import ORDERLY_SECONDS
+from dtjob_trainer.gang.greeter import Greeter
+from dtjob_trainer.gang.leader import Leader
+from dtjob_trainer.gang.members import (
+    MISSED_PINGS,
+    PING_SECONDS,
+    Action,
+    Directive,
+    End,
+    EndKind,
+    Hello,
+)
+from dtjob_trainer.gang.splice import StoreGate, Tunnel
+from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.identity.credentials import open_credentials
+from dtjob_trainer.ledger.backend import Ledger
+from dtjob_trainer.ledger.opening import open_ledger
+from dtjob_trainer.process import listening
+from dtjob_trainer.process.logs import Logger
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.worker import telemetry
+from dtjob_trainer.worker.keeper import Keeper
+from dtjob_trainer.worker.pricing import Pricing
+from dtjob_trainer.worker.processes import CannotStart, Nursery, Ranks, Store, threads_per_rank
+
+
+class Worker:
+    """One worker, as its supervisor sees it; ``run`` returns the process's exit code.
+
+    Parameters
+    ----------
+    nursery
+        Starts the ranks.
+    ledgers
+        Opens the job's ledger.
+    host
+        The only address to listen on. Without it that is the coordinator's in a run on one machine,
+        and every address in a pod.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        ordinal: int,
+        nursery: Nursery,
+        log: Logger,
+        *,
+        ledgers: Callable[[LedgerRef], Ledger] = open_ledger,
+        host: str | None = None,
+    ) -> None:
+        self._config = config
+        self._ordinal = ordinal
+        self._nursery = nursery
+        self._log = log
+        on_one_machine = listening.is_loopback(config.coordinator_host)
+        self._bind_host = host or (config.coordinator_host if on_one_machine else "")
+        self._credentials = open_credentials(config)
+        self._incarnation = uuid.uuid4().hex
+        self._view = WorkerView(
+            ordinal=ordinal, job_uid=config.job.uid, stage="importing torch and opacus"
+        )
+        self._gpus = GpuCollector()
+        self._ranks: Ranks | None = None
+        self._tunnel: Tunnel | None = None
+        self._attempt = 0
+        self._ends: list[End] = []
+        self._terminating = False
+        self._news = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._pricing = Pricing(self._view, log, self._tell_coordinator, nursery.accountant)
+        self._keeper = Keeper(
+            nursery,
+            config.ranks,
+            config.max_restarts,
+            log,
+            warm=self._on_warm,
+            cold=self._begin_anew,
+        )
+        self._leader: Leader | None = None
+        if ordinal == 0:
+            self._leader = Leader(
+                config,
+                ledgers(config.ledger),
+                self._view,
+                log,
+                self._tell_coordinator,
+                lambda: self._credentials.trouble,
+            )
+
+    async def run(self) -> WorkerExit:
+        """Serve until the directive says DONE or this worker is told to stop."""
+        async with contextlib.AsyncExitStack() as rim:
+            await self._open_doors(rim)
+            self._nursery.open(self._config.ranks)
+            rim.callback(self._pricing.close)
+            rim.push_async_callback(self._stop_ranks)
+            code = await self._follow_until_done()
+            if self._config.hold and code != WorkerExit.SUPERSEDED:
+                # A StatefulSet restarts whatever exits: a finished worker must not run again. One
+                # that another coordinator overtook has finished nothing: restarted, and later each
+                # time, it takes a new attempt, or finds the outcome of the other.
+                await self._stopped.wait()
+            return code
+
+    async def _open_doors(self, rim: contextlib.AsyncExitStack) -> None:
+        """What everybody may ask; on ordinal 0 also the gang's hellos and the way to the store."""
+        config = self._config
+        await self._serve(self._shown(), config.http_port, "http_port", rim)
+        if (leader := self._leader) is None:
+            return
+        hellos = endpoints.Hellos(self._credentials, leader.hello, self._log)
+        await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
+        loopback = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._keeper.store = store = Store(self._nursery, loopback)
+        gate = StoreGate(lambda: leader.store_key, store.port)
+        await gate.open(await self._listen(config.store_port, "store_port"))
+        rim.push_async_callback(gate.close)
+
+    async def _serve(
+        self, server: doors.Doors, port: int, name: str, rim: contextlib.AsyncExitStack
+    ) -> None:
+        runner = await doors.serve(server, await self._listen(port, name))
+        rim.push_async_callback(runner.cleanup)
+
+    async def _listen(self, port: int, name: str) -> socket.socket:
+        # In a thread: while a predecessor goes away, this worker's probes are answered.
+        return await asyncio.to_thread(listening.listen, self._bind_host, port, name)
+
+    async def _follow_until_done(self) -> WorkerExit:
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(self._keeper.keep())
+                code = await self._told_to_leave(group)
+                keeping.cancel()
+            return code
+        except ExceptionGroup as group_of_one:
+            if (found := group_of_one.subgroup(CannotStart)) is not None:
+                raise found.exceptions[0] from None
+            raise
+        finally:
+            if self._keeper.store is not None:
+                self._keeper.store.stop()
+
+    async def _told_to_leave(self, group: asyncio.TaskGroup) -> WorkerExit:
+        """The exit code; on ordinal 0 its leader's, whose last word may come by no hello."""
+        following = group.create_task(self._follow())
+        if self._leader is None:
+            return await following
+        leading = group.create_task(self._leader.lead())
+        await asyncio.wait({leading, following}, return_when=asyncio.FIRST_COMPLETED)
+        if leading.done() and not following.done():
+            await asyncio.wait({following}, timeout=ORDERLY_SECONDS)
+            following.cancel()
+            await self._stop_ranks()
+        return await leading
+
+    @property
+    def _able(self) -> bool:
+        """Whether ranks can be started now."""
+        return self._keeper.able and not self._terminating
+
+    def _on_warm(self) -> None:
+        if self._leader is not None:
+            self._pricing.warm_up()
+        self._news.set()
+
+    async def _begin_anew(self) -> None:
+        """Count as restarted: whatever ranks there were are lost."""
+        self._incarnation = uuid.uuid4().hex
+        await self._stop_ranks()
+
+    # Following the directives -------------------------------------------------------------
+
+    async def _follow(self) -> WorkerExit:
+        """Say hello and do as told, again and again; the exit code when told that all is done."""
+        address = (self._config.coordinator_host, self._config.coordinator_port)
+        known, missed = -1, 0
+        async with aiohttp.ClientSession() as session:
+            greeter = Greeter(session, address, self._credentials, self._log)
+            while True:
+                self._news.clear()
+                # Who leaves says so, and waits for no news: nobody is to count on it any more.
+                leaving = self._leader is None and self._terminating and self._ranks is None
+                directive = await self._say_hello(greeter, -1 if leaving else known)
+                if directive is None:
+                    # The next answer may be another leader's, which numbers its directives anew.
+                    known, missed = -1, missed + 1
+                    if missed == MISSED_PINGS and self._ranks is not None:
+                        self._log.warning("coordinator lost: ranks are killed")
+                        await self._stop_ranks()
+                    if self._terminating and self._ranks is None:
+                        return WorkerExit.OK
+                    await self._pause(PING_SECONDS / 4)
+                    continue
+                missed = 0
+                if directive.revision != known:
+                    known = directive.revision
+                    await self._obey(directive)
+                    if directive.action is Action.DONE:
+                        return directive.exit_code
+                leaves = leaving if self._leader is None else self._leader.left
+                if leaves and self._ranks is None:
+                    return WorkerExit.OK
+
+    async def _say_hello(self, greeter: Greeter, known: int) -> Directive | None:
+        """Exchange one hello for a directive; None if the leader gave no answer.
+
+        Cut short when this worker has news, so that a dead rank is told of at once.
+        """
+        hello = Hello(
+            ordinal=self._ordinal,
+            incarnation=self._incarnation,
+            ready=self._able,
+            attempt=self._attempt,
+            ends=ends.told(self._ends),
+            drain=self._terminating,
+            gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
+            known=known,
+        )
+        request = asyncio.create_task(greeter.say(hello))
+        news = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait({request, news}, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                return request.result()
+            return Directive(revision=known)
+        finally:
+            for task in (request, news):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def _obey(self, directive: Directive) -> None:
+        if directive.action is not Action.RUN or directive.attempt != self._attempt:
+            await self._stop_ranks()
+        if directive.action is Action.RUN and self._attempt == 0 and self._able:
+            await self._run(directive)
+
+    async def _run(self, directive: Directive) -> None:
+        """Have the attempt's ranks running, unless they can't be started any more by then."""
+        store_port, tunnel = await self._way_to_the_store(directive.store_key)
+        if not self._able:
+            # Told to stop meanwhile, or the forkserver died: the leader counts on no ranks here.
+            if tunnel is not None:
+                await tunnel.close()
+            return
+        self._tunnel = tunnel
+        try:
+            self._start_ranks(directive, store_port)
+        except CannotStart as error:
+            self._log.error("no ranks started", detail=str(error))
+            await self._begin_anew()
+
+    def _start_ranks(self, directive: Directive, store_port: int) -> None:
+        each = self._config.ranks
+        self._ranks = Ranks(
+            self._nursery,
+            [
+                RankSetup(
+                    config=self._config.model_dump_json(by_alias=True),
+                    attempt=directive.attempt,
+                    rank=self._ordinal * each + local,
+                    local_rank=local,
+                    world_size=directive.workers * each,
+                    threads=threads_per_rank(each),
+                    store_port=store_port,
+                )
+                for local in range(each)
+            ],
+            self._on_message,
+            self._on_end,
+        )
+        self._attempt = directive.attempt
+        self._view.attempt = directive.attempt
+        self._ranks.watch()
+        self._log.info("ranks started", attempt=self._attempt, pids=self._ranks.pids)
+        self._news.set()
+
+    async def _way_to_the_store(self, key: str) -> tuple[int, Tunnel | None]:
+        """The port on this worker's loopback by which its ranks reach the store."""
+        if self._keeper.store is not None:
+            return self._keeper.store.port, None
+        tunnel = Tunnel(self._config.coordinator_host, self._config.store_port, key)
+        return await tunnel.open(), tunnel
+
+    async def _stop_ranks(self) -> None:
+        ranks, self._ranks = self._ranks, None
+        if ranks is not None:
+            await ranks.kill()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            await tunnel.close()
+        self._attempt = 0
+        self._ends = []
+        self._view.rank_steps.clear()
+        if self._leader is None:
+            # On ordinal 0 the leader says what the whole gang is at.
+            self._view.state, self._view.stage = "Starting", "no ranks"
+        self._news.set()
+
+    # What ranks say -------------------------------------------------------------------------
+
+    def _tell_coordinator(self, message: dict[str, str]) -> bool:
+        """Send to rank 0; False where there is none (yet) to hear it."""
+        return self._ranks is not None and self._ranks.send(0, message)
+
+    def _on_message(self, rank: int, message: dict[str, Any]) -> None:
+        self._view.rank_steps[rank] = message.get("step", 0)
+        if self._leader is None:
+            self._view.state, self._view.stage = message["state"], message["stage"]
+            return
+        if rank != 0:
+            return
+        self._leader.heard_coordinator(message)
+        view = self._view
+        view.heartbeat = datetime.now(UTC)
+        view.stage = message["stage"]
+        if view.state != "Draining":
+            view.state = message["state"]
+        for name in ("step", "samples_per_second", "evaluation", "checkpoint"):
+            if message.get(name) is not None:
+                setattr(view, name, message[name])
+        if (segments := message.get("segments")) is not None:
+            self._pricing.charge(
+                self._attempt,
+                message["charged"],
+                segments,
+                message["delta"],
+                message["guaranteed"],
+            )
+        elif (charged := message.get("charged")) is not None:
+            view.charged = charged
+
+    def _on_end(self, end: End) -> None:
+        self._log.info("rank ended", **end.model_dump(exclude_none=True))
+        if end.kind is not EndKind.CRASHED or self._ranks is not None:
+            self._ends.append(end)
+        self._news.set()
+
+    # The rim --------------------------------------------------------------------------------
+
+    def terminate(self) -> None:
+        """Stop in order, as on SIGTERM."""
+        self._terminating = True
+        self._stopped.set()
+        self._log.info("told to stop: the gang finishes its step and checkpoints")
+        if self._leader is not None:
+            self._leader.terminating = True
+            self._leader.wake()
+        self._news.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+
+    def _report(self) -> dict[str, Any]:
+        return telemetry.report(self._view, self._config.training.batch_size)
+
+    def _shown(self) -> doors.Doors:
+        registry = CollectorRegistry(auto_describe=False)
+        job = self._config.job
+        registry.register(
+            telemetry.WorkerMetrics(
+                self._view,
+                {"namespace": job.namespace, "job": job.name, "worker": str(self._ordinal)},
+            )
+        )
+        return endpoints.shown(
+            ready=lambda: self._keeper.is_warm,
+            report=self._report,
+            registry=registry,
+            log=self._log,
+        )
