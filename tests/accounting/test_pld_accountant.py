@@ -29,12 +29,14 @@ def exact_gaussian_delta(mu: float, epsilon: float) -> float:
     )
 
 
-def test_rule_9_the_digits_job() -> None:
+@pytest.mark.rule(9)
+def test_the_digits_job() -> None:
     sigma = pld.noise_multiplier(8, 1e-5, DIGITS_RATE, 366)
     assert sigma == pytest.approx(2.203, abs=5e-4)
     assert 7.99 < pld.epsilon(sigma, DIGITS_RATE, 366, 1e-5) <= 8
 
 
+@pytest.mark.rule(23)
 @pytest.mark.parametrize(
     ("sigma", "rate", "count", "delta"),
     [
@@ -44,7 +46,7 @@ def test_rule_9_the_digits_job() -> None:
         (20.0, 0.05, 2000, 1e-6),
     ],
 )
-def test_rule_23_epsilon_bounds_dp_accountings_fine_grid_and_is_close(
+def test_epsilon_bounds_dp_accountings_fine_grid_and_is_close(
     sigma: float, rate: float, count: int, delta: float
 ) -> None:
     """Against its own pessimistic and optimistic estimates on a 10 times finer grid."""
@@ -65,11 +67,12 @@ def test_rule_23_epsilon_bounds_dp_accountings_fine_grid_and_is_close(
     assert ours <= theirs * 1.005
 
 
+@pytest.mark.rule(23)
 @pytest.mark.parametrize(
     ("sigma", "count", "delta"),
     [(300.0, 100_000, 1e-5), (10.0, 366, 1e-9), (1000.0, 1_000_000, 1e-9), (1.0, 1, 1e-5)],
 )
-def test_rule_23_epsilon_bounds_the_exact_gaussian(sigma: float, count: int, delta: float) -> None:
+def test_epsilon_bounds_the_exact_gaussian(sigma: float, count: int, delta: float) -> None:
     """With q = 1 the composition is known in closed form. δ = 1e-9 at T = 1e6 costs the 3 %."""
     mu = math.sqrt(count) / sigma
     exact = brentq(lambda e: math.log(exact_gaussian_delta(mu, e) / delta), 0.01, 30)
@@ -103,7 +106,8 @@ def test_the_allowance_for_fft_errors_covers_them(sigma: float, rate: float, cou
         assert abs(error) <= count * pld._FFT_ERROR / 2
 
 
-def test_rule_23_the_profile_bounds_the_exact_gaussian_even_in_the_fft_s_noise() -> None:
+@pytest.mark.rule(23)
+def test_the_profile_bounds_the_exact_gaussian_even_in_the_fft_s_noise() -> None:
     """At ε = 7, δ = 5e-12, where dp-accounting's pessimistic estimate itself is too small."""
     mu = math.sqrt(1_000_000) / 1000
     epsilons = [0.0, 0.5, 2.0, 5.0, 7.0, 8.0]
@@ -113,6 +117,7 @@ def test_rule_23_the_profile_bounds_the_exact_gaussian_even_in_the_fft_s_noise()
         assert exact_gaussian_delta(mu, epsilon) <= delta
 
 
+@pytest.mark.rule(13)
 @settings(max_examples=examples(5))
 @given(
     st.floats(0.8, 30),
@@ -121,7 +126,7 @@ def test_rule_23_the_profile_bounds_the_exact_gaussian_even_in_the_fft_s_noise()
     st.floats(1e-8, 1e-3),
     st.floats(1.02, 2.0),
 )
-def test_rule_13_epsilon_is_monotone_and_below_the_renyi_bound(
+def test_epsilon_is_monotone_and_below_the_renyi_bound(
     sigma: float, rate: float, count: int, delta: float, factor: float
 ) -> None:
     if rate * count * factor**2 > 200 * sigma**2:
@@ -135,15 +140,17 @@ def test_rule_13_epsilon_is_monotone_and_below_the_renyi_bound(
     assert epsilon <= rdp.epsilon(sigma, rate, count, delta) * slack
 
 
-def test_rule_13_epsilon_never_falls_along_a_job() -> None:
+@pytest.mark.rule(13)
+def test_epsilon_never_falls_along_a_job() -> None:
     spent = [pld.epsilon(2.203, DIGITS_RATE, charged, 1e-5) for charged in range(0, 367, 17)]
     assert spent[0] == 0
     assert spent == sorted(spent)
 
 
+@pytest.mark.rule(9)
 @settings(max_examples=examples(3))
 @given(st.floats(0.1, 20), st.floats(0.02, 1), st.integers(10, 3000), st.floats(1e-7, 1e-4))
-def test_rule_9_a_calibrated_sigma_keeps_the_target_and_wastes_little(
+def test_a_calibrated_sigma_keeps_the_target_and_wastes_little(
     target: float, rate: float, count: int, delta: float
 ) -> None:
     sigma = pld.noise_multiplier(target, delta, rate, count)
@@ -190,7 +197,8 @@ def test_impossible_targets_name_their_field(
     assert refusal.value.remedy
 
 
-def test_rule_14_segments_compose_whatever_their_order() -> None:
+@pytest.mark.rule(14)
+def test_segments_compose_whatever_their_order() -> None:
     once = pld.epsilon(2.203, DIGITS_RATE, 366, 1e-5)
     split = pld.epsilon_of_segments([(2.203, DIGITS_RATE, 300), (2.203, DIGITS_RATE, 66)], 1e-5)
     assert split == pytest.approx(once, rel=1e-4)
@@ -210,8 +218,9 @@ def test_an_empty_segment_changes_nothing() -> None:
     )
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize(("sigma", "rate", "count"), [(0.1, 1.0, 1), (0.13, 1e-3, 5_000)])
-def test_rule_7_the_end_of_the_noise_is_in_delta(sigma: float, rate: float, count: int) -> None:
+def test_the_end_of_the_noise_is_in_delta(sigma: float, rate: float, count: int) -> None:
     """No epsilon covers a sum that only a drawn record explains, so no delta may be below that."""
     beyond = rate * count * norm.sf(13.37 - 1 / sigma)
     (delta,) = pld.profile([(sigma, rate, count)], [100.0])
@@ -221,7 +230,8 @@ def test_rule_7_the_end_of_the_noise_is_in_delta(sigma: float, rate: float, coun
     assert pld.epsilon(sigma, rate, count, 10 * beyond) > 0
 
 
-def test_rule_9_a_target_that_short_noise_would_miss_gets_more_of_it() -> None:
+@pytest.mark.rule(9)
+def test_a_target_that_short_noise_would_miss_gets_more_of_it() -> None:
     sigma = pld.noise_multiplier(90.0, 1e-12, 1.0, 1)
     assert norm.sf(13.37 - 1 / sigma) <= 0.5e-12
     assert pld.epsilon(sigma, 1.0, 1, 1e-12) <= 90.0

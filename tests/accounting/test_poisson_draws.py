@@ -17,8 +17,9 @@ sizes = st.integers(1, 10**8).flatmap(
 )
 
 
+@pytest.mark.rule(3)
 @given(sizes)
-def test_rule_3_the_threshold_never_exceeds_the_accounted_rate(size: tuple[int, int]) -> None:
+def test_the_threshold_never_exceeds_the_accounted_rate(size: tuple[int, int]) -> None:
     batch_size, dataset_size = size
     threshold = draws.sampling_threshold(batch_size, dataset_size)
     rate = Fraction(draws.sample_rate(batch_size, dataset_size))
@@ -34,8 +35,9 @@ def test_a_full_batch_draws_every_record() -> None:
     assert draws.batch_size_quantile(7, 7) == 7
 
 
+@pytest.mark.rule(8)
 @given(sizes.filter(lambda s: s[1] < 10**6), st.floats(1e-9, 0.4))
-def test_rule_8_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], tail: float) -> None:
+def test_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], tail: float) -> None:
     batch_size, dataset_size = size
     quantile = draws.batch_size_quantile(dataset_size, batch_size, tail)
     rate = batch_size / dataset_size
@@ -44,6 +46,7 @@ def test_rule_8_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], ta
     assert binom.sf(quantile - 1, dataset_size, rate) > tail * (1 - 1e-6)
 
 
+@pytest.mark.rule(8)
 @pytest.mark.parametrize(
     ("dataset_size", "batch_size", "quantile"),
     [
@@ -55,15 +58,14 @@ def test_rule_8_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], ta
         (10**8, 5 * 10**7, 50_023_767),
     ],
 )
-def test_rule_8_quantiles_at_one_in_a_million(
-    dataset_size: int, batch_size: int, quantile: int
-) -> None:
+def test_quantiles_at_one_in_a_million(dataset_size: int, batch_size: int, quantile: int) -> None:
     assert draws.batch_size_quantile(dataset_size, batch_size) == quantile
     assert binom.isf(1e-6, dataset_size, batch_size / dataset_size) == quantile
 
 
+@pytest.mark.rule(8)
 @given(st.integers(1, 10**6), st.integers(1, 64), st.integers(1, 600))
-def test_rule_8_micro_batches_hold_every_drawn_record(
+def test_micro_batches_hold_every_drawn_record(
     quantile: int, world_size: int, physical: int
 ) -> None:
     """Dealt round-robin, the fullest rank gets ⌈Q/W⌉ records; they must just fit."""
@@ -72,6 +74,7 @@ def test_rule_8_micro_batches_hold_every_drawn_record(
     assert (batches - 1) * physical < fullest <= batches * physical
 
 
+@pytest.mark.rule(8)
 @pytest.mark.parametrize(
     ("quantile", "world_size", "rows", "batches"),
     [
@@ -84,17 +87,16 @@ def test_rule_8_micro_batches_hold_every_drawn_record(
         (1, 8, 1, 1),
     ],
 )
-def test_rule_8_a_step_has_hardly_more_rows_than_it_needs(
+def test_a_step_has_hardly_more_rows_than_it_needs(
     quantile: int, world_size: int, rows: int, batches: int
 ) -> None:
     assert draws.physical_batch_size(quantile, world_size) == rows
     assert draws.micro_batches(quantile, world_size, rows) == batches
 
 
+@pytest.mark.rule(8)
 @given(st.integers(1, 10**7), st.integers(1, 1000))
-def test_rule_8_micro_batches_are_the_fewest_and_their_rows_too(
-    quantile: int, world_size: int
-) -> None:
+def test_micro_batches_are_the_fewest_and_their_rows_too(quantile: int, world_size: int) -> None:
     rows = draws.physical_batch_size(quantile, world_size)
     batches = draws.micro_batches(quantile, world_size, rows)
     assert 1 <= rows <= draws.MAX_PHYSICAL_BATCH_SIZE
@@ -102,19 +104,21 @@ def test_rule_8_micro_batches_are_the_fewest_and_their_rows_too(
     assert 0 <= world_size * batches * rows - quantile < world_size * batches
 
 
+@pytest.mark.rule(9)
 @pytest.mark.parametrize(
     ("steps", "lease"),
     [(1, 1), (9, 9), (10, 10), (336, 10), (1001, 11), (9_950, 100), (10**6, 100)],
 )
-def test_rule_9_default_leases(steps: int, lease: int) -> None:
+def test_default_leases(steps: int, lease: int) -> None:
     assert draws.lease_steps(steps) == lease
     assert draws.replay_reserve_steps(lease) == 3 * lease
 
 
+@pytest.mark.rule(9)
 @pytest.mark.parametrize(
     ("dataset_size", "delta"), [(1, 1e-5), (10_000, 1e-5), (20_000, 5e-6), (10**6, 1e-7)]
 )
-def test_rule_9_default_delta(dataset_size: int, delta: float) -> None:
+def test_default_delta(dataset_size: int, delta: float) -> None:
     assert draws.default_delta(dataset_size) == pytest.approx(delta)
 
 

@@ -23,9 +23,10 @@ def gaussian_profile(mu: float) -> list[tuple[float, float]]:
     return list(zip(e.tolist(), delta.tolist(), strict=True))
 
 
+@pytest.mark.rule(23)
 @pytest.mark.parametrize("mu", [0.1, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("false_positive_rate", [0.001, 0.01, 0.3])
-def test_rule_23_attack_rate_of_a_gaussian_is_its_trade_off_curve(
+def test_attack_rate_of_a_gaussian_is_its_trade_off_curve(
     mu: float, false_positive_rate: float
 ) -> None:
     """The best test between N(0,1) and N(μ,1): Neyman and Pearson, in closed form."""
@@ -34,7 +35,8 @@ def test_rule_23_attack_rate_of_a_gaussian_is_its_trade_off_curve(
     assert exact <= bound <= exact * 1.002 + 1e-4
 
 
-def test_rule_23_attack_rate_of_one_point_is_the_known_bound() -> None:
+@pytest.mark.rule(23)
+def test_attack_rate_of_one_point_is_the_known_bound() -> None:
     """Kairouz, Oh, Viswanath 2015 at ε = 1, δ = 0.01: both branches."""
     assert report.attack_true_positive_rate([(1.0, 0.01)], 0.01) == pytest.approx(
         math.e * 0.01 + 0.01, abs=1e-4
@@ -45,7 +47,8 @@ def test_rule_23_attack_rate_of_one_point_is_the_known_bound() -> None:
     assert report.attack_true_positive_rate([], 0.01) == 1.0
 
 
-def test_rule_23_no_attack_on_the_draws_beats_the_reported_rate() -> None:
+@pytest.mark.rule(23)
+def test_no_attack_on_the_draws_beats_the_reported_rate() -> None:
     """Play the attack: likelihood-ratio test on 366 subsampled Gaussians, the worst pair.
 
     20,000 games each; the standard error of the rate is 0.003, of the threshold's false-positive
@@ -69,7 +72,8 @@ def test_rule_23_no_attack_on_the_draws_beats_the_reported_rate() -> None:
     assert bound - 0.05 < played < bound + 0.033
 
 
-def test_rule_23_replace_one_by_brute_force() -> None:
+@pytest.mark.rule(23)
+def test_replace_one_by_brute_force() -> None:
     """Every pair of events: a removal and an addition by randomised response at ε, δ."""
     epsilon, delta = 0.7, 0.02
     target = (1 + math.exp(epsilon)) * delta
@@ -96,7 +100,8 @@ def hockey_stick(upper: np.ndarray, lower: np.ndarray, epsilon: float) -> float:
     )
 
 
-def test_rule_23_replace_one_is_above_the_true_replacement_without_sampling() -> None:
+@pytest.mark.rule(23)
+def test_replace_one_is_above_the_true_replacement_without_sampling() -> None:
     """With q = 1 exchanging a record is a Gaussian shift of 2: its ε is known exactly."""
     delta = 1e-5
     mu = 2 * math.sqrt(100) / 20.0
@@ -105,15 +110,17 @@ def test_rule_23_replace_one_is_above_the_true_replacement_without_sampling() ->
     assert exact <= bound <= 1.25 * exact
 
 
+@pytest.mark.rule(23)
 @pytest.mark.parametrize("group_size", [1, 2, 5])
-def test_rule_23_groups_without_sampling_are_a_wider_gaussian(group_size: int) -> None:
+def test_groups_without_sampling_are_a_wider_gaussian(group_size: int) -> None:
     delta = 1e-5
     exact = next(e for e, d in gaussian_profile(group_size * 0.5) if d <= delta)
     ours = pld.group_epsilon([(20.0, 1.0, 100)], delta, group_size)
     assert exact * (1 - 1e-3) <= ours <= exact * 1.005
 
 
-def test_rule_23_groups_of_one_step_by_numerical_integration() -> None:
+@pytest.mark.rule(23)
+def test_groups_of_one_step_by_numerical_integration() -> None:
     """δ of one step at the reported ε: mixture of k+1 Gaussians against one, both directions."""
     sigma, q, size, delta = 1.5, 0.1, 3, 1e-4
     epsilon = pld.group_epsilon([(sigma, q, 1)], delta, size)
@@ -131,7 +138,8 @@ def test_rule_23_groups_of_one_step_by_numerical_integration() -> None:
     assert integrated(epsilon * 0.99) > delta
 
 
-def test_rule_23_a_group_costs_more_than_one_and_less_than_generic_group_privacy() -> None:
+@pytest.mark.rule(23)
+def test_a_group_costs_more_than_one_and_less_than_generic_group_privacy() -> None:
     figures = report.figures(DIGITS, 1e-5, pld)
     one = pld.epsilon(*DIGITS[0], 1e-5)
     assert pld.group_epsilon(DIGITS, 1e-5, 1) == pytest.approx(one, rel=1e-6)
@@ -141,11 +149,13 @@ def test_rule_23_a_group_costs_more_than_one_and_less_than_generic_group_privacy
     assert two < figures.replace_one_epsilon
 
 
-def test_rule_23_a_group_without_any_protection_says_so() -> None:
+@pytest.mark.rule(23)
+def test_a_group_without_any_protection_says_so() -> None:
     assert pld.group_epsilon([(1.0, 1.0, 100)], 1e-5, 50) == math.inf
 
 
-def test_rule_23_the_digits_report() -> None:
+@pytest.mark.rule(23)
+def test_the_digits_report() -> None:
     figures = report.figures(DIGITS, 1e-5, pld)
     assert figures.attack_tpr == pytest.approx(0.237, abs=0.002)
     assert figures.replace_one_epsilon == pytest.approx(24.24, abs=0.1)

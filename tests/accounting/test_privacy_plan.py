@@ -26,7 +26,8 @@ def made(**request: Any) -> Plan:
     return make_plan(PlanRequest(**request), pld)
 
 
-def test_rule_9_the_digits_plan() -> None:
+@pytest.mark.rule(9)
+def test_the_digits_plan() -> None:
     digits = made(epsilon=8, **DIGITS)
     assert digits.noise_multiplier == pytest.approx(2.203, abs=5e-4)
     assert digits.sample_rate == draws.sample_rate(256, 1437)
@@ -42,7 +43,8 @@ def test_rule_9_the_digits_plan() -> None:
     json.dumps(dataclasses.asdict(digits), allow_nan=False)
 
 
-def test_rule_9_sigma_and_epsilon_cover_the_reserve() -> None:
+@pytest.mark.rule(9)
+def test_sigma_and_epsilon_cover_the_reserve() -> None:
     """Not only the T steps: crashes replay up to R more draws."""
     digits = made(noise_multiplier=2.203, **DIGITS)
     assert digits.epsilon is None

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from dtjob_accounting.rounding import round_up
 
 
+@pytest.mark.rule(3)
 @given(st.floats(1e-12, 1e12), st.integers(2, 9))
-def test_rule_3_rounding_is_upwards_tight_and_idempotent(value: float, digits: int) -> None:
+def test_rounding_is_upwards_tight_and_idempotent(value: float, digits: int) -> None:
     rounded = round_up(value, digits)
     assert value <= rounded <= value * (1 + 10.0 ** (1 - digits)) * (1 + 1e-15)
     assert round_up(rounded, digits) == rounded

@@ -77,7 +77,8 @@ class Accountant:
         return "dp-accounting 0.6"
 
 
-def test_rule_9_a_plan_is_asked_for_with_all_that_a_job_says_of_it() -> None:
+@pytest.mark.rule(9)
+def test_a_plan_is_asked_for_with_all_that_a_job_says_of_it() -> None:
     changes = {
         "spec.privacy.epsilon": None,
         "spec.privacy.noiseMultiplier": 1.5,
@@ -102,8 +103,9 @@ def test_rule_9_a_plan_is_asked_for_with_all_that_a_job_says_of_it() -> None:
     assert plan_request(JOB.spec).epsilon == 8
 
 
+@pytest.mark.rule(14)
 @pytest.mark.parametrize("mode", ["DPSGD", "Disabled"])
-def test_rule_14_the_ledger_holds_the_plan_field_by_field(mode: str) -> None:
+def test_the_ledger_holds_the_plan_field_by_field(mode: str) -> None:
     plan = make_plan(dataclasses.replace(plan_request(JOB.spec), mode=mode), Accountant())
     frozen = frozen_plan(plan)
     held = {name: getattr(frozen, name) for name in PrivacyPlan.model_fields}

@@ -35,6 +35,7 @@ def test_a_success_is_told_in_the_ledger_s_figures() -> None:
     }
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize(
     "result",
     [
@@ -53,7 +54,7 @@ def test_a_success_is_told_in_the_ledger_s_figures() -> None:
         {"initialModelDigest": f"{DIGEST}\n0.0100"},
     ],
 )
-def test_rule_13_no_field_of_a_result_has_room_for_an_epsilon(result: dict[str, object]) -> None:
+def test_no_field_of_a_result_has_room_for_an_epsilon(result: dict[str, object]) -> None:
     told = ledger(result=result)
     assert "0.01" not in f"{ending.message(told)} {ending.result(told)}"
 

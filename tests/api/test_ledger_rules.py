@@ -79,6 +79,7 @@ def refused_in_python(stored: Json | None, written: Json) -> set[str] | None:
     return {rule.name for rule in broken(old, new)}
 
 
+@pytest.mark.rule(2, 5, 9, 10, 11, 13, 14, 17, 18)
 @pytest.mark.parametrize("write", WRITES)
 def test_cel_and_python_refuse_alike(write: str) -> None:
     assert refused_in_python(*WRITES[write]) == refused_in_cel(*WRITES[write])
@@ -90,6 +91,7 @@ def refused_alone() -> set[str]:
     return {name for names in verdicts if len(names) == 1 for name in names}
 
 
+@pytest.mark.rule(2, 5, 9, 10, 11, 13, 14, 17, 18)
 @pytest.mark.parametrize("rule", LEDGER_RULES, ids=lambda rule: rule.name)
 def test_each_rule_refuses_an_attack_that_no_other_refuses(
     rule: LedgerRule, refused_alone: set[str]
@@ -207,6 +209,7 @@ _statuses = st.sampled_from([LEDGER, STARTED, CLOSED, FOUND, RAISED, FINISHED, S
 )
 
 
+@pytest.mark.rule(13)
 @settings(max_examples=examples(150), derandomize=True)
 @given(stored=_statuses, changes=_status_changes | _next_leases | _run_changes)
 def test_each_rule_is_the_same_in_both_forms(stored: Json, changes: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from tests.support.rules.ledger_attacks import LEDGER_CHANGES, SERIES
 from tests.support.rules.transitions import JOB_TRANSITIONS, STARTED, Transition, edited
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize(
     "transition", JOB_TRANSITIONS + LEDGER_CHANGES, ids=lambda transition: transition.name
 )

@@ -54,10 +54,9 @@ def forged(charged: int) -> LedgerStatus:
     return drawn(charged).model_copy(update={"outcome": outcome})
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize("in_a_cluster", [False, True])
-def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown(
-    tmp_path: Path, in_a_cluster: bool
-) -> None:
+def test_no_word_of_the_workers_on_epsilon_is_shown(tmp_path: Path, in_a_cluster: bool) -> None:
     run = made(tmp_path, forged(35))
     source = str(next(run.ledger.iterdir()).rename(run.path / "l") if in_a_cluster else run.path)
 
@@ -95,7 +94,8 @@ def disguised(charged: int) -> dict[str, Any]:
     return ledger
 
 
-def test_rule_13_no_text_of_a_worker_writes_over_the_lines_of_a_report() -> None:
+@pytest.mark.rule(13)
+def test_no_text_of_a_worker_writes_over_the_lines_of_a_report() -> None:
     told = report("-", stdin=json.dumps(disguised(35)).encode())
 
     assert told.exit_code == 0
@@ -128,7 +128,8 @@ def test_a_result_of_another_form_ends_no_report(result: dict[str, Any]) -> None
         assert told.exit_code == 0
 
 
-def test_rule_13_a_stored_report_is_believed_in_nothing(tmp_path: Path) -> None:
+@pytest.mark.rule(13)
+def test_a_stored_report_is_believed_in_nothing(tmp_path: Path) -> None:
     """A process of the task may write it, and a ledger can be raised after the end."""
     run = made(tmp_path, forged(35))
     true = json.loads(report(str(run.path), "-o", "json").stdout)

@@ -72,8 +72,9 @@ def test_a_change_of_what_was_promised_is_refused_by_field(
     assert _versions(run) == ["0000000001.json"]
 
 
+@pytest.mark.rule(11)
 def test_a_lost_ledger_is_never_made_anew(run: runs.RunDirectory) -> None:
-    """Rule 11: a resume without a readable ledger is refused."""
+    """A resume without a readable ledger is refused."""
     shutil.rmtree(run.ledger)
 
     result = _dtjob("run", "digits.yaml", "--resume")
@@ -83,8 +84,9 @@ def test_a_lost_ledger_is_never_made_anew(run: runs.RunDirectory) -> None:
     assert not run.ledger.exists()
 
 
+@pytest.mark.rule(11)
 def test_a_torn_ledger_is_refused_and_left_as_it_is(run: runs.RunDirectory) -> None:
-    """Rule 11: no older version is taken in its place."""
+    """No older version is taken in its place."""
     (run.ledger / "0000000002.json").write_text('{"spec": ')
 
     result = _dtjob("run", "digits.yaml", "--resume")

@@ -36,6 +36,7 @@ AGAIN = "dtjob report somewhere"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     ("to_draw", "attempt", "told"),
     [(CHARGED + 1, 1, "up to draw 21"), (CHARGED, 2, "attempt 2, the ledger is at attempt 1")],
@@ -56,6 +57,7 @@ def test_a_ledger_that_lacks_what_a_journal_tells_of_states_no_epsilon(
     assert refused.value.remedy.endswith(f"then go on with:  {AGAIN}")
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_the_report_of_such_a_run_is_refused(tmp_path: Path, output: str) -> None:
     run = made(tmp_path, drawn(CHARGED))

@@ -176,10 +176,11 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
     assert told == expected, job.described()
 
 
+@pytest.mark.rule(11)
 def test_the_volume_is_lost_and_the_job_is_made_anew(
     standins: Installed, namespace: Kubectl
 ) -> None:
-    """Rule 11: no silent restart. And nothing of the old job is in a new one of its name."""
+    """No silent restart. And nothing of the old job is in a new one of its name."""
     script = {"secondsPerStep": SECONDS_PER_STEP}
     manifest = standin_job("digits", standins.worker_image, steps=500, script=script)
     job = Job.apply(standins, namespace, manifest)

@@ -123,9 +123,10 @@ def test_a_supervisor_is_killed(enduring: Training, ordinal: int) -> None:
     assert container_restarts(again) == restarts
 
 
+@pytest.mark.rule(10)
 @BY_DAY_THE_COORDINATORS
 def test_a_pod_is_deleted(enduring: Training, ordinal: int) -> None:
-    """Rule 10: an orderly stop loses no leased draw, and the pod comes back."""
+    """An orderly stop loses no leased draw, and the pod comes back."""
     attempt = enduring.training()
     job, before = enduring.job, enduring.job.pod(ordinal)["metadata"]["uid"]
     lost = draws_lost(job)
@@ -185,10 +186,11 @@ def test_after_all_that_its_account_is_true(enduring: Training) -> None:
     assert_true_account(enduring.job, enduring.course)
 
 
+@pytest.mark.rule(11)
 def test_the_ledger_comes_back_from_an_old_backup(
     installed: Installed, namespace: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 11: nothing is trained until an administrator raises it; no draw comes twice."""
+    """Nothing is trained until an administrator raises it; no draw comes twice."""
     # More steps than are done before the policy lets go; in the end it may hurry.
     job = Job.apply(
         installed,

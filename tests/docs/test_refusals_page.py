@@ -182,6 +182,7 @@ def test_every_row_is_tried() -> None:
     assert sorted(_table()) == sorted(CASES)
 
 
+@pytest.mark.rule(21)
 @pytest.mark.parametrize("refused", CASES)
 def test_refused(refused: str) -> None:
     with pytest.raises(TaskError) as caught:

@@ -317,8 +317,9 @@ def test_another_incarnation_shares_no_name() -> None:
         assert one["metadata"]["name"] != other["metadata"]["name"]
 
 
+@pytest.mark.rule(9)
 def test_the_ledger_comes_before_everything_that_spends() -> None:
-    """Rule 9: all draws are reserved, the plan is frozen, and only then is there a pod."""
+    """All draws are reserved, the plan is frozen, and only then is there a pod."""
     world = World.of(privacy_plan=PLAN)
     world.reconcile()
     before_the_ledger = ["ServiceAccount", "RoleBinding", "Service", "NetworkPolicy"]

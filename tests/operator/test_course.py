@@ -86,7 +86,8 @@ def test_every_status_is_one_that_the_api_server_takes() -> None:
         assert JobStatus.model_validate(patch).to_dict() == patch
 
 
-def test_rule_13_no_text_of_a_worker_writes_over_what_a_terminal_shows() -> None:
+@pytest.mark.rule(13)
+def test_no_text_of_a_worker_writes_over_what_a_terminal_shows() -> None:
     """`kubectl get --output=jsonpath` and `kubectl describe` print what is stored."""
     world = running()
     escape = "oh\n\x1b[2K epsilon 0.0100\u202e"
@@ -454,7 +455,8 @@ def test_the_status_tells_the_outcome_before_the_pods_go() -> None:
     assert world.events[-1] == "Completed"
 
 
-def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown() -> None:
+@pytest.mark.rule(13)
+def test_no_word_of_the_workers_on_epsilon_is_shown() -> None:
     """A coordinator can write any outcome; what is told is computed from the charged draws."""
     world = succeeded()
     told = world.decide().events
@@ -465,7 +467,8 @@ def test_rule_13_no_word_of_the_workers_on_epsilon_is_shown() -> None:
     assert world.status["display"]["epsilon"] == "7.51/8"
 
 
-def test_rule_13_a_figure_that_somebody_wrote_into_a_status_is_corrected() -> None:
+@pytest.mark.rule(13)
+def test_a_figure_that_somebody_wrote_into_a_status_is_corrected() -> None:
     world = succeeded()
     world.settle()
     forged = copy.deepcopy(world.observed.job)

@@ -39,7 +39,8 @@ def replicas(world: World) -> int:
     return found
 
 
-def test_rule_11_a_lost_ledger_stops_the_job_and_is_not_made_anew() -> None:
+@pytest.mark.rule(11)
+def test_a_lost_ledger_stops_the_job_and_is_not_made_anew() -> None:
     world = running()
     ledger = world.observed.ledger
     world.see(ledger=None)
@@ -74,8 +75,9 @@ def test_a_ledger_that_went_with_its_definition_needs_that_first() -> None:
     assert message.index("install this release's definitions first") < message.index("backup")
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("evidence", ["stateful_set", "claims"])
-def test_rule_11_children_prove_that_there_was_a_ledger(evidence: str) -> None:
+def test_children_prove_that_there_was_a_ledger(evidence: str) -> None:
     """Also where the operator was killed before its status told of it."""
     started = running()
     seen = {evidence: getattr(started.observed, evidence)}
@@ -88,7 +90,8 @@ def test_rule_11_children_prove_that_there_was_a_ledger(evidence: str) -> None:
     assert world.reason("Running") == ("False", "LedgerMissing")
 
 
-def test_rule_11_a_lost_claim_stops_the_job_until_it_is_back() -> None:
+@pytest.mark.rule(11)
+def test_a_lost_claim_stops_the_job_until_it_is_back() -> None:
     world = running()
     world.see(claims=(claim(1),), pods=())
     world.settle()
@@ -107,6 +110,7 @@ def test_rule_11_a_lost_claim_stops_the_job_until_it_is_back() -> None:
     assert replicas(world) == 2
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     ("status", "held"),
     [
@@ -116,9 +120,7 @@ def test_rule_11_a_lost_claim_stops_the_job_until_it_is_back() -> None:
     ],
     ids=["found", "found beyond the charge", "refused"],
 )
-def test_rule_11_a_lost_claim_of_draws_that_the_ledger_lacks_stops_the_job(
-    status: Json, held: str
-) -> None:
+def test_a_lost_claim_of_draws_that_the_ledger_lacks_stops_the_job(status: Json, held: str) -> None:
     """The ledger came back without its status: an empty claim would seem a fresh start."""
     world = World.of(privacy_plan=PLAN)
     world.settle()
@@ -254,7 +256,8 @@ def test_what_has_ended_is_put_away_though_ledgers_are_not_protected() -> None:
     assert replicas(world) == 0
 
 
-def test_rule_13_epsilon_never_goes_down() -> None:
+@pytest.mark.rule(13)
+def test_epsilon_never_goes_down() -> None:
     world = running()
     for told, shown in (
         (Spent("2.31", 10), ("2.31", 10)),
@@ -270,7 +273,8 @@ def test_rule_13_epsilon_never_goes_down() -> None:
         assert (privacy["epsilonSpent"], privacy["epsilonDraws"]) == shown
 
 
-def test_rule_13_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> None:
+@pytest.mark.rule(13)
+def test_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> None:
     world = running()
     world.see(spent=Spent("2.31", 10))
     world.ledger_status(charged=336)
@@ -378,6 +382,7 @@ def test_a_kill_after_an_orderly_stop_is_no_end_of_it() -> None:
     assert world.reason("Running") == ("False", "Restarting")
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize(
     ("ledger", "spent"),
     [
@@ -388,7 +393,7 @@ def test_a_kill_after_an_orderly_stop_is_no_end_of_it() -> None:
     ],
     ids=["being computed", "of what is proven", "refused", "ledger gone"],
 )
-def test_rule_13_what_may_be_too_little_is_no_figure_of_the_column(
+def test_what_may_be_too_little_is_no_figure_of_the_column(
     ledger: Json | None, spent: Spent | None
 ) -> None:
     """As `dtjob report` refuses it; `status.privacy` says of how many draws its figure is."""
@@ -406,8 +411,9 @@ def test_rule_13_what_may_be_too_little_is_no_figure_of_the_column(
     assert world.status["privacy"].get("epsilonSpent") == (spent.epsilon if spent else None)
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize("state", ["starting", "training"])
-def test_rule_13_a_figure_that_may_be_too_little_is_taken_back_at_once(state: str) -> None:
+def test_a_figure_that_may_be_too_little_is_taken_back_at_once(state: str) -> None:
     world = World.of(privacy_plan=PLAN)
     if state == "training":
         world.start()

@@ -302,6 +302,7 @@ ENDED = {"state": "Succeeded", "result": {"epsilonSpent": "0.01"}}
 CRASHED: Json = {"state": "Failed", "result": None}
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize(
     ("condition", "privacy", "outcome", "told"),
     [
@@ -314,7 +315,7 @@ CRASHED: Json = {"state": "Failed", "result": None}
     ],
     ids=["told", "failed", "not final", "not told", "of fewer draws", "of an older operator"],
 )
-def test_rule_13_epsilon_of_a_finished_job_is_computed_whatever_its_status_says(
+def test_epsilon_of_a_finished_job_is_computed_whatever_its_status_says(
     condition: str, privacy: Json | None, outcome: Json, told: bool
 ) -> None:
     """Once it is told nobody waits for it; but who may write a status may write any figure."""
@@ -328,10 +329,9 @@ def test_rule_13_epsilon_of_a_finished_job_is_computed_whatever_its_status_says(
     assert shell.accountant.asked_for == [told]
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize(("draws", "told"), [(10, False), (300, True)])
-def test_rule_13_an_epsilon_of_fewer_draws_than_the_volume_proves_is_none(
-    draws: int, told: bool
-) -> None:
+def test_an_epsilon_of_fewer_draws_than_the_volume_proves_is_none(draws: int, told: bool) -> None:
     shell = Shell()
     shell.see(charged_ledger(outcome=ENDED, volume={"attempt": 1, "charged": 300}))
     ended = {"type": "Succeeded", "status": "True", "reason": "Completed"}

@@ -51,7 +51,8 @@ def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() 
     asyncio.run(scenario())
 
 
-def test_rule_13_a_ledger_that_tells_of_more_draws_wakes_its_job() -> None:
+@pytest.mark.rule(13)
+def test_a_ledger_that_tells_of_more_draws_wakes_its_job() -> None:
     async def scenario() -> None:
         cluster: Any = FakeCluster()
         process: Any = None

@@ -274,6 +274,7 @@ def charged(draws: int) -> Json:
     }
 
 
+@pytest.mark.rule(11, 13)
 @pytest.mark.parametrize(
     ("segments", "proven", "asked"),
     [
@@ -287,7 +288,7 @@ def charged(draws: int) -> Json:
 def test_epsilon_is_of_all_draws_that_the_volume_proves(
     segments: list[int], proven: int, asked: list[tuple[float, float, int]] | None
 ) -> None:
-    """Also before the ledger, which was found behind its volume, is raised (rules 11 and 13)."""
+    """Also before the ledger, which was found behind its volume, is raised."""
     rates = {"noiseMultiplier": 2.2, "sampleRate": 0.1}
     status = {
         "charged": sum(segments),

@@ -15,8 +15,9 @@ from tests.support.mechanism.models import Records, make_task, rows
 from tests.support.mechanism.ranks import Augmented, Flipped, Stream, compare_records
 
 
+@pytest.mark.rule(3)
 @pytest.mark.processes
-def test_rule_3_ranks_that_see_different_records_are_refused():
+def test_ranks_that_see_different_records_are_refused():
     for rank, (found, *generators) in enumerate(run_world(compare_records, 2)):
         assert found == {
             "same": True,
@@ -42,8 +43,9 @@ def test_records_that_depend_on_their_index_are_taken_alone_too(kind):
     assert agreed_length(kind(rows()), make_task().example_spec, Group()) == 64
 
 
+@pytest.mark.rule(3)
 @pytest.mark.parametrize("seed", range(5))
-def test_rule_3_a_stream_behind_the_index_is_refused(seed):
+def test_a_stream_behind_the_index_is_refused(seed):
     """One record could be in every draw, and twice in one. Its rare labels don't hide it."""
     stream = Stream(rows(1000, seed))
     stream.arrays["y"] = (np.random.default_rng(seed).random(1000) < 0.2).astype(np.int64)

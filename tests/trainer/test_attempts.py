@@ -37,8 +37,9 @@ def job(tmp_path: Path) -> Job:
     return made
 
 
+@pytest.mark.rule(2)
 def test_numbers_rise_and_an_attempt_that_nobody_saw_end_is_lost(job: Job) -> None:
-    """Rule 2: every formation of the group has its own number."""
+    """Every formation of the group has its own number."""
     assert [job.begin(), job.begin()] == [1, 2]
     first, second = job.read().status.attempts
     assert (first.reason, first.end is None) == (Reason.WORKER_LOST, False)
@@ -55,8 +56,9 @@ def test_end_is_recorded_once_and_stays(job: Job) -> None:
     assert job.read().status.attempts[0] == record
 
 
+@pytest.mark.rule(10)
 def test_superseded_attempt_records_nothing(job: Job) -> None:
-    """Rule 10: every write carries its attempt."""
+    """Every write carries its attempt."""
     attempt = job.begin()
     job.begin()
     for write in (
@@ -67,6 +69,7 @@ def test_superseded_attempt_records_nothing(job: Job) -> None:
             write()
 
 
+@pytest.mark.rule(10)
 def test_failure_is_written_with_the_attempts_end_and_is_final(job: Job) -> None:
     attempt = job.begin()
 

@@ -19,7 +19,8 @@ def load(records, ids, count, size, **options):
     return list(loader.micro_batches(np.array(ids, dtype=np.int64), count))
 
 
-def test_rule_8_shape_and_number_do_not_depend_on_the_draw():
+@pytest.mark.rule(8)
+def test_shape_and_number_do_not_depend_on_the_draw():
     for ids in ([], [3], [3, 1, 4, 1, 5], list(range(8))):
         batches = load(Records(rows()), ids, 3, 4)
         assert [tuple(b.fields["x"].shape) for b in batches] == [(4, FEATURES)] * 3
@@ -44,7 +45,8 @@ def test_padding_is_one_synthetic_example_within_the_ranges_and_never_zeros():
     assert ((x >= -1) & (x <= 1)).all()
 
 
-def test_rule_8_no_record_is_dropped():
+@pytest.mark.rule(8)
+def test_no_record_is_dropped():
     with pytest.raises(ValueError, match="don't fit"):
         load(Records(rows()), range(9), 2, 4)
 
@@ -84,7 +86,8 @@ class Broken:
         return record
 
 
-def test_rule_20_a_bad_record_becomes_padding_silently(capfd):
+@pytest.mark.rule(20)
+def test_a_bad_record_becomes_padding_silently(capfd):
     records = Broken()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -96,7 +99,8 @@ def test_rule_20_a_bad_record_becomes_padding_silently(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_rule_20_who_opted_out_hears_of_each_bad_record():
+@pytest.mark.rule(20)
+def test_who_opted_out_hears_of_each_bad_record():
     heard: dict[int, str] = {}
     load(Broken(), range(19), 1, 19, on_bad_record=heard.__setitem__)
     assert sorted(heard) == list(range(2, 19))

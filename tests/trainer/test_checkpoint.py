@@ -74,6 +74,7 @@ def test_path_is_relative_to_the_volume(store: CheckpointStore) -> None:
     assert save(store, 1, 3).path == "attempt-1/step-3.pt"
 
 
+@pytest.mark.rule(14)
 def test_every_truncation_is_refused(store: CheckpointStore) -> None:
     record = save(store, 1, 1)
     file = file_of(store, record)
@@ -101,6 +102,7 @@ def test_missing_file_is_refused(store: CheckpointStore) -> None:
         store.load(record)
 
 
+@pytest.mark.rule(14)
 def test_other_steps_file_under_the_right_name_is_refused(store: CheckpointStore) -> None:
     first, second = save(store, 1, 1), save(store, 1, 2)
     shutil.copy(file_of(store, first), file_of(store, second))
@@ -111,6 +113,7 @@ def test_other_steps_file_under_the_right_name_is_refused(store: CheckpointStore
         store.load(swapped)
 
 
+@pytest.mark.rule(14)
 def test_other_jobs_file_is_refused(store: CheckpointStore) -> None:
     record = CheckpointStore(store.state_dir, "another", PLAN, 2).save(1, 1, 1, state_at(1), START)
     with pytest.raises(CheckpointUnusable, match="its job_uid is 'another'"):
@@ -145,8 +148,9 @@ def test_payload_that_is_not_what_the_record_says_is_refused(
         store.load(record.model_copy(update={"sha256": digest}))
 
 
+@pytest.mark.rule(14)
 def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path) -> None:
-    """Rule 14: weights_only."""
+    """Weights_only."""
 
     class Payload:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -175,8 +179,9 @@ def test_unpublished_files_of_dead_attempts_are_pruned(store: CheckpointStore) -
     assert names(store) == ["attempt-1/step-10.pt"]
 
 
+@pytest.mark.rule(10)
 def test_stale_attempt_touches_nothing_of_a_newer_one(store: CheckpointStore) -> None:
-    """Rule 10: woken after its successor has published, it may only tidy what is its own."""
+    """Woken after its successor has published, it may only tidy what is its own."""
     record = save(store, 1, 10)
     newer = [save(store, 2, 10), save(store, 2, 20)]
     half = store.state_dir / "attempt-2" / ".step-30.pt.0.tmp"
@@ -204,6 +209,7 @@ def test_recorded_file_stays_though_keep_is_one(store: CheckpointStore) -> None:
         CheckpointStore(store.state_dir, UID, PLAN, keep=0)
 
 
+@pytest.mark.rule(14)
 def test_room_for_keep_and_one_counts_what_is_there(store: CheckpointStore) -> None:
     free = durable.free_bytes(store.state_dir)
     store.require_room(free // 4)
@@ -306,6 +312,7 @@ def test_a_folder_that_nobody_may_look_into_is_named(
     assert refused.value.filename == str(closed)
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT, errno.EACCES])
 def test_a_checkpoint_that_cannot_be_opened_makes_no_older_one_the_newest(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, number: int

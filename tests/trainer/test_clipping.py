@@ -153,9 +153,10 @@ def summed(one, arrays, mask=None):
     return one.flat.clone()
 
 
+@pytest.mark.rule(4, 5)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("norm", [0.01, 0.7, 100.0])
-def test_rule_4_the_sum_is_that_of_clipped_reference_gradients(name, norm):
+def test_the_sum_is_that_of_clipped_reference_gradients(name, norm):
     model, arrays = MODELS[name](), rows(12)
     expected = sum(
         reference.clipped_gradient(make_task(), model, {k: v[i] for k, v in arrays.items()}, norm)
@@ -165,8 +166,9 @@ def test_rule_4_the_sum_is_that_of_clipped_reference_gradients(name, norm):
     assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected)
 
 
+@pytest.mark.rule(4)
 @pytest.mark.parametrize("name", MODELS)
-def test_rule_4_masked_rows_contribute_nothing(name):
+def test_masked_rows_contribute_nothing(name):
     model, arrays = MODELS[name](), rows(12)
     mask = [i % 3 != 0 for i in range(12)]
     kept = {k: v[mask] for k, v in arrays.items()}
@@ -203,12 +205,13 @@ def change(clipper, adjacency, make_model, arrays, losses=cross_entropy):
     return torch.linalg.vector_norm(one.double() - other.double()).item()
 
 
+@pytest.mark.rule(4)
 @pytest.mark.parametrize("record", ADVERSARIAL)
 @pytest.mark.parametrize("name", ["linear", "called twice", "own layer"])
 @pytest.mark.parametrize("norm", [1e-6, 1.0, 1e4])
 @pytest.mark.parametrize("clipper", dict.fromkeys(CLIPPERS.values()))
 @pytest.mark.parametrize("adjacency", Adjacency)
-def test_rule_4_one_record_changes_the_sum_by_at_most_c(adjacency, clipper, norm, name, record):
+def test_one_record_changes_the_sum_by_at_most_c(adjacency, clipper, norm, name, record):
     """What is stated holds, for records that the range check would not even pass."""
     arrays = rows(8)
     arrays["x"][-1] = ADVERSARIAL[record]
@@ -237,10 +240,11 @@ class DoesNotClip(PerExampleClip):
         return PlainSum(model, losses, multiple)
 
 
+@pytest.mark.rule(4)
 @pytest.mark.parametrize(
     "liar", [PerExampleClip, StatesTooLittle, ForgetsOneOfTwo, ClipsToMore, DoesNotClip]
 )
-def test_rule_4_a_clipper_that_lies_is_told_by_the_measure(liar):
+def test_a_clipper_that_lies_is_told_by_the_measure(liar):
     """Else the test above would pass whatever it is given; the first one does not lie."""
     arrays = rows(8)
     arrays["x"][-1] = 100.0
@@ -253,8 +257,9 @@ def test_rule_4_a_clipper_that_lies_is_told_by_the_measure(liar):
     assert (excess <= 1) == (liar is PerExampleClip)
 
 
+@pytest.mark.rule(4)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_rule_4_a_row_that_is_not_finite_becomes_zero_and_spoils_no_other(bad):
+def test_a_row_that_is_not_finite_becomes_zero_and_spoils_no_other(bad):
     def losses(model, batch):
         sound = cross_entropy(model, {"x": batch["x"], "y": batch["y"].clamp(max=2)})
         return sound * torch.where(batch["y"] == 9, bad, 1.0)
@@ -267,7 +272,8 @@ def test_rule_4_a_row_that_is_not_finite_becomes_zero_and_spoils_no_other(bad):
     assert found.isfinite().all()
 
 
-def test_rule_4_long_rows_are_measured_better_than_the_slack():
+@pytest.mark.rule(4)
+def test_long_rows_are_measured_better_than_the_slack():
     """One fp32 sum over a long row falls short of its norm by more than 2⁻¹⁰."""
     worst = 0.0
     for value in (0.3, 0.7, 1 + 2**-12, 0.1, 1.7):
@@ -303,8 +309,9 @@ LOWERED = {
 }
 
 
+@pytest.mark.rule(4)
 @pytest.mark.parametrize("how", LOWERED)
-def test_rule_4_autocast_and_low_precision_products_do_not_reach_the_clip(how):
+def test_autocast_and_low_precision_products_do_not_reach_the_clip(how):
     def half(model, batch):
         with torch.autocast("cpu", torch.bfloat16):
             return cross_entropy(model, batch).float()
@@ -346,7 +353,8 @@ class AgainIfHard(nn.Module):
         return self.head(hidden)
 
 
-def test_rule_4_a_module_called_on_a_part_of_the_rows_is_refused():
+@pytest.mark.rule(4)
+def test_a_module_called_on_a_part_of_the_rows_is_refused():
     """Opacus would take the part's first row for the batch's: 2.6·C were seen from one record."""
     arrays = rows(12)
     assert total(AgainIfHard(), arrays).isfinite().all()
@@ -355,7 +363,8 @@ def test_rule_4_a_module_called_on_a_part_of_the_rows_is_refused():
         total(AgainIfHard(), arrays)
 
 
-def test_rule_4_a_packed_sequence_is_refused():
+@pytest.mark.rule(4)
+def test_a_packed_sequence_is_refused():
     class Packed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -373,8 +382,9 @@ def test_rule_4_a_packed_sequence_is_refused():
         total(seeded(Packed)(), rows(8))
 
 
+@pytest.mark.rule(4)
 @pytest.mark.slow
-def test_rule_4_a_large_batch_of_like_records_stays_within_c():
+def test_a_large_batch_of_like_records_stays_within_c():
     """An fp32 sum would round by parts of B·C."""
     parameter = nn.Parameter(torch.zeros(1000))
 
@@ -395,7 +405,8 @@ def test_rule_4_a_large_batch_of_like_records_stays_within_c():
         assert (summed(torch.full((1000,), value)) - summed(None)).norm().item() <= 1.0
 
 
-def test_rule_8_an_interrupted_pass_leaves_nothing_behind():
+@pytest.mark.rule(8)
+def test_an_interrupted_pass_leaves_nothing_behind():
     model, arrays = MODELS["called twice"](), rows(8)
     expected = total(model, arrays)
 
@@ -430,7 +441,8 @@ def test_sums_add_up_over_micro_batches():
     assert torch.allclose(one.flat, total(model, arrays), rtol=1e-5, atol=1e-6)
 
 
-def test_rule_4_a_gradient_that_bypasses_the_hooks_is_never_used():
+@pytest.mark.rule(4)
+def test_a_gradient_that_bypasses_the_hooks_is_never_used():
     class Bypass(nn.Module):
         def __init__(self):
             super().__init__()
@@ -443,7 +455,8 @@ def test_rule_4_a_gradient_that_bypasses_the_hooks_is_never_used():
         total(Bypass(), rows(4))
 
 
-def test_rule_4_several_passes_over_a_module_in_one_batch_are_refused():
+@pytest.mark.rule(4)
+def test_several_passes_over_a_module_in_one_batch_are_refused():
     with pytest.raises(GradientUnreached, match=r"parameter layer\..*several passes"):
         total(Checkpointed(use_reentrant=True), rows(4))
 

@@ -110,6 +110,7 @@ def refused(reason: Reason) -> End:
     return End(kind=EndKind.REFUSED, rank=0, reason=reason, message="no")
 
 
+@pytest.mark.rule(10)
 @pytest.mark.parametrize(
     "reason", [Reason.STORAGE_FULL, Reason.STORAGE_UNUSABLE, Reason.LEDGER_UNREADABLE]
 )
@@ -199,8 +200,9 @@ def test_a_ledger_that_was_raised_ends_the_hold(run: GangRun) -> None:
     assert held(run.ledger.read().ledger, run.config(0)) is not None
 
 
+@pytest.mark.rule(12)
 @pytest.mark.parametrize("checkpoints", [1, 2])
-def test_rule_12_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
+def test_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
     tmp_path: Path, checkpoints: int
 ) -> None:
     """A pod that looks again by itself keeps some steps each time, and loses its last lease."""

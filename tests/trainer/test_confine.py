@@ -38,6 +38,7 @@ print("executed", program.wait(), flush=True)
 """
 
 
+@pytest.mark.rule(10)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_rank_passes_over_what_its_children_can_be_ended_by(number: signal.Signals) -> None:
     """A task's pool, loader or program would else never end, and the task wait for it for ever."""

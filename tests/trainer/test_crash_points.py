@@ -37,22 +37,24 @@ def _crash_once(root: Path, crash_at: int, power: bool, monkeypatch: pytest.Monk
     return crashed
 
 
+@pytest.mark.rule(10, 11, 13, 14)
 @pytest.mark.parametrize("power", [False, True], ids=["process", "power"])
 def test_job_completes_and_charges_every_draw_after_a_crash_at_any_call(
     power: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules 10, 11, 13, 14: whatever dies wherever, `charged` covers what was handed out."""
+    """Whatever dies wherever, `charged` covers what was handed out."""
     crash_at = 1
     while _crash_once(tmp_path / str(crash_at), crash_at, power, monkeypatch):
         crash_at += 1
     assert crash_at > 50
 
 
+@pytest.mark.rule(12)
 @pytest.mark.parametrize("power", [False, True], ids=["process", "power"])
 def test_crashes_in_every_attempt_end_by_rule_12(
     power: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 12: attempts that all die at the same call end with the last checkpoint."""
+    """Attempts that all die at the same call end with the last checkpoint."""
     ends = set()
     for crash_at in range(1, 80, 6):
         root = tmp_path / str(crash_at)

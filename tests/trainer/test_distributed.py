@@ -119,7 +119,8 @@ def test_rank_0_must_give_what_it_broadcasts():
         Group().broadcast_bytes(b"ab", 3)
 
 
-def test_rule_6_a_backend_that_may_drop_a_rank_is_refused(monkeypatch):
+@pytest.mark.rule(6)
+def test_a_backend_that_may_drop_a_rank_is_refused(monkeypatch):
     monkeypatch.setattr(dist, "get_backend", lambda _: "elastic")
     with pytest.raises(ValueError, match="without every rank"):
         Group(process_group=cast(Any, object()))
@@ -139,6 +140,7 @@ def test_the_digest_sees_every_bit_name_and_shape():
     assert len(digests) == 5
 
 
+@pytest.mark.rule(3, 6)
 @pytest.mark.processes
 def test_three_ranks_together():
     ranks = run_world(use_the_group, 3)

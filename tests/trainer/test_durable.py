@@ -82,6 +82,7 @@ def write_new(path: Path) -> None:
         file.write(b"w")
 
 
+@pytest.mark.rule(14)
 def test_replaced_file_is_old_or_new_at_every_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_replaced_file_is_old_or_new_at_every_crash(
     assert seen[-1] == b"new"
 
 
+@pytest.mark.rule(11)
 def test_appended_bytes_are_durable_on_return_and_a_prefix_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,8 +180,9 @@ def test_what_is_written_in_vain_takes_its_whole_size_of_a_volume_that_compresse
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.rule(14)
 def test_volume_that_fills_up_keeps_checkpoint_and_ledger(tmp_path: Path) -> None:
-    """Rule 14 on a real volume of 64 KiB: refused, named, and the job goes on after."""
+    """On a real volume of 64 KiB: refused, named, and the job goes on after."""
     volume = tmp_path / "volume"
     with volume_of(volume, 64) as toggle_full:
         job = Job(volume / "job", tiny_plan(steps=3, lease_steps=2, reserve=4))

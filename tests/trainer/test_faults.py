@@ -91,8 +91,9 @@ def test_everything_is_killed_at_once(start: Any) -> None:
     assert ledger.status.attempt == 2
 
 
+@pytest.mark.rule(10)
 def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
-    """Rule 10: an orderly stop loses no leased draw, so charged ends at the promised steps."""
+    """An orderly stop loses no leased draw, so charged ends at the promised steps."""
     run = start(gate_at=7)
     run.wait_for_step(7)
     for ordinal in range(run.workers):
@@ -114,6 +115,7 @@ def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
     assert ledger.status.charged == run.steps
 
 
+@pytest.mark.rule(10)
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.nightly)],
@@ -132,6 +134,7 @@ def test_a_signal_to_all_processes_stops_in_order(start: Any, number: signal.Sig
     assert assert_finished(run).status.charged == run.steps
 
 
+@pytest.mark.rule(10)
 def test_a_signal_to_all_but_the_supervisors_changes_nothing(start: Any) -> None:
     run = start(gate_at=7)
     run.wait_for_step(7)
@@ -143,8 +146,9 @@ def test_a_signal_to_all_but_the_supervisors_changes_nothing(start: Any) -> None
     assert (status.attempt, status.charged) == (1, run.steps)
 
 
+@pytest.mark.rule(12, 13)
 def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
-    """Rules 12 and 13: who charges nothing new is told of epsilon too, and writes the result."""
+    """Who charges nothing new is told of epsilon too, and writes the result."""
     run = start(steps=8, gate_at=5)
     run.wait_for_step(5)
     run.kill(1, signal.SIGTERM)
@@ -183,8 +187,9 @@ def _is_gone(run: GangRun, ordinal: int) -> bool:
     return run.processes[ordinal].poll() is not None
 
 
+@pytest.mark.rule(10, 15)
 def test_operator_drains_and_runs_another_size(start: Any) -> None:
-    """Rules 10 and 15: drained at a boundary, the next generation has three workers."""
+    """Drained at a boundary, the next generation has three workers."""
     run = start(gate_at=7)
     run.wait_for_step(7)
     _order(run, state="Drain")
@@ -244,8 +249,9 @@ def test_first_step_that_hangs_spends_no_more_than_the_reserve_covers(start: Any
     assert assert_finished(run).status.charged == 25
 
 
+@pytest.mark.rule(12)
 def test_reserve_is_spent(start: Any) -> None:
-    """Rule 12: lost leases use up the reserve, the last checkpoint is the result."""
+    """Lost leases use up the reserve, the last checkpoint is the result."""
     run = start(steps=40, reserve=5, workers=1, gate_at=6)
     for attempt in (1, 2):
         victims = run.wait_for_step(6, attempt)
@@ -273,11 +279,12 @@ def test_restarts_are_exhausted(start: Any) -> None:
     assert "runPolicy.maxRestarts" in outcome.message
 
 
+@pytest.mark.rule(10)
 @pytest.mark.parametrize("hold", [False, True], ids=["local", "pod"])
 def test_stopped_gang_is_superseded_and_woken(
     start: Any, tmp_path: Path, runs: list[GangRun], hold: bool
 ) -> None:
-    """Rule 10: a gang that slept through its successor's start can neither lease nor publish.
+    """A gang that slept through its successor's start can neither lease nor publish.
 
     In a pod too it ends, so that it is started again: it may be the one that has to go on.
     """
@@ -303,6 +310,7 @@ def test_stopped_gang_is_superseded_and_woken(
     assert attempts == sorted(attempts), "the old gang leased after the new one"
 
 
+@pytest.mark.rule(20, 21)
 @pytest.mark.parametrize(
     ("entrypoint", "reason", "said"),
     [
@@ -319,7 +327,7 @@ def test_stopped_gang_is_superseded_and_woken(
     ],
 )
 def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) -> None:
-    """Rules 20 and 21: a permanent failure is the outcome, before any draw is charged."""
+    """A permanent failure is the outcome, before any draw is charged."""
     run = start(workers=1, task={"entrypoint": entrypoint})
     assert run.wait_for_exit() == [1], run.logs()
     status = run.ledger.read().ledger.status
@@ -375,7 +383,8 @@ def test_volume_that_can_not_be_used_holds_a_run_until_it_can(start: Any) -> Non
     assert outcome.state == "Succeeded"
 
 
-def test_rule_11_a_ledger_put_back_without_its_status_is_told_before_the_tasks_faults(
+@pytest.mark.rule(11)
+def test_a_ledger_put_back_without_its_status_is_told_before_the_tasks_faults(
     start: Any,
 ) -> None:
     """An outcome could never be taken back, and would say that nothing was spent."""
@@ -391,6 +400,7 @@ def test_rule_11_a_ledger_put_back_without_its_status_is_told_before_the_tasks_f
     assert status.attempts[-1].reason == "PrivacyStateLost"
 
 
+@pytest.mark.rule(20)
 def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any) -> None:
     task = {"entrypoint": "dtjob_trainer.tasks.digits:task", "physicalBatchSize": 10**12}
     run = start(workers=1, task=task)

@@ -37,7 +37,8 @@ def _trained(device: torch.device, model: torch.nn.Module) -> list[torch.Tensor]
     return [p.detach().cpu() for p in model.parameters()]
 
 
-def test_rule_15_a_step_on_the_gpu_is_the_step_on_the_cpu() -> None:
+@pytest.mark.rule(15)
+def test_a_step_on_the_gpu_is_the_step_on_the_cpu() -> None:
     model = digits_cnn.model()
     on_cpu = _trained(torch.device("cpu"), model)
     on_gpu = _trained(torch.device("cuda", 0), model)

@@ -37,6 +37,7 @@ def journal(tmp_path: Path) -> Path:
     return made.path
 
 
+@pytest.mark.rule(11)
 def test_what_was_written_is_read(journal: Path, tmp_path: Path) -> None:
     [read] = read_all(tmp_path)
     assert (read.path, read.header, read.entries) == (journal, HEADER, ENTRIES)
@@ -61,6 +62,7 @@ def test_every_truncation_is_a_whole_prefix_or_refused(journal: Path) -> None:
             assert parse(journal, data[:size], 3).entries == ENTRIES[: whole - 1]
 
 
+@pytest.mark.rule(11)
 def test_no_changed_digit_makes_the_journal_vouch_for_less_unnoticed(journal: Path) -> None:
     """Cut in the middle and joined: refused, never read as something else."""
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -86,8 +88,9 @@ def test_journal_of_another_attempt_is_refused(journal: Path) -> None:
         parse(journal, journal.read_bytes(), 4)
 
 
+@pytest.mark.rule(2)
 def test_attempt_number_is_used_once(journal: Path, tmp_path: Path) -> None:
-    """Rule 2: two processes under one number would draw with one name."""
+    """Two processes under one number would draw with one name."""
     with pytest.raises(FileExistsError):
         Journal(tmp_path, HEADER).create()
 
@@ -120,6 +123,7 @@ def test_a_volume_that_leads_nowhere_is_not_an_empty_one(tmp_path: Path) -> None
     assert refused.value.filename == str(state)
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTDIR])
 @pytest.mark.parametrize("name", ["state", "journal"])
 def test_what_cannot_be_looked_at_is_not_absent(
@@ -151,6 +155,7 @@ def _as_a_device(path: Path) -> None:
     path.symlink_to("/dev/null")
 
 
+@pytest.mark.rule(11)
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("make", [_as_a_queue, _as_a_device, Path.mkdir])
 def test_a_journal_that_is_no_file_is_refused_and_not_waited_for(

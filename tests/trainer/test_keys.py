@@ -18,22 +18,26 @@ def hkdf(secret, info):
     return hmac.new(extracted, info + b"\x01", hashlib.sha256).digest()
 
 
+@pytest.mark.rule(2)
 def test_derivation_is_the_documented_one():
     keys = derive_keys(SECRET, "uid-1", 7)
     assert keys.sampling == hkdf(SECRET, b"dtjob/1/sampling/uid-1/7")
     assert keys.noise == hkdf(SECRET, b"dtjob/1/noise/uid-1/7")
 
 
-def test_rule_2_no_key_repeats_over_attempts_jobs_and_purposes():
+@pytest.mark.rule(2)
+def test_no_key_repeats_over_attempts_jobs_and_purposes():
     keys = [derive_keys(SECRET, uid, attempt) for uid in ("a", "b") for attempt in range(50)]
     assert len({k for pair in keys for k in (pair.sampling, pair.noise)}) == 200
 
 
-def test_rule_2_every_attempt_draws_a_new_secret():
+@pytest.mark.rule(2)
+def test_every_attempt_draws_a_new_secret():
     assert len({fresh_secret(Group()) for _ in range(100)}) == 100
 
 
-def test_rule_2_keys_are_neither_shown_nor_written():
+@pytest.mark.rule(2)
+def test_keys_are_neither_shown_nor_written():
     keys = derive_keys(SECRET, "uid", 1)
     assert keys.noise.hex() not in repr(keys)
     assert repr(keys.noise) not in repr(keys)

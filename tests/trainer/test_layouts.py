@@ -29,9 +29,10 @@ def worlds() -> dict[int, list[Any]]:
     return {1: [train_all(Group())]} | {size: run_world(train_all, size) for size in WORLDS[1:]}
 
 
+@pytest.mark.rule(3, 6, 8, 15)
 @pytest.mark.parametrize("size", WORLDS)
 @pytest.mark.parametrize("name", list(scenarios()))
-def test_rule_15_updates_equal_the_reference(worlds, size, name):
+def test_updates_equal_the_reference(worlds, size, name):
     task, records, plan, charges, _ = scenarios()[name]
     task = dataclasses.replace(task, dataset=lambda: records)
     expected = reference.train(task, plan, KEYS.sampling, KEYS.noise, charges, lambda _: 0.5)
@@ -43,9 +44,10 @@ def test_rule_15_updates_equal_the_reference(worlds, size, name):
     assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected - start) + rounding
 
 
+@pytest.mark.rule(15)
 @pytest.mark.parametrize("size", WORLDS)
 @pytest.mark.parametrize("name", list(scenarios()))
-def test_rule_15_masks_are_the_same_in_any_layout(worlds, size, name):
+def test_masks_are_the_same_in_any_layout(worlds, size, name):
     _, records, plan, charges, _ = scenarios()[name]
     for number, charge in enumerate(charges):
         shares = [rank[name][1][number] for rank in worlds[size]]
@@ -56,13 +58,15 @@ def test_rule_15_masks_are_the_same_in_any_layout(worlds, size, name):
         assert sum(map(len, shares)) == len(drawn)
 
 
+@pytest.mark.rule(15)
 @pytest.mark.parametrize("size", WORLDS)
-def test_rule_15_noise_is_bit_equal_in_any_layout(worlds, size):
+def test_noise_is_bit_equal_in_any_layout(worlds, size):
     assert np.array_equal(worlds[size][0]["noise alone"][0], worlds[1][0]["noise alone"][0])
 
 
+@pytest.mark.rule(6)
 @pytest.mark.parametrize("size", WORLDS)
-def test_rule_6_all_ranks_hold_the_same_model(worlds, size):
+def test_all_ranks_hold_the_same_model(worlds, size):
     for name in scenarios():
         assert len({rank[name][2] for rank in worlds[size]}) == 1
 

@@ -109,6 +109,7 @@ def leave_a_journal(run: GangRun) -> None:
     journal.append(Entry(0, 5, 0))
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     "end",
     [
@@ -118,7 +119,7 @@ def leave_a_journal(run: GangRun) -> None:
     ],
     ids=lambda end: str(end.reason),
 )
-def test_rule_11_no_outcome_is_written_while_the_volume_tells_of_more_draws(
+def test_no_outcome_is_written_while_the_volume_tells_of_more_draws(
     tmp_path: Path, end: End
 ) -> None:
     """It would be for good, with an epsilon of 0; a backup can still put the run right."""

@@ -57,8 +57,9 @@ def use(job: Job, account: DrawAccount, count: int) -> None:
 # The uniform operation
 
 
+@pytest.mark.rule(10, 14)
 def test_first_write_names_checkpoint_zero_and_the_first_lease_together(job: Job) -> None:
-    """Rules 10, 14: no version of the ledger has a lease without its checkpoint."""
+    """No version of the ledger has a lease without its checkpoint."""
     job.opened()
     status = job.read().status
     assert status.lease is not None
@@ -68,8 +69,9 @@ def test_first_write_names_checkpoint_zero_and_the_first_lease_together(job: Job
     assert job.ledger.read().version == "3"  # created, attempt begun, and this
 
 
+@pytest.mark.rule(11)
 def test_draw_is_in_ledger_and_journal_before_it_is_handed_out(job: Job) -> None:
-    """Rule 11: both know of a lease before its first draw is used."""
+    """Both know of a lease before its first draw is used."""
     account, _ = job.opened()
     for step in (0, 1, 2):
         draw = job.draw(account)
@@ -81,8 +83,9 @@ def test_draw_is_in_ledger_and_journal_before_it_is_handed_out(job: Job) -> None
         assert draw < max(journal.charged for journal in read_all(job.state_dir))
 
 
+@pytest.mark.rule(10)
 def test_lease_used_up_asks_for_a_checkpoint(job: Job) -> None:
-    """Rule 10: no step is further than n from the last durable checkpoint."""
+    """No step is further than n from the last durable checkpoint."""
     account, _ = job.opened()
     use(job, account, 2)
     assert account.next_draw() is None
@@ -105,16 +108,18 @@ def test_checkpoint_inside_a_lease_leases_nothing(job: Job) -> None:
     assert job.draw(account) == 1
 
 
+@pytest.mark.rule(10)
 def test_step_that_no_draw_paid_for_is_refused(job: Job) -> None:
-    """Rule 10: a step needs a leased, unused draw."""
+    """A step needs a leased, unused draw."""
     account, _ = job.opened()
     use(job, account, 1)
     with pytest.raises(ValueError, match="step 2 can't follow"):
         account.publish(2, state_at(2))
 
 
+@pytest.mark.rule(8, 10)
 def test_discarded_batch_costs_its_draw_and_no_step(job: Job) -> None:
-    """Rule 8: a batch that SIGTERM breaks is discarded whole; its draw is not given again."""
+    """A batch that SIGTERM breaks is discarded whole; its draw is not given again."""
     account, _ = job.opened()
     use(job, account, 2)
     account.close(1, state_at(1))
@@ -123,6 +128,7 @@ def test_discarded_batch_costs_its_draw_and_no_step(job: Job) -> None:
     assert job.draw(account) == 2
 
 
+@pytest.mark.rule(10, 12)
 @pytest.mark.parametrize(
     ("next_draw", "step", "reserved", "expected"),
     [
@@ -136,7 +142,7 @@ def test_discarded_batch_costs_its_draw_and_no_step(job: Job) -> None:
 def test_lease_length(
     next_draw: int, step: int, reserved: int, expected: tuple[int, int] | None
 ) -> None:
-    """Rule 10: min(n, T - step, reserved - next draw)."""
+    """Min(n, T - step, reserved - next draw)."""
     ledger = new_ledger(tiny_plan(steps=5, lease_steps=2, reserve=3), attempt=1)
     spec = ledger.spec.model_copy(update={"reserved_draws": reserved})
     lease = next_lease(ledger.model_copy(update={"spec": spec}), 1, next_draw, step)
@@ -146,8 +152,9 @@ def test_lease_length(
 # Ends of attempts
 
 
+@pytest.mark.rule(10)
 def test_crash_spends_the_whole_lease(job: Job) -> None:
-    """Rule 10: nobody knows which draws of a lost lease were used."""
+    """Nobody knows which draws of a lost lease were used."""
     account, _ = job.opened()
     use(job, account, 1)
     account, step = job.opened()
@@ -155,8 +162,9 @@ def test_crash_spends_the_whole_lease(job: Job) -> None:
     assert job.draw(account) == 2
 
 
+@pytest.mark.rule(10)
 def test_orderly_stop_leaves_the_rest_to_the_successor(job: Job) -> None:
-    """Rule 10: `closedAt` is the next unused draw; the rest is not charged again."""
+    """`closedAt` is the next unused draw; the rest is not charged again."""
     account, _ = job.opened()
     use(job, account, 1)
     account.close(1, state_at(1))
@@ -189,8 +197,9 @@ def test_job_without_faults_charges_its_steps_and_no_more(job: Job) -> None:
     assert status.outcome.reason is Reason.COMPLETED
 
 
+@pytest.mark.rule(12)
 def test_reserve_spent_ends_with_the_last_checkpoint(job: Job) -> None:
-    """Rule 12: the budget is checked before a step; the last checkpoint is the result."""
+    """The budget is checked before a step; the last checkpoint is the result."""
     account, _ = job.opened()
     use(job, account, 2)
     account.publish(2, state_at(2))
@@ -208,8 +217,9 @@ def test_reserve_spent_ends_with_the_last_checkpoint(job: Job) -> None:
     assert status.outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED
 
 
+@pytest.mark.rule(12)
 def test_result_before_the_last_step_needs_a_spent_reserve(job: Job) -> None:
-    """Rule 12: nobody may stop early and call it a success."""
+    """Nobody may stop early and call it a success."""
     account, _ = job.opened()
     with pytest.raises(ValueError, match="no result while draws are left"):
         account.succeed(0, state_at(0), result={}, message="")
@@ -225,8 +235,9 @@ def test_a_result_that_the_ledger_has_no_room_for_is_not_written(job: Job) -> No
     assert job.ledger.read().ledger == before
 
 
+@pytest.mark.rule(12)
 def test_last_steps_use_a_shortened_lease_before_rule_12_ends_the_run(job: Job) -> None:
-    """Rule 12: every reserved draw is used before the run ends, and the last state is kept."""
+    """Every reserved draw is used before the run ends, and the last state is kept."""
     account, _ = job.opened()
     use(job, account, 2)
     account.publish(2, state_at(2))
@@ -282,8 +293,9 @@ def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job:
     assert (len(goes_on.segments), goes_on.segments[-1].draws) == (MAX_SEGMENTS, 4)
 
 
+@pytest.mark.rule(14)
 def test_change_of_image_opens_a_segment(job: Job) -> None:
-    """Rule 14: which code spent which draws."""
+    """Which code spent which draws."""
     account, _ = job.opened()
     use(job, account, 2)
     account.close(2, state_at(2))
@@ -295,8 +307,9 @@ def test_change_of_image_opens_a_segment(job: Job) -> None:
 # Two incarnations
 
 
+@pytest.mark.rule(10)
 def test_superseded_attempt_neither_leases_nor_publishes(job: Job) -> None:
-    """Rule 10: it may finish what it paid for, and its files stay invisible."""
+    """It may finish what it paid for, and its files stay invisible."""
     stale, _ = job.opened()
     use(job, stale, 1)
     job.opened()
@@ -321,6 +334,7 @@ def test_superseded_attempt_neither_leases_nor_publishes(job: Job) -> None:
     assert stale.next_draw() is None
 
 
+@pytest.mark.rule(2)
 def test_second_process_with_the_same_attempt_number_is_refused(job: Job) -> None:
     attempt = job.begin()
     first, second = job.account(attempt), job.account(attempt)
@@ -331,8 +345,9 @@ def test_second_process_with_the_same_attempt_number_is_refused(job: Job) -> Non
         second.open(state_at(0), 4096)
 
 
+@pytest.mark.rule(10, 11)
 def test_ledger_charged_by_somebody_else_stops_the_attempt(job: Job) -> None:
-    """Rule 11: an administrator raised the ledger while it ran."""
+    """An administrator raised the ledger while it ran."""
     account, _ = job.opened()
     use(job, account, 2)
     versioned = job.ledger.read()
@@ -342,8 +357,9 @@ def test_ledger_charged_by_somebody_else_stops_the_attempt(job: Job) -> None:
         account.publish(2, state_at(2))
 
 
+@pytest.mark.rule(17)
 def test_reserve_taken_back_refuses_the_next_lease(job: Job) -> None:
-    """Rule 17: close, then refund; no survivor leases after it."""
+    """Close, then refund; no survivor leases after it."""
     account, _ = job.opened()
     use(job, account, 2)
     versioned = job.ledger.read()
@@ -357,10 +373,11 @@ def test_reserve_taken_back_refuses_the_next_lease(job: Job) -> None:
 # Lost answers and conflicts
 
 
+@pytest.mark.rule(2, 10)
 @pytest.mark.parametrize("what", ["lose", "drop", "conflict"])
 @pytest.mark.parametrize("nth", range(1, 7))
 def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int) -> None:
-    """Rule 10: an account knows its own write again, and retries one that did not happen."""
+    """An account knows its own write again, and retries one that did not happen."""
     job.ledger = LossyLedger(
         FileLedger(job.root / "ledger"), lambda number: what if number == nth else None
     )
@@ -374,10 +391,11 @@ def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int
     assert status.attempt == (3 if what == "lose" and nth in {1, 5} else 2)
 
 
+@pytest.mark.rule(11)
 def test_write_whose_answer_was_lost_survives_the_power(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 11: a version that was linked but not yet durable is made so before it is used."""
+    """A version that was linked but not yet durable is made so before it is used."""
     disk = Disk(job.root)
     with_disk(disk, monkeypatch)
     attempt = job.begin()
@@ -408,10 +426,11 @@ def test_write_whose_answer_was_lost_survives_the_power(
 # No space
 
 
+@pytest.mark.rule(14)
 def test_full_disk_at_any_write_leaves_checkpoint_and_ledger_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 14: the error names the volume, what is needed and what is free; then it goes on."""
+    """The error names the volume, what is needed and what is free; then it goes on."""
     for writes in itertools.count(0, 3):
         job = Job(tmp_path / str(writes), tiny_plan(steps=3, lease_steps=2, reserve=9))
         job.create()
@@ -435,10 +454,11 @@ def test_full_disk_at_any_write_leaves_checkpoint_and_ledger_valid(
     assert writes > 30
 
 
+@pytest.mark.rule(11)
 def test_journal_that_could_not_be_written_hands_out_nothing(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 11: half a line is followed by nothing; a new attempt goes on."""
+    """Half a line is followed by nothing; a new attempt goes on."""
     account, _ = job.opened()
     use(job, account, 2)
     disk = Disk(job.root)
@@ -469,12 +489,13 @@ def test_volume_too_small_for_keep_and_one_is_refused_at_the_start(job: Job) -> 
     assert job.read().status.charged == 0
 
 
+@pytest.mark.rule(10)
 @pytest.mark.parametrize("code", [errno.EDQUOT, errno.EFBIG], ids=["quota", "limit"])
 @pytest.mark.parametrize("resumed", [False, True], ids=["first", "resumed"])
 def test_room_that_no_figure_denies_is_proved_before_a_lease(
     job: Job, monkeypatch: pytest.MonkeyPatch, code: int, resumed: bool
 ) -> None:
-    """Else each look whether there is room again would spend one (rule 10)."""
+    """Else each look whether there is room again would spend one."""
     if resumed:
         job.run(stop_after=3)
     before, allowed = job.read().status.charged, 100_000
@@ -522,11 +543,12 @@ def _not_to_be_looked_at(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "lstat", refusing)
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("lose", [_out_of_sight, _gone, _not_to_be_looked_at])
 def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_twice(
     job: Job, monkeypatch: pytest.MonkeyPatch, lose: Callable[[Path, pytest.MonkeyPatch], None]
 ) -> None:
-    """Rule 11: neither at the first start, nor at one that takes another number."""
+    """Neither at the first start, nor at one that takes another number."""
     account, _ = job.opened()
     use(job, account, 1)
     copy = job.root / "copy"

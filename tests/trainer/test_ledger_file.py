@@ -52,6 +52,7 @@ def newest(ledger: FileLedger) -> Path:
 # Compare-and-swap
 
 
+@pytest.mark.rule(11)
 def test_what_was_written_is_read(ledger: FileLedger) -> None:
     versioned = ledger.read()
     written = ledger.replace_status(versioned, LedgerStatus(attempt=1))
@@ -59,6 +60,7 @@ def test_what_was_written_is_read(ledger: FileLedger) -> None:
     assert (versioned.version, written.version) == ("1", "2")
 
 
+@pytest.mark.rule(10)
 def test_second_writer_of_a_version_is_refused(ledger: FileLedger) -> None:
     seen = ledger.read()
     ledger.replace_status(seen, LedgerStatus(attempt=1))
@@ -69,8 +71,9 @@ def test_second_writer_of_a_version_is_refused(ledger: FileLedger) -> None:
     assert ledger.read().ledger.status.attempt == 1
 
 
+@pytest.mark.rule(10)
 def test_writer_that_slept_through_many_versions_is_refused(ledger: FileLedger) -> None:
-    """Rule 10: versions are never pruned, so an old number stays taken."""
+    """Versions are never pruned, so an old number stays taken."""
     seen = ledger.read()
     for charged in range(1, 8):
         charge(ledger, charged)
@@ -78,8 +81,9 @@ def test_writer_that_slept_through_many_versions_is_refused(ledger: FileLedger) 
         ledger.replace_status(seen, LedgerStatus(attempt=1, **spent(9)))
 
 
+@pytest.mark.rule(2)
 def test_of_many_writers_each_version_has_one(ledger: FileLedger) -> None:
-    """Rule 2: attempt numbers by compare-and-swap, from threads that race."""
+    """Attempt numbers by compare-and-swap, from threads that race."""
     won: list[int] = []
 
     def race() -> None:
@@ -101,8 +105,9 @@ def test_of_many_writers_each_version_has_one(ledger: FileLedger) -> None:
     assert ledger.read().ledger.status.attempt == len(won)
 
 
+@pytest.mark.rule(11)
 def test_ledger_is_created_once(ledger: FileLedger) -> None:
-    """Rule 11: never reset."""
+    """Never reset."""
     charge(ledger, 3)
     with pytest.raises(Conflict):
         ledger.create(new_ledger(tiny_plan()))
@@ -145,16 +150,18 @@ def test_wait_notices_a_folder_that_is_gone(tmp_path: Path) -> None:
 # Reading what can't be trusted
 
 
+@pytest.mark.rule(11)
 def test_ledger_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """Rule 11: a resume without a readable ledger is refused, never reset."""
+    """A resume without a readable ledger is refused, never reset."""
     with pytest.raises(LedgerUnreadable, match=r"ledger folder .* can't be read: No such file"):
         FileLedger(tmp_path / "none").read()
     with pytest.raises(LedgerUnreadable, match="there is no ledger in"):
         FileLedger(tmp_path).read()
 
 
+@pytest.mark.rule(11)
 def test_truncated_newest_version_is_refused(ledger: FileLedger) -> None:
-    """Rule 11: never an older version in its place: that would give draws out again."""
+    """Never an older version in its place: that would give draws out again."""
     charge(ledger, 3)
     file = newest(ledger)
     data = file.read_bytes()
@@ -172,8 +179,9 @@ def test_unknown_field_is_refused(ledger: FileLedger) -> None:
         ledger.read()
 
 
+@pytest.mark.rule(11, 13)
 def test_version_that_contradicts_the_one_before_is_refused(ledger: FileLedger) -> None:
-    """Rule 11: a version rolled back by hand."""
+    """A version rolled back by hand."""
     charge(ledger, 3)
     charge(ledger, 5)
     newest(ledger).write_bytes((ledger.path / "0000000001.json").read_bytes())
@@ -183,6 +191,7 @@ def test_version_that_contradicts_the_one_before_is_refused(ledger: FileLedger) 
         ledger.read()
 
 
+@pytest.mark.rule(11)
 def test_version_removed_from_the_middle_is_refused(ledger: FileLedger) -> None:
     for charged in (1, 2, 3):
         charge(ledger, charged)
@@ -191,6 +200,7 @@ def test_version_removed_from_the_middle_is_refused(ledger: FileLedger) -> None:
         ledger.read()
 
 
+@pytest.mark.rule(17)
 def test_write_that_is_no_ledger_is_refused_before_it_is_published(ledger: FileLedger) -> None:
     for status in (
         LedgerStatus(attempt=1).model_copy(update={"charged": -1}),
@@ -270,9 +280,10 @@ def written(folder: Path, *versions: Json) -> FileLedger:
 CHANGES = {change.name: change for change in LEDGER_CHANGES if "status" in change.stored}
 
 
+@pytest.mark.rule(10, 11)
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_file_refuses_what_the_api_server_refuses(change: str, tmp_path: Path) -> None:
-    """Rules 10, 11 and 17."""
+    """11 and 17."""
     stored, changed = CHANGES[change].stored, CHANGES[change].changed
     ledger = written(tmp_path, stored, changed)
     if CHANGES[change].refused:
@@ -282,9 +293,10 @@ def test_the_file_refuses_what_the_api_server_refuses(change: str, tmp_path: Pat
         assert ledger.read().ledger == PrivacyLedger.from_dict(changed)
 
 
+@pytest.mark.rule(10, 11)
 @pytest.mark.parametrize("change", CHANGES)
 def test_nobody_can_write_what_the_api_server_refuses(change: str, tmp_path: Path) -> None:
-    """Rules 10, 11 and 17."""
+    """11 and 17."""
     ledger = written(tmp_path, CHANGES[change].stored)
     newest = ledger.read()
     try:

@@ -110,8 +110,9 @@ def test_figures_of_an_earlier_step_are_not_the_results(job: Job) -> None:
     assert outcome.result["evaluation"] is None
 
 
+@pytest.mark.rule(10)
 def test_crash_in_the_last_evaluation_costs_no_draw(job: Job) -> None:
-    """Rule 10: the last steps are durable before anything else is tried."""
+    """The last steps are durable before anything else is tried."""
 
     def crash() -> dict[str, float]:
         raise Crash
@@ -130,11 +131,12 @@ def test_crash_in_the_last_evaluation_costs_no_draw(job: Job) -> None:
     assert job.handed == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize("guaranteed", [None, 1.5])
 def test_result_that_waits_for_epsilon_in_vain_has_an_upper_bound(
     job: Job, monkeypatch: pytest.MonkeyPatch, guaranteed: float | None
 ) -> None:
-    """Rule 13: a helper without memory costs no model, and understates nothing."""
+    """A helper without memory costs no model, and understates nothing."""
     monkeypatch.setattr(loop, "_EPSILON_SECONDS", 0.0)
     kind, _ = train(job, None, delta=1e-5, epsilon_guaranteed=guaranteed)
     outcome = job.check().status.outcome
@@ -165,10 +167,11 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(beats) == 4
 
 
+@pytest.mark.rule(13)
 def test_draws_are_told_when_they_are_charged_and_not_a_step_later(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 13: a step may take minutes, and epsilon of the lease before it is shown for as long."""
+    """A step may take minutes, and epsilon of the lease before it is shown for as long."""
     monkeypatch.setattr(mailbox, "_PROGRESS_SECONDS", float("inf"))
     monkeypatch.setattr(loop, "_EPSILON_SECONDS", 0.0)
     pipes = ours, _ = multiprocessing.Pipe()
@@ -180,8 +183,9 @@ def test_draws_are_told_when_they_are_charged_and_not_a_step_later(
     assert {(0, 2), (2, 4), (4, 5)} <= set(charged)
 
 
+@pytest.mark.rule(12)
 def test_reserve_that_is_spent_still_ends_with_a_result(job: Job) -> None:
-    """Rule 12: what is published twice is written once."""
+    """What is published twice is written once."""
     for _ in range(3):
         job.opened()
     kind, _ = train(job, lambda: {"accuracy": 0.5})
@@ -193,7 +197,8 @@ def test_reserve_that_is_spent_still_ends_with_a_result(job: Job) -> None:
     assert outcome.message.startswith("3 of 5 steps done, 9 draws charged; crashes and stalls")
 
 
-def test_rule_12_a_reserve_that_is_spent_at_step_0_leaves_no_result(job: Job) -> None:
+@pytest.mark.rule(12)
+def test_a_reserve_that_is_spent_at_step_0_leaves_no_result(job: Job) -> None:
     for _ in range(5):
         job.opened()
     kind, _ = train(job, lambda: {"accuracy": 0.5})

@@ -40,14 +40,16 @@ class TwiceAsFar(PerExampleClip):
         return 2 * super().sensitivity(adjacency)
 
 
-def test_rule_7_the_noise_is_sigma_times_what_the_clipper_states():
+@pytest.mark.rule(7)
+def test_the_noise_is_sigma_times_what_the_clipper_states():
     mechanism = Mechanism.of(PLAN)
     assert scale(mechanism) == 1.5 * 0.5
     wider = dataclasses.replace(mechanism, clipper=TwiceAsFar(0.5))
     assert scale(wider) == 1.5 * 1.0
 
 
-def test_rule_6_a_step_adds_the_noise_of_its_mechanism():
+@pytest.mark.rule(6)
+def test_a_step_adds_the_noise_of_its_mechanism():
     """C comes to the noise by the clipper alone: one that states more is noised more."""
     mechanism = dataclasses.replace(Mechanism.of(PLAN), clipper=TwiceAsFar(0.5))
     task = make_task(losses=silent)
@@ -57,7 +59,8 @@ def test_rule_6_a_step_adds_the_noise_of_its_mechanism():
     assert np.allclose(flat(model) - flat(linear()), -noise / 16, rtol=0, atol=1e-6)
 
 
-def test_rule_9_the_account_is_of_the_noise_and_the_draws_that_are_made():
+@pytest.mark.rule(9)
+def test_the_account_is_of_the_noise_and_the_draws_that_are_made():
     mechanism = Mechanism.of(PLAN)
     assert mechanism.event == SampledGaussian(1.5, draws.sample_rate(16, 64))
     stated = mechanism.clipper.sensitivity(mechanism.adjacency)
@@ -65,8 +68,9 @@ def test_rule_9_the_account_is_of_the_noise_and_the_draws_that_are_made():
     assert mechanism.sampler == PoissonSampler(16, 64)
 
 
+@pytest.mark.rule(3)
 @pytest.mark.parametrize("rate", [None, 0.0, math.nextafter(0.25, 0)])
-def test_rule_3_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
+def test_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
     with pytest.raises(ValueError, match="sample_rate"):
         Mechanism.of(dataclasses.replace(PLAN, sample_rate=rate))
     Mechanism.of(dataclasses.replace(PLAN, sample_rate=0.25))

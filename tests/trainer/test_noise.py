@@ -29,7 +29,8 @@ def two_sided(z):
     return 2 * stats.norm.sf(abs(z))
 
 
-def test_rule_7_normals_are_those_of_the_format():
+@pytest.mark.rule(7)
+def test_normals_are_those_of_the_format():
     expected = [reference.normal(KEY, 3, i) for i in range(1000)]
     assert np.allclose(gaussian(KEY, 3, 0, 1000), expected, rtol=1e-13, atol=1e-14)
     # Computed by the reference: AES block by block, Box-Muller with the math module.
@@ -38,14 +39,16 @@ def test_rule_7_normals_are_those_of_the_format():
     )
 
 
-def test_rule_6_a_slice_equals_the_slice_of_the_whole_bit_for_bit(normals):
+@pytest.mark.rule(6)
+def test_a_slice_equals_the_slice_of_the_whole_bit_for_bit(normals):
     generator = np.random.default_rng(0)
     for start in [0, 1, 2, 7, *generator.integers(0, COUNT - 5000, 40).tolist()]:
         count = int(generator.integers(0, 5000))
         assert np.array_equal(gaussian(KEY, 9, start, count), normals[start : start + count])
 
 
-def test_rule_7_moments(normals):
+@pytest.mark.rule(7)
+def test_moments(normals):
     n = COUNT
     assert two_sided(normals.mean() * math.sqrt(n)) > ALARM
     assert two_sided((normals.var() - 1) / math.sqrt(2 / n)) > ALARM
@@ -53,21 +56,24 @@ def test_rule_7_moments(normals):
     assert two_sided(stats.kurtosis(normals) / math.sqrt(24 / n)) > ALARM
 
 
-def test_rule_7_distribution(normals):
+@pytest.mark.rule(7)
+def test_distribution(normals):
     assert stats.kstest(normals, "norm").pvalue > ALARM
     for part in (normals[0::2], normals[1::2]):
         assert stats.kstest(part, "norm").pvalue > ALARM
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize("beyond", [3.0, 4.0, 4.5])
-def test_rule_7_tails(normals, beyond):
+def test_tails(normals, beyond):
     found = int((np.abs(normals) > beyond).sum())
     assert stats.binomtest(found, COUNT, 2 * stats.norm.sf(beyond)).pvalue > ALARM
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize("first", [0, 1, 5, 2**20, 2**32 - 1, 2**32, 2**53 + 1, 2**64 - 1])
 @pytest.mark.parametrize("second", [0, 2**63, 2**64 - 1])
-def test_rule_7_the_rare_ends_of_the_noise_are_filled_in(monkeypatch, first, second):
+def test_the_rare_ends_of_the_noise_are_filled_in(monkeypatch, first, second):
     """Words that no test would meet by chance: below 2³² a second word decides."""
 
     def words(_key, _draw, start, count):
@@ -81,35 +87,40 @@ def test_rule_7_the_rare_ends_of_the_noise_are_filled_in(monkeypatch, first, sec
     assert np.array_equal(gaussian(KEY, 0, 7, 1), found[5:6])
 
 
-def test_rule_7_the_longest_noise_is_the_one_that_is_accounted_for(monkeypatch):
+@pytest.mark.rule(7)
+def test_the_longest_noise_is_the_one_that_is_accounted_for(monkeypatch):
     monkeypatch.setattr(noise, "words", lambda *_: np.zeros(_[3], np.uint64))
     longest = gaussian(KEY, 0, 0, 2).max()
     assert longest == pytest.approx(math.sqrt(2 * 129 * math.log(2)), rel=1e-12)
     assert longest >= pld._LONGEST_NOISE
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize("lag", [1, 2, 3])
-def test_rule_7_coordinates_are_uncorrelated(normals, lag):
+def test_coordinates_are_uncorrelated(normals, lag):
     for values in (normals, normals**2 - 1):
         product = (values[:-lag] * values[lag:]).mean() / values.var()
         assert two_sided(product * math.sqrt(COUNT)) > ALARM
 
 
-def test_rule_7_draws_and_keys_give_other_noise(normals):
+@pytest.mark.rule(7)
+def test_draws_and_keys_give_other_noise(normals):
     for other in (gaussian(KEY, 10, 0, COUNT), gaussian(bytes(32), 9, 0, COUNT)):
         assert not np.any(other == normals)
         assert two_sided((other * normals).mean() * math.sqrt(COUNT)) > ALARM
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize(
     ("sigma", "norm", "exponent"),
     [(1.0, 1.0, -30), (2.203, 1.0, -29), (0.999, 1.0, -31), (0.5, 8.0, -28), (3e-3, 1.0, -39)],
 )
-def test_rule_7_grid_is_a_power_of_two(sigma, norm, exponent):
+def test_grid_is_a_power_of_two(sigma, norm, exponent):
     assert Lattice(sigma, norm, 10).grid == 2.0**exponent == reference.grid(sigma, norm)
 
 
-def test_rule_7_outputs_of_neighbours_share_one_lattice():
+@pytest.mark.rule(7)
+def test_outputs_of_neighbours_share_one_lattice():
     lattice = Lattice(2.203, 1.0, 1000)
     generator = np.random.default_rng(0)
     total = generator.normal(0, 10, 1000).astype(np.float64)
@@ -127,7 +138,8 @@ def test_rule_7_outputs_of_neighbours_share_one_lattice():
     assert (difference == 0).mean() > 0.999
 
 
-def test_rule_7_rounding_is_half_to_even():
+@pytest.mark.rule(7)
+def test_rounding_is_half_to_even():
     lattice = Lattice(1.0, 1.0, 4)
     total = (np.array([0.5, 1.5, -0.5, 2.5]) * lattice.grid).astype(np.float64)
     noise = lattice.noised(np.zeros(4, np.float64), KEY, 0, 0)
@@ -135,14 +147,16 @@ def test_rule_7_rounding_is_half_to_even():
     assert units.tolist() == [0, 2, 0, 2]
 
 
-def test_rule_7_noise_has_standard_deviation_sigma_c():
+@pytest.mark.rule(7)
+def test_noise_has_standard_deviation_sigma_c():
     lattice = Lattice(3.0, 0.25, COUNT)
     noise = lattice.noised(np.zeros(COUNT, np.float64), KEY, 1, 0)
     assert two_sided((noise.var() / 0.75**2 - 1) / math.sqrt(2 / COUNT)) > ALARM
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize("coordinates", [1, 650, 3_400_000, 2**40])
-def test_rule_7_the_slack_covers_the_rounding(coordinates):
+def test_the_slack_covers_the_rounding(coordinates):
     limit = 2.0**20 / math.sqrt(coordinates)
     lattice = Lattice(limit, 1.0, coordinates)
     assert clipped_norm(1.0) + lattice.grid * math.sqrt(coordinates) <= 1.0
@@ -150,16 +164,18 @@ def test_rule_7_the_slack_covers_the_rounding(coordinates):
         Lattice(4 * limit, 1.0, coordinates)
 
 
+@pytest.mark.rule(7)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 2.0**23])
-def test_rule_7_a_sum_outside_the_exact_range_is_refused(bad):
+def test_a_sum_outside_the_exact_range_is_refused(bad):
     lattice = Lattice(1.0, 1.0, 2)  # 2**52 * g = 2**22
     with pytest.raises(OverflowError, match="lattice"):
         lattice.noised(np.array([0.0, bad], np.float64), KEY, 0, 0)
     lattice.noised(np.array([0.0, 2.0**21], np.float64), KEY, 0, 0)
 
 
+@pytest.mark.rule(6)
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf"), 1e-13])
-def test_rule_6_there_is_no_lattice_without_noise(sigma):
+def test_there_is_no_lattice_without_noise(sigma):
     with pytest.raises(ValueError, match="noise_multiplier"):
         Lattice(sigma, 1.0, 10)
     with pytest.raises(ValueError, match="max_grad_norm"):

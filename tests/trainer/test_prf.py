@@ -9,6 +9,7 @@ from tests.support.mechanism import reference
 KEY = bytes(range(32))
 
 
+@pytest.mark.rule(7)
 def test_vectors_of_the_format():
     # Computed block by block with the cipher alone: AES-256-ECB of draw ‖ block, big endian.
     assert [hex(w) for w in words(KEY, 0, 0, 3)] == [

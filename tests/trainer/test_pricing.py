@@ -143,6 +143,7 @@ def test_slow_helper_is_asked_for_the_newest_only() -> None:
     play(scene)
 
 
+@pytest.mark.rule(13)
 def test_late_figure_is_replaced_by_the_bound_and_never_lowers_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -239,6 +240,7 @@ def test_figure_of_fewer_draws_than_the_ledger_has_is_not_shown() -> None:
     play(scene)
 
 
+@pytest.mark.rule(13)
 def test_every_attempt_is_told_epsilon_of_what_another_charged() -> None:
     async def scene() -> None:
         desk = Desk(Helper(1.25, 1.25))

@@ -44,7 +44,8 @@ def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _
     return made
 
 
-def test_rule_6_diverged_replicas_end_the_job_and_say_so(tmp_path: Path) -> None:
+@pytest.mark.rule(6)
+def test_diverged_replicas_end_the_job_and_say_so(tmp_path: Path) -> None:
     """Another attempt would go on from steps that a rank computed wrong."""
     said = "rank 1 and ranks [0] hold different parameters"
     kind, reason, message = rank(tmp_path).explain(ParametersDiverged(said))
@@ -165,6 +166,7 @@ def test_task_that_looks_for_data_which_the_job_does_not_have_is_told_so(
     assert "--data" in message
 
 
+@pytest.mark.rule(20)
 @pytest.mark.parametrize(
     "line",
     [
@@ -174,9 +176,7 @@ def test_task_that_looks_for_data_which_the_job_does_not_have_is_told_so(
         "raise KeyError('DTJOB_DATA_DIR', 'JANE_DOE')",
     ],
 )
-def test_rule_20_no_other_key_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
+def test_no_other_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
     message = rank(tmp_path).explain(raised_by_a_task(tmp_path, monkeypatch, line))[2]
     assert "its message is not shown" in message
@@ -337,16 +337,18 @@ def test_ranks_of_one_forkserver_have_random_numbers_of_their_own() -> None:
     assert not set(born()) & set(born())
 
 
-def test_rule_20_other_errors_are_hidden(tmp_path: Path) -> None:
+@pytest.mark.rule(20)
+def test_other_errors_are_hidden(tmp_path: Path) -> None:
     kind, reason, message = rank(tmp_path).explain(ValueError("JANE DOE"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
     assert "ValueError" in message
 
 
+@pytest.mark.rule(20)
 @pytest.mark.parametrize("error", [KeyError, TaskError])
 @pytest.mark.parametrize("telemetry", Telemetry)
-def test_rule_20_failed_evaluation_tells_class_and_place(
+def test_failed_evaluation_tells_class_and_place(
     tmp_path: Path, telemetry: Telemetry, error: type[Exception]
 ) -> None:
     """Its data are public, but the process holds private records too."""
@@ -376,7 +378,8 @@ def test_who_opts_out_of_rule_20_finds_the_error_in_the_log_and_in_no_status(
     assert rank(tmp_path).logged(error) == {}
 
 
-def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
+@pytest.mark.rule(20)
+def test_our_own_error_raised_by_task_code_is_hidden_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "borrowing.py"
@@ -397,7 +400,8 @@ def test_rule_20_our_own_error_raised_by_task_code_is_hidden_like_any_other(
     assert "borrowing.py:4" in message
 
 
-def test_rule_20_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None:
+@pytest.mark.rule(20)
+def test_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None:
     kind, reason, message = rank(tmp_path).explain(TaskError(Reason.DATASET_INVALID, "JANE DOE"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message

@@ -84,13 +84,13 @@ def refused(newest: PrivacyLedger, volume: VolumeState) -> tuple[Reason, str]:
     return refusal.value.reason, refusal.value.message
 
 
+@pytest.mark.rule(10)
 def test_a_lost_lease_is_spent_whole() -> None:
-    """Rule 10."""
     assert resume_point(ledger(), on_volume([JOURNAL], FILES)) == ResumePoint(2, 4, RECORD)
 
 
+@pytest.mark.rule(10)
 def test_a_closed_lease_is_used_up() -> None:
-    """Rule 10."""
     point = resume_point(ledger(lease=CLOSED), on_volume([JOURNAL], FILES))
     assert point.next_draw == 3
 
@@ -109,8 +109,9 @@ def test_checkpoint_ahead_of_the_ledger_in_step_is_a_crash_before_the_write() ->
     assert resume_point(ledger(), on_volume([JOURNAL], [*FILES, (1, 4)])).step == 2
 
 
+@pytest.mark.rule(11)
 def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
-    """Rule 11: after `restore` nothing below the raised charge is given out."""
+    """After `restore` nothing below the raised charge is given out."""
     raised = ledger(
         charged=7,
         lease=CLOSED,
@@ -119,6 +120,7 @@ def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
     assert resume_point(raised, on_volume([JOURNAL], FILES)).next_draw == 7
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     ("volume", "words"),
     [
@@ -160,13 +162,14 @@ def test_raised_ledger_forgets_the_close_of_an_older_lease() -> None:
 def test_ledger_behind_journal_or_checkpoint_is_privacy_state_lost(
     volume: VolumeState, words: str
 ) -> None:
-    """Rule 11: spending that the ledger has forgotten."""
+    """Spending that the ledger has forgotten."""
     reason, message = refused(ledger(), volume)
     assert reason is Reason.PRIVACY_STATE_LOST
     assert words in message
     assert "dtjob ledger restore" in message
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     ("volume", "words"),
     [
@@ -180,7 +183,7 @@ def test_ledger_behind_journal_or_checkpoint_is_privacy_state_lost(
 def test_volume_lost_while_draws_are_charged_is_checkpoint_lost(
     volume: VolumeState, words: str
 ) -> None:
-    """Rule 11: no silent restart from step 0."""
+    """No silent restart from step 0."""
     reason, message = refused(ledger(), volume)
     assert reason is Reason.CHECKPOINT_LOST
     assert words in message
@@ -217,6 +220,7 @@ def test_ledger_that_contradicts_itself_is_refused(changes: dict[str, Any], word
     assert words in message
 
 
+@pytest.mark.rule(11)
 def test_a_ledger_that_contradicts_itself_hides_no_draws() -> None:
     """No other refusal keeps an outcome from being written."""
     volume = on_volume([JOURNAL, journal(Entry(4, 9, 4), attempt=3, charged=4)], FILES)
@@ -275,6 +279,7 @@ def _remove_journal(job: Job) -> None:
     (job.state_dir / "attempt-1" / "journal").unlink()
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -290,7 +295,7 @@ def _remove_journal(job: Job) -> None:
 def test_damage_is_refused_and_nothing_is_lost(
     damage: Callable[[Job], None], reason: Reason, tmp_path: Path
 ) -> None:
-    """Rule 11: refused with the reason, what is there stays as it is."""
+    """Refused with the reason, what is there stays as it is."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     job.create()
     account, _ = job.opened()
@@ -313,8 +318,9 @@ def test_damage_is_refused_and_nothing_is_lost(
     assert (told is not None) == (reason is Reason.PRIVACY_STATE_LOST)
 
 
+@pytest.mark.rule(11)
 def test_a_folder_that_an_attempt_left_empty_tells_of_the_attempt(tmp_path: Path) -> None:
-    """Rule 11: its journal may have told of a lease. A stray one costs nothing once it is gone."""
+    """Its journal may have told of a lease. A stray one costs nothing once it is gone."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=2)
@@ -337,8 +343,8 @@ BEHIND = ledger(**spent(2), lease=None)
 AHEAD = RECORD.model_copy(update={"step": 3, "charged": 4, "attempt": 3})
 
 
+@pytest.mark.rule(11)
 def test_a_raised_ledger_covers_the_volume_and_one_open_lease() -> None:
-    """Rule 11."""
     volume = VolumeRecord(attempt=3, charged=4, checkpoint=AHEAD)
     status = restored(BEHIND.model_copy(), volume)
     lease_steps = BEHIND.spec.plan.lease_steps
@@ -360,8 +366,9 @@ def test_a_ledger_is_raised_no_higher_than_its_reserve() -> None:
     assert status.charged == reserved
 
 
+@pytest.mark.rule(11, 13)
 def test_what_a_volume_proves_beyond_the_reserve_stays_in_the_ledger() -> None:
-    """Its epsilon is of the draws that were spent, charged or not (rule 13)."""
+    """Its epsilon is of the draws that were spent, charged or not."""
     volume = VolumeRecord(
         attempt=3, charged=BEHIND.spec.reserved_draws + 5, leased=3, checkpoint=AHEAD
     )
@@ -373,6 +380,7 @@ def test_what_a_volume_proves_beyond_the_reserve_stays_in_the_ledger() -> None:
     assert breaches(found, found.model_copy(update={"status": status})) == []
 
 
+@pytest.mark.rule(11)
 def test_a_ledger_keeps_what_it_knows_better_than_the_volume() -> None:
     status = restored(ledger(attempt=7), VolumeRecord(attempt=3, charged=5))
     assert (status.attempt, status.checkpoint) == (7, RECORD)
@@ -388,6 +396,7 @@ def test_a_raised_ledger_keeps_a_checkpoint_that_the_volume_s_does_not_follow() 
     assert breaches(ledger(), ledger().model_copy(update={"status": status})) == []
 
 
+@pytest.mark.rule(11)
 def test_a_volume_vouches_for_the_most_that_anything_on_it_says() -> None:
     files = ((1, 0), (1, 2))
     later = CheckpointRecord.model_validate(RECORD.model_dump() | {"charged": 6, "attempt": 3})
@@ -419,11 +428,12 @@ def test_without_any_checkpoint_there_is_nothing_to_go_on_from() -> None:
 FOUND = VolumeRecord(attempt=3, leased=3, charged=9, checkpoint=AHEAD)
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     "newest", [ledger(volume=FOUND), new_ledger(tiny_plan(), attempt=1, volume=FOUND)]
 )
 def test_what_a_worker_has_found_on_a_volume_outlives_the_volume(newest: PrivacyLedger) -> None:
-    """Rule 11: what has been noticed is not forgotten where the files that told it go, too."""
+    """What has been noticed is not forgotten where the files that told it go, too."""
     reason, message = refused(newest, on_volume([], ()))
     assert reason is Reason.PRIVACY_STATE_LOST
     assert "a worker found 9 draws charged in attempt 3 there" in message
@@ -477,8 +487,9 @@ def _unfinished_job(root: Path) -> Job:
     return job
 
 
+@pytest.mark.rule(10, 11)
 def test_from_any_old_version_a_ledger_is_raised_and_its_job_ends_well(tmp_path: Path) -> None:
-    """Rules 10 and 11: whatever version came back, no draw is used twice, and all are charged."""
+    """Whatever version came back, no draw is used twice, and all are charged."""
     newest = len(list((_unfinished_job(tmp_path / "whole").root / "ledger").iterdir()))
     raised = 0
     for version in range(1, newest + 1):
@@ -528,13 +539,14 @@ def test_every_write_of_a_job_passes_the_rules_of_the_api_server(tmp_path: Path)
         assert validate(after, old=before) == []
 
 
+@pytest.mark.rule(10, 11)
 @pytest.mark.parametrize("stop", [0, 2, 4])
 @pytest.mark.parametrize("successors", [1, 3])
 @pytest.mark.parametrize("reserve", [0, 6])
 def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
     tmp_path: Path, stop: int, successors: int, reserve: int
 ) -> None:
-    """Rules 10 and 11: a successor uses the rest without a charge, and then the ledger is older.
+    """A successor uses the rest without a charge, and then the ledger is older.
 
     It is refused however often it is tried, and what goes on after it was raised begins behind
     all that was charged.
@@ -615,10 +627,11 @@ def test_a_folder_that_is_removed_while_its_attempt_trains_is_named(tmp_path: Pa
     assert f"{folder} was there before: mount it again, or put it back" in str(refused.value)
 
 
+@pytest.mark.rule(11)
 def test_the_next_attempt_says_what_it_lacks_of_a_removed_folder_and_takes_it_back(
     tmp_path: Path,
 ) -> None:
-    """With the journal of its lease gone nothing tells the ledger from an older copy (rule 11)."""
+    """With the journal of its lease gone nothing tells the ledger from an older copy."""
     job, _ = _training(tmp_path)
     attempt = job.read().status.attempt
     folder, copy = attempt_folder(job.state_dir, attempt), tmp_path / "copy"

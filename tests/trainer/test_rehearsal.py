@@ -36,7 +36,8 @@ def test_a_clip_norm_beyond_what_the_lattice_holds():
     assert "max_grad_norm 1e-13 must lie between" in refused(plan=Plan(max_grad_norm=1e-13))
 
 
-def test_rule_7_noise_too_large_for_the_number_of_parameters():
+@pytest.mark.rule(7)
+def test_noise_too_large_for_the_number_of_parameters():
     def wide():
         return nn.Sequential(nn.Linear(FEATURES, 4000), nn.Linear(4000, CLASSES))
 
@@ -68,7 +69,8 @@ def test_an_error_of_the_step_is_shown_in_full():
     assert "the dry run on synthetic data failed" in refused(task=make_task(model=Extra))
 
 
-def test_rule_4_lowered_precision_of_the_backends_does_not_stop_the_step():
+@pytest.mark.rule(4)
+def test_lowered_precision_of_the_backends_does_not_stop_the_step():
     def losses(model, batch):
         torch.backends.cuda.matmul.fp32_precision = "tf32"
         return cross_entropy(model, batch)

@@ -31,26 +31,30 @@ def two_sided(z):
     return 2 * stats.norm.sf(abs(z))
 
 
-def test_rule_3_a_draw_is_the_reference_draw():
+@pytest.mark.rule(3)
+def test_a_draw_is_the_reference_draw():
     for c in (0, 1, 2**33):
         assert drawn_ids(KEY, c, 100, THRESHOLD).tolist() == reference.drawn(KEY, c, 100, 256, 1437)
 
 
-def test_rule_3_more_records_change_nothing_for_the_others(monkeypatch):
+@pytest.mark.rule(3)
+def test_more_records_change_nothing_for_the_others(monkeypatch):
     few, many = drawn_ids(KEY, 5, 1000, THRESHOLD), drawn_ids(KEY, 5, 300_000, THRESHOLD)
     assert np.array_equal(few, many[many < 1000])
     monkeypatch.setattr("dtjob_trainer.mechanism.sampling._CHUNK", 77)
     assert np.array_equal(few, drawn_ids(KEY, 5, 1000, THRESHOLD))
 
 
-def test_rule_3_each_record_is_drawn_at_rate_q(masks):
+@pytest.mark.rule(3)
+def test_each_record_is_drawn_at_rate_q(masks):
     counts = masks.sum(axis=0)
     statistic = ((counts - DRAWS * RATE) ** 2 / (DRAWS * RATE * (1 - RATE))).sum()
     low, high = stats.chi2.ppf([ALARM / 2, 1 - ALARM / 2], RECORDS)
     assert low < statistic < high
 
 
-def test_rule_3_batch_sizes_are_binomial(masks):
+@pytest.mark.rule(3)
+def test_batch_sizes_are_binomial(masks):
     sizes = masks.sum(axis=1)
     mean, variance = RECORDS * RATE, RECORDS * RATE * (1 - RATE)
     assert two_sided((sizes.mean() - mean) / np.sqrt(variance / DRAWS)) > ALARM
@@ -58,8 +62,9 @@ def test_rule_3_batch_sizes_are_binomial(masks):
     assert low < (DRAWS - 1) * sizes.var(ddof=1) / variance < high
 
 
+@pytest.mark.rule(3)
 @pytest.mark.parametrize("lag", [1, 2, 10])
-def test_rule_3_draws_are_independent(masks, lag):
+def test_draws_are_independent(masks, lag):
     both = (masks[:-lag] & masks[lag:]).sum()
     trials = (DRAWS - lag) * RECORDS
     # Overlaps of neighbouring pairs share a draw: their variance is that of a 1-dependent sum.
@@ -68,7 +73,8 @@ def test_rule_3_draws_are_independent(masks, lag):
     assert two_sided((both - trials * p) / np.sqrt(variance)) > ALARM
 
 
-def test_rule_2_draws_under_two_keys_are_independent(masks):
+@pytest.mark.rule(2)
+def test_draws_under_two_keys_are_independent(masks):
     other = np.zeros((200, RECORDS), dtype=bool)
     for c in range(200):
         other[c, drawn_ids(bytes(32), c, RECORDS, THRESHOLD)] = True
@@ -81,8 +87,9 @@ def test_a_rate_of_one_draws_everything_and_of_zero_nothing():
     assert drawn_ids(KEY, 3, 50, 0).size == 0
 
 
+@pytest.mark.rule(8)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 50])
-def test_rule_8_dealing_gives_every_id_to_one_rank_evenly(world_size):
+def test_dealing_gives_every_id_to_one_rank_evenly(world_size):
     ids = drawn_ids(KEY, 1, 200, THRESHOLD)
     shares = [deal(ids, rank, world_size) for rank in range(world_size)]
     assert sorted(np.concatenate(shares).tolist()) == ids.tolist()

@@ -49,22 +49,25 @@ def difference(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
+@pytest.mark.rule(4, 5, 8)
 @pytest.mark.parametrize("physical", [None, 1, 5, 16, 64])
 @pytest.mark.parametrize("norm", [0.1, 1.0, 50.0])
-def test_rule_5_training_is_that_of_the_reference(physical, norm):
+def test_training_is_that_of_the_reference(physical, norm):
     plan, charges = Plan(max_grad_norm=norm), [0, 1, 2, 7]
     expected = reference.train(make_task(), plan, KEYS.sampling, KEYS.noise, charges, lambda _: 0.5)
     model, _, _ = train(plan, charges, physical_batch_size=physical)
     assert difference(flat(model), expected) < 1e-6
 
 
-def test_rule_3_each_drawn_record_is_read_once_and_no_other():
+@pytest.mark.rule(3)
+def test_each_drawn_record_is_read_once_and_no_other():
     for charge in range(20):
         _, records, _ = train(Plan(), [charge])
         assert records.read == reference.drawn(KEYS.sampling, charge, 64, 16, 64)
 
 
-def test_rule_2_another_attempt_draws_other_records_and_other_noise():
+@pytest.mark.rule(1, 2)
+def test_another_attempt_draws_other_records_and_other_noise():
     other = derive_keys(bytes(range(32)), "8c5e6b1c-1111-2222-3333-444455556666", 4)
     one, first, _ = train(Plan(), [5], make_task(losses=silent))
     two, second, _ = train(Plan(), [5], make_task(losses=silent), keys=other)
@@ -72,7 +75,8 @@ def test_rule_2_another_attempt_draws_other_records_and_other_noise():
     assert not np.any(flat(one) == flat(two))
 
 
-def test_rule_6_every_coordinate_is_noised_once_with_the_reference_noise():
+@pytest.mark.rule(6)
+def test_every_coordinate_is_noised_once_with_the_reference_noise():
     plan = Plan(noise_multiplier=1.5, max_grad_norm=2.0)
     model, _, _ = train(plan, [4], make_task(losses=silent), rate=1.0)
     noise = reference.noise(KEYS.noise, 4, flat(model).size, 1.5, 2.0).astype(np.float32)
@@ -80,7 +84,8 @@ def test_rule_6_every_coordinate_is_noised_once_with_the_reference_noise():
     assert np.array_equal(flat(model), (start - torch.from_numpy(noise) / 16).numpy())
 
 
-def test_rule_1_an_empty_draw_is_a_step_with_noise():
+@pytest.mark.rule(1)
+def test_an_empty_draw_is_a_step_with_noise():
     plan = Plan(batch_size=1, dataset_size=1000)
     records = Records(rows(3))
     charge = next(c for c in range(50) if not reference.drawn(KEYS.sampling, c, 3, 1, 1000))
@@ -90,7 +95,8 @@ def test_rule_1_an_empty_draw_is_a_step_with_noise():
     assert np.all(flat(model) != flat(linear()))
 
 
-def test_rule_5_the_real_number_of_records_changes_no_constant():
+@pytest.mark.rule(5, 8)
+def test_the_real_number_of_records_changes_no_constant():
     plan = Plan(batch_size=16, dataset_size=64)
     results = []
     for count in (1, 64, 500):
@@ -101,7 +107,8 @@ def test_rule_5_the_real_number_of_records_changes_no_constant():
     assert results[0] == results[1] == results[2]
 
 
-def test_rule_8_the_number_of_passes_does_not_depend_on_the_draw():
+@pytest.mark.rule(8)
+def test_the_number_of_passes_does_not_depend_on_the_draw():
     passes = []
 
     def losses(model, batch):
@@ -114,7 +121,8 @@ def test_rule_8_the_number_of_passes_does_not_depend_on_the_draw():
     assert passes == [4] * (30 * math.ceil(quantile / 4))
 
 
-def test_rule_8_a_draw_beyond_the_quantile_is_executed_in_full():
+@pytest.mark.rule(8)
+def test_a_draw_beyond_the_quantile_is_executed_in_full():
     # Eight times as many records as the plan says: every draw overflows.
     records = Records(rows(512))
     plan = Plan(batch_size=16, dataset_size=64)
@@ -134,8 +142,9 @@ class Interrupted(Exception):
 PLACES = ["load", "losses", "after losses", "reduce", "noise", "optimizer"]
 
 
+@pytest.mark.rule(8)
 @pytest.mark.parametrize("where", PLACES)
-def test_rule_8_an_interruption_anywhere_discards_the_whole_logical_batch(where, monkeypatch):
+def test_an_interruption_anywhere_discards_the_whole_logical_batch(where, monkeypatch):
     armed = [False]
 
     def trip(here):
@@ -185,7 +194,8 @@ def test_rule_8_an_interruption_anywhere_discards_the_whole_logical_batch(where,
     assert np.array_equal(flat(model), flat(expected))
 
 
-def test_rule_4_the_optimizer_sees_only_what_the_step_wrote():
+@pytest.mark.rule(4)
+def test_the_optimizer_sees_only_what_the_step_wrote():
     seen = []
     task = make_task()
     model = linear()
@@ -199,8 +209,9 @@ def test_rule_4_the_optimizer_sees_only_what_the_step_wrote():
     assert difference(seen[0].numpy(), expected) < 1e-6
 
 
+@pytest.mark.rule(4)
 @pytest.mark.parametrize("clipping", CLIPPERS)
-def test_rule_4_one_added_record_changes_the_sum_by_at_most_c(clipping):
+def test_one_added_record_changes_the_sum_by_at_most_c(clipping):
     """fp64 ‖sum(D ∪ x) − sum(D)‖ <= C through the whole step, whatever the record holds."""
     # Every record, every step.
     plan = Plan(noise_multiplier=0.0, batch_size=64, dataset_size=64, clipping=clipping)
@@ -248,8 +259,9 @@ class WritesNowAndThen(torch.nn.Module):
         return self.layer(x)
 
 
+@pytest.mark.rule(6)
 @pytest.mark.parametrize("where", ["buffer", "new buffer", "parameter"])
-def test_rule_6_a_model_that_writes_to_itself_on_some_record_is_refused(where):
+def test_a_model_that_writes_to_itself_on_some_record_is_refused(where):
     arrays = rows()
     arrays["x"] = (0.9 * arrays["x"]).astype(np.float32)
     model = WritesNowAndThen(where)
@@ -267,7 +279,8 @@ def test_rule_6_a_model_that_writes_to_itself_on_some_record_is_refused(where):
         assert all(map(torch.equal, before, model.layer.parameters()))
 
 
-def test_rule_20_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
+@pytest.mark.rule(20)
+def test_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
     arrays = rows()
     arrays["x"][::5] = np.nan
     plan = Plan()
@@ -279,7 +292,8 @@ def test_rule_20_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch()
     assert difference(flat(model), expected) < 1e-6
 
 
-def test_rule_6_no_argument_of_a_plan_turns_the_noise_off():
+@pytest.mark.rule(6)
+def test_no_argument_of_a_plan_turns_the_noise_off():
     task = make_task()
     for plan in (Plan(noise_multiplier=0.0), Plan(noise_multiplier=None), Plan(mode="Off")):
         with pytest.raises(ValueError, match=r"noise_multiplier|mode"):
@@ -309,7 +323,8 @@ def test_the_learning_rate_is_that_of_the_step(optimizer):
     assert not np.array_equal(flat(model), flat(linear()))
 
 
-def test_rule_21_an_optimizer_over_other_parameters_is_refused():
+@pytest.mark.rule(21)
+def test_an_optimizer_over_other_parameters_is_refused():
     task = make_task()
     model = task.model()
     with pytest.raises(ValueError, match="exactly the model's trainable parameters"):

@@ -200,7 +200,8 @@ def failure(call):
     raise AssertionError
 
 
-def test_rule_20_a_private_failure_tells_class_and_deepest_line_of_task_code(code):
+@pytest.mark.rule(20)
+def test_a_private_failure_tells_class_and_deepest_line_of_task_code(code):
     code("clinic/__init__.py", "")
     code("clinic/data/__init__.py", "")
     path = code("clinic/data/reader.py", FAILING)
@@ -220,7 +221,8 @@ def test_rule_20_a_private_failure_tells_class_and_deepest_line_of_task_code(cod
     assert SECRET not in str(task_code_place(error, "clinic.train:task"))
 
 
-def test_rule_20_a_lone_module_is_its_own_task_code(code):
+@pytest.mark.rule(20)
+def test_a_lone_module_is_its_own_task_code(code):
     code("lone.py", textwrap.dedent(GOOD) + textwrap.dedent(FAILING))
     load_task("lone:task", {})
     place = task_code_place(failure(sys.modules["lone"].read), "lone:task")
@@ -228,10 +230,9 @@ def test_rule_20_a_lone_module_is_its_own_task_code(code):
     assert place.endswith("lone.py:" + place.rpartition(":")[2])
 
 
+@pytest.mark.rule(20)
 @pytest.mark.parametrize("beside", [True, False], ids=["beside dtjob", "in site-packages"])
-def test_rule_20_a_lone_installed_module_does_not_adopt_its_neighbours(
-    tmp_path, monkeypatch, beside
-):
+def test_a_lone_installed_module_does_not_adopt_its_neighbours(tmp_path, monkeypatch, beside):
     """What lies beside it there is dtjob, torch and numpy: none of it is the task's."""
     folder = tmp_path / "installed"
     folder.mkdir()
@@ -253,7 +254,8 @@ def test_rule_20_a_lone_installed_module_does_not_adopt_its_neighbours(
         sys.modules.pop(name)
 
 
-def test_rule_20_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
+@pytest.mark.rule(20)
+def test_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
     here = tmp_path / "site"
     monkeypatch.setattr(task, "__file__", str(here / "dtjob_trainer" / "task.py"))
     ours = ["dtjob_trainer/rank/rank.py", "dtjob_accounting/rdp.py", "dtjob_api/model.py"]
@@ -262,13 +264,15 @@ def test_rule_20_code_of_ours_is_no_task_code(tmp_path, monkeypatch):
     assert not any(task._is_ours(str(here / name)) for name in others)
 
 
-def test_rule_20_every_package_of_ours_is_known():
+@pytest.mark.rule(20)
+def test_every_package_of_ours_is_known():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {Path(package).name for package in packages} == task._OUR_PACKAGES
 
 
-def test_rule_20_failures_outside_task_code_have_no_place():
+@pytest.mark.rule(20)
+def test_failures_outside_task_code_have_no_place():
     load_task("dtjob_trainer.tasks.digits:task", {})
     error = failure(lambda _: ArraySpec((1,), "float32", 1, 0))
     assert task_code_place(error, "dtjob_trainer.tasks.digits:task") is None

@@ -193,6 +193,7 @@ def test_a_dry_run_reads_no_private_record_and_disturbs_no_random_state():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.rule(21)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -204,13 +205,14 @@ def test_a_dry_run_reads_no_private_record_and_disturbs_no_random_state():
     ],
     ids=["plain", "not affine", "not tracking", "frozen", "synchronised"],
 )
-def test_rule_21_batch_norm_in_training_mode(layer):
+def test_batch_norm_in_training_mode(layer):
     refused(
         make_task(model=with_layer(layer)), "ModelRefused", "module 1", "BatchNorm", "GroupNorm"
     )
 
 
-def test_rule_21_a_buffer_that_training_updates():
+@pytest.mark.rule(21)
+def test_a_buffer_that_training_updates():
     refused(make_task(model=lambda: Buffered(update=True)), "ModelRefused", "module scale", "mean")
     refused(
         make_task(
@@ -228,7 +230,8 @@ def test_rule_21_a_buffer_that_training_updates():
     )
 
 
-def test_rule_21_state_outside_buffers():
+@pytest.mark.rule(21)
+def test_state_outside_buffers():
     def forward(m, x):
         m.seen = getattr(m, "seen", 0) + x.detach().sum()
         return m.second(m.first(x)) + m.seen * x[:, :CLASSES]
@@ -292,18 +295,21 @@ MIXING = {
 }
 
 
+@pytest.mark.rule(5, 21)
 @pytest.mark.parametrize("name", list(MIXING))
-def test_rule_21_operations_across_examples(name):
+def test_operations_across_examples(name):
     task, culprit = MIXING[name]
     refused(task, "ModelRefused", culprit, "mixes the examples of a batch")
 
 
-def test_rule_21_gradients_mixed_in_the_backward_pass():
+@pytest.mark.rule(21)
+def test_gradients_mixed_in_the_backward_pass():
     task = block(lambda m, x: m.second(Gradual.apply(m.first(x))))
     refused(task, "ModelRefused")
 
 
-def test_rule_21_tied_parameters():
+@pytest.mark.rule(21)
+def test_tied_parameters():
     def model():
         first, second = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, FEATURES)
         second.weight = first.weight
@@ -319,16 +325,19 @@ FUNCTIONAL = {
 }
 
 
+@pytest.mark.rule(21)
 @pytest.mark.parametrize("name", list(FUNCTIONAL))
-def test_rule_21_functional_use_of_weights(name):
+def test_functional_use_of_weights(name):
     owner = "second" if name == "a penalty" else "first"
     refused(block(FUNCTIONAL[name]), "ModelRefused", f"parameter {owner}.weight", "forward")
 
 
-def test_rule_4_a_parameter_that_no_loss_reaches():
+@pytest.mark.rule(4)
+def test_a_parameter_that_no_loss_reaches():
     refused(block(lambda m, x: m.first(x)[:, :CLASSES]), "ModelRefused", "second.weight", "freeze")
 
 
+@pytest.mark.rule(4)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # functorch, on the way out
 @pytest.mark.parametrize(
     ("layer", "words"),
@@ -343,11 +352,12 @@ def test_rule_4_a_parameter_that_no_loss_reaches():
     ],
     ids=["lstm", "gru", "attention", "buffer"],
 )
-def test_rule_4_a_layer_without_per_example_gradients(layer, words):
+def test_a_layer_without_per_example_gradients(layer, words):
     refused(make_task(model=layer), "ModelRefused", *words)
 
 
-def test_rule_4_a_layer_whose_batch_is_not_first():
+@pytest.mark.rule(4)
+def test_a_layer_whose_batch_is_not_first():
     class Transposed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -369,14 +379,16 @@ LOSSES: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.rule(5)
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_rule_5_losses_that_are_not_one_per_example(name):
+def test_losses_that_are_not_one_per_example(name):
     losses, words = LOSSES[name]
     refused(make_task(losses=losses), "TaskInvalid", words)
 
 
+@pytest.mark.rule(5)
 @pytest.mark.parametrize("size", [1, 2, 9])
-def test_rule_5_losses_divided_by_the_number_of_rows(size):
+def test_losses_divided_by_the_number_of_rows(size):
     task = make_task(losses=lambda m, b: cross_entropy(m, b) / len(b["y"]))
     refused(task, "ModelRefused", "don't divide", physical_batch_size=size)
 
@@ -392,7 +404,8 @@ def test_losses_that_are_not_finite_on_the_example_spec():
     )
 
 
-def test_rule_20_errors_on_synthetic_data_are_shown_in_full():
+@pytest.mark.rule(20)
+def test_errors_on_synthetic_data_are_shown_in_full():
     def losses(model, batch):
         raise RuntimeError("sizes 64 and 65 don't match")
 

@@ -40,8 +40,9 @@ def test_a_failure_of_an_attempt_that_has_leased_is_final() -> None:
     assert weigh(end, status(20, leased_by=3), 3).kind is EndKind.FAILED
 
 
+@pytest.mark.rule(6)
 @pytest.mark.parametrize("charged", [0, 20])
-def test_rule_6_diverged_replicas_are_final(charged: int) -> None:
+def test_diverged_replicas_are_final(charged: int) -> None:
     end = failed(Reason.REPLICAS_DIVERGED)
     assert weigh(end, status(charged), 3).kind is EndKind.FAILED
 

@@ -44,12 +44,13 @@ def refused(job: Job) -> Refusal:
     return refusal.value
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("goes", ["the journal", "the volume"])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
     goes: str, stop_after: int, tmp_path: Path
 ) -> None:
-    """Rule 11: of an attempt whose lease the ledger does not know, also when the file is gone."""
+    """Of an attempt whose lease the ledger does not know, also when the file is gone."""
     job = Job(tmp_path / "job", tiny_plan(steps=6, lease_steps=2, reserve=6))
     job.create()
     if stop_after > 1:
@@ -80,6 +81,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
     assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("hindered", ["checkpoint", "ledger", "full disk"])
 def test_what_a_volume_proves_is_told_whatever_else_is_wrong(
     hindered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,6 +122,7 @@ def _no_steps_file(job: Job) -> None:
     (attempt_folder(job.state_dir, 1) / "step-99999999999.pt").touch()
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize("beside", [_of_another_job, _no_attempts_folder, _no_steps_file])
 def test_what_lies_beside_a_journal_hides_none_of_its_draws(
     beside: Callable[[Job], None], tmp_path: Path
@@ -151,6 +154,7 @@ def test_a_journal_that_nobody_can_read_hides_none_of_another_one(tmp_path: Path
     assert refusal.proof.charged > job.read().status.charged
 
 
+@pytest.mark.rule(11)
 def test_of_a_volume_of_another_job_nothing_is_counted(tmp_path: Path) -> None:
     """It may be mounted by mistake, and goes again."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
@@ -185,6 +189,7 @@ def test_a_name_that_no_run_has_is_to_be_taken_away(tmp_path: Path) -> None:
     assert job.check().status.outcome is not None
 
 
+@pytest.mark.rule(11)
 def test_a_raise_covers_a_lease_that_its_journal_does_not_have(tmp_path: Path) -> None:
     """Its attempt may have stood still between the two, and wake after the raise."""
     job = Job(tmp_path / "job", tiny_plan(steps=6, lease_steps=2, reserve=6))

@@ -90,7 +90,8 @@ def says(of: Any, **message: Any) -> None:
     of._on_message(0, {"type": "progress", "state": "Running", "stage": "training", **message})
 
 
-def test_rule_13_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
+@pytest.mark.rule(13)
+def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
     """Together with what a bound takes where there is no helper; without privacy there is none."""
 
     async def scene() -> None:

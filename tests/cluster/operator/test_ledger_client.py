@@ -106,6 +106,7 @@ def test_a_server_that_has_just_started_is_not_believed_at_once(
     assert newest.ledger.spec.run.generation == 2
 
 
+@pytest.mark.rule(10)
 def test_an_outage_leaves_the_patience_with_a_server_that_comes_back(
     ledger: KubernetesLedger,
     proxy: ApiProxy,

@@ -144,6 +144,7 @@ def changed(**fields: Any) -> Manifest:
     return {name: value for name, value in status.items() if value is not None}
 
 
+@pytest.mark.rule(10)
 @pytest.mark.parametrize(
     ("status", "rule"),
     [
@@ -183,7 +184,7 @@ def changed(**fields: Any) -> Manifest:
 def test_not_even_the_coordinator_takes_back_what_is_spent(
     coordinator: Kubectl, status: Manifest | None, rule: str
 ) -> None:
-    """Rules 10, 11 and 17."""
+    """11 and 17."""
     assert rule in put_status(coordinator, status, fails=True)
     stored = coordinator.get("privacyledger", SET)
     assert stored is not None
@@ -209,11 +210,12 @@ def test_an_outcome_is_set_once(coordinator: Kubectl) -> None:
     assert "no lease after status.outcome" in refusal
 
 
+@pytest.mark.rule(18)
 @pytest.mark.parametrize("writer", [f"{SET}-1", "other-4e5f6a7b-0"])
 def test_only_the_coordinators_pod_writes(
     home: Kubectl, coordinator: Kubectl, with_token: WithToken, writer: str
 ) -> None:
-    """Rule 18: neither the job's other pods nor the pods of another job."""
+    """Neither the job's other pods nor the pods of another job."""
     kubectl = with_token(home, bound_token(home, writer))
     raised = _stored_status(home) | {"attempt": 3}
     assert NOT_THE_COORDINATOR in put_status(kubectl, raised, fails=True)
@@ -242,8 +244,9 @@ def test_a_pod_of_that_name_in_another_namespace_does_not_write(
     assert NOT_THE_COORDINATOR in put_status(kubectl, raised, fails=True)
 
 
+@pytest.mark.rule(18)
 def test_who_may_edit_the_namespace_does_not_write(home: Kubectl, coordinator: Kubectl) -> None:
-    """Rule 18; RBAC refuses, before the policy would."""
+    """RBAC refuses, before the policy would."""
     home("create", "rolebinding", "editor", "--clusterrole=edit", "--user=eve")
     patch = ("patch", "privacyledger", SET, "--type=merge", "--as=eve")
     status = ("--subresource=status", '--patch={"status":{"attempt":9}}')
@@ -336,10 +339,11 @@ def test_the_operator_does_not_write_what_is_spent(
     assert NOT_THE_COORDINATOR in put_status(operator, raised, fails=True)
 
 
+@pytest.mark.rule(11)
 def test_who_may_restore_raises_and_nothing_else(
     new_namespace: Callable[[], Kubectl], operator_token: str, with_token: WithToken
 ) -> None:
-    """Rule 11: after a rollback of the ledger, its charges are raised to what the journal says."""
+    """After a rollback of the ledger, its charges are raised to what the journal says."""
     kubectl = new_namespace()
     workers(kubectl, COORDINATOR)
     operator = with_token(kubectl, operator_token)
@@ -382,13 +386,14 @@ def test_who_may_restore_raises_and_nothing_else(
     assert "cannot patch" in kubectl(*spec, '-p={"spec":{"reservedDraws":60}}', fails=True)
 
 
+@pytest.mark.rule(11)
 def test_dtjob_ledger_restore_raises_what_a_worker_found(
     new_namespace: Callable[[], Kubectl],
     operator_token: str,
     with_token: WithToken,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rule 11, as an administrator does it: by kubectl's login, with one ClusterRole."""
+    """As an administrator does it: by kubectl's login, with one ClusterRole."""
     kubectl = new_namespace()
     workers(kubectl, COORDINATOR)
     with_token(kubectl, operator_token)("create", "--filename=-", stdin=json.dumps(ledger()))
@@ -434,6 +439,7 @@ def documented_restoration() -> list[str]:
     return list(found.groups())
 
 
+@pytest.mark.rule(11)
 @pytest.mark.parametrize(
     "status",
     [
@@ -448,7 +454,7 @@ def test_a_lost_ledger_is_put_back_from_a_backup(
     tmp_path: Path,
     status: Manifest,
 ) -> None:
-    """Rule 11: the object by an administrator of the cluster, its status by who may restore.
+    """The object by an administrator of the cluster, its status by who may restore.
 
     The policy is put off for the deletion alone, which simulates the loss.
     """

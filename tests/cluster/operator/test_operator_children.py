@@ -138,10 +138,11 @@ def test_a_pod_that_loses_its_label_is_told(running: Manifest, namespace: Kubect
     wait_for("it is over", over, 60)
 
 
+@pytest.mark.rule(13)
 def test_deleting_the_job_leaves_its_ledger_and_its_claims(
     running: Manifest, namespace: Kubectl
 ) -> None:
-    """Rule 13; and the garbage collector does the rest."""
+    """And the garbage collector does the rest."""
     name = child_name(running)
     wait_for("claims", lambda: len(namespace.list("pvc")) == 2, 120)
     namespace("delete", "dtjob", "digits")

@@ -61,6 +61,7 @@ def another_rule(schema: Manifest) -> None:
     schema["x-kubernetes-validations"] = [rule]
 
 
+@pytest.mark.rule(10, 11)
 @pytest.mark.parametrize(
     ("weaken", "finding"),
     [
@@ -75,7 +76,7 @@ def test_an_api_server_that_guards_less_is_found_out(
     weaken: Callable[[Manifest], None],
     finding: str,
 ) -> None:
-    """Rules 10 and 11: the operator does not work where what is spent could be taken back."""
+    """The operator does not work where what is spent could be taken back."""
     crd = copy.deepcopy(ledger_crd())
     names = crd["spec"]["names"]
     group = f"{weaken.__name__.replace('_', '-')}.test"
