@@ -21,6 +21,7 @@ pytest_plugins = [
     "testing.together",
     "testing.clusters",
     "testing.alone",
+    "tests.support.gangs.fixtures",
 ]
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import Segment
-from dtjob_accounting.report import GROUP_SIZES, Figures, figures
+from dtjob_accounting.report_figures import GROUP_SIZES, Figures, figures
 
 _CACHED_RESULTS = 4096
 _STARTS_PER_REQUEST = 3

@@ -21,7 +21,7 @@ from rich.table import Column, Table
 
 from dtjob_api import shown
 from dtjob_api.ledger import ending
-from dtjob_cli.streams import encodes
+from dtjob_cli.standard_streams import encodes
 
 Report = Mapping[str, Any]  # the coordinator's /report
 KEPT_SECONDS = 2.0  # a stage that took as long stays on the screen

@@ -18,7 +18,7 @@ from typing import Annotated, Any  # noqa: E402
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from dtjob_cli import streams  # noqa: E402
+from dtjob_cli import standard_streams  # noqa: E402
 from dtjob_cli.errors import shown  # noqa: E402
 
 EXIT_CODES = (
@@ -31,13 +31,13 @@ class Program(TyperGroup):
     """All of ``dtjob``, its help and its usage errors too, with streams that don't decide."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        with streams.prepared():
+        with standard_streams.prepared():
             try:
                 return super().main(*args, **kwargs)
             except SystemExit as end:
                 if not end.code:
                     with shown(as_json=False):
-                        streams.check_told()
+                        standard_streams.check_told()
                 raise
 
 

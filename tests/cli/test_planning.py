@@ -5,7 +5,8 @@ import os
 import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_cli import local, manifests, planning
+from dtjob_cli import manifests, planning
+from dtjob_cli.runs import local_workers
 from tests.support.checkout import DIGITS
 
 
@@ -24,7 +25,7 @@ def test_each_rank_gets_its_part_of_the_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    environment = local.environment(_job(**workers), 2)
+    environment = local_workers.environment(_job(**workers), 2)
 
     assert environment["OMP_NUM_THREADS"] == str(threads)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dtjob_trainer.preflight.validation import preflight
+from dtjob_trainer.preflight.task_validation import preflight
 from dtjob_trainer.task import ArraySpec, Task, TaskError
 from tests.support.checkout import ROOT
 

@@ -20,12 +20,13 @@ RULES = {
 _CITED = re.compile(r"\brules? (\d+(?:(?:, | and | to )\d+)*)", re.I)
 
 
+def cited_numbers(text: str) -> set[int]:
+    """The numbers of a list such as ``10, 11 and 17``."""
+    return {int(number) for number in re.findall(r"\d+", text)}
+
+
 def cited(path: Path) -> set[int]:
-    return {
-        int(number)
-        for found in _CITED.findall(path.read_text())
-        for number in re.findall(r"\d+", found)
-    }
+    return {n for found in _CITED.findall(path.read_text()) for n in cited_numbers(found)}
 
 
 def test_the_rules_are_numbered() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from demo import background, install, job
-from dtjob_cli import streams
+from dtjob_cli import standard_streams
 from localcluster.base.errors import CannotRunHere, ClusterError
 from localcluster.base.paths import cache_folder
 from localcluster.base.progress import Progress
@@ -189,5 +189,5 @@ def _conditions_and_events(described: str) -> str:
 
 
 if __name__ == "__main__":
-    with streams.prepared():
+    with standard_streams.prepared():
         sys.exit(main())

@@ -1,7 +1,7 @@
 """``python -m localcluster``."""
 
-from dtjob_cli import streams
+from dtjob_cli import standard_streams
 from localcluster.cli import app
 
-with streams.prepared():
+with standard_streams.prepared():
     app(prog_name="python -m localcluster")

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from dtjob_api.ledger import proven
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, PrivacyLedger, VolumeRecord
 from dtjob_api.model import first_error
-from dtjob_cli import kubectl, resume, runs, streams, volume
+from dtjob_cli import kubectl, standard_streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import counted
+from dtjob_cli.runs import resume, run_directory, run_volume
 from dtjob_trainer.ledger import recovery
 from dtjob_trainer.ledger.file_ledger import FileLedger
 
@@ -45,12 +46,12 @@ def restore(source: str, namespace: str | None, *, dry_run: bool, as_json: bool)
         before, after = _in_cluster(source, namespace, dry_run=dry_run)
     summary = _summary(before, after, dry_run=dry_run)
     sys.stdout.write(json.dumps(summary) + "\n" if as_json else _text(summary))
-    if why := streams.unprinted():
+    if why := standard_streams.unprinted():
         sys.stderr.write(f"not printed, since the standard output failed ({why}): {_text(summary)}")
 
 
 def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerStatus]:
-    run = runs.existing(path)
+    run = run_directory.existing(path)
     with (
         counted() as interrupts,
         for_stream() as screen,
@@ -61,13 +62,13 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         ledger = versioned.ledger
         again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
         nothing = f"There is no journal in {run.state}/: if there was one, put it back, then run "
-        found = volume.state(run, ledger, again)
-        proof, told = volume.vouched(run, ledger, found, again), ledger.status.volume
+        found = run_volume.state(run, ledger, again)
+        proof, told = run_volume.vouched(run, ledger, found, again), ledger.status.volume
         proof = told if proof is None else recovery.most(told, proof)
         is_behind = proof is not None and proven.proves_more(proof, ledger.status)
         if ledger.status.outcome is None and not is_behind:
-            volume.check_known(run, ledger, found, again)
-            volume.check_complete(run, ledger, found, again)
+            run_volume.check_known(run, ledger, found, again)
+            run_volume.check_complete(run, ledger, found, again)
         status = _restored(ledger, proof, nothing + again)
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
@@ -129,7 +130,7 @@ def _text(summary: Summary) -> str:
     before, after = summary["before"], summary["after"]
     verb = "would be raised" if summary["dryRun"] else "raised"
     return (
-        f"{streams.readable(summary['ledger'])} {verb}: "
+        f"{standard_streams.readable(summary['ledger'])} {verb}: "
         f"charged {before['charged']} to {after['charged']} of "
         f"{summary['reservedDraws']} reserved draws, attempt {before['attempt']} to "
         f"{after['attempt']}, checkpoint of step {before.get('checkpointStep', 'none')} to "

@@ -14,7 +14,7 @@ from dtjob_accounting import pld
 from dtjob_accounting.plan import Plan, warnings
 from dtjob_accounting.rounding import decimal_up
 from dtjob_api.derive import frozen_plan
-from dtjob_cli import manifests, planning, streams
+from dtjob_cli import manifests, planning, standard_streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.planning import StepShape
 
@@ -37,7 +37,7 @@ def plan(file: Path, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(as_object(job.metadata.name, made, shape), indent=2) + "\n")
     else:
         _print(job.metadata.name, made, shape)
-    streams.check_printed()
+    standard_streams.check_printed()
 
 
 def as_object(name: str, made: Plan, shape: StepShape) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _table(name: str, made: Plan, shape: StepShape) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim", overflow="fold")
     for row in _rows(made, shape):
-        table.add_row(*map(streams.readable, row))
+        table.add_row(*map(standard_streams.readable, row))
     return table
 
 

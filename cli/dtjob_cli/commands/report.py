@@ -14,10 +14,10 @@ from dtjob_accounting.process import PldProcess
 from dtjob_api import shown
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.model import first_error
-from dtjob_cli import planning, report_text, runs, spent, streams
-from dtjob_cli import report as reports
+from dtjob_cli import planning, privacy_report, privacy_report_text, standard_streams
 from dtjob_cli.display import for_stream
 from dtjob_cli.errors import BadInput
+from dtjob_cli.runs import run_directory, spent
 
 STANDARD_INPUT = Path("-")
 REMEDY = (
@@ -40,21 +40,21 @@ def report(source: Path, *, as_json: bool) -> None:
         If there is no such run, the ledger can't be read, or the report can't be printed.
     """
     run = None
-    if source == STANDARD_INPUT or runs.is_file(source):
+    if source == STANDARD_INPUT or run_directory.is_file(source):
         ledger = spent.of_ledger(_ledger(source))
     else:
-        run = runs.existing(source)
+        run = run_directory.existing(source)
         ledger = spent.complete_ledger(run, f"dtjob report {shlex.quote(str(source))}")
     with for_stream() as screen, planning.answered(), PldProcess() as accountant:
         screen.waiting("computing epsilon of what is charged")
-        summary = reports.build(ledger, accountant, run)
-    report_text.show(summary, as_json=as_json)
-    streams.check_printed()
+        summary = privacy_report.build(ledger, accountant, run)
+    privacy_report_text.show(summary, as_json=as_json)
+    standard_streams.check_printed()
 
 
 def _ledger(source: Path) -> PrivacyLedger:
     name = "the standard input" if source == STANDARD_INPUT else str(source)
-    if source != STANDARD_INPUT and (run := runs.of_version(source)) is not None:
+    if source != STANDARD_INPUT and (run := run_directory.of_version(source)) is not None:
         raise BadInput(
             "NoLedger",
             f"{name} is one version of a run's ledger, beside which its journals tell more.",

@@ -22,25 +22,14 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_cli import (
-    local,
-    manifests,
-    planning,
-    ports,
-    report,
-    report_text,
-    resume,
-    runs,
-    spent,
-    streams,
-    verdict,
-)
+from dtjob_cli import manifests, planning, privacy_report, privacy_report_text, standard_streams
 from dtjob_cli.display import Display, for_stream, restart
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import Interrupts, counted
 from dtjob_cli.manifests import Manifest
-from dtjob_cli.report import Report
-from dtjob_cli.runs import RunDirectory
+from dtjob_cli.privacy_report import Report
+from dtjob_cli.runs import local_workers, ports, resume, run_directory, spent, verdict
+from dtjob_cli.runs.run_directory import RunDirectory
 from dtjob_trainer.ledger.file_ledger import FileLedger
 
 POLL_SECONDS = 0.1
@@ -92,8 +81,8 @@ def run(request: Request) -> ExitCode:
                 summary = session.resume() if request.resume else session.start()
         except OSError as error:
             raise refused(error) from None
-    report_text.show(summary, as_json=request.as_json)
-    if why := streams.unprinted():
+    privacy_report_text.show(summary, as_json=request.as_json)
+    if why := standard_streams.unprinted():
         run = RunDirectory(Path(summary["run"]))
         place = f"the report is in {run.report}"
         if not run.report.exists():
@@ -176,18 +165,18 @@ class _Session:
         uid = str(uuid4())
         job = manifests.job(self._manifest, uid)
         name = ledger_name(job.metadata.name, uid)
-        if left := spent.unfinished(runs.begun(self._request.runs, job.metadata.name)):
+        if left := spent.unfinished(run_directory.begun(self._request.runs, job.metadata.name)):
             self._screen.note(left)
-        run = runs.create(self._request.runs, name, self._request.manifest)
+        run = run_directory.create(self._request.runs, name, self._request.manifest)
         with (
-            runs.held(run) as hold,
+            run_directory.held(run) as hold,
             PldProcess() as accountant,
             self._workers(run, job, hold) as workers,
         ):
             self._screen.fact(f"{run.path}: {_counted(self._count(job), 'worker')} started")
             plan = self._calibrated(run, job, workers, accountant)
             spec = ledger_spec(job, plan, workers=self._count(job))
-            report.prepare(plan, accountant)
+            privacy_report.prepare(plan, accountant)
             meta = ObjectMeta(name=name, namespace=job.metadata.namespace or "default")
             FileLedger(run.ledger).create(PrivacyLedger(metadata=meta, spec=spec))
             return self._watched(run, workers, accountant)
@@ -195,7 +184,11 @@ class _Session:
     def resume(self) -> Report:
         """Go on with an earlier run, its spending included; return its report."""
         request, name = self._request, self._manifest["metadata"]["name"]
-        run = runs.existing(request.run_dir) if request.run_dir else runs.newest(request.runs, name)
+        run = (
+            run_directory.existing(request.run_dir)
+            if request.run_dir
+            else run_directory.newest(request.runs, name)
+        )
         with resume.taken_over(run, self._screen, self._interrupts) as hold:
             versioned = resume.readable(run)
             resume.check_unchanged(run, self._manifest)
@@ -208,7 +201,7 @@ class _Session:
             resume.next_generation(run, versioned, self._count(job))
             self._screen.fact(resume.summary(run, ledger))
             with PldProcess() as accountant, self._workers(run, job, hold) as workers:
-                report.prepare(ledger.spec.plan, accountant)
+                privacy_report.prepare(ledger.spec.plan, accountant)
                 return self._watched(run, workers, accountant)
 
     def _count(self, job: DistributedTrainingJob) -> int:
@@ -217,18 +210,18 @@ class _Session:
     @contextmanager
     def _workers(
         self, run: RunDirectory, job: DistributedTrainingJob, hold: int
-    ) -> Iterator[local.Workers]:
+    ) -> Iterator[local_workers.Workers]:
         count = self._count(job)
-        workers = local.Workers(
+        workers = local_workers.Workers(
             run,
-            local.configs(
+            local_workers.configs(
                 run,
                 job,
                 data=self._request.data,
                 http_port=self._request.port or ports.free(count),
                 count=count,
             ),
-            environment=local.environment(job, count),
+            environment=local_workers.environment(job, count),
             hold=hold,
             max_restarts=job.spec.run_policy.max_restarts,
         )
@@ -241,7 +234,7 @@ class _Session:
         self,
         run: RunDirectory,
         job: DistributedTrainingJob,
-        workers: local.Workers,
+        workers: local_workers.Workers,
         accountant: PldProcess,
     ) -> PrivacyPlan:
         """Return the plan, computed while the workers import torch."""
@@ -258,7 +251,7 @@ class _Session:
         except CommandError as error:
             workers.kill()  # without a ledger nothing is leased
             if error.exit_code is ExitCode.INTERRUPTED or error.reason == planning.IMPOSSIBLE:
-                runs.discard(run)
+                run_directory.discard(run)
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -267,9 +260,11 @@ class _Session:
             self._screen.note(warning)
         return frozen_plan(made)
 
-    def _watched(self, run: RunDirectory, workers: local.Workers, accountant: PldProcess) -> Report:
+    def _watched(
+        self, run: RunDirectory, workers: local_workers.Workers, accountant: PldProcess
+    ) -> Report:
         """Show how the workers get on until all have ended; return the report."""
-        ends: list[local.End] = []
+        ends: list[local_workers.End] = []
         asked, leave_by = 0, float("inf")
         while workers.running:
             if self._interrupts.count > asked:
@@ -286,7 +281,7 @@ class _Session:
             time.sleep(POLL_SECONDS)
         return self._concluded(run, ends, accountant)
 
-    def _ended(self, workers: local.Workers) -> list[local.End]:
+    def _ended(self, workers: local_workers.Workers) -> list[local_workers.End]:
         """Return the workers that have ended for good; tell of those that are started again."""
         ends = workers.ends()
         for end in ends:
@@ -296,7 +291,7 @@ class _Session:
                 self._screen.note(f"{who}; started again: {why}")
         return [end for end in ends if not end.restarted]
 
-    def _interrupt(self, workers: local.Workers, count: int) -> None:
+    def _interrupt(self, workers: local_workers.Workers, count: int) -> None:
         if count == 1:
             self._screen.note("stopping at the next step boundary; Ctrl-C again kills at once")
             workers.stop()
@@ -304,7 +299,7 @@ class _Session:
             self._screen.note("killed: what was leased and not used is spent")
             workers.kill()
 
-    def _show(self, workers: local.Workers) -> None:
+    def _show(self, workers: local_workers.Workers) -> None:
         said = workers.report()
         if said is None:
             return  # not there yet, or already gone: what was shown last still holds
@@ -319,12 +314,12 @@ class _Session:
             self._screen.waiting(said["stage"])
 
     def _concluded(
-        self, run: RunDirectory, ends: list[local.End], accountant: PldProcess
+        self, run: RunDirectory, ends: list[local_workers.End], accountant: PldProcess
     ) -> Report:
         """Save the report of a run whose workers have ended; return it after a success."""
         self._screen.waiting("writing the privacy report")
         ledger = spent.complete_ledger(run, self._request.resume_command(run))
-        summary = report.build(ledger, accountant, run)
+        summary = privacy_report.build(ledger, accountant, run)
         self._save(run, summary)
         self._judge(run, summary, ends)
         if (early := verdict.ended_early(summary)) is not None:
@@ -334,14 +329,16 @@ class _Session:
     def _save(self, run: RunDirectory, summary: Report) -> None:
         """Save the report; where that fails, how the run ended is told all the same."""
         try:
-            report.save(run, summary)
+            privacy_report.save(run, summary)
         except OSError as error:
             self._screen.note(
                 f"{run.report} is not written: {error.filename}: {error.strerror}; once that is "
                 f"put right, dtjob report {shlex.quote(str(run.path))} prints it"
             )
 
-    def _judge(self, run: RunDirectory, summary: Report | None, ends: list[local.End]) -> None:
+    def _judge(
+        self, run: RunDirectory, summary: Report | None, ends: list[local_workers.End]
+    ) -> None:
         verdict.check(
             summary,
             ends,

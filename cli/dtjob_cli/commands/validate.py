@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_api.schema.validation import validate as problems_of
-from dtjob_cli import manifests, streams
+from dtjob_cli import manifests, standard_streams
 from dtjob_cli.errors import BadInput, ExitCode
 
 
@@ -29,7 +29,7 @@ def validate(files: Sequence[Path], *, as_json: bool) -> ExitCode:
             _print(result)
     if not all(result["valid"] for result in results):
         return ExitCode.BAD_INPUT
-    streams.check_printed()
+    standard_streams.check_printed()
     return ExitCode.OK
 
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 import aiohttp
 from aiohttp import web
 
-from dtjob_cli import ports
+from dtjob_cli.runs import ports
 from tests.support.clusters.kube import wait_for
 
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dtjob_cli import ports
-from dtjob_operator import __main__ as operator
+from dtjob_cli.runs import ports
+from dtjob_operator import __main__
 from tests.support.builders import new_job
 from tests.support.checkout import ROOT
 from tests.support.clusters.api_reader import Manifest
@@ -42,7 +42,7 @@ class OperatorProcess:
         self._log = log
         arguments = [f"--namespace={OPERATOR_NAMESPACE}", f"--port={self.port}"]
         environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
-        self._process = Forked(OPERATOR, [operator.__file__, *arguments], log, environment)
+        self._process = Forked(OPERATOR, [__main__.__file__, *arguments], log, environment)
 
     @property
     def alive(self) -> bool:

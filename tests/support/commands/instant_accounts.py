@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
-from dtjob_accounting.report import Figures
+from dtjob_accounting.report_figures import Figures
 
 
 class Accounts:

@@ -14,7 +14,8 @@ from dtjob_api.ledger.privacy_ledger import (
 )
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
-from dtjob_cli import manifests, runs
+from dtjob_cli import manifests
+from dtjob_cli.runs import run_directory
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from tests.support.builders import START, UID, checkpoint, privacy_plan, spent
@@ -29,10 +30,10 @@ OUTCOME = Outcome(
 )
 
 
-def made(folder: Path, status: LedgerStatus, uid: str = UID) -> runs.RunDirectory:
+def made(folder: Path, status: LedgerStatus, uid: str = UID) -> run_directory.RunDirectory:
     """A run with this ledger; its volume is empty."""
     job = manifests.job(manifests.read(DIGITS), uid)
-    run = runs.create(folder, f"digits-{uid[:8]}", DIGITS)
+    run = run_directory.create(folder, f"digits-{uid[:8]}", DIGITS)
     ledger = PrivacyLedger(
         metadata=ObjectMeta(name=run.path.name), spec=ledger_spec(job, PLAN), status=status
     )
@@ -48,7 +49,9 @@ def drawn(charged: int) -> LedgerStatus:
     return LedgerStatus(attempt=1, lease=lease, checkpoint=checkpoint(0, 0), **spent(charged, PLAN))
 
 
-def leased(run: runs.RunDirectory, to_draw: int, attempt: int = 1, uid: str = UID) -> Journal:
+def leased(
+    run: run_directory.RunDirectory, to_draw: int, attempt: int = 1, uid: str = UID
+) -> Journal:
     """The journal of an attempt that leased all draws up to one."""
     journal = Journal(run.state, Header(job_uid=uid, attempt=attempt, charged=0))
     journal.create()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 
-from dtjob_cli import ports
+from dtjob_cli.runs import ports
 
 CHOICES = range(10_000, ports.CHOICES.start)
 

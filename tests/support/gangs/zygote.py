@@ -34,7 +34,7 @@ GANG = (
     "dtjob_trainer.preflight.rehearsal",
     "dtjob_trainer.mechanism.step",
     "dtjob_trainer.supervisor",
-    "dtjob_trainer.preflight.validation",
+    "dtjob_trainer.preflight.task_validation",
     "dtjob_trainer.worker.worker",
     "opacus",
     "sklearn.datasets",

@@ -20,7 +20,7 @@ from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl
 
-CASES = YAML(typ="safe").load((ROOT / "tests" / "cluster" / "bad_input.yaml").read_text())
+CASES = YAML(typ="safe").load((ROOT / "tests" / "flows" / "cluster" / "bad_input.yaml").read_text())
 JOB = "digits"
 SEEN_SECONDS = 15.0
 """From the cluster's first word of a trouble to the job's condition."""

@@ -23,7 +23,7 @@ from dtjob_trainer.gang.members import Action, AwakeClock, Directive, End, EndKi
 from dtjob_trainer.gang.orders import Orders
 from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
 from dtjob_trainer.gang.splice import KEY_BYTES
-from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.proof import Refused, Speaker
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull

@@ -26,7 +26,7 @@ from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.mechanism.sampling import PoissonSampler
 from dtjob_trainer.mechanism.step import PrivateStep
 from dtjob_trainer.preflight import probes
-from dtjob_trainer.preflight.validation import build_model
+from dtjob_trainer.preflight.task_validation import build_model
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness

@@ -134,19 +134,19 @@ class _Rank:
     def _dry_run(
         self, task: Task, device: torch.device, mechanism: Mechanism, rows: int, *, untrained: bool
     ) -> None:
-        from dtjob_trainer.preflight import rehearsal, validation
+        from dtjob_trainer.preflight import rehearsal, task_validation
 
         config = self._config
         task = replace(task, losses=self._told_of(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         rehearsal.require_fit(task, device, mechanism, rows=rows, memory=memory)
-        validation.preflight(task, device, rows)
+        task_validation.preflight(task, device, rows)
         optimizer = config.training.optimizer.name
         rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
         if self._setup.rank == 0 and untrained:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
-                validation.check_evaluation(task, device)
+                task_validation.check_evaluation(task, device)
 
     def _told_of(self, losses: Losses) -> Losses:
         """Say at each pass that one is made: a dry run of slow passes is no hang."""
@@ -178,12 +178,12 @@ class _Rank:
         from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes
         from dtjob_trainer.mechanism import batches, keys, optim, step
         from dtjob_trainer.mechanism import group as distributed
-        from dtjob_trainer.preflight import validation
+        from dtjob_trainer.preflight import task_validation
         from dtjob_trainer.rank import fitting, loop, meeting
 
         training, plan = self._config.training, spec.plan
         with self._trying():
-            model = validation.build_model(task, group.device)
+            model = task_validation.build_model(task, group.device)
             parameters = [p for p in model.parameters() if p.requires_grad]
             optimizer = optim.make_optimizer(training.optimizer.name, parameters)
         if checkpoint is not None:
@@ -246,10 +246,10 @@ class _Rank:
 
     def _evaluated(self, task: Task, model: torch.nn.Module) -> dict[str, float]:
         """Public figures of the model as it is; private records are in memory too (Rule 20)."""
-        from dtjob_trainer.preflight import validation
+        from dtjob_trainer.preflight import task_validation
 
         try:
-            return validation.public_figures(task, model)
+            return task_validation.public_figures(task, model)
         except (Exception, SystemExit) as error:
             more = self.logged(error)
             if isinstance(error, TaskError) and self._failures.own_words(error, self._phase):

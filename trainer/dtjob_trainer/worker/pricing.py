@@ -17,7 +17,7 @@ from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_accounting.upper_bound import upper_bound
-from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.process.logs import Logger
 
 #: How long the helper's figure is waited for before the bound is shown. What is shown never goes

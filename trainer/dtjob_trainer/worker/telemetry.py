@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from dtjob_exporter.nvml import GpuFigures
-from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.gang.worker_view import WorkerView
 
 
 def report(view: WorkerView, batch_size: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from dtjob_trainer.gang.members import (
     Hello,
 )
 from dtjob_trainer.gang.splice import StoreGate, Tunnel
-from dtjob_trainer.gang.view import WorkerView
+from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.credentials import open_credentials
 from dtjob_trainer.ledger.backend import Ledger
 from dtjob_trainer.ledger.opening import open_ledger

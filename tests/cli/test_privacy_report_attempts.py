@@ -1,0 +1,49 @@
+"""A report says how many of a job's attempts were refused; those that train are the others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dtjob_api.ledger.privacy_ledger import AttemptRecord
+from dtjob_api.reasons import Reason
+from dtjob_cli import privacy_report, privacy_report_text
+from tests.support.builders import new_ledger, public_plan
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOT_ASKED: Any = None
+
+
+@pytest.mark.parametrize(
+    ("first", "reasons", "said"),
+    [
+        (1, [Reason.STOPPED], "in one attempt"),
+        (1, [Reason.STOPPED, None], "in 2 attempts"),
+        (1, [Reason.ENTRYPOINT_INVALID, None], "in 2 attempts, of which 1 ended refused"),
+        (
+            1,
+            [Reason.STOPPED, Reason.CHECKPOINT_MISMATCH, Reason.TASK_FAILED, Reason.RANK_FAILED],
+            "in 4 attempts, of which 2 ended refused",
+        ),
+        (
+            31,
+            [Reason.TASK_FAILED, Reason.STOPPED],
+            "in 32 attempts, of which at least 1 ended refused",
+        ),
+    ],
+)
+def test_refused_attempts_are_told_apart(
+    first: int, reasons: list[Reason | None], said: str
+) -> None:
+    records = [
+        AttemptRecord(attempt=first + at, start=NOW, reason=reason)
+        for at, reason in enumerate(reasons)
+    ]
+    last = first + len(reasons) - 1
+    made = new_ledger(public_plan(), workers=2, attempt=last, attempts=records)
+
+    rows = dict(privacy_report_text.rows(privacy_report.build(made, NOT_ASKED, None)))
+
+    assert rows["steps"] == f"0 of 336 {said}"

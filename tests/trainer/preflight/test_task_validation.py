@@ -1,0 +1,530 @@
+"""Rules 4, 5 and 21: what the validator refuses on synthetic data, by name and with a remedy."""
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from opacus.layers import DPLSTM, DPMultiheadAttention
+from torch import nn
+from torch.nn import functional
+
+from dtjob_trainer.preflight.task_validation import (
+    build_model,
+    check_evaluation,
+    preflight,
+    public_figures,
+)
+from dtjob_trainer.task import ArraySpec, Task, TaskError
+from tests.support.mechanism.models import (
+    CLASSES,
+    FEATURES,
+    Records,
+    cross_entropy,
+    linear,
+    make_task,
+    rows,
+)
+
+
+def refused(task, reason, *words, **options):
+    with pytest.raises(TaskError) as caught:
+        preflight(task, **options)
+    assert caught.value.reason == reason
+    for word in words:
+        assert word in caught.value.message
+    assert "dtjob_trainer/" not in caught.value.message  # no traceback of ours
+
+
+def with_layer(layer):
+    """A model with ``layer`` between two linear ones, as its module 1."""
+    return lambda: nn.Sequential(nn.Linear(FEATURES, 8), layer(), nn.Linear(8, CLASSES))
+
+
+class Block(nn.Module):
+    """A model of two layers whose forward is a function of the test."""
+
+    def __init__(self, forward):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(FEATURES, FEATURES)
+        self.second = nn.Linear(FEATURES, CLASSES)
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def block(forward):
+    return make_task(model=lambda: Block(forward))
+
+
+class WithBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+        self.register_buffer("offset", torch.ones(8))
+
+    def forward(self, x):
+        return x * self.weight + self.offset
+
+
+def zeroed(model):
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    return model
+
+
+class Recurrent(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.layer(x[:, :, None])[0][:, -1])
+
+
+class Attention(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.embed = nn.Linear(1, 8)
+        self.layer = layer
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.embed(x[:, :, None])
+        return self.head(self.layer(x, x, x)[0].mean(1))
+
+
+class Buffered(nn.Module):
+    """Counts the examples it has seen, or doesn't."""
+
+    def __init__(self, update):
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, CLASSES)
+        self.scale = Scale(update)
+
+    def forward(self, x):
+        return self.scale(self.layer(x))
+
+
+class Scale(nn.Module):
+    def __init__(self, update):
+        super().__init__()
+        self.register_buffer("mean", torch.ones(CLASSES))
+        self.update = update
+
+    def forward(self, x):
+        if self.update and self.training:
+            self.get_buffer("mean").lerp_(x.detach().mean(0), 0.1)
+        return x
+
+
+class AlwaysEvaluating(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(FEATURES).requires_grad_(False).eval()
+        self.layer = nn.Linear(FEATURES, CLASSES)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x):
+        return self.layer(self.norm(x))
+
+
+ACCEPTED = {
+    "linear": make_task(),
+    "zero weights": make_task(model=lambda: zeroed(linear())),
+    "dropout": make_task(model=with_layer(lambda: nn.Dropout(0.5))),
+    "functional dropout": block(
+        lambda m, x: m.second(functional.dropout(m.first(x), 0.3, training=m.training))
+    ),
+    "layer norm": make_task(model=with_layer(lambda: nn.LayerNorm(8))),
+    "group norm": make_task(model=with_layer(lambda: nn.GroupNorm(2, 8))),
+    "called twice": block(lambda m, x: m.second(m.first(torch.tanh(m.first(x))))),
+    "frozen": block(lambda m, x: m.second(m.first.requires_grad_(False)(x))),
+    "opacus lstm": make_task(model=lambda: Recurrent(DPLSTM(1, 8, batch_first=True))),
+    "opacus attention": make_task(
+        model=lambda: Attention(DPMultiheadAttention(8, 2, batch_first=True))
+    ),
+    "constant buffer": make_task(model=lambda: Buffered(update=False)),
+    "batch norm in evaluation mode": make_task(model=AlwaysEvaluating),
+    "masked lengths": Task(
+        model=linear,
+        dataset=lambda: Records(rows()),
+        example_spec={
+            "x": ArraySpec((FEATURES,), "float32", -1, 1),
+            "length": ArraySpec((), "int64", 1, FEATURES),
+            "y": ArraySpec((), "int64", 0, CLASSES - 1),
+        },
+        losses=lambda model, batch: cross_entropy(
+            model,
+            {
+                "x": batch["x"] * (torch.arange(FEATURES) < batch["length"][:, None]),
+                "y": batch["y"],
+            },
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(ACCEPTED))
+def test_sound_models_pass_without_a_word(name, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        preflight(ACCEPTED[name], physical_batch_size=7)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_dry_run_reads_no_private_record_and_disturbs_no_random_state():
+    def dataset():
+        raise AssertionError("private")
+
+    task = Task(linear, dataset, make_task().example_spec, cross_entropy)
+    preflight(task)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)  # as linear() does
+    nn.Linear(FEATURES, CLASSES)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.BatchNorm1d(8),
+        lambda: nn.BatchNorm1d(8, affine=False),
+        lambda: nn.BatchNorm1d(8, track_running_stats=False),
+        lambda: nn.BatchNorm1d(8).requires_grad_(False),
+        lambda: nn.SyncBatchNorm(8, affine=False),
+    ],
+    ids=["plain", "not affine", "not tracking", "frozen", "synchronised"],
+)
+def test_batch_norm_in_training_mode(layer):
+    refused(
+        make_task(model=with_layer(layer)), "ModelRefused", "module 1", "BatchNorm", "GroupNorm"
+    )
+
+
+@pytest.mark.rule(21)
+def test_a_buffer_that_training_updates():
+    refused(make_task(model=lambda: Buffered(update=True)), "ModelRefused", "module scale", "mean")
+    refused(
+        make_task(
+            model=lambda: nn.Sequential(
+                nn.Unflatten(1, (2, 3)),
+                nn.InstanceNorm1d(2, track_running_stats=True),
+                nn.Flatten(),
+                nn.Linear(FEATURES, CLASSES),
+            )
+        ),
+        "ModelRefused",
+        "module 1",
+        "running_mean",
+        "track_running_stats=False",
+    )
+
+
+@pytest.mark.rule(21)
+def test_state_outside_buffers():
+    def forward(m, x):
+        m.seen = getattr(m, "seen", 0) + x.detach().sum()
+        return m.second(m.first(x)) + m.seen * x[:, :CLASSES]
+
+    refused(block(forward), "ModelRefused", "keeps state")
+
+
+class Centre(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class Gradual(torch.autograd.Function):
+    """The identity forward; mixes the examples' gradients backward."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient + gradient.mean(0)
+
+
+def self_scaled(x):
+    """x itself, with a gradient through the mean of the batch."""
+    return x * (1 + x.mean() - x.mean().detach())
+
+
+MIXING = {
+    "a mean in a module": (make_task(model=with_layer(Centre)), "module 1 (Centre)"),
+    "a mean in forward": (block(lambda m, x: m.second(m.first(x) - x.mean(0))), "second"),
+    "a cumulative sum": (block(lambda m, x: m.second(m.first(x).cumsum(0))), "second"),
+    "a neighbour": (block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))), "second"),
+    "only in the gradient": (
+        block(lambda m, x: m.second(self_scaled(m.first(x)))),
+        "losses()",
+    ),
+    "only in the value": (
+        make_task(losses=lambda m, b: cross_entropy(m, b) + b["x"].mean()),
+        "losses()",
+    ),
+    "labels": (
+        make_task(
+            losses=lambda m, b: (
+                cross_entropy(m, b) * (b["y"] == b["y"].mode().values).float()
+                + 0.1 * b["y"].float().mean() * m(b["x"]).sum(1)
+            )
+        ),
+        "losses()",
+    ),
+    "a contrast": (
+        make_task(
+            losses=lambda m, b: functional.cross_entropy(
+                m(b["x"]) @ m(b["x"]).t(), torch.arange(len(b["y"])), reduction="none"
+            )
+        ),
+        "losses()",
+    ),
+    "a rank": (make_task(losses=lambda m, b: cross_entropy(m, b).sort().values), "losses()"),
+}
+
+
+@pytest.mark.rule(5, 21)
+@pytest.mark.parametrize("name", list(MIXING))
+def test_operations_across_examples(name):
+    task, culprit = MIXING[name]
+    refused(task, "ModelRefused", culprit, "mixes the examples of a batch")
+
+
+@pytest.mark.rule(21)
+def test_gradients_mixed_in_the_backward_pass():
+    task = block(lambda m, x: m.second(Gradual.apply(m.first(x))))
+    refused(task, "ModelRefused")
+
+
+@pytest.mark.rule(21)
+def test_tied_parameters():
+    def model():
+        first, second = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, FEATURES)
+        second.weight = first.weight
+        return nn.Sequential(first, second, nn.Linear(FEATURES, CLASSES))
+
+    refused(make_task(model=model), "ModelRefused", "0.weight and 1.weight are tied")
+
+
+FUNCTIONAL = {
+    "functional linear": lambda m, x: m.second(functional.linear(x, m.first.weight, m.first.bias)),
+    "in addition to its forward": lambda m, x: m.second(m.first(x) @ m.first.weight),
+    "a penalty": lambda m, x: m.second(m.first(x)) * m.second.weight.square().sum(),
+}
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize("name", list(FUNCTIONAL))
+def test_functional_use_of_weights(name):
+    owner = "second" if name == "a penalty" else "first"
+    refused(block(FUNCTIONAL[name]), "ModelRefused", f"parameter {owner}.weight", "forward")
+
+
+@pytest.mark.rule(4)
+def test_a_parameter_that_no_loss_reaches():
+    refused(block(lambda m, x: m.first(x)[:, :CLASSES]), "ModelRefused", "second.weight", "freeze")
+
+
+@pytest.mark.rule(4)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # functorch, on the way out
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (lambda: Recurrent(nn.LSTM(1, 8, batch_first=True)), ("layer (LSTM", "DPLSTM")),
+        (lambda: Recurrent(nn.GRU(1, 8, batch_first=True)), ("layer (GRU", "DPGRU")),
+        (
+            lambda: Attention(nn.MultiheadAttention(8, 2, batch_first=True)),
+            ("layer (MultiheadAttention", "DPMultiheadAttention"),
+        ),
+        (with_layer(WithBuffer), ("module 1 (WithBuffer", "buffers")),
+    ],
+    ids=["lstm", "gru", "attention", "buffer"],
+)
+def test_a_layer_without_per_example_gradients(layer, words):
+    refused(make_task(model=layer), "ModelRefused", *words)
+
+
+@pytest.mark.rule(4)
+def test_a_layer_whose_batch_is_not_first():
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 4)
+            self.head = nn.Linear(4, CLASSES)
+
+        def forward(self, x):
+            return self.head(self.layer(x.t()[:, :, None]).mean(0))
+
+    refused(make_task(model=Transposed), "ModelRefused", "module layer", "the batch first")
+
+
+LOSSES: dict[str, tuple[Any, str]] = {
+    "mean": (lambda m, b: cross_entropy(m, b).mean(), "per example"),
+    "two dimensions": (lambda m, b: cross_entropy(m, b)[:, None], "per example"),
+    "no tensor": (lambda *_: [1.0], "list, not a tensor"),
+    "integers": (lambda _, b: b["y"], "floating point"),
+    "detached": (lambda m, b: cross_entropy(m, b).detach(), "detach()"),
+}
+
+
+@pytest.mark.rule(5)
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_losses_that_are_not_one_per_example(name):
+    losses, words = LOSSES[name]
+    refused(make_task(losses=losses), "TaskInvalid", words)
+
+
+@pytest.mark.rule(5)
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_losses_divided_by_the_number_of_rows(size):
+    task = make_task(losses=lambda m, b: cross_entropy(m, b) / len(b["y"]))
+    refused(task, "ModelRefused", "don't divide", physical_batch_size=size)
+
+
+def test_losses_that_are_not_finite_on_the_example_spec():
+    refused(
+        make_task(losses=lambda m, b: cross_entropy(m, b) + b["x"].sum(1).log()),
+        "TaskInvalid",
+        "example_spec",
+    )
+    refused(
+        make_task(losses=lambda m, b: (m(b["x"]) * 0).sum(1).sqrt()), "TaskInvalid", "not finite"
+    )
+
+
+@pytest.mark.rule(20)
+def test_errors_on_synthetic_data_are_shown_in_full():
+    def losses(model, batch):
+        raise RuntimeError("sizes 64 and 65 don't match")
+
+    refused(
+        make_task(losses=losses),
+        "DryRunFailed",
+        "sizes 64 and 65",
+        f"failed at {__file__}:",
+        "in losses: RuntimeError",
+    )
+
+    def model():
+        raise FileNotFoundError("weights.pt")
+
+    refused(make_task(model=model), "DryRunFailed", "weights.pt", "in model")
+
+
+MODELS: dict[str, tuple[Any, str, str]] = {
+    "no module": (lambda: 3, "TaskInvalid", "int, not a torch.nn.Module"),
+    "no parameter": (nn.ReLU, "ModelRefused", "no trainable parameter"),
+    "half": (lambda: linear().half(), "ModelRefused", "float32"),
+    "lazy": (lambda: nn.LazyLinear(CLASSES), "ModelRefused", "no values"),
+}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_models_that_cannot_be_trained(name):
+    model, reason, words = MODELS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about lazy modules
+        refused(make_task(model=model), reason, words)
+
+
+def test_the_models_initial_weights_are_not_touched():
+    built: Any = build_model(make_task(), torch.device("cpu"))
+    assert torch.equal(built.weight, linear().weight)
+
+
+def test_evaluation_gives_finite_public_figures():
+    def evaluate(model):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"accuracy": torch.tensor(0.5), "loss": 2}
+
+    model = linear()
+    assert public_figures(make_task(evaluate=evaluate), model) == {"accuracy": 0.5, "loss": 2.0}
+    assert model.training
+    assert public_figures(make_task(), model) == {}
+
+
+@pytest.mark.rule(19)
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (0.5, "float; return a dict"),
+        ({"accuracy": math.nan}, "finite"),
+        ({"accuracy": "good"}, "finite"),
+        ({"accuracy": [1, 2]}, "finite"),
+        ({"accuracy": torch.zeros(2)}, "finite"),
+        ({"accuracy": 10**400}, "finite"),
+        ({1: 0.5}, "a int"),
+        ({"": 0.5}, "of 0 characters"),
+        ({"JANE DOE": 0.5}, "of 8 characters"),
+        ({"x" * 64: 0.5}, "of 64 characters"),
+        ({"accuracy-": 0.5}, "of 9 characters"),
+        ({"step": 7}, "which dtjob adds"),
+        ({f"recall.of_class-{i}": 1.0 for i in range(90)}, "90 figures"),
+    ],
+)
+def test_evaluation_that_gives_something_else(figures, words):
+    with pytest.raises(TaskError, match=words) as caught:
+        public_figures(make_task(evaluate=lambda _: figures), linear())
+    assert caught.value.reason == "EvaluationInvalid"
+    assert "JANE DOE" not in caught.value.message
+
+
+def test_evaluation_leaves_trainings_random_numbers_alone():
+    def evaluate(model):
+        return {"drawn": torch.rand(()).item()}
+
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    first = public_figures(make_task(evaluate=evaluate), linear_without_seed())
+    assert public_figures(make_task(evaluate=evaluate), linear_without_seed()) == first
+    assert torch.equal(torch.rand(2), expected)
+
+
+def linear_without_seed():
+    with torch.random.fork_rng():
+        return linear()
+
+
+def unlucky(model):
+    raise ValueError("no public data here")
+
+
+def trains(model):
+    model.weight.data += 1
+    return {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "words"),
+    [
+        (unlucky, "in unlucky: ValueError: no public data here"),
+        (trains, "copy.deepcopy"),
+        (lambda _: {"perplexity": math.inf}, "perplexity: inf"),
+        (lambda _: {"accuracy": "good"}, "accuracy: a str"),
+    ],
+)
+def test_evaluation_is_tried_on_an_untrained_model(evaluate, words):
+    """Before the first draw is charged, so that its errors are shown in full."""
+    with pytest.raises(TaskError) as caught:
+        check_evaluation(make_task(evaluate=evaluate), torch.device("cpu"))
+    assert caught.value.reason == "EvaluationInvalid"
+    assert words in caught.value.message
+
+
+def test_evaluation_that_works_is_accepted():
+    check_evaluation(make_task(), torch.device("cpu"))
+    check_evaluation(make_task(evaluate=lambda _: {"accuracy": 0.5}), torch.device("cpu"))

@@ -1,0 +1,309 @@
+"""One worker's supervisor, in parts that need no process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_trainer.gang.members import Action, Directive, End, EndKind, Hello
+from dtjob_trainer.gang.splice import Tunnel
+from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.process import listening
+from dtjob_trainer.rank.setup import RankSetup
+from dtjob_trainer.worker import telemetry
+from dtjob_trainer.worker.deaths import MemoryKills
+from dtjob_trainer.worker.processes import CannotStart, Forkserver
+from dtjob_trainer.worker.worker import Worker
+from tests.support.gangs.gang_run import GangRun
+
+both_families = pytest.mark.parametrize(
+    "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.ipv6)]
+)
+CHARGED = {"segments": [[2.0, 0.18, 8]], "delta": 1e-5, "guaranteed": 9.0, "charged": 8}
+
+
+class Ranks:
+    def __init__(self) -> None:
+        self.heard: list[dict[str, str]] = []
+
+    def send(self, rank: int, message: dict[str, str]) -> bool:
+        assert rank == 0
+        self.heard.append(message)
+        return True
+
+    async def kill(self) -> None:
+        pass
+
+
+class Nursery:
+    """Where nothing is started: it is warm at once, or says how it ends."""
+
+    def __init__(self) -> None:
+        self.death: str | None = None
+        self.kills = MemoryKills()
+        self.started: list[int] = []
+        self.fails: CannotStart | None = None
+
+    async def warm_up(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    def rank(self, setup: RankSetup, _pipe: Any) -> Any:
+        self.started.append(setup.rank)
+        return self
+
+    def start(self) -> None:
+        raise EOFError
+
+    def accountant(self) -> None:
+        pass
+
+
+def worker(folder: Path, ordinal: int = 0, nursery: Any = None) -> Any:
+    run = GangRun(folder)
+    nursery = nursery or Forkserver(lambda *_: None)
+    return Worker(run.config(ordinal), ordinal, nursery, structlog.get_logger())
+
+
+RUN = Directive(revision=1, action=Action.RUN, attempt=1, workers=2, store_key="a key")
+
+
+def warm(folder: Path) -> tuple[Any, Nursery]:
+    """Worker 1, ready to start ranks."""
+    nursery = Nursery()
+    mine = worker(folder, ordinal=1, nursery=nursery)
+    mine._keeper.is_warm = True
+    return mine, nursery
+
+
+def says(of: Any, **message: Any) -> None:
+    of._on_message(0, {"type": "progress", "state": "Running", "stage": "training", **message})
+
+
+@pytest.mark.rule(13)
+def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
+    """Together with what a bound takes where there is no helper; without privacy there is none."""
+
+    async def scene() -> None:
+        mine = worker(tmp_path)
+        asked: list[Any] = []
+        mine._pricing.charge = lambda *question: asked.append(question)
+        mine._attempt = 3
+        says(mine, **CHARGED)
+        assert asked == [(3, 8, [[2.0, 0.18, 8]], 1e-5, 9.0)]
+        says(mine, charged=24)
+        assert (mine._view.charged, len(asked)) == (24, 1)
+
+    asyncio.run(scene())
+
+
+def test_worker_that_is_told_to_stop_starts_no_ranks(tmp_path: Path) -> None:
+    async def scene() -> None:
+        mine, nursery = warm(tmp_path)
+        mine.terminate()
+        await mine._obey(RUN)
+        assert nursery.started == []
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("death", [None, "the forkserver died"])
+def test_worker_that_can_start_no_ranks_once_the_way_is_open_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str | None
+) -> None:
+    """The leader was told meanwhile that it leaves, and waits for no ranks of it."""
+
+    async def scene() -> None:
+        mine, nursery = warm(tmp_path)
+        open_tunnel, close_tunnel, closed = Tunnel.open, Tunnel.close, []
+
+        async def opened_late(tunnel: Tunnel) -> int:
+            port = await open_tunnel(tunnel)
+            if death is None:
+                mine.terminate()
+            nursery.death = death
+            return port
+
+        async def close(tunnel: Tunnel) -> None:
+            closed.append(tunnel)
+            await close_tunnel(tunnel)
+
+        monkeypatch.setattr(Tunnel, "open", opened_late)
+        monkeypatch.setattr(Tunnel, "close", close)
+        await mine._obey(RUN)
+        assert (nursery.started, mine._ranks, len(closed)) == ([], None, 1)
+
+    asyncio.run(scene())
+
+
+def test_worker_whose_forkserver_dies_at_a_start_counts_as_restarted(tmp_path: Path) -> None:
+    """Else the other ranks would wait for its own until they count as stalled."""
+
+    async def scene() -> None:
+        mine, nursery = warm(tmp_path)
+        before = mine._incarnation
+        await mine._obey(RUN)
+        assert nursery.started == [1]
+        assert (mine._ranks, mine._tunnel, mine._attempt) == (None, None, 0)
+        assert mine._incarnation != before
+
+    asyncio.run(scene())
+
+
+def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) -> None:
+    """Not with the traceback of a bug: in a pod its last words are all that is seen."""
+
+    async def scene() -> None:
+        nursery = Nursery()
+        nursery.fails = CannotStart("no module named torch", lasting=True)
+        mine = worker(tmp_path, ordinal=1, nursery=nursery)
+        await mine._follow_until_done()
+
+    with pytest.raises(CannotStart, match="no module named torch"):
+        asyncio.run(scene())
+
+
+@pytest.mark.parametrize("code", [WorkerExit.REFUSED, 0])
+def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Else a command waits for ever for a worker that nobody can tell to go home."""
+    monkeypatch.setattr("dtjob_trainer.worker.worker.ORDERLY_SECONDS", 0.0)
+
+    class Leader:
+        left = False
+
+        async def lead(self) -> int:
+            return code
+
+    class Killed(Ranks):
+        was = False
+
+        async def kill(self) -> None:
+            self.was = True
+
+    async def scene() -> None:
+        mine = worker(tmp_path, nursery=Nursery())
+        mine._leader = Leader()
+        mine._ranks = ranks = Killed()
+        async with asyncio.timeout(60):
+            assert await mine._follow_until_done() == code
+        assert (ranks.was, mine._ranks) == (True, None)
+
+    asyncio.run(scene())
+
+
+def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
+    """What it has heard it does, before it leaves: the others are told at the same time."""
+    obeyed: list[Directive] = []
+    done = Directive(revision=1, action=Action.DONE, exit_code=WorkerExit.REFUSED)
+
+    class Leader:
+        left = False
+
+        async def lead(self) -> int:
+            return WorkerExit.REFUSED
+
+    async def scene() -> None:
+        mine = worker(tmp_path, nursery=Nursery())
+        mine._leader = Leader()
+
+        async def say(*_: Any) -> Directive:
+            await asyncio.sleep(0)
+            return done
+
+        async def obey(directive: Directive) -> None:
+            obeyed.append(directive)
+
+        mine._say_hello, mine._obey = say, obey
+        assert await mine._follow_until_done() == WorkerExit.REFUSED
+
+    asyncio.run(scene())
+    assert obeyed == [done]
+
+
+UNABLE = """
+import sys
+from dtjob_trainer import supervisor
+from dtjob_trainer.worker.processes import CannotStart
+
+class Worker:
+    def terminate(self): ...
+    async def run(self): raise CannotStart("killed for want of memory", lasting=True)
+
+sys.exit(supervisor.main(sys.argv[1:], lambda *_: Worker()))
+"""
+
+
+@pytest.mark.processes
+def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(GangRun(tmp_path).config(1).model_dump_json())
+    arguments = ["--config", str(config), "--ordinal", "1"]
+    program = [sys.executable, "-c", UNABLE, *arguments]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == WorkerExit.REFUSED, ended.stderr
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert (last["level"], last["detail"]) == ("error", "killed for want of memory")
+
+
+def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:
+    def ready(view: WorkerView) -> float:
+        families = {f.name: f for f in telemetry.WorkerMetrics(view, {}).collect()}
+        return families["dtjob_worker_ready"].samples[0].value
+
+    async def scene() -> None:
+        mine = worker(tmp_path, ordinal=1)
+        mine._ranks = Ranks()
+        says(mine, state="Starting", stage="dry run")
+        assert ready(mine._view) == 0
+        says(mine)
+        assert ready(mine._view) == 1
+        await mine._stop_ranks()
+        assert ready(mine._view) == 0
+
+    asyncio.run(scene())
+
+
+def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
+    """A hello may be of 64 KiB at most, and a worker may have 256 ranks."""
+    said: list[Hello] = []
+
+    class Greeter:
+        async def say(self, hello: Hello) -> Directive:
+            said.append(hello)
+            return RUN
+
+    async def scene() -> None:
+        mine = worker(tmp_path, ordinal=1)
+        mine._ends = [
+            End(kind=EndKind.CRASHED, rank=rank, reason=Reason.RANK_FAILED, message="lost a peer")
+            for rank in range(3)
+        ]
+        assert await mine._say_hello(Greeter(), -1) == RUN
+
+    asyncio.run(scene())
+    assert [end.message for end in said[0].ends] == ["lost a peer", "", ""]
+
+
+def test_report_says_whose_it_is(tmp_path: Path) -> None:
+    mine = worker(tmp_path)
+    assert telemetry.report(mine._view, 256)["jobUID"] == "5ac7f6f2"
+
+
+@both_families
+def test_worker_is_reached_over_both_families(address: str) -> None:
+    with listening.listen("", 0, "http_port") as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((address, port), timeout=5):
+            pass
