@@ -53,7 +53,7 @@ class Block:
 def pages() -> list[Path]:
     """Every page for users."""
     found = [path for path in (ROOT / "docs").rglob("*.md") if "design" not in path.parts]
-    return [ROOT / "README.md", *sorted(found)]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(found)]
 
 
 def blocks(page: Path) -> list[Block]:
