@@ -96,18 +96,18 @@ def test_kopf_waits_for_the_discovery_of_its_kinds() -> None:
 
 def test_a_start_without_a_wait_lists_nothing_twice() -> None:
     stream = Played([None])
-    play(stream, lambda: stream.course.count("kopf") == 2)
+    play(stream, lambda: stream.course.count("kopf") >= 2)
     assert stream.course[:5] == ["found", "kopf", "found", "gap", "kopf"]
 
 
 def test_kopf_is_not_started_again_before_its_kinds_are_back() -> None:
     stream = Played([None, MISSING, MISSING, None])
-    play(stream, lambda: stream.course.count("kopf") == 2)
+    play(stream, lambda: stream.course.count("kopf") >= 2)
     assert stream.course[:7] == ["found", "kopf", "look", "look", "found", "gap", "kopf"]
 
 
 def test_a_wait_never_ends_by_itself() -> None:
     stream = Played([MISSING])
-    play(stream, lambda: len(stream.course) == 8)
+    play(stream, lambda: len(stream.course) >= 8)
     assert set(stream.course) == {"look"}
     assert stream.trouble == MISSING
