@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from dtjob_accounting import rdp
 from dtjob_accounting.limits import Segment
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
+from dtjob_trainer.ledger import open_ledger
 from dtjob_trainer.ledger.backend import Ledger
-from dtjob_trainer.ledger.opening import open_ledger
 from dtjob_trainer.process.logs import Logger
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker.deaths import MemoryKills

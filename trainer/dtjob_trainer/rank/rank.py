@@ -93,8 +93,7 @@ class _Rank:
 
     def run(self, watch: Watch | None) -> EndKind:
         """Preflight, rendezvous, training."""
-        from dtjob_trainer.ledger import leasing
-        from dtjob_trainer.ledger.opening import open_ledger
+        from dtjob_trainer.ledger import leasing, open_ledger
         from dtjob_trainer.mechanism.mechanism import Mechanism
         from dtjob_trainer.rank import meeting
 

@@ -37,8 +37,8 @@ from dtjob_trainer.gang.members import (
 from dtjob_trainer.gang.splice import StoreGate, Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.credentials import open_credentials
+from dtjob_trainer.ledger import open_ledger
 from dtjob_trainer.ledger.backend import Ledger
-from dtjob_trainer.ledger.opening import open_ledger
 from dtjob_trainer.process import listening
 from dtjob_trainer.process.logs import Logger
 from dtjob_trainer.rank.setup import RankSetup
