@@ -71,6 +71,10 @@ check: $(INSTALLED)  ## Lint, types and fast tests (under 60 s)
 test: check  ## Every tier that this machine can run; says which it can't and why
 	@bash tools/test.sh
 
+.PHONY: coverage
+coverage: $(INSTALLED)  ## The fast tests once more, and the lines that they meet, by package and wing
+	@$(TOOLS) -m coverage run -m pytest -q --tier=check && $(TOOLS) -m testing.covered
+
 .PHONY: nightly
 nightly: $(INSTALLED)  ## The long tests, or SHARD=2/3 of them; goes on where it was interrupted
 	@$(TOOLS) -m testing.nightly $(or $(SHARD),1/1)
@@ -87,4 +91,4 @@ generate: $(INSTALLED)  ## Write the CRDs from the models
 .PHONY: clean
 # Not dtjob-runs: the ledgers in it are the only record of what was spent.
 clean:  ## Remove .venv and the caches of the tests; runs and their ledgers stay
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage
