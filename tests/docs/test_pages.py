@@ -14,6 +14,7 @@ from tests.support.pages.sessions import Session, TooLateError
 
 PAGES = fenced.pages()
 BLOCKS = [block for page in PAGES for block in fenced.blocks(page)]
+DESIGN = ROOT / "docs" / "design"
 
 
 def with_kind(kind: str) -> list[Path]:
@@ -77,7 +78,7 @@ def test_cleaning_up_leaves_ledgers_alone() -> None:
     assert "dtjob-runs" not in clean
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", [*PAGES, *sorted(DESIGN.glob("*.md"))], ids=by_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for text, target in re.findall(r"\[([^\]]+)\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith("https://"):
@@ -96,6 +97,11 @@ def test_files_that_commands_name_exist(page: Path, tmp_path: Path) -> None:
         if block.kind in ("shown", "demo", "cluster") and block.language in ("sh", "console"):
             for name in re.findall(r"(?:^|\s)(?:-f|-k) (\S+)", block.text):
                 assert (tmp_path / name).exists(), f"{block.place}: {name}"
+
+
+def test_the_index_of_design_has_every_page() -> None:
+    linked = re.findall(r"^\| \[[^]]+\]\((\w+\.md)\)", (DESIGN / "README.md").read_text(), re.M)
+    assert sorted([*linked, "README.md"]) == sorted(page.name for page in DESIGN.glob("*.md"))
 
 
 def _anchors(page: Path) -> set[str]:
