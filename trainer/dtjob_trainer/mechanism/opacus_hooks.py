@@ -28,7 +28,7 @@ class ExampleHooks:
         self._parameters = parameters
         self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
 
-    def gradient(self, p: torch.nn.Parameter) -> torch.Tensor | list[torch.Tensor] | None:
+    def gradient(self, p: torch.Tensor) -> torch.Tensor | list[torch.Tensor] | None:
         """Return Tensor[P, ...] of a backward pass, a list of several, or None of none."""
         found: torch.Tensor | list[torch.Tensor] | None = p.grad_sample  # type: ignore[attr-defined]
         return found
