@@ -20,7 +20,7 @@ from dtjob_trainer.gang.members import End
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.process.memory_group import MemoryCount
 from dtjob_trainer.rank.setup import RankSetup
-from dtjob_trainer.worker.forkserver import UNTOLD, Forkserver, forkserver_pid
+from dtjob_trainer.worker.forkserver import DIED_WITH_FORKSERVER, Forkserver, forkserver_pid
 from dtjob_trainer.worker.processes import CannotStart, Ranks
 
 CHANGED = (
@@ -170,5 +170,5 @@ def test_a_child_of_a_forkserver_that_died_has_an_exit_code_of_its_own() -> None
     child.returncode = None
     child.sentinel, end = os.pipe()
     os.close(end)
-    assert child.poll() == UNTOLD, CHANGED
+    assert child.poll() == DIED_WITH_FORKSERVER, CHANGED
     os.close(child.sentinel)

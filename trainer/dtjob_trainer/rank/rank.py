@@ -160,7 +160,7 @@ class _Rank:
         from dtjob_trainer.preflight import rehearsal, task_validation
 
         config = self._config
-        task = replace(task, losses=self._told_of(task.losses))
+        task = replace(task, losses=self._with_heartbeats(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         rehearsal.require_fit(task, device, mechanism, rows=rows, memory=memory)
         task_validation.preflight(task, device, rows)
@@ -171,14 +171,14 @@ class _Rank:
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
                 task_validation.check_evaluation(task, device)
 
-    def _told_of(self, losses: Losses) -> Losses:
+    def _with_heartbeats(self, losses: Losses) -> Losses:
         """Say at each pass that one is made: a dry run of slow passes is no hang."""
 
-        def told(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        def beating(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
             self._mail.progress()
             return losses(model, batch)
 
-        return told
+        return beating
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
@@ -198,7 +198,7 @@ class _Rank:
         if watch is not None:
             step = watch(step)
         trainee = loop.Trainee(
-            _Told(step, self._begin_stepped),
+            _NotifyingStep(step, self._begin_stepped),
             state=lambda: TrainingState(model.state_dict(), optimizer.state_dict()),
             compare=lambda: agreed_digest(model, attempt.group),
             evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
@@ -309,7 +309,7 @@ class _Rank:
         return self._failures.logged(error, self._phase)
 
 
-class _Told:
+class _NotifyingStep:
     """A step that says when the job has done one, in this attempt or before."""
 
     def __init__(self, step: Stepper, has_stepped: Callable[[], None]) -> None:

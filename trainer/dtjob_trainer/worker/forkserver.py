@@ -34,7 +34,7 @@ from dtjob_trainer.worker.processes import (
 #: What is imported in the forkserver before it forks anything.
 PRELOAD = ["dtjob_trainer.rank.preload"]
 #: What Python takes for the exit code of a child whose forkserver has died.
-UNTOLD = 255
+DIED_WITH_FORKSERVER = 255
 
 RankMain = Callable[[RankSetup, Connection], None]
 
@@ -69,7 +69,7 @@ class Forkserver:
             return None
         if self._died is None or self._died[0] != pid:
             code = gone.si_status if gone.si_code == os.CLD_EXITED else -gone.si_status
-            self._died = pid, f"the forkserver {self._told(self, code)}"
+            self._died = pid, f"the forkserver {self._how_ended(self, code)}"
         return self._died[1]
 
     def open(self, ranks: int) -> None:
@@ -85,9 +85,9 @@ class Forkserver:
         await asyncio.to_thread(start, process)
         await until_ended(process)
         code = process.exitcode
-        told = self._told(process, code)
-        if code is None or code < 0 or code == UNTOLD:
-            raise CannotStart(f"the process that proves that torch and opacus are imported {told}")
+        how = self._how_ended(process, code)
+        if code is None or code < 0 or code == DIED_WITH_FORKSERVER:
+            raise CannotStart(f"the process that proves that torch and opacus are imported {how}")
         if code != 0:
             raise CannotStart(
                 f"the process that imports torch and opacus ended with {code}; its words are in "
@@ -96,7 +96,7 @@ class Forkserver:
                 lasting=True,
             )
 
-    def _told(self, process: object, exit_code: int | None) -> str:
+    def _how_ended(self, process: object, exit_code: int | None) -> str:
         now = memory_group.read()
         return deaths.told(exit_code, self.kills.before(process, exit_code, now), now)
 
