@@ -74,7 +74,7 @@ def rank(
     from dtjob_trainer.mechanism.group import Group
     from dtjob_trainer.mechanism.keys import AttemptKeys
     from dtjob_trainer.mechanism.mechanism import Mechanism
-    from dtjob_trainer.mechanism.step import PrivateStep
+    from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 
     torch.set_num_threads(1)
     group = Group()
@@ -85,14 +85,11 @@ def rank(
     model, records = task.model(), task.dataset()
     optimizer = optim.make_optimizer("sgd", model.parameters())
     step = PrivateStep(
-        task,
-        model,
-        records,
+        Learner(model, task.losses, optimizer, lambda _: 0.1),
+        PrivateData(records, task.example_spec),
         Mechanism.of(plan(steps)),
+        AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
         group,
-        keys=AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
-        optimizer=optimizer,
-        learning_rate=lambda _: 0.1,
     )
     step.run(0, 0)
     step.seconds.clear()

@@ -25,7 +25,8 @@ from dtjob_api.schema.manifest import load
 from dtjob_api.schema.validation import validate
 from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 from tests.support.rules.manifest_cases import EXAMPLES
-from tests.support.rules.transitions import LEDGER, edited
+from tests.support.rules.stored_ledgers import LEDGER
+from tests.support.rules.transitions import edited
 
 UID = "01234567-89ab-cdef-0123-456789abcdef"
 DIGITS = load(EXAMPLES / "digits.yaml")

@@ -11,7 +11,8 @@ import pytest
 from dtjob_api.schema.crd import job_crd
 from dtjob_api.schema.validation import validate
 from tests.support.checkout import ROOT
-from tests.support.rules.transitions import JOB, REMOVED, RUNNING, SUSPENDED, edited
+from tests.support.rules.job_transitions import JOB, RUNNING, SUSPENDED
+from tests.support.rules.transitions import REMOVED, edited
 
 Json = dict[str, Any]
 

@@ -158,35 +158,24 @@ class _Rank:
         self._meeting = Meeting(place, setup.attempt, setup.rank, setup.world_size, self._life)
         if account is None or spec is None:
             (self._at,) = self._meeting.broadcast_ints([0])
-            return loop.Follower(self._step, self._digest, self._meeting, self._mail).run()
+            return loop.Follower(self._trainee, self._meeting, self._mail).run()
         self._meeting.broadcast_ints([self._at])
         return self._coordinate(account, spec)
 
     def _coordinate(self, account: DrawAccount, spec: LedgerSpec) -> EndKind:
-        training, plan, first = self._config.training, spec.plan, self._state()
+        evaluation, first = self._config.training.evaluation, self._state()
         assert self._meeting is not None
         with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
             account.open(first, expected_bytes(first))
-        figures = self._script.evaluation
-        return loop.Coordinator(
-            self._step,
-            self._state,
-            self._digest,
-            self._meeting,
-            self._mail,
-            account,
-            start_step=self._at,
-            total_steps=plan.steps,
-            batch_size=plan.batch_size,
-            delta=plan.delta,
-            epsilon_guaranteed=plan.epsilon_guaranteed,
-            evaluate=(lambda: dict(figures)) if figures else None,
-            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
-        ).run()
+        every = evaluation.every_steps if evaluation else None
+        course = loop.Course(spec.plan, self._at, every)
+        return loop.Coordinator(self._trainee, course, account, self._meeting, self._mail).run()
 
     @property
-    def _step(self) -> loop.Stepper:
-        return _Step(self)
+    def _trainee(self) -> loop.Trainee:
+        figures = self._script.evaluation
+        evaluate = (lambda: dict(figures)) if figures else None
+        return loop.Trainee(_Step(self), self._state, self._digest, evaluate)
 
     def step(self, draw: int, step: int) -> None:
         """One step: all ranks wait for one another, as they do for their sums."""

@@ -94,7 +94,7 @@ def main(
 
 def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Worker:
     from dtjob_trainer.rank import rank
-    from dtjob_trainer.worker.processes import Forkserver
+    from dtjob_trainer.worker.forkserver import Forkserver
     from dtjob_trainer.worker.worker import Worker
 
     return Worker(config, ordinal, Forkserver(rank.main), log)

@@ -6,7 +6,8 @@ import pytest
 
 from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
-from tests.support.rules.transitions import FINISHED, STARTED, edited
+from tests.support.rules.stored_ledgers import FINISHED, STARTED
+from tests.support.rules.transitions import edited
 
 DIGEST = f"sha256:{'0' * 64}"
 FORGED = {

@@ -16,15 +16,9 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.schema.validation import validate
 from testing.examples import examples
 from tests.support.checkout import ROOT
-from tests.support.rules.ledger_attacks import (
-    BAD_LEDGERS,
-    LEDGER_CHANGES,
-    SERIES,
-    full,
-    next_attempt,
-    with_attempts,
-)
-from tests.support.rules.transitions import (
+from tests.support.rules.attempt_attacks import full, next_attempt, with_attempts
+from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES, SERIES
+from tests.support.rules.stored_ledgers import (
     CHECKPOINT,
     CLOSED,
     FINISHED,
@@ -32,13 +26,11 @@ from tests.support.rules.transitions import (
     LEDGER,
     NEXT_LEASE,
     RAISED,
-    REMOVED,
     SETTLED,
     STARTED,
-    Json,
-    edited,
     segments,
 )
+from tests.support.rules.transitions import REMOVED, Json, edited
 
 Write = tuple[Json | None, Json]
 """What is stored, if anything is, and what is written over it."""

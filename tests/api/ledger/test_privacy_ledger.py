@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.schema.crd import ledger_crd
 from dtjob_api.schema.structural import defaulted, schema_errors
-from tests.support.rules.ledger_attacks import ended, running
-from tests.support.rules.transitions import CHECKPOINT, FINISHED, REMOVED, Json, edited
+from tests.support.rules.attempt_attacks import ended, running
+from tests.support.rules.stored_ledgers import CHECKPOINT, FINISHED
+from tests.support.rules.transitions import REMOVED, Json, edited
 
 SCHEMA: Json = ledger_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 WHOLE = PrivacyLedger.from_dict(

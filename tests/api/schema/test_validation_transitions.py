@@ -12,8 +12,10 @@ from dtjob_api.ledger.ledger_rules import (
 )
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.schema.validation import validate
+from tests.support.rules.job_transitions import JOB_TRANSITIONS
 from tests.support.rules.ledger_attacks import LEDGER_CHANGES, SERIES
-from tests.support.rules.transitions import JOB_TRANSITIONS, STARTED, Transition, edited
+from tests.support.rules.stored_ledgers import STARTED
+from tests.support.rules.transitions import Transition, edited
 
 
 @pytest.mark.rule(13)

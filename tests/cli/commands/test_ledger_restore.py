@@ -26,7 +26,7 @@ from dtjob_trainer.ledger.volume import read_volume
 from tests.support.builders import tiny_plan
 from tests.support.checkout import DIGITS
 from tests.support.ledgers.durability import Job, state_at
-from tests.support.rules.transitions import STARTED
+from tests.support.rules.stored_ledgers import STARTED
 
 
 @pytest.fixture

@@ -28,10 +28,11 @@ from localcluster.install import binaries
 from testing.needs import OLDEST_KUBERNETES, oldest_api_server
 from tests.support.checkout import ROOT
 from tests.support.clusters.kube import wait_for
+from tests.support.rules.job_transitions import JOB_TRANSITIONS
 from tests.support.rules.ledger_attacks import LEDGER_CHANGES
 from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, told
 from tests.support.rules.server_answers import ApiServer
-from tests.support.rules.transitions import JOB_TRANSITIONS, Transition
+from tests.support.rules.transitions import Transition
 
 pytestmark = [
     pytest.mark.cluster,

@@ -11,7 +11,7 @@ from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
-from dtjob_trainer.mechanism.step import PrivateStep
+from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.tasks import digits_cnn
 from tests.support.builders import privacy_plan
 
@@ -24,14 +24,11 @@ def _trained(device: torch.device, model: torch.nn.Module) -> list[torch.Tensor]
     task = digits_cnn.task({})
     model = copy.deepcopy(model).to(device)
     step = PrivateStep(
-        task,
-        model,
-        task.dataset(),
+        Learner(model, task.losses, make_optimizer("sgd", model.parameters()), lambda _: 0.1),
+        PrivateData(task.dataset(), task.example_spec),
         Mechanism.of(PLAN),
+        AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
         Group(device),
-        keys=AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
-        optimizer=make_optimizer("sgd", model.parameters()),
-        learning_rate=lambda _: 0.1,
     )
     step.run(0, 0)
     return [p.detach().cpu() for p in model.parameters()]

@@ -21,7 +21,7 @@ from dtjob_trainer import supervisor
 from dtjob_trainer.mechanism import prf
 from dtjob_trainer.rank import rank
 from dtjob_trainer.rank.setup import RankSetup
-from dtjob_trainer.worker.processes import Forkserver
+from dtjob_trainer.worker.forkserver import Forkserver
 
 
 class Recorder:

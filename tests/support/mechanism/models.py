@@ -15,7 +15,7 @@ from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys, derive_keys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
-from dtjob_trainer.mechanism.step import PrivateStep
+from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.task import ArraySpec, Task
 
 # Small tensors gain nothing from threads, and tests share the machine.
@@ -104,23 +104,22 @@ def make_step(
     records: Any,
     group: Group | None = None,
     keys: AttemptKeys = KEYS,
-    rate: float = 0.5,
+    rate: float | Callable[[int], float] = 0.5,
     optimizer: str = "sgd",
     model_for_optimizer: nn.Module | None = None,
     allow_zero_noise: bool = False,
-    **options: Any,
+    physical_batch_size: int | None = None,
 ) -> PrivateStep:
+    rate_at = rate if callable(rate) else lambda _: rate
     optimized = model_for_optimizer if model_for_optimizer is not None else model
+    parameters = [p for p in optimized.parameters() if p.requires_grad]
     step = PrivateStep(
-        task,
-        model,
-        records,
+        Learner(model, task.losses, make_optimizer(optimizer, parameters), rate_at),
+        PrivateData(records, task.example_spec),
         mechanism_of(plan, allow_zero_noise),
+        keys,
         group if group is not None else Group(),
-        keys=keys,
-        optimizer=make_optimizer(optimizer, [p for p in optimized.parameters() if p.requires_grad]),
-        learning_rate=lambda _: rate,
-        **options,
+        physical_batch_size=physical_batch_size,
     )
     if isinstance(records, Records):
         records.read.clear()  # what was read to see whether an index means one record

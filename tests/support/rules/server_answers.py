@@ -14,9 +14,10 @@ from typing import Any
 from kubernetes import client, config
 
 from dtjob_api.schema.validation import validate
+from tests.support.rules.job_transitions import JOB_TRANSITIONS
 from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES
 from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, Case, told
-from tests.support.rules.transitions import JOB_TRANSITIONS, Transition
+from tests.support.rules.transitions import Transition
 
 Json = dict[str, Any]
 _PLURALS = {"DistributedTrainingJob": "distributedtrainingjobs", "PrivacyLedger": "privacyledgers"}

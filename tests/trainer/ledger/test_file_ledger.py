@@ -30,7 +30,8 @@ from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import START, UID, checkpoint, new_ledger, spent, tiny_plan
 from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES, SERIES
 from tests.support.rules.manifest_cases import Case
-from tests.support.rules.transitions import LEDGER, STARTED, Json, edited
+from tests.support.rules.stored_ledgers import LEDGER, STARTED
+from tests.support.rules.transitions import Json, edited
 
 
 @pytest.fixture

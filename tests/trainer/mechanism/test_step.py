@@ -178,7 +178,7 @@ def test_an_interruption_anywhere_discards_the_whole_logical_batch(where, monkey
             method,
             lambda x, name=name, call=original: (trip(name), call(x))[1],
         )
-    hook = step._optimizer.register_step_pre_hook(lambda *_: trip("optimizer"))
+    hook = step._learner.optimizer.register_step_pre_hook(lambda *_: trip("optimizer"))
     step.run(0, 0)
     records.read.clear()
     before = flat(model)
@@ -200,7 +200,7 @@ def test_the_optimizer_sees_only_what_the_step_wrote():
     task = make_task()
     model = linear()
     step = make_step(task, model, Plan(noise_multiplier=0.0), task.dataset(), allow_zero_noise=True)
-    step._optimizer.register_step_pre_hook(lambda *_: seen.append(gradient(model)))
+    step._learner.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient(model)))
     model.weight.grad = torch.full_like(model.weight, 1e6)
     step.run(0, 0)
     drawn = reference.drawn(KEYS.sampling, 0, 64, 16, 64)
@@ -315,8 +315,8 @@ def test_mode_disabled_samples_the_same_way_without_clip_and_noise():
 def test_the_learning_rate_is_that_of_the_step(optimizer):
     task = make_task()
     model = task.model()
-    step = make_step(task, model, Plan(), task.dataset(), optimizer=optimizer)
-    step._learning_rate = lambda number: 0.0 if number == 3 else 0.1
+    rate = {3: 0.0, 4: 0.1}.__getitem__
+    step = make_step(task, model, Plan(), task.dataset(), rate=rate, optimizer=optimizer)
     step.run(0, 3)
     assert np.array_equal(flat(model), flat(linear()))
     step.run(1, 4)

@@ -20,7 +20,7 @@ from dtjob_trainer.gang.members import EndKind
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.mechanism.group import Group, agreed_digest
 from dtjob_trainer.rank import loop, mailbox
-from dtjob_trainer.rank.loop import Coordinator
+from dtjob_trainer.rank.loop import Coordinator, Course, Trainee
 from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.task import TaskError
 from tests.support.builders import tiny_plan
@@ -46,7 +46,8 @@ def train(
     job: Job,
     evaluate: Callable[[], dict[str, float]] | None,
     pipes: tuple[Connection, Connection] | None = None,
-    **options: Any,
+    evaluate_every: int | None = None,
+    **promised: Any,
 ) -> tuple[EndKind, Connection]:
     """One attempt with the job's own account; and the supervisor's end of the pipe."""
     account, at = job.opened()
@@ -59,22 +60,16 @@ def train(
                 model.weight.add_(1)
 
     ours, theirs = pipes or multiprocessing.Pipe()
-    settings = {"delta": None, "epsilon_guaranteed": None, "evaluate_every": None, **options}
     optimizer, group = torch.optim.SGD(model.parameters(), lr=0.5), Group()
-    coordinator = Coordinator(
+    trainee = Trainee(
         Step(),
         lambda: TrainingState(model.state_dict(), optimizer.state_dict()),
         lambda: agreed_digest(model, group),
-        group,
-        Mailbox(theirs),
-        account,
-        start_step=at,
-        total_steps=5,
-        batch_size=4,
-        evaluate=evaluate,
-        **settings,
+        evaluate,
     )
-    return coordinator.run(), ours
+    plan = job.plan.model_copy(update={"delta": None, **promised})
+    course = Course(plan, at, evaluate_every)
+    return Coordinator(trainee, course, account, group, Mailbox(theirs)).run(), ours
 
 
 def failing() -> dict[str, float]:

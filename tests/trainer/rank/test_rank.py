@@ -28,7 +28,7 @@ from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened
-from dtjob_trainer.rank.rank import _Rank, _take_own_randomness, _Told, main
+from dtjob_trainer.rank.rank import _NotifyingStep, _Rank, _take_own_randomness, main
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.task import TaskError
 from tests.support.gangs.gang_run import GangRun
@@ -214,7 +214,7 @@ def test_job_has_stepped_once_its_first_step_is_done(step: int, told: list[str])
         def run(self, draw: int, step: int) -> None:  # noqa: ARG002
             seen.append("begun")
 
-    _Told(Step(), lambda: seen.append("stepped")).run(3, step)
+    _NotifyingStep(Step(), lambda: seen.append("stepped")).run(3, step)
     assert seen[:2] == told
 
 

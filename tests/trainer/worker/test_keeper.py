@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable
-from multiprocessing import forkserver
 from typing import Any
 
 import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
-from dtjob_trainer.worker import keeper, processes
+from dtjob_trainer.worker import keeper
 from dtjob_trainer.worker.keeper import Keeper
-from dtjob_trainer.worker.processes import CannotStart, Forkserver
+from dtjob_trainer.worker.processes import CannotStart
 
 KILLED = "the forkserver was ended by SIGKILL: out of memory"
 
@@ -165,23 +162,3 @@ def test_a_store_that_cannot_start_is_a_death_of_what_starts_it() -> None:
         keeping.cancel()
 
     asyncio.run(whole())
-
-
-def test_the_forkserver_tells_of_what_it_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real one, which imports nothing."""
-    monkeypatch.setattr(processes, "PRELOAD", [])
-    monkeypatch.setattr(forkserver, "_forkserver", forkserver.ForkServer())
-    monkeypatch.setattr(forkserver, "ensure_running", forkserver._forkserver.ensure_running)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    nursery = Forkserver(lambda *_: None)
-    assert nursery.death == "the forkserver was not started"
-    nursery.open(1)
-    assert nursery.death is None
-    pid: int = forkserver._forkserver._forkserver_pid
-    os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    died = nursery.death
-    assert died is not None
-    assert died.startswith("the forkserver was ended by SIGKILL: ")
-    os.waitpid(pid, 0)
-    assert nursery.death == "the forkserver is gone"

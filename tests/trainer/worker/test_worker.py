@@ -22,7 +22,8 @@ from dtjob_trainer.process import listening
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import telemetry
 from dtjob_trainer.worker.deaths import MemoryKills
-from dtjob_trainer.worker.processes import CannotStart, Forkserver
+from dtjob_trainer.worker.forkserver import Forkserver
+from dtjob_trainer.worker.processes import CannotStart
 from dtjob_trainer.worker.worker import Worker
 from tests.support.gangs.gang_run import GangRun
 

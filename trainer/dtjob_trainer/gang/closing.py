@@ -62,9 +62,8 @@ def close(
         if end.kind is EndKind.SUPERSEDED:
             raise Superseded(end.message)
         newest = ledger.read().ledger
-        end = _as_its_job_takes_it(end, newest.status, attempt)
-        hold = _hold(generation, config)
-        return _write(ledger, newest, attempt, end, config, now, hold)
+        closing = _Closing(ledger, newest, attempt, config, now, _hold(generation, config))
+        return closing.write(_as_its_job_takes_it(end, newest.status, attempt))
     except Superseded as error:
         status = ledger.read().ledger.status
         if status.outcome is not None and status.attempt == attempt:
@@ -99,76 +98,70 @@ def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
     return verdicts.weigh(end, status, attempt)
 
 
-def _write(
-    ledger: Ledger,
-    newest: PrivacyLedger,
-    attempt: int,
-    end: End,
-    config: WorkerConfig,
-    now: datetime,
-    hold: Hold,
-) -> Closed:
-    record = attempts.AttemptEnd(
-        reason=end.reason,
-        message=end.message,
-        rank=end.rank,
-        exit_code=end.exit_code,
-        signal=end.signal,
-    )
-    follows, why = Follows.LOOK, None
-    if newest.status.outcome is not None:
-        pass  # our coordinator wrote it, and may have died before it could say so
-    elif end.kind is EndKind.FAILED:
-        reason, message = record.reason, record.message
-        return _fail(ledger, newest, attempt, record, reason, message, config, now, hold)
-    elif end.kind is EndKind.REFUSED:
-        follows, why = Follows.REFUSED, verdicts.risks_a_lease(newest, attempt)
-    elif end.kind is EndKind.CRASHED:
-        follows = Follows.RESTART
-        ended = attempts.with_end(newest.status, attempt, record, now)
-        if not attempts.may_restart(ended.attempts, now, config.max_restarts):
-            reason = Reason.RESTARTS_EXHAUSTED
-            message = attempts.exhausted(config.max_restarts, record.message)
-            return _fail(ledger, newest, attempt, record, reason, message, config, now, hold)
-        if end.reason is Reason.STALLED:
-            why = needs_a_person(newest.model_copy(update={"status": ended}), attempt)
-    return _end(ledger, attempt, record, follows, why, now, hold)
+@dataclass(frozen=True)
+class _Closing:
+    """An attempt that is over, and what its record is written from.
 
+    Attributes
+    ----------
+    newest
+        The ledger as it was read after the end.
+    hold
+        Under what no other attempt follows, where a person has to do something first.
+    """
 
-def _end(
-    ledger: Ledger,
-    attempt: int,
-    record: attempts.AttemptEnd,
-    follows: Follows,
-    why: str | None,
-    now: datetime,
-    hold: Hold,
-) -> Closed:
-    """Write the end of the attempt; where there is a ``why``, with the ``hold`` that it is for."""
-    if why is not None:
-        follows = Follows.HELD
-        # However long the message is: who reads it in the ledger has to know how to go on.
-        message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
-        record = replace(record, message=message, hold=hold)
-    attempts.end_attempt(ledger, attempt, record, now)
-    return Closed(follows, record.reason, record.message)
+    ledger: Ledger
+    newest: PrivacyLedger
+    attempt: int
+    config: WorkerConfig
+    now: datetime
+    hold: Hold
 
+    def write(self, end: End) -> Closed:
+        """Write how the attempt ended; what follows."""
+        record = attempts.AttemptEnd(
+            reason=end.reason,
+            message=end.message,
+            rank=end.rank,
+            exit_code=end.exit_code,
+            signal=end.signal,
+        )
+        follows, why = Follows.LOOK, None
+        if self.newest.status.outcome is not None:
+            pass  # our coordinator wrote it, and may have died before it could say so
+        elif end.kind is EndKind.FAILED:
+            return self._fail(record, record.reason, record.message)
+        elif end.kind is EndKind.REFUSED:
+            follows, why = Follows.REFUSED, verdicts.risks_a_lease(self.newest, self.attempt)
+        elif end.kind is EndKind.CRASHED:
+            follows, limit = Follows.RESTART, self.config.max_restarts
+            ended = attempts.with_end(self.newest.status, self.attempt, record, self.now)
+            if not attempts.may_restart(ended.attempts, self.now, limit):
+                message = attempts.exhausted(limit, record.message)
+                return self._fail(record, Reason.RESTARTS_EXHAUSTED, message)
+            if end.reason is Reason.STALLED:
+                why = needs_a_person(self.newest.model_copy(update={"status": ended}), self.attempt)
+        return self._end(record, follows, why)
 
-def _fail(
-    ledger: Ledger,
-    newest: PrivacyLedger,
-    attempt: int,
-    record: attempts.AttemptEnd,
-    reason: Reason,
-    message: str,
-    config: WorkerConfig,
-    now: datetime,
-    hold: Hold,
-) -> Closed:
-    if (refusal := untold(newest, config)) is not None:
-        volume.tell(ledger, attempt, refusal, volume.store(newest.spec, config))
-        record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
-        why = verdicts.risks_a_lease(newest, attempt)
-        return _end(ledger, attempt, record, Follows.REFUSED, why, now, hold)
-    attempts.fail(ledger, attempt, end=record, reason=reason, message=message, now=now)
-    return Closed(Follows.LOOK, reason, message)
+    def _end(self, record: attempts.AttemptEnd, follows: Follows, why: str | None) -> Closed:
+        """Write the record; under the hold, where there is a ``why``."""
+        if why is not None:
+            follows = Follows.HELD
+            # However long the message is: who reads it in the ledger has to know how to go on.
+            message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
+            record = replace(record, message=message, hold=self.hold)
+        attempts.end_attempt(self.ledger, self.attempt, record, self.now)
+        return Closed(follows, record.reason, record.message)
+
+    def _fail(self, record: attempts.AttemptEnd, reason: Reason, message: str) -> Closed:
+        """Write the job's failure, where nothing speaks against an outcome."""
+        if (refusal := untold(self.newest, self.config)) is not None:
+            checkpoints = volume.store(self.newest.spec, self.config)
+            volume.tell(self.ledger, self.attempt, refusal, checkpoints)
+            record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
+            why = verdicts.risks_a_lease(self.newest, self.attempt)
+            return self._end(record, Follows.REFUSED, why)
+        attempts.fail(
+            self.ledger, self.attempt, end=record, reason=reason, message=message, now=self.now
+        )
+        return Closed(Follows.LOOK, reason, message)

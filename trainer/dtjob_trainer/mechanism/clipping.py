@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from opacus.grad_sample import GradSampleHooks
 
 from dtjob_accounting.event import Adjacency
 from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks
 
 Batch = Mapping[str, torch.Tensor]
 Losses = Callable[[torch.nn.Module, Batch], torch.Tensor]
@@ -88,7 +88,7 @@ class PerExampleGradients:
             for name, module in model.named_modules()
             if any(p.requires_grad for p in module.parameters(recurse=False))
         ]
-        self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
+        self._hooks = ExampleHooks(model, list(self._parameters.values()))
 
     def __call__(self, batch: Batch, rows: int) -> list[torch.Tensor | None]:
         """Return Tensor[P, n_k] for each trainable parameter, None where no gradient reached it.
@@ -124,19 +124,12 @@ class PerExampleGradients:
         self._astray = None
         for p in self._parameters.values():
             p.grad = None
-            p.grad_sample = None  # type: ignore[attr-defined]
-            p._forward_counter = 0  # type: ignore[attr-defined]
-            if hasattr(p, "_current_grad_sample"):
-                del p._current_grad_sample
-        for module in self._model.modules():
-            for attribute in ("activations", "max_batch_len"):
-                if attribute in module.__dict__:
-                    delattr(module, attribute)
+        self._hooks.forget()
 
     def close(self) -> None:
         """Take the hooks off the module."""
         self.reset()
-        self._hooks.cleanup()
+        self._hooks.remove()
         for watch in self._watches:
             watch.remove()
 
@@ -157,7 +150,7 @@ class PerExampleGradients:
             self._astray = name
 
     def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
-        sample: torch.Tensor | list[torch.Tensor] | None = p.grad_sample  # type: ignore[attr-defined]
+        sample = self._hooks.gradient(p)
         if sample is None:
             if p.grad is not None:
                 raise GradientUnreached(

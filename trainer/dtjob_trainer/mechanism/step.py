@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -13,13 +14,79 @@ from dtjob_accounting import draws
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.agreement import agreed_length
 from dtjob_trainer.mechanism.batches import BatchLoader
-from dtjob_trainer.mechanism.clipping import ClippedSum, GradientUnreached, flat_slices, trainable
+from dtjob_trainer.mechanism.clipping import (
+    ClippedSum,
+    GradientUnreached,
+    Losses,
+    flat_slices,
+    trainable,
+)
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.sampling import deal
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
-from dtjob_trainer.task import Records, Task, TaskError
+from dtjob_trainer.task import ArraySpec, Records, TaskError
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model and how it learns.
+
+    Attributes
+    ----------
+    model
+        The module to train, on the group's device, accepted by ``task_validation.preflight``,
+        equal on all ranks.
+    losses
+        ``losses(model, batch) -> Tensor[P]``.
+    optimizer
+        Over exactly the model's trainable parameters.
+    learning_rate
+        The rate as a function of the step.
+
+    Raises
+    ------
+    ValueError
+        The optimizer would update a parameter without noise, or never one that is noised (Rule 21).
+    """
+
+    model: torch.nn.Module
+    losses: Losses
+    optimizer: torch.optim.Optimizer
+    learning_rate: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = self.parameters
+        if {id(p) for p in held} != {id(p) for p in parameters} or len(held) != len(parameters):
+            raise ValueError(
+                "the optimizer must hold exactly the model's trainable parameters (Rule 21)",
+            )
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The trainable ones, in the order of their coordinates."""
+        return list(trainable(self.model).values())
+
+
+@dataclass(frozen=True)
+class PrivateData:
+    """The private records, and what is public of them.
+
+    Attributes
+    ----------
+    records
+        The same under the same ids on every rank.
+    example_spec
+        Describes one of them.
+    on_bad_record
+        See ``BatchLoader``.
+    """
+
+    records: Records
+    example_spec: Mapping[str, ArraySpec]
+    on_bad_record: Callable[[int, str], None] | None = None
 
 
 class PrivateStep:
@@ -29,27 +96,14 @@ class PrivateStep:
 
     Parameters
     ----------
-    task
-        Gives ``losses`` and ``example_spec``.
-    model
-        The module to train, on the group's device, accepted by ``validation.preflight``, equal on
-        all ranks.
-    records
-        The private records, the same under the same ids on every rank.
     mechanism
         What is drawn, clipped and noised.
-    group
-        The ranks of this attempt.
     keys
         This attempt's keys; they come from nowhere else (Rule 2).
-    optimizer
-        Over exactly the model's trainable parameters.
-    learning_rate
-        The rate as a function of the step.
+    group
+        The ranks of this attempt.
     physical_batch_size
         P rows per micro-batch, or None for min(⌈Q/W⌉, 512).
-    on_bad_record
-        See ``BatchLoader``.
 
     Attributes
     ----------
@@ -62,46 +116,39 @@ class PrivateStep:
     Raises
     ------
     ValueError
-        Mechanism, optimizer and model don't fit each other.
+        Mechanism and model don't fit each other.
     TaskError
         The ranks see different records.
     """
 
     def __init__(
         self,
-        task: Task,
-        model: torch.nn.Module,
-        records: Records,
+        learner: Learner,
+        data: PrivateData,
         mechanism: Mechanism,
+        keys: AttemptKeys,
         group: Group,
         *,
-        keys: AttemptKeys,
-        optimizer: torch.optim.Optimizer,
-        learning_rate: Callable[[int], float],
         physical_batch_size: int | None = None,
-        on_bad_record: Callable[[int, str], None] | None = None,
     ) -> None:
-        self._parameters = list(trainable(model).values())
-        _check_optimizer(optimizer, self._parameters)
-        self._model = model
-        self._optimizer = optimizer
-        self._learning_rate = learning_rate
+        self._learner = learner
+        self._parameters = learner.parameters
         self._group = group
         self._keys = keys
         self._sampler = mechanism.sampler
-        self._records = agreed_length(records, task.example_spec, group)
+        self._dataset_size = agreed_length(data.records, data.example_spec, group)
         quantile = mechanism.sampler.quantile
         if physical_batch_size is None:
             physical_batch_size = draws.physical_batch_size(quantile, group.world_size)
         self.physical_batch_size = physical_batch_size
         self.micro_batches = draws.micro_batches(quantile, group.world_size, physical_batch_size)
         self._loader = BatchLoader(
-            records, task.example_spec, physical_batch_size, group.device, on_bad_record
+            data.records, data.example_spec, physical_batch_size, group.device, data.on_bad_record
         )
-        self._untouched = Untouched(model)
+        self._untouched = Untouched(learner.model)
         self._slices = flat_slices(self._parameters)
         self._lattice = mechanism.noise(sum(p.numel() for p in self._parameters))
-        self._sum = mechanism.clipper.summed(model, task.losses, group.world_size)
+        self._sum = mechanism.clipper.summed(learner.model, learner.losses, group.world_size)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, draw: int, step: int) -> None:
@@ -127,7 +174,7 @@ class PrivateStep:
             with self._timed("reduce"):
                 whole = self._group.all_gather(own)
             with self._timed("update"):
-                self._update(whole / self._sampler.batch_size, self._learning_rate(step))
+                self._update(whole / self._sampler.batch_size, self._learner.learning_rate(step))
         finally:
             self._discard()
 
@@ -139,11 +186,11 @@ class PrivateStep:
     def _sum_gradients(self, draw: int) -> None:
         """Sum over this rank's share of the draw, in the same number of passes on every rank."""
         with self._timed("draw"):
-            ids = self._sampler.ids(self._keys.sampling, draw, self._records)
+            ids = self._sampler.ids(self._keys.sampling, draw, self._dataset_size)
             own = deal(ids, self._group.rank, self._group.world_size)
         rows = self._group.world_size * self.physical_batch_size
         count = max(self.micro_batches, -(-len(ids) // rows))
-        self._model.train()
+        self._learner.model.train()
         self._untouched.begin()
         batches = self._loader.micro_batches(own, count)
         try:
@@ -170,9 +217,9 @@ class PrivateStep:
         """Hand the optimizer exactly the noised mean, nothing that autograd left (Rule 4)."""
         for p, flat in zip(self._parameters, self._slices, strict=True):
             p.grad = mean[flat].view_as(p)
-        for group in self._optimizer.param_groups:
+        for group in self._learner.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        self._learner.optimizer.step()
 
     def _discard(self) -> None:
         self._sum.zero_()
@@ -182,15 +229,3 @@ class PrivateStep:
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
-
-
-def _check_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-) -> None:
-    """Refuse parameters that would be updated without noise, or noised but never updated."""
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    if {id(p) for p in held} != {id(p) for p in parameters} or len(held) != len(parameters):
-        raise ValueError(
-            "the optimizer must hold exactly the model's trainable parameters (Rule 21)",
-        )

@@ -57,9 +57,8 @@ def check_copyable(model: torch.nn.Module) -> None:
 def _culprits(model: torch.nn.Module) -> Iterator[str]:
     """The attributes that can't be copied, each with its module and where that is written."""
     for name, module in model.named_modules():
-        children = {*module._parameters, *module._buffers, *module._modules}
         for attribute, value in vars(module).items():
-            if attribute in children or attribute in ("_parameters", "_buffers", "_modules"):
+            if attribute in ("_parameters", "_buffers", "_modules"):
                 continue
             try:
                 copy.deepcopy(value)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 
 import torch
-from opacus.grad_sample import GradSampleHooks
-from opacus.layers.dp_rnn import DPRNNBase
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.clipping import GradientUnreached
+from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
 from dtjob_trainer.mechanism.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError
@@ -24,13 +23,21 @@ _REPLACEMENTS = {
     "RNN": "opacus.layers.DPRNN",
     "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
 }
+_DROPOUTS = (
+    torch.nn.AlphaDropout,
+    torch.nn.Dropout,
+    torch.nn.Dropout1d,
+    torch.nn.Dropout2d,
+    torch.nn.Dropout3d,
+    torch.nn.FeatureAlphaDropout,
+)
 
 
 def check_tied(model: torch.nn.Module) -> None:
     """Refuse a trainable parameter of two modules: its hooks count each example twice (Rule 21)."""
     first: dict[int, str] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
-        if isinstance(model.get_submodule(name.rpartition(".")[0]), DPRNNBase):
+        if repeats_parameters(model.get_submodule(name.rpartition(".")[0])):
             continue  # aliases, under torch's names, of the parameters of its cells
         if p.requires_grad and first.setdefault(id(p), name) != name:
             raise TaskError(
@@ -213,7 +220,7 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
     suspects = [
         f"{_module(name)} ({type(module).__name__}{_replacement(type(module).__name__)})"
         for name, module in model.named_modules()
-        if type(module) not in GradSampleHooks.GRAD_SAMPLERS
+        if not has_sampler(module)
         and any(p.requires_grad for p in module.parameters(recurse=False))
     ]
     where = ", ".join(suspects) or "a module"
@@ -234,7 +241,7 @@ def check_batch_size(
     probes.dry_run(lambda: probes.per_example_gradients(task, model, large))
     steady = copy.deepcopy(model)
     for module in steady.modules():
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+        if isinstance(module, _DROPOUTS):
             module.p = 0.0
     rows = min(probes.rows_of(batch), probes.rows_of(large))
     joined = {name: torch.cat([batch[name][:rows], large[name], large[name]]) for name in batch}

@@ -24,7 +24,7 @@ from dtjob_trainer.mechanism.keys import KEY_BYTES, derive_keys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.mechanism.sampling import PoissonSampler
-from dtjob_trainer.mechanism.step import PrivateStep
+from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.preflight.task_validation import build_model
 from dtjob_trainer.process import memory_group
@@ -79,7 +79,7 @@ def require_fit(
 def rehearse(task: Task, device: torch.device, mechanism: Mechanism, *, optimizer: str) -> None:
     """Execute one step of a few rows on a model of its own.
 
-    As many rows as the job's have been tried by `validation.preflight`.
+    As many rows as the job's have been tried by `task_validation.preflight`.
 
     Parameters
     ----------
@@ -106,15 +106,13 @@ def _one_step(
     optimizer: str,
 ) -> None:
     """Take every record of the synthetic ones in one micro-batch."""
+    made = make_optimizer(optimizer, trainable(model).values())
     step = PrivateStep(
-        task,
-        model,
-        _Synthetic(task),
+        Learner(model, task.losses, made, learning_rate=lambda _step: 0.0),
+        PrivateData(_Synthetic(task), task.example_spec),
         replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS)),
+        derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
         Group(device),
-        keys=derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
-        optimizer=make_optimizer(optimizer, trainable(model).values()),
-        learning_rate=lambda _step: 0.0,
         physical_batch_size=_RECORDS,
     )
     try:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
 
 from dtjob_accounting.upper_bound import upper_bound
+from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_trainer.gang.members import EndKind
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
@@ -47,19 +49,54 @@ class Group(Protocol):
     def broadcast_ints(self, values: Sequence[int]) -> list[int]: ...
 
 
-class Follower:
-    """Every rank but 0: does as told until told to stop.
+@dataclass(frozen=True)
+class Trainee:
+    """A rank's model, by what can be done with it.
 
-    Parameters
+    Attributes
     ----------
+    step
+        Executes a logical batch.
+    state
+        What a checkpoint taken now keeps.
     compare
-        Takes this rank's part in finding that all ranks hold the same model (Rule 6).
+        Takes this rank's part in finding the digest of the model that all ranks hold (Rule 6).
+    evaluate
+        Figures on public data, or None where the task has none; raises `TaskError`, free of
+        private data, where it fails.
     """
 
-    def __init__(
-        self, step: Stepper, compare: Callable[[], str], group: Group, mail: Mailbox
-    ) -> None:
-        self._step, self._compare, self._group, self._mail = step, compare, group, mail
+    step: Stepper
+    state: Callable[[], TrainingState]
+    compare: Callable[[], str]
+    evaluate: Callable[[], dict[str, float]] | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where a training begins, and how far it goes.
+
+    Attributes
+    ----------
+    plan
+        Of the ledger: steps, batch size, and what they are promised to cost.
+    start_step
+        That of the checkpoint; 0 without one.
+    evaluate_every
+        Steps between evaluations; None for the end only.
+    """
+
+    plan: PrivacyPlan
+    start_step: int
+    evaluate_every: int | None
+
+
+class Follower:
+    """Every rank but 0: does as told until told to stop."""
+
+    def __init__(self, trainee: Trainee, group: Group, mail: Mailbox) -> None:
+        self._step, self._compare = trainee.step, trainee.compare
+        self._group, self._mail = group, mail
 
     def run(self) -> EndKind:
         """Follow commands; returns when all ranks stop together."""
@@ -81,51 +118,27 @@ class Coordinator:
 
     Parameters
     ----------
-    state
-        What a checkpoint taken now keeps.
-    compare
-        The digest of the model that all ranks share (Rule 6).
     account
         Opened: its first lease is granted.
-    epsilon_guaranteed
-        The plan's, of all reserved draws: what epsilon can't exceed.
-    evaluate
-        Figures on public data, or None where the task has none; raises `TaskError`, free of
-        private data, where it fails.
-    evaluate_every
-        Steps between evaluations; None for the end only.
     """
 
     def __init__(
-        self,
-        step: Stepper,
-        state: Callable[[], TrainingState],
-        compare: Callable[[], str],
-        group: Group,
-        mail: Mailbox,
-        account: DrawAccount,
-        *,
-        start_step: int,
-        total_steps: int,
-        batch_size: int,
-        delta: float | None,
-        epsilon_guaranteed: float | None,
-        evaluate: Callable[[], dict[str, float]] | None,
-        evaluate_every: int | None,
+        self, trainee: Trainee, course: Course, account: DrawAccount, group: Group, mail: Mailbox
     ) -> None:
-        self._step = step
-        self._state = state
-        self._digest = compare
+        self._step = trainee.step
+        self._state = trainee.state
+        self._digest = trainee.compare
+        self._evaluate = trainee.evaluate
         self._group = group
         self._mail = mail
         self._account = account
-        self._at = self._started_at = start_step
-        self._total = total_steps
-        self._batch_size = batch_size
-        self._delta = delta
-        self._epsilon_guaranteed = epsilon_guaranteed
-        self._evaluate = evaluate
-        self._evaluate_every = evaluate_every
+        self._at = self._started_at = course.start_step
+        self._total = course.plan.steps
+        self._batch_size = course.plan.batch_size
+        self._delta = course.plan.delta
+        #: Of all reserved draws: what epsilon can't exceed.
+        self._epsilon_guaranteed = course.plan.epsilon_guaranteed
+        self._evaluate_every = course.evaluate_every
         self._evaluation: dict[str, Any] | None = None
         self._finished_at: deque[tuple[float, int]] = deque()
 

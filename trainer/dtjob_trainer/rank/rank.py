@@ -8,9 +8,9 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dtjob_accounting import draws
 from dtjob_api.job.distributed_training_job import Telemetry
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from dtjob_trainer.ledger.leasing import DrawAccount
     from dtjob_trainer.mechanism.group import Group
     from dtjob_trainer.mechanism.mechanism import Mechanism
-    from dtjob_trainer.rank.loop import Stepper
+    from dtjob_trainer.mechanism.step import Learner, PrivateStep
+    from dtjob_trainer.rank.loop import Stepper, Trainee
     from dtjob_trainer.task import Task
 
     Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
@@ -78,6 +79,27 @@ def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None
     mail.end(kind, reason, message)
     # Not a return: threads of the task or of torch must not keep a finished rank alive.
     os._exit(0 if kind in ORDERLY else 1)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What a rank trains with, once all ranks have met and the dry run has passed.
+
+    Attributes
+    ----------
+    rows
+        P, the rows of a micro-batch.
+    account, checkpoint
+        Rank 0's alone; before the first lease is published there is no checkpoint.
+    """
+
+    task: Task
+    group: Group
+    spec: LedgerSpec
+    mechanism: Mechanism
+    rows: int
+    account: DrawAccount | None
+    checkpoint: Checkpoint | None
 
 
 class _Rank:
@@ -128,7 +150,8 @@ class _Rank:
         # It has passed P rows, among others: a step takes less than M times as long.
         passes = draws.micro_batches(quantile, group.world_size, rows)
         self._mail.progress(step_estimate=passes * (time.monotonic() - began))
-        return self._train(task, group, account, spec, mechanism, checkpoint, rows, watch)
+        attempt = _Attempt(task, group, spec, mechanism, rows, account, checkpoint)
+        return self._train(attempt, watch)
 
     def _dry_run(
         self, task: Task, device: torch.device, mechanism: Mechanism, rows: int, *, untrained: bool
@@ -136,7 +159,7 @@ class _Rank:
         from dtjob_trainer.preflight import rehearsal, task_validation
 
         config = self._config
-        task = replace(task, losses=self._told_of(task.losses))
+        task = replace(task, losses=self._with_heartbeats(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         rehearsal.require_fit(task, device, mechanism, rows=rows, memory=memory)
         task_validation.preflight(task, device, rows)
@@ -147,14 +170,14 @@ class _Rank:
             with self._mail.waiting("evaluating the untrained model", state="Starting"):
                 task_validation.check_evaluation(task, device)
 
-    def _told_of(self, losses: Losses) -> Losses:
+    def _with_heartbeats(self, losses: Losses) -> Losses:
         """Say at each pass that one is made: a dry run of slow passes is no hang."""
 
-        def told(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        def beating(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
             self._mail.progress()
             return losses(model, batch)
 
-        return told
+        return beating
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
@@ -163,85 +186,85 @@ class _Rank:
         yield
         self._phase = Phase.OURS
 
-    def _train(
-        self,
-        task: Task,
-        group: Group,
-        account: DrawAccount | None,
-        spec: LedgerSpec,
-        mechanism: Mechanism,
-        checkpoint: Checkpoint | None,
-        rows: int,
-        watch: Watch | None,
-    ) -> EndKind:
-        from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes
-        from dtjob_trainer.mechanism import batches, keys, optim, step
-        from dtjob_trainer.mechanism import group as distributed
-        from dtjob_trainer.preflight import task_validation
-        from dtjob_trainer.rank import fitting, loop, meeting
+    def _train(self, attempt: _Attempt, watch: Watch | None) -> EndKind:
+        from dtjob_trainer.ledger.checkpoint import TrainingState
+        from dtjob_trainer.mechanism.group import agreed_digest
+        from dtjob_trainer.rank import loop
 
-        training, plan = self._config.training, spec.plan
+        learner = self._learner(attempt)
+        model, optimizer, task = learner.model, learner.optimizer, attempt.task
+        step: Stepper = self._private_step(attempt, learner)
+        if watch is not None:
+            step = watch(step)
+        trainee = loop.Trainee(
+            _NotifyingStep(step, self._begin_stepped),
+            state=lambda: TrainingState(model.state_dict(), optimizer.state_dict()),
+            compare=lambda: agreed_digest(model, attempt.group),
+            evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
+        )
+        if attempt.account is None:
+            return loop.Follower(trainee, attempt.group, self._mail).run()
+        return self._coordinate(attempt, attempt.account, trainee)
+
+    def _coordinate(self, attempt: _Attempt, account: DrawAccount, trainee: Trainee) -> EndKind:
+        from dtjob_trainer.ledger.checkpoint import expected_bytes
+        from dtjob_trainer.rank import loop
+
+        training, first = self._config.training, trainee.state()
+        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+            account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
+        course = loop.Course(
+            attempt.spec.plan,
+            start_step=attempt.checkpoint.step if attempt.checkpoint else 0,
+            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
+        )
+        return loop.Coordinator(trainee, course, account, attempt.group, self._mail).run()
+
+    def _learner(self, attempt: _Attempt) -> Learner:
+        """The task's model and its optimizer: those of the checkpoint, equal on all ranks."""
+        from dtjob_trainer.mechanism import optim
+        from dtjob_trainer.mechanism.step import Learner
+        from dtjob_trainer.preflight import task_validation
+        from dtjob_trainer.rank import fitting, meeting
+
+        training = self._config.training
         with self._trying():
-            model = task_validation.build_model(task, group.device)
+            model = task_validation.build_model(attempt.task, attempt.group.device)
             parameters = [p for p in model.parameters() if p.requires_grad]
             optimizer = optim.make_optimizer(training.optimizer.name, parameters)
-        if checkpoint is not None:
-            fitting.load(checkpoint, model, optimizer)
-        meeting.share_training(model, optimizer, group)
+        if attempt.checkpoint is not None:
+            fitting.load(attempt.checkpoint, model, optimizer)
+        meeting.share_training(model, optimizer, attempt.group)
+        schedule = training.learning_rate_schedule
+        learning_rate = optim.LearningRate(
+            training.optimizer.learning_rate,
+            schedule.name if schedule else "Constant",
+            attempt.spec.plan.steps,
+            schedule.warmup_steps if schedule else 0,
+        )
+        return Learner(model, attempt.task.losses, optimizer, learning_rate)
+
+    def _private_step(self, attempt: _Attempt, learner: Learner) -> PrivateStep:
+        """The step on the private records, which are opened here."""
+        from dtjob_trainer.mechanism import batches, keys
+        from dtjob_trainer.mechanism.step import PrivateData, PrivateStep
+
+        task, group = attempt.task, attempt.group
         self._mail.stage("opening the dataset")
         self._begin_private()
         with self._mail.waiting("opening the dataset", state="Starting"):
             records = batches.open_records(task, group.device)
         self._phase = Phase.PRIVATE
+        on_bad_record = self._on_bad_record if self._shows_private_data else None
         secret = keys.fresh_secret(group)
-        schedule = training.learning_rate_schedule
-        private_step: Any = step.PrivateStep(
-            task,
-            model,
-            records,
-            mechanism,
+        return PrivateStep(
+            learner,
+            PrivateData(records, task.example_spec, on_bad_record),
+            attempt.mechanism,
+            keys.derive_keys(secret, attempt.spec.job_uid, self._setup.attempt),
             group,
-            keys=keys.derive_keys(secret, spec.job_uid, self._setup.attempt),
-            optimizer=optimizer,
-            learning_rate=optim.LearningRate(
-                training.optimizer.learning_rate,
-                schedule.name if schedule else "Constant",
-                plan.steps,
-                schedule.warmup_steps if schedule else 0,
-            ),
-            physical_batch_size=rows,
-            on_bad_record=self._on_bad_record if self._shows_private_data else None,
+            physical_batch_size=attempt.rows,
         )
-        if watch is not None:
-            private_step = watch(private_step)
-        private_step = _Told(private_step, self._begin_stepped)
-
-        def compare() -> str:
-            return distributed.agreed_digest(model, group)
-
-        def state() -> TrainingState:
-            return TrainingState(model.state_dict(), optimizer.state_dict())
-
-        if account is None:
-            return loop.Follower(private_step, compare, group, self._mail).run()
-        first = state()
-        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
-            account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
-        return loop.Coordinator(
-            private_step,
-            state,
-            compare,
-            group,
-            self._mail,
-            account,
-            start_step=checkpoint.step if checkpoint else 0,
-            total_steps=plan.steps,
-            batch_size=plan.batch_size,
-            delta=plan.delta,
-            epsilon_guaranteed=plan.epsilon_guaranteed,
-            evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
-            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
-        ).run()
 
     def _evaluated(self, task: Task, model: torch.nn.Module) -> dict[str, float]:
         """Public figures of the model as it is; private records are in memory too (Rule 20)."""
@@ -285,7 +308,7 @@ class _Rank:
         return self._failures.logged(error, self._phase)
 
 
-class _Told:
+class _NotifyingStep:
     """A step that says when the job has done one, in this attempt or before."""
 
     def __init__(self, step: Stepper, has_stepped: Callable[[], None]) -> None:

@@ -1,8 +1,4 @@
-"""A supervisor's child processes: the ranks of one attempt and, on ordinal 0, the store.
-
-All are forked by a forkserver that has torch and opacus loaded already (13.4 s once, then 0.04 s
-for each new attempt). This module imports no torch.
-"""
+"""A supervisor's child processes: the ranks of one attempt and, on ordinal 0, the store."""
 
 from __future__ import annotations
 
@@ -13,12 +9,9 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
-from dtjob_accounting.process import PldProcess
 from dtjob_trainer.gang.members import End
 from dtjob_trainer.process import confine, memory_group
 from dtjob_trainer.rank.setup import RankSetup
@@ -28,11 +21,6 @@ from dtjob_trainer.worker.pricing import Accountant
 
 #: The reason of a supervisor that ends because no rank will ever start; none of a job's.
 RANKS_CANNOT_START = "RanksCannotStart"
-#: What is imported in the forkserver before it forks anything.
-PRELOAD = ["dtjob_trainer.rank.preload"]
-
-
-RankMain = Callable[[RankSetup, Connection], None]
 
 
 class CannotStart(Exception):
@@ -82,97 +70,12 @@ class Nursery(Protocol):
     def accountant(self) -> Accountant: ...
 
 
-class Forkserver:
-    """Children forked by a process that has torch and opacus loaded.
-
-    Parameters
-    ----------
-    rank_main
-        What a rank process executes.
-    """
-
-    def __init__(self, rank_main: RankMain) -> None:
-        self._rank_main = rank_main
-        self.kills = MemoryKills()
-        self._died: tuple[int, str] | None = None
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
-
-    @property
-    def death(self) -> str | None:
-        """See `Nursery.death`. It is not reaped here: Python does so when it starts another."""
-        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        if pid is None:
-            return "the forkserver was not started"
-        try:
-            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return "the forkserver is gone"
-        if ended is None:
-            return None
-        if self._died is None or self._died[0] != pid:
-            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-            self._died = pid, f"the forkserver {self._told(self, code)}"
-        return self._died[1]
-
-    def open(self, ranks: int) -> None:
-        """Start it: from the main thread, since it dies with the thread that started it."""
-        os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(ranks))
-        self.kills.started(self, memory_group.read())
-        forkserver.ensure_running()
-
-    async def warm_up(self) -> None:
-        """Return once it has imported everything; see `Nursery.warm_up`."""
-        process = self._context.Process(target=_prove_warm)
-        self.kills.started(process, memory_group.read())
-        await asyncio.to_thread(start, process)
-        await _ended(process)
-        code = process.exitcode
-        told = self._told(process, code)
-        if code is None or code < 0 or code == _UNTOLD:
-            raise CannotStart(f"the process that proves that torch and opacus are imported {told}")
-        if code != 0:
-            raise CannotStart(
-                f"the process that imports torch and opacus ended with {code}; its words are in "
-                "the worker's log. Mostly one of them is not installed whole, or there is no "
-                "memory for them",
-                lasting=True,
-            )
-
-    def _told(self, process: object, exit_code: int | None) -> str:
-        now = memory_group.read()
-        return deaths.told(exit_code, self.kills.before(process, exit_code, now), now)
-
-    def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
-        """One rank."""
-        name = f"rank-{setup.rank}"
-        return self._context.Process(target=self._rank_main, args=(setup, pipe), name=name)
-
-    def store(self, listener: socket.socket) -> ForkServerProcess:
-        """The store, on ``listener``."""
-        return self._context.Process(target=serve_store, args=(listener,), name="store")
-
-    def accountant(self) -> Accountant:
-        """The helper that computes epsilon; started at once, from an interpreter of its own."""
-        return PldProcess()
-
-
-#: What Python takes for the exit code of a child whose forkserver has died.
-_UNTOLD = 255
-
-
 def start(child: Child) -> None:
     """Start a child; raise CannotStart if what starts it dies meanwhile."""
     try:
         child.start()
     except (EOFError, ConnectionError) as error:
         raise CannotStart("the forkserver died while it started a process") from error
-
-
-def _prove_warm() -> None:
-    """The body of the process that proves that the forkserver has imported everything."""
-    # The forkserver itself passes over a module that does not import.
-    import dtjob_trainer.rank.preload  # noqa: F401
 
 
 def serve_store(listener: socket.socket) -> None:
@@ -312,7 +215,7 @@ class Ranks:
             self._on_message(rank, message)
 
     async def _follow(self, rank: int, process: Child) -> None:
-        await _ended(process)
+        await until_ended(process)
         self._read(rank)
         asyncio.get_running_loop().remove_reader(self._pipes[rank].fileno())
         self._pipes[rank].close()
@@ -321,7 +224,7 @@ class Ranks:
         self._on_end(self._said.get(rank) or died)
 
 
-async def _ended(process: Child) -> None:
+async def until_ended(process: Child) -> None:
     """Wait for a process without a thread: its sentinel becomes readable when it is gone."""
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()

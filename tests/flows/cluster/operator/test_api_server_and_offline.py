@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.clusters.kube import Kubectl, unguarded
+from tests.support.rules.job_transitions import JOB_TRANSITIONS
 from tests.support.rules.ledger_attacks import LEDGER_CHANGES
 from tests.support.rules.manifest_cases import BAD_CASES
 from tests.support.rules.server_answers import ApiServer, compare
-from tests.support.rules.transitions import JOB_TRANSITIONS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -1,14 +1,16 @@
-"""Of what a supervisor's children died, where its memory group has counted a kill."""
+"""Of what a supervisor's children and their forkserver died, and how multiprocessing tells it."""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
 import os
+import platform
 import signal
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, popen_forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +20,13 @@ from dtjob_trainer.gang.members import End
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.process.memory_group import MemoryCount
 from dtjob_trainer.rank.setup import RankSetup
-from dtjob_trainer.worker import processes
-from dtjob_trainer.worker.processes import CannotStart, Forkserver, Ranks
+from dtjob_trainer.worker.forkserver import DIED_WITH_FORKSERVER, Forkserver, forkserver_pid
+from dtjob_trainer.worker.processes import CannotStart, Ranks
+
+CHANGED = (
+    f"multiprocessing of Python {platform.python_version()} is not as that of 3.11, with which "
+    "forkserver.py was tried"
+)
 
 
 class Group:
@@ -64,13 +71,21 @@ class Child:
 @pytest.fixture
 def nursery(monkeypatch: pytest.MonkeyPatch) -> Forkserver:
     """One whose ranks are no processes; its forkserver is real, and imports nothing."""
-    monkeypatch.setattr(processes, "PRELOAD", [])
+    monkeypatch.setattr("dtjob_trainer.worker.forkserver.PRELOAD", [])
     monkeypatch.setattr(forkserver, "_forkserver", server := forkserver.ForkServer())
     monkeypatch.setattr(forkserver, "ensure_running", server.ensure_running)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = Forkserver(lambda *_: None)
     monkeypatch.setattr(found, "rank", lambda _, pipe: Child(pipe))
     return found
+
+
+def started(nursery: Forkserver) -> int:
+    """The process of a forkserver that is started now."""
+    nursery.open(1)
+    pid = forkserver_pid()
+    assert pid is not None
+    return pid
 
 
 async def killed_in_turn(nursery: Forkserver, ranks: int, counts: Callable[[int], None]) -> Any:
@@ -113,8 +128,7 @@ def test_an_import_that_fails_is_told_with_its_likely_causes(
 def test_a_ranks_kill_explains_no_later_death_of_the_forkserver(
     group: Group, nursery: Forkserver, another: bool
 ) -> None:
-    nursery.open(1)
-    pid: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    pid = started(nursery)
 
     def counts(_rank: int) -> None:
         group.kills = 1
@@ -128,3 +142,33 @@ def test_a_ranks_kill_explains_no_later_death_of_the_forkserver(
     assert ("out of memory: the machine" in told) == another
     assert nursery.death == told, "asked again"
     os.waitpid(pid, 0)
+
+
+def test_the_forkserver_tells_of_what_it_died(nursery: Forkserver) -> None:
+    assert nursery.death == "the forkserver was not started", CHANGED
+    pid = started(nursery)
+    assert nursery.death is None
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    died = nursery.death
+    assert died is not None
+    assert died.startswith("the forkserver was ended by SIGKILL: ")
+    os.waitpid(pid, 0)
+    assert nursery.death == "the forkserver is gone"
+
+
+def test_multiprocessing_knows_the_process_of_its_forkserver(nursery: Forkserver) -> None:
+    pid = started(nursery)
+    assert os.getppid() != pid
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().count(b"multiprocessing.forkserver"), CHANGED
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_child_of_a_forkserver_that_died_has_an_exit_code_of_its_own() -> None:
+    child = object.__new__(popen_forkserver.Popen)
+    child.returncode = None
+    child.sentinel, end = os.pipe()
+    os.close(end)
+    assert child.poll() == DIED_WITH_FORKSERVER, CHANGED
+    os.close(child.sentinel)

@@ -1,0 +1,112 @@
+"""What Opacus keeps of a pass, under names of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import opacus
+import pytest
+import torch
+from opacus.layers import DPGRU, DPLSTM, DPRNN
+from torch import nn
+
+from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks, has_sampler, repeats_parameters
+
+CHANGED = f"Opacus {opacus.__version__} is not as 1.6.0, with which opacus_hooks.py was tried"
+
+
+class Interrupted(Exception):
+    """A pass ends half-way."""
+
+
+class Stop(nn.Module):
+    """Interrupts the backward pass when it gets here."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def interrupt(_gradient: torch.Tensor) -> None:
+            raise Interrupted
+
+        x.register_hook(interrupt)
+        return x
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    """One layer called twice, with an interruption between its backward passes."""
+    layer = nn.Linear(2, 2)
+    return nn.Sequential(layer, Stop(), layer)
+
+
+@pytest.fixture
+def hooks(model: nn.Sequential) -> Iterator[ExampleHooks]:
+    made = ExampleHooks(model, list(model.parameters()))
+    made.forget()
+    yield made
+    made.remove()
+
+
+def interrupted(model: nn.Module) -> None:
+    losses = model(torch.ones(3, 2)).sum()
+    with pytest.raises(Interrupted):
+        losses.backward()
+
+
+def kept(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """All attributes of modules and parameters."""
+    owners = [*model.named_modules(), *model.named_parameters()]
+    return {name: dict(vars(owner)) for name, owner in owners}
+
+
+@pytest.mark.rule(8)
+def test_an_interrupted_pass_is_kept_under_the_names_that_are_forgotten(
+    model: nn.Sequential, hooks: ExampleHooks
+) -> None:
+    interrupted(model)
+    layer, weight = vars(model[0]), vars(model[0].weight)
+    assert {"activations", "max_batch_len"} <= layer.keys(), CHANGED
+    assert {"_current_grad_sample", "grad_sample"} <= weight.keys(), CHANGED
+    assert weight["_forward_counter"] == 1, CHANGED
+
+
+@pytest.mark.rule(8)
+def test_what_is_forgotten_leaves_nothing_of_a_pass(
+    model: nn.Sequential, hooks: ExampleHooks
+) -> None:
+    before = kept(model)
+    interrupted(model)
+    assert kept(model) != before
+    hooks.forget()
+    assert kept(model) == before, CHANGED
+
+
+def test_a_pass_gives_each_parameter_a_gradient_for_each_example() -> None:
+    model = nn.Linear(2, 2)
+    hooks = ExampleHooks(model, list(model.parameters()))
+    hooks.forget()
+    assert hooks.gradient(model.weight) is None
+    model(torch.ones(3, 2, requires_grad=True)).sum().backward()
+    one = hooks.gradient(model.weight)
+    assert isinstance(one, torch.Tensor), CHANGED
+    assert one.shape == (3, 2, 2), CHANGED
+    model(torch.ones(3, 2, requires_grad=True)).sum().backward()
+    several = hooks.gradient(model.weight)
+    assert isinstance(several, list), CHANGED
+    assert len(several) == 2, CHANGED
+    hooks.remove()
+
+
+def test_samplers_are_known_by_the_type_of_a_module() -> None:
+    class Own(nn.Linear):
+        """A linear layer to Python, and a stranger to Opacus."""
+
+    assert has_sampler(nn.Linear(1, 1)), CHANGED
+    assert not has_sampler(Own(1, 1)), CHANGED
+
+
+@pytest.mark.parametrize("layer", [DPRNN, DPGRU, DPLSTM])
+def test_recurrent_layers_repeat_the_parameters_of_their_cells(layer: type[nn.Module]) -> None:
+    made = layer(1, 1)
+    owners = [p for _, p in made.named_parameters(remove_duplicate=False)]
+    assert len(owners) > len(set(owners)), CHANGED
+    assert repeats_parameters(made), CHANGED
