@@ -129,7 +129,7 @@ def test_metadata_addresses_open_only_by_their_own_name(
 def test_the_address_that_an_error_tells_of_is_the_one_to_open(
     message: str, network: str | None
 ) -> None:
-    assert metadata_addresses.told_of(message) == network
+    assert metadata_addresses.mentioned_in(message) == network
 
 
 def started(**settings: Any) -> World:
