@@ -24,7 +24,7 @@ def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Js
 
     The StatefulSet follows only on an observed ledger, so that no pod ever runs without one and
     a StatefulSet without a ledger proves a loss. After the outcome nothing is made any more; the
-    StatefulSet goes to 0 pods once the stored status tells of it, and stays there.
+    StatefulSet goes to 0 pods once the stored status says so, and stays there.
     """
     job = situation.job
     if situation.finished:
@@ -42,13 +42,13 @@ def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Js
         wanted += [*_base(observed, situation), ledger(job, observed.privacy_plan)]
     else:
         wanted += _base(observed, situation)
-        replicas = 0 if _outlive_their_account(observed, job, now) else situation.workers
+        replicas = 0 if _have_stale_tokens(observed, job, now) else situation.workers
         wanted += _changed(_preserving(observed, job, replicas), observed.stateful_set)
     return tuple(wanted)
 
 
-def _outlive_their_account(observed: Observed, job: DistributedTrainingJob, now: datetime) -> bool:
-    """Whether pods hold tokens of an account that was deleted and made anew.
+def _have_stale_tokens(observed: Observed, job: DistributedTrainingJob, now: datetime) -> bool:
+    """Whether pods hold tokens of an account that was deleted and recreated.
 
     The API server refuses such tokens (401), and a pod gets no other for most of an hour: it is
     replaced. No pod can be created before its account, so a new one never counts; but where the API
@@ -81,7 +81,7 @@ def deletes(observed: Observed, situation: Situation) -> tuple[ObjectRef, ...]:
             uid=child["metadata"]["uid"],
         )
         for kind, child in superfluous.items()
-        if child is not None and not _is_going(child)
+        if child is not None and not _is_being_deleted(child)
     )
 
 
@@ -91,7 +91,7 @@ def _binding_to_another_role(observed: Observed, job: DistributedTrainingJob) ->
     if job.spec.workers.service_account_name or binding is None:
         return None
     wanted = role_binding(names.namespace(job))
-    if not names.is_shared_ours(binding) or binding["roleRef"] == wanted["roleRef"]:
+    if not names.is_made_by_operator(binding) or binding["roleRef"] == wanted["roleRef"]:
         return None
     return binding
 
@@ -112,9 +112,9 @@ def _base(observed: Observed, situation: Situation) -> list[Json]:
     if not job.spec.workers.service_account_name:
         account, binding = observed.service_account, observed.role_binding
         # What a platform team has prepared is used as it is.
-        if account is None or names.is_shared_ours(account):
+        if account is None or names.is_made_by_operator(account):
             wanted += _changed(service_account(namespace), account)
-        if binding is None or names.is_shared_ours(binding):
+        if binding is None or names.is_made_by_operator(binding):
             desired = role_binding(namespace)
             if binding is None or binding["roleRef"] == desired["roleRef"]:
                 wanted += _changed(desired, binding)
@@ -128,13 +128,13 @@ def _changed(wanted: Json, stored: Json | None) -> list[Json]:
     """`wanted` in a list if it has to be applied, with the UID of what it changes."""
     if stored is None:
         return [wanted]
-    if _is_going(stored) or not has_drifted(stored, wanted):
+    if _is_being_deleted(stored) or not has_drifted(stored, wanted):
         return []
     uid = stored["metadata"]["uid"]
     return [wanted | {"metadata": wanted["metadata"] | {"uid": uid}}]
 
 
-def _is_going(stored: Json) -> bool:
+def _is_being_deleted(stored: Json) -> bool:
     """What is being deleted is made anew only when it is gone."""
     return "deletionTimestamp" in stored["metadata"]
 

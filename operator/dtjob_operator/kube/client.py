@@ -62,20 +62,20 @@ async def credentials(kubeconfig: str | None = None) -> Configuration:
     return configuration
 
 
-class Cluster:
-    """The API server, as the operator uses it.
+class KubeClient:
+    """A client of the API server.
 
     Methods raise `ApiError` or one of its subclasses, and nothing else.
     """
 
     def __init__(self, configuration: Configuration, observe: RequestObserver) -> None:
         self._host = configuration.host.rstrip("/")
-        self._client = ApiClient(configuration)
+        self._api_client = ApiClient(configuration)
         self._observe = observe
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._api_client.close()
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         """One object."""
@@ -252,10 +252,10 @@ class Cluster:
         status = 0
         try:
             # Reads a rotated token; the client library signs nothing by itself.
-            await self._client.update_params_for_auth(
+            await self._api_client.update_params_for_auth(
                 headers, [], ["BearerToken"], path, method, body
             )
-            answer = await self._client.rest_client.request(
+            answer = await self._api_client.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=timeout
             )
             response: aiohttp.ClientResponse = answer.response

@@ -12,10 +12,10 @@ _SANDBOX = "PodReadyToStartContainers"
 
 def is_ready(pod: Json) -> bool:
     """Whether the pod is ready and not on its way out."""
-    return says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+    return has_ready_condition(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
-def says_ready(pod: Json) -> bool:
+def has_ready_condition(pod: Json) -> bool:
     """Whether the kubelet finds the pod ready, which it may while the pod ends."""
     return bool(_condition(pod, "Ready").get("status") == "True")
 
@@ -40,8 +40,8 @@ def scheduled_at(pod: Json) -> datetime:
     from its creation would be old when it begins.
     """
     status = pod.get("status", {})
-    said = _condition(pod, "PodScheduled").get("lastTransitionTime") or status.get("startTime")
-    return datetime.fromisoformat(said or pod["metadata"]["creationTimestamp"])
+    since = _condition(pod, "PodScheduled").get("lastTransitionTime") or status.get("startTime")
+    return datetime.fromisoformat(since or pod["metadata"]["creationTimestamp"])
 
 
 def can_start_since(pod: Json, container: Json) -> datetime:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 
 from dtjob_api.reasons import Phase
-from dtjob_operator.observe.scrape import Asked
+from dtjob_operator.observe.scrape import ScrapeResult
 from dtjob_operator.terms.kinds import CHILDREN, ENDPOINT_SLICE, Json, Kind
 
 
@@ -91,7 +91,7 @@ class Metrics:
         """Count an object that was passed over."""
         self._odd_objects.labels(kind.plural).inc()
 
-    def count_report(self, result: Asked) -> None:
+    def count_report(self, result: ScrapeResult) -> None:
         """Count a request for a coordinator's report, or that a job's figures are given up."""
         (self._unreadable_reports if result == "given up" else self._reports.labels(result)).inc()
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from kubernetes.aio.client import Configuration
 
 from dtjob_operator.kube.api_errors import Unavailable
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.run.metrics import Metrics
 
 API = "dtjob.dev/v1alpha1"
@@ -38,7 +38,7 @@ def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-        cluster = Cluster(configuration, Metrics().observe_request)
+        cluster = KubeClient(configuration, Metrics().observe_request)
         try:
             return await cluster.served(API)
         finally:

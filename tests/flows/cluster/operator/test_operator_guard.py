@@ -16,7 +16,7 @@ from dtjob_api.ledger.ledger_rules import CHARGED_NEVER_DECREASES
 from dtjob_api.schema.crd import job_crd, ledger_crd
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
-from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.client import KubeClient, credentials
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Kind
 from tests.support.clusters.api_reader import Manifest
@@ -194,9 +194,9 @@ async def lapse(kubectl: Kubectl) -> str | None:
     return await asked(kubectl, guard.lapse)
 
 
-async def asked(kubectl: Kubectl, what: Callable[[Cluster, str], Awaitable[Answer]]) -> Answer:
+async def asked(kubectl: Kubectl, what: Callable[[KubeClient, str], Awaitable[Answer]]) -> Answer:
     configuration = await credentials(str(kubectl.kubeconfig))
-    cluster = Cluster(configuration, lambda _verb, _kind, _code: None)
+    cluster = KubeClient(configuration, lambda _verb, _kind, _code: None)
     try:
         return await what(cluster, OPERATOR_NAMESPACE)
     finally:
