@@ -24,6 +24,7 @@ from dtjob_operator.kube.api_errors import (
     ApiError,
     Gone,
     NamespaceTerminating,
+    NoSuchKind,
     NotFound,
     Unavailable,
 )
@@ -303,9 +304,12 @@ def _status_object(text: str) -> dict[str, Any]:
 
 def _error(code: int, status: dict[str, Any]) -> ApiError:
     reason, message = status.get("reason", ""), status.get("message", f"HTTP {code}")
-    causes = {cause.get("reason") for cause in (status.get("details") or {}).get("causes") or ()}
+    details = status.get("details") or {}
+    causes = {cause.get("reason") for cause in details.get("causes") or ()}
     if "NamespaceTerminating" in causes:
         return NamespaceTerminating(code, reason, message)
     if "ResourceVersionTooLarge" in causes:
         return Gone(code, reason, message)
+    if code == 404 and not details.get("name"):
+        return NoSuchKind(code, reason, message)
     return ApiError.of(code, reason, message)

@@ -16,7 +16,7 @@ from dtjob_api.derive import child_name
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import Phase
-from dtjob_operator.kube.api_errors import ApiError, NotFound
+from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
@@ -177,9 +177,10 @@ class Observer:
             return known, False
         try:
             found = await self._client.get(kinds.LEDGER, namespace, name)
-        except NotFound as error:
-            # Of an object that is missing its name is told; of a kind there is nothing to name.
-            return None, name not in error.message
+        except NoSuchKind:
+            return None, True
+        except NotFound:
+            return None, False
         return kinds.without_managed_fields(found), False
 
     async def _newest_ledger(self, known: Json) -> Json:

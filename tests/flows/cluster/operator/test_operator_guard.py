@@ -15,7 +15,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from dtjob_api.ledger.ledger_rules import CHARGED_NEVER_DECREASES
 from dtjob_api.schema.crd import job_crd, ledger_crd
 from dtjob_operator.kube import guard
-from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.client import KubeClient, credentials
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Kind
@@ -129,6 +129,27 @@ def test_a_guard_that_lapses_is_found_out(
     finally:
         installed("delete", "crd", name)
     assert "knows no ledgers any more" in (asyncio.run(lapse(installed)) or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (kinds.LEDGER, NotFound),
+        (kinds.POD, NotFound),
+        (Kind(kinds.LEDGER.api_version, "Nothing", "nothings"), NoSuchKind),
+        (Kind("nowhere.dev/v1", "Nothing", "nothings"), NoSuchKind),
+    ],
+    ids=["ledger", "pod", "kind", "group"],
+)
+def test_a_missing_kind_is_known_from_a_missing_object(
+    installed: Kubectl, kind: Kind, error: type[NotFound]
+) -> None:
+    async def missing(client: KubeClient, namespace: str) -> NotFound:
+        with pytest.raises(NotFound) as raised:
+            await client.get(kind, namespace, "nowhere")
+        return raised.value
+
+    assert type(asyncio.run(asked(installed, missing))) is error
 
 
 def test_the_ledgers_definition_is_deleted_only_where_it_says_so(installed: Kubectl) -> None:
