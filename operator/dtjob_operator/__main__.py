@@ -141,7 +141,7 @@ async def _serve(options: argparse.Namespace) -> int:
 
 
 async def _run_until(stopped: asyncio.Event, operator: Operator) -> None:
-    """Run until told to stop; what is under way then is finished."""
+    """Run until `stopped` is set; what is under way then is finished."""
     running = asyncio.create_task(operator.run())
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)

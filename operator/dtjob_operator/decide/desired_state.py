@@ -22,7 +22,7 @@ from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
 _FIRST_FIGURES_SECONDS = 1.0
-# After that whatever keeps the figures away is not a matter of moments.
+# Figures that have not come by then will not come soon.
 _FIRST_FIGURES_WITHIN = timedelta(seconds=60)
 
 

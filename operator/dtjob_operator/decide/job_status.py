@@ -50,7 +50,7 @@ def status(
         new["gpu"] = _gpu(situation)
         if ledger is not None:
             new |= _course(situation, ledger, now)
-        elif "progress" in stored:  # nobody knows when a job ends that does not train
+        elif "progress" in stored:  # a job that does not train has no foreseeable end
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
             new["completionTime"] = formatting.timestamp(now)

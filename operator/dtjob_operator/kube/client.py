@@ -43,11 +43,11 @@ _RESOURCES = Kind("v1", "APIResource", "apiresources")
 _NO_ANSWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ssl.SSLError)
 
 RequestObserver = Callable[[str, Kind, int], None]
-"""Told of each request: verb, kind, HTTP status (0: no answer)."""
+"""Called after each request with verb, kind and HTTP status (0: no answer)."""
 
 
 async def credentials(kubeconfig: str | None = None) -> Configuration:
-    """Where the API server is and who we are: a kubeconfig's word, else the pod's own account.
+    """Where the API server is and who we are: from a kubeconfig, else from the pod's own account.
 
     Raises
     ------
@@ -111,7 +111,7 @@ class KubeClient:
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> AsyncIterator[AsyncIterator[tuple[str, Json]]]:
-        """Enter: the watch stands. Then: what happens after a resource version.
+        """Enter: the watch is established. Then: what happens after a resource version.
 
         Yields (ADDED, MODIFIED, DELETED or BOOKMARK, object) until the API server ends it, after
         some minutes.
@@ -119,7 +119,7 @@ class KubeClient:
         Raises
         ------
         Gone
-            The watch can't be gone on with from this version; list again.
+            The watch can't continue from this version; list again.
         """
         query = _selectors(label_selector, field_selector) | {
             "watch": "true",
@@ -136,7 +136,7 @@ class KubeClient:
             response.close()
 
     async def served(self, api_version: str) -> set[str]:
-        """Plurals of a group's version that the API server's discovery tells of, maybe none.
+        """Plurals of a group's version in the API server's discovery, maybe none.
 
         What is served may be missing from it for some seconds after the API server has started.
         """
@@ -281,8 +281,8 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
                 raise _error(event["object"].get("code", 500), event["object"])
             yield event["type"], typed(event["object"], kind)
     except TimeoutError as error:
-        # The connection is dead; or etcd was restored from a backup and has yet to come to the
-        # version that is watched from: an API server may tell nothing until then.
+        # The connection is dead; or etcd was restored from a backup and has yet to reach the
+        # version that is watched from: an API server may be silent until then.
         raise Gone(0, "WatchSilent", f"watching {kind.plural}: {error!r}") from error
     except (*_NO_ANSWER, ValueError) as error:
         raise Unavailable(0, "WatchBroken", f"watching {kind.plural}: {error!r}") from error

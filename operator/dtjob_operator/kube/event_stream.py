@@ -1,4 +1,4 @@
-"""kopf's part: it tells what happens to jobs and ledgers, and nothing more.
+"""News of jobs and ledgers, which is all that kopf is used for.
 
 No handler here needs a finalizer, an annotation, a timer or a daemon; kopf writes nothing.
 It runs in a thread of its own, since it takes over signals and the loop it runs in, and is started

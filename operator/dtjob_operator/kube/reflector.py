@@ -54,7 +54,7 @@ class Reflector:
         self._version: int | None = None
         self._connected_since: float | None = None
         self.trouble: str | None = "not listed yet"
-        """Why what the store tells may be old; None while the watch stands."""
+        """Why the store may be out of date; None while the watch is established."""
 
     async def run(self) -> None:
         """List and watch until cancelled; what goes wrong is tried again within 5 s."""
@@ -69,7 +69,7 @@ class Reflector:
                     self.tried.set()
                 await self._watch(self._version)
             except Gone:
-                self._log.info("listing again", cause="the watch can't be gone on with")
+                self._log.info("listing again", cause="the watch can't continue")
                 self._version = None
             except ApiError as error:
                 interrupted = True

@@ -56,8 +56,8 @@ class Accounting:
         self._failures: OrderedDict[str, str] = OrderedDict()
         self._asking: dict[str, set[Key]] = {}
         self._since: dict[str, float] = {}
-        # The helper answers in order: a job that waits for its plan stands behind one of these
-        # at most, not behind those of all jobs there are.
+        # The helper answers in order: a plan is to wait for one epsilon at most, not for those of
+        # all jobs.
         self._epsilon_turn = asyncio.Semaphore(1)
         # At a start each job that has ended asks: at most one of these goes before another.
         self._correction_turn = asyncio.Semaphore(1)

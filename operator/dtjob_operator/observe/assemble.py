@@ -31,7 +31,7 @@ from dtjob_operator.terms.observed import Observed, Rejection
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
-# A StatefulSet that is as young as this has yet to make its pods.
+# A younger StatefulSet may not have made its pods yet.
 _POD_CREATION_TIME = timedelta(seconds=10)
 _MAX_PODS_LOOKED_UP = 4
 
@@ -207,11 +207,11 @@ class Observer:
         events: tuple[Json, ...],
         known: tuple[str, ...],
     ) -> tuple[str, ...]:
-        """Pods that the StatefulSet misses for no reason that it tells, though they are there.
+        """Pods that exist though the StatefulSet misses them, and gives no reason.
 
-        A pod that loses the label is let go of and keeps its name, so none comes in its place. No
-        watch tells it from one that was deleted, so the first that are missed are asked for. While
-        there is no answer, what was `known` is.
+        It releases a pod that loses the label. The pod keeps its name, so none replaces it. To a
+        watch by label it seems deleted, so the first that are missing are looked up by name. While
+        the API server does not answer, those `known` are returned.
         """
         if stateful_set is None or not _misses_pods(stateful_set):
             return ()
@@ -245,9 +245,9 @@ class Observer:
     ) -> tuple[Json, ...]:
         """The workers' checkpoint claims.
 
-        The one that holds spent draws, as it may once a worker has written to the ledger, is asked
-        for before its loss is told: the store may lag behind, and a claim without our label is
-        never in it.
+        The first may hold spent draws once a worker has written to the ledger. It is looked up
+        before it is reported lost: the store may lag behind, and a claim without our label is never
+        in it.
         """
         known = tuple(
             claim
@@ -305,7 +305,7 @@ class Observer:
 
 
 def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...]) -> bool:
-    """Whether a job is to be told to run no more, and its ledger does not say how it ended."""
+    """Whether a job has just stopped running, and its ledger does not say how."""
     attempts = (ledger.get("status") or {}).get("attempts") or []
     if (job.get("status") or {}).get("phase") != Phase.RUNNING or not attempts:
         return False

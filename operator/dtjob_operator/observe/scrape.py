@@ -80,7 +80,7 @@ class Scraper:
     changed
         Called with the job's key after each report, and when reports can't be read any more.
     interval
-        Seconds between two reports of one job; until it tells how fast the job is, one.
+        Seconds between two reports of one job; until it says how fast the job is, one.
     count
         Called with how each request ended.
     """
@@ -103,7 +103,7 @@ class Scraper:
     def report(self, namespace: str, uid: str) -> Json | None:
         """The job's newest report; None where there is none, or none that is young enough.
 
-        What nobody can vouch for any more is not shown.
+        An older one is not shown: nothing vouches for it.
         """
         followed = self._following.get((namespace, uid))
         if followed is None or self._is_old(followed):
@@ -136,7 +136,7 @@ class Scraper:
             self._unfollow(whose)
 
     async def close(self) -> None:
-        """Follow nobody any more."""
+        """Stop following all pods."""
         for whose in list(self._following):
             self._unfollow(whose)
         await self._session.close()

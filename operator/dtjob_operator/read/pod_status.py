@@ -1,4 +1,4 @@
-"""What a worker pod's status tells: whether it is ready, what it waits for, how it ended."""
+"""What a worker pod's status shows: whether it is ready, what it waits for, how it ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def scheduled_at(pod: Json) -> datetime:
 def can_start_since(pod: Json, container: Json) -> datetime:
     """Since when the kubelet could start a container: it has a node, a sandbox, and is not running.
 
-    How long its image was pulled stands in no status.
+    No status says how long its image was pulled.
     """
     sandbox = _condition(pod, _SANDBOX)
     ended = (container.get("lastState") or {}).get("terminated") or {}
@@ -83,7 +83,7 @@ def waiting(container: Json) -> tuple[str, str]:
 
 
 def ends(pod: Json) -> list[Json]:
-    """How the pod's supervisor ended, now and the time before, as far as the pod tells."""
+    """How the pod's supervisor ended, now and the time before, as far as its status goes."""
     supervisor = _supervisor(pod)
     states = (supervisor.get(each) or {} for each in ("state", "lastState"))
     return [ended for state in states if (ended := state.get("terminated"))]

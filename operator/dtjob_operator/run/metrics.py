@@ -1,4 +1,4 @@
-"""What the operator tells Prometheus about itself and its jobs."""
+"""The operator's metrics, of itself and of its jobs."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Metrics:
         self._watch_restarts.inc()
 
     def show(self, jobs: Iterable[Json], queue: Sized) -> None:
-        """Tell the jobs' phases and the queue's depth too, computed whenever they are asked for."""
+        """Expose the jobs' phases and the queue's depth too, computed at each scrape."""
         self._registry.register(_State(jobs, queue))
 
     def exposition(self) -> bytes:

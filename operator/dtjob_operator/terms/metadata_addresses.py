@@ -1,4 +1,4 @@
-"""Where clouds hand out credentials to whoever asks from a node or a pod of theirs."""
+"""Addresses at which clouds give credentials to whatever asks from one of their nodes."""
 
 from __future__ import annotations
 

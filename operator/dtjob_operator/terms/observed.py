@@ -84,7 +84,7 @@ class Observed:
         Names of pods that are called as the job's workers but lack its label, of those that the
         StatefulSet misses.
     api_server
-        Where the API server is, by its own word. One endpoint without networks where only ports are
+        Where the API server says it is. One endpoint without networks where only ports are
         known, empty where nothing is.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;

@@ -1,4 +1,4 @@
-"""What the API server refuses to create: our children, the StatefulSet controller's pods."""
+"""What the API server refuses to create: children of a job, and its workers' pods."""
 
 from __future__ import annotations
 
