@@ -122,27 +122,27 @@ class Scraper:
         name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
         if not name or not uid or metadata["name"] != pod_of(child_name(name, uid), 0):
             return
-        whose, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
-        followed = self._following.get(whose)
+        job, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
+        followed = self._following.get(job)
         if exists and status.get("phase") == "Running" and address:
             # A pod whose sandbox was started again keeps its UID and gets another address.
             if followed and (followed.pod_uid, followed.address) == (pod_uid, address):
                 return
-            self._unfollow(whose)
+            self._unfollow(job)
             followed = _Followed(pod_uid, address, answered_at=time.monotonic())
             followed.task = asyncio.create_task(self._follow((namespace, name), followed))
-            self._following[whose] = followed
+            self._following[job] = followed
         elif followed and followed.pod_uid == pod_uid:
-            self._unfollow(whose)
+            self._unfollow(job)
 
     async def close(self) -> None:
         """Stop following all pods."""
-        for whose in list(self._following):
-            self._unfollow(whose)
+        for job in list(self._following):
+            self._unfollow(job)
         await self._session.close()
 
-    def _unfollow(self, whose: Key) -> None:
-        if followed := self._following.pop(whose, None):
+    def _unfollow(self, job: Key) -> None:
+        if followed := self._following.pop(job, None):
             followed.task.cancel()
 
     def _is_old(self, followed: _Followed) -> bool:
