@@ -22,7 +22,7 @@ import structlog
 from kubernetes.aio.config import ConfigException
 
 from dtjob_accounting.process import PldProcess
-from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.client import KubeClient, credentials
 from dtjob_operator.kube.guard import Unguarded
 from dtjob_operator.run import json_logs
 from dtjob_operator.run.health import HealthServer
@@ -103,7 +103,7 @@ async def _serve(options: argparse.Namespace) -> int:
     log = structlog.get_logger("main")
     metrics = Metrics()
     try:
-        cluster = Cluster(await credentials(), metrics.observe_request)
+        client = KubeClient(await credentials(), metrics.observe_request)
     except ConfigException as error:
         log.error(
             "no cluster: run in a pod with a ServiceAccount, or name a file by KUBECONFIG",
@@ -120,7 +120,7 @@ async def _serve(options: argparse.Namespace) -> int:
             api_server_cidrs=tuple(options.api_server_cidr),
             enforcement=Enforcement(options.network_policy_enforcement),
         )
-        operator = Operator(cluster, process, metrics, chosen)
+        operator = Operator(client, process, metrics, chosen)
         health = HealthServer(metrics, operator.trouble)
         try:
             try:
@@ -135,13 +135,13 @@ async def _serve(options: argparse.Namespace) -> int:
         finally:
             await health.stop()
             await operator.close()
-            await cluster.close()
+            await client.close()
     log.info("stopped")
     return 0
 
 
 async def _run_until(stopped: asyncio.Event, operator: Operator) -> None:
-    """Run until told to stop; what is under way then is finished."""
+    """Run until `stopped` is set; what is under way then is finished."""
     running = asyncio.create_task(operator.run())
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)

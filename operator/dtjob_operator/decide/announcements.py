@@ -1,4 +1,4 @@
-"""Events on the job: what `kubectl describe` tells of its course, one for each transition."""
+"""Events on the job as `kubectl describe` shows them, one for each transition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide.pacing import QUIET
 from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms import formatting
-from dtjob_operator.terms.decision import Emit
+from dtjob_operator.terms.decision import Event
 from dtjob_operator.terms.kinds import Json
 
 REPLICAS_LATCHED = "ReplicasLatched"
@@ -22,8 +22,8 @@ def announcements(
     job: DistributedTrainingJob,
     latched: int | None,
     deferred: tuple[str, ...],
-) -> tuple[Emit, ...]:
-    """What is told when the status goes from `stored` to `new`.
+) -> tuple[Event, ...]:
+    """Events to record when the status goes from `stored` to `new`.
 
     Parameters
     ----------
@@ -32,57 +32,56 @@ def announcements(
     deferred
         Changes that the workers do not follow yet.
     """
-    emitted: dict[str, Emit] = {}
-    for emit in (
+    by_reason: dict[str, Event] = {}
+    for event in (
         *_milestones(stored, new),
         *_troubles(stored, new),
         *_latched(stored, job, latched),
         *_deferred(stored, job, deferred),
     ):
-        emitted.setdefault(emit.reason, emit)
-    return tuple(emitted.values())
+        by_reason.setdefault(event.reason, event)
+    return tuple(by_reason.values())
 
 
-def _milestones(stored: Json, new: Json) -> Iterator[Emit]:
+def _milestones(stored: Json, new: Json) -> Iterator[Event]:
     for kind in (ConditionType.ACCEPTED, ConditionType.SUCCEEDED, ConditionType.FAILED):
-        now_true = condition(new, kind)
-        if now_true is not None and is_true(new, kind) and not is_true(stored, kind):
-            bad = kind is ConditionType.FAILED
-            yield Emit(
-                "Warning" if bad else "Normal",
-                now_true["reason"],
-                now_true["message"] or str(kind),
+        milestone = condition(new, kind)
+        if milestone is not None and is_true(new, kind) and not is_true(stored, kind):
+            yield Event(
+                "Warning" if kind is ConditionType.FAILED else "Normal",
+                milestone["reason"],
+                milestone["message"] or str(kind),
             )
     if is_true(new, ConditionType.RUNNING) and not is_true(stored, ConditionType.RUNNING):
         step, total = new["progress"]["step"], new["progress"]["totalSteps"]
-        yield Emit(
+        yield Event(
             "Normal",
             str(Reason.TRAINING),
             f"attempt {new['attempts']} trains from step {step} of {total} with "
             f"{formatting.workers(new['workers']['desired'])}",
-            # It may have gone on when this is told again, by an operator that was killed here.
+            # An operator that is killed here repeats this, and the job may have gone on by then.
             about=f"attempt {new['attempts']}",
         )
     if new.get("phase") == Phase.RESTARTING and stored.get("phase") == Phase.RUNNING:
         why = condition(new, ConditionType.RUNNING)
         if why is not None and why["reason"] == Reason.RESTARTING:
-            yield Emit("Warning", why["reason"], why["message"])
+            yield Event("Warning", why["reason"], why["message"])
 
 
-def _troubles(stored: Json, new: Json) -> Iterator[Emit]:
+def _troubles(stored: Json, new: Json) -> Iterator[Event]:
     for now in new.get("conditions") or []:
         before = condition(stored, ConditionType(now["type"]))
         if now["status"] != "False" or now["reason"] in QUIET:
             continue
         if before is None or (before["status"], before["reason"]) != (now["status"], now["reason"]):
-            yield Emit("Warning", now["reason"], now["message"])
+            yield Event("Warning", now["reason"], now["message"])
 
 
-def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> Iterator[Emit]:
+def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> Iterator[Event]:
     if latched is None or latched == job.spec.workers.replicas:
         return
     if stored.get("observedGeneration") != job.metadata.generation:
-        yield Emit(
+        yield Event(
             "Warning",
             REPLICAS_LATCHED,
             f"spec.workers.replicas is {job.spec.workers.replicas}, but the job was started with "
@@ -92,9 +91,9 @@ def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> 
 
 def _deferred(
     stored: Json, job: DistributedTrainingJob, deferred: tuple[str, ...]
-) -> Iterator[Emit]:
+) -> Iterator[Event]:
     if deferred and stored.get("observedGeneration") != job.metadata.generation:
-        yield Emit(
+        yield Event(
             "Warning",
             RUN_POLICY_DEFERRED,
             f"{'; '.join(deferred)}: the change takes effect when the job has no pods, or in a new "

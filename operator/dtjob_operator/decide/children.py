@@ -1,4 +1,4 @@
-"""Which of a job's children are to be applied now: those that are missing or have drifted."""
+"""Which of a job's children to apply now, missing or drifted ones, and which to delete."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Js
 
     The StatefulSet follows only on an observed ledger, so that no pod ever runs without one and
     a StatefulSet without a ledger proves a loss. After the outcome nothing is made any more; the
-    StatefulSet goes to 0 pods once the stored status tells of it, and stays there.
+    StatefulSet goes to 0 pods once the stored status says so, and stays there.
     """
     job = situation.job
     if situation.finished:
-        return _released(observed, situation)
+        return _scaled_down(observed, situation)
     if situation.outcome is not None:
         return ()
     if situation.halted is not None:
-        return _released(observed, situation)
+        return _scaled_down(observed, situation)
     if situation.blocked is not None:
         return ()
     wanted: list[Json] = []
     if situation.ledger is None:
         if observed.privacy_plan is None or isinstance(observed.privacy_plan, PlanError):
             return ()
-        wanted += [*_base(observed, situation), ledger(job, observed.privacy_plan)]
+        wanted += [*_prerequisites(observed, situation), ledger(job, observed.privacy_plan)]
     else:
-        wanted += _base(observed, situation)
-        replicas = 0 if _outlive_their_account(observed, job, now) else situation.workers
-        wanted += _changed(_preserving(observed, job, replicas), observed.stateful_set)
+        wanted += _prerequisites(observed, situation)
+        replicas = 0 if _have_stale_tokens(observed, job, now) else situation.workers
+        wanted += _if_changed(_desired_stateful_set(observed, job, replicas), observed.stateful_set)
     return tuple(wanted)
 
 
-def _outlive_their_account(observed: Observed, job: DistributedTrainingJob, now: datetime) -> bool:
-    """Whether pods hold tokens of an account that was deleted and made anew.
+def _have_stale_tokens(observed: Observed, job: DistributedTrainingJob, now: datetime) -> bool:
+    """Whether pods hold tokens of an account that was deleted and recreated.
 
     The API server refuses such tokens (401), and a pod gets no other for most of an hour: it is
     replaced. No pod can be created before its account, so a new one never counts; but where the API
@@ -81,7 +81,7 @@ def deletes(observed: Observed, situation: Situation) -> tuple[ObjectRef, ...]:
             uid=child["metadata"]["uid"],
         )
         for kind, child in superfluous.items()
-        if child is not None and not _is_going(child)
+        if child is not None and not _is_being_deleted(child)
     )
 
 
@@ -91,7 +91,7 @@ def _binding_to_another_role(observed: Observed, job: DistributedTrainingJob) ->
     if job.spec.workers.service_account_name or binding is None:
         return None
     wanted = role_binding(names.namespace(job))
-    if not names.is_shared_ours(binding) or binding["roleRef"] == wanted["roleRef"]:
+    if not names.is_made_by_operator(binding) or binding["roleRef"] == wanted["roleRef"]:
         return None
     return binding
 
@@ -104,50 +104,50 @@ def _policy_not_asked_for(observed: Observed, situation: Situation) -> Json | No
     return policy if names.is_ours(policy, situation.job) else None
 
 
-def _base(observed: Observed, situation: Situation) -> list[Json]:
-    """What comes before any pod: account and rights, unless the job names its own, and the rest."""
+def _prerequisites(observed: Observed, situation: Situation) -> list[Json]:
+    """Whatever pods need: account and rights, unless the job names its own, and the network."""
     wanted: list[Json] = []
     job = situation.job
     namespace = names.namespace(job)
     if not job.spec.workers.service_account_name:
         account, binding = observed.service_account, observed.role_binding
         # What a platform team has prepared is used as it is.
-        if account is None or names.is_shared_ours(account):
-            wanted += _changed(service_account(namespace), account)
-        if binding is None or names.is_shared_ours(binding):
+        if account is None or names.is_made_by_operator(account):
+            wanted += _if_changed(service_account(namespace), account)
+        if binding is None or names.is_made_by_operator(binding):
             desired = role_binding(namespace)
             if binding is None or binding["roleRef"] == desired["roleRef"]:
-                wanted += _changed(desired, binding)
-    wanted += _changed(service(job), observed.service)
+                wanted += _if_changed(desired, binding)
+    wanted += _if_changed(service(job), observed.service)
     if situation.network_policy is not None:
-        wanted += _changed(situation.network_policy, observed.network_policy)
+        wanted += _if_changed(situation.network_policy, observed.network_policy)
     return wanted
 
 
-def _changed(wanted: Json, stored: Json | None) -> list[Json]:
-    """`wanted` in a list if it has to be applied, with the UID of what it changes."""
+def _if_changed(wanted: Json, stored: Json | None) -> list[Json]:
+    """`wanted`, with the UID of what it changes, if it has to be applied."""
     if stored is None:
         return [wanted]
-    if _is_going(stored) or not has_drifted(stored, wanted):
+    if _is_being_deleted(stored) or not has_drifted(stored, wanted):
         return []
     uid = stored["metadata"]["uid"]
     return [wanted | {"metadata": wanted["metadata"] | {"uid": uid}}]
 
 
-def _is_going(stored: Json) -> bool:
-    """What is being deleted is made anew only when it is gone."""
+def _is_being_deleted(stored: Json) -> bool:
+    """Whether an object is on its way out; it is recreated only when it is gone."""
     return "deletionTimestamp" in stored["metadata"]
 
 
-def _released(observed: Observed, situation: Situation) -> tuple[Json, ...]:
+def _scaled_down(observed: Observed, situation: Situation) -> tuple[Json, ...]:
     """The job's own StatefulSet at 0 pods; nothing is made, and nothing else is repaired."""
     stored, job = observed.stateful_set, situation.job
     if stored is None or not names.is_ours(stored, job) or stored["spec"].get("replicas") == 0:
         return ()
-    return tuple(_changed(_preserving(observed, job, 0), stored))
+    return tuple(_if_changed(_desired_stateful_set(observed, job, 0), stored))
 
 
-def _preserving(observed: Observed, job: DistributedTrainingJob, replicas: int) -> Json:
+def _desired_stateful_set(observed: Observed, job: DistributedTrainingJob, replicas: int) -> Json:
     """The desired StatefulSet, without what must not change while pods run.
 
     A pod template that another version of the operator made is replaced only at 0 pods; one of

@@ -1,7 +1,7 @@
 """The conditions of a job: metav1 shape, one meaning each, reasons of `dtjob_api.reasons`.
 
-Whatever keeps a job from training, `Running` carries its reason, so that there is one place to
-look; the other conditions say what it concerns.
+`Running` carries the reason of whatever keeps a job from training, so that there is one place to
+look. The other conditions show what that concerns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OF_THE_VOLUME = frozenset({Reason.CHECKPOINT_LOST, Reason.STORAGE_FULL, Reason.
 
 
 @dataclass(frozen=True)
-class Claim:
+class ConditionState:
     """What a condition says now: True, False or (None) Unknown."""
 
     type: ConditionType
@@ -45,36 +45,40 @@ def conditions(situation: Situation, refusal: Finding | None, now: datetime) -> 
     refusal
         Why the job is refused at admission, if it is.
     """
-    claims = _claims(situation, refusal, now)
-    return _merged(situation.stored, claims, situation.job.metadata.generation, now)
+    states = _states(situation, refusal, now)
+    return _merged(situation.stored, states, situation.job.metadata.generation, now)
 
 
-def with_claim(stored: Json, claim: Claim, generation: int | None, now: datetime) -> list[Json]:
-    """The stored conditions with one of them as claimed."""
-    return _merged(stored, [claim], generation, now)
+def with_condition(
+    stored: Json, state: ConditionState, generation: int | None, now: datetime
+) -> list[Json]:
+    """The stored conditions with one of them replaced."""
+    return _merged(stored, [state], generation, now)
 
 
 def _merged(
-    status: Json, claims: Iterable[Claim], generation: int | None, now: datetime
+    status: Json, states: Iterable[ConditionState], generation: int | None, now: datetime
 ) -> list[Json]:
     merged = {c["type"]: c for c in status.get("conditions") or []}
-    for claim in claims:
-        merged[claim.type] = _written(claim, merged.get(claim.type), generation, now)
+    for state in states:
+        merged[state.type] = _written(state, merged.get(state.type), generation, now)
     return sorted(merged.values(), key=lambda c: _ORDER.get(c["type"], len(_ORDER)))
 
 
 _ORDER = {str(kind): place for place, kind in enumerate(ConditionType)}
 
 
-def _written(claim: Claim, stored: Json | None, generation: int | None, now: datetime) -> Json:
+def _written(
+    state: ConditionState, stored: Json | None, generation: int | None, now: datetime
+) -> Json:
     """metav1.Condition: the transition time moves only when the status does."""
-    status = {True: "True", False: "False", None: "Unknown"}[claim.holds]
+    status = {True: "True", False: "False", None: "Unknown"}[state.holds]
     same = stored is not None and stored["status"] == status
     written: Json = {
-        "type": str(claim.type),
+        "type": str(state.type),
         "status": status,
-        "reason": str(claim.reason),
-        "message": shown.line(claim.message)[:_MAX_MESSAGE],
+        "reason": str(state.reason),
+        "message": shown.line(state.message)[:_MAX_MESSAGE],
         "lastTransitionTime": stored["lastTransitionTime"]
         if same and stored
         else formatting.timestamp(now),
@@ -84,40 +88,44 @@ def _written(claim: Claim, stored: Json | None, generation: int | None, now: dat
     return written
 
 
-def _claims(situation: Situation, refusal: Finding | None, now: datetime) -> Iterator[Claim]:
+def _states(
+    situation: Situation, refusal: Finding | None, now: datetime
+) -> Iterator[ConditionState]:
     outcome, ended = situation.outcome, "the job has ended"
     if refusal is not None or outcome is not None:
-        yield Claim(ConditionType.RESOURCES_READY, False, Reason.FINISHED, ended)
-        yield Claim(ConditionType.RENDEZVOUS_READY, False, Reason.FINISHED, ended)
-        yield Claim(ConditionType.NETWORK_RESTRICTED, False, Reason.FINISHED, ended)
+        yield ConditionState(ConditionType.RESOURCES_READY, False, Reason.FINISHED, ended)
+        yield ConditionState(ConditionType.RENDEZVOUS_READY, False, Reason.FINISHED, ended)
+        yield ConditionState(ConditionType.NETWORK_RESTRICTED, False, Reason.FINISHED, ended)
     if refusal is not None:
-        yield Claim(ConditionType.ACCEPTED, False, refusal.reason, refusal.message)
-        yield Claim(ConditionType.RUNNING, False, refusal.reason, refusal.message)
-        yield Claim(ConditionType.FAILED, True, refusal.reason, refusal.message)
+        yield ConditionState(ConditionType.ACCEPTED, False, refusal.reason, refusal.message)
+        yield ConditionState(ConditionType.RUNNING, False, refusal.reason, refusal.message)
+        yield ConditionState(ConditionType.FAILED, True, refusal.reason, refusal.message)
         return
     yield from _accepted(situation)
     if outcome is not None and situation.ledger is not None:
         message = ending.message(situation.ledger)
-        yield Claim(ConditionType.RUNNING, False, Reason.FINISHED, ended)
-        yield Claim(ConditionType(outcome.state), True, outcome.reason, message)
+        yield ConditionState(ConditionType.RUNNING, False, Reason.FINISHED, ended)
+        yield ConditionState(ConditionType(outcome.state), True, outcome.reason, message)
         return
     yield _resources_ready(situation)
     yield _rendezvous_ready(situation)
     yield _running(situation)
     network = situation.restriction
-    yield Claim(ConditionType.NETWORK_RESTRICTED, network.holds, network.reason, network.message)
+    yield ConditionState(
+        ConditionType.NETWORK_RESTRICTED, network.holds, network.reason, network.message
+    )
     if situation.ledger is not None:
         yield _checkpoint_fresh(situation, situation.ledger, now)
 
 
-def _accepted(situation: Situation) -> Iterator[Claim]:
+def _accepted(situation: Situation) -> Iterator[ConditionState]:
     if situation.ledger is not None:
         message = _promise(situation.ledger.spec.plan)
-        yield Claim(ConditionType.ACCEPTED, True, Reason.PLANNED, message)
+        yield ConditionState(ConditionType.ACCEPTED, True, Reason.PLANNED, message)
         return
-    told = condition(situation.stored, ConditionType.ACCEPTED)
-    if told is None or told["status"] == "Unknown":
-        yield Claim(ConditionType.ACCEPTED, None, Reason.PLANNING, _planning(situation))
+    accepted = condition(situation.stored, ConditionType.ACCEPTED)
+    if accepted is None or accepted["status"] == "Unknown":
+        yield ConditionState(ConditionType.ACCEPTED, None, Reason.PLANNING, _planning(situation))
 
 
 def _planning(situation: Situation) -> str:
@@ -140,48 +148,52 @@ def _promise(plan: PrivacyPlan) -> str:
     )
 
 
-def _resources_ready(situation: Situation) -> Claim:
+def _resources_ready(situation: Situation) -> ConditionState:
     kind = ConditionType.RESOURCES_READY
-    if (blocked := situation.halted or situation.blocked or situation.finding) is not None:
-        return Claim(kind, False, blocked.reason, blocked.message)
+    if (blocked := situation.halted or situation.blocked or situation.obstacle) is not None:
+        return ConditionState(kind, False, blocked.reason, blocked.message)
     if situation.ledger is None:
         message = "the workers wait for the privacy plan"
-        return Claim(kind, False, Reason.CREATING_RESOURCES, message)
-    if situation.met or situation.ready >= situation.workers:
+        return ConditionState(kind, False, Reason.CREATING_RESOURCES, message)
+    if situation.gang_formed or situation.ready >= situation.workers:
         message = "all children exist and their pods are up"
-        return Claim(kind, True, Reason.RESOURCES_CREATED, message)
-    return Claim(kind, False, Reason.CREATING_RESOURCES, _pods_ready(situation))
+        return ConditionState(kind, True, Reason.RESOURCES_CREATED, message)
+    return ConditionState(kind, False, Reason.CREATING_RESOURCES, _pods_ready(situation))
 
 
-def _rendezvous_ready(situation: Situation) -> Claim:
+def _rendezvous_ready(situation: Situation) -> ConditionState:
     kind = ConditionType.RENDEZVOUS_READY
-    if situation.met and situation.halted is None:
+    if situation.gang_formed and situation.halted is None:
         message = (
             "the worker is up"
             if situation.workers == 1
             else f"all {situation.workers} workers have met"
         )
-        return Claim(kind, True, Reason.RENDEZVOUS_COMPLETE, message)
-    return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
+        return ConditionState(kind, True, Reason.RENDEZVOUS_COMPLETE, message)
+    return ConditionState(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
 
 
 def _pods_ready(situation: Situation) -> str:
     return f"{situation.ready} of {situation.workers} worker pods are ready"
 
 
-def _running(situation: Situation) -> Claim:
+def _running(situation: Situation) -> ConditionState:
     kind = ConditionType.RUNNING
     if situation.training:
-        unheard = f"; {situation.unheard}" if situation.unheard else ""
-        return Claim(kind, True, Reason.TRAINING, f"steps are executed{unheard}")
-    blocked = situation.halted or situation.blocked or situation.refused or situation.finding
+        unread = f"; {situation.unreadable_report}" if situation.unreadable_report else ""
+        return ConditionState(kind, True, Reason.TRAINING, f"steps are executed{unread}")
+    blocked = situation.halted or situation.blocked or situation.refused or situation.obstacle
     if blocked is not None:
-        return Claim(kind, False, blocked.reason, blocked.message)
-    if situation.met:
+        return ConditionState(kind, False, blocked.reason, blocked.message)
+    if situation.gang_formed:
         stage = situation.report.stage if situation.report else ""
-        return Claim(kind, False, Reason.PREFLIGHT, stage or "the task is tried on synthetic data")
-    if situation.killed is not None:
-        return Claim(kind, False, situation.killed.reason, situation.killed.message)
+        return ConditionState(
+            kind, False, Reason.PREFLIGHT, stage or "the task is tried on synthetic data"
+        )
+    if situation.memory_kill is not None:
+        return ConditionState(
+            kind, False, situation.memory_kill.reason, situation.memory_kill.message
+        )
     last = situation.last_attempt
     if last is not None and situation.has_ended_attempt:
         if last.end is None:
@@ -191,21 +203,23 @@ def _running(situation: Situation) -> Claim:
         else:
             reason = known(last.reason) or "no known reason"
             why = f"{reason}: {last.message or 'no more is known'}"
-        return Claim(kind, False, Reason.RESTARTING, f"attempt {last.attempt} has ended: {why}")
+        return ConditionState(
+            kind, False, Reason.RESTARTING, f"attempt {last.attempt} has ended: {why}"
+        )
     if situation.ledger is None:
-        return Claim(kind, False, Reason.PLANNING, _planning(situation))
-    return Claim(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
+        return ConditionState(kind, False, Reason.PLANNING, _planning(situation))
+    return ConditionState(kind, False, Reason.WAITING_FOR_WORKERS, _pods_ready(situation))
 
 
-def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Claim:
+def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime) -> ConditionState:
     kind = ConditionType.CHECKPOINT_FRESH
     for blocked in (situation.halted, situation.refused):
         if blocked is not None and blocked.reason in _OF_THE_VOLUME:
-            return Claim(kind, False, blocked.reason, blocked.message)
+            return ConditionState(kind, False, blocked.reason, blocked.message)
     record = ledger.status.checkpoint
     if record is None:
         message = "the first checkpoint is written before the first draw"
-        return Claim(kind, False, Reason.NO_CHECKPOINT_YET, message)
+        return ConditionState(kind, False, Reason.NO_CHECKPOINT_YET, message)
     plan = ledger.spec.plan
     rate = situation.report.samples_per_second if situation.report else None
     if situation.training and rate:
@@ -218,6 +232,6 @@ def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime
                 f"{limit:.0f} s, {_STALE_INTERVALS} times what {plan.lease_steps} "
                 "steps take: look at the checkpoint volume and the API server's health"
             )
-            return Claim(kind, False, Reason.CHECKPOINT_STALE, message)
+            return ConditionState(kind, False, Reason.CHECKPOINT_STALE, message)
     message = "the ledger points to a durable checkpoint (status.checkpoint)"
-    return Claim(kind, True, Reason.CHECKPOINT_RECORDED, message)
+    return ConditionState(kind, True, Reason.CHECKPOINT_RECORDED, message)

@@ -1,4 +1,4 @@
-"""What to do about one job: a pure function from what is seen to what is wanted."""
+"""What to do about one job now: a pure function of what was observed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.announcements import announcements
-from dtjob_operator.decide.conditions import Claim, with_claim
+from dtjob_operator.decide.conditions import ConditionState, with_condition
 from dtjob_operator.decide.job_status import status
 from dtjob_operator.decide.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.decide.run_policy import deferred
@@ -22,15 +22,15 @@ from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
 _FIRST_FIGURES_SECONDS = 1.0
-# After that whatever keeps the figures away is not a matter of moments.
+# Figures that have not come by then will not come soon.
 _FIRST_FIGURES_WITHIN = timedelta(seconds=60)
 
 
-def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
-    """Decide what to apply, what to say in the job's status, and when to look again.
+def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
+    """Decide what to apply, what the job's status should be, and when to look again.
 
-    Without I/O, clock or randomness: equal arguments give equal decisions. Applied, a decision
-    leads to one that applies nothing and leaves the status as it is.
+    There is no I/O, clock or randomness: equal arguments give equal decisions. Once a decision is
+    carried out, the next one applies nothing and leaves the status as it is.
     """
     stored: Json = observed.job.get("status") or {}
     if "deletionTimestamp" in observed.job["metadata"]:
@@ -41,7 +41,7 @@ def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
         return _unreadable(observed, stored, error, now)
     situation = assess(observed, job, now, settings)
     if situation.outcome is not None and not situation.finished and observed.spent_pending:
-        # An end is told with what it has cost, not with the figure of fewer draws.
+        # The end is reported with its whole cost, not with the figure of fewer draws.
         return Decision(status=stored, wake_after=settings.telemetry_seconds)
     refusal = None
     undecided = not (situation.ledger or situation.halted or situation.blocked)
@@ -64,13 +64,13 @@ def plan(observed: Observed, now: datetime, settings: Settings) -> Decision:
 def _wake_after(
     situation: Situation, written: Json, wait: float | None, now: datetime, settings: Settings
 ) -> float | None:
-    """Seconds to the next look: soon where something is awaited that no watch tells of."""
+    """Seconds to the next look: few where no watch will report what is awaited."""
     if is_terminal(written):
-        # The status is told first; the pods are released when it is stored.
+        # The status comes first: the pods are released when it is stored.
         return wait if situation.finished else 0.0
     if situation.ledger is None and not (situation.halted or situation.blocked):
-        return wait or None  # the accountant calls; what it said may have to wait for its write
-    if situation.halted or situation.blocked or situation.finding or situation.refused:
+        return wait or None  # the accountant calls; its answer may have to wait for its write
+    if situation.halted or situation.blocked or situation.obstacle or situation.refused:
         pause = settings.telemetry_seconds
     elif written.get("phase") != Phase.RUNNING:
         pause = settings.probe_seconds
@@ -89,10 +89,10 @@ def _has_just_begun(situation: Situation, now: datetime) -> bool:
 def _unreadable(
     observed: Observed, stored: Json, error: ValidationError, now: datetime
 ) -> Decision:
-    """A job of another version: said in its status, and everything else left as it is."""
+    """Say in the status that another version made the job; leave all else as it is."""
     message = admission.unreadable(error)
-    claim = Claim(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
+    state = ConditionState(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
     generation = observed.job["metadata"].get("generation")
     new: Json = {"phase": str(Phase.PENDING)} | stored
-    new["conditions"] = with_claim(stored, claim, generation, now)
+    new["conditions"] = with_condition(stored, state, generation, now)
     return Decision(status=new)

@@ -50,11 +50,11 @@ def status(
         new["gpu"] = _gpu(situation)
         if ledger is not None:
             new |= _course(situation, ledger, now)
-        elif "progress" in stored:  # nobody knows when a job ends that does not train
+        elif "progress" in stored:  # a job that does not train has no foreseeable end
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
             new["completionTime"] = formatting.timestamp(now)
-    new["display"] = _display(new, job, now, all_told=_tells_all_that_was_spent(situation))
+    new["display"] = _display(new, job, now, is_complete=_accounts_for_all_draws(situation))
     return {field: value for field, value in new.items() if value is not None}
 
 
@@ -110,13 +110,13 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
 def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
     """Steps from the coordinator's report; without one, what is durable.
 
-    A report that was missed leaves the figures as they were. Those of a coordinator that can't be
-    heard are taken back: nobody can vouch for them.
+    A report that was missed leaves the figures as they were. Once it can't be read they are taken
+    back: nothing vouches for them.
     """
     plan, report, before = ledger.spec.plan, situation.report, situation.stored.get("progress", {})
     running = situation.training and situation.outcome is None
     durable = ledger.status.checkpoint.step if ledger.status.checkpoint else 0
-    if running and report is None and situation.unheard:
+    if running and report is None and situation.unreadable_report:
         before = _without(before, "step", "samplesPerSecond", "estimatedCompletionTime")
     if running and report is not None:
         step = max(report.step, durable)
@@ -152,7 +152,7 @@ def _gpu(situation: Situation) -> Json | None:
         return None
     if situation.report is not None:
         return situation.report.gpu
-    if situation.unheard:
+    if situation.unreadable_report:
         return None
     stored: Json | None = situation.stored.get("gpu")
     return stored
@@ -163,14 +163,14 @@ def _without(fields: Json, *dropped: str) -> Json:
 
 
 def _restarts(stored: Json, ledger: PrivacyLedger) -> int:
-    """Attempts after a failure; those that the status does not count yet are in the ledger."""
+    """Attempts after a failure: those of the stored status, and those since in the ledger."""
     counted = stored.get("attempts", 0)
     new = [a for a in ledger.status.attempts if counted <= a.attempt < ledger.status.attempt]
     return int(stored.get("restarts", 0)) + sum(_failed(record) for record in new)
 
 
 def _failed(record: AttemptRecord) -> bool:
-    """Whether an attempt trained, or tried to, and ended otherwise than it was told to."""
+    """Whether an attempt trained, or tried to, and failed."""
     return record.end is not None and record.reason not in NO_FAILURE
 
 
@@ -199,26 +199,28 @@ def _privacy(observed: Observed, situation: Situation, ledger: PrivacyLedger) ->
     ).to_dict()
 
 
-def _later(told: Spent | None, before: Json) -> Spent | None:
+def _later(computed: Spent | None, before: Json) -> Spent | None:
     """The newer figure, or the one before where that is greater: a bound of all its draws too."""
     text: str | None = before.get("epsilonSpent")
     if text is None or formatting.decimal(text) is None:
-        return told
+        return computed
     stored = Spent(text, before.get("epsilonDraws", 0))
-    if told is None:
+    if computed is None:
         return stored
-    greater = max(stored.epsilon, told.epsilon, key=lambda each: formatting.decimal(each) or 0)
-    return Spent(greater, max(stored.draws, told.draws))
+    greater = max(stored.epsilon, computed.epsilon, key=lambda each: formatting.decimal(each) or 0)
+    return Spent(greater, max(stored.draws, computed.draws))
 
 
-def _tells_all_that_was_spent(situation: Situation) -> bool:
-    """Rule 11: whether no draw can be hidden; without its ledger nobody knows, before the end."""
+def _accounts_for_all_draws(situation: Situation) -> bool:
+    """Rule 11: whether no draw can be hidden; before the end, only a ledger proves that."""
     if situation.ledger is None:
         return situation.finished
     return may_lack_draws(situation.ledger.status) is None
 
 
-def _display(status: Json, job: DistributedTrainingJob, now: datetime, *, all_told: bool) -> Json:
+def _display(
+    status: Json, job: DistributedTrainingJob, now: datetime, *, is_complete: bool
+) -> Json:
     """The printer columns."""
     workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
     eta = (progress or {}).get("estimatedCompletionTime")
@@ -228,7 +230,7 @@ def _display(status: Json, job: DistributedTrainingJob, now: datetime, *, all_to
         reason=_reason(status),
         ready=f"{workers['ready']}/{workers['desired']}",
         progress=f"{progress['percent']}%" if progress else None,
-        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode, all_told),
+        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode, is_complete),
         gpu=f"{usage['mean']}%" if usage else None,
         memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
         eta=formatting.clock(datetime.fromisoformat(eta), now) if eta else None,
@@ -236,17 +238,17 @@ def _display(status: Json, job: DistributedTrainingJob, now: datetime, *, all_to
 
 
 def _reason(status: Json) -> str | None:
-    """Why a job has ended; of one that has not, what it is at or what keeps it from training."""
+    """Why a job has ended; before, what it does or what keeps it from training."""
     kinds = (ConditionType.SUCCEEDED, ConditionType.FAILED)
     ended = next((kind for kind in kinds if is_true(status, kind)), ConditionType.RUNNING)
-    told = condition(status, ended)
-    return told["reason"] if told is not None else None
+    found = condition(status, ended)
+    return found["reason"] if found is not None else None
 
 
-def _display_epsilon(privacy: Json, mode: PrivacyMode, all_told: bool) -> str | None:
+def _display_epsilon(privacy: Json, mode: PrivacyMode, is_complete: bool) -> str | None:
     """Spent of promised, such as 2.31/8; both rounded up.
 
-    What may be too little is no figure here, where nothing says of how many draws it is.
+    A figure that may be too low is not shown: the column has no room for the draws it is of.
     """
     if not privacy:
         return None
@@ -256,8 +258,8 @@ def _display_epsilon(privacy: Json, mode: PrivacyMode, all_told: bool) -> str | 
     if promised is None and "epsilonGuaranteed" in privacy:
         promised = formatting.rounded_up(privacy["epsilonGuaranteed"], 2)
     spent = privacy.get("epsilonSpent")
-    if all_told and spent is not None:
+    if is_complete and spent is not None:
         shown = formatting.rounded_up(spent, 2)
     else:
-        shown = "0" if all_told and privacy.get("drawsCharged") == 0 else "?"
+        shown = "0" if is_complete and privacy.get("drawsCharged") == 0 else "?"
     return f"{shown}/{promised}" if promised else shown

@@ -26,15 +26,15 @@ def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
     for kind, child, own in named:
         if child is None or own:
             continue
-        told_by, how = f"label {kinds.JOB_UID_LABEL}", "delete it"
+        mark, how = f"label {kinds.JOB_UID_LABEL}", "delete it"
         if kind is kinds.LEDGER:
-            # Maybe nothing else tells of what that job has spent.
-            told_by = "spec.jobUID"
+            # It may be the only record of what that job has spent.
+            mark = "spec.jobUID"
             how = "keep a copy (kubectl get privacyledgers -o yaml), then delete it"
         return Finding(
             Reason.NAME_CONFLICT,
             f"{kind.name} {names.child_name(job)} in namespace {names.namespace(job)} is not "
-            f"this job's (its {told_by} is not {job.metadata.uid}) and is left alone: {how}, and "
+            f"this job's (its {mark} is not {job.metadata.uid}) and is left alone: {how}, and "
             "the job goes on",
         )
     return _binding_conflict(observed, job)
@@ -54,7 +54,9 @@ def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Findin
     It may bind others too; nothing is applied to it, so they keep what they have.
     """
     binding = observed.role_binding
-    if job.spec.workers.service_account_name or binding is None or names.is_shared_ours(binding):
+    if job.spec.workers.service_account_name or binding is None:
+        return None
+    if names.is_made_by_operator(binding):
         return None
     wanted = role_binding(names.namespace(job))
     (subject,) = wanted["subjects"]

@@ -32,8 +32,8 @@ QUIET = frozenset(
         Reason.FINISHED,
     }
 )
-"""Reasons of the regular course, which the phase tells of, and those that stay for a job's whole
-life and are no news of it; any other is news by itself."""
+"""Reasons of the regular course, which the phase shows, and those that hold for a job's whole life.
+Any other is news by itself."""
 
 _START_FACTOR = 2
 
@@ -72,7 +72,7 @@ def _is_news(stored: Json, new: Json) -> bool:
 
 
 def has_first_figures(status: Json) -> bool:
-    """Whether the status tells how fast the job is."""
+    """Whether the status says how fast the job is."""
     return "samplesPerSecond" in status.get("progress", {})
 
 

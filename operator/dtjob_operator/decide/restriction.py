@@ -1,6 +1,6 @@
-"""How far the workers' network is closed, and what nobody can know about it.
+"""How far the workers' network is closed, as far as that can be known.
 
-No API tells whether anything enforces a NetworkPolicy: it is the platform team that says so.
+No API shows whether anything enforces a NetworkPolicy: only the platform team can say.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.builders.network_policy import api_server_places
+from dtjob_operator.decide.builders.network_policy import api_server_endpoints
 from dtjob_operator.decide.diagnosis.not_created import refused_children
 from dtjob_operator.decide.diagnosis.unlabelled import unlabelled
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
-from dtjob_operator.terms.observed import Observed, is_located
+from dtjob_operator.terms.observed import Observed, has_addresses
 from dtjob_operator.terms.settings import Enforcement, Settings
 
 _APPLIED_AFTER = frozenset({kinds.LEDGER.name, kinds.STATEFUL_SET.name})
@@ -54,7 +54,7 @@ def restriction(
     observed: Observed,
     job: DistributedTrainingJob,
     wanted: Json | None,
-    held: Finding | None,
+    obstacle: Finding | None,
     settings: Settings,
 ) -> Restriction:
     """Whether nothing but the job's own traffic reaches its workers or leaves them.
@@ -63,7 +63,7 @@ def restriction(
     ----------
     wanted
         The job's NetworkPolicy; None where it asks for none.
-    held
+    obstacle
         Why nothing is made or repaired for this job; None where it is.
     """
     if wanted is None:
@@ -75,30 +75,30 @@ def restriction(
         )
     name, stored = names.child_name(job), observed.network_policy
     if stored is None or not names.is_ours(stored, job) or has_drifted(stored, wanted):
-        message = f"NetworkPolicy {name} is not there as it should be{_applied(observed, held)}"
+        message = f"NetworkPolicy {name} is not there as it should be{_applied(observed, obstacle)}"
         return Restriction(False, Reason.CREATING_RESOURCES, message)
     if (found := unlabelled(observed, job)) is not None:
         return Restriction(False, found.reason, found.message)
-    told = f"NetworkPolicy {name} is there, {_BY_ENFORCEMENT[settings.enforcement]}"
-    if not (is_located(observed.api_server) or settings.api_server_cidrs):
-        (anywhere,) = api_server_places(observed.api_server, settings)
+    message = f"NetworkPolicy {name} is there, {_BY_ENFORCEMENT[settings.enforcement]}"
+    if not (has_addresses(observed.api_server) or settings.api_server_cidrs):
+        (anywhere,) = api_server_endpoints(observed.api_server, settings)
         ports = ", ".join(map(str, anywhere.ports))
-        # Also where nothing enforces it: who puts that right would not hear of the other.
-        told = (
+        # Also where nothing enforces it: whoever mends that would not learn of this.
+        message = (
             "the operator can't learn the API server's address, so that the workers' policy lets "
             f"them connect to TCP ports {ports} of every address. Allow the operator to read "
             "EndpointSlice and Service kubernetes of namespace default, or give it "
-            f"--api-server-cidr. {told}"
+            f"--api-server-cidr. {message}"
         )
         if settings.enforcement is not Enforcement.NONE:
-            return Restriction(False, Reason.API_SERVER_ADDRESS_UNKNOWN, told)
-    return Restriction(*_VERDICTS[settings.enforcement], told)
+            return Restriction(False, Reason.API_SERVER_ADDRESS_UNKNOWN, message)
+    return Restriction(*_VERDICTS[settings.enforcement], message)
 
 
-def _applied(observed: Observed, held: Finding | None) -> str:
+def _applied(observed: Observed, obstacle: Finding | None) -> str:
     """Whether the policy is applied now, or what has to come first."""
     before = (each for each in observed.rejections if each.kind not in _APPLIED_AFTER)
-    if found := held or next(refused_children(before), None):
+    if found := obstacle or next(refused_children(before), None):
         return f", and it is not applied yet: {found.message}"
     stored = observed.network_policy
     if stored is not None and "deletionTimestamp" in stored["metadata"]:

@@ -1,4 +1,4 @@
-"""Changes of spec.runPolicy that workers do not know of: their pods' template tells them."""
+"""Changes of spec.runPolicy that the workers' pod template does not have yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where one job stands: the facts that the plan and the status both follow."""
+"""Where one job stands: the facts on which children and status both depend."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
-# States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
+# States in which a coordinator's reason says why it does not train.
 _IDLE = frozenset({"Refused", "Waiting"})
-# A probe may find a worker ready some seconds after the gang has met.
+# A probe may find a worker ready some seconds after the gang has formed.
 _PROBE_SLACK = timedelta(seconds=30)
-# For a kubelet that kills what has not ended by a pod's deletionTimestamp, and tells of it.
+# For a kubelet to kill what has not ended by a pod's deletionTimestamp, and to report it.
 _KILL_SLACK = timedelta(seconds=10)
 
 
@@ -54,21 +54,21 @@ class Situation:
         version, an API server that would let ledgers be lowered. Pods that run are left running.
     refused
         Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
-    finding
+    obstacle
         What keeps pods from coming up.
-    killed
+    memory_kill
         That a worker was killed for want of memory in the newest attempt, which has ended by it.
     report
         The coordinator's, if it speaks of the ledger's attempt.
-    unheard
+    unreadable_report
         Where and why the coordinator's report can't be read, and what would help.
     network_policy
-        The one that is wanted; None where the job asks for none.
+        The one that the job should have; None where it asks for none.
     restriction
         How far the workers' network is closed.
     planning_trouble
         Why the last calibration of the noise came to no end.
-    met
+    gang_formed
         The gang of the current attempt has formed and its coordinator lives.
     training
         It has leased draws too, and nothing is lost.
@@ -82,14 +82,14 @@ class Situation:
     halted: Finding | None
     blocked: Finding | None
     refused: Finding | None
-    finding: Finding | None
-    killed: Finding | None
+    obstacle: Finding | None
+    memory_kill: Finding | None
     report: Report | None
-    unheard: str | None
+    unreadable_report: str | None
     network_policy: Json | None
     restriction: Restriction
     planning_trouble: str | None
-    met: bool
+    gang_formed: bool
     training: bool
     ready: int
     workers: int
@@ -140,13 +140,14 @@ def assess(
     coordinator = next(
         (p for p in observed.pods if p["metadata"]["name"] == names.pod_name(job, 0)), None
     )
-    said = coordinator_report.read(observed.report, derive.job_uid(job))
-    current = said if ledger and said and said.attempt == ledger.status.attempt else None
-    met = ledger is not None and _has_met(ledger, coordinator, current, now)
+    report = coordinator_report.read(observed.report, derive.job_uid(job))
+    if ledger is None or report is None or report.attempt != ledger.status.attempt:
+        report = None
+    gang_formed = ledger is not None and _gang_has_formed(ledger, coordinator, report, now)
     lease = ledger.status.lease if ledger else None
     ended = ledger is not None and ledger.status.outcome is not None
     training = bool(
-        met
+        gang_formed
         and halted is None
         and ledger
         and lease
@@ -164,15 +165,15 @@ def assess(
         ledger=ledger,
         halted=halted,
         blocked=blocked,
-        refused=None if met else _refused(ledger, coordinator, current),
-        finding=None if met else diagnose(observed, job, workers, now, settings),
-        killed=None if met else _killed(observed, job, ledger),
-        report=current,
-        unheard=_unheard(observed, settings),
+        refused=None if gang_formed else _refused(ledger, coordinator, report),
+        obstacle=None if gang_formed else diagnose(observed, job, workers, now, settings),
+        memory_kill=None if gang_formed else _memory_kill(observed, job, ledger),
+        report=report,
+        unreadable_report=_unreadable_report(observed, settings),
         network_policy=policy,
         restriction=restriction(observed, job, policy, halted or blocked, settings),
         planning_trouble=observed.planning_trouble,
-        met=met,
+        gang_formed=gang_formed,
         training=training,
         ready=0 if ended else sum(pod_status.is_ready(pod) for pod in observed.pods),
         workers=workers,
@@ -210,12 +211,12 @@ def _ledger_missing(
 ) -> Finding | None:
     """Rule 11: what was spent is unknown, so nothing is trained and no ledger is made anew.
 
-    StatefulSet and claims come only after the ledger, so that they too tell that there was one;
-    once it is known to be missing, nothing but the ledger itself says otherwise.
+    StatefulSet and claims come only after the ledger, so that they too prove that there was one.
+    Once it is known to be missing, only the ledger itself proves otherwise.
     """
     own_set = observed.stateful_set is not None and names.is_ours(observed.stateful_set, job)
-    told = condition(stored, ConditionType.RUNNING)
-    known = told is not None and told["reason"] == Reason.LEDGER_MISSING
+    running = condition(stored, ConditionType.RUNNING)
+    known = running is not None and running["reason"] == Reason.LEDGER_MISSING
     if not (is_true(stored, ConditionType.ACCEPTED) or own_set or observed.claims or known):
         return None
     gone = f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone"
@@ -243,32 +244,32 @@ def _claim_lost(
     if there or not _may_have_spent(ledger):
         return None
     held = f"{proven_draws(ledger.status.to_dict())} draws"
-    goes_on = "the job goes on"
+    then = "the job goes on"
     if may_lack_draws(ledger.status) is not None:
         held = f"at least {held}"
-        goes_on = "the job goes on once the ledger is raised too (dtjob ledger restore)"
+        then = "the job goes on once the ledger is raised too (dtjob ledger restore)"
     return Finding(
         Reason.CHECKPOINT_LOST,
         f"PersistentVolumeClaim {name} in namespace {names.namespace(job)} is gone: it held the "
         f"checkpoints and the journal of {held}. Restore it under this name, with label "
-        f"{JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and {goes_on}; or create "
+        f"{JOB_UID_LABEL}={job.metadata.uid}, from a snapshot, and {then}; or create "
         "a new job, which spends anew",
     )
 
 
 def _may_have_spent(ledger: PrivacyLedger) -> bool:
-    """Whether draws are charged, or the ledger is known, or said, to lack some that were spent."""
+    """Whether draws are charged, or were spent, or may have been, that the ledger lacks."""
     return ledger.status.charged > 0 or may_lack_draws(ledger.status) is not None
 
 
-def _killed(
+def _memory_kill(
     observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger | None
 ) -> Finding | None:
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
     return killed_for_memory(observed.pods, job, last)
 
 
-def _unheard(observed: Observed, settings: Settings) -> str | None:
+def _unreadable_report(observed: Observed, settings: Settings) -> str | None:
     if observed.report_trouble is None:
         return None
     return (
@@ -279,14 +280,14 @@ def _unheard(observed: Observed, settings: Settings) -> str | None:
     )
 
 
-def _has_met(
-    ledger: PrivacyLedger, coordinator: Json | None, said: Report | None, now: datetime
+def _gang_has_formed(
+    ledger: PrivacyLedger, coordinator: Json | None, report: Report | None, now: datetime
 ) -> bool:
     """Whether the current attempt runs in the coordinator that is there now.
 
-    A pod is not ready, too, while its node has not told of itself, as after an outage of the API
-    server; the attempt's own signs of life say more. In a pod that is being deleted it runs until
-    it has written down how it ends.
+    After an outage of the API server a pod may not be ready only because its node has not reported
+    yet: the attempt's own signs of life count for more. In a pod that is being deleted it runs
+    until it has recorded how it ends.
     """
     status = ledger.status
     last = status.attempts[-1] if status.attempts else None
@@ -303,22 +304,22 @@ def _has_met(
     signs = [last.start]
     if status.checkpoint is not None:
         signs.append(status.checkpoint.time)
-    if said is not None and said.heartbeat is not None:
-        signs.append(said.heartbeat)
-    # A sign of a time to come is of a clock that was ahead: it would be one for days.
+    if report is not None and report.heartbeat is not None:
+        signs.append(report.heartbeat)
+    # A sign of the future is of a clock that was ahead: it would count for days.
     is_fresh = any(abs(now - sign) < _PROBE_SLACK for sign in signs)
-    return is_fresh or pod_status.says_ready(coordinator)
+    return is_fresh or pod_status.has_ready_condition(coordinator)
 
 
 def _refused(
-    ledger: PrivacyLedger | None, coordinator: Json | None, said: Report | None
+    ledger: PrivacyLedger | None, coordinator: Json | None, report: Report | None
 ) -> Finding | None:
-    """Why the coordinator refuses to train; the newest word counts."""
+    """Why the coordinator refuses to train, by the newest source that says so."""
     ended = crash(coordinator) if coordinator else None
     if ended is not None and ended.refused:
         return Finding(ended.reason, ended.message)
-    if said is not None and said.state in _IDLE and (reason := known(said.reason)):
-        return Finding(reason, said.message or str(reason))
+    if report is not None and report.state in _IDLE and (reason := known(report.reason)):
+        return Finding(reason, report.message or str(reason))
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
     reason = known(last.reason) if last is not None and last.end else None
     if last is not None and reason in TRAINING_REFUSED:

@@ -39,6 +39,10 @@ class NotFound(ApiError):
     """There is no such object, or no such kind of object."""
 
 
+class NoSuchKind(NotFound):
+    """There is no such kind of object: the answer names none that is missing."""
+
+
 class Conflict(ApiError):
     """The object is not the one that was read: another version or another UID."""
 

@@ -1,7 +1,7 @@
 """Where the API server is, as a NetworkPolicy has to say it: by address.
 
-It tells so itself, by EndpointSlice and Service `kubernetes` of namespace `default`. A platform
-team may have taken the right to read them away: nothing waits for them for long.
+EndpointSlice and Service `kubernetes` of namespace `default` say so. A platform team may have taken
+the right to read them away: nothing waits for them for long.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.kube.store import Store
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json, Kind, Selection
-from dtjob_operator.terms.observed import Place, is_located
+from dtjob_operator.terms.observed import Endpoint, has_addresses
 
 _NAMESPACE, _NAME = "default", "kubernetes"
 _KINDS = (kinds.ENDPOINT_SLICE, kinds.SERVICE)
 
 
 class ApiServerWatch:
-    """Follows what the API server tells of its own addresses.
+    """Follows the API server's own addresses.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ class ApiServerWatch:
     """
 
     def __init__(
-        self, cluster: Cluster, changed: Callable[[], None], count_odd: Callable[[Kind], None]
+        self, client: KubeClient, changed: Callable[[], None], count_odd: Callable[[Kind], None]
     ) -> None:
         self._stores = {kind: Store() for kind in _KINDS}
-        self._last: tuple[Place, ...] = ()
+        self._last: tuple[Endpoint, ...] = ()
         self._reflectors = [
             Reflector(
-                cluster,
+                client,
                 Selection(kind, _NAMESPACE, field_selector=f"metadata.name={_NAME}"),
                 store,
                 lambda _: changed(),
@@ -48,15 +48,15 @@ class ApiServerWatch:
             for kind, store in self._stores.items()
         ]
 
-    def places(self) -> tuple[Place, ...]:
+    def endpoints(self) -> tuple[Endpoint, ...]:
         """The API server's own addresses and that of its Service, or what is known of them.
 
         One that shuts down takes itself out of the list, the only one for a moment too: what was
         known last is true again soon.
         """
         endpoint_slice, service = (self._stores[kind].get(_NAMESPACE, _NAME) for kind in _KINDS)
-        found = places(endpoint_slice, service)
-        if is_located(found) or (found and not is_located(self._last)):
+        found = endpoints(endpoint_slice, service)
+        if has_addresses(found) or (found and not has_addresses(self._last)):
             self._last = found
         return self._last
 
@@ -72,7 +72,7 @@ class ApiServerWatch:
             await reflector.tried.wait()
 
 
-def places(endpoint_slice: Json | None, service: Json | None) -> tuple[Place, ...]:
+def endpoints(endpoint_slice: Json | None, service: Json | None) -> tuple[Endpoint, ...]:
     """Where the API server listens; its ports alone where either address is unknown.
 
     Some networks apply policies to the Service's address, most to the endpoint's behind it: with
@@ -80,7 +80,7 @@ def places(endpoint_slice: Json | None, service: Json | None) -> tuple[Place, ..
     """
     slice_of, spec = endpoint_slice or {}, (service or {}).get("spec") or {}
     named = slice_of.get("addressType") == "FQDN"
-    endpoints = Place(
+    own = Endpoint(
         networks=_hosts(
             address
             for endpoint in (() if named else slice_of.get("endpoints") or ())
@@ -88,11 +88,11 @@ def places(endpoint_slice: Json | None, service: Json | None) -> tuple[Place, ..
         ),
         ports=_ports(slice_of),
     )
-    front = Place(networks=_hosts(spec.get("clusterIPs") or ()), ports=_ports(spec))
-    if all((*endpoints, *front)):
-        return endpoints, front
-    ports = tuple(sorted({*endpoints.ports, *front.ports}))
-    return (Place((), ports),) if ports else ()
+    in_front = Endpoint(networks=_hosts(spec.get("clusterIPs") or ()), ports=_ports(spec))
+    if all((*own, *in_front)):
+        return own, in_front
+    ports = tuple(sorted({*own.ports, *in_front.ports}))
+    return (Endpoint((), ports),) if ports else ()
 
 
 def _hosts(addresses: Iterable[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from dtjob_operator.kube.api_errors import (
     ApiError,
     Gone,
     NamespaceTerminating,
+    NoSuchKind,
     NotFound,
     Unavailable,
 )
@@ -42,11 +43,11 @@ _RESOURCES = Kind("v1", "APIResource", "apiresources")
 _NO_ANSWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ssl.SSLError)
 
 RequestObserver = Callable[[str, Kind, int], None]
-"""Told of each request: verb, kind, HTTP status (0: no answer)."""
+"""Called after each request with verb, kind and HTTP status (0: no answer)."""
 
 
 async def credentials(kubeconfig: str | None = None) -> Configuration:
-    """Where the API server is and who we are: a kubeconfig's word, else the pod's own account.
+    """Where the API server is and who we are: from a kubeconfig, else from the pod's own account.
 
     Raises
     ------
@@ -62,20 +63,20 @@ async def credentials(kubeconfig: str | None = None) -> Configuration:
     return configuration
 
 
-class Cluster:
-    """The API server, as the operator uses it.
+class KubeClient:
+    """A client of the API server.
 
     Methods raise `ApiError` or one of its subclasses, and nothing else.
     """
 
     def __init__(self, configuration: Configuration, observe: RequestObserver) -> None:
         self._host = configuration.host.rstrip("/")
-        self._client = ApiClient(configuration)
+        self._api_client = ApiClient(configuration)
         self._observe = observe
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._api_client.close()
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         """One object."""
@@ -110,7 +111,7 @@ class Cluster:
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> AsyncIterator[AsyncIterator[tuple[str, Json]]]:
-        """Enter: the watch stands. Then: what happens after a resource version.
+        """Enter: the watch is established. Then: what happens after a resource version.
 
         Yields (ADDED, MODIFIED, DELETED or BOOKMARK, object) until the API server ends it, after
         some minutes.
@@ -118,7 +119,7 @@ class Cluster:
         Raises
         ------
         Gone
-            The watch can't be gone on with from this version; list again.
+            The watch can't continue from this version; list again.
         """
         query = _selectors(label_selector, field_selector) | {
             "watch": "true",
@@ -135,7 +136,7 @@ class Cluster:
             response.close()
 
     async def served(self, api_version: str) -> set[str]:
-        """Plurals of a group's version that the API server's discovery tells of, maybe none.
+        """Plurals of a group's version in the API server's discovery, maybe none.
 
         What is served may be missing from it for some seconds after the API server has started.
         """
@@ -252,10 +253,10 @@ class Cluster:
         status = 0
         try:
             # Reads a rotated token; the client library signs nothing by itself.
-            await self._client.update_params_for_auth(
+            await self._api_client.update_params_for_auth(
                 headers, [], ["BearerToken"], path, method, body
             )
-            answer = await self._client.rest_client.request(
+            answer = await self._api_client.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=timeout
             )
             response: aiohttp.ClientResponse = answer.response
@@ -280,8 +281,8 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
                 raise _error(event["object"].get("code", 500), event["object"])
             yield event["type"], typed(event["object"], kind)
     except TimeoutError as error:
-        # The connection is dead; or etcd was restored from a backup and has yet to come to the
-        # version that is watched from: an API server may tell nothing until then.
+        # The connection is dead; or etcd was restored from a backup and has yet to reach the
+        # version that is watched from: an API server may be silent until then.
         raise Gone(0, "WatchSilent", f"watching {kind.plural}: {error!r}") from error
     except (*_NO_ANSWER, ValueError) as error:
         raise Unavailable(0, "WatchBroken", f"watching {kind.plural}: {error!r}") from error
@@ -303,9 +304,12 @@ def _status_object(text: str) -> dict[str, Any]:
 
 def _error(code: int, status: dict[str, Any]) -> ApiError:
     reason, message = status.get("reason", ""), status.get("message", f"HTTP {code}")
-    causes = {cause.get("reason") for cause in (status.get("details") or {}).get("causes") or ()}
+    details = status.get("details") or {}
+    causes = {cause.get("reason") for cause in details.get("causes") or ()}
     if "NamespaceTerminating" in causes:
         return NamespaceTerminating(code, reason, message)
     if "ResourceVersionTooLarge" in causes:
         return Gone(code, reason, message)
+    if code == 404 and not details.get("name"):
+        return NoSuchKind(code, reason, message)
     return ApiError.of(code, reason, message)

@@ -1,4 +1,4 @@
-"""kopf's part: it tells what happens to jobs and ledgers, and nothing more.
+"""News of jobs and ledgers, which is all that kopf is used for.
 
 No handler here needs a finalizer, an annotation, a timer or a daemon; kopf writes nothing.
 It runs in a thread of its own, since it takes over signals and the loop it runs in, and is started
@@ -63,14 +63,14 @@ def settings() -> kopf.OperatorSettings:
 
 
 def _in_thread(work: Callable[[], str]) -> asyncio.Future[str]:
-    """What `work` returns in a thread that nobody waits for who does not wait for its answer.
+    """What `work` returns, in a thread that does not keep the process from ending.
 
-    The loop's own threads hold up the end of the process until the last of them has ended.
+    Those of the loop's own executor do, until the last of them has ended.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[str] = loop.create_future()
 
-    def tell(ended: str) -> None:
+    def resolve(ended: str) -> None:
         if not answer.done():
             answer.set_result(ended)
 
@@ -80,7 +80,7 @@ def _in_thread(work: Callable[[], str]) -> asyncio.Future[str]:
             ended = work()
         finally:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody has waited
-                loop.call_soon_threadsafe(tell, ended)
+                loop.call_soon_threadsafe(resolve, ended)
 
     threading.Thread(target=run, name="kopf", daemon=True).start()
     return answer
@@ -94,8 +94,8 @@ class EventStream:
     deliver
         Called in the loop that `run` runs in.
     gap
-        Awaited whenever kopf begins anew: it never tells of what was deleted in between.
-    undiscovered
+        Awaited whenever kopf begins anew: it never reports what was deleted in between.
+    discovery_obstacle
         Says why kopf would not find the kinds that it watches, None where it would. It looks once
         when it starts, and where it finds none it waits for ever.
     count_restart
@@ -106,21 +106,21 @@ class EventStream:
         self,
         deliver: Deliver,
         gap: Callable[[], Awaitable[None]],
-        undiscovered: Callable[[], Awaitable[str | None]],
+        discovery_obstacle: Callable[[], Awaitable[str | None]],
         count_restart: Callable[[], None],
     ) -> None:
         self._deliver = deliver
         self._gap = gap
-        self._undiscovered = undiscovered
+        self._discovery_obstacle = discovery_obstacle
         self._count_restart = count_restart
         self._stop: Callable[[], object] | None = None
-        self._log = structlog.get_logger("handlers")
+        self._log = structlog.get_logger("event_stream")
         self.running = False
         self._obstacle: str | None = None
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is heard of jobs at the moment; None while kopf runs."""
+        """Why no news of jobs arrives at the moment; None while kopf runs."""
         if self.running:
             return None
         return self._obstacle or "the stream of events on jobs is being started again"
@@ -161,7 +161,7 @@ class EventStream:
         """Wait until kopf will find its kinds; returns whether that took more than one look."""
         pause = _FIRST_LOOK_SECONDS
         waited = False
-        while (obstacle := await self._undiscovered()) is not None:
+        while (obstacle := await self._discovery_obstacle()) is not None:
             if obstacle != self._obstacle:
                 self._log.warning("the event stream can't be started yet", cause=obstacle)
             self._obstacle, waited = obstacle, True

@@ -17,12 +17,14 @@ from dtjob_api.ledger.ledger_rules import (
 )
 from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyPlan, Run, RunState
 from dtjob_operator.kube.api_errors import AlreadyExists, ApiError, NotFound, Unavailable
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.names import shared_labels
 
 CANARY = "dtjob-canary"
+WRITER_POLICY = "ledger-writer"
+"""The admission policy on who may write ledgers; a refusal of its names it."""
 _RULES = (CHARGED_NEVER_DECREASES, STATUS_NEVER_VANISHES, ATTEMPT_RISES_BY_ONE)
 _ATTACKS: dict[str, Json] = {
     "lowers status.charged": {"status": {"charged": 0}},
@@ -32,14 +34,14 @@ _ATTACKS: dict[str, Json] = {
 }
 _POLICY_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
-_LOOKS_FOR_KIND = 10
+_TRIES_TO_FIND_KIND = 10
 
 
 class Unguarded(Exception):
     """The API server does not keep the rules of ledgers; the message says what it let pass."""
 
 
-async def prove(cluster: Cluster, namespace: str) -> None:
+async def prove(client: KubeClient, namespace: str) -> None:
     """Try each attack on the canary, without effect (Rules 10 and 11).
 
     Raises
@@ -49,15 +51,15 @@ async def prove(cluster: Cluster, namespace: str) -> None:
     ApiError
         The API server did not answer, or does not know ledgers (`NotFound`).
     """
-    canary = await _canary(cluster, namespace)
+    canary = await _canary(client, namespace)
     if canary.get("status", {}).get("charged", 0) < 1:
         spent: Json = {"charged": 1, "segments": [{"draws": 1, "image": "none"}]}
-        await cluster.merge_patch(
+        await client.merge_patch(
             kinds.LEDGER, namespace, CANARY, {"status": spent}, subresource="status"
         )
     for what, patch in _ATTACKS.items():
         try:
-            await cluster.merge_patch(
+            await client.merge_patch(
                 kinds.LEDGER, namespace, CANARY, patch, subresource="status", dry_run=True
             )
         except (Unavailable, NotFound):
@@ -76,7 +78,7 @@ async def prove(cluster: Cluster, namespace: str) -> None:
             )
 
 
-async def lapse(cluster: Cluster, namespace: str) -> str | None:
+async def lapse(client: KubeClient, namespace: str) -> str | None:
     """Why the API server no longer guards ledgers; None while it does.
 
     One that has just started may not know of ledgers yet, so that they are looked for again.
@@ -86,9 +88,9 @@ async def lapse(cluster: Cluster, namespace: str) -> str | None:
     ApiError
         It could not be tried.
     """
-    for _ in range(_LOOKS_FOR_KIND):
+    for _ in range(_TRIES_TO_FIND_KIND):
         try:
-            await prove(cluster, namespace)
+            await prove(client, namespace)
         except Unguarded as error:
             return str(error)
         except NotFound as error:
@@ -102,8 +104,8 @@ async def lapse(cluster: Cluster, namespace: str) -> str | None:
     )
 
 
-async def policy_is_active(cluster: Cluster, namespace: str) -> bool:
-    """Whether the admission policy `ledger-writer` refuses to delete a ledger, tried in dry run.
+async def policy_is_active(client: KubeClient, namespace: str) -> bool:
+    """Whether `WRITER_POLICY` refuses to delete a ledger, tried in dry run.
 
     A policy that has just been installed takes some seconds to work, so several tries are made.
     Where it is not installed the rules of the ledger itself still hold (`prove`), but not who
@@ -114,32 +116,32 @@ async def policy_is_active(cluster: Cluster, namespace: str) -> bool:
     ApiError
         It could not be tried.
     """
-    canary = await cluster.get(kinds.LEDGER, namespace, CANARY)
+    canary = await client.get(kinds.LEDGER, namespace, CANARY)
     deadline = asyncio.get_running_loop().time() + _POLICY_SECONDS
     while True:
-        hindered: ApiError | None = None
+        failure: ApiError | None = None
         try:
-            await cluster.delete(
+            await client.delete(
                 kinds.LEDGER, namespace, CANARY, canary["metadata"]["uid"], dry_run=True
             )
         except ApiError as error:
-            if "ledger-writer" in error.message:
+            if WRITER_POLICY in error.message:
                 return True
-            hindered = error
+            failure = error
         if asyncio.get_running_loop().time() >= deadline:
             break
         await asyncio.sleep(_RETRY_SECONDS)
-    if hindered is not None:
-        raise hindered
+    if failure is not None:
+        raise failure
     return False
 
 
-async def _canary(cluster: Cluster, namespace: str) -> Json:
+async def _canary(client: KubeClient, namespace: str) -> Json:
     try:
-        return await cluster.get(kinds.LEDGER, namespace, CANARY)
+        return await client.get(kinds.LEDGER, namespace, CANARY)
     except NotFound as missing:
         try:
-            return await cluster.create(_new_canary(namespace))
+            return await client.create(_new_canary(namespace))
         except AlreadyExists:
             raise missing from None  # made this very moment: looked at again
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from dtjob_api import shown
 from dtjob_operator.kube.api_errors import AlreadyExists
-from dtjob_operator.kube.client import Cluster
-from dtjob_operator.terms.decision import Emit
+from dtjob_operator.kube.client import KubeClient
+from dtjob_operator.terms.decision import Event
 from dtjob_operator.terms.kinds import EVENT, Json
 from dtjob_operator.terms.names import FIELD_MANAGER
 
@@ -17,30 +17,30 @@ _MAX_MESSAGE = 1024
 
 
 class Recorder:
-    """Records events; the same news about the same object is one event that counts."""
+    """Records Events; one that is repeated is counted, not recorded anew."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
 
-    async def record(self, regarding: Json, emit: Emit) -> None:
-        """Record an event on a namespaced object.
+    async def record(self, regarding: Json, event: Event) -> None:
+        """Record an Event on a namespaced object.
 
-        The name is a function of what is told, so that a recorder that was killed before it could
-        note that it had told leaves one event, not two.
+        Its name is a function of its content, so that a recorder that is killed before it notes
+        the success leaves one Event, not two.
 
         Parameters
         ----------
         regarding
             The object, with apiVersion, kind and UID.
-        emit
-            The event; its message is cut at 1,024 characters.
+        event
+            Its message is cut at 1,024 characters.
         """
         metadata = regarding["metadata"]
-        message = shown.line(emit.message)[:_MAX_MESSAGE]
-        told = "\n".join((metadata["uid"], emit.type, emit.reason, emit.about or message))
-        name = f"{metadata['name']}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        message = shown.line(event.message)[:_MAX_MESSAGE]
+        identity = "\n".join((metadata["uid"], event.type, event.reason, event.about or message))
+        name = f"{metadata['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        event = {
+        obj = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.name,
             "metadata": {"name": name, "namespace": metadata["namespace"]},
@@ -51,8 +51,8 @@ class Recorder:
                 "name": metadata["name"],
                 "uid": metadata["uid"],
             },
-            "type": emit.type,
-            "reason": emit.reason,
+            "type": event.type,
+            "reason": event.reason,
             "message": message,
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
@@ -62,8 +62,8 @@ class Recorder:
             "count": 1,
         }
         try:
-            await self._cluster.create(event)
+            await self._client.create(obj)
         except AlreadyExists:
-            known = await self._cluster.get(EVENT, metadata["namespace"], name)
+            known = await self._client.get(EVENT, metadata["namespace"], name)
             again = {"count": known["count"] + 1, "lastTimestamp": now}
-            await self._cluster.merge_patch(EVENT, metadata["namespace"], name, again)
+            await self._client.merge_patch(EVENT, metadata["namespace"], name, again)

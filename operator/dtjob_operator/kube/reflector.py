@@ -10,13 +10,13 @@ from collections.abc import Callable
 import structlog
 
 from dtjob_operator.kube.api_errors import ApiError, Gone
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Store, key_of, version_of
 from dtjob_operator.terms.kinds import Json, Kind, Selection
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 # A watch that ends sooner was cut off, as by a proxy: the next one would be too.
-_STANDS_SECONDS = 1.0
+_STABLE_SECONDS = 1.0
 
 
 class Reflector:
@@ -37,13 +37,13 @@ class Reflector:
 
     def __init__(
         self,
-        cluster: Cluster,
+        client: KubeClient,
         selection: Selection,
         store: Store,
         changed: Callable[[Json], None],
         count_odd: Callable[[Kind], None],
     ) -> None:
-        self._cluster = cluster
+        self._client = client
         self._selection = selection
         self._store = store
         self._changed = changed
@@ -52,15 +52,15 @@ class Reflector:
         self.synced = asyncio.Event()
         self.tried = asyncio.Event()
         self._version: int | None = None
-        self._stands_since: float | None = None
+        self._connected_since: float | None = None
         self.trouble: str | None = "not listed yet"
-        """Why what the store tells may be old; None while the watch stands."""
+        """Why the store may be out of date; None while the watch is established."""
 
     async def run(self) -> None:
         """List and watch until cancelled; what goes wrong is tried again within 5 s."""
         pause = _FIRST_PAUSE
         while True:
-            self._stands_since = None
+            self._connected_since = None
             interrupted = False
             try:
                 if self._version is None:
@@ -69,7 +69,7 @@ class Reflector:
                     self.tried.set()
                 await self._watch(self._version)
             except Gone:
-                self._log.info("listing again", cause="the watch can't be gone on with")
+                self._log.info("listing again", cause="the watch can't continue")
                 self._version = None
             except ApiError as error:
                 interrupted = True
@@ -77,7 +77,7 @@ class Reflector:
                     self._log.warning("watch interrupted", error=error.message)
                 self.trouble = error.message
                 self.tried.set()
-            if self._has_stood():
+            if self._was_stable():
                 pause = _FIRST_PAUSE
                 if not interrupted:
                     continue
@@ -85,26 +85,26 @@ class Reflector:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _has_stood(self) -> bool:
-        since = self._stands_since
-        return since is not None and time.monotonic() - since >= _STANDS_SECONDS
+    def _was_stable(self) -> bool:
+        since = self._connected_since
+        return since is not None and time.monotonic() - since >= _STABLE_SECONDS
 
     async def _list(self) -> int:
         selection, asked_at = self._selection, self._store.newest
-        objects, version = await self._cluster.list(
+        objects, version = await self._client.list(
             selection.kind,
             namespace=selection.namespace,
             label_selector=selection.label_selector,
             field_selector=selection.field_selector,
         )
         for obj in self._store.replace(map(selection.trim, objects), version, asked_at):
-            self._tell(obj)
+            self._notify(obj)
         return version
 
     async def _watch(self, version: int) -> None:
         """Follow a watch until the API server ends it."""
         selection = self._selection
-        async with self._cluster.watch(
+        async with self._client.watch(
             selection.kind,
             version,
             namespace=selection.namespace,
@@ -112,7 +112,7 @@ class Reflector:
             field_selector=selection.field_selector,
         ) as events:
             self.trouble = None
-            self._stands_since = time.monotonic()
+            self._connected_since = time.monotonic()
             async for event, raw in events:
                 self._version = version_of(raw)
                 if event == "BOOKMARK":
@@ -121,9 +121,9 @@ class Reflector:
                 obj = selection.trim(raw)
                 news = self._store.remove(obj) if event == "DELETED" else self._store.put(obj)
                 if news:
-                    self._tell(obj)
+                    self._notify(obj)
 
-    def _tell(self, obj: Json) -> None:
+    def _notify(self, obj: Json) -> None:
         try:
             self._changed(obj)
         except Exception:

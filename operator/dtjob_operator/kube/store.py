@@ -17,7 +17,7 @@ def key_of(obj: Json) -> Key:
 
 
 def version_of(obj: Json) -> int:
-    """The object's resource version, which orders what several sources tell about it."""
+    """The object's resource version, which orders what several sources say of it."""
     return int(obj["metadata"]["resourceVersion"])
 
 
@@ -107,7 +107,7 @@ class Store:
         return changed
 
     def bookmark(self, version: int) -> None:
-        """Note that the watch has told everything up to a resource version.
+        """Note that the watch has delivered everything up to a resource version.
 
         What was deleted before the last bookmark, about a minute ago, is no longer remembered: no
         answer to a write of ours is that late.
@@ -138,7 +138,7 @@ class Stores:
         return self._by_kind[kind]
 
     def note(self, obj: Json) -> None:
-        """Remember the API server's answer to a write of ours, before its watch tells of it."""
+        """Remember the API server's answer to a write of ours, before its watch delivers it."""
         self._by_kind[kinds.kind_of(obj)].put(kinds.without_managed_fields(obj))
 
 

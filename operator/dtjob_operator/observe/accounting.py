@@ -26,10 +26,10 @@ from dtjob_operator.kube.store import Key
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Spent
 
-_CACHED = 4096
+_MAX_PLANS = 4096
 # Epsilons, also of jobs that have ended: what is forgotten is computed again when next looked at.
 # One takes less memory than its job does in the store.
-_KEPT = 2**17
+_MAX_EPSILONS = 2**17
 _RETRY_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
 _MAX_FAILURE = 500
@@ -56,19 +56,19 @@ class Accounting:
         self._failures: OrderedDict[str, str] = OrderedDict()
         self._asking: dict[str, set[Key]] = {}
         self._since: dict[str, float] = {}
-        # The helper answers in order: a job that waits for its plan stands behind one of these
-        # at most, not behind those of all jobs there are.
+        # The helper answers in order: a plan is to wait for one epsilon at most, not for those of
+        # all jobs.
         self._epsilon_turn = asyncio.Semaphore(1)
-        # At a start each job that has ended asks; of these one at most stands before another.
-        self._told_turn = asyncio.Semaphore(1)
+        # At a start each job that has ended asks: at most one of these goes before another.
+        self._correction_turn = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log = structlog.get_logger("privacy")
+        self._log = structlog.get_logger("accounting")
 
     def plan(self, key: Key, job: Json) -> Answer | None:
         """The privacy plan of a job, why there can't be one, or None while it is computed (Rule 9).
 
-        Jobs that agree in all that the plan depends on share one computation. Of a job that can't
-        be read there is none: that is for others to tell, and it may be read one day.
+        Jobs that agree in all that the plan depends on share one computation. A job that can't be
+        read has no plan: its status says so already, and another version may read it.
         """
         question = _plan_question(job)
         if question in self._plans:
@@ -86,29 +86,29 @@ class Accounting:
         """Why the last computation of a job's plan gave no answer; None where none has failed."""
         return self._failures.get(_plan_question(job))
 
-    def spent(self, key: Key, ledger: Json, *, told: bool = False) -> Spent | None:
+    def spent(self, key: Key, ledger: Json, *, is_final: bool = False) -> Spent | None:
         """Epsilon of all draws known to be spent, rounded up to four decimals (Rules 13 and 23).
 
         None where nothing is spent or there is no privacy. While a new figure is computed the
-        one before is told: epsilon only grows, so it is late but never taken back.
+        one before is returned: epsilon only grows, so it is late but never taken back.
 
         Parameters
         ----------
-        told
-            The job has ended and its status has a figure: this one is to correct it at most, and
-            waits until no other is computed.
+        is_final
+            The job has ended and its status has this figure: it is computed only to correct that,
+            after all others.
         """
         if (asked := _charged(ledger)) is None:
             return None
         answered, spent = self._spent.get(asked.uid, ("", None))
         if answered != asked.question:
-            self._ask(asked.question, key, self._compute_epsilon, asked, told)
+            self._ask(asked.question, key, self._compute_epsilon, asked, is_final)
         return spent
 
     def is_pending(self, ledger: Json) -> bool:
-        """Whether epsilon of all known draws will be there in seconds, as far as can be told.
+        """Whether epsilon of all known draws will be there in seconds, as far as can be known.
 
-        Not after a failure, and not for ever: an end must be told one day.
+        Not after a failure, and not for ever: an end must be reported one day.
         """
         asked = _charged(ledger)
         if asked is None or asked.question in self._failures:
@@ -155,16 +155,16 @@ class Accounting:
                 self._changed(key)
 
     async def _note_failure(self, question: str, why: str) -> None:
-        """Keep what went wrong to be told, and pause."""
+        """Keep what went wrong for the status, and pause."""
         self._failures[question] = why[:_MAX_FAILURE]
         self._failures.move_to_end(question)
-        if len(self._failures) > _CACHED:
+        if len(self._failures) > _MAX_PLANS:
             self._failures.popitem(last=False)
         await asyncio.sleep(_RETRY_SECONDS)
 
     async def _compute_plan(self, question: str, job: DistributedTrainingJob) -> None:
         self._plans[question] = await self._planned(job)
-        if len(self._plans) > _CACHED:
+        if len(self._plans) > _MAX_PLANS:
             self._plans.popitem(last=False)
 
     async def _planned(self, job: DistributedTrainingJob) -> Answer:
@@ -174,8 +174,8 @@ class Accounting:
             return error
         return frozen_plan(plan)
 
-    async def _compute_epsilon(self, question: str, charged: _Charged, told: bool) -> None:
-        async with self._told_turn if told else nullcontext(), self._epsilon_turn:
+    async def _compute_epsilon(self, question: str, charged: _Charged, is_final: bool) -> None:
+        async with self._correction_turn if is_final else nullcontext(), self._epsilon_turn:
             asked = self._process.submit_epsilon_of_segments(charged.segments, charged.delta)
             epsilon = decimal_up(await asyncio.wrap_future(asked))
         # Each figure is a bound of its own; the larger of two is still true of the later one.
@@ -183,7 +183,7 @@ class Accounting:
         greater = max(before.epsilon, epsilon, key=Decimal)
         self._spent[charged.uid] = question, Spent(greater, max(before.draws, charged.draws))
         self._spent.move_to_end(charged.uid)
-        if len(self._spent) > _KEPT:
+        if len(self._spent) > _MAX_EPSILONS:
             self._spent.popitem(last=False)
 
 

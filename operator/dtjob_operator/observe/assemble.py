@@ -1,4 +1,4 @@
-"""Puts together all that is known about one job."""
+"""All that is known about one job, gathered into one `Observed`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dtjob_api.derive import child_name
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import Phase
-from dtjob_operator.kube.api_errors import ApiError, NotFound
+from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.observe.accounting import Accounting
 from dtjob_operator.observe.scrape import Scraper
@@ -31,15 +31,15 @@ from dtjob_operator.terms.observed import Observed, Rejection
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
-# A StatefulSet that is as young as this has yet to make its pods.
-_PODS_ARE_MADE_WITHIN = timedelta(seconds=10)
-_MOST_PODS_ASKED_FOR = 4
+# A younger StatefulSet may not have made its pods yet.
+_POD_CREATION_TIME = timedelta(seconds=10)
+_MAX_PODS_LOOKED_UP = 4
 
 
 Child = tuple[str, str]
 """Kind and name of a job's child."""
-News = tuple[str, str, str]
-"""What makes an event the same as another of its job."""
+EventIdentity = tuple[str, str, str]
+"""What distinguishes an Event from others of its job: `Event.identity`."""
 
 
 @dataclass
@@ -54,14 +54,14 @@ class Memory:
         Kind and name of what the API server failed to apply when it was last tried.
     applied
         By kind and name: the child as it was applied, and the resource version of the answer.
-    told
+    recorded
         Events that were recorded for a status that is not written yet.
     events, unlabelled
         As they were last answered, for when the API server does not answer.
     steps
         Reconciliations in a row that changed children.
-    rests_until
-        In monotonic time: before it nothing is applied again that was applied in vain.
+    paused_until
+        In monotonic time: nothing that was applied in vain is applied again before.
     """
 
     job_uid: str
@@ -69,15 +69,15 @@ class Memory:
     rejections: dict[Child, Rejection] = field(default_factory=dict)
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
-    told: set[News] = field(default_factory=set)
+    recorded: set[EventIdentity] = field(default_factory=set)
     events: tuple[Json, ...] = ()
     unlabelled: tuple[str, ...] = ()
     steps: int = 0
-    rests_until: float = 0.0
+    paused_until: float = 0.0
 
-    def keep(self, wanted: set[Child]) -> None:
-        """Forget refusals of children that are no longer to be applied."""
-        self.rejections = {c: said for c, said in self.rejections.items() if c in wanted}
+    def forget_others(self, wanted: set[Child]) -> None:
+        """Forget rejections of children that are no longer to be applied."""
+        self.rejections = {c: each for c, each in self.rejections.items() if c in wanted}
         self.failed &= wanted
 
 
@@ -92,14 +92,14 @@ class Observer:
 
     def __init__(
         self,
-        cluster: Cluster,
+        client: KubeClient,
         stores: Stores,
         accounting: Accounting,
         scraper: Scraper,
         api_server: ApiServerWatch,
         unguarded: Callable[[], str | None],
     ) -> None:
-        self._cluster = cluster
+        self._client = client
         self._stores = stores
         self._accounting = accounting
         self._scraper = scraper
@@ -108,14 +108,14 @@ class Observer:
         self._warnings: dict[str, tuple[float, list[Json]]] = {}
         # A namespace's lock is gone as soon as nobody holds it or waits for it.
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._log = structlog.get_logger("observe")
+        self._log = structlog.get_logger("assemble")
 
     async def observe(self, key: Key, job: Json, memory: Memory) -> Observed:
         """All that a decision about a job depends on."""
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
         ledger, undefined = await self._ledger(namespace, name)
-        told = ledger is not None and _epsilon_is_told(job, ledger)
+        is_final = ledger is not None and _status_reports_epsilon(job, ledger)
         stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
         pods = tuple(
             pod
@@ -143,15 +143,17 @@ class Observer:
             pods=pods,
             claims=await self._claims(namespace, uid, name, ledger),
             unlabelled=memory.unlabelled,
-            api_server=self._api_server.places(),
+            api_server=self._api_server.endpoints(),
             events=memory.events,
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
             privacy_plan=None if ledger else self._accounting.plan(key, job),
             planning_trouble=None if ledger else self._accounting.planning_trouble(job),
-            spent=self._accounting.spent(key, ledger, told=told) if ledger else None,
-            spent_pending=self._accounting.is_pending(ledger) if ledger and not told else False,
+            spent=self._accounting.spent(key, ledger, is_final=is_final) if ledger else None,
+            spent_pending=ledger is not None
+            and not is_final
+            and self._accounting.is_pending(ledger),
             unguarded=self._unguarded(),
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
@@ -165,7 +167,7 @@ class Observer:
         if known := self._stores[kind].get(namespace, name):
             return known
         try:
-            return kinds.without_managed_fields(await self._cluster.get(kind, namespace, name))
+            return kinds.without_managed_fields(await self._client.get(kind, namespace, name))
         except NotFound:
             return None
 
@@ -174,17 +176,18 @@ class Observer:
         if known := self._stores[kinds.LEDGER].get(namespace, name):
             return known, False
         try:
-            found = await self._cluster.get(kinds.LEDGER, namespace, name)
-        except NotFound as error:
-            # Of an object that is missing its name is told; of a kind there is nothing to name.
-            return None, name not in error.message
+            found = await self._client.get(kinds.LEDGER, namespace, name)
+        except NoSuchKind:
+            return None, True
+        except NotFound:
+            return None, False
         return kinds.without_managed_fields(found), False
 
     async def _newest_ledger(self, known: Json) -> Json:
         """A ledger as the API server has it now; the one that is known where it does not say."""
         metadata = known["metadata"]
         try:
-            read = await self._cluster.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+            read = await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
         except ApiError as error:
             self._log.info("ledger not read", error=error.message, status=error.status)
             return known
@@ -204,11 +207,11 @@ class Observer:
         events: tuple[Json, ...],
         known: tuple[str, ...],
     ) -> tuple[str, ...]:
-        """Pods that the StatefulSet misses for no reason that it tells, though they are there.
+        """Pods that exist though the StatefulSet misses them, and gives no reason.
 
-        A pod that loses the label is let go of and keeps its name, so none comes in its place. No
-        watch tells it from one that was deleted, so the first that are missed are asked for. While
-        there is no answer, what was `known` is.
+        It releases a pod that loses the label. The pod keeps its name, so none replaces it. To a
+        watch by label it seems deleted, so the first that are missing are looked up by name. While
+        the API server does not answer, those `known` are returned.
         """
         if stateful_set is None or not _misses_pods(stateful_set):
             return ()
@@ -218,12 +221,12 @@ class Observer:
         there = {pod["metadata"]["name"] for pod in pods}
         wanted = (names.pod_of(name, o) for o in range(stateful_set["spec"]["replicas"]))
         missing = (pod for pod in wanted if pod not in there)
-        missed = tuple(itertools.islice(missing, _MOST_PODS_ASKED_FOR))
+        missed = tuple(itertools.islice(missing, _MAX_PODS_LOOKED_UP))
         found: list[Json] = []
         try:
             for pod in missed:
                 selector = f"metadata.name={pod}"
-                listed, _ = await self._cluster.list(
+                listed, _ = await self._client.list(
                     kinds.POD, namespace=namespace, field_selector=selector
                 )
                 found += listed
@@ -242,9 +245,9 @@ class Observer:
     ) -> tuple[Json, ...]:
         """The workers' checkpoint claims.
 
-        The one that holds spent draws, as it may once a worker has written to the ledger, is asked
-        for before its loss is told: the store may lag behind, and a claim without our label is
-        never in it.
+        The first may hold spent draws once a worker has written to the ledger. It is looked up
+        before it is reported lost: the store may lag behind, and a claim without our label is never
+        in it.
         """
         known = tuple(
             claim
@@ -294,7 +297,7 @@ class Observer:
                 if now - entry[0] <= _EVENTS_FRESH_SECONDS
             }
             if namespace not in self._warnings:
-                events, _ = await self._cluster.list(
+                events, _ = await self._client.list(
                     kinds.EVENT, namespace=namespace, field_selector="type=Warning"
                 )
                 self._warnings[namespace] = time.monotonic(), events
@@ -302,7 +305,7 @@ class Observer:
 
 
 def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...]) -> bool:
-    """Whether a job is to be told to run no more, and its ledger does not say how it ended."""
+    """Whether a job has just stopped running, and its ledger does not say how."""
     attempts = (ledger.get("status") or {}).get("attempts") or []
     if (job.get("status") or {}).get("phase") != Phase.RUNNING or not attempts:
         return False
@@ -316,16 +319,16 @@ def _misses_pods(stateful_set: Json) -> bool:
     metadata, status = stateful_set["metadata"], stateful_set.get("status") or {}
     age = datetime.now(UTC) - datetime.fromisoformat(metadata["creationTimestamp"])
     return (
-        age > _PODS_ARE_MADE_WITHIN
+        age > _POD_CREATION_TIME
         and status.get("observedGeneration") == metadata.get("generation")
         and status.get("replicas", 0) < stateful_set["spec"].get("replicas", 0)
     )
 
 
-def _epsilon_is_told(job: Json, ledger: Json) -> bool:
-    """Whether a job has ended and its status has an epsilon of all draws that are spent.
+def _status_reports_epsilon(job: Json, ledger: Json) -> bool:
+    """Whether a job has ended and its status has the epsilon of all draws that are spent.
 
-    Then nobody waits for it. It is proof of nothing: who may write a job's status can write one.
+    Then nobody waits for it. It proves nothing: whoever may write a job's status can write one.
     """
     status: Json = job.get("status") or {}
     privacy: Json = status.get("privacy") or {}

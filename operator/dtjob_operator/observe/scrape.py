@@ -24,20 +24,20 @@ _MAX_AT_ONCE = 32
 # Coordinators that have not answered take up to 2 s each: they queue by themselves.
 _MAX_FAILING_AT_ONCE = 16
 _EAGER_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
-_BELIEVED_SECONDS, _BELIEVED_INTERVALS = 30.0, 3
+_LIFETIME_SECONDS, _LIFETIME_INTERVALS = 30.0, 3
 _MAX_CAUSE = 200
 
-Asked = Literal["ok", "failed", "given up"]
-"""How asking for a report ended; a job's figures are given up once, after failures."""
+ScrapeResult = Literal["ok", "failed", "given up"]
+"""How a request for a report ended; a job's figures are given up once, after failures."""
 
 
 def decoded(body: bytes) -> Json:
-    """The JSON object in a body, whose fields are nobody's promise.
+    """The JSON object in a body, whose fields nothing vouches for.
 
     Raises
     ------
     ValueError
-        It is none.
+        It holds none.
     """
     try:
         report = json.loads(body)
@@ -54,18 +54,18 @@ class _Followed:
 
     Attributes
     ----------
-    heard_at
-        In monotonic time: when its newest report came, or following it began.
+    answered_at
+        In monotonic time: when its newest report came; at first, when it was first followed.
     failing
         It did not answer when it was asked last.
     trouble
-        Where and why its report can't be read, since it has failed for too long; its words stay
-        the same until it is read again, since they go into the job's status.
+        Where and why its report can't be read, once it has failed for too long. It goes into the
+        job's status, and so stays the same until the report is read again.
     """
 
     pod_uid: str
     address: str
-    heard_at: float
+    answered_at: float
     report: Json | None = None
     failing: bool = False
     trouble: str | None = None
@@ -80,18 +80,18 @@ class Scraper:
     changed
         Called with the job's key after each report, and when reports can't be read any more.
     interval
-        Seconds between two reports of one job; until it tells how fast the job is, one.
+        Seconds between two reports of one job; until it says how fast the job is, one.
     count
         Called with how each request ended.
     """
 
     def __init__(
-        self, changed: Callable[[Key], None], interval: float, count: Callable[[Asked], None]
+        self, changed: Callable[[Key], None], interval: float, count: Callable[[ScrapeResult], None]
     ) -> None:
         self._changed = changed
         self._interval = interval
         self._count = count
-        self._believed = max(_BELIEVED_SECONDS, _BELIEVED_INTERVALS * interval)
+        self._lifetime = max(_LIFETIME_SECONDS, _LIFETIME_INTERVALS * interval)
         # By namespace and UID: a label can be forged, but not from another namespace.
         self._following: dict[Key, _Followed] = {}
         self._slots = asyncio.Semaphore(_MAX_AT_ONCE)
@@ -103,7 +103,7 @@ class Scraper:
     def report(self, namespace: str, uid: str) -> Json | None:
         """The job's newest report; None where there is none, or none that is young enough.
 
-        What nobody can vouch for any more is not shown.
+        An older one is not shown: nothing vouches for it.
         """
         followed = self._following.get((namespace, uid))
         if followed is None or self._is_old(followed):
@@ -122,31 +122,31 @@ class Scraper:
         name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
         if not name or not uid or metadata["name"] != pod_of(child_name(name, uid), 0):
             return
-        whose, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
-        followed = self._following.get(whose)
+        job, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
+        followed = self._following.get(job)
         if exists and status.get("phase") == "Running" and address:
             # A pod whose sandbox was started again keeps its UID and gets another address.
             if followed and (followed.pod_uid, followed.address) == (pod_uid, address):
                 return
-            self._leave(whose)
-            followed = _Followed(pod_uid, address, heard_at=time.monotonic())
+            self._unfollow(job)
+            followed = _Followed(pod_uid, address, answered_at=time.monotonic())
             followed.task = asyncio.create_task(self._follow((namespace, name), followed))
-            self._following[whose] = followed
+            self._following[job] = followed
         elif followed and followed.pod_uid == pod_uid:
-            self._leave(whose)
+            self._unfollow(job)
 
     async def close(self) -> None:
-        """Follow nobody any more."""
-        for whose in list(self._following):
-            self._leave(whose)
+        """Stop following all pods."""
+        for job in list(self._following):
+            self._unfollow(job)
         await self._session.close()
 
-    def _leave(self, whose: Key) -> None:
-        if followed := self._following.pop(whose, None):
+    def _unfollow(self, job: Key) -> None:
+        if followed := self._following.pop(job, None):
             followed.task.cancel()
 
     def _is_old(self, followed: _Followed) -> bool:
-        return time.monotonic() - followed.heard_at > self._believed
+        return time.monotonic() - followed.answered_at > self._lifetime
 
     async def _follow(self, key: Key, followed: _Followed) -> None:
         host = f"[{followed.address}]" if ":" in followed.address else followed.address
@@ -157,27 +157,27 @@ class Scraper:
                 async with slots:
                     report = decoded(await self._fetch(f"http://{place}/report"))
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                pause = self._failed(key, followed, place, error)
+                pause = self._note_failure(key, followed, place, error)
             else:
-                pause = self._heard(key, followed, report)
+                pause = self._accept(key, followed, report)
             await asyncio.sleep(pause)
 
-    def _heard(self, key: Key, followed: _Followed, report: Json) -> float:
-        """Take over a report; returns the seconds until the next."""
+    def _accept(self, key: Key, followed: _Followed, report: Json) -> float:
+        """Take over a report; returns the seconds until the next one."""
         if followed.trouble is not None:
             self._log.info("the report is read again", job="/".join(key))
-        followed.report, followed.heard_at = report, time.monotonic()
+        followed.report, followed.answered_at = report, time.monotonic()
         followed.failing, followed.trouble = False, None
         self._count("ok")
         self._changed(key)
         has_figures = report.get("samplesPerSecond") is not None
         return self._interval if has_figures else _EAGER_SECONDS
 
-    def _failed(self, key: Key, followed: _Followed, place: str, error: Exception) -> float:
-        """Note that there was no report; returns the seconds until the next try.
+    def _note_failure(self, key: Key, followed: _Followed, place: str, error: Exception) -> float:
+        """Note that no report came; returns the seconds until the next try.
 
-        At first it is not up yet, or going down: the pod's own state tells. What lasts is told
-        once, and asked for ever more rarely.
+        At first the pod may be starting or ending, as its own state shows. A lasting failure is
+        reported once, and the report asked for ever more rarely.
         """
         followed.failing = True
         self._count("failed")
@@ -188,7 +188,7 @@ class Scraper:
                 "the report can't be read", job="/".join(key), place=place, error=_cause(error)
             )
             self._changed(key)
-        silent = time.monotonic() - followed.heard_at
+        silent = time.monotonic() - followed.answered_at
         return min(max(_EAGER_SECONDS, silent / 2), _LONGEST_PAUSE_SECONDS)
 
     async def _fetch(self, url: str) -> bytes:

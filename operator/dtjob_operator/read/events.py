@@ -1,4 +1,4 @@
-"""core/v1 Events: which is the newest one about an object."""
+"""core/v1 Events: the newest one about an object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dtjob_operator.terms.kinds import Json
 
 
 def last_seen(event: Json) -> str:
-    """When an event was last told, as RFC 3339 in UTC, which sorts as text."""
+    """When an Event last happened, as RFC 3339 in UTC, which sorts as text."""
     times = (
         (event.get("series") or {}).get("lastObservedTime"),
         event.get("lastTimestamp"),

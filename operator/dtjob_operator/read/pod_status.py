@@ -1,4 +1,4 @@
-"""What a worker pod's status tells: whether it is ready, what it waits for, how it ended."""
+"""What a worker pod's status shows: whether it is ready, what it waits for, how it ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SANDBOX = "PodReadyToStartContainers"
 
 def is_ready(pod: Json) -> bool:
     """Whether the pod is ready and not on its way out."""
-    return says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+    return has_ready_condition(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
-def says_ready(pod: Json) -> bool:
+def has_ready_condition(pod: Json) -> bool:
     """Whether the kubelet finds the pod ready, which it may while the pod ends."""
     return bool(_condition(pod, "Ready").get("status") == "True")
 
@@ -40,14 +40,14 @@ def scheduled_at(pod: Json) -> datetime:
     from its creation would be old when it begins.
     """
     status = pod.get("status", {})
-    said = _condition(pod, "PodScheduled").get("lastTransitionTime") or status.get("startTime")
-    return datetime.fromisoformat(said or pod["metadata"]["creationTimestamp"])
+    since = _condition(pod, "PodScheduled").get("lastTransitionTime") or status.get("startTime")
+    return datetime.fromisoformat(since or pod["metadata"]["creationTimestamp"])
 
 
 def can_start_since(pod: Json, container: Json) -> datetime:
     """Since when the kubelet could start a container: it has a node, a sandbox, and is not running.
 
-    How long its image was pulled stands in no status.
+    No status says how long its image was pulled.
     """
     sandbox = _condition(pod, _SANDBOX)
     ended = (container.get("lastState") or {}).get("terminated") or {}
@@ -83,7 +83,7 @@ def waiting(container: Json) -> tuple[str, str]:
 
 
 def ends(pod: Json) -> list[Json]:
-    """How the pod's supervisor ended, now and the time before, as far as the pod tells."""
+    """How the pod's supervisor ended, now and the time before, as far as its status goes."""
     supervisor = _supervisor(pod)
     states = (supervisor.get(each) or {} for each in ("state", "lastState"))
     return [ended for state in states if (ended := state.get("terminated"))]

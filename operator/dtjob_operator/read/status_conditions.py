@@ -1,4 +1,4 @@
-"""What the conditions of a stored status tell."""
+"""The conditions of a stored status."""
 
 from __future__ import annotations
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import structlog
 
-# kopf tells on each start that a thread takes no signals; main takes them.
+# kopf warns at each start that a thread takes no signals; main takes them.
 _QUIET = {"kopf": logging.WARNING, "kopf._core.reactor.running": logging.ERROR}
 
 
 class _PassingTrouble(logging.Filter):
     """Turns kopf's errors into warnings without tracebacks.
 
-    kopf retries what failed, and is started again when it gives up: `event_stream` tells of that.
+    kopf retries what failed, and is started again when it gives up: `event_stream` logs that.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

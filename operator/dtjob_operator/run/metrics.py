@@ -1,4 +1,4 @@
-"""What the operator tells Prometheus about itself and its jobs."""
+"""The operator's metrics, of itself and of its jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 
 from dtjob_api.reasons import Phase
-from dtjob_operator.observe.scrape import Asked
+from dtjob_operator.observe.scrape import ScrapeResult
 from dtjob_operator.terms.kinds import CHILDREN, ENDPOINT_SLICE, Json, Kind
 
 
@@ -91,7 +91,7 @@ class Metrics:
         """Count an object that was passed over."""
         self._odd_objects.labels(kind.plural).inc()
 
-    def count_report(self, result: Asked) -> None:
+    def count_report(self, result: ScrapeResult) -> None:
         """Count a request for a coordinator's report, or that a job's figures are given up."""
         (self._unreadable_reports if result == "given up" else self._reports.labels(result)).inc()
 
@@ -100,7 +100,7 @@ class Metrics:
         self._watch_restarts.inc()
 
     def show(self, jobs: Iterable[Json], queue: Sized) -> None:
-        """Tell the jobs' phases and the queue's depth too, computed whenever they are asked for."""
+        """Expose the jobs' phases and the queue's depth too, computed at each scrape."""
         self._registry.register(_State(jobs, queue))
 
     def exposition(self) -> bytes:

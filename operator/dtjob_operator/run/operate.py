@@ -12,7 +12,7 @@ from dtjob_accounting.process import PldProcess
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
 from dtjob_operator.kube.api_server_address import ApiServerWatch
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.kube.store import Stores
@@ -64,9 +64,9 @@ class Operator:
     """Everything that runs while the operator runs, in one event loop."""
 
     def __init__(
-        self, cluster: Cluster, process: PldProcess, metrics: Metrics, options: Options
+        self, client: KubeClient, process: PldProcess, metrics: Metrics, options: Options
     ) -> None:
-        self._cluster = cluster
+        self._client = client
         self._options = options
         self._stores = Stores()
         self._queue = WorkQueue()
@@ -74,9 +74,9 @@ class Operator:
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
         self._accounting = Accounting(process, self._queue.add)
         self._unguarded: str | None = None
-        self._api_server = ApiServerWatch(cluster, self._enqueue_all, metrics.count_odd_object)
+        self._api_server = ApiServerWatch(client, self._enqueue_all, metrics.count_odd_object)
         self._observer = Observer(
-            cluster,
+            client,
             self._stores,
             self._accounting,
             self._scraper,
@@ -89,19 +89,19 @@ class Operator:
             api_server_cidrs=options.api_server_cidrs,
             enforcement=options.enforcement,
         )
-        self._reconciler = Reconciler(cluster, self._stores, self._observer, settings, metrics)
+        self._reconciler = Reconciler(client, self._stores, self._observer, settings, metrics)
         self._reflectors = [
             Reflector(
-                cluster,
+                client,
                 selection,
                 self._stores[selection.kind],
-                self._noticer(selection.kind),
+                self._on_change(selection.kind),
                 metrics.count_odd_object,
             )
             for selection in kinds.CHILDREN
         ]
         self._stream = EventStream(
-            self._delivered, self._look_again, self._undiscovered, metrics.count_restart
+            self._receive, self._recheck, self._discovery_obstacle, metrics.count_restart
         )
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
@@ -165,7 +165,7 @@ class Operator:
     async def _prove_guard(self) -> None:
         while True:
             try:
-                await guard.prove(self._cluster, self._options.namespace)
+                await guard.prove(self._client, self._options.namespace)
                 break
             except ApiError as error:
                 self._starting = error.message
@@ -175,12 +175,12 @@ class Operator:
         self._log.info("the API server guards ledgers")
 
     async def _prove_guard_again(self) -> None:
-        """Where it does not hold any more nothing new is begun until it does; pods are left alone.
+        """Where it has lapsed nothing new is begun until it holds again; pods are left alone.
 
-        What could not be tried stands as it was found last.
+        Where it can't be tried the last result stands.
         """
         try:
-            lapsed = await guard.lapse(self._cluster, self._options.namespace)
+            lapsed = await guard.lapse(self._client, self._options.namespace)
         except ApiError as error:
             self._log.warning("whether ledgers are guarded can't be tried", error=error.message)
             return
@@ -195,27 +195,27 @@ class Operator:
         """Say so if nothing but the ledger's own rules protects it, once for each change."""
         trouble: str | None = None
         try:
-            active = await guard.policy_is_active(self._cluster, self._options.namespace)
+            active = await guard.policy_is_active(self._client, self._options.namespace)
         except ApiError as error:  # nothing is known: what was found before stands in the metric
-            trouble = f"the admission policy ledger-writer can't be tried: {error.message}"
+            trouble = f"the admission policy {guard.WRITER_POLICY} can't be tried: {error.message}"
         else:
             self._metrics.policy_enforced.set(active)
             if not active:
                 trouble = (
-                    "the admission policy ledger-writer does not work here: ledgers can't be "
-                    "lowered, but others than their coordinator could raise or delete them"
+                    f"the admission policy {guard.WRITER_POLICY} does not work here: ledgers "
+                    "can't be lowered, but others than their coordinator could raise or delete them"
                 )
         if trouble != self._policy_trouble:
             if trouble is None:
-                self._log.info("the admission policy ledger-writer works again")
+                self._log.info(f"the admission policy {guard.WRITER_POLICY} works again")
             else:
                 self._log.warning(trouble)
         self._policy_trouble = trouble
 
-    async def _undiscovered(self) -> str | None:
+    async def _discovery_obstacle(self) -> str | None:
         """Why kopf would not find jobs and ledgers; None where it would."""
         try:
-            served = await self._cluster.served(kinds.JOB.api_version)
+            served = await self._client.served(kinds.JOB.api_version)
         except ApiError as error:
             return error.message
         missing = [k.plural for k in (kinds.JOB, kinds.LEDGER) if k.plural not in served]
@@ -233,7 +233,7 @@ class Operator:
                 for kind in (kinds.LEDGER, kinds.JOB):
                     store = self._stores[kind]
                     asked_at = store.newest
-                    objects, version = await self._cluster.list(kind)
+                    objects, version = await self._client.list(kind)
                     trimmed = map(kinds.without_managed_fields, objects)
                     for changed in store.replace(trimmed, version, asked_at):
                         self._enqueue(kind, changed)
@@ -251,8 +251,8 @@ class Operator:
         for job in self._stores[kinds.JOB]:
             self._enqueue(kinds.JOB, job)
 
-    async def _look_again(self) -> None:
-        """Look at everything anew, first of all at what all rests on."""
+    async def _recheck(self) -> None:
+        """Look at everything anew, and first of all at the guard."""
         await self._prove_guard_again()
         await self._resync()
 
@@ -260,25 +260,25 @@ class Operator:
         while True:
             pause = self._options.resync_seconds
             await asyncio.sleep(min(pause, _UNGUARDED_SECONDS) if self._unguarded else pause)
-            await self._look_again()
+            await self._recheck()
             await self._check_policy()
 
-    def _delivered(self, kind: Kind, obj: Json, exists: bool) -> None:
+    def _receive(self, kind: Kind, obj: Json, exists: bool) -> None:
         """News of a job or a ledger."""
         obj = kinds.without_managed_fields(obj)
         store = self._stores[kind]
         if store.put(obj) if exists else store.remove(obj):
             self._enqueue(kind, obj)
 
-    def _noticer(self, kind: Kind) -> Callable[[Json], None]:
-        def noticed(obj: Json) -> None:
+    def _on_change(self, kind: Kind) -> Callable[[Json], None]:
+        def enqueue(obj: Json) -> None:
             if kind is kinds.POD:
                 metadata = obj["metadata"]
                 known = self._stores[kind].get(metadata["namespace"], metadata["name"])
                 self._scraper.pod_changed(obj, exists=known is not None)
             self._enqueue(kind, obj)
 
-        return noticed
+        return enqueue
 
     def _enqueue(self, kind: Kind, obj: Json) -> None:
         """Ask for the jobs that an object concerns."""

@@ -1,4 +1,4 @@
-"""One job brought a step closer to what it asks for: observe, plan, apply, tell."""
+"""One job brought a step closer to what it asks for: observe, decide, apply, report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from dtjob_operator.decide.desired_state import plan
+from dtjob_operator.decide.desired_state import decide
 from dtjob_operator.kube.api_errors import (
     ApiError,
     Conflict,
@@ -18,20 +18,20 @@ from dtjob_operator.kube.api_errors import (
     ServerFailed,
     Unavailable,
 )
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.recorder import Recorder
 from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.observe.assemble import Child, Memory, Observer
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.terms import kinds
-from dtjob_operator.terms.decision import Emit, ObjectRef
+from dtjob_operator.terms.decision import Event, ObjectRef
 from dtjob_operator.terms.kinds import Json, kind_of
 from dtjob_operator.terms.observed import Rejection
 from dtjob_operator.terms.settings import Settings
 
-# The cluster moved on or is away: looked at again, and no news for a person.
-_PASSING = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
-_STEP_SECONDS, _LONGEST_STEP_SECONDS = 0.01, 15.0
+# The cluster moved on or is away: a retry helps, and no person is needed.
+_TRANSIENT = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 15.0
 _MOST_DOUBLINGS = 30
 
 
@@ -40,16 +40,16 @@ class Reconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
+        client: KubeClient,
         stores: Stores,
         observer: Observer,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
-        self._cluster = cluster
+        self._client = client
         self._stores = stores
         self._observer = observer
-        self._recorder = Recorder(cluster)
+        self._recorder = Recorder(client)
         self._settings = settings
         self._metrics = metrics
         self._memories: dict[Key, Memory] = {}
@@ -69,7 +69,7 @@ class Reconciler:
             try:
                 again = await self._reconcile(key)
                 result = "ok"
-            except _PASSING as error:
+            except _TRANSIENT as error:
                 result = "retry"
                 self._log.info("to be tried again", error=error.message, status=error.status)
                 if not isinstance(error, Unavailable):
@@ -96,27 +96,27 @@ class Reconciler:
         memory = self._memory(key, job)
         observed = await self._observer.observe(key, job, memory)
         now = datetime.now(UTC)
-        decision = plan(observed, now, self._settings)
+        decision = decide(observed, now, self._settings)
         # A refusal of what is no longer wanted would hide what is the matter now.
-        memory.keep({_child(child) for child in decision.applies})
+        memory.forget_others({_child(child) for child in decision.applies})
         if len(memory.rejections) < len(observed.rejections):
             observed = replace(observed, rejections=tuple(memory.rejections.values()))
-            decision = plan(observed, now, self._settings)
+            decision = decide(observed, now, self._settings)
 
         for reference in decision.deletes:
             await self._delete(reference)
-        due = [child for child in decision.applies if not self._rests(child, memory)]
+        due = [child for child in decision.applies if not self._is_paused(child, memory)]
         for child in due:
             if not await self._apply(child, memory):
                 break  # what follows builds on it
         for event in decision.events:
-            # Before the status: if we are killed in between it is told again, not lost.
-            if event.news not in memory.told and await self._record(job, event):
-                memory.told.add(event.news)
+            # Before the status: if we are killed in between it is repeated, not lost.
+            if event.identity not in memory.recorded and await self._record(job, event):
+                memory.recorded.add(event.identity)
         if decision.status is not None and decision.status != job.get("status", {}):
-            written = await self._cluster.replace_status(job, decision.status)
+            written = await self._client.replace_status(job, decision.status)
             self._stores.note(written)
-            memory.told.clear()
+            memory.recorded.clear()
             memory.status_written = datetime.now(UTC)
             self._log.info("status", phase=decision.status.get("phase"))
         if not decision.applies and not decision.deletes:
@@ -124,13 +124,13 @@ class Reconciler:
             memory.applied.clear()
             return decision.wake_after
         if not due and not decision.deletes:
-            return max(0.0, memory.rests_until - time.monotonic())
-        # What was done is known already, so no watch will bring the key back. A plan that does
-        # not come to rest, as where a child is refused, is slowed down.
+            return max(0.0, memory.paused_until - time.monotonic())
+        # What was done is in the stores, so no watch will bring the key back. Decisions that do not
+        # converge, as where a child is refused, are slowed down.
         memory.steps += 1
-        doubled = _STEP_SECONDS * 2.0 ** min(memory.steps, _MOST_DOUBLINGS)
-        pause = min(doubled, _LONGEST_STEP_SECONDS)
-        memory.rests_until = time.monotonic() + pause
+        doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(memory.steps, _MOST_DOUBLINGS)
+        pause = min(doubled, _LONGEST_PAUSE_SECONDS)
+        memory.paused_until = time.monotonic() + pause
         return pause
 
     def _memory(self, key: Key, job: Json) -> Memory:
@@ -140,12 +140,12 @@ class Reconciler:
             memory = self._memories[key] = Memory(uid)
         return memory
 
-    def _rests(self, child: Json, memory: Memory) -> bool:
-        """Whether this was applied a moment ago in vain: another hand puts back what it changes.
+    def _is_paused(self, child: Json, memory: Memory) -> bool:
+        """Whether this was applied in vain a moment ago: somebody else reverts what it changes.
 
         The pause ends early when the object has changed since: then it may help.
         """
-        if time.monotonic() >= memory.rests_until or _child(child) not in memory.applied:
+        if time.monotonic() >= memory.paused_until or _child(child) not in memory.applied:
             return False
         applied, version = memory.applied[_child(child)]
         metadata = child["metadata"]
@@ -158,14 +158,14 @@ class Reconciler:
         """Apply a child; returns False where the API server does not do it."""
         kind, name = _child(child)
         try:
-            applied = await self._cluster.apply(child)
+            applied = await self._client.apply(child)
         except ServerFailed as error:
-            # It may have been a moment's weakness; the second time it is something to tell.
+            # Once may be a hiccup; twice in a row is reported.
             if (kind, name) in memory.failed:
                 self._reject(child, error, memory)
             memory.failed.add((kind, name))
             return False
-        except _PASSING:
+        except _TRANSIENT:
             raise
         except ApiError as error:
             self._reject(child, error, memory)
@@ -183,8 +183,8 @@ class Reconciler:
             self._log.warning("child refused", kind=kind, name=name, error=error.message)
         memory.rejections[kind, name] = Rejection(kind, name, error.message)
 
-    async def _record(self, job: Json, event: Emit) -> bool:
-        """Record an event; that it can't be told must not keep the job's status from being so."""
+    async def _record(self, job: Json, event: Event) -> bool:
+        """Record an Event, if possible; the job's status is written all the same."""
         try:
             await self._recorder.record(job, event)
         except ApiError as error:
@@ -195,7 +195,7 @@ class Reconciler:
     async def _delete(self, reference: ObjectRef) -> None:
         kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
         try:
-            await self._cluster.delete(kind, reference.namespace, reference.name, reference.uid)
+            await self._client.delete(kind, reference.namespace, reference.name, reference.uid)
         except NotFound:
             return
         self._log.info("deleted", kind=reference.kind, name=reference.name)
@@ -203,7 +203,7 @@ class Reconciler:
     async def _refresh(self, key: Key) -> None:
         """Read the job anew: the watch may be behind what made a write fail."""
         try:
-            self._stores.note(await self._cluster.get(kinds.JOB, *key))
+            self._stores.note(await self._client.get(kinds.JOB, *key))
         except NotFound:
             if job := self._stores[kinds.JOB].get(*key):
                 self._stores[kinds.JOB].remove(job)

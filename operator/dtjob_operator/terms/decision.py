@@ -1,4 +1,4 @@
-"""What is decided about one job, and what its owner is told: plain data, no behaviour."""
+"""What is decided about one job, as plain data."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class ObjectRef:
 
 
 @dataclass(frozen=True)
-class Emit:
+class Event:
     """A core/v1 Event to record on the job.
 
     Attributes
     ----------
     about
-        What of the message makes it other news than the last of its reason; None: all of it.
+        What of the message distinguishes it from the last of its reason; None: all of it.
     """
 
     type: Literal["Normal", "Warning"]
@@ -44,8 +44,8 @@ class Emit:
     about: str | None = None
 
     @property
-    def news(self) -> tuple[str, str, str]:
-        """What makes it other news than another event of the same job."""
+    def identity(self) -> tuple[str, str, str]:
+        """What distinguishes it from another Event of the same job."""
         return self.type, self.reason, self.about or self.message
 
 
@@ -73,5 +73,5 @@ class Decision:
     applies: tuple[Json, ...] = ()
     deletes: tuple[ObjectRef, ...] = ()
     status: Json | None = None
-    events: tuple[Emit, ...] = ()
+    events: tuple[Event, ...] = ()
     wake_after: float | None = None

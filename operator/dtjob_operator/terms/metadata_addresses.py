@@ -1,4 +1,4 @@
-"""Where clouds hand out credentials to whoever asks from a node or a pod of theirs."""
+"""Addresses at which clouds give credentials to whatever asks from one of their nodes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from dtjob_api.schema.cidr import contains_cidr, parse_cidr
 
-_MOST = "169.254.169.254/32"
-_BY_NAME = (
-    _MOST,  # AWS, Google, Azure, Oracle and others
+_COMMON = "169.254.169.254/32"
+_KNOWN = (
+    _COMMON,  # AWS, Google, Azure, Oracle and others
     "169.254.170.2/32",  # AWS: of a task
     "169.254.170.23/32",  # AWS: EKS Pod Identity
     "168.63.129.16/32",  # Azure: the wire server
@@ -19,13 +19,13 @@ _BY_NAME = (
     "fd20:ce::254/128",  # Google
 )
 # The whole of it: what answers there is the node's or the cloud's own.
-_CLOSED = ("169.254.0.0/16", *_BY_NAME)
-_SEARCHED = {
+_CLOSED = ("169.254.0.0/16", *_KNOWN)
+_PATTERNS = {
     cidr: re.compile(rf"(?<![0-9a-f.:]){re.escape(cidr.split('/')[0])}(?![0-9a-f:]|\.?[0-9])", re.I)
-    for cidr in _BY_NAME
+    for cidr in _KNOWN
 }
 # How clients of object stores name the first of them, too.
-_IN_WORDS = re.compile(
+_PHRASES = re.compile(
     r"metadata\.google\.internal|\bIMDS(?:v2)?\b|instance[- ]metadata|metadata (?:service|server)",
     re.IGNORECASE,
 )
@@ -41,9 +41,9 @@ def closed_in(cidr: str, holes: Iterable[str]) -> list[str]:
     return closed
 
 
-def told_of(message: str) -> str | None:
-    """The network of the address that an error message tells of; None if it tells of none."""
-    for cidr, address in _SEARCHED.items():
+def mentioned_in(message: str) -> str | None:
+    """The network of the metadata address that an error message mentions, if it does."""
+    for cidr, address in _PATTERNS.items():
         if address.search(message):
             return cidr
-    return _MOST if _IN_WORDS.search(message) else None
+    return _COMMON if _PHRASES.search(message) else None

@@ -129,7 +129,7 @@ def is_ours(child: Json, job: DistributedTrainingJob) -> bool:
     return _label(child, JOB_UID_LABEL) == job.metadata.uid
 
 
-def is_shared_ours(child: Json) -> bool:
+def is_made_by_operator(child: Json) -> bool:
     """Whether the operator made an object that the jobs of a namespace share."""
     return _label(child, MANAGED_BY_LABEL) == FIELD_MANAGER
 

@@ -1,4 +1,4 @@
-"""What is seen of one job: plain data, no behaviour.
+"""What is observed of one job, as plain data.
 
 Kubernetes objects are the API server's own JSON as dicts, read and never changed.
 """
@@ -14,7 +14,7 @@ from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.terms.kinds import Json
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     """Where something listens: networks in CIDR notation, and TCP ports.
 
     Without networks it is not known at which address.
@@ -24,9 +24,9 @@ class Place(NamedTuple):
     ports: tuple[int, ...]
 
 
-def is_located(known: tuple[Place, ...]) -> bool:
+def has_addresses(endpoints: tuple[Endpoint, ...]) -> bool:
     """Whether addresses are known, and not ports alone."""
-    return any(place.networks for place in known)
+    return any(endpoint.networks for endpoint in endpoints)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Observed:
         Names of pods that are called as the job's workers but lack its label, of those that the
         StatefulSet misses.
     api_server
-        Where the API server is, by its own word. One place without networks where only ports are
+        Where the API server says it is. One endpoint without networks where only ports are
         known, empty where nothing is.
     events
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
@@ -125,7 +125,7 @@ class Observed:
     pods: tuple[Json, ...] = ()
     claims: tuple[Json, ...] = ()
     unlabelled: tuple[str, ...] = ()
-    api_server: tuple[Place, ...] = ()
+    api_server: tuple[Endpoint, ...] = ()
     events: tuple[Json, ...] = ()
     report: Json | None = None
     report_trouble: str | None = None

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Enforcement(StrEnum):
-    """Whether the cluster's network enforces NetworkPolicies, which no API tells."""
+    """Whether the cluster's network enforces NetworkPolicies, which no API shows."""
 
     ENFORCED = "Enforced"
     NONE = "None"
@@ -16,14 +16,14 @@ class Enforcement(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """Times that the plan follows, in seconds, and where the operator is.
+    """Times by which jobs are decided on, in seconds, and where the operator is.
 
     Attributes
     ----------
     telemetry_seconds
         Least time between two status patches that only carry new figures.
     probe_seconds
-        How often a job that is not running is looked at although nothing was heard of it.
+        How often a job that is not running is looked at without news of it.
     settle_seconds
         Age below which a pod's trouble is not reported: schedulers and provisioners complain
         about what the next second mends.
@@ -32,9 +32,9 @@ class Settings:
     monitoring_namespaces
         From where workers' metrics may be read besides.
     api_server_cidrs
-        Networks in which the API server is, by the platform team's word; empty: as it says itself.
+        Networks in which the platform team says the API server is; empty: as it says itself.
     enforcement
-        The platform team's word on NetworkPolicies.
+        What the platform team says of NetworkPolicies.
     """
 
     telemetry_seconds: float = 15.0

@@ -16,7 +16,7 @@ import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.builders.network_policy import network_policy
-from dtjob_operator.kube.api_server_address import places
+from dtjob_operator.kube.api_server_address import endpoints
 from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_operator.terms.settings import Settings
 from localcluster.cluster.instance import state_folder
@@ -183,7 +183,9 @@ class Gang:
             operator_namespace=self.operator.kubectl.namespace,
             monitoring_namespaces=(self.monitoring.kubectl.namespace,),
         )
-        policy = network_policy(DistributedTrainingJob.from_dict(manifest), places(*told), settings)
+        policy = network_policy(
+            DistributedTrainingJob.from_dict(manifest), endpoints(*told), settings
+        )
         del policy["metadata"]["ownerReferences"]  # there is no job, and what it owns would go
         self.kubectl.apply(policy)
 

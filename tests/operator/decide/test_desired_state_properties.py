@@ -16,7 +16,7 @@ from dtjob_accounting.errors import PlanError
 from dtjob_api.job.status import JobStatus
 from dtjob_api.reasons import Phase, Reason
 from dtjob_operator.terms.decision import Decision
-from dtjob_operator.terms.observed import Place, Rejection, Spent
+from dtjob_operator.terms.observed import Endpoint, Rejection, Spent
 from testing.examples import examples
 from tests.support.builders import UID
 from tests.support.worlds.world import (
@@ -140,8 +140,8 @@ class Course(RuleBasedStateMachine):
 
     @rule(address=st.sampled_from(["192.0.2.1/32", "192.0.2.2/32", None]))
     def api_server_moves(self, address: str | None) -> None:
-        service = Place(("10.96.0.1/32",), (443,))
-        self.world.see(api_server=(Place((address,), (6443,)), service) if address else ())
+        service = Endpoint(("10.96.0.1/32",), (443,))
+        self.world.see(api_server=(Endpoint((address,), (6443,)), service) if address else ())
 
     @rule(said=st.none() | st.builds(report, st.integers(0, 400), attempt=st.integers(0, 5)))
     def report_is_scraped(self, said: Json | None) -> None:

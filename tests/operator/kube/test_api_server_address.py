@@ -11,12 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from dtjob_operator.kube.api_errors import ApiError
-from dtjob_operator.kube.api_server_address import ApiServerWatch, places
+from dtjob_operator.kube.api_server_address import ApiServerWatch, endpoints
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json, Kind
-from dtjob_operator.terms.observed import Place, is_located
+from dtjob_operator.terms.observed import Endpoint, has_addresses
 
-FRONT = Place(("10.96.0.1/32", "fd00:10::1/128"), (443,))
+FRONT = Endpoint(("10.96.0.1/32", "fd00:10::1/128"), (443,))
 
 
 def endpoint_slice(*addresses: str, port: int = 6443, **fields: Any) -> Json:
@@ -43,14 +43,14 @@ SERVICE = service("10.96.0.1", "fd00:10::1")
 
 
 def test_endpoints_and_service_are_both_opened() -> None:
-    found = places(endpoint_slice("192.0.2.9", "192.0.2.10"), SERVICE)
-    assert found == (Place(("192.0.2.9/32", "192.0.2.10/32"), (6443,)), FRONT)
+    found = endpoints(endpoint_slice("192.0.2.9", "192.0.2.10"), SERVICE)
+    assert found == (Endpoint(("192.0.2.9/32", "192.0.2.10/32"), (6443,)), FRONT)
 
 
 def test_the_order_of_endpoints_is_no_news() -> None:
     one, other = (endpoint_slice(*order) for order in (("192.0.2.2", "192.0.2.10"),) * 2)
     other["endpoints"].reverse()
-    assert places(one, SERVICE) == places(other, SERVICE)
+    assert endpoints(one, SERVICE) == endpoints(other, SERVICE)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_of_half_of_it_only_the_ports_are_known(
     of_endpoints: Json | None, of_service: Json | None, ports: tuple[int, ...] | None
 ) -> None:
     """With an address too few workers might be cut off, and nothing would say why."""
-    found = places(of_endpoints, of_service)
-    assert found == (() if ports is None else (Place((), ports),))
-    assert not is_located(found)
+    found = endpoints(of_endpoints, of_service)
+    assert found == (() if ports is None else (Endpoint((), ports),))
+    assert not has_addresses(found)
 
 
 class Told:
@@ -126,21 +126,21 @@ def following(scenario: Callable[[ApiServerWatch, Told, asyncio.Event], Awaitabl
 def test_it_is_followed_as_it_moves() -> None:
     async def scenario(watch: ApiServerWatch, told: Told, changed: asyncio.Event) -> None:
         await watch.tried()
-        assert watch.places() == (Place(("192.0.2.9/32",), (6443,)), FRONT)
+        assert watch.endpoints() == (Endpoint(("192.0.2.9/32",), (6443,)), FRONT)
         assert set(told.asked) == {("default", "metadata.name=kubernetes")}
         changed.clear()
         moved = endpoint_slice("192.0.2.77")
         moved["metadata"] = moved["metadata"] | {"resourceVersion": "3"}
         await told.news.put(("MODIFIED", moved))
         await changed.wait()
-        assert watch.places()[0] == Place(("192.0.2.77/32",), (6443,))
+        assert watch.endpoints()[0] == Endpoint(("192.0.2.77/32",), (6443,))
 
         changed.clear()
         gone = endpoint_slice()
         gone["metadata"] = gone["metadata"] | {"resourceVersion": "4"}
         await told.news.put(("MODIFIED", gone))
         await changed.wait()
-        assert watch.places()[0] == Place(("192.0.2.77/32",), (6443,)), "it shuts down"
+        assert watch.endpoints()[0] == Endpoint(("192.0.2.77/32",), (6443,)), "it shuts down"
 
     following(scenario)
 
@@ -150,13 +150,13 @@ def test_without_the_right_to_read_it_nothing_waits() -> None:
         told.forbidden = kinds.ENDPOINT_SLICE
         with capture_logs() as logs:
             await watch.tried()
-            assert watch.places() == (Place((), (443,)),)
+            assert watch.endpoints() == (Endpoint((), (443,)),)
             while told.asked.count(("default", "metadata.name=kubernetes")) < 4:
                 await asyncio.sleep(0.01)
         warnings = [log for log in logs if log["log_level"] == "warning"]
         assert len(warnings) == 1, "one trouble is told once"
         told.forbidden = None
-        while not is_located(watch.places()):
+        while not has_addresses(watch.endpoints()):
             await asyncio.sleep(0.01)
 
     following(scenario)

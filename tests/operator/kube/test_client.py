@@ -1,4 +1,4 @@
-"""The cluster class before a real socket: what discovery tells."""
+"""The client before a real socket: what discovery tells, and what a 404 means."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from dtjob_operator.kube.api_errors import Unavailable
-from dtjob_operator.kube.client import Cluster
+from dtjob_operator.kube.api_errors import NoSuchKind, NotFound, Unavailable
+from dtjob_operator.kube.client import KubeClient, _error
 from dtjob_operator.run.metrics import Metrics
 
 API = "dtjob.dev/v1alpha1"
@@ -20,7 +20,7 @@ BOTH = ["distributedtrainingjobs", "distributedtrainingjobs/status", "privacyled
 
 
 def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
-    """What the cluster class finds at an API server that tells of so much."""
+    """What the client finds at an API server that tells of so much."""
 
     async def tell_groups(_request: web.Request) -> web.Response:
         return web.json_response({"kind": "APIGroupList", "groups": groups})
@@ -38,7 +38,7 @@ def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-        cluster = Cluster(configuration, Metrics().observe_request)
+        cluster = KubeClient(configuration, Metrics().observe_request)
         try:
             return await cluster.served(API)
         finally:
@@ -73,3 +73,18 @@ def test_an_api_server_whose_discovery_is_not_filled_yet(
 def test_an_api_server_that_does_not_answer_is_told_from_one_that_knows_nothing() -> None:
     with pytest.raises(Unavailable):
         served([OURS], 503)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ({"message": "404 page not found\n"}, NoSuchKind),
+        ({"details": {}, "reason": "NotFound", "message": "no such resource"}, NoSuchKind),
+        ({"details": {"name": "digits"}, "reason": "NotFound", "message": "gone"}, NotFound),
+    ],
+    ids=["no Status", "no name", "an object"],
+)
+def test_a_kind_is_missing_where_a_404_names_no_object(
+    status: dict[str, Any], error: type[NotFound]
+) -> None:
+    assert type(_error(404, status)) is error

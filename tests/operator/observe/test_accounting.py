@@ -205,7 +205,7 @@ def test_epsilons_that_are_told_wait_for_those_that_are_not() -> None:
 
         for draws in (1, 2, 3):
             ledger = charged(draws) | {"metadata": {"uid": f"ended-{draws}"}}
-            assert accounting.spent(KEY, ledger, told=True) is None
+            assert accounting.spent(KEY, ledger, is_final=True) is None
         assert await asked(1) == 1
         assert accounting.spent(KEY, charged(10)) is None
         for answered, next_draws in enumerate((10, 2, 3)):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_errors import ApiError, NoSuchKind
 from dtjob_operator.observe import assemble
 from dtjob_operator.observe.assemble import Memory
 from dtjob_operator.terms import kinds, names
@@ -87,7 +87,7 @@ def test_a_definition_that_is_gone_is_told_from_a_ledger_that_is() -> None:
     shell = Shell()
     assert not observe(shell).ledgers_undefined
     shell.cluster.fails = lambda _verb, of: (
-        ApiError.of(404, "NotFound", "404 page not found") if of == "PrivacyLedger" else None
+        NoSuchKind(404, "", "404 page not found") if of == "PrivacyLedger" else None
     )
     seen = observe(shell)
     assert seen.ledger is None

@@ -235,7 +235,7 @@ def test_what_can_not_be_vouched_for_any_more_is_not_shown(
     serve: Callable[[Handler], Awaitable[web.AppRunner]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trouble is told once, in words that stay the same, and is over with the next report."""
-    monkeypatch.setattr(scrape, "_BELIEVED_SECONDS", 0.3)
+    monkeypatch.setattr(scrape, "_LIFETIME_SECONDS", 0.3)
     monkeypatch.setattr(scrape, "_EAGER_SECONDS", 0.02)
     monkeypatch.setattr(scrape, "_LONGEST_PAUSE_SECONDS", 0.05)
     failing, asked = False, 0
@@ -309,8 +309,10 @@ def test_who_does_not_answer_is_asked_ever_more_rarely() -> None:
         scraper = scrape.Scraper(lambda _key: None, interval=5.0, count=lambda _result: None)
         pauses = []
         for silent in (0, 4, 20, 60, 600):
-            followed = scrape._Followed("uid", "10.0.0.7", heard_at=time.monotonic() - silent)
-            pauses.append(scraper._failed(("ns", "digits"), followed, "10.0.0.7:8080", OSError()))
+            followed = scrape._Followed("uid", "10.0.0.7", answered_at=time.monotonic() - silent)
+            pauses.append(
+                scraper._note_failure(("ns", "digits"), followed, "10.0.0.7:8080", OSError())
+            )
         assert pauses == pytest.approx([1, 2, 10, 30, 30], abs=0.5)
         await scraper.close()
 

@@ -62,11 +62,11 @@ def test_a_ledger_that_tells_of_more_draws_wakes_its_job() -> None:
         stored = cluster.put(kinds.typed(ledger, kinds.LEDGER))
         operator._stores[kinds.LEDGER].put(stored)
 
-        operator._delivered(kinds.LEDGER, stored, True)
+        operator._receive(kinds.LEDGER, stored, True)
         assert not operator._queue._wanted, "that was known"
         found = {"volume": {"attempt": 1, "leased": 1, "charged": 300}}
         told = cluster.put(stored | {"status": stored["status"] | found})
-        operator._delivered(kinds.LEDGER, told, True)
+        operator._receive(kinds.LEDGER, told, True)
         assert operator._queue._wanted == {("research", "digits")}
         await operator.close()
 
@@ -131,16 +131,16 @@ def test_a_stop_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.M
 
 def test_kinds_that_discovery_does_not_tell_of_are_named() -> None:
     async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
-        assert await operator._undiscovered() is None
+        assert await operator._discovery_obstacle() is None
         cluster.plurals = {kinds.JOB.plural}
-        obstacle = await operator._undiscovered()
+        obstacle = await operator._discovery_obstacle()
         assert obstacle is not None
         assert kinds.LEDGER.plural in obstacle
         assert kinds.JOB.plural not in obstacle
         cluster.fails = lambda verb, _of: (
             ApiError.of(503, "", "away") if verb == "discover" else None
         )
-        assert await operator._undiscovered() == "away"
+        assert await operator._discovery_obstacle() == "away"
 
         operator._starting = None
         operator._stream._obstacle = obstacle
@@ -227,7 +227,7 @@ def test_a_guard_that_lapses_is_told_and_holds_up_new_work(monkeypatch: pytest.M
         cluster.put(digits())
         while course:
             with capture_logs() as logs:
-                await operator._look_again()
+                await operator._recheck()
             levels = [log["log_level"] for log in logs]
             samples = metrics.exposition().decode().splitlines()
             line = next(each for each in samples if each.startswith("dtjob_ledgers_guarded"))
@@ -264,7 +264,7 @@ def test_a_kind_that_is_not_known_is_looked_for_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(guard, "_RETRY_SECONDS", 0.0)
     course[:] = [missing, missing, None]
     assert asyncio.run(guard.lapse(cluster, "dtjob-system")) is None
-    course[:] = [missing] * guard._LOOKS_FOR_KIND
+    course[:] = [missing] * guard._TRIES_TO_FIND_KIND
     gone = asyncio.run(guard.lapse(cluster, "dtjob-system"))
     assert gone is not None
     assert "knows no ledgers any more" in gone

@@ -124,7 +124,7 @@ def test_pauses_have_an_end() -> None:
         refuse(shell, "apply", "ServiceAccount", REFUSED)
         await shell.reconciler(KEY)
         shell.memory.steps = 5000
-        assert await shell.reconciler(KEY) == reconcile._LONGEST_STEP_SECONDS
+        assert await shell.reconciler(KEY) == reconcile._LONGEST_PAUSE_SECONDS
 
     play(scenario)
 
@@ -141,17 +141,17 @@ def test_what_another_hand_puts_back_is_applied_at_the_pace_of_the_pauses() -> N
         for _ in range(3):
             await shell.reconciler(KEY)
         shell.memory.steps = 20
-        shell.memory.rests_until = 0.0
+        shell.memory.paused_until = 0.0
         await shell.reconciler(KEY)
         before, told = shell.cluster.count("apply", kinds.STATEFUL_SET), shell.cluster.version
         for _ in range(20):
             pause = await shell.reconciler(KEY)
         assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before
         assert pause is not None
-        assert 10 < pause <= reconcile._LONGEST_STEP_SECONDS
+        assert 10 < pause <= reconcile._LONGEST_PAUSE_SECONDS
         assert shell.cluster.version == told
 
-        shell.memory.rests_until = 0.0
+        shell.memory.paused_until = 0.0
         await shell.reconciler(KEY)
         assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before + 1
 
@@ -185,6 +185,6 @@ def test_events_whose_status_could_not_be_written_are_not_told_twice() -> None:
         shell.cluster.fails = lambda _verb, _kind: None
         await shell.settle()
         assert shell.cluster.count("create", kinds.EVENT) == 1
-        assert shell.memory.told == set()
+        assert shell.memory.recorded == set()
 
     play(scenario)

@@ -19,13 +19,13 @@ from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.builders.stateful_set import stateful_set
 from dtjob_operator.terms import names
-from dtjob_operator.terms.observed import Place
+from dtjob_operator.terms.observed import Endpoint
 from dtjob_operator.terms.settings import Settings
 from tests.support.checkout import ROOT
 from tests.support.worlds.world import PLAN
 
 Json = dict[str, Any]
-API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))
+API_SERVER = (Endpoint(("192.0.2.10/32",), (6443,)), Endpoint(("10.96.0.1/32",), (443,)))
 FOLDERS = sorted((ROOT / "tests" / "operator" / "children").iterdir())
 
 

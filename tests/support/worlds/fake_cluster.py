@@ -123,8 +123,8 @@ class Accountant:
     def planning_trouble(self, *_: Any) -> None:
         return None
 
-    def spent(self, _key: object, _ledger: Json, *, told: bool) -> None:
-        self.asked_for.append(told)
+    def spent(self, _key: object, _ledger: Json, *, is_final: bool) -> None:
+        self.asked_for.append(is_final)
 
     def is_pending(self, _ledger: Json) -> bool:
         return False

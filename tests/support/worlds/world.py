@@ -14,7 +14,7 @@ from typing import Any
 from dtjob_api.derive import child_name
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.schema.manifest import load
-from dtjob_operator.decide.desired_state import plan
+from dtjob_operator.decide.desired_state import decide
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
@@ -156,7 +156,7 @@ class World:
     def decide(self) -> Decision:
         given = replace(self.observed, privacy_plan=None)
         before = copy.deepcopy(given)
-        decision = plan(self.observed, self.now, self.settings)
+        decision = decide(self.observed, self.now, self.settings)
         assert given == before, "the plan changed what it was given"
         return decision
 

@@ -9,7 +9,7 @@ from dtjob_api.job.network import Egress, LabelSelector, Peer
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.terms.metadata_addresses import closed_in
-from dtjob_operator.terms.observed import Place, is_located
+from dtjob_operator.terms.observed import Endpoint, has_addresses
 from dtjob_operator.terms.settings import Settings
 
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -19,20 +19,19 @@ _ANYWHERE = ("0.0.0.0/0", "::/0")
 
 
 def network_policy(
-    job: DistributedTrainingJob, api_server: tuple[Place, ...], settings: Settings
+    job: DistributedTrainingJob, api_server: tuple[Endpoint, ...], settings: Settings
 ) -> Json:
     """Workers reach one another, DNS, the API server and what the job names, and nothing else.
 
-    gloo and NCCL listen on ports of their own choice and ask nobody who he is, so between the
-    workers every port is open and from elsewhere none but that of report and metrics. Nothing is
-    left out that the API server would fill in, and nothing empty written that it would leave out:
-    any difference to what is stored is somebody else's.
+    gloo and NCCL choose their own ports and authenticate nobody: between the workers every port is
+    open, from elsewhere only that of report and metrics. What the API server would fill in is
+    written, what it would drop is left out: any difference from what is stored is somebody else's.
 
     Parameters
     ----------
     api_server
-        Where it is, as far as it says so. Where its address is unknown, its usual ports and those
-        that are known are open to every address.
+        Where it says it is. While its address is unknown, its usual ports and those that are known
+        are open to every address.
     """
     workers = {JOB_UID_LABEL: names.selector(job)[JOB_UID_LABEL]}
     among_workers = [{"podSelector": {"matchLabels": workers}}]
@@ -59,31 +58,31 @@ def network_policy(
                 # To any address, the metadata ones too: a node's own DNS cache is no pod, some
                 # clouds resolve names at 169.254.169.254, and for Cilium no ipBlock holds a pod.
                 {"ports": [*_ports("UDP", _DNS_PORTS), *_ports("TCP", _DNS_PORTS)]},
-                *map(_to_place, api_server_places(api_server, settings)),
-                *map(_to_named, job.spec.network.egress),
+                *map(_endpoint_rule, api_server_endpoints(api_server, settings)),
+                *map(_named_rule, job.spec.network.egress),
             ],
         },
     }
 
 
-def api_server_places(known: tuple[Place, ...], settings: Settings) -> tuple[Place, ...]:
+def api_server_endpoints(known: tuple[Endpoint, ...], settings: Settings) -> tuple[Endpoint, ...]:
     """What the platform team says, else what the API server says, else every address."""
-    if is_located(known) and not settings.api_server_cidrs:
+    if has_addresses(known) and not settings.api_server_cidrs:
         return known
-    ports = {*_API_SERVER_PORTS, *(port for place in known for port in place.ports)}
-    return (Place(settings.api_server_cidrs or _ANYWHERE, tuple(sorted(ports))),)
+    ports = {*_API_SERVER_PORTS, *(port for endpoint in known for port in endpoint.ports)}
+    return (Endpoint(settings.api_server_cidrs or _ANYWHERE, tuple(sorted(ports))),)
 
 
-def _to_place(place: Place) -> Json:
-    to = [{"ipBlock": _block(network, ())} for network in place.networks]
-    return {"to": to, "ports": _ports("TCP", place.ports)}
+def _endpoint_rule(endpoint: Endpoint) -> Json:
+    to = [{"ipBlock": _block(network, ())} for network in endpoint.networks]
+    return {"to": to, "ports": _ports("TCP", endpoint.ports)}
 
 
 def _ports(protocol: str, ports: Iterable[int]) -> list[Json]:
     return [{"protocol": protocol, "port": port} for port in ports]
 
 
-def _to_named(egress: Egress) -> Json:
+def _named_rule(egress: Egress) -> Json:
     """An entry of the job's own."""
     rule: Json = {"to": [_peer(peer) for peer in egress.to]}
     if egress.ports:

@@ -49,7 +49,7 @@ def stateful_set(job: DistributedTrainingJob, replicas: int) -> Json:
 
 
 def template_digest(template: Json) -> str:
-    """Tells the template that an operator made from one that another version would make."""
+    """Distinguishes this template from that of another version of the operator."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
 
 

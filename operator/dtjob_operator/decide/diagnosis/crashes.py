@@ -1,4 +1,4 @@
-"""How a worker's supervisor ended when it is not running, in its own last words."""
+"""How a worker's supervisor ended, by the last lines of its log."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Why a job's workers do not come up: what pods, claims and events tell, in a user's words.
+"""The first reason why a job's workers do not come up.
 
-Each finding says what, where and the remedy; `docs/reference/status.md` lists them by reason.
+Each finding names the object, the cause and the remedy. `docs/reference/status.md` lists them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def diagnose(
     workers
         Pods that should be there.
     """
-    strayed = unlabelled(observed, job)
+    stray = unlabelled(observed, job)
     finders = (
         refused_children(observed.rejections),
-        () if strayed is None else (strayed,),
+        () if stray is None else (stray,),
         refused_pods(observed, job, workers),
         _pods(observed, job, _settled(observed.pods, now, settings), now, settings),
     )
@@ -46,10 +46,7 @@ def diagnose(
 
 
 def _settled(pods: Iterable[Json], now: datetime, settings: Settings) -> list[Json]:
-    """Pods long enough on a node, or without one, that their trouble is no teething trouble.
-
-    None that is on its way out.
-    """
+    """Pods that have had a node, or none, for long enough; not those that are being deleted."""
     least = timedelta(seconds=settings.settle_seconds)
     return [
         pod
@@ -65,7 +62,7 @@ def _pods(
     now: datetime,
     settings: Settings,
 ) -> Iterator[Finding]:
-    """What stands in the status of the pods; what stops every pod comes first."""
+    """What the pods' status shows; what stops every pod comes first."""
     for pod in pods:
         yield from unscheduled(observed, pod, job, now)
     for pod in pods:

@@ -1,8 +1,8 @@
 """A worker that was killed for want of memory, also once its container runs again.
 
-Kubelets let the kernel kill all of a container at once (memory.oom.group, where cgroup v2 is used):
-no process of the worker is left to say what it died of, and its gang sees no more than that it
-stopped answering. What the kubelet says of the container is all that tells.
+With cgroup v2 the kernel kills a whole container at once (memory.oom.group). No process of the
+worker is left to report why, and its gang only sees that it stopped answering. The kubelet's status
+of the container is the only evidence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def killed_for_memory(
     """
     if last is None or last.reason in ENDED_IN_ORDER:
         return None
-    # A kubelet tells whole seconds.
+    # A kubelet reports whole seconds.
     begun = last.start.replace(microsecond=0)
     kills = [(at, pod["metadata"]["name"]) for pod in pods for at in _kills(pod) if at >= begun]
     if not kills:

@@ -1,16 +1,15 @@
-"""What the API server refuses to create: our children, the StatefulSet controller's pods."""
+"""What the API server refuses to create: children of a job, and its workers' pods."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.diagnosis.refusal_remedies import (
+from dtjob_operator.decide.diagnosis.api_server_words import (
     Refusal,
     general_remedy,
-    is_said_by_webhook,
+    missing_account,
     remedy,
 )
 from dtjob_operator.read.events import last_seen, newest
@@ -19,11 +18,9 @@ from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import WORKER_ACCOUNT
 from dtjob_operator.terms.observed import Observed, Rejection
 
-_MISSING_ACCOUNT = re.compile(r"serviceaccounts? \"(?P<name>[^\"]+)\" not found", re.IGNORECASE)
-
 
 def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
-    """What the API server says about children that the operator applies."""
+    """What the API server says of children that the operator applies."""
     for rejection in rejections:
         how = general_remedy(rejection.message) or (
             "Raise the quota, or repair the policy or webhook that stands in its way"
@@ -38,7 +35,7 @@ def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
 def refused_pods(
     observed: Observed, job: DistributedTrainingJob, workers: int
 ) -> Iterator[Finding]:
-    """What the StatefulSet controller says about pods that it can't create."""
+    """What the StatefulSet controller says of pods that it can't create."""
     there = {pod["metadata"]["name"] for pod in observed.pods}
     event = newest(observed.events, "StatefulSet", names.child_name(job), {"FailedCreate"})
     if event is None or last_seen(event) < _last_success(observed):
@@ -64,9 +61,7 @@ def _refused(message: str, observed: Observed, job: DistributedTrainingJob) -> F
         "It is tried again after longer and longer pauses, and at once when you delete the "
         f"StatefulSet {names.child_name(job)}, which comes back"
     )
-    missing = _MISSING_ACCOUNT.search(refusal.cause)
-    if missing and not is_said_by_webhook(refusal.cause):
-        account = missing["name"]
+    if account := missing_account(refusal.cause):
         # Of other accounts the operator may know nothing.
         if account == WORKER_ACCOUNT and observed.service_account is not None:
             return Finding(

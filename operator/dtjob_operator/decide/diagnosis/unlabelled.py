@@ -13,7 +13,7 @@ from dtjob_operator.terms.observed import Observed
 
 
 def unlabelled(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
-    """What is to be said of them, None where there are none."""
+    """The first of them, if there are any."""
     if not observed.unlabelled:
         return None
     first = observed.unlabelled[0]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.diagnosis import wording
-from dtjob_operator.decide.diagnosis.not_started import PASSING
+from dtjob_operator.decide.diagnosis import node_words
+from dtjob_operator.decide.diagnosis.not_started import GRACE
 from dtjob_operator.read.events import newest
 from dtjob_operator.read.pod_status import scheduled_at
 from dtjob_operator.terms import names
@@ -17,24 +16,13 @@ from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 
-_MISSING_CLAIM = re.compile(
-    r"persistentvolumeclaim \"(?P<name>[^\"]+)\" (?:not found|is being deleted)", re.IGNORECASE
-)
-_MISSING_CLASS = re.compile(
-    r"storageclass(?:es)?\.storage\.k8s\.io \"(?P<name>[^\"]+)\" not found", re.IGNORECASE
-)
 _PROVISIONING = timedelta(seconds=10)
-# The scheduler's only word where it stands: no node was looked at.
-_IMMEDIATE = re.compile(r"unbound immediate PersistentVolumeClaims")
-_UNBOUND = re.compile(
-    r"unbound immediate PersistentVolumeClaims|find available persistent volumes to bind"
-)
 
 
 def unscheduled(
     observed: Observed, pod: Json, job: DistributedTrainingJob, now: datetime
 ) -> Iterator[Finding]:
-    """What the scheduler says about a pod that has no node."""
+    """What the scheduler says of a pod that has no node."""
     scheduled = next(
         (c for c in pod["status"].get("conditions") or [] if c["type"] == "PodScheduled"), None
     )
@@ -43,10 +31,9 @@ def unscheduled(
     if scheduled.get("reason") == "SchedulerError":
         return  # of its own, such as a node taken by somebody else meanwhile: it tries again
     name, message = pod["metadata"]["name"], scheduled.get("message", "")
-    missing = _MISSING_CLAIM.search(message)
+    claim = node_words.missing_claim(message)
     # A worker's own claim is made by the StatefulSet controller, together with the pod.
-    if missing and not missing["name"].startswith(f"{names.CHECKPOINT_VOLUME}-"):
-        claim = missing["name"]
+    if claim and not claim.startswith(f"{names.CHECKPOINT_VOLUME}-"):
         data = job.spec.storage.data
         field = (
             "spec.storage.data.claimName"
@@ -61,16 +48,17 @@ def unscheduled(
         return
     waited = now - scheduled_at(pod)
     yield from _unbound(observed, message, waited, now)
-    if _UNBOUND.search(message) and waited < PASSING:
+    if node_words.waits_for_volumes(message) and waited < GRACE:
         return  # a provisioner that is at work
-    if _IMMEDIATE.search(message):
+    if node_words.has_unbound_immediate_claims(message):
         if _is_bound(observed, f"{names.CHECKPOINT_VOLUME}-{name}"):
             yield from _unbound_by_others(job, name, message)
         return  # else its own claim is new, or has just got its volume: the scheduler looks again
     yield Finding(
         Reason.UNSCHEDULABLE,
-        f"no node takes pod {name}: {wording.scheduling(message)}. Free or add such a node, or ask "
-        "for less in spec.workers (resources, gpusPerWorker, template.nodeSelector) of a new job",
+        f"no node takes pod {name}: {node_words.scheduling_cause(message)}. Free or add such a "
+        "node, or ask for less in spec.workers (resources, gpusPerWorker, template.nodeSelector) "
+        "of a new job",
     )
 
 
@@ -78,6 +66,7 @@ def _unbound(
     observed: Observed, scheduler: str, waited: timedelta, now: datetime
 ) -> Iterator[Finding]:
     """Claims without a volume, if they are what the scheduler waits for."""
+    waits_for_it = node_words.waits_for_volumes(scheduler)
     for claim in observed.claims:
         if claim.get("status", {}).get("phase") == "Bound":
             continue
@@ -85,13 +74,13 @@ def _unbound(
         chosen = claim["spec"].get("storageClassName")
         event = newest(observed.events, "PersistentVolumeClaim", name, {"ProvisioningFailed"})
         message = event.get("message", "").rstrip(".") if event is not None else ""
-        if missing := _MISSING_CLASS.search(message):
-            why = f"there is no StorageClass {missing['name']}. Create it, or name another"
+        if missing := node_words.missing_storage_class(message):
+            why = f"there is no StorageClass {missing}. Create it, or name another"
         elif message:
-            if waited < PASSING:
+            if waited < GRACE:
                 continue
             why = f"no volume can be provided: {message}. Repair that, or name a StorageClass"
-        elif not _UNBOUND.search(scheduler) or min(waited, _age(claim, now)) < _PROVISIONING:
+        elif not waits_for_it or min(waited, _age(claim, now)) < _PROVISIONING:
             continue
         elif not chosen:
             why = "the cluster has no default StorageClass. Mark one as default, or name one"
@@ -111,8 +100,8 @@ def _unbound_by_others(job: DistributedTrainingJob, pod: str, message: str) -> I
     if named:
         yield Finding(
             Reason.CLAIM_UNBOUND,
-            f"pod {pod} waits for the volume of a claim: {wording.scheduling(message)}. See "
-            f"kubectl describe pvc {' '.join(named)}",
+            f"pod {pod} waits for the volume of a claim: {node_words.scheduling_cause(message)}. "
+            f"See kubectl describe pvc {' '.join(named)}",
         )
 
 

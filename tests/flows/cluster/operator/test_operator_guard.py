@@ -15,8 +15,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from dtjob_api.ledger.ledger_rules import CHARGED_NEVER_DECREASES
 from dtjob_api.schema.crd import job_crd, ledger_crd
 from dtjob_operator.kube import guard
-from dtjob_operator.kube.api_errors import ApiError
-from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
+from dtjob_operator.kube.client import KubeClient, credentials
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Kind
 from tests.support.clusters.api_reader import Manifest
@@ -131,6 +131,27 @@ def test_a_guard_that_lapses_is_found_out(
     assert "knows no ledgers any more" in (asyncio.run(lapse(installed)) or "")
 
 
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (kinds.LEDGER, NotFound),
+        (kinds.POD, NotFound),
+        (Kind(kinds.LEDGER.api_version, "Nothing", "nothings"), NoSuchKind),
+        (Kind("nowhere.dev/v1", "Nothing", "nothings"), NoSuchKind),
+    ],
+    ids=["ledger", "pod", "kind", "group"],
+)
+def test_a_missing_kind_is_known_from_a_missing_object(
+    installed: Kubectl, kind: Kind, error: type[NotFound]
+) -> None:
+    async def missing(client: KubeClient, namespace: str) -> NotFound:
+        with pytest.raises(NotFound) as raised:
+            await client.get(kind, namespace, "nowhere")
+        return raised.value
+
+    assert type(asyncio.run(asked(installed, missing))) is error
+
+
 def test_the_ledgers_definition_is_deleted_only_where_it_says_so(installed: Kubectl) -> None:
     """Every ledger of the cluster would go with it."""
     ledgers = ledger_crd()["metadata"]["name"]
@@ -194,9 +215,9 @@ async def lapse(kubectl: Kubectl) -> str | None:
     return await asked(kubectl, guard.lapse)
 
 
-async def asked(kubectl: Kubectl, what: Callable[[Cluster, str], Awaitable[Answer]]) -> Answer:
+async def asked(kubectl: Kubectl, what: Callable[[KubeClient, str], Awaitable[Answer]]) -> Answer:
     configuration = await credentials(str(kubectl.kubeconfig))
-    cluster = Cluster(configuration, lambda _verb, _kind, _code: None)
+    cluster = KubeClient(configuration, lambda _verb, _kind, _code: None)
     try:
         return await what(cluster, OPERATOR_NAMESPACE)
     finally:

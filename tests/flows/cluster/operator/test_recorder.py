@@ -10,7 +10,7 @@ import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.announcements import announcements
-from dtjob_operator.kube.client import Cluster, credentials
+from dtjob_operator.kube.client import KubeClient, credentials
 from dtjob_operator.kube.recorder import Recorder
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl
@@ -37,7 +37,7 @@ def test_a_start_that_is_told_twice_is_one_event(
 
     async def tell() -> None:
         configuration = await credentials(str(installed.kubeconfig))
-        cluster = Cluster(configuration, lambda _verb, _kind, _code: None)
+        cluster = KubeClient(configuration, lambda _verb, _kind, _code: None)
         try:
             for step, attempt in ((0, 1), (7, 1), (20, 2)):
                 told = announcements(

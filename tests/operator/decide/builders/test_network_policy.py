@@ -11,19 +11,19 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.terms import metadata_addresses
-from dtjob_operator.terms.observed import Place, Rejection
+from dtjob_operator.terms.observed import Endpoint, Rejection
 from dtjob_operator.terms.settings import Enforcement, Settings
 from tests.support.builders import UID
 from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
 Json = dict[str, Any]
-API_SERVER = (Place(("192.0.2.10/32",), (6443,)), Place(("10.96.0.1/32",), (443,)))
+API_SERVER = (Endpoint(("192.0.2.10/32",), (6443,)), Endpoint(("10.96.0.1/32",), (443,)))
 CLOSED_4 = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"]
 CLOSED_6 = ["fd00:ec2::254/128", "fd00:ec2::23/128", "fd20:ce::254/128"]
 ENFORCED = Settings(enforcement=Enforcement.ENFORCED)
 
 
-def egress(job: Json, api_server: tuple[Place, ...] = API_SERVER, **given: Any) -> list[Json]:
+def egress(job: Json, api_server: tuple[Endpoint, ...] = API_SERVER, **given: Any) -> list[Json]:
     """What a job's policy opens besides the workers and DNS."""
     read = DistributedTrainingJob.from_dict(job)
     rules: list[Json] = network_policy(read, api_server, Settings(**given))["spec"]["egress"]
@@ -40,7 +40,7 @@ def test_the_platform_teams_word_on_the_api_server_goes_before_its_own() -> None
         [{"cidr": "198.51.100.0/24"}, {"cidr": "2001:db8::1/128"}],
         [443, 6443],
     )
-    unusual = (Place(("192.0.2.10/32",), (16443,)), API_SERVER[1])
+    unusual = (Endpoint(("192.0.2.10/32",), (16443,)), API_SERVER[1])
     (rule,) = egress(digits(), unusual, api_server_cidrs=("198.51.100.0/24",))
     assert opened(rule) == ([{"cidr": "198.51.100.0/24"}], [443, 6443, 16443])
 
@@ -56,14 +56,14 @@ def test_a_port_that_is_known_without_its_address_is_opened(
     cidrs: tuple[str, ...], opened_to: list[str]
 ) -> None:
     """The operator may read the EndpointSlice, and not the Service."""
-    (rule,) = egress(digits(), (Place((), (16443,)),), api_server_cidrs=cidrs)
+    (rule,) = egress(digits(), (Endpoint((), (16443,)),), api_server_cidrs=cidrs)
     blocks, ports = opened(rule)
     assert [block["cidr"] for block in blocks] == opened_to
     assert ports == [443, 6443, 16443]
 
 
 def test_ports_that_are_open_to_every_address_are_told() -> None:
-    world = World.of(privacy_plan=PLAN, api_server=(Place((), (16443,)),))
+    world = World.of(privacy_plan=PLAN, api_server=(Endpoint((), (16443,)),))
     world.settle()
     assert world.reason("NetworkRestricted") == ("False", "ApiServerAddressUnknown")
     assert (
@@ -129,7 +129,7 @@ def test_metadata_addresses_open_only_by_their_own_name(
 def test_the_address_that_an_error_tells_of_is_the_one_to_open(
     message: str, network: str | None
 ) -> None:
-    assert metadata_addresses.told_of(message) == network
+    assert metadata_addresses.mentioned_in(message) == network
 
 
 def started(**settings: Any) -> World:
@@ -180,7 +180,7 @@ def test_egress_takes_effect_at_once() -> None:
 
 def test_the_policy_follows_the_api_server() -> None:
     world = started()
-    moved = (Place(("192.0.2.77/32",), (6443,)), API_SERVER[1])
+    moved = (Endpoint(("192.0.2.77/32",), (6443,)), API_SERVER[1])
     world.see(api_server=moved)
     world.settle()
     assert world.observed.network_policy is not None
@@ -205,7 +205,7 @@ def test_the_policy_follows_the_api_server() -> None:
     ],
 )
 def test_the_status_says_how_far_the_network_is_closed(
-    settings: Json, api_server: tuple[Place, ...], told: tuple[str, str]
+    settings: Json, api_server: tuple[Endpoint, ...], told: tuple[str, str]
 ) -> None:
     world = World.of(privacy_plan=PLAN, api_server=api_server)
     world.settings = Settings(**settings)
