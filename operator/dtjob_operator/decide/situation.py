@@ -14,6 +14,7 @@ from dtjob_api.ledger.privacy_ledger import AttemptRecord, Outcome, PrivacyLedge
 from dtjob_api.ledger.proven import may_lack_draws, proven_draws
 from dtjob_api.model import first_error
 from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
+from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.diagnosis.crashes import crash
 from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
@@ -21,7 +22,6 @@ from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
 from dtjob_operator.decide.ownership import conflict
 from dtjob_operator.decide.restriction import Restriction, restriction
 from dtjob_operator.read import coordinator_report, pod_status
-from dtjob_operator.read.coordinator_report import Report
 from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
@@ -30,7 +30,7 @@ from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
 # States in which a coordinator's reason says what it lacks: it has ended, or it waits for that.
-_IDLE = frozenset({"Refused", "Waiting"})
+_IDLE = frozenset({WorkerState.REFUSED, WorkerState.WAITING})
 # A probe may find a worker ready some seconds after the gang has met.
 _PROBE_SLACK = timedelta(seconds=30)
 # For a kubelet that kills what has not ended by a pod's deletionTimestamp, and tells of it.
@@ -84,7 +84,7 @@ class Situation:
     refused: Finding | None
     finding: Finding | None
     killed: Finding | None
-    report: Report | None
+    report: WorkerReport | None
     unheard: str | None
     network_policy: Json | None
     restriction: Restriction
@@ -280,7 +280,7 @@ def _unheard(observed: Observed, settings: Settings) -> str | None:
 
 
 def _has_met(
-    ledger: PrivacyLedger, coordinator: Json | None, said: Report | None, now: datetime
+    ledger: PrivacyLedger, coordinator: Json | None, said: WorkerReport | None, now: datetime
 ) -> bool:
     """Whether the current attempt runs in the coordinator that is there now.
 
@@ -311,7 +311,7 @@ def _has_met(
 
 
 def _refused(
-    ledger: PrivacyLedger | None, coordinator: Json | None, said: Report | None
+    ledger: PrivacyLedger | None, coordinator: Json | None, said: WorkerReport | None
 ) -> Finding | None:
     """Why the coordinator refuses to train; the newest word counts."""
     ended = crash(coordinator) if coordinator else None

@@ -13,6 +13,7 @@ from dtjob_api.ledger.privacy_ledger import (
     PrivacyLedger,
 )
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.patience import Patience, needs_a_person, stalls_in_a_row
 from tests.support.builders import checkpoint, new_ledger, privacy_plan
 
@@ -20,11 +21,16 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def running(step: int) -> dict[str, object]:
-    return {"state": "Running", "stage": "training", "step": step}
+    return {"state": WorkerState.RUNNING, "stage": "training", "step": step}
 
 
 def starting(**fields: float) -> dict[str, object]:
-    return {"state": "Starting", "stage": "dry run on synthetic data", "step": 0, **fields}
+    return {
+        "state": WorkerState.STARTING,
+        "stage": "dry run on synthetic data",
+        "step": 0,
+        **fields,
+    }
 
 
 def test_the_first_step_has_time_to_load_and_compile() -> None:

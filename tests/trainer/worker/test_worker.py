@@ -15,6 +15,7 @@ import structlog
 
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.members import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.gang.splice import Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
@@ -87,7 +88,9 @@ def warm(folder: Path) -> tuple[Any, Nursery]:
 
 
 def says(of: Any, **message: Any) -> None:
-    of._on_message(0, {"type": "progress", "state": "Running", "stage": "training", **message})
+    of._on_message(
+        0, {"type": "progress", "state": WorkerState.RUNNING, "stage": "training", **message}
+    )
 
 
 @pytest.mark.rule(13)
@@ -265,7 +268,7 @@ def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None
     async def scene() -> None:
         mine = worker(tmp_path, ordinal=1)
         mine._ranks = Ranks()
-        says(mine, state="Starting", stage="dry run")
+        says(mine, state=WorkerState.STARTING, stage="dry run")
         assert ready(mine._view) == 0
         says(mine)
         assert ready(mine._view) == 1
@@ -298,7 +301,7 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
 
 def test_report_says_whose_it_is(tmp_path: Path) -> None:
     mine = worker(tmp_path)
-    assert telemetry.report(mine._view, 256)["jobUID"] == "5ac7f6f2"
+    assert telemetry.report(mine._view, 256).job_uid == "5ac7f6f2"
 
 
 @both_families

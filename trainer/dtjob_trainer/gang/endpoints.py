@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -31,7 +30,7 @@ _TELL_SECONDS = 10.0
 def shown(
     *,
     ready: Callable[[], bool],
-    report: Callable[[], dict[str, Any]],
+    report: Callable[[], object],
     registry: CollectorRegistry,
     log: Logger,
 ) -> doors.Doors:

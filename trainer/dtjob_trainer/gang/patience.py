@@ -11,6 +11,7 @@ from typing import Any
 
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.verdicts import is_uncovered
 from dtjob_trainer.ledger.lease import has_leased
 
@@ -56,7 +57,7 @@ class Patience:
     def heard(self, said: Mapping[str, Any], now: float) -> None:
         """Take a message of the coordinator: a gap that ends with a step has been a step."""
         self._tried = max(self._tried, said.get("step_estimate") or 0.0)
-        if said["state"] == "Running":
+        if said["state"] is WorkerState.RUNNING:
             step = said.get("step", 0)
             if self._step is not None and step > self._step:
                 self.longest = max(self.longest, now - self._heard)

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.members import EndKind
 
 #: Progress goes out at most this often; a stage goes out at once.
@@ -25,12 +26,18 @@ class Mailbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._lock = threading.Lock()
-        self._fields: dict[str, Any] = {"state": "Starting", "stage": "starting", "step": 0}
+        self._fields: dict[str, Any] = {
+            "state": WorkerState.STARTING,
+            "stage": "starting",
+            "step": 0,
+        }
         self._sent = 0.0
         self._drain = False
         self._epsilon: dict[str, str] = {}
 
-    def stage(self, stage: str, *, state: str = "Starting", **fields: Any) -> None:
+    def stage(
+        self, stage: str, *, state: WorkerState = WorkerState.STARTING, **fields: Any
+    ) -> None:
         """Say what this rank is at; sent at once."""
         self._fields.update(fields, stage=stage, state=state)
         self._send()
@@ -42,7 +49,7 @@ class Mailbox:
             self._send()
 
     @contextlib.contextmanager
-    def waiting(self, stage: str, *, state: str) -> Iterator[None]:
+    def waiting(self, stage: str, *, state: WorkerState) -> Iterator[None]:
         """Beat while something outside is waited for: a slow ledger is no stalled step."""
         before = self._fields["stage"], self._fields["state"]
         self._fields.update(stage=stage, state=state)

@@ -17,6 +17,7 @@ from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.worker_config import WorkerConfig
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.members import EndKind
 from dtjob_trainer.ledger.recovery import Refusal
 from dtjob_trainer.process import confine, logs, streams
@@ -145,7 +146,7 @@ class _Rank:
         rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
         if self._setup.rank == 0 and untrained:
             # Before the first draw is charged: later attempts have tried it already.
-            with self._mail.waiting("evaluating the untrained model", state="Starting"):
+            with self._mail.waiting("evaluating the untrained model", state=WorkerState.STARTING):
                 task_validation.check_evaluation(task, device)
 
     def _told_of(self, losses: Losses) -> Losses:
@@ -191,7 +192,7 @@ class _Rank:
         meeting.share_training(model, optimizer, group)
         self._mail.stage("opening the dataset")
         self._begin_private()
-        with self._mail.waiting("opening the dataset", state="Starting"):
+        with self._mail.waiting("opening the dataset", state=WorkerState.STARTING):
             records = batches.open_records(task, group.device)
         self._phase = Phase.PRIVATE
         secret = keys.fresh_secret(group)
@@ -226,7 +227,7 @@ class _Rank:
         if account is None:
             return loop.Follower(private_step, compare, group, self._mail).run()
         first = state()
-        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+        with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
             account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
         return loop.Coordinator(
             private_step,

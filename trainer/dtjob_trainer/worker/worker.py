@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_exporter.nvml import GpuCollector
 from dtjob_serving import doors
 from dtjob_trainer.gang import endpoints, ends
@@ -319,7 +320,7 @@ class Worker:
         self._view.rank_steps.clear()
         if self._leader is None:
             # On ordinal 0 the leader says what the whole gang is at.
-            self._view.state, self._view.stage = "Starting", "no ranks"
+            self._view.state, self._view.stage = WorkerState.STARTING, "no ranks"
         self._news.set()
 
     # What ranks say -------------------------------------------------------------------------
@@ -339,7 +340,7 @@ class Worker:
         view = self._view
         view.heartbeat = datetime.now(UTC)
         view.stage = message["stage"]
-        if view.state != "Draining":
+        if view.state is not WorkerState.DRAINING:
             view.state = message["state"]
         for name in ("step", "samples_per_second", "evaluation", "checkpoint"):
             if message.get(name) is not None:
@@ -378,8 +379,8 @@ class Worker:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
 
-    def _report(self) -> dict[str, Any]:
-        return telemetry.report(self._view, self._config.training.batch_size)
+    def _report(self) -> object:
+        return telemetry.report(self._view, self._config.training.batch_size).to_json()
 
     def _shown(self) -> doors.Doors:
         registry = CollectorRegistry(auto_describe=False)
