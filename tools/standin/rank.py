@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
-from dtjob_trainer.gang.members import EndKind
 from dtjob_trainer.ledger import leasing
 from dtjob_trainer.ledger.backend import Ledger
 from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes

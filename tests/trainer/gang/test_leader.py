@@ -17,12 +17,12 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, End, EndKind, Hello
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang import leader as leading
 from dtjob_trainer.gang.closing import close
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import Action, End, EndKind, Hello
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.proof import Refused, Speaker
 from tests.support.gangs.gang_run import GangRun

@@ -12,9 +12,9 @@ import structlog
 
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, OutcomeState, RunState
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import Action, End, EndKind
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import Action, End, EndKind
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.ledger.backend import LedgerRejected, Versioned
 from dtjob_trainer.ledger.file_ledger import FileLedger

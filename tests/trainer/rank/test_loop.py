@@ -16,7 +16,7 @@ import torch
 from dtjob_accounting import pld
 from dtjob_api.ledger.privacy_ledger import OutcomeState
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.mechanism.group import Group, agreed_digest
 from dtjob_trainer.rank import loop, mailbox

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.durable import VolumeUnusable
 from dtjob_trainer.mechanism.batches import open_records
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged

@@ -15,8 +15,8 @@ import structlog
 
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.worker_report import WorkerState
-from dtjob_trainer.gang.members import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.gang.splice import Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.process import listening

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
+from dtjob_api.wire.gang import Directive, Hello
 from dtjob_serving import doors, pages
 from dtjob_serving.places import address_of
-from dtjob_trainer.gang.members import Directive, Hello
 from dtjob_trainer.identity.credentials import Credentials
 from dtjob_trainer.identity.proof import Refused, Speaker, unproved
 from dtjob_trainer.process.logs import Logger

@@ -15,12 +15,13 @@ from typing import Any
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang.closing import Follows, close, held
 from dtjob_trainer.gang.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Hearing
-from dtjob_trainer.gang.members import Action, AwakeClock, Directive, End, EndKind, Gang, Hello
+from dtjob_trainer.gang.members import AwakeClock, Gang
 from dtjob_trainer.gang.orders import Orders
 from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
 from dtjob_trainer.gang.splice import KEY_BYTES

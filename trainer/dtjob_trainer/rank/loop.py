@@ -14,8 +14,8 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from dtjob_accounting.upper_bound import upper_bound
+from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
-from dtjob_trainer.gang.members import EndKind
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.rank.mailbox import Mailbox

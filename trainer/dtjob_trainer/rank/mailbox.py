@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_report import WorkerState
-from dtjob_trainer.gang.members import EndKind
 
 #: Progress goes out at most this often; a stage goes out at once.
 _PROGRESS_SECONDS = 0.2

@@ -16,9 +16,9 @@ from dtjob_accounting import draws
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
-from dtjob_trainer.gang.members import EndKind
 from dtjob_trainer.ledger.recovery import Refusal
 from dtjob_trainer.process import confine, logs, streams
 from dtjob_trainer.rank import interfaces

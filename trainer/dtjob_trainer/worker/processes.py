@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
 from dtjob_accounting.process import PldProcess
-from dtjob_trainer.gang.members import End
+from dtjob_api.wire.gang import End
 from dtjob_trainer.process import confine, memory_group
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths

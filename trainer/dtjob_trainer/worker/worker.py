@@ -18,6 +18,7 @@ import aiohttp
 from prometheus_client import CollectorRegistry
 
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_exporter.nvml import GpuCollector
@@ -26,15 +27,7 @@ from dtjob_trainer.gang import endpoints, ends
 from dtjob_trainer.gang.ends import ORDERLY_SECONDS
 from dtjob_trainer.gang.greeter import Greeter
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import (
-    MISSED_PINGS,
-    PING_SECONDS,
-    Action,
-    Directive,
-    End,
-    EndKind,
-    Hello,
-)
+from dtjob_trainer.gang.members import MISSED_PINGS, PING_SECONDS
 from dtjob_trainer.gang.splice import StoreGate, Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.credentials import open_credentials
