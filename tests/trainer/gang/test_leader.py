@@ -18,6 +18,7 @@ from dtjob_api.ledger.privacy_ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, End, EndKind, Hello
+from dtjob_api.wire.pipe import Progress
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang import leader as leading
@@ -300,9 +301,9 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
         await follow(leader, until=Action.RUN)
         lease_as(run, attempt)
         await follow(leader, until=Action.RUN, attempt=attempt)
-        leader.heard_coordinator({"state": WorkerState.RUNNING, "step": 0})
+        leader.heard_coordinator(Progress(state=WorkerState.RUNNING, step=0))
         await clock.passes(leader, 0.5)
-        leader.heard_coordinator({"state": WorkerState.RUNNING, "step": 1})
+        leader.heard_coordinator(Progress(state=WorkerState.RUNNING, step=1))
         await clock.passes(leader, 4.5)
         await follow(leader, until=Action.END, attempt=attempt)
 

@@ -316,7 +316,7 @@ def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ours, theirs = multiprocessing.Pipe()
     with pytest.raises(Exited):
         main(rank(tmp_path)._setup, theirs)
-    assert ours.recv()["end"]["reason"] == "TaskFailed"
+    assert ours.recv().reason == "TaskFailed"
 
 
 def test_evaluation_that_calls_sys_exit_costs_its_figures_only(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import structlog
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Progress, Spending, ToRank
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.splice import Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
@@ -30,14 +31,14 @@ from tests.support.gangs.gang_run import GangRun
 both_families = pytest.mark.parametrize(
     "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.ipv6)]
 )
-CHARGED = {"segments": [[2.0, 0.18, 8]], "delta": 1e-5, "guaranteed": 9.0, "charged": 8}
+CHARGED = {"spending": Spending([(2.0, 0.18, 8)], 1e-5, 9.0), "charged": 8}
 
 
 class Ranks:
     def __init__(self) -> None:
-        self.heard: list[dict[str, str]] = []
+        self.heard: list[ToRank] = []
 
-    def send(self, rank: int, message: dict[str, str]) -> bool:
+    def send(self, rank: int, message: ToRank) -> bool:
         assert rank == 0
         self.heard.append(message)
         return True
@@ -88,9 +89,8 @@ def warm(folder: Path) -> tuple[Any, Nursery]:
 
 
 def says(of: Any, **message: Any) -> None:
-    of._on_message(
-        0, {"type": "progress", "state": WorkerState.RUNNING, "stage": "training", **message}
-    )
+    at = {"state": WorkerState.RUNNING, "stage": "training"}
+    of._on_progress(0, Progress(**at | message))
 
 
 @pytest.mark.rule(13)
@@ -103,7 +103,7 @@ def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
         mine._pricing.charge = lambda *question: asked.append(question)
         mine._attempt = 3
         says(mine, **CHARGED)
-        assert asked == [(3, 8, [[2.0, 0.18, 8]], 1e-5, 9.0)]
+        assert asked == [(3, 8, [(2.0, 0.18, 8)], 1e-5, 9.0)]
         says(mine, charged=24)
         assert (mine._view.charged, len(asked)) == (24, 1)
 

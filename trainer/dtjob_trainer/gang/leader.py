@@ -7,15 +7,15 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Drain, Progress, ToRank
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
@@ -60,7 +60,7 @@ class Leader:
         ledger: Ledger,
         view: WorkerView,
         log: Logger,
-        tell_coordinator: Callable[[dict[str, str]], bool],
+        tell_coordinator: Callable[[ToRank], bool],
         trouble: Callable[[], tuple[Reason, str] | None] = lambda: None,
     ) -> None:
         self._config = config
@@ -124,9 +124,9 @@ class Leader:
         """What opens the way to the store now; empty while no attempt runs."""
         return self._gang.directive.store_key
 
-    def heard_coordinator(self, message: Mapping[str, Any]) -> None:
+    def heard_coordinator(self, said: Progress) -> None:
         """The coordinator rank has said something."""
-        self._patience.heard(message, self._now())
+        self._patience.heard(said, self._now())
 
     def wake(self) -> None:
         """Something of this worker changed (a message of a rank, a signal)."""
@@ -320,7 +320,7 @@ class Leader:
             if stop and not told_to_drain:
                 self._view.state, self._view.stage = WorkerState.DRAINING, "finishing the step"
                 # It may come while the ranks are being started: told again until one hears it.
-                told_to_drain = self._tell_coordinator({"type": "drain"})
+                told_to_drain = self._tell_coordinator(Drain())
             left = 0.5 if hearing.deadline is None else hearing.deadline - now
             await self._change(max(0.0, min(0.5, left)))
 

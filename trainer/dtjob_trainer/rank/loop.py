@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
+from dtjob_accounting.limits import Segment
 from dtjob_accounting.upper_bound import upper_bound
 from dtjob_api.wire.gang import EndKind
+from dtjob_api.wire.pipe import Spending
 from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
@@ -213,7 +215,7 @@ class Coordinator:
             f"{_EPSILON_SECONDS:.0f} s; it needs about 250 MB of memory)"
         )
 
-    def _segments(self) -> list[tuple[float, float, int]]:
+    def _segments(self) -> list[Segment]:
         """The charged draws as the accountants take them; they refuse what has no noise."""
         return [
             (s.noise_multiplier or 0.0, s.sample_rate or 0.0, s.draws)
@@ -262,9 +264,9 @@ class Coordinator:
         """Figures that only a write of the ledger changes: at once, since a step may take long."""
         record = self._account.recorded
         checkpoint = ReportedCheckpoint(record.step, record.time) if record else None
-        fields: dict[str, Any] = {"charged": self._account.charged, "checkpoint": checkpoint}
+        spending = None
         if self._delta is not None:
-            fields["delta"] = self._delta
-            fields["guaranteed"] = self._epsilon_guaranteed
-            fields["segments"] = self._segments()
-        self._mail.progress(at_once=True, **fields)
+            spending = Spending(self._segments(), self._delta, self._epsilon_guaranteed)
+        self._mail.progress(
+            at_once=True, charged=self._account.charged, checkpoint=checkpoint, spending=spending
+        )

@@ -12,13 +12,13 @@ import socket
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Progress, ToRank
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_exporter.nvml import GpuCollector
@@ -285,7 +285,7 @@ class Worker:
                 )
                 for local in range(each)
             ],
-            self._on_message,
+            self._on_progress,
             self._on_end,
         )
         self._attempt = directive.attempt
@@ -318,36 +318,38 @@ class Worker:
 
     # What ranks say -------------------------------------------------------------------------
 
-    def _tell_coordinator(self, message: dict[str, str]) -> bool:
+    def _tell_coordinator(self, message: ToRank) -> bool:
         """Send to rank 0; False where there is none (yet) to hear it."""
         return self._ranks is not None and self._ranks.send(0, message)
 
-    def _on_message(self, rank: int, message: dict[str, Any]) -> None:
-        self._view.rank_steps[rank] = message.get("step", 0)
+    def _on_progress(self, rank: int, said: Progress) -> None:
+        view = self._view
+        view.rank_steps[rank] = said.step
         if self._leader is None:
-            self._view.state, self._view.stage = message["state"], message["stage"]
+            view.state, view.stage = said.state, said.stage
             return
         if rank != 0:
             return
-        self._leader.heard_coordinator(message)
-        view = self._view
+        self._leader.heard_coordinator(said)
         view.heartbeat = datetime.now(UTC)
-        view.stage = message["stage"]
+        view.stage, view.step = said.stage, said.step
         if view.state is not WorkerState.DRAINING:
-            view.state = message["state"]
-        for name in ("step", "samples_per_second", "evaluation", "checkpoint"):
-            if message.get(name) is not None:
-                setattr(view, name, message[name])
-        if (segments := message.get("segments")) is not None:
-            self._pricing.charge(
-                self._attempt,
-                message["charged"],
-                segments,
-                message["delta"],
-                message["guaranteed"],
-            )
-        elif (charged := message.get("charged")) is not None:
-            view.charged = charged
+            view.state = said.state
+        # Until an attempt tells a figure, that of the one before stays.
+        if said.samples_per_second is not None:
+            view.samples_per_second = said.samples_per_second
+        if said.evaluation is not None:
+            view.evaluation = said.evaluation
+        if said.checkpoint is not None:
+            view.checkpoint = said.checkpoint
+        if said.charged is None:
+            return
+        if (spending := said.spending) is None:
+            view.charged = said.charged
+            return
+        self._pricing.charge(
+            self._attempt, said.charged, spending.segments, spending.delta, spending.guaranteed
+        )
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))
