@@ -21,6 +21,7 @@ import httpx
 from dtjob_api.derive import worker_config
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.well_known import REPORT_PATH
 from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_cli.runs import ports, run_directory
@@ -185,7 +186,7 @@ class Workers:
     def report(self) -> WorkerReport | None:
         """Return the coordinator's report, or None while it has none to give."""
         try:
-            answer = self._http.get("/report")
+            answer = self._http.get(REPORT_PATH)
             report = WorkerReport.read(answer.raise_for_status().json())
         except (httpx.HTTPError, ValueError):
             return None

@@ -14,6 +14,7 @@ from dtjob_api.ledger.privacy_ledger import AttemptRecord, Outcome, PrivacyLedge
 from dtjob_api.ledger.proven import may_lack_draws, proven_draws
 from dtjob_api.model import first_error
 from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
+from dtjob_api.wire.well_known import HTTP_PORT
 from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.diagnosis.crashes import crash
@@ -274,7 +275,7 @@ def _unheard(observed: Observed, settings: Settings) -> str | None:
     return (
         f"the coordinator's report can't be read at {observed.report_trouble}, so speed, GPUs and "
         f"end are unknown and progress is that of the newest checkpoint: allow ingress from "
-        f"namespace {settings.operator_namespace} to the workers' port {names.HTTP_PORT} in "
+        f"namespace {settings.operator_namespace} to the workers' port {HTTP_PORT} in "
         "NetworkPolicies and service meshes"
     )
 

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from dtjob_api.wire.gang import Directive, Hello
+from dtjob_api.wire.well_known import LIVENESS_PATH, READINESS_PATH, REPORT_PATH
 from dtjob_serving import doors, pages
 from dtjob_serving.places import address_of
 from dtjob_trainer.identity.credentials import Credentials
@@ -60,7 +61,12 @@ def shown(
         log.error("a page could not be shown", path=path, detail=f"{error!r}")
 
     return pages.shown(
-        {"/healthz": healthz, "/readyz": readyz, "/report": get_report, "/metrics": metrics},
+        {
+            LIVENESS_PATH: healthz,
+            READINESS_PATH: readyz,
+            REPORT_PATH: get_report,
+            "/metrics": metrics,
+        },
         broken,
     )
 
