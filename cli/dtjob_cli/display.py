@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -20,10 +19,9 @@ from rich.spinner import Spinner
 from rich.table import Column, Table
 
 from dtjob_api import shown
-from dtjob_api.ledger import ending
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_cli.standard_streams import encodes
 
-Report = Mapping[str, Any]  # the coordinator's /report
 KEPT_SECONDS = 2.0  # a stage that took as long stays on the screen
 
 
@@ -48,7 +46,7 @@ class Display(Protocol):
     def waiting(self, text: str) -> None:
         """Tell what is being waited for, from now until the next call."""
 
-    def training(self, report: Report) -> None:
+    def training(self, report: WorkerReport) -> None:
         """Tell how far the training is."""
 
 
@@ -60,38 +58,33 @@ def for_stream(stream: TextIO | None = None) -> Display:
     return LiveDisplay(console) if live else PlainDisplay(stream)
 
 
-def figures(report: Report) -> list[str]:
+def figures(report: WorkerReport) -> list[str]:
     """Return the figures of a report as people read them, those that are known."""
     parts = []
-    if report.get("epsilonSpent") is not None:
+    if report.epsilon_spent is not None:
         # Of how many: it is computed beside the training and may come a little after the draws.
-        parts.append(f"ε {report['epsilonSpent']} of {report['charged']} draws")
-    evaluation = report.get("evaluation") or {}
-    parts += [
-        f"{name} {value:.4g}"
-        for name, value in evaluation.items()
-        if name != "step" and ending.is_figures_name(name) and isinstance(value, int | float)
-    ]
-    if report.get("samplesPerSecond"):
-        parts.append(f"{report['samplesPerSecond']:,.0f} samples/s")
-    if report.get("estimatedCompletionTime"):
-        left = datetime.fromisoformat(report["estimatedCompletionTime"]) - datetime.now(UTC)
+        parts.append(f"ε {report.epsilon_spent} of {report.charged} draws")
+    parts += [f"{name} {value:.4g}" for name, value in report.evaluation.items() if name != "step"]
+    if report.samples_per_second:
+        parts.append(f"{report.samples_per_second:,.0f} samples/s")
+    if report.estimated_completion:
+        left = report.estimated_completion - datetime.now(UTC)
         parts.append(f"{duration(max(0.0, left.total_seconds()))} left")
-    if report.get("restarts"):
-        parts.append(f"restarts {report['restarts']}")
+    if report.restarts:
+        parts.append(f"restarts {report.restarts}")
     return parts
 
 
-def restart(report: Report) -> str:
+def restart(report: WorkerReport) -> str:
     """Return why the workers start again, and what that leaves of the reserve."""
-    done = (report.get("checkpoint") or {}).get("step", 0)
-    left = report["reservedDraws"] - report["charged"] - (report["totalSteps"] - done)
+    done = report.checkpoint.step if report.checkpoint else 0
+    left = report.reserved_draws - report.charged - (report.total_steps - done)
     reserve = (
         f"{left} draws in reserve are left"
         if left >= 0
         else f"the reserve is used up: {-left} of the steps that are left can't be paid for"
     )
-    return f"restart {report['restarts']} from step {done}: {report['message']}; {reserve}"
+    return f"restart {report.restarts} from step {done}: {report.message}; {reserve}"
 
 
 def duration(seconds: float) -> str:
@@ -131,8 +124,8 @@ class PlainDisplay:
             self._last = text
             self._line(f"{text} …")
 
-    def training(self, report: Report) -> None:
-        step, total = report["step"], max(report["totalSteps"], 1)
+    def training(self, report: WorkerReport) -> None:
+        step, total = report.step, max(report.total_steps, 1)
         tenth = step * 10 // total
         if tenth != self._tenth:
             self._tenth = tenth
@@ -152,7 +145,7 @@ class LiveDisplay:
         self._spinner = Spinner("dots" if encodes(console.encoding, "⠋") else "line")
         self._now = "starting the workers"
         self._since = time.monotonic()
-        self._report: Report | None = None
+        self._report: WorkerReport | None = None
         self._live = Live(
             console=console, transient=True, refresh_per_second=8, get_renderable=self._renderable
         )
@@ -175,7 +168,7 @@ class LiveDisplay:
             self._leave()
             self._now, self._since, self._report = text, time.monotonic(), None
 
-    def training(self, report: Report) -> None:
+    def training(self, report: WorkerReport) -> None:
         if self._report is None:
             self._leave()
             self._since = time.monotonic()
@@ -185,7 +178,7 @@ class LiveDisplay:
         """Keep what took a while on the screen."""
         elapsed = time.monotonic() - self._since
         if self._report is not None:
-            text = f"trained to step {self._report['step']} of {self._report['totalSteps']}"
+            text = f"trained to step {self._report.step} of {self._report.total_steps}"
             self.fact(f"{text} in {duration(elapsed)}")
         elif elapsed >= KEPT_SECONDS:
             self.fact(f"{self._now}: {duration(elapsed)}")
@@ -198,7 +191,7 @@ class LiveDisplay:
             row.add_row(self._spinner, _plain(self._now), f"[dim]{elapsed}[/]")
             return row
         row = Table.grid("", "", "", Column(ratio=1, no_wrap=True), "", padding=(0, 1), expand=True)
-        step, total = report["step"], report["totalSteps"]
+        step, total = report.step, report.total_steps
         row.add_row(
             self._spinner,
             f"step {step}/{total}",

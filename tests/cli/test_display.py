@@ -6,12 +6,22 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_cli import display
 from dtjob_trainer.process.streams import unfailing
 
+STEP_100 = {"step": 100, "time": "2026-03-01T12:00:05+00:00"}
 
-def _report(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "totalSteps": 336, "epsilonSpent": "4.31", "charged": 90, **more}
+
+def _read(**told: Any) -> WorkerReport:
+    report = WorkerReport.read({"jobUID": "5ac7f6f2", "attempt": 1, **told})
+    assert report is not None
+    return report
+
+
+def _report(step: int, **more: Any) -> WorkerReport:
+    known = {"step": step, "totalSteps": 336, "epsilonSpent": "4.31", "charged": 90}
+    return _read(**known | more)
 
 
 def test_without_a_terminal_progress_is_one_line_for_each_tenth() -> None:
@@ -80,7 +90,7 @@ def test_no_text_of_a_worker_moves_the_cursor(terminal: bool) -> None:
 
 
 def test_figures_that_are_not_known_are_absent_not_zero() -> None:
-    known = display.figures({"step": 1, "totalSteps": 2, "evaluation": None, "restarts": 0})
+    known = display.figures(_read(step=1, totalSteps=2, evaluation=None, restarts=0))
 
     assert known == []
 
@@ -89,16 +99,16 @@ def test_figures_that_are_not_known_are_absent_not_zero() -> None:
     ("checkpoint", "charged", "words"),
     [
         (None, 10, "restart 2 from step 0: no step for 600 s; 20 draws in reserve are left"),
-        ({"step": 100}, 110, "from step 100: no step for 600 s; 20 draws in reserve are left"),
-        ({"step": 100}, 140, "the reserve is used up: 10 of the steps that are left can't be paid"),
+        (STEP_100, 110, "from step 100: no step for 600 s; 20 draws in reserve are left"),
+        (STEP_100, 140, "the reserve is used up: 10 of the steps that are left can't be paid"),
     ],
 )
 def test_a_restart_says_why_and_what_is_left_of_the_reserve(
     checkpoint: dict[str, Any] | None, charged: int, words: str
 ) -> None:
-    said = _report(104, restarts=2, message="no step for 600 s", checkpoint=checkpoint)
+    said = {"restarts": 2, "message": "no step for 600 s", "checkpoint": checkpoint}
 
-    assert words in display.restart(said | {"charged": charged, "reservedDraws": 366})
+    assert words in display.restart(_report(104, **said, charged=charged, reservedDraws=366))
 
 
 class Terminal(io.TextIOWrapper):

@@ -29,4 +29,4 @@ def test_figures_of_a_real_gpu() -> None:
         assert 0 <= (gpu.memory_used_bytes or 0) <= gpu.memory_total_bytes
     summary = summarise_gpus(gpu_fields(figures, ordinal=0))
     assert summary is not None
-    assert summary["count"] == len(figures)
+    assert summary.count == len(figures)

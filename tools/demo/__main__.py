@@ -134,11 +134,11 @@ def _follow(cluster: install.Cluster, namespace: str, console: Console) -> dict[
         phase = found.get("status", {}).get("phase", "Pending")
         line = f"{phase:<10} {job.condition(found)}"
         if phase in ("Starting", "Running") and (now := job.report(cluster, namespace, found)):
-            line = f"{phase:<10} {now['stage']}"
-            if now["step"]:
-                percent = 100 * now["step"] // now["totalSteps"]
-                line = f"{phase:<10} step {now['step']}/{now['totalSteps']} ({percent} %)"
-                line += f"  epsilon {now['epsilonSpent'] or '-'}"
+            line = f"{phase:<10} {now.stage}"
+            if now.step:
+                percent = 100 * now.step // now.total_steps
+                line = f"{phase:<10} step {now.step}/{now.total_steps} ({percent} %)"
+                line += f"  epsilon {now.epsilon_spent or '-'}"
         if line != said:
             console.print(f"{time.monotonic() - began:6.1f} s  {line}", markup=False)
             said = line

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from demo.install import ROOT, Cluster, overlay
+from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
+from dtjob_api.wire.worker_report import WorkerReport
 from localcluster.base.errors import ClusterError
 
 _RESOURCE = "distributedtrainingjobs.dtjob.dev"
@@ -53,15 +55,14 @@ def states(cluster: Cluster, namespace: str, seconds: float) -> Iterator[dict[st
         time.sleep(0.5)
 
 
-def report(cluster: Cluster, namespace: str, job: dict[str, Any]) -> dict[str, Any] | None:
+def report(cluster: Cluster, namespace: str, job: dict[str, Any]) -> WorkerReport | None:
     """The coordinator's own report, through the API server; None while it has none."""
     pod = f"{JOB}-{job['metadata']['uid'][:8]}-0"
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy/report"
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{HTTP_PORT}/proxy{REPORT_PATH}"
     try:
-        found: dict[str, Any] = json.loads(cluster.kubectl("get", "--raw", path))
+        return WorkerReport.read(json.loads(cluster.kubectl("get", "--raw", path)))
     except (ClusterError, ValueError):
         return None
-    return found
 
 
 def condition(job: dict[str, Any]) -> str:

@@ -16,12 +16,12 @@ from kubernetes import client
 from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.well_known import CONFIG_VARIABLE, READINESS_PATH
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
 from dtjob_trainer.ledger.backend import Ledger
 from dtjob_trainer.ledger.kubernetes_ledger import KubernetesLedger
 from dtjob_trainer.process import logs
 from dtjob_trainer.process.listening import ConfigurationError
-from dtjob_trainer.supervisor import CONFIG_VARIABLE
 from standin.api import Api, ApiError, Json
 from standin.mounts import ACCOUNT, Mounts
 from standin.threads import Life, MortalLedger
@@ -168,7 +168,9 @@ class PlayedPod:
         async with aiohttp.ClientSession() as session:
             while True:
                 with contextlib.suppress(aiohttp.ClientError, OSError):
-                    async with session.get(f"http://{self._address}:{port}/readyz") as response:
+                    async with session.get(
+                        f"http://{self._address}:{port}{READINESS_PATH}"
+                    ) as response:
                         if response.ok:
                             break
                 await asyncio.sleep(_PROBE_SECONDS)

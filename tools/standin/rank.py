@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.ledger import leasing
 from dtjob_trainer.ledger.backend import Ledger
 from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes
@@ -165,7 +166,7 @@ class _Rank:
     def _coordinate(self, account: DrawAccount, spec: LedgerSpec) -> EndKind:
         evaluation, first = self._config.training.evaluation, self._state()
         assert self._meeting is not None
-        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+        with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
             account.open(first, expected_bytes(first))
         every = evaluation.every_steps if evaluation else None
         course = loop.Course(spec.plan, self._at, every)

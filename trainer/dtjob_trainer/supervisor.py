@@ -24,14 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.well_known import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from dtjob_api.wire.worker_config import WorkerConfig
     from dtjob_trainer.process.logs import Logger
     from dtjob_trainer.worker.worker import Worker
-
-#: The WorkerConfig of a pod, as JSON.
-CONFIG_VARIABLE = "DTJOB_WORKER_CONFIG"
 
 
 def main(

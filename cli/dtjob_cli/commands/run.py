@@ -22,6 +22,7 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_cli import manifests, planning, privacy_report, privacy_report_text, standard_streams
 from dtjob_cli.display import Display, for_stream, restart
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
@@ -303,15 +304,15 @@ class _Session:
         said = workers.report()
         if said is None:
             return  # not there yet, or already gone: what was shown last still holds
-        if said["restarts"] > self._restarts:
+        if said.restarts > self._restarts:
             self._screen.note(restart(said))
-        self._restarts = said["restarts"]
-        if said["state"] == "Running" and said["step"]:
+        self._restarts = said.restarts
+        if said.state is WorkerState.RUNNING and said.step:
             self._screen.training(said)
-        elif said["state"] == "Draining":
+        elif said.state is WorkerState.DRAINING:
             self._screen.waiting("finishing the step and writing a checkpoint")
         else:
-            self._screen.waiting(said["stage"])
+            self._screen.waiting(said.stage)
 
     def _concluded(
         self, run: RunDirectory, ends: list[local_workers.End], accountant: PldProcess

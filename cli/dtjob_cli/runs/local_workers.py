@@ -15,14 +15,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from dtjob_api.derive import worker_config
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.well_known import REPORT_PATH
 from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_cli.runs import ports, run_directory
 from dtjob_cli.runs.run_directory import RunDirectory
 from dtjob_trainer.process import memory_group
@@ -182,17 +183,19 @@ class Workers:
             return ""
         return self._memory_kills.cause(ordinal, -code, memory_group.read())
 
-    def report(self) -> dict[str, Any] | None:
+    def report(self) -> WorkerReport | None:
         """Return the coordinator's report, or None while it has none to give."""
         try:
-            answer = self._http.get("/report")
-            report: dict[str, Any] = answer.raise_for_status().json()
+            answer = self._http.get(REPORT_PATH)
+            report = WorkerReport.read(answer.raise_for_status().json())
         except (httpx.HTTPError, ValueError):
             return None
-        if report["restarts"] > self._restarts:
+        if report is None:
+            return None
+        if report.restarts > self._restarts:
             # Kills of ranks were told with the end of their attempt.
             self._memory_kills.told(memory_group.read())
-        self._restarts = report["restarts"]
+        self._restarts = report.restarts
         return report
 
     def stop(self) -> None:

@@ -18,6 +18,7 @@ from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
 from dtjob_operator.decide.conditions import conditions
 from dtjob_operator.decide.situation import Situation
+from dtjob_operator.read import coordinator_report
 from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms import formatting, names
 from dtjob_operator.terms.decision import Finding
@@ -132,7 +133,8 @@ def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
         "percent": formatting.percent(step, plan.steps),
         "epoch": formatting.rounded(step * plan.batch_size / plan.dataset_size, 2),
         "samplesPerSecond": formatting.rounded(rate, 1) if rate else before.get("samplesPerSecond"),
-        "evaluation": (report.evaluation if report else None) or before.get("evaluation"),
+        "evaluation": (report and coordinator_report.evaluation(report))
+        or before.get("evaluation"),
         "heartbeatTime": formatting.timestamp(report.heartbeat)
         if report is not None and report.heartbeat is not None
         else before.get("heartbeatTime"),
@@ -151,7 +153,7 @@ def _gpu(situation: Situation) -> Json | None:
     if not situation.training or situation.outcome is not None:
         return None
     if situation.report is not None:
-        return situation.report.gpu
+        return situation.report.gpu.to_dict() if situation.report.gpu else None
     if situation.unreadable_report:
         return None
     stored: Json | None = situation.stored.get("gpu")

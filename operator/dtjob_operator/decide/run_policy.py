@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.wire.well_known import CONFIG_VARIABLE
 from dtjob_operator.terms import names
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -48,5 +49,5 @@ def _configuration(stateful_set: Json) -> Json:
 def _values(template: Json) -> Iterator[str]:
     for container in (template.get("spec") or {}).get("containers") or []:
         for variable in container.get("env") or []:
-            if container["name"] == names.WORKER_CONTAINER and variable["name"] == names.CONFIG:
+            if container["name"] == names.WORKER_CONTAINER and variable["name"] == CONFIG_VARIABLE:
                 yield variable.get("value") or ""

@@ -14,6 +14,8 @@ from dtjob_api.ledger.privacy_ledger import AttemptRecord, Outcome, PrivacyLedge
 from dtjob_api.ledger.proven import may_lack_draws, proven_draws
 from dtjob_api.model import first_error
 from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
+from dtjob_api.wire.well_known import HTTP_PORT
+from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.diagnosis.crashes import crash
 from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
@@ -21,7 +23,6 @@ from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
 from dtjob_operator.decide.ownership import conflict
 from dtjob_operator.decide.restriction import Restriction, restriction
 from dtjob_operator.read import coordinator_report, pod_status
-from dtjob_operator.read.coordinator_report import Report
 from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
@@ -30,7 +31,7 @@ from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
 # States in which a coordinator's reason says why it does not train.
-_IDLE = frozenset({"Refused", "Waiting"})
+_IDLE = frozenset({WorkerState.REFUSED, WorkerState.WAITING})
 # A probe may find a worker ready some seconds after the gang has formed.
 _PROBE_SLACK = timedelta(seconds=30)
 # For a kubelet to kill what has not ended by a pod's deletionTimestamp, and to report it.
@@ -84,7 +85,7 @@ class Situation:
     refused: Finding | None
     obstacle: Finding | None
     memory_kill: Finding | None
-    report: Report | None
+    report: WorkerReport | None
     unreadable_report: str | None
     network_policy: Json | None
     restriction: Restriction
@@ -275,13 +276,13 @@ def _unreadable_report(observed: Observed, settings: Settings) -> str | None:
     return (
         f"the coordinator's report can't be read at {observed.report_trouble}, so speed, GPUs and "
         f"end are unknown and progress is that of the newest checkpoint: allow ingress from "
-        f"namespace {settings.operator_namespace} to the workers' port {names.HTTP_PORT} in "
+        f"namespace {settings.operator_namespace} to the workers' port {HTTP_PORT} in "
         "NetworkPolicies and service meshes"
     )
 
 
 def _gang_has_formed(
-    ledger: PrivacyLedger, coordinator: Json | None, report: Report | None, now: datetime
+    ledger: PrivacyLedger, coordinator: Json | None, report: WorkerReport | None, now: datetime
 ) -> bool:
     """Whether the current attempt runs in the coordinator that is there now.
 
@@ -312,7 +313,7 @@ def _gang_has_formed(
 
 
 def _refused(
-    ledger: PrivacyLedger | None, coordinator: Json | None, report: Report | None
+    ledger: PrivacyLedger | None, coordinator: Json | None, report: WorkerReport | None
 ) -> Finding | None:
     """Why the coordinator refuses to train, by the newest source that says so."""
     ended = crash(coordinator) if coordinator else None

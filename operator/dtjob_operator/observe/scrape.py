@@ -14,9 +14,10 @@ import aiohttp
 import structlog
 
 from dtjob_api.derive import child_name
+from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
 from dtjob_operator.kube.store import Key
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.terms.names import HTTP_PORT, pod_of
+from dtjob_operator.terms.names import pod_of
 
 MAX_BYTES = 64 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -155,7 +156,7 @@ class Scraper:
             slots = self._failing_slots if followed.failing else self._slots
             try:
                 async with slots:
-                    report = decoded(await self._fetch(f"http://{place}/report"))
+                    report = decoded(await self._fetch(f"http://{place}{REPORT_PATH}"))
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 pause = self._note_failure(key, followed, place, error)
             else:

@@ -17,11 +17,6 @@ WORKER_ROLE = "dtjob-worker"
 """The ClusterRole that comes with the operator's installation."""
 
 WORKER_CONTAINER = "worker"
-CONFIG = "DTJOB_WORKER_CONFIG"
-"""The variable that holds a supervisor's configuration."""
-HTTP_PORT = 8080
-STORE_PORT = 29500
-HELLO_PORT = 29501
 STATE_DIR = "/var/run/dtjob/state"
 DATA_DIR = "/data"
 

@@ -82,7 +82,8 @@ def test_a_ranks_kill_explains_no_later_death_of_a_worker(
     counts[:] = [0, 0, 1]
     found = workers(run, monkeypatch, restarts=0)
     request = httpx.Request("GET", "http://127.0.0.1/report")
-    answer = httpx.Response(200, json={"restarts": 1}, request=request)
+    said = {"jobUID": "5ac7f6f2", "attempt": 2, "restarts": 1}
+    answer = httpx.Response(200, json=said, request=request)
     monkeypatch.setattr(found._http, "get", lambda _: answer)
     found.report()
     assert ["kill -9" in end.cause for end in found.ends()] == [True, True]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dtjob_api.wire.well_known import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_cli.main import app
-from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from localcluster.cluster.state import Process
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.wire.well_known import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.kube.api_server_address import endpoints
-from dtjob_operator.terms.names import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_operator.terms.settings import Settings
 from localcluster.cluster.instance import state_folder
 from localcluster.cluster.state import read_record

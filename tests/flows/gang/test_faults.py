@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.ledger.backend import Conflict
 from tests.support.gangs.gang_run import PATIENCE, SLOW, GangRun, signal_all, with_descendants
 from tests.support.gangs.oracle import assert_finished, assert_true_account
@@ -180,7 +181,7 @@ def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
     assert assert_finished(run).status.charged == run.steps
 
 
-_STOPPING = {"Draining", "Stopped"}
+_STOPPING = {WorkerState.DRAINING, WorkerState.STOPPED}
 
 
 def _is_gone(run: GangRun, ordinal: int) -> bool:

@@ -16,11 +16,11 @@ import structlog
 from structlog.testing import CapturingLogger
 
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import Directive, End, EndKind, Hello
 from dtjob_serving import doors
 from dtjob_trainer.gang.endpoints import Hellos
 from dtjob_trainer.gang.ends import cause, told
 from dtjob_trainer.gang.greeter import Greeter
-from dtjob_trainer.gang.members import Directive, End, EndKind, Hello
 from dtjob_trainer.identity.credentials import PodToken
 from dtjob_trainer.identity.issuer import Issuer, Published, published
 from dtjob_trainer.identity.proof import Expected, Refused, Speaker

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dtjob_api.job.template import RESERVED_MOUNT_PATHS
+from dtjob_api.wire.well_known import CONFIG_VARIABLE
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_operator.decide.drift import has_drifted
 from tests.support.builders import UID
@@ -115,7 +116,7 @@ def test_workers_get_their_configuration() -> None:
     world = started()
     assert world.observed.stateful_set is not None
     (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
-    variable = next(v for v in container["env"] if v["name"] == "DTJOB_WORKER_CONFIG")
+    variable = next(v for v in container["env"] if v["name"] == CONFIG_VARIABLE)
     config = WorkerConfig.model_validate_json(variable["value"])
     assert config.coordinator_host == f"{CHILD}-0.{CHILD}"
     assert (config.ledger.namespace, config.ledger.name) == ("research", CHILD)

@@ -25,6 +25,7 @@ from dtjob_api.wire.worker_config import (
     ProofKind,
     WorkerConfig,
 )
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import new_ledger, privacy_plan
 from tests.support.checkout import SUPPORT, TASKS
@@ -200,7 +201,7 @@ class GangRun:
 
     def wait_for_drain(self) -> None:
         """Rank 0 has been told to stop at the next boundary."""
-        self.wait("drain", lambda: (self.report() or {}).get("state") == "Draining")
+        self.wait("drain", lambda: (self.report() or {}).get("state") == WorkerState.DRAINING)
 
     def wait_for_exit(self, seconds: float = 300) -> list[int]:
         def ended() -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 from dtjob_api.ledger.lease_rules import next_unused_draw
 from dtjob_api.ledger.privacy_ledger import Outcome, OutcomeState, RunState
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Drain, ToRank
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.identity.proof import Speaker
 from dtjob_trainer.ledger.lease import next_lease, with_lease
 from tests.support.builders import checkpoint
@@ -24,8 +25,8 @@ class Ranks:
     def __init__(self, deaf: int) -> None:
         self.deaf, self.told = deaf, 0
 
-    def tell(self, message: dict[str, str]) -> bool:
-        assert message == {"type": "drain"}
+    def tell(self, message: ToRank) -> bool:
+        assert message == Drain()
         self.told += 1
         return self.told > self.deaf
 

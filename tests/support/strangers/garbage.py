@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import End, EndKind, Hello
+from dtjob_api.wire.gang import End, EndKind, Hello
 
 
 def a_lie() -> Hello:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from dtjob_api.wire.gang import Directive, Hello
 from dtjob_serving import doors
 from dtjob_trainer.gang import endpoints
-from dtjob_trainer.gang.members import Directive, Hello
 from dtjob_trainer.identity.credentials import RunSecret
 from dtjob_trainer.identity.proof import Speaker
 from dtjob_trainer.process import logs

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.schema.manifest import load
+from dtjob_api.wire.well_known import CONFIG_VARIABLE
 from dtjob_operator.decide.builders.ledger import ledger
 from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.builders.role_binding import role_binding
@@ -50,6 +51,6 @@ def build(folder: Path) -> dict[str, Json]:
     of_set = by_kind["StatefulSet"]
     del of_set["metadata"]["annotations"]
     (container,) = of_set["spec"]["template"]["spec"]["containers"]
-    configured = [v for v in container["env"] if v["name"] == "DTJOB_WORKER_CONFIG"]
+    configured = [v for v in container["env"] if v["name"] == CONFIG_VARIABLE]
     configured[0]["value"] = "{}"
     return by_kind

@@ -10,9 +10,9 @@ import pytest
 
 from dtjob_api.ledger.privacy_ledger import AttemptRecord, Hold, Outcome, OutcomeState
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.gang import attempts, closing
 from dtjob_trainer.gang.closing import Closed, Follows, close, held
-from dtjob_trainer.gang.members import End, EndKind
 from dtjob_trainer.ledger.lease import next_lease, with_lease
 from dtjob_trainer.ledger.recovery import Refusal
 from tests.support.builders import tiny_plan

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from dtjob_api.wire.gang import Directive, Hello
 from dtjob_cli.runs import ports
 from dtjob_serving.doors import BODY_BYTES
 from dtjob_trainer.gang.endpoints import HELLO_PATH
-from dtjob_trainer.gang.members import Directive, Hello
 from dtjob_trainer.identity.credentials import RunSecret
 from tests.support.checkout import SUPPORT
 from tests.support.strangers import http_attacks

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.gang.ends import Hearing, cause, told
-from dtjob_trainer.gang.members import End, EndKind
 
 
 def end(kind: EndKind, rank: int, signal: int | None = None) -> End:

@@ -17,11 +17,13 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, End, EndKind, Hello
+from dtjob_api.wire.pipe import Progress
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang import leader as leading
 from dtjob_trainer.gang.closing import close
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import Action, End, EndKind, Hello
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.proof import Refused, Speaker
 from tests.support.gangs.gang_run import GangRun
@@ -158,7 +160,7 @@ def test_a_pod_goes_on_at_once_when_its_ledger_is_raised(tmp_path: Path, has_lea
         await follow(leader, until=Action.END, attempt=1, ends=(behind,))
         following = asyncio.create_task(follow(leader, until=Action.RUN))
         async with asyncio.timeout(20):
-            while leader._view.state != "Waiting":
+            while leader._view.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
             write_status(run, restored=1)
             await following
@@ -186,7 +188,7 @@ def test_a_ledger_that_was_raised_before_wakes_no_pod_that_waits(
         await follow(leader, until=Action.END, attempt=2, ends=(full,))
         await follow(leader, until=Action.END)
         async with asyncio.timeout(20):
-            while leader._view.state != "Waiting":
+            while leader._view.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
             write_status(run, initial_model_digest="sha256:0")
             while leader._orders._version != run.ledger.read().version:
@@ -194,7 +196,7 @@ def test_a_ledger_that_was_raised_before_wakes_no_pod_that_waits(
         assert not leader._orders.has_news
         clock.added += leading._REFUSED_SECONDS / 2
         await clock.passes(leader, 0.5)
-        assert leader._view.state == "Waiting"
+        assert leader._view.state == WorkerState.WAITING
         clock.added += leading._REFUSED_SECONDS / 2
         await follow(leader, until=Action.RUN)
         lead.cancel()
@@ -271,10 +273,10 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
         await follow(leader, until=Action.END, attempt=1)
         await follow(leader, until=Action.END)
         async with asyncio.timeout(60):
-            while view.state != "Waiting":
+            while view.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
         await clock.passes(leader, leading._REFUSED_SECONDS + 5)
-        assert (view.state, view.reason) == ("Waiting", Reason.STALLED)
+        assert (view.state, view.reason) == (WorkerState.WAITING, Reason.STALLED)
         assert "does not cover another lost lease" in str(view.message)
         leader.terminating = True
         leader.wake()
@@ -299,9 +301,9 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
         await follow(leader, until=Action.RUN)
         lease_as(run, attempt)
         await follow(leader, until=Action.RUN, attempt=attempt)
-        leader.heard_coordinator({"state": "Running", "step": 0})
+        leader.heard_coordinator(Progress(state=WorkerState.RUNNING, step=0))
         await clock.passes(leader, 0.5)
-        leader.heard_coordinator({"state": "Running", "step": 1})
+        leader.heard_coordinator(Progress(state=WorkerState.RUNNING, step=1))
         await clock.passes(leader, 4.5)
         await follow(leader, until=Action.END, attempt=attempt)
 
@@ -311,7 +313,7 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
             await stall(attempt)
         await follow(leader, until=Action.END)
         async with asyncio.timeout(60):
-            while view.state != "Waiting":
+            while view.state != WorkerState.WAITING:
                 await asyncio.sleep(0.01)
         lead.cancel()
 
@@ -343,7 +345,7 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
         async with asyncio.timeout(60):
             if not holds:
                 await follow(leader, until=Action.RUN)
-            while holds and view.state != "Waiting":
+            while holds and view.state != WorkerState.WAITING:
                 await asyncio.sleep(0.01)
         lead.cancel()
 
@@ -440,12 +442,12 @@ def test_what_keeps_workers_from_being_known_is_said_while_it_lasts(tmp_path: Pa
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
         async with asyncio.timeout(60):
-            while view.state != "Waiting":
+            while view.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
             assert (view.reason, view.message) == ("GangUnprovable", "bind the role")
             trouble.clear()
             await follow(leader, until=Action.RUN)
-        assert (view.state, view.reason, view.message) == ("Starting", None, None)
+        assert (view.state, view.reason, view.message) == (WorkerState.STARTING, None, None)
         lead.cancel()
 
     asyncio.run(scene())

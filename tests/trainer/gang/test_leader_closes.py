@@ -12,8 +12,9 @@ import structlog
 
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, OutcomeState, RunState
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import Action, End, EndKind
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import Action, End, EndKind
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.ledger.backend import LedgerRejected, Versioned
 from dtjob_trainer.ledger.file_ledger import FileLedger
@@ -97,7 +98,7 @@ def test_a_refusal_that_could_not_be_written_at_once_holds_all_the_same(
     (record,) = status.attempts
     assert (record.reason, status.charged, status.outcome) == (reason, 5, None)
     assert record.hold is not None
-    assert (view.state, view.reason) == ("Waiting", reason)
+    assert (view.state, view.reason) == (WorkerState.WAITING, reason)
 
 
 @pytest.mark.parametrize("leases", [True, False], ids=["held", "looked at again"])
@@ -127,7 +128,7 @@ def test_an_order_that_comes_while_an_end_is_kept_is_answered_after_it(
 
     status, view = lead(run, scene)
     assert (status.attempt, status.attempts[0].reason) == (2, "LedgerUnreadable")
-    assert (view.state, view.reason, view.message) == ("Restarting", None, None)
+    assert (view.state, view.reason, view.message) == (WorkerState.RESTARTING, None, None)
 
 
 def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
@@ -135,11 +136,14 @@ def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
         end = an_end(EndKind.CRASHED, Reason.RANK_FAILED)
         await end_with_a_lease(leader, ledger, run, end)
         order(run, RunState.DRAIN)
-        while run.ledger.read().ledger.status.drained != 2 or leader._view.state != "Drained":
+        while (
+            run.ledger.read().ledger.status.drained != 2
+            or leader._view.state != WorkerState.DRAINED
+        ):
             await asyncio.sleep(0.01)
 
     _, view = lead(run, scene)
-    assert (view.state, view.reason, view.message) == ("Drained", None, None)
+    assert (view.state, view.reason, view.message) == (WorkerState.DRAINED, None, None)
 
 
 def test_a_restart_is_told_with_its_own_message_alone(run: GangRun) -> None:
@@ -152,7 +156,7 @@ def test_a_restart_is_told_with_its_own_message_alone(run: GangRun) -> None:
             await asyncio.sleep(0.01)
 
     _, view = lead(run, scene)
-    assert (view.state, view.reason) == ("Restarting", None)
+    assert (view.state, view.reason) == (WorkerState.RESTARTING, None)
     assert view.message
 
 
@@ -204,4 +208,4 @@ def test_a_pod_that_is_told_to_leave_waits_for_no_ledger(run: GangRun) -> None:
             await asyncio.sleep(0.01)
 
     status, view = lead(run, scene)
-    assert (status.attempt, status.attempts[0].end, view.state) == (1, None, "Stopped")
+    assert (status.attempt, status.attempts[0].end, view.state) == (1, None, WorkerState.STOPPED)

@@ -13,8 +13,8 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, End, EndKind
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import Action, End, EndKind
 from dtjob_trainer.gang.patience import START_FACTOR
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.ledger.checkpoint import CheckpointStore

@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import (
-    MISSED_PINGS,
-    PING_SECONDS,
-    Action,
-    AwakeClock,
-    End,
-    EndKind,
-    Gang,
-    Hello,
-)
+from dtjob_api.wire.gang import Action, End, EndKind, Hello
+from dtjob_trainer.gang.members import MISSED_PINGS, PING_SECONDS, AwakeClock, Gang
 from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Refused, Speaker
 
 _SILENT = MISSED_PINGS * PING_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,18 +14,20 @@ from dtjob_api.ledger.privacy_ledger import (
     PrivacyLedger,
 )
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.pipe import Progress
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.patience import Patience, needs_a_person, stalls_in_a_row
 from tests.support.builders import checkpoint, new_ledger, privacy_plan
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def running(step: int) -> dict[str, object]:
-    return {"state": "Running", "stage": "training", "step": step}
+def running(step: int) -> Progress:
+    return Progress(WorkerState.RUNNING, "training", step)
 
 
-def starting(**fields: float) -> dict[str, object]:
-    return {"state": "Starting", "stage": "dry run on synthetic data", "step": 0, **fields}
+def starting(step_estimate: float | None = None) -> Progress:
+    return Progress(stage="dry run on synthetic data", step_estimate=step_estimate)
 
 
 def test_the_first_step_has_time_to_load_and_compile() -> None:
@@ -98,7 +101,7 @@ def test_what_is_said_between_steps_is_no_step() -> None:
     patience.heard(running(0), 70.0)
     patience.heard(running(1), 71.0)
     for second in range(72, 100):
-        patience.heard({**running(1), "stage": "writing checkpoint and ledger"}, float(second))
+        patience.heard(replace(running(1), stage="writing checkpoint and ledger"), float(second))
     assert patience.allowed == 10
 
 

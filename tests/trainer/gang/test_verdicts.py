@@ -6,7 +6,7 @@ import pytest
 
 from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer.gang.members import End, EndKind
+from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.gang.verdicts import weigh
 
 

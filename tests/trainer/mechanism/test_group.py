@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import (
     CollectiveFailed,

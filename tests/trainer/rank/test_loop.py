@@ -16,7 +16,8 @@ import torch
 from dtjob_accounting import pld
 from dtjob_api.ledger.privacy_ledger import OutcomeState
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
+from dtjob_api.wire.pipe import Progress
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.mechanism.group import Group, agreed_digest
 from dtjob_trainer.rank import loop, mailbox
@@ -154,7 +155,7 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     def slow() -> dict[str, float]:
         deadline = time.monotonic() + 60
         while len(beats) < 4 and ours.poll(deadline - time.monotonic()):
-            if (said := ours.recv())["stage"] == "evaluating":
+            if (said := ours.recv()).stage == "evaluating":
                 beats.append(said)
         return {"accuracy": 0.5}
 
@@ -174,7 +175,7 @@ def test_draws_are_told_when_they_are_charged_and_not_a_step_later(
     told = []
     while ours.poll():
         told.append(ours.recv())
-    charged = [(it["step"], it["charged"]) for it in told if "charged" in it]
+    charged = [(it.step, it.charged) for it in told if isinstance(it, Progress)]
     assert {(0, 2), (2, 4), (4, 5)} <= set(charged)
 
 

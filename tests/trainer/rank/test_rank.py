@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.durable import VolumeUnusable
 from dtjob_trainer.mechanism.batches import open_records
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
@@ -316,7 +316,7 @@ def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ours, theirs = multiprocessing.Pipe()
     with pytest.raises(Exited):
         main(rank(tmp_path)._setup, theirs)
-    assert ours.recv()["end"]["reason"] == "TaskFailed"
+    assert ours.recv().reason == "TaskFailed"
 
 
 def test_evaluation_that_calls_sys_exit_costs_its_figures_only(tmp_path: Path) -> None:

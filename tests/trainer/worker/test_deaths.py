@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.process.memory_group import MemoryCount
 from dtjob_trainer.worker import deaths
 

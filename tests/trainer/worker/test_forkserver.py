@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import End
+from dtjob_api.wire.gang import End
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.process.memory_group import MemoryCount
 from dtjob_trainer.rank.setup import RankSetup

@@ -14,6 +14,7 @@ from dtjob_accounting import pld
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.upper_bound import upper_bound
+from dtjob_api.wire.pipe import Epsilon
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.worker import pricing
 from dtjob_trainer.worker.pricing import Pricing
@@ -66,7 +67,7 @@ class Desk:
 
     def __init__(self, helper: Helper) -> None:
         self.view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-        self.heard: list[dict[str, str]] = []
+        self.heard: list[Epsilon] = []
         self.pricing = Pricing(self.view, structlog.get_logger(), self.heard.append, lambda: helper)
         self.pricing.warm_up()
 
@@ -86,8 +87,8 @@ def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(scene())
 
 
-def told(charged: int, value: str) -> dict[str, str]:
-    return {"type": "epsilon", "charged": str(charged), "value": value}
+def told(charged: int, value: str) -> Epsilon:
+    return Epsilon(charged, value)
 
 
 def test_pair_before_stays_until_the_figure_comes() -> None:

@@ -15,7 +15,9 @@ import structlog
 
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_trainer.gang.members import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Progress, Spending, ToRank
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.splice import Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.process import listening
@@ -30,14 +32,14 @@ from tests.support.gangs.gang_run import GangRun
 both_families = pytest.mark.parametrize(
     "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.ipv6)]
 )
-CHARGED = {"segments": [[2.0, 0.18, 8]], "delta": 1e-5, "guaranteed": 9.0, "charged": 8}
+CHARGED = {"spending": Spending([(2.0, 0.18, 8)], 1e-5, 9.0), "charged": 8}
 
 
 class Ranks:
     def __init__(self) -> None:
-        self.heard: list[dict[str, str]] = []
+        self.heard: list[ToRank] = []
 
-    def send(self, rank: int, message: dict[str, str]) -> bool:
+    def send(self, rank: int, message: ToRank) -> bool:
         assert rank == 0
         self.heard.append(message)
         return True
@@ -88,7 +90,8 @@ def warm(folder: Path) -> tuple[Any, Nursery]:
 
 
 def says(of: Any, **message: Any) -> None:
-    of._on_message(0, {"type": "progress", "state": "Running", "stage": "training", **message})
+    at = {"state": WorkerState.RUNNING, "stage": "training"}
+    of._on_progress(0, Progress(**at | message))
 
 
 @pytest.mark.rule(13)
@@ -101,7 +104,7 @@ def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
         mine._pricing.charge = lambda *question: asked.append(question)
         mine._attempt = 3
         says(mine, **CHARGED)
-        assert asked == [(3, 8, [[2.0, 0.18, 8]], 1e-5, 9.0)]
+        assert asked == [(3, 8, [(2.0, 0.18, 8)], 1e-5, 9.0)]
         says(mine, charged=24)
         assert (mine._view.charged, len(asked)) == (24, 1)
 
@@ -266,7 +269,7 @@ def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None
     async def scene() -> None:
         mine = worker(tmp_path, ordinal=1)
         mine._ranks = Ranks()
-        says(mine, state="Starting", stage="dry run")
+        says(mine, state=WorkerState.STARTING, stage="dry run")
         assert ready(mine._view) == 0
         says(mine)
         assert ready(mine._view) == 1
@@ -299,7 +302,7 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
 
 def test_report_says_whose_it_is(tmp_path: Path) -> None:
     mine = worker(tmp_path)
-    assert telemetry.report(mine._view, 256)["jobUID"] == "5ac7f6f2"
+    assert telemetry.report(mine._view, 256).job_uid == "5ac7f6f2"
 
 
 @both_families

@@ -8,9 +8,9 @@ from enum import StrEnum
 
 from dtjob_api.ledger.privacy_ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason, known
+from dtjob_api.wire.gang import End, EndKind
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.gang import attempts, verdicts
-from dtjob_trainer.gang.members import End, EndKind
 from dtjob_trainer.gang.patience import needs_a_person
 from dtjob_trainer.ledger import volume
 from dtjob_trainer.ledger.backend import Ledger, Superseded, clipped

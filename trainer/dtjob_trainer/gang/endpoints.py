@@ -9,16 +9,16 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
+from dtjob_api.wire.gang import Directive, Hello
+from dtjob_api.wire.well_known import LIVENESS_PATH, READINESS_PATH, REPORT_PATH
 from dtjob_serving import doors, pages
 from dtjob_serving.places import address_of
-from dtjob_trainer.gang.members import Directive, Hello
 from dtjob_trainer.identity.credentials import Credentials
 from dtjob_trainer.identity.proof import Refused, Speaker, unproved
 from dtjob_trainer.process.logs import Logger
@@ -31,7 +31,7 @@ _TELL_SECONDS = 10.0
 def shown(
     *,
     ready: Callable[[], bool],
-    report: Callable[[], dict[str, Any]],
+    report: Callable[[], object],
     registry: CollectorRegistry,
     log: Logger,
 ) -> doors.Doors:
@@ -61,7 +61,12 @@ def shown(
         log.error("a page could not be shown", path=path, detail=f"{error!r}")
 
     return pages.shown(
-        {"/healthz": healthz, "/readyz": readyz, "/report": get_report, "/metrics": metrics},
+        {
+            LIVENESS_PATH: healthz,
+            READINESS_PATH: readyz,
+            REPORT_PATH: get_report,
+            "/metrics": metrics,
+        },
         broken,
     )
 

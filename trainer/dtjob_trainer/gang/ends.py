@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import End, EndKind
+from dtjob_api.wire.gang import End, EndKind
 
 #: How long an orderly end waits for the ranks that are still on their way out.
 ORDERLY_SECONDS = 10.0

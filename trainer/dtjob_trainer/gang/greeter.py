@@ -6,8 +6,9 @@ import json
 
 import aiohttp
 
+from dtjob_api.wire.gang import Directive, Hello
 from dtjob_trainer.gang.endpoints import HELLO_PATH
-from dtjob_trainer.gang.members import PING_SECONDS, Directive, Hello
+from dtjob_trainer.gang.members import PING_SECONDS
 from dtjob_trainer.identity.credentials import Credentials
 from dtjob_trainer.process.logs import Logger
 

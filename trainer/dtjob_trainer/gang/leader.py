@@ -7,19 +7,21 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
-from dtjob_api.ledger.privacy_ledger import OutcomeState, PrivacyLedger, Run, RunState
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, Run, RunState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Drain, Progress, ToRank
 from dtjob_api.wire.worker_config import WorkerConfig
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang.closing import Follows, close, held
 from dtjob_trainer.gang.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Hearing
-from dtjob_trainer.gang.members import Action, AwakeClock, Directive, End, EndKind, Gang, Hello
+from dtjob_trainer.gang.members import AwakeClock, Gang
 from dtjob_trainer.gang.orders import Orders
 from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
 from dtjob_trainer.gang.splice import KEY_BYTES
@@ -58,7 +60,7 @@ class Leader:
         ledger: Ledger,
         view: WorkerView,
         log: Logger,
-        tell_coordinator: Callable[[dict[str, str]], bool],
+        tell_coordinator: Callable[[ToRank], bool],
         trouble: Callable[[], tuple[Reason, str] | None] = lambda: None,
     ) -> None:
         self._config = config
@@ -122,9 +124,9 @@ class Leader:
         """What opens the way to the store now; empty while no attempt runs."""
         return self._gang.directive.store_key
 
-    def heard_coordinator(self, message: Mapping[str, Any]) -> None:
+    def heard_coordinator(self, said: Progress) -> None:
         """The coordinator rank has said something."""
-        self._patience.heard(message, self._now())
+        self._patience.heard(said, self._now())
 
     def wake(self) -> None:
         """Something of this worker changed (a message of a rank, a signal)."""
@@ -164,20 +166,21 @@ class Leader:
             return await self._close(*self._ended)
         versioned = await self._read()
         if versioned is None:
-            return await self._finish(WorkerExit.OK, "Stopped", None, None)
+            return await self._finish(WorkerExit.OK, WorkerState.STOPPED, None, None)
         ledger, run = versioned.ledger, versioned.ledger.spec.run
         self._view.show(ledger)
         if (outcome := ledger.status.outcome) is not None:
-            code = WorkerExit.OK if outcome.state == OutcomeState.SUCCEEDED else WorkerExit.FAILED
-            return await self._finish(code, outcome.state, outcome.reason, outcome.message)
+            state = WorkerState(outcome.state)
+            code = WorkerExit.OK if state is WorkerState.SUCCEEDED else WorkerExit.FAILED
+            return await self._finish(code, state, outcome.reason, outcome.message)
         if run.state is not RunState.RUN:
             await self._rest(ledger)
             return None
         if self._config.hold and (why := held(ledger, self._config)) is not None:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
-        if self._view.state == "Waiting":
-            self._tell("Starting", None, None)  # what it waited for has come
+        if self._view.state is WorkerState.WAITING:
+            self._tell(WorkerState.STARTING, None, None)  # what it waited for has come
         if await self._gather(run):
             await self._attempt(ledger)
         return None
@@ -200,11 +203,11 @@ class Leader:
     ) -> WorkerExit | None:
         """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
         if not self._config.hold:
-            return await self._finish(WorkerExit.REFUSED, "Refused", reason, message)
+            return await self._finish(WorkerExit.REFUSED, WorkerState.REFUSED, reason, message)
         if self._view.message != message:
             self._log.error("waiting", reason=reason, detail=message)
         self._view.stage = "waiting"
-        self._tell("Waiting", reason, message)
+        self._tell(WorkerState.WAITING, reason, message)
         deadline = time.monotonic() + seconds
         # No order is answered before the end of the attempt that it came after is written.
         keeps_an_end = self._ended is not None
@@ -217,7 +220,7 @@ class Leader:
             self._orders.take()
         return None
 
-    def _tell(self, state: str, reason: str | None, message: str | None) -> None:
+    def _tell(self, state: WorkerState, reason: str | None, message: str | None) -> None:
         self._view.state, self._view.reason, self._view.message = state, reason, message
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
@@ -228,7 +231,7 @@ class Leader:
                 attempts.report_drained, self._ledger, status.attempt, generation
             )
         self._view.stage = "drained"
-        self._tell("Drained", None, None)
+        self._tell(WorkerState.DRAINED, None, None)
         while self._orders.run == ledger.spec.run and not self.terminating:
             await self._change(1.0)
 
@@ -250,9 +253,9 @@ class Leader:
     def _show_trouble(self) -> None:
         """Say what keeps all workers from being known, and that it does so no more."""
         if (trouble := self._trouble()) is not None:
-            self._tell("Waiting", *trouble)
+            self._tell(WorkerState.WAITING, *trouble)
         elif self._view.reason == Reason.GANG_UNPROVABLE:
-            self._tell("Starting", None, None)
+            self._tell(WorkerState.STARTING, None, None)
 
     async def _attempt(self, ledger: PrivacyLedger) -> None:
         """One attempt from its number to its end, which is to be closed next."""
@@ -274,7 +277,8 @@ class Leader:
             return
         attempt = begun.ledger.status.attempt
         self._log.info("attempt begins", attempt=attempt, workers=run.workers)
-        self._view.attempt, self._view.state = attempt, "Starting" if attempt == 1 else "Restarting"
+        self._view.attempt = attempt
+        self._view.state = WorkerState.STARTING if attempt == 1 else WorkerState.RESTARTING
         self._view.stage = "starting ranks"
         stalls, longest = stalls_in_a_row(begun.ledger.status), self._patience.longest
         self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
@@ -314,9 +318,9 @@ class Leader:
             if stop and waits and self._gang.never_started(run.workers):
                 return STOPPED_BEFORE_START
             if stop and not told_to_drain:
-                self._view.state, self._view.stage = "Draining", "finishing the step"
+                self._view.state, self._view.stage = WorkerState.DRAINING, "finishing the step"
                 # It may come while the ranks are being started: told again until one hears it.
-                told_to_drain = self._tell_coordinator({"type": "drain"})
+                told_to_drain = self._tell_coordinator(Drain())
             left = 0.5 if hearing.deadline is None else hearing.deadline - now
             await self._change(max(0.0, min(0.5, left)))
 
@@ -348,29 +352,27 @@ class Leader:
         reason, message = closed.reason, closed.message
         match closed.follows:
             case Follows.SUPERSEDED:
-                return await self._finish(WorkerExit.SUPERSEDED, "Refused", reason, message)
+                return await self._finish(
+                    WorkerExit.SUPERSEDED, WorkerState.REFUSED, reason, message
+                )
             case Follows.REFUSED:
                 return await self._without(reason, message, _REFUSED_SECONDS)
             case Follows.HELD if not self._config.hold:
                 return await self._without(reason, message)  # a pod reads its hold in the ledger
             case Follows.RESTART:
                 self._view.restarts += 1
-                self._tell("Restarting", None, message)
+                self._tell(WorkerState.RESTARTING, None, message)
         return None
 
     async def _finish(
-        self, code: WorkerExit, state: str, reason: str | None, message: str | None
+        self, code: WorkerExit, state: WorkerState, reason: str | None, message: str | None
     ) -> WorkerExit:
         """Tell all workers to leave and wait until they heard it; gives the exit code back."""
         self._view.stage = state.lower()
         self._tell(state, reason, message)
-        say = (
-            self._log.error
-            if code in (WorkerExit.FAILED, WorkerExit.REFUSED, WorkerExit.SUPERSEDED)
-            else self._log.info
-        )
+        say = self._log.info if code is WorkerExit.OK else self._log.error
         say("finished", state=state, reason=reason, detail=message, exit_code=code)
-        if self._config.hold and state not in tuple(OutcomeState):
+        if self._config.hold and state not in (WorkerState.SUCCEEDED, WorkerState.FAILED):
             # In pods only an outcome sends the others home: a new coordinator will need them.
             self._gang.direct(Action.END)
             await self._tell_all()

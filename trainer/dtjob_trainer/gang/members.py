@@ -6,14 +6,12 @@ ordinal 0) and gets the current ``Directive`` back; there is no other traffic be
 
 from __future__ import annotations
 
-from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Refused, Speaker
 
 #: Seconds between two hellos of a supervisor that has nothing new to say.
@@ -45,69 +43,6 @@ class AwakeClock:
         self._awake += min(now - self._last, _LONGEST_SECONDS)
         self._last = now
         return self._awake
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class EndKind(StrEnum):
-    """How a rank's part in an attempt ended."""
-
-    FINISHED = "Finished"  # orderly, as the coordinator said
-    SUCCEEDED = "Succeeded"  # coordinator only: the outcome stands in the ledger
-    DRAINED = "Drained"  # coordinator only: closed at a step boundary
-    FAILED = "Failed"  # for good: the task or its settings can't work
-    REFUSED = "Refused"  # held: what is charged stays so, and a person must put something right
-    SUPERSEDED = "Superseded"  # a newer attempt holds the ledger
-    CRASHED = "Crashed"  # died, or lost its peers: a new attempt follows
-
-
-class End(_Message):
-    """The end of one rank of one attempt; ``message`` holds nothing of the data (Rule 20)."""
-
-    kind: EndKind
-    rank: int | None
-    reason: Reason
-    message: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-
-
-class Hello(_Message):
-    """What a supervisor says of itself."""
-
-    ordinal: int
-    incarnation: str = Field(max_length=64)
-    ready: bool
-    attempt: int = 0
-    ends: tuple[End, ...] = ()
-    drain: bool = False
-    gpus: tuple[dict[str, Any], ...] = ()
-    known: int = -1
-
-
-class Action(StrEnum):
-    WAIT = "Wait"
-    RUN = "Run"
-    END = "End"
-    DONE = "Done"
-
-
-class Directive(_Message):
-    """What every supervisor is to do now.
-
-    WAIT: be ready. RUN: have the ranks of ``attempt`` running. END: have none running. DONE: have
-    none running, and leave (or hold) with ``exit_code``. ``store_key`` opens the way to the store
-    for this attempt's ranks; it is nowhere else.
-    """
-
-    revision: int = 0
-    action: Action = Action.WAIT
-    attempt: int = 0
-    workers: int = 0
-    exit_code: WorkerExit = WorkerExit.OK
-    store_key: str = Field(default="", repr=False)
 
 
 class _Seat:

@@ -6,11 +6,10 @@ says why the numbers are these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.pipe import Progress
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.verdicts import is_uncovered
 from dtjob_trainer.ledger.lease import has_leased
 
@@ -53,15 +52,14 @@ class Patience:
         self.longest = longest
         self.has_stepped = False
 
-    def heard(self, said: Mapping[str, Any], now: float) -> None:
+    def heard(self, said: Progress, now: float) -> None:
         """Take a message of the coordinator: a gap that ends with a step has been a step."""
-        self._tried = max(self._tried, said.get("step_estimate") or 0.0)
-        if said["state"] == "Running":
-            step = said.get("step", 0)
-            if self._step is not None and step > self._step:
+        self._tried = max(self._tried, said.step_estimate or 0.0)
+        if said.state is WorkerState.RUNNING:
+            if self._step is not None and said.step > self._step:
                 self.longest = max(self.longest, now - self._heard)
                 self.has_stepped = True
-            self._step = step
+            self._step = said.step
         self._heard = now
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dtjob_api.ledger.lease_rules import next_unused_draw
 from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import End, EndKind
+from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.ledger.lease import has_closed, has_leased, next_lease
 
 #: Who computed wrong does so again, and steps of it are published.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
+from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
 
 
 @dataclass
@@ -15,7 +17,7 @@ class WorkerView:
 
     ordinal: int
     job_uid: str
-    state: str = "Starting"
+    state: WorkerState = WorkerState.STARTING
     stage: str = "starting"
     reason: str | None = None
     message: str | None = None
@@ -29,8 +31,8 @@ class WorkerView:
     step: int = 0
     samples_per_second: float | None = None
     epsilon_spent: str | None = None
-    evaluation: dict[str, Any] | None = None
-    checkpoint: dict[str, Any] | None = None
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: ReportedCheckpoint | None = None
     heartbeat: datetime | None = None
     gpus: list[dict[str, Any]] = field(default_factory=list)
     rank_steps: dict[int, int] = field(default_factory=dict)

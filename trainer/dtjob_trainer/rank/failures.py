@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.backend import LedgerError, Superseded
 from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.ledger.recovery import Refusal

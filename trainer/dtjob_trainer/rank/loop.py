@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
 
+from dtjob_accounting.limits import Segment
 from dtjob_accounting.upper_bound import upper_bound
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
+from dtjob_api.wire.pipe import Spending
+from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
 from dtjob_trainer.rank.mailbox import Mailbox
@@ -100,7 +103,7 @@ class Follower:
 
     def run(self) -> EndKind:
         """Follow commands; returns when all ranks stop together."""
-        self._mail.stage("training", state="Running")
+        self._mail.stage("training", state=WorkerState.RUNNING)
         while True:
             command, draw, step = self._group.broadcast_ints([0, 0, 0])
             match Command(command):
@@ -145,7 +148,7 @@ class Coordinator:
     def run(self) -> EndKind:
         """Train to the plan's last step, to an ordered stop, or to the end of the reserve."""
         self._tell_account()
-        self._mail.stage("training", state="Running", step=self._at)
+        self._mail.stage("training", state=WorkerState.RUNNING, step=self._at)
         self._finished_at.append((time.monotonic(), self._at))
         while self._at < self._total:
             if self._mail.drain_ordered():
@@ -166,14 +169,14 @@ class Coordinator:
 
     def _drain(self) -> EndKind:
         self._compare()
-        with self._mail.waiting("writing checkpoint and ledger", state="Draining"):
+        with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.DRAINING):
             self._account.close(self._at, self._state())
         self._tell_account()
         self._order(Command.STOP)
         return EndKind.DRAINED
 
     def _publish(self) -> None:
-        with self._mail.waiting("writing checkpoint and ledger", state="Running"):
+        with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.RUNNING):
             self._account.publish(self._at, self._state())
         self._tell_account()
 
@@ -205,7 +208,7 @@ class Coordinator:
         if failed is not None:
             result["withoutEvaluation"] = failed.reason
             message += f"; without an evaluation: {failed.message}"
-        with self._mail.waiting("writing the result", state="Running"):
+        with self._mail.waiting("writing the result", state=WorkerState.RUNNING):
             self._account.succeed(self._at, self._state(), result=result, message=message)
         self._tell_account()
         self._order(Command.STOP)
@@ -216,7 +219,7 @@ class Coordinator:
 
         No model is lost for want of its figure: an upper bound needs nobody's help.
         """
-        with self._mail.waiting("computing epsilon", state="Running"):
+        with self._mail.waiting("computing epsilon", state=WorkerState.RUNNING):
             epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
         if epsilon is not None:
             return epsilon, ""
@@ -225,7 +228,7 @@ class Coordinator:
             f"{_EPSILON_SECONDS:.0f} s; it needs about 250 MB of memory)"
         )
 
-    def _segments(self) -> list[tuple[float, float, int]]:
+    def _segments(self) -> list[Segment]:
         """The charged draws as the accountants take them; they refuse what has no noise."""
         return [
             (s.noise_multiplier or 0.0, s.sample_rate or 0.0, s.draws)
@@ -262,25 +265,21 @@ class Coordinator:
         if self._evaluate is None:
             return None
         try:
-            with self._mail.waiting("evaluating", state="Running"):
+            with self._mail.waiting("evaluating", state=WorkerState.RUNNING):
                 figures = self._evaluate()
         except TaskError as error:
             return error
         self._evaluation = {"step": self._at, **figures}
-        self._mail.stage("training", state="Running", evaluation=self._evaluation)
+        self._mail.stage("training", state=WorkerState.RUNNING, evaluation=self._evaluation)
         return None
 
     def _tell_account(self) -> None:
         """Figures that only a write of the ledger changes: at once, since a step may take long."""
         record = self._account.recorded
-        checkpoint = (
-            {"step": record.step, "time": record.time.isoformat(timespec="seconds")}
-            if record
-            else None
-        )
-        fields: dict[str, Any] = {"charged": self._account.charged, "checkpoint": checkpoint}
+        checkpoint = ReportedCheckpoint(record.step, record.time) if record else None
+        spending = None
         if self._delta is not None:
-            fields["delta"] = self._delta
-            fields["guaranteed"] = self._epsilon_guaranteed
-            fields["segments"] = self._segments()
-        self._mail.progress(at_once=True, **fields)
+            spending = Spending(self._segments(), self._delta, self._epsilon_guaranteed)
+        self._mail.progress(
+            at_once=True, charged=self._account.charged, checkpoint=checkpoint, spending=spending
+        )

@@ -6,11 +6,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.gang import EndKind
+from dtjob_api.wire.pipe import Drain, Epsilon, FromRank, Progress, RankEnd, ToRank
+from dtjob_api.wire.worker_report import WorkerState
 
 #: Progress goes out at most this often; a stage goes out at once.
 _PROGRESS_SECONDS = 0.2
@@ -25,32 +28,34 @@ class Mailbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._lock = threading.Lock()
-        self._fields: dict[str, Any] = {"state": "Starting", "stage": "starting", "step": 0}
+        self._said = Progress()
         self._sent = 0.0
         self._drain = False
-        self._epsilon: dict[str, str] = {}
+        self._epsilon: dict[int, str] = {}
 
-    def stage(self, stage: str, *, state: str = "Starting", **fields: Any) -> None:
+    def stage(
+        self, stage: str, *, state: WorkerState = WorkerState.STARTING, **fields: Any
+    ) -> None:
         """Say what this rank is at; sent at once."""
-        self._fields.update(fields, stage=stage, state=state)
-        self._send()
+        self._said = replace(self._said, **fields, stage=stage, state=state)
+        self._tell()
 
     def progress(self, *, at_once: bool = False, **fields: Any) -> None:
         """Note figures; sent at intervals unless they are to go at once."""
-        self._fields.update(fields)
+        self._said = replace(self._said, **fields)
         if at_once or time.monotonic() - self._sent >= _PROGRESS_SECONDS:
-            self._send()
+            self._tell()
 
     @contextlib.contextmanager
-    def waiting(self, stage: str, *, state: str) -> Iterator[None]:
+    def waiting(self, stage: str, *, state: WorkerState) -> Iterator[None]:
         """Beat while something outside is waited for: a slow ledger is no stalled step."""
-        before = self._fields["stage"], self._fields["state"]
-        self._fields.update(stage=stage, state=state)
+        before = self._said
+        self._said = replace(before, stage=stage, state=state)
         over = threading.Event()
 
         def beat() -> None:
             while not over.wait(_BEAT_SECONDS):
-                self._send()
+                self._tell()
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -59,7 +64,7 @@ class Mailbox:
         finally:
             over.set()
             thread.join()
-            self._fields.update(stage=before[0], state=before[1])
+            self._said = replace(self._said, stage=before.stage, state=before.state)
 
     def drain_ordered(self) -> bool:
         """Whether the supervisor asked for an orderly stop."""
@@ -69,29 +74,32 @@ class Mailbox:
     def epsilon(self, charged: int, timeout: float) -> str | None:
         """Epsilon of ``charged`` draws once the supervisor has told it; None after the timeout."""
         deadline = time.monotonic() + timeout
-        while str(charged) not in self._epsilon and (left := deadline - time.monotonic()) > 0:
+        while charged not in self._epsilon and (left := deadline - time.monotonic()) > 0:
             self._read(left)
-        return self._epsilon.get(str(charged))
+        return self._epsilon.get(charged)
 
     def end(self, kind: EndKind, reason: Reason, message: str = "") -> None:
         """The last word of this rank."""
-        end = {"kind": kind.value, "reason": reason.value, "message": shortened(message)}
-        with contextlib.suppress(OSError), self._lock:
-            self._pipe.send({"type": "end", "end": end})
+        with contextlib.suppress(OSError):
+            self._send(RankEnd(kind, reason, shortened(message)))
 
     def _read(self, timeout: float) -> None:
         while self._pipe.poll(timeout):
-            message = self._pipe.recv()
-            if message["type"] == "drain":
-                self._drain = True
-            elif message["type"] == "epsilon":
-                self._epsilon[message["charged"]] = message["value"]
+            message: ToRank = self._pipe.recv()
+            match message:
+                case Drain():
+                    self._drain = True
+                case Epsilon(charged, value):
+                    self._epsilon[charged] = value
             timeout = 0
 
-    def _send(self) -> None:
+    def _tell(self) -> None:
         self._sent = time.monotonic()
+        self._send(self._said)
+
+    def _send(self, message: FromRank) -> None:
         with self._lock:
-            self._pipe.send({"type": "progress", **self._fields})
+            self._pipe.send(message)
 
 
 def shortened(message: str) -> str:

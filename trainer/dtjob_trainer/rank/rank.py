@@ -16,8 +16,9 @@ from dtjob_accounting import draws
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_config import WorkerConfig
-from dtjob_trainer.gang.members import EndKind
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.ledger.recovery import Refusal
 from dtjob_trainer.process import confine, logs, streams
 from dtjob_trainer.rank import interfaces
@@ -167,7 +168,7 @@ class _Rank:
         rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
         if self._setup.rank == 0 and untrained:
             # Before the first draw is charged: later attempts have tried it already.
-            with self._mail.waiting("evaluating the untrained model", state="Starting"):
+            with self._mail.waiting("evaluating the untrained model", state=WorkerState.STARTING):
                 task_validation.check_evaluation(task, device)
 
     def _with_heartbeats(self, losses: Losses) -> Losses:
@@ -211,7 +212,7 @@ class _Rank:
         from dtjob_trainer.rank import loop
 
         training, first = self._config.training, trainee.state()
-        with self._mail.waiting("writing checkpoint and ledger", state="Starting"):
+        with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
             account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
         course = loop.Course(
             attempt.spec.plan,
@@ -252,7 +253,7 @@ class _Rank:
         task, group = attempt.task, attempt.group
         self._mail.stage("opening the dataset")
         self._begin_private()
-        with self._mail.waiting("opening the dataset", state="Starting"):
+        with self._mail.waiting("opening the dataset", state=WorkerState.STARTING):
             records = batches.open_records(task, group.device)
         self._phase = Phase.PRIVATE
         on_bad_record = self._on_bad_record if self._shows_private_data else None

@@ -9,7 +9,7 @@ import signal
 from dataclasses import replace
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.gang.members import End, EndKind
+from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.process.memory_group import MemoryCount
 
 _LIKELY: dict[int, str] = {

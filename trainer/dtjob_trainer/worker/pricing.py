@@ -17,6 +17,7 @@ from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_accounting.upper_bound import upper_bound
+from dtjob_api.wire.pipe import Epsilon
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.process.logs import Logger
 
@@ -63,7 +64,7 @@ class Pricing:
         self,
         view: WorkerView,
         log: Logger,
-        tell: Callable[[dict[str, str]], object],
+        tell: Callable[[Epsilon], object],
         start: Callable[[], Accountant] = PldProcess,
     ) -> None:
         self._view, self._log, self._tell, self._start = view, log, tell, start
@@ -134,7 +135,7 @@ class Pricing:
             else:
                 value = decimal_up(figure)
                 self._show(question, value)
-                self._tell({"type": "epsilon", "charged": str(question.charged), "value": value})
+                self._tell(Epsilon(question.charged, value))
                 self._answered = question
 
     def _ask(self, question: _Question) -> Future[float]:

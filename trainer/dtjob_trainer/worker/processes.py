@@ -10,9 +10,10 @@ import signal
 import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Protocol
 
-from dtjob_trainer.gang.members import End
+from dtjob_api.wire.gang import End
+from dtjob_api.wire.pipe import FromRank, Progress, RankEnd, ToRank
 from dtjob_trainer.process import confine, memory_group
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths
@@ -132,7 +133,7 @@ class Store:
 class Ranks:
     """The rank processes of one attempt on this worker.
 
-    ``on_message(rank, message)`` is called in the event loop for every message of a rank, and
+    ``on_progress(rank, progress)`` is called in the event loop for whatever a rank tells, and
     ``on_end(End)`` once for each rank when its process is gone.
 
     Raises
@@ -145,10 +146,10 @@ class Ranks:
         self,
         nursery: Nursery,
         setups: list[RankSetup],
-        on_message: Callable[[int, dict[str, Any]], None],
+        on_progress: Callable[[int, Progress], None],
         on_end: Callable[[End], None],
     ) -> None:
-        self._on_message = on_message
+        self._on_progress = on_progress
         self._on_end = on_end
         self._pipes: dict[int, Connection] = {}
         self._processes: dict[int, Child] = {}
@@ -186,7 +187,7 @@ class Ranks:
         """Process ids by rank."""
         return {rank: process.pid for rank, process in self._processes.items()}
 
-    def send(self, rank: int, message: dict[str, Any]) -> bool:
+    def send(self, rank: int, message: ToRank) -> bool:
         """Send a message to a rank; False if it is gone."""
         try:
             self._pipes[rank].send(message)
@@ -208,11 +209,12 @@ class Ranks:
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(pipe.fileno())
 
-    def _take(self, rank: int, message: dict[str, Any]) -> None:
-        if message["type"] == "end":
-            self._said[rank] = End(rank=rank, **message["end"])
-        else:
-            self._on_message(rank, message)
+    def _take(self, rank: int, message: FromRank) -> None:
+        match message:
+            case Progress():
+                self._on_progress(rank, message)
+            case RankEnd(kind, reason, words):
+                self._said[rank] = End(kind=kind, rank=rank, reason=reason, message=words)
 
     async def _follow(self, rank: int, process: Child) -> None:
         await until_ended(process)

@@ -8,54 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from dtjob_api.job.status import GpuRange, GpuStatus
+from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_exporter.nvml import GpuFigures
 from dtjob_trainer.gang.worker_view import WorkerView
 
 
-def report(view: WorkerView, batch_size: int) -> dict[str, Any]:
-    """The compact JSON that the operator scrapes and `dtjob run` shows."""
-    return {
-        "jobUID": view.job_uid,
-        "generation": view.generation,
-        "attempt": view.attempt,
-        "workers": view.workers,
-        "restarts": view.restarts,
-        "state": view.state,
-        "stage": view.stage,
-        "reason": view.reason,
-        "message": view.message,
-        "step": view.step,
-        "totalSteps": view.total_steps,
-        "charged": view.charged,
-        "reservedDraws": view.reserved_draws,
-        "samplesPerSecond": view.samples_per_second,
-        "epsilonSpent": view.epsilon_spent,
-        "evaluation": view.evaluation,
-        "checkpoint": view.checkpoint,
-        "heartbeatTime": _iso(view.heartbeat),
-        "estimatedCompletionTime": _iso(_estimated_completion(view, batch_size)),
-        "gpu": summarise_gpus(view.gpus),
-    }
+def report(view: WorkerView, batch_size: int) -> WorkerReport:
+    """What the operator scrapes and `dtjob run` shows."""
+    return WorkerReport(
+        job_uid=view.job_uid,
+        generation=view.generation,
+        attempt=view.attempt,
+        workers=view.workers,
+        restarts=view.restarts,
+        state=view.state,
+        stage=view.stage,
+        reason=view.reason,
+        message=view.message,
+        step=view.step,
+        total_steps=view.total_steps,
+        charged=view.charged,
+        reserved_draws=view.reserved_draws,
+        samples_per_second=view.samples_per_second,
+        epsilon_spent=view.epsilon_spent,
+        evaluation=view.evaluation,
+        checkpoint=view.checkpoint,
+        heartbeat=view.heartbeat,
+        estimated_completion=_estimated_completion(view, batch_size),
+        gpu=summarise_gpus(view.gpus),
+    )
 
 
 def _estimated_completion(view: WorkerView, batch_size: int) -> datetime | None:
-    if view.state != "Running" or not view.samples_per_second or view.heartbeat is None:
+    rate = view.samples_per_second
+    if view.state is not WorkerState.RUNNING or not rate or view.heartbeat is None:
         return None
-    left = (view.total_steps - view.step) * batch_size / view.samples_per_second
+    left = (view.total_steps - view.step) * batch_size / rate
     return view.heartbeat + timedelta(seconds=left)
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return (
-        moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        if moment
-        else None
-    )
 
 
 def gpu_fields(gpus: list[GpuFigures], ordinal: int) -> list[dict[str, Any]]:
@@ -63,29 +58,26 @@ def gpu_fields(gpus: list[GpuFigures], ordinal: int) -> list[dict[str, Any]]:
     return [{"worker": ordinal, **asdict(gpu)} for gpu in gpus]
 
 
-def summarise_gpus(gpus: list[dict[str, Any]]) -> dict[str, Any] | None:
+def summarise_gpus(gpus: list[dict[str, Any]]) -> GpuStatus | None:
     """The gang's GPUs in one object, or None where there is none; absent figures stay absent."""
     if not gpus:
         return None
 
-    def known(name: str) -> list[float]:
+    def known(name: str) -> list[Any]:
         return [gpu[name] for gpu in gpus if gpu[name] is not None]
 
     summary: dict[str, Any] = {"count": len(gpus)}
     if rates := known("utilisation_percent"):
-        summary["utilizationPercent"] = {
-            "min": min(rates),
-            "mean": round(sum(rates) / len(rates)),
-            "max": max(rates),
-        }
+        mean = round(sum(rates) / len(rates))
+        summary["utilization_percent"] = GpuRange(min=min(rates), mean=mean, max=max(rates))
     if used := known("memory_used_bytes"):
-        summary["memoryUsedBytes"] = sum(used)
-        summary["memoryTotalBytes"] = sum(known("memory_total_bytes"))
+        summary["memory_used_bytes"] = sum(used)
+        summary["memory_total_bytes"] = sum(known("memory_total_bytes"))
     if temperatures := known("temperature_celsius"):
-        summary["temperatureMaxCelsius"] = max(temperatures)
+        summary["temperature_max_celsius"] = max(temperatures)
     if power := known("power_watts"):
-        summary["powerWatts"] = round(sum(power))
-    return summary
+        summary["power_watts"] = round(sum(power))
+    return GpuStatus(**summary)
 
 
 class WorkerMetrics:
@@ -101,7 +93,11 @@ class WorkerMetrics:
         view = self._view
         yield from self._gauges(
             ("dtjob_attempt", "Attempts of this job so far.", view.attempt),
-            ("dtjob_worker_ready", "1 while this worker trains.", int(view.state == "Running")),
+            (
+                "dtjob_worker_ready",
+                "1 while this worker trains.",
+                int(view.state is WorkerState.RUNNING),
+            ),
         )
         if view.ordinal == 0:
             yield from self._gauges(

@@ -12,28 +12,22 @@ import socket
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.pipe import Progress, ToRank
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_exporter.nvml import GpuCollector
 from dtjob_serving import doors
 from dtjob_trainer.gang import endpoints, ends
 from dtjob_trainer.gang.ends import ORDERLY_SECONDS
 from dtjob_trainer.gang.greeter import Greeter
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.members import (
-    MISSED_PINGS,
-    PING_SECONDS,
-    Action,
-    Directive,
-    End,
-    EndKind,
-    Hello,
-)
+from dtjob_trainer.gang.members import MISSED_PINGS, PING_SECONDS
 from dtjob_trainer.gang.splice import StoreGate, Tunnel
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.credentials import open_credentials
@@ -291,7 +285,7 @@ class Worker:
                 )
                 for local in range(each)
             ],
-            self._on_message,
+            self._on_progress,
             self._on_end,
         )
         self._attempt = directive.attempt
@@ -319,41 +313,43 @@ class Worker:
         self._view.rank_steps.clear()
         if self._leader is None:
             # On ordinal 0 the leader says what the whole gang is at.
-            self._view.state, self._view.stage = "Starting", "no ranks"
+            self._view.state, self._view.stage = WorkerState.STARTING, "no ranks"
         self._news.set()
 
     # What ranks say -------------------------------------------------------------------------
 
-    def _tell_coordinator(self, message: dict[str, str]) -> bool:
+    def _tell_coordinator(self, message: ToRank) -> bool:
         """Send to rank 0; False where there is none (yet) to hear it."""
         return self._ranks is not None and self._ranks.send(0, message)
 
-    def _on_message(self, rank: int, message: dict[str, Any]) -> None:
-        self._view.rank_steps[rank] = message.get("step", 0)
+    def _on_progress(self, rank: int, said: Progress) -> None:
+        view = self._view
+        view.rank_steps[rank] = said.step
         if self._leader is None:
-            self._view.state, self._view.stage = message["state"], message["stage"]
+            view.state, view.stage = said.state, said.stage
             return
         if rank != 0:
             return
-        self._leader.heard_coordinator(message)
-        view = self._view
+        self._leader.heard_coordinator(said)
         view.heartbeat = datetime.now(UTC)
-        view.stage = message["stage"]
-        if view.state != "Draining":
-            view.state = message["state"]
-        for name in ("step", "samples_per_second", "evaluation", "checkpoint"):
-            if message.get(name) is not None:
-                setattr(view, name, message[name])
-        if (segments := message.get("segments")) is not None:
-            self._pricing.charge(
-                self._attempt,
-                message["charged"],
-                segments,
-                message["delta"],
-                message["guaranteed"],
-            )
-        elif (charged := message.get("charged")) is not None:
-            view.charged = charged
+        view.stage, view.step = said.stage, said.step
+        if view.state is not WorkerState.DRAINING:
+            view.state = said.state
+        # Until an attempt tells a figure, that of the one before stays.
+        if said.samples_per_second is not None:
+            view.samples_per_second = said.samples_per_second
+        if said.evaluation is not None:
+            view.evaluation = said.evaluation
+        if said.checkpoint is not None:
+            view.checkpoint = said.checkpoint
+        if said.charged is None:
+            return
+        if (spending := said.spending) is None:
+            view.charged = said.charged
+            return
+        self._pricing.charge(
+            self._attempt, said.charged, spending.segments, spending.delta, spending.guaranteed
+        )
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))
@@ -378,8 +374,8 @@ class Worker:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
 
-    def _report(self) -> dict[str, Any]:
-        return telemetry.report(self._view, self._config.training.batch_size)
+    def _report(self) -> object:
+        return telemetry.report(self._view, self._config.training.batch_size).to_json()
 
     def _shown(self) -> doors.Doors:
         registry = CollectorRegistry(auto_describe=False)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import Egress, LabelSelector, Peer
+from dtjob_api.wire.well_known import HTTP_PORT
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
 from dtjob_operator.terms.metadata_addresses import closed_in
@@ -50,7 +51,7 @@ def network_policy(
                         {"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: namespace}}}
                         for namespace in readers
                     ],
-                    "ports": _ports("TCP", (names.HTTP_PORT,)),
+                    "ports": _ports("TCP", (HTTP_PORT,)),
                 },
             ],
             "egress": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.wire.well_known import HELLO_PORT, HTTP_PORT, STORE_PORT
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
 
@@ -18,9 +19,9 @@ def service(job: DistributedTrainingJob) -> Json:
             "publishNotReadyAddresses": True,
             "selector": names.selector(job),
             "ports": [
-                {"name": "http", "port": names.HTTP_PORT, "protocol": "TCP"},
-                {"name": "store", "port": names.STORE_PORT, "protocol": "TCP"},
-                {"name": "hello", "port": names.HELLO_PORT, "protocol": "TCP"},
+                {"name": "http", "port": HTTP_PORT, "protocol": "TCP"},
+                {"name": "store", "port": STORE_PORT, "protocol": "TCP"},
+                {"name": "hello", "port": HELLO_PORT, "protocol": "TCP"},
             ],
         },
     }

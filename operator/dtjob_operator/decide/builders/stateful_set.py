@@ -9,6 +9,14 @@ from typing import Any
 from dtjob_api import derive
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.workers import GPU_RESOURCE
+from dtjob_api.wire.well_known import (
+    CONFIG_VARIABLE,
+    HELLO_PORT,
+    HTTP_PORT,
+    LIVENESS_PATH,
+    READINESS_PATH,
+    STORE_PORT,
+)
 from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
@@ -98,13 +106,13 @@ def _container(job: DistributedTrainingJob) -> Json:
         "command": ["python", "-P", "-m", "dtjob_trainer.supervisor"],
         "env": _env(job),
         "ports": [
-            {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
-            {"name": "store", "containerPort": names.STORE_PORT, "protocol": "TCP"},
-            {"name": "hello", "containerPort": names.HELLO_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "store", "containerPort": STORE_PORT, "protocol": "TCP"},
+            {"name": "hello", "containerPort": HELLO_PORT, "protocol": "TCP"},
         ],
         # /healthz says that the supervisor's event loop turns; a slow step never fails it.
-        "livenessProbe": _probe("/healthz", period=10, failures=12),
-        "readinessProbe": _probe("/readyz", period=2, failures=10),
+        "livenessProbe": _probe(LIVENESS_PATH, period=10, failures=12),
+        "readinessProbe": _probe(READINESS_PATH, period=2, failures=10),
         # The supervisor's last log line says why it ended; it reaches the pod's status this way.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
@@ -141,15 +149,15 @@ def _env(job: DistributedTrainingJob) -> list[Json]:
         state_dir=names.STATE_DIR,
         data_dir=names.DATA_DIR if job.spec.storage.data else None,
         coordinator_host=f"{names.pod_name(job, 0)}.{name}",
-        coordinator_port=names.HELLO_PORT,
-        store_port=names.STORE_PORT,
+        coordinator_port=HELLO_PORT,
+        store_port=STORE_PORT,
         proof=GangProof(
             kind=ProofKind.TOKEN,
             path=f"{names.TOKEN_DIR}/{names.TOKEN_FILE}",
             audience=derive.gang_audience(derive.job_uid(job)),
             stateful_set=name,
         ),
-        http_port=names.HTTP_PORT,
+        http_port=HTTP_PORT,
         hold=True,
     )
     text = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":"))
@@ -157,7 +165,7 @@ def _env(job: DistributedTrainingJob) -> list[Json]:
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 (an emptyDir of the pod)
         {"name": "TMPDIR", "value": "/tmp"},  # noqa: S108
         *(variable.to_dict() for variable in job.spec.workers.template.env),
-        {"name": names.CONFIG, "value": _literal(text)},
+        {"name": CONFIG_VARIABLE, "value": _literal(text)},
     ]
     return list({variable["name"]: variable for variable in variables}.values())
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from kubernetes.config import kube_config
 
-from dtjob_trainer.gang.members import Gang, Hello
+from dtjob_api.wire.gang import Hello
+from dtjob_trainer.gang.members import Gang
 from dtjob_trainer.identity.credentials import PodToken
 from dtjob_trainer.identity.issuer import Issuer, NotPublished, ask_api_server
 from dtjob_trainer.identity.proof import Expected, Refused, Speaker

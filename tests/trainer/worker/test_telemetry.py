@@ -1,0 +1,53 @@
+"""A worker's report is what it has been to the byte."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
+from dtjob_exporter.nvml import GpuFigures
+from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.worker import telemetry
+from tests.support.checkout import ROOT
+
+GPU = GpuFigures(0, "GPU-a", "H100", 91, 3 << 30, 80 << 30, 61, 412.6)
+OTHER = replace(GPU, uuid="GPU-b", utilisation_percent=94, memory_used_bytes=4 << 30)
+HOT = replace(OTHER, temperature_celsius=63, power_watts=399.9)
+TRAINING = WorkerView(
+    ordinal=0,
+    job_uid="5ac7f6f2",
+    state=WorkerState.RUNNING,
+    stage="training",
+    generation=2,
+    workers=2,
+    attempt=3,
+    restarts=1,
+    total_steps=336,
+    reserved_draws=366,
+    charged=130,
+    step=118,
+    samples_per_second=2560.4,
+    epsilon_spent="4.3112",
+    evaluation={"step": 100, "accuracy": 0.9125, "loss": 1},
+    checkpoint=ReportedCheckpoint(110, datetime(2026, 3, 1, 12, 0, 5, 7, tzinfo=UTC)),
+    heartbeat=datetime(2026, 3, 1, 12, 0, 9, 654321, tzinfo=UTC),
+    gpus=telemetry.gpu_fields([GPU], 0) + telemetry.gpu_fields([HOT], 1),
+)
+WAITING = WorkerView(
+    ordinal=0,
+    job_uid="5ac7f6f2",
+    state=WorkerState.WAITING,
+    stage="waiting",
+    reason="StorageFull",
+    message='no room: "disk" é',
+)
+
+
+def test_a_report_is_what_it_has_been_to_the_byte() -> None:
+    served = [
+        json.dumps(telemetry.report(view, 256).to_json(), separators=(",", ":"))
+        for view in (TRAINING, WAITING)
+    ]
+    assert served == (ROOT / "tests/api/wire/reports.jsonl").read_text().splitlines()
