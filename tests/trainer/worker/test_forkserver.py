@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing import forkserver, popen_forkserver
 from multiprocessing.connection import Connection
@@ -160,7 +161,9 @@ def test_the_forkserver_tells_of_what_it_died(nursery: Forkserver) -> None:
 def test_multiprocessing_knows_the_process_of_its_forkserver(nursery: Forkserver) -> None:
     pid = started(nursery)
     assert os.getppid() != pid
-    assert Path(f"/proc/{pid}/cmdline").read_bytes().count(b"multiprocessing.forkserver"), CHANGED
+    while not (command := Path(f"/proc/{pid}/cmdline").read_bytes()):
+        time.sleep(0.001)  # between fork and exec it has none
+    assert b"multiprocessing.forkserver" in command, CHANGED
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
