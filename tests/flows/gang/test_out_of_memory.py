@@ -18,7 +18,8 @@ pytestmark = pytest.mark.memory_cgroup
 ENTERED = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); "
 KILLED = """
 import subprocess
-from dtjob_trainer import deaths, memory_group
+from dtjob_trainer.process import memory_group
+from dtjob_trainer.worker import deaths
 before = memory_group.read()
 hungry = "x = bytearray(200_000_000)" if sys.argv[2] == "hungry" else "import os; os.kill(0, 9)"
 done = subprocess.run([sys.executable, "-c", hungry], start_new_session=True)

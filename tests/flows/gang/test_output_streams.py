@@ -18,7 +18,7 @@ from dtjob_trainer.process.streams import Unfailing, unfailing
 # A task prints, a log is written, and what is printed is dropped at the first private read.
 PROGRAM = """
 import os, sys
-from dtjob_trainer import confine, logs, streams
+from dtjob_trainer.process import confine, logs, streams
 os.close(0)
 streams.take_standard_streams()
 log = logs.own_logger(confine.keep_own_log(), component="rank")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 
 _RANK = """
 import os, signal, subprocess, sys, time
-from dtjob_trainer import confine
+from dtjob_trainer.process import confine
 
 confine.leave_stops_to_supervisor()
 confine.let_forks_be_terminated()

@@ -104,7 +104,9 @@ def test_a_command_starts_with_such_files(folder: Path, path: str) -> None:
     assert "dtjob" in python(program, "--version", cwd=folder, PYTHONPATH=path)
 
 
-APPLIED = "from dtjob_trainer import library_first as first; first.apply(); import os, sys; "
+APPLIED = (
+    "from dtjob_trainer.usercode import library_first; library_first.apply(); import os, sys; "
+)
 
 
 def test_whom_this_process_starts_has_the_library_first_too(folder: Path) -> None:
@@ -124,7 +126,7 @@ def test_the_users_path_still_comes_before_what_is_installed(folder: Path) -> No
 def test_a_task_imports_from_its_folder_what_is_not_the_librarys(folder: Path) -> None:
     (folder / "helpers.py").write_text("mine = True\n")
     program = (
-        "first.admit_working_folder(); import helpers, random; print(helpers.mine, "
+        "library_first.admit_working_folder(); import helpers, random; print(helpers.mine, "
         "random.random() < 1, os.environ.get('PYTHONPATH'))"
     )
     assert python("-P", "-c", APPLIED + program, cwd=folder).split()[:2] == ["True", "True"]
@@ -141,7 +143,7 @@ def test_other_programs_get_the_users_environment(before: str | None) -> None:
 
 
 def test_applied_twice_is_applied_once(folder: Path) -> None:
-    program = "one = list(sys.path), os.environ['PYTHONPATH']; first.apply(); "
+    program = "one = list(sys.path), os.environ['PYTHONPATH']; library_first.apply(); "
     program += "print(one == (sys.path, os.environ['PYTHONPATH']))"
     shown = python("-P", "-c", APPLIED + program, cwd=folder, PYTHONPATH=str(folder))
     assert shown.strip() == "True"
