@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.support.gangs.zygote import GANG, Forked
 
 pytestmark = pytest.mark.processes
@@ -84,6 +85,15 @@ def test_a_forked_process_is_like_an_executed_one(tmp_path: Path) -> None:
     (real, _), (one, first), (other, second) = said
     assert one == other == real
     assert first != second, "they share their random numbers"
+
+
+def test_what_is_forked_finds_the_library_whoever_has_put_it_on_the_path() -> None:
+    """As `library_first` does, in whatever process of the tests loads a task."""
+    library = os.path.dirname(os.__file__)
+    program = "from tests.support.gangs.zygote_process import _ANYBODYS; print(*_ANYBODYS)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([library, str(ROOT)])}
+    command = [sys.executable, "-c", program]
+    assert library in subprocess.check_output(command, env=environment, text=True).split()
 
 
 def test_a_forked_process_is_killed_and_reaped(tmp_path: Path) -> None:

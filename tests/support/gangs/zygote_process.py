@@ -115,8 +115,9 @@ class HelperByFork:
         return self._status
 
 
-_OWN = {os.path.dirname(__file__), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
-_ANYBODYS = [folder for folder in sys.path if folder not in _OWN]
+# Asked for, since PYTHONPATH here may name folders of the library too.
+_ISOLATED = [sys.executable, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]
+_ANYBODYS: list[str] = json.loads(subprocess.check_output(_ISOLATED))
 """Where every Python looks for modules."""
 
 
@@ -129,7 +130,7 @@ def start(arguments: Sequence[str], log: str, environment: Mapping[str, str]) ->
         os.environ.update(environment)
         sys.argv = list(arguments)
         given = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-        sys.path[:] = [os.path.dirname(arguments[0]), *given, *_ANYBODYS]
+        sys.path[:] = dict.fromkeys([os.path.dirname(arguments[0]), *given, *_ANYBODYS])
         runpy.run_path(arguments[0], run_name="__main__")
 
     written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
