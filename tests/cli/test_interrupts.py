@@ -17,7 +17,8 @@ from tests.support.checkout import ROOT
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Stands in the way of an import that takes long.
-SLOW_IMPORT = "import time\nprint('importing', flush=True)\ntime.sleep(1000)\n"
+# In short sleeps: a signal that comes just before a long one would be handled after it.
+SLOW_IMPORT = "import time\nprint('importing', flush=True)\nwhile True:\n    time.sleep(0.01)\n"
 
 
 def test_the_commands_that_are_installed_hear_a_stop_before_they_import_the_rest() -> None:

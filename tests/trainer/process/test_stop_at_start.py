@@ -19,10 +19,12 @@ pytestmark = [pytest.mark.processes, pytest.mark.pid_namespace]
 PID1 = subprocess.Popen[str]
 
 #: Stands in the way of an import that takes long. /proc is that of the tests, and so is the number.
+#: In short sleeps: a signal that comes just before a long one would be handled after it.
 SLOW_IMPORT = """
 import os, time
 print(os.readlink("/proc/self"), os.getpid(), flush=True)
-time.sleep(1000)
+while True:
+    time.sleep(0.01)
 """
 
 
