@@ -141,7 +141,8 @@ def stop(number, frame):
     sys.exit(130)
 signal.signal(signal.SIGINT, stop)
 print("training", flush=True)
-time.sleep(300)
+while True:
+    time.sleep(0.01)
 """
 
 
