@@ -6,6 +6,7 @@ missing that it names is reported at once; all other trouble only if it lasts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -51,7 +52,7 @@ _IMAGE_REASONS = frozenset(
     }
 )
 _BROKEN_PULL_REASONS = frozenset({"ImageInspectError", "RegistryUnavailable"})
-_ON_THE_NODE = ("localhost:", "localhost/", "127.", "[::1]:", "[::1]/")
+_ON_THE_NODE = re.compile(r"(?:localhost|127\.[0-9.]+|\[::1\])[:/]")
 _REMEDIES = (
     (
         node_words.runs_as_root,
@@ -128,7 +129,7 @@ def _image(
     broken: bool,
 ) -> Finding:
     remedy = "Push it, and the workers start; or name another in spec.image of a new job"
-    if image.startswith(_ON_THE_NODE) and node_words.is_connection_refused(message):
+    if _ON_THE_NODE.match(image) and node_words.is_connection_refused(message):
         remedy = (
             "By its name its registry is on the node itself, and there is none: load it into the "
             "node's container runtime (make cluster-image does, for the cluster of make "
