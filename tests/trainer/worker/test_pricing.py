@@ -14,7 +14,7 @@ from dtjob_accounting import pld
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.upper_bound import upper_bound
-from dtjob_api.wire.pipe import Epsilon
+from dtjob_api.wire.pipe import Epsilon, Spending
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.worker import pricing
 from dtjob_trainer.worker.pricing import Pricing
@@ -22,8 +22,8 @@ from dtjob_trainer.worker.pricing import Pricing
 DELTA = 1e-5
 
 
-def segments(charged: int) -> list[list[float]]:
-    return [[2.0, 0.18, charged]]
+def spending(charged: int, noise_multiplier: float = 2.0) -> Spending:
+    return Spending([(noise_multiplier, 0.18, charged)], DELTA, guaranteed=None)
 
 
 def bound(charged: int) -> str:
@@ -72,7 +72,7 @@ class Desk:
         self.pricing.warm_up()
 
     def charge(self, charged: int, attempt: int = 1) -> None:
-        self.pricing.charge(attempt, charged, segments(charged), DELTA, None)
+        self.pricing.charge(attempt, charged, spending(charged))
 
     def shown(self) -> tuple[int, str | None]:
         return self.view.charged, self.view.epsilon_spent
@@ -203,7 +203,7 @@ def test_helper_that_can_not_be_started_is_started_later(monkeypatch: pytest.Mon
         view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
         mine = Pricing(view, structlog.get_logger(), lambda _: None, start)
         mine.warm_up()
-        mine.charge(1, 8, segments(8), DELTA, None)
+        mine.charge(1, 8, spending(8))
         await settle()
         assert view.epsilon_spent == bound(8)
         there.append(Helper(9.0))
@@ -257,7 +257,7 @@ def test_every_attempt_is_told_epsilon_of_what_another_charged() -> None:
 def test_what_no_accountant_takes_has_no_epsilon() -> None:
     async def scene() -> None:
         desk = Desk(Helper(PlanError("spec.privacy.noiseMultiplier", 0.01, "is too small")))
-        desk.pricing.charge(1, 8, [[0.01, 0.18, 8]], DELTA, None)
+        desk.pricing.charge(1, 8, spending(8, noise_multiplier=0.01))
         await settle()
         assert desk.shown() == (8, None)
 

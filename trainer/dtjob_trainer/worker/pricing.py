@@ -17,7 +17,7 @@ from dtjob_accounting.limits import Segment
 from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_accounting.upper_bound import upper_bound
-from dtjob_api.wire.pipe import Epsilon
+from dtjob_api.wire.pipe import Epsilon, Spending
 from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.process.logs import Logger
 
@@ -41,9 +41,7 @@ class Accountant(Protocol):
 class _Question:
     attempt: int
     charged: int
-    segments: tuple[Segment, ...]
-    delta: float
-    guaranteed: float | None
+    spending: Spending
 
 
 class Pricing:
@@ -91,14 +89,7 @@ class Pricing:
         if self._helper is not None:
             self._helper.close()
 
-    def charge(
-        self,
-        attempt: int,
-        charged: int,
-        segments: Sequence[Sequence[float]],
-        delta: float,
-        guaranteed: float | None,
-    ) -> None:
+    def charge(self, attempt: int, charged: int, spending: Spending) -> None:
         """Have epsilon of these draws shown and told, unless it has been or is about to be.
 
         Every attempt is told, also of draws that one before it has charged.
@@ -106,8 +97,7 @@ class Pricing:
         newest = self._newest
         if newest is not None and (attempt, charged) <= (newest.attempt, newest.charged):
             return
-        kept = tuple((s, q, int(draws)) for s, q, draws in segments)
-        self._newest = _Question(attempt, charged, kept, delta, guaranteed)
+        self._newest = _Question(attempt, charged, spending)
         if self._working is None or self._working.done():
             if self._view.epsilon_spent is None:
                 self._view.charged = max(charged, self._view.charged)
@@ -141,10 +131,12 @@ class Pricing:
     def _ask(self, question: _Question) -> Future[float]:
         if self._helper is None:
             self._helper = self._start()
-        return self._helper.submit_epsilon_of_segments(question.segments, question.delta)
+        spending = question.spending
+        return self._helper.submit_epsilon_of_segments(spending.segments, spending.delta)
 
     def _show_bound(self, question: _Question, why: str) -> None:
-        bound = upper_bound(question.segments, question.delta, question.guaranteed)
+        spending = question.spending
+        bound = upper_bound(spending.segments, spending.delta, spending.guaranteed)
         if question != self._warned:
             self._log.warning(
                 "epsilon comes late", charged=question.charged, shown=bound, detail=why

@@ -347,9 +347,7 @@ class Worker:
         if (spending := said.spending) is None:
             view.charged = said.charged
             return
-        self._pricing.charge(
-            self._attempt, said.charged, spending.segments, spending.delta, spending.guaranteed
-        )
+        self._pricing.charge(self._attempt, said.charged, spending)
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))
