@@ -8,6 +8,7 @@ are a table of their own, `dtjob_api.ledger.ledger_rules`.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -59,6 +60,11 @@ class ObjectMeta(Model):
     deletion_timestamp: AwareDatetime | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as metav1.Time has it: whole seconds, UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def first_error(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 
+from dtjob_api.model import timestamp
 from standin.api import Api, ApiError, Json
 
 LABEL = "dtjob.dev/standin"
@@ -18,7 +19,7 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return timestamp(datetime.now(UTC))
 
 
 class Node:

@@ -15,6 +15,7 @@ import aiohttp
 from kubernetes import client
 from kubernetes.config.incluster_config import InClusterConfigLoader
 
+from dtjob_api.model import timestamp
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.well_known import CONFIG_VARIABLE, READINESS_PATH
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
@@ -249,4 +250,4 @@ class PlayedPod:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return timestamp(datetime.now(UTC))

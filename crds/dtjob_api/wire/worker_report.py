@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dtjob_api.job.status import GpuStatus
 from dtjob_api.ledger import ending
-from dtjob_api.model import Json
+from dtjob_api.model import Json, timestamp
 
 _MAX_TEXT = 1024
 _EPSILON = re.compile(r"[0-9]{1,28}(\.[0-9]{1,28})?")
@@ -121,8 +121,9 @@ class WorkerReport:
             "evaluation": dict(self.evaluation) or None,
             "checkpoint": checkpoint
             and {"step": checkpoint.step, "time": checkpoint.time.isoformat(timespec="seconds")},
-            "heartbeatTime": _timestamp(self.heartbeat),
-            "estimatedCompletionTime": _timestamp(self.estimated_completion),
+            "heartbeatTime": self.heartbeat and timestamp(self.heartbeat),
+            "estimatedCompletionTime": self.estimated_completion
+            and timestamp(self.estimated_completion),
             "gpu": gpu and gpu.model_dump(mode="json", exclude_unset=True),
         }
 
@@ -159,12 +160,6 @@ class WorkerReport:
             estimated_completion=_moment(raw.get("estimatedCompletionTime")),
             gpu=_gpu(raw.get("gpu")),
         )
-
-
-def _timestamp(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _state(value: Any) -> WorkerState | None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.model import timestamp
 from dtjob_operator.decide.builders.ledger import ledger
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service
@@ -13,7 +14,7 @@ from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.builders.stateful_set import stateful_set
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.decide.situation import Situation
-from dtjob_operator.terms import formatting, kinds, names
+from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import ObjectRef
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -58,7 +59,7 @@ def _have_stale_tokens(observed: Observed, job: DistributedTrainingJob, now: dat
     if job.spec.workers.service_account_name or account is None:
         return False
     since = account["metadata"].get("creationTimestamp", "")
-    if since > formatting.timestamp(now):
+    if since > timestamp(now):
         return False
     return any(pod["metadata"]["creationTimestamp"] < since for pod in observed.pods)
 

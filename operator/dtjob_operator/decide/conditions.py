@@ -14,6 +14,7 @@ from dtjob_api import shown
 from dtjob_api.job.privacy import PrivacyMode
 from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.model import timestamp
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition
@@ -79,9 +80,7 @@ def _written(
         "status": status,
         "reason": str(state.reason),
         "message": shown.line(state.message)[:_MAX_MESSAGE],
-        "lastTransitionTime": stored["lastTransitionTime"]
-        if same and stored
-        else formatting.timestamp(now),
+        "lastTransitionTime": stored["lastTransitionTime"] if same and stored else timestamp(now),
     }
     if generation is not None:
         written["observedGeneration"] = generation

@@ -15,6 +15,7 @@ from dtjob_api.job.status import DisplayStatus, PrivacyStatus, ProgressStatus, W
 from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import AttemptRecord, OutcomeState, PrivacyLedger
 from dtjob_api.ledger.proven import may_lack_draws
+from dtjob_api.model import timestamp
 from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
 from dtjob_operator.decide.conditions import conditions
 from dtjob_operator.decide.situation import Situation
@@ -54,7 +55,7 @@ def status(
         elif "progress" in stored:  # a job that does not train has no foreseeable end
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
-            new["completionTime"] = formatting.timestamp(now)
+            new["completionTime"] = timestamp(now)
     new["display"] = _display(new, job, now, is_complete=_accounts_for_all_draws(situation))
     return {field: value for field, value in new.items() if value is not None}
 
@@ -91,18 +92,18 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
         "progress": _progress(situation, ledger),
         "attempts": ledger.status.attempt,
         "restarts": _restarts(stored, ledger),
-        "startTime": stored.get("startTime") or formatting.timestamp(now),
+        "startTime": stored.get("startTime") or timestamp(now),
     }
     if (record := ledger.status.checkpoint) is not None:
         course["checkpoint"] = {
             "step": record.step,
-            "time": formatting.timestamp(record.time),
+            "time": timestamp(record.time),
         }
         if path := shown.path(record.path):
             location = f"{names.claim_name(situation.job, 0)}:{path}"
             course["checkpoint"]["location"] = location[:1024]
     if (outcome := ledger.status.outcome) is not None:
-        course["completionTime"] = formatting.timestamp(outcome.time)
+        course["completionTime"] = timestamp(outcome.time)
         if (result := ending.result(ledger)) is not None:
             course["result"] = result
     return course
@@ -135,12 +136,12 @@ def _progress(situation: Situation, ledger: PrivacyLedger) -> Json:
         "samplesPerSecond": formatting.rounded(rate, 1) if rate else before.get("samplesPerSecond"),
         "evaluation": (report and coordinator_report.evaluation(report))
         or before.get("evaluation"),
-        "heartbeatTime": formatting.timestamp(report.heartbeat)
+        "heartbeatTime": timestamp(report.heartbeat)
         if report is not None and report.heartbeat is not None
         else before.get("heartbeatTime"),
     }
     if running and report is not None and report.estimated_completion is not None:
-        progress["estimatedCompletionTime"] = formatting.timestamp(report.estimated_completion)
+        progress["estimatedCompletionTime"] = timestamp(report.estimated_completion)
     elif running and report is None:
         progress["estimatedCompletionTime"] = before.get("estimatedCompletionTime")
     return ProgressStatus.model_validate(

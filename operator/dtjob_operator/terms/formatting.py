@@ -55,11 +55,6 @@ def percent(part: int, whole: int) -> int:
     return math.floor(100 * part / whole) if whole else 0
 
 
-def timestamp(moment: datetime) -> str:
-    """A moment as metav1.Time has it."""
-    return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-
-
 def clock(moment: datetime, now: datetime) -> str:
     """A time of day for a column, with the day where it is not today's."""
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
