@@ -101,7 +101,9 @@ def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
     async def scene() -> None:
         mine = worker(tmp_path)
         asked: list[Any] = []
-        mine._pricing.charge = lambda *question: asked.append(question)
+        mine._pricing.charge = lambda attempt, charged, of: asked.append(
+            (attempt, charged, of.segments, of.delta, of.guaranteed)
+        )
         mine._attempt = 3
         says(mine, **CHARGED)
         assert asked == [(3, 8, [(2.0, 0.18, 8)], 1e-5, 9.0)]
