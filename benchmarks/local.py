@@ -64,7 +64,7 @@ def timed(work: Callable[[int], None], steps: int) -> float:
 def rank(
     number: int, world: int, port: int, module: str, steps: int, folder: str, pipe: Any
 ) -> None:
-    """One rank: the private step, then plain SGD over the same shapes, then the account."""
+    """One rank: the private step, then plain SGD over the same shapes, then the leases."""
     import numpy as np
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -119,12 +119,12 @@ def rank(
 
 def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     """Median seconds of one `publish`: checkpoint, ledger write with the next lease, journal."""
-    from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyLedger, Run
+    from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, PrivacyLedger
     from dtjob_api.model import ObjectMeta
     from dtjob_trainer.gang.attempts import begin_attempt
     from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState, expected_bytes
     from dtjob_trainer.ledger.file_ledger import FileLedger
-    from dtjob_trainer.ledger.leasing import DrawAccount
+    from dtjob_trainer.ledger.leasing import LeasedDraws
 
     ledger = FileLedger(folder / "ledger")
     spec = LedgerSpec(
@@ -133,22 +133,22 @@ def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
         stateful_set="benchmark",
         plan=plan(400),
         reserved_draws=430,
-        run=Run(generation=1, workers=1),
+        run=Order(generation=1, workers=1),
     )
     ledger.create(PrivacyLedger(metadata=ObjectMeta(name="benchmark"), spec=spec))
     attempt = begin_attempt(ledger, datetime.now(UTC)).ledger.status.attempt
     (folder / "state").mkdir()
     store = CheckpointStore(folder / "state", "benchmark", spec.plan, keep=2)
-    account = DrawAccount(ledger, store, attempt, image="x", clock=lambda: datetime.now(UTC))
-    account.resume()
+    leased = LeasedDraws(ledger, store, attempt, image="x", clock=lambda: datetime.now(UTC))
+    leased.resume()
     state = TrainingState(model.state_dict(), optimizer.state_dict())
-    account.open(state, expected_bytes(state))
+    leased.open(state, expected_bytes(state))
     seconds = []
     for lease in range(1, 21):
-        while account.next_draw() is not None:
+        while leased.next_draw() is not None:
             pass
         start = time.perf_counter()
-        account.publish(lease * 10, state)
+        leased.publish(lease * 10, state)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 

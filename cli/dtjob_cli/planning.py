@@ -39,7 +39,7 @@ class StepShape:
     micro_batches: int
 
 
-def plan(job: DistributedTrainingJob, accountant: Accountant) -> Plan:
+def privacy_plan(job: DistributedTrainingJob, accountant: Accountant) -> Plan:
     """Return the plan that fixes what a job costs in privacy (rule 9).
 
     Raises

@@ -19,7 +19,7 @@ from dtjob_api import shown
 from dtjob_api.job.privacy import PrivacyMode, Telemetry
 from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_cli import manifests
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs.run_directory import RunDirectory, naming
@@ -96,7 +96,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
             ) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
-    refused = [record for record in status.attempts if record.reason in TRAINING_REFUSED]
+    refused = [record for record in status.attempts if record.reason in TRAINING_HELD]
     if refused:
         report["attemptsRefused"] = len(refused)
         # In a full list of attempts the refused ones make room first.
@@ -144,10 +144,10 @@ def save(run: RunDirectory, report: Report) -> None:
 
     For whom it may concern; it is never read back, since the task's processes can write it too.
     """
-    draft = run.report.with_suffix(".tmp")
+    draft = run.privacy_report.with_suffix(".tmp")
     with naming(draft):
         draft.write_text(dumps(report), encoding="ascii")
-        os.replace(draft, run.report)
+        os.replace(draft, run.privacy_report)
 
 
 def dumps(report: Report) -> str:

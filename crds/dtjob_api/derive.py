@@ -6,7 +6,7 @@ import dataclasses
 
 from dtjob_accounting.plan import Plan, PlanRequest
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob, JobSpec
-from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyPlan, Run, RunState
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, OrderState, PrivacyPlan
 from dtjob_api.model import API_GROUP
 from dtjob_api.wire.worker_config import GangProof, JobIdentity, LedgerRef, WorkerConfig
 
@@ -83,7 +83,7 @@ def ledger_spec(
     *,
     workers: int | None = None,
     generation: int = 1,
-    state: RunState = RunState.RUN,
+    state: OrderState = OrderState.RUN,
 ) -> LedgerSpec:
     """The spec of a new job's ledger, with all draws of the plan reserved (Rule 9).
 
@@ -105,7 +105,7 @@ def ledger_spec(
         stateful_set=child_name(job.metadata.name, uid),
         plan=plan,
         reserved_draws=plan.steps + plan.replay_reserve_steps,
-        run=Run(
+        run=Order(
             generation=generation,
             workers=job.spec.workers.replicas if workers is None else workers,
             state=state,
@@ -124,7 +124,7 @@ def worker_config(
     store_port: int,
     proof: GangProof,
     http_port: int,
-    hold: bool,
+    stays_after_outcome: bool,
 ) -> WorkerConfig:
     """The configuration of the job's supervisors, in pods and as local processes alike."""
     spec = job.spec
@@ -150,5 +150,5 @@ def worker_config(
         store_port=store_port,
         proof=proof,
         http_port=http_port,
-        hold=hold,
+        stays_after_outcome=stays_after_outcome,
     )

@@ -108,8 +108,6 @@ class Reason(StrEnum):
     """Steps are executed."""
     RESTARTING = "Restarting"
     """A new attempt follows a failure."""
-    DRAINED = "Drained"
-    """All ranks have stopped at a step boundary with a durable checkpoint."""
     FINISHED = "Finished"
     """The job has ended."""
 
@@ -198,11 +196,9 @@ def known(told: object) -> Reason | None:
     return next((reason for reason in Reason if reason == told), None)
 
 
-ENDED_IN_ORDER = frozenset(
-    {Reason.STOPPED, Reason.DRAINED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED}
-)
+ENDED_IN_ORDER = frozenset({Reason.STOPPED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})
 """Reasons of attempts that ended as asked."""
-TRAINING_REFUSED = frozenset(
+TRAINING_HELD = frozenset(
     {
         Reason.PRIVACY_STATE_LOST,
         Reason.CHECKPOINT_LOST,
@@ -223,5 +219,5 @@ TRAINING_REFUSED = frozenset(
     }
 )
 """Reasons of attempts that would not train on what they found; they wait for a person."""
-NO_FAILURE = ENDED_IN_ORDER | TRAINING_REFUSED
+NO_FAILURE = ENDED_IN_ORDER | TRAINING_HELD
 """Reasons of attempts that count against no limit of restarts."""

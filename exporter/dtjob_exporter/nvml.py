@@ -16,7 +16,7 @@ class GpuFigures:
     index: int
     uuid: str
     name: str
-    utilisation_percent: int | None
+    utilization_percent: int | None
     memory_used_bytes: int | None
     memory_total_bytes: int | None
     temperature_celsius: int | None
@@ -54,7 +54,7 @@ def _read(index: int, handle: object) -> GpuFigures:
         index=index,
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         name=pynvml.nvmlDeviceGetName(handle),
-        utilisation_percent=rates.gpu if rates else None,
+        utilization_percent=rates.gpu if rates else None,
         memory_used_bytes=memory.used if memory else None,
         memory_total_bytes=memory.total if memory else None,
         temperature_celsius=_optional(

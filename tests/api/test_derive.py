@@ -141,7 +141,7 @@ def test_worker_config_survives_an_environment_variable() -> None:
             kind=ProofKind.TOKEN, path="/token", audience="gang", stateful_set="digits-01234567"
         ),
         http_port=8080,
-        hold=True,
+        stays_after_outcome=True,
     )
     assert WorkerConfig.model_validate_json(config.model_dump_json()) == config
     assert config.job.uid == UID

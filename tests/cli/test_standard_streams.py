@@ -116,7 +116,7 @@ def test_a_report_is_spelled_out_where_the_encoding_is_narrow(
 def test_programs_read_the_same_on_every_stream(run: run_directory.RunDirectory, kind: str) -> None:
     shown = dtjob("report", run.path, "-o", "json", variables=NARROW[kind])
 
-    assert json.loads(shown.stdout) == json.loads(run.report.read_text(encoding="utf-8"))
+    assert json.loads(shown.stdout) == json.loads(run.privacy_report.read_text(encoding="utf-8"))
     assert "rüns" in json.loads(shown.stdout)["run"]
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = (
-    "import dtjob_trainer.supervisor, dtjob_trainer.worker.worker, sys; "
+    "import dtjob_trainer.supervisor, dtjob_trainer.worker.supervision, sys; "
     "print('torch' in sys.modules)"
 )
 

@@ -41,7 +41,7 @@ def play(tmp_path: Path) -> Iterator[Play]:
 def test_every_step_is_charged_and_the_outcome_says_so(play: Play) -> None:
     run = play({"evaluation": {"accuracy": 0.5}})
     assert run.ended() == [0, 0]
-    account = run.account()
+    account = run.ledger_status()
     assert (account.attempt, account.charged, account.checkpoint.step) == (1, 12, 12)
     assert account.outcome.reason == Reason.COMPLETED
     assert account.outcome.result["evaluation"] == {"step": 12, "accuracy": 0.5}
@@ -90,7 +90,7 @@ def test_a_crash_costs_its_lease_and_the_job_goes_on(play: Play, name: str) -> N
     rank = int(name == "signal")
     run = play({"faults": [fault | {"rank": rank, "step": 7}]}, workers=1 + rank)
     assert set(run.ended()) == {0}
-    account = run.account()
+    account = run.ledger_status()
     first, second = account.attempts
     assert (first.reason, first.rank) == (reason, rank)
     assert words in first.message
@@ -102,7 +102,7 @@ def test_a_crash_costs_its_lease_and_the_job_goes_on(play: Play, name: str) -> N
 def test_a_rank_that_hangs_is_ended_after_the_stall_time(play: Play) -> None:
     run = play({"faults": [{"do": "Hang", "rank": 1, "step": 2}]}, stall_seconds=4)
     assert run.ended() == [0, 0]
-    first, _ = run.account().attempts
+    first, _ = run.ledger_status().attempts
     assert first.reason == "Stalled"
 
 
@@ -110,7 +110,7 @@ def test_a_failure_for_good_is_the_outcome(play: Play) -> None:
     fault = {"do": "Fail", "reason": "DatasetInvalid", "message": "1436 records, not 1437"}
     run = play({"faults": [fault]})
     assert run.ended() == [1, 1]
-    outcome = run.account().outcome
+    outcome = run.ledger_status().outcome
     assert (outcome.state, outcome.reason) == ("Failed", "DatasetInvalid")
     assert outcome.message == "1436 records, not 1437"
 
@@ -119,7 +119,7 @@ def test_a_refusal_holds_and_loses_nothing(play: Play) -> None:
     fault = {"do": "Refuse", "reason": "CheckpointLost", "message": "the volume is empty"}
     run = play({"faults": [fault]})
     assert run.ended() == [3, 3]
-    account = run.account()
+    account = run.ledger_status()
     assert (account.outcome, account.charged) == (None, 0)
     assert account.attempts[0].reason == "CheckpointLost"
 
@@ -127,7 +127,7 @@ def test_a_refusal_holds_and_loses_nothing(play: Play) -> None:
 def test_a_lost_volume_is_found_by_the_trainers_own_check(play: Play) -> None:
     run = play({"faults": [{"do": "LoseVolume", "step": 7}]})
     assert run.ended() == [3, 3]
-    second = run.account().attempts[1]
+    second = run.ledger_status().attempts[1]
     assert second.reason == "CheckpointLost"
     assert "is not on the checkpoint volume" in second.message
 
@@ -137,7 +137,7 @@ def test_a_worker_that_leaves_is_missed(play: Play) -> None:
     assert run.processes[1].wait(30) == 137
     run.start_worker(1)
     assert run.ended() == [0, 0]
-    assert run.account().attempts[0].reason == "WorkerLost"
+    assert run.ledger_status().attempts[0].reason == "WorkerLost"
 
 
 def test_a_garbled_report_is_none_until_the_next_attempt(play: Play) -> None:
@@ -161,14 +161,14 @@ def test_a_stop_is_orderly_however_slow(play: Play) -> None:
     wait_for("Draining", lambda: (said := run.get("/report")) and "Draining" in said.text, 30)
     assert run.processes[0].wait(30) == 0
     assert time.monotonic() - asked > 1
-    account = run.account()
-    assert account.attempts[0].reason in ("Stopped", "Drained")
+    account = run.ledger_status()
+    assert account.attempts[0].reason == "Stopped"
     assert account.lease.closed_at == account.checkpoint.step
 
 
 def test_what_is_no_script_is_told_as_a_tasks_own_mistake(play: Play) -> None:
     run = play({"secondsPerSteep": 1})
     assert run.ended() == [1, 1]
-    outcome = run.account().outcome
+    outcome = run.ledger_status().outcome
     assert outcome.reason == "EntrypointInvalid"
     assert "secondsPerSteep" in outcome.message

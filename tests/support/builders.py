@@ -12,9 +12,9 @@ from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
     LedgerSpec,
     LedgerStatus,
+    Order,
     PrivacyLedger,
     PrivacyPlan,
-    Run,
     Segment,
 )
 from dtjob_api.model import ObjectMeta
@@ -128,7 +128,7 @@ def new_ledger(
             stateful_set=name,
             plan=plan,
             reserved_draws=plan.steps + plan.replay_reserve_steps,
-            run=Run(generation=1, workers=workers),
+            run=Order(generation=1, workers=workers),
         ),
         status=LedgerStatus(**status),
     )

@@ -20,8 +20,8 @@ from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.ledger import leasing
 from dtjob_trainer.ledger.backend import Ledger
 from dtjob_trainer.ledger.checkpoint import TrainingState, expected_bytes
-from dtjob_trainer.ledger.leasing import DrawAccount
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.leasing import LeasedDraws
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.rank import failures, loop
 from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.rank.rank import ORDERLY
@@ -148,29 +148,29 @@ class _Rank:
         self._mail.drain_seconds = self._script.drain_seconds
         self._means.garble(False)
         self._meet_faults(None)
-        account, spec = None, None
+        leased, spec = None, None
         if setup.rank == 0:
             self._mail.stage("reading ledger and checkpoint")
             ledger = MortalLedger(self._means.ledgers(config.ledger), self._life)
-            account, spec, checkpoint = leasing.resumed(ledger, config, setup.attempt, JsonFormat())
+            leased, spec, checkpoint = leasing.resumed(ledger, config, setup.attempt, JsonFormat())
             self._at = checkpoint.step if checkpoint else 0
         self._mail.stage("waiting for the other ranks")
         place = "127.0.0.1", setup.store_port
         self._meeting = Meeting(place, setup.attempt, setup.rank, setup.world_size, self._life)
-        if account is None or spec is None:
+        if leased is None or spec is None:
             (self._at,) = self._meeting.broadcast_ints([0])
             return loop.Follower(self._trainee, self._meeting, self._mail).run()
         self._meeting.broadcast_ints([self._at])
-        return self._coordinate(account, spec)
+        return self._coordinate(leased, spec)
 
-    def _coordinate(self, account: DrawAccount, spec: LedgerSpec) -> EndKind:
+    def _coordinate(self, leased: LeasedDraws, spec: LedgerSpec) -> EndKind:
         evaluation, first = self._config.training.evaluation, self._state()
         assert self._meeting is not None
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
-            account.open(first, expected_bytes(first))
+            leased.open(first, expected_bytes(first))
         every = evaluation.every_steps if evaluation else None
         course = loop.Course(spec.plan, self._at, every)
-        return loop.Coordinator(self._trainee, course, account, self._meeting, self._mail).run()
+        return loop.RankZero(self._trainee, course, leased, self._meeting, self._mail).run()
 
     @property
     def _trainee(self) -> loop.Trainee:
@@ -219,7 +219,7 @@ class _Rank:
             case Deed.FAIL:
                 raise TaskError(fault.reason, fault.message)
             case Deed.REFUSE:
-                raise Refusal(fault.reason, fault.message)
+                raise TrainingHeld(fault.reason, fault.message)
             case Deed.LEAVE:
                 self._means.leave(fault.number)
                 self._life.sleep(None)

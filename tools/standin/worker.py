@@ -1,4 +1,4 @@
-"""A worker whose ranks are threads with a script; the rest is `dtjob_trainer.worker.worker`."""
+"""A worker whose ranks are threads with a script; the rest is `Supervisor`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dtjob_trainer.ledger.backend import Ledger
 from dtjob_trainer.process.logs import Logger
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker.deaths import MemoryKills
-from dtjob_trainer.worker.worker import Worker
+from dtjob_trainer.worker.supervision import Supervisor
 from standin import rank
 from standin.meeting import Hub
 from standin.script import Script
@@ -80,7 +80,7 @@ class Threads:
         return BoundAccountant()
 
 
-class StandIn(Worker):
+class StandIn(Supervisor):
     """A worker that trains nothing.
 
     Parameters

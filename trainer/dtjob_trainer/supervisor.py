@@ -29,12 +29,12 @@ from dtjob_api.wire.well_known import CONFIG_VARIABLE
 if TYPE_CHECKING:
     from dtjob_api.wire.worker_config import WorkerConfig
     from dtjob_trainer.process.logs import Logger
-    from dtjob_trainer.worker.worker import Worker
+    from dtjob_trainer.worker.supervision import Supervisor
 
 
 def main(
     arguments: list[str] | None = None,
-    make: Callable[[WorkerConfig, int, Logger], Worker] | None = None,
+    make: Callable[[WorkerConfig, int, Logger], Supervisor] | None = None,
 ) -> WorkerExit:
     """Run one worker's supervisor.
 
@@ -84,18 +84,18 @@ def main(
     except CannotStart as error:
         # No reason of a job's that would not train: the operator tells `WorkerCrashing` of any pod.
         log.error("can't start ranks", reason=RANKS_CANNOT_START, detail=str(error))
-        return WorkerExit.REFUSED
+        return WorkerExit.HELD
     except KeyboardInterrupt:
         return WorkerExit.OK
     return code
 
 
-def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Worker:
+def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Supervisor:
     from dtjob_trainer.rank import rank
     from dtjob_trainer.worker.forkserver import Forkserver
-    from dtjob_trainer.worker.worker import Worker
+    from dtjob_trainer.worker.supervision import Supervisor
 
-    return Worker(config, ordinal, Forkserver(rank.main), log)
+    return Supervisor(config, ordinal, Forkserver(rank.main), log)
 
 
 def _read_config(path: Path | None):  # type: ignore[no-untyped-def]

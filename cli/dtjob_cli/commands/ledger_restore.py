@@ -107,7 +107,7 @@ def _restored(ledger: PrivacyLedger, found: VolumeRecord | None, nothing: str) -
         return recovery.restored(ledger, found)
     except ValueError as error:
         raise BadInput("NothingToRestore", f"{error}: there is nothing to raise.") from None
-    except recovery.Refusal as refusal:
+    except recovery.TrainingHeld as refusal:
         raise CommandError(ExitCode.REFUSED, refusal.reason, f"{refusal.message}.") from None
 
 

@@ -31,7 +31,7 @@ def plan(file: Path, *, as_json: bool) -> None:
     job = manifests.job(manifest)
     with for_stream() as screen:
         screen.waiting("calibrating the noise")
-        made = planning.plan(job, pld)
+        made = planning.privacy_plan(job, pld)
         shape = planning.step_shape(job, job.spec.workers.replicas)
     if as_json:
         sys.stdout.write(json.dumps(as_object(job.metadata.name, made, shape), indent=2) + "\n")

@@ -85,8 +85,8 @@ def run(request: Request) -> ExitCode:
     privacy_report_text.show(summary, as_json=request.as_json)
     if why := standard_streams.unprinted():
         run = RunDirectory(Path(summary["run"]))
-        place = f"the report is in {run.report}"
-        if not run.report.exists():
+        place = f"the report is in {run.privacy_report}"
+        if not run.privacy_report.exists():
             place = f"dtjob report {shlex.quote(str(run.path))} prints the report"
         sys.stderr.write(f"The standard output failed ({why}): {place}\n")
     return ExitCode.OK if verdict.ended_early(summary) is None else ExitCode.ENDED_EARLY
@@ -170,9 +170,9 @@ class _Session:
             self._screen.note(left)
         run = run_directory.create(self._request.runs, name, self._request.manifest)
         with (
-            run_directory.held(run) as hold,
+            run_directory.locked(run) as lock,
             PldProcess() as accountant,
-            self._workers(run, job, hold) as workers,
+            self._workers(run, job, lock) as workers,
         ):
             self._screen.fact(f"{run.path}: {_counted(self._count(job), 'worker')} started")
             plan = self._calibrated(run, job, workers, accountant)
@@ -190,7 +190,7 @@ class _Session:
             if request.run_dir
             else run_directory.newest(request.runs, name)
         )
-        with resume.taken_over(run, self._screen, self._interrupts) as hold:
+        with resume.taken_over(run, self._screen, self._interrupts) as lock:
             versioned = resume.readable(run)
             resume.check_unchanged(run, self._manifest)
             ledger = versioned.ledger
@@ -199,9 +199,9 @@ class _Session:
                 with PldProcess() as accountant:
                     return self._concluded(run, [], accountant)
             job = manifests.job(self._manifest, ledger.spec.job_uid)
-            resume.next_generation(run, versioned, self._count(job))
+            resume.next_order(run, versioned, self._count(job))
             self._screen.fact(resume.summary(run, ledger))
-            with PldProcess() as accountant, self._workers(run, job, hold) as workers:
+            with PldProcess() as accountant, self._workers(run, job, lock) as workers:
                 privacy_report.prepare(ledger.spec.plan, accountant)
                 return self._watched(run, workers, accountant)
 
@@ -210,7 +210,7 @@ class _Session:
 
     @contextmanager
     def _workers(
-        self, run: RunDirectory, job: DistributedTrainingJob, hold: int
+        self, run: RunDirectory, job: DistributedTrainingJob, lock: int
     ) -> Iterator[local_workers.Workers]:
         count = self._count(job)
         workers = local_workers.Workers(
@@ -223,7 +223,7 @@ class _Session:
                 count=count,
             ),
             environment=local_workers.environment(job, count),
-            hold=hold,
+            lock=lock,
             max_restarts=job.spec.run_policy.max_restarts,
         )
         try:
@@ -241,7 +241,7 @@ class _Session:
         """Return the plan, computed while the workers import torch."""
         self._screen.waiting("calibrating the noise while the workers import torch")
         pool = ThreadPoolExecutor(1)
-        future = pool.submit(planning.plan, job, accountant)
+        future = pool.submit(planning.privacy_plan, job, accountant)
         try:
             while not future.done():
                 time.sleep(POLL_SECONDS)
@@ -301,7 +301,7 @@ class _Session:
             workers.kill()
 
     def _show(self, workers: local_workers.Workers) -> None:
-        said = workers.report()
+        said = workers.worker_report()
         if said is None:
             return  # not there yet, or already gone: what was shown last still holds
         if said.restarts > self._restarts:
@@ -333,8 +333,8 @@ class _Session:
             privacy_report.save(run, summary)
         except OSError as error:
             self._screen.note(
-                f"{run.report} is not written: {error.filename}: {error.strerror}; once that is "
-                f"put right, dtjob report {shlex.quote(str(run.path))} prints it"
+                f"{run.privacy_report} is not written: {error.filename}: {error.strerror}; "
+                f"once that is put right, dtjob report {shlex.quote(str(run.path))} prints it"
             )
 
     def _judge(

@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_cli.errors import then
 from dtjob_cli.privacy_report import Report
 from dtjob_cli.runs.run_directory import RunDirectory
@@ -61,7 +61,7 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
                 "takes another lease. Raise runPolicy.stallSeconds in the manifest, or see to what "
                 f"it waits for, {go_on}"
             )
-    if reason in TRAINING_REFUSED - _MET_IN_TRAINING:
+    if reason in TRAINING_HELD - _MET_IN_TRAINING:
         # Found at a start, before the attempt leased anything.
         return f"Nothing is lost: no draw was charged for it. {_cure(reason, run)}, {go_on}"
     if not report["spent"]["draws"]:

@@ -58,7 +58,7 @@ def configs(
         store_port=gang_port + 1,
         proof=GangProof(kind=ProofKind.SECRET, path=str(run.secret.absolute())),
         http_port=http_port,
-        hold=False,
+        stays_after_outcome=False,
     )
     return [first.model_copy(update={"http_port": http_port + ordinal}) for ordinal in range(count)]
 
@@ -117,8 +117,8 @@ class Workers:
         One for each ordinal, in order.
     environment
         Of every supervisor.
-    hold
-        A file descriptor that every supervisor inherits (see `runs.held`).
+    lock
+        A file descriptor that every supervisor inherits (see `run_directory.locked`).
     max_restarts
         How many deaths of supervisors are answered by a new process.
     """
@@ -129,12 +129,12 @@ class Workers:
         configs: list[WorkerConfig],
         *,
         environment: Mapping[str, str],
-        hold: int,
+        lock: int,
         max_restarts: int,
     ) -> None:
         self._run = run
         self._environment = environment
-        self._hold = hold
+        self._lock = lock
         self._restarts_left = max_restarts
         self._stopping = False
         self._http = httpx.Client(
@@ -183,7 +183,7 @@ class Workers:
             return ""
         return self._memory_kills.cause(ordinal, -code, memory_group.read())
 
-    def report(self) -> WorkerReport | None:
+    def worker_report(self) -> WorkerReport | None:
         """Return the coordinator's report, or None while it has none to give."""
         try:
             answer = self._http.get(REPORT_PATH)
@@ -251,7 +251,7 @@ class Workers:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the command alone
-                pass_fds=(self._hold,),
+                pass_fds=(self._lock,),
             )
 
 

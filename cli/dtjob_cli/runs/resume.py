@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from dtjob_api.ledger.privacy_ledger import PrivacyLedger, Run, RunState
+from dtjob_api.ledger.privacy_ledger import Order, OrderState, PrivacyLedger
 from dtjob_cli import manifests
 from dtjob_cli.display import Display
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
@@ -39,7 +39,7 @@ def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> It
     with ExitStack() as stack:
         while True:
             try:
-                hold = stack.enter_context(run_directory.held(run))
+                lock = stack.enter_context(run_directory.locked(run))
                 break
             except run_directory.RunInUse:
                 pass
@@ -65,7 +65,7 @@ def taken_over(run: RunDirectory, screen: Display, interrupts: Interrupts) -> It
                 f"killed finish their step; waiting up to {LEAVE_SECONDS:.0f} s for it"
             )
             time.sleep(POLL_SECONDS)
-        yield hold
+        yield lock
 
 
 def readable(run: RunDirectory) -> Versioned:
@@ -132,7 +132,7 @@ def check_unchanged(run: RunDirectory, manifest: Manifest) -> None:
         )
 
 
-def next_generation(run: RunDirectory, versioned: Versioned, workers: int) -> None:
+def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
     """Tell ``workers`` workers, as the operator does, to form a new generation.
 
     Raises
@@ -141,7 +141,7 @@ def next_generation(run: RunDirectory, versioned: Versioned, workers: int) -> No
         If the ledger can't be written.
     """
     spec = versioned.ledger.spec
-    word = Run(generation=spec.run.generation + 1, workers=workers, state=RunState.RUN)
+    word = Order(generation=spec.run.generation + 1, workers=workers, state=OrderState.RUN)
     with written(run):
         FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": word}))
 

@@ -65,13 +65,13 @@ class RunDirectory:
         return self.path / "private" / "gang-secret"
 
     @property
-    def report(self) -> Path:
+    def privacy_report(self) -> Path:
         """The last privacy report."""
         return self.path / "report.json"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever works on the run; see `held`."""
+        """Held by whoever works on the run; see `locked`."""
         return self.path / "lock"
 
     @property
@@ -287,7 +287,7 @@ class RunInUse(Exception):
 
 
 @contextmanager
-def held(run: RunDirectory) -> Iterator[int]:
+def locked(run: RunDirectory) -> Iterator[int]:
     """Hold the run for this process and all that inherit the yielded file descriptor.
 
     The kernel lets go when the last of them ends, however it ends.

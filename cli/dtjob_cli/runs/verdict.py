@@ -94,7 +94,7 @@ def _by_workers(
 ) -> CommandError:
     """Explain an end without an outcome by the worker whose word weighs most."""
     # Of equal words the coordinator's: what the others say is often its echo.
-    order = (WorkerExit.CONFIGURATION, WorkerExit.REFUSED, WorkerExit.SUPERSEDED, WorkerExit.FAILED)
+    order = (WorkerExit.CONFIGURATION, WorkerExit.HELD, WorkerExit.SUPERSEDED, WorkerExit.FAILED)
     weighed = sorted(
         ends,
         key=lambda end: (order.index(end.code) if end.code in order else len(order), end.ordinal),
@@ -112,7 +112,7 @@ def _by_workers(
     said = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
     if end.code == WorkerExit.CONFIGURATION:
         return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", said, logs)
-    if end.code == WorkerExit.REFUSED:
+    if end.code == WorkerExit.HELD:
         remedy = held.remedy(end.reason, report, run, resume_command(end.reason))
         return CommandError(ExitCode.REFUSED, end.reason or "Refused", said, remedy)
     if end.code == WorkerExit.SUPERSEDED:

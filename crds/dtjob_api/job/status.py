@@ -103,7 +103,7 @@ class GpuStatus(Model):
     power_watts: int | None = None
     worst_rank: int | None = None
     workers: Annotated[list[GpuWorker], Field(max_length=16)] = Field(default_factory=list)
-    """The workers with the least utilisation, at most 16."""
+    """The workers with the least utilization, at most 16."""
 
 
 class CheckpointStatus(Model):

@@ -8,7 +8,7 @@ from dtjob_api.ledger.ledger_rule import (
     STATUS,
     STATUSES,
     LedgerRule,
-    kept,
+    never_removed,
     status_changes,
     status_is,
 )
@@ -83,7 +83,7 @@ ATTEMPT_RULES: tuple[LedgerRule, ...] = (
         status_is(lambda status, _: _are_in_order(status)),
         "status.attempts are in order, one entry for an attempt, none later than status.attempt",
     ),
-    kept(
+    never_removed(
         "attempts-stay",
         14,
         "status.attempts",

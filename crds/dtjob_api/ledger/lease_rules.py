@@ -7,7 +7,7 @@ from dtjob_api.ledger.ledger_rule import (
     STATUSES,
     LedgerRule,
     has_status,
-    kept,
+    never_removed,
     status_changes,
     status_is,
 )
@@ -102,7 +102,7 @@ LEASE_RULES: tuple[LedgerRule, ...] = (
         "must lie within the lease",
         within="status.lease",
     ),
-    kept(
+    never_removed(
         "lease-stays",
         10,
         "status.lease",

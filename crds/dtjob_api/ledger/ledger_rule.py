@@ -14,7 +14,7 @@ from typing import Any
 from dtjob_api.ledger.privacy_ledger import LedgerSpec, LedgerStatus, PrivacyLedger
 from dtjob_api.model import Json, rule
 
-Holds = Callable[[PrivacyLedger, PrivacyLedger], bool]
+Permits = Callable[[PrivacyLedger, PrivacyLedger], bool]
 """Whether a stored ledger and the next keep a rule. A rule on one version looks at the next."""
 
 STATUS = "!has(self.status)"
@@ -38,7 +38,7 @@ class LedgerRule:
         Path of what is wrong where the rule is broken.
     cel
         The rule in CEL; `self` is the object at `within`.
-    holds
+    permits
         The same in Python, of whole ledgers.
     message
         What is wrong, in the words of the API server and of everybody else.
@@ -51,7 +51,7 @@ class LedgerRule:
     contract: int
     field: str
     cel: str
-    holds: Holds
+    permits: Permits
     message: str
     within: str = ""
 
@@ -95,38 +95,38 @@ def has_status(ledger: PrivacyLedger) -> bool:
     return "status" in ledger.model_fields_set
 
 
-def spec_changes(holds: Callable[[LedgerSpec, LedgerSpec], bool]) -> Holds:
-    """Return `holds` of the specs before and after."""
-    return lambda old, new: holds(old.spec, new.spec)
+def spec_changes(permits: Callable[[LedgerSpec, LedgerSpec], bool]) -> Permits:
+    """Return `permits` of the specs before and after."""
+    return lambda old, new: permits(old.spec, new.spec)
 
 
-def status_is(holds: Callable[[LedgerStatus, LedgerSpec], bool]) -> Holds:
-    """Return `holds` of a status and its spec; a ledger without a status keeps it."""
-    return lambda _, new: not has_status(new) or holds(new.status, new.spec)
+def status_is(permits: Callable[[LedgerStatus, LedgerSpec], bool]) -> Permits:
+    """Return `permits` of a status and its spec; a ledger without a status keeps it."""
+    return lambda _, new: not has_status(new) or permits(new.status, new.spec)
 
 
-def status_changes(holds: Callable[[LedgerStatus, LedgerStatus], bool]) -> Holds:
-    """Return `holds` of the statuses before and after; where one is absent it is kept."""
+def status_changes(permits: Callable[[LedgerStatus, LedgerStatus], bool]) -> Permits:
+    """Return `permits` of the statuses before and after; where one is absent it is kept."""
     return lambda old, new: (
-        not has_status(old) or not has_status(new) or holds(old.status, new.status)
+        not has_status(old) or not has_status(new) or permits(old.status, new.status)
     )
 
 
-def kept(
+def never_removed(
     name: str,
     contract: int,
     field: str,
     cel: str,
-    holds: Callable[[Any, Any], bool],
+    permits: Callable[[Any, Any], bool],
     message: str,
 ) -> LedgerRule:
-    """Return the rule that a field of the status, once there, stays, and changes as `holds` says.
+    """Return the rule that a field of the status, once there, stays, and changes as `permits` says.
 
     Where the whole status is gone, the rule on status itself says so.
 
     Parameters
     ----------
-    holds
+    permits
         Of the field's values before and after.
     """
     attribute = next(
@@ -135,7 +135,7 @@ def kept(
 
     def stays(old: LedgerStatus, new: LedgerStatus) -> bool:
         before, after = getattr(old, attribute), getattr(new, attribute)
-        return before is None or (after is not None and holds(before, after))
+        return before is None or (after is not None and permits(before, after))
 
     was = f"has(oldSelf.status) && has(oldSelf.{field})"
     return LedgerRule(

@@ -16,7 +16,7 @@ from dtjob_api.ledger.ledger_rule import (
     STATUSES,
     LedgerRule,
     has_status,
-    kept,
+    never_removed,
     status_changes,
     status_is,
 )
@@ -56,7 +56,7 @@ def broken(old: PrivacyLedger | None, new: PrivacyLedger) -> list[LedgerRule]:
         The stored version. With None, as of the first, the rules on changes are left out.
     """
     rules = (each for each in LEDGER_RULES if old is not None or not each.is_on_changes)
-    return [each for each in rules if not each.holds(old or new, new)]
+    return [each for each in rules if not each.permits(old or new, new)]
 
 
 def breaches(old: PrivacyLedger | None, new: PrivacyLedger) -> list[str]:
@@ -163,7 +163,7 @@ _COUNTS: tuple[LedgerRule, ...] = (
         ),
         ATTEMPT_RISES_BY_ONE,
     ),
-    kept(
+    never_removed(
         "outcome-is-final",
         11,
         "status.outcome",
@@ -174,7 +174,7 @@ _COUNTS: tuple[LedgerRule, ...] = (
 )
 
 _CHECKPOINT: tuple[LedgerRule, ...] = (
-    kept(
+    never_removed(
         "checkpoint-goes-forward",
         11,
         "status.checkpoint",
@@ -225,7 +225,7 @@ _RECORDS: tuple[LedgerRule, ...] = (
         "status.segments must have the noiseMultiplier and the sampleRate of spec.plan: no draw "
         "was made with others",
     ),
-    kept(
+    never_removed(
         "initial-model-stays",
         5,
         "status.initialModelDigest",
@@ -233,7 +233,7 @@ _RECORDS: tuple[LedgerRule, ...] = (
         lambda old, new: new == old,
         "status.initialModelDigest is set once",
     ),
-    kept(
+    never_removed(
         "restored-never-decreases",
         11,
         "status.restored",
@@ -279,7 +279,7 @@ _RECORDS: tuple[LedgerRule, ...] = (
         "status.volume takes nothing back of what a volume was found to prove, unless the status "
         "has charged it",
     ),
-    kept(
+    never_removed(
         "drained-never-decreases",
         10,
         "status.drained",

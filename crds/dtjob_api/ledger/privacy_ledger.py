@@ -39,7 +39,7 @@ UID = Annotated[str, Field(min_length=1, max_length=64)]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
 
 
-class RunState(StrEnum):
+class OrderState(StrEnum):
     """What the operator asks of the workers."""
 
     RUN = "Run"
@@ -47,13 +47,13 @@ class RunState(StrEnum):
     STOP = "Stop"
 
 
-class Run(Model):
+class Order(Model):
     """The operator's only word to the workers."""
 
     generation: Number
     workers: PositiveCount
     """World of this generation, in worker pods."""
-    state: RunState = RunState.RUN
+    state: OrderState = OrderState.RUN
 
 
 class PrivacyPlan(Model):
@@ -100,7 +100,7 @@ class LedgerSpec(Model):
     plan: PrivacyPlan
     reserved_draws: Draws
     """Draws that may be charged in all; lowering it to what is charged closes the ledger."""
-    run: Run
+    run: Order
 
 
 class Lease(Model):

@@ -46,10 +46,10 @@ SPEC_RULES: tuple[LedgerRule, ...] = (
             contract,
             f"spec.{field}",
             f"self.spec.{field} == oldSelf.spec.{field}",
-            holds,
+            permits,
             f"spec.{field} never changes: what was charged was charged under it",
         )
-        for name, contract, field, holds in (
+        for name, contract, field, permits in (
             ("job-uid-stays", 14, "jobUID", spec_changes(lambda o, n: n.job_uid == o.job_uid)),
             ("job-name-stays", 14, "jobName", spec_changes(lambda o, n: n.job_name == o.job_name)),
             (

@@ -93,7 +93,7 @@ def _compiled(expression: str) -> cel.Expression:
         raise CelError(f"{expression}: {error}") from error
 
 
-def holds(expression: str, self_value: Any, old_value: Any = None) -> bool:
+def is_true(expression: str, self_value: Any, old_value: Any = None) -> bool:
     """Whether the expression is true of a value and, in a transition rule, of the stored one.
 
     Raises

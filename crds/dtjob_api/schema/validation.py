@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from dtjob_api.model import VALIDATIONS, Json
-from dtjob_api.schema.cel import CelError, holds
+from dtjob_api.schema.cel import CelError, is_true
 from dtjob_api.schema.crd import job_crd, ledger_crd
 from dtjob_api.schema.structural import (
     BLOCKING,
@@ -279,7 +279,7 @@ def _broken(rule: Json, value: Any, old: Any, path: str) -> Iterator[FieldError]
     field = (path + rule.get("fieldPath", "")).lstrip(".") or "<nil>"
     message = rule["message"]
     try:
-        if holds(rule["rule"], value, old):
+        if is_true(rule["rule"], value, old):
             return
     except CelError as error:
         yield FieldError(field, f"Invalid value: {error} evaluating rule: {message}")

@@ -17,7 +17,7 @@ class WorkerExit(IntEnum):
     """The job has failed."""
     CONFIGURATION = 2
     """Nothing was begun: the worker's configuration can't be used."""
-    REFUSED = 3
+    HELD = 3
     """Held until a person has put something right."""
     SUPERSEDED = 4
     """A newer attempt has taken over."""

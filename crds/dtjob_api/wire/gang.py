@@ -25,7 +25,7 @@ class EndKind(StrEnum):
     SUCCEEDED = "Succeeded"  # coordinator only: the outcome stands in the ledger
     DRAINED = "Drained"  # coordinator only: closed at a step boundary
     FAILED = "Failed"  # for good: the task or its settings can't work
-    REFUSED = "Refused"  # held: what is charged stays so, and a person must put something right
+    HELD = "Held"  # what is charged stays so, and a person must put something right
     SUPERSEDED = "Superseded"  # a newer attempt holds the ledger
     CRASHED = "Crashed"  # died, or lost its peers: a new attempt follows
 

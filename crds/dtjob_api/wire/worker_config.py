@@ -114,7 +114,7 @@ class WorkerConfig(Model):
     proof: GangProof
     http_port: Port
     """Port of this worker's probes, report and metrics: what is shown to everybody."""
-    hold: bool = False
+    stays_after_outcome: bool = False
     """Stay alive quietly after an outcome: a pod that exited would be started again."""
 
     @property

@@ -39,7 +39,7 @@ class WorkerState(StrEnum):
     RESTARTING = "Restarting"
     WAITING = "Waiting"
     """It can't go on without what its reason names."""
-    REFUSED = "Refused"
+    HELD = "Held"
     STOPPED = "Stopped"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"

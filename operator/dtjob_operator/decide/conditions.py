@@ -33,7 +33,7 @@ class ConditionState:
     """What a condition says now: True, False or (None) Unknown."""
 
     type: ConditionType
-    holds: bool | None
+    status: bool | None
     reason: Reason
     message: str
 
@@ -73,7 +73,7 @@ def _written(
     state: ConditionState, stored: Json | None, generation: int | None, now: datetime
 ) -> Json:
     """metav1.Condition: the transition time moves only when the status does."""
-    status = {True: "True", False: "False", None: "Unknown"}[state.holds]
+    status = {True: "True", False: "False", None: "Unknown"}[state.status]
     same = stored is not None and stored["status"] == status
     written: Json = {
         "type": str(state.type),
@@ -111,7 +111,7 @@ def _states(
     yield _running(situation)
     network = situation.restriction
     yield ConditionState(
-        ConditionType.NETWORK_RESTRICTED, network.holds, network.reason, network.message
+        ConditionType.NETWORK_RESTRICTED, network.status, network.reason, network.message
     )
     if situation.ledger is not None:
         yield _checkpoint_fresh(situation, situation.ledger, now)
@@ -181,7 +181,7 @@ def _running(situation: Situation) -> ConditionState:
     if situation.training:
         unread = f"; {situation.unreadable_report}" if situation.unreadable_report else ""
         return ConditionState(kind, True, Reason.TRAINING, f"steps are executed{unread}")
-    blocked = situation.halted or situation.blocked or situation.refused or situation.obstacle
+    blocked = situation.halted or situation.blocked or situation.held or situation.obstacle
     if blocked is not None:
         return ConditionState(kind, False, blocked.reason, blocked.message)
     if situation.gang_formed:
@@ -212,7 +212,7 @@ def _running(situation: Situation) -> ConditionState:
 
 def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime) -> ConditionState:
     kind = ConditionType.CHECKPOINT_FRESH
-    for blocked in (situation.halted, situation.refused):
+    for blocked in (situation.halted, situation.held):
         if blocked is not None and blocked.reason in _OF_THE_VOLUME:
             return ConditionState(kind, False, blocked.reason, blocked.message)
     record = ledger.status.checkpoint

@@ -70,7 +70,7 @@ def _wake_after(
         return wait if situation.finished else 0.0
     if situation.ledger is None and not (situation.halted or situation.blocked):
         return wait or None  # the accountant calls; its answer may have to wait for its write
-    if situation.halted or situation.blocked or situation.obstacle or situation.refused:
+    if situation.halted or situation.blocked or situation.obstacle or situation.held:
         pause = settings.telemetry_seconds
     elif written.get("phase") != Phase.RUNNING:
         pause = settings.probe_seconds

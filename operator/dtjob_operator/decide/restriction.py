@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import api_server_endpoints
-from dtjob_operator.decide.diagnosis.not_created import refused_children
+from dtjob_operator.decide.diagnosis.not_created import rejected_children
 from dtjob_operator.decide.diagnosis.unlabelled import unlabelled
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.terms import kinds, names
@@ -45,7 +45,7 @@ _VERDICTS: dict[Enforcement, tuple[bool | None, Reason]] = {
 class Restriction:
     """What the condition `NetworkRestricted` says: True, False or (None) Unknown."""
 
-    holds: bool | None
+    status: bool | None
     reason: Reason
     message: str
 
@@ -98,7 +98,7 @@ def restriction(
 def _applied(observed: Observed, obstacle: Finding | None) -> str:
     """Whether the policy is applied now, or what has to come first."""
     before = (each for each in observed.rejections if each.kind not in _APPLIED_AFTER)
-    if found := obstacle or next(refused_children(before), None):
+    if found := obstacle or next(rejected_children(before), None):
         return f", and it is not applied yet: {found.message}"
     stored = observed.network_policy
     if stored is not None and "deletionTimestamp" in stored["metadata"]:

@@ -13,7 +13,7 @@ from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.privacy_ledger import AttemptRecord, Outcome, PrivacyLedger
 from dtjob_api.ledger.proven import may_lack_draws, proven_draws
 from dtjob_api.model import first_error
-from dtjob_api.reasons import TRAINING_REFUSED, ConditionType, Reason, known
+from dtjob_api.reasons import TRAINING_HELD, ConditionType, Reason, known
 from dtjob_api.wire.well_known import HTTP_PORT
 from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_operator.decide.builders.network_policy import network_policy
@@ -31,7 +31,7 @@ from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
 # States in which a coordinator's reason says why it does not train.
-_IDLE = frozenset({WorkerState.REFUSED, WorkerState.WAITING})
+_IDLE = frozenset({WorkerState.HELD, WorkerState.WAITING})
 # A probe may find a worker ready some seconds after the gang has formed.
 _PROBE_SLACK = timedelta(seconds=30)
 # For a kubelet to kill what has not ended by a pod's deletionTimestamp, and to report it.
@@ -53,7 +53,7 @@ class Situation:
     blocked
         Why nothing can be made or repaired: a name that another object has, a ledger of another
         version, an API server that would let ledgers be lowered. Pods that run are left running.
-    refused
+    held
         Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
     obstacle
         What keeps pods from coming up.
@@ -82,7 +82,7 @@ class Situation:
     ledger: PrivacyLedger | None
     halted: Finding | None
     blocked: Finding | None
-    refused: Finding | None
+    held: Finding | None
     obstacle: Finding | None
     memory_kill: Finding | None
     report: WorkerReport | None
@@ -166,7 +166,7 @@ def assess(
         ledger=ledger,
         halted=halted,
         blocked=blocked,
-        refused=None if gang_formed else _refused(ledger, coordinator, report),
+        held=None if gang_formed else _held(ledger, coordinator, report),
         obstacle=None if gang_formed else diagnose(observed, job, workers, now, settings),
         memory_kill=None if gang_formed else _memory_kill(observed, job, ledger),
         report=report,
@@ -312,17 +312,17 @@ def _gang_has_formed(
     return is_fresh or pod_status.has_ready_condition(coordinator)
 
 
-def _refused(
+def _held(
     ledger: PrivacyLedger | None, coordinator: Json | None, report: WorkerReport | None
 ) -> Finding | None:
     """Why the coordinator refuses to train, by the newest source that says so."""
     ended = crash(coordinator) if coordinator else None
-    if ended is not None and ended.refused:
+    if ended is not None and ended.held:
         return Finding(ended.reason, ended.message)
     if report is not None and report.state in _IDLE and (reason := known(report.reason)):
         return Finding(reason, report.message or str(reason))
     last = ledger.status.attempts[-1] if ledger and ledger.status.attempts else None
     reason = known(last.reason) if last is not None and last.end else None
-    if last is not None and reason in TRAINING_REFUSED:
+    if last is not None and reason in TRAINING_HELD:
         return Finding(reason, last.message or str(reason))
     return None

@@ -15,7 +15,7 @@ from dtjob_api.ledger.ledger_rules import (
     CHARGED_NEVER_DECREASES,
     STATUS_NEVER_VANISHES,
 )
-from dtjob_api.ledger.privacy_ledger import LedgerSpec, PrivacyPlan, Run, RunState
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, OrderState, PrivacyPlan
 from dtjob_operator.kube.api_errors import AlreadyExists, ApiError, NotFound, Unavailable
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.terms import kinds
@@ -162,7 +162,7 @@ def _new_canary(namespace: str) -> Json:
         stateful_set=CANARY,
         plan=plan,
         reserved_draws=1,
-        run=Run(generation=1, workers=1, state=RunState.STOP),
+        run=Order(generation=1, workers=1, state=OrderState.STOP),
     )
     return {
         "apiVersion": kinds.LEDGER.api_version,

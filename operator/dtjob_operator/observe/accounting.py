@@ -37,7 +37,7 @@ _MAX_FAILURE = 500
 Answer = PrivacyPlan | PlanError
 
 
-class Accounting:
+class PrivacyFigures:
     """Plans and epsilons from the helper process; they take seconds, so nobody waits for them.
 
     Parameters
@@ -64,7 +64,7 @@ class Accounting:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("accounting")
 
-    def plan(self, key: Key, job: Json) -> Answer | None:
+    def privacy_plan(self, key: Key, job: Json) -> Answer | None:
         """The privacy plan of a job, why there can't be one, or None while it is computed (Rule 9).
 
         Jobs that agree in all that the plan depends on share one computation. A job that can't be

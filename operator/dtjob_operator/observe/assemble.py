@@ -20,7 +20,7 @@ from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
-from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.read.pod_status import running_since
@@ -94,7 +94,7 @@ class Observer:
         self,
         client: KubeClient,
         stores: Stores,
-        accounting: Accounting,
+        accounting: PrivacyFigures,
         scraper: Scraper,
         api_server: ApiServerWatch,
         unguarded: Callable[[], str | None],
@@ -148,7 +148,7 @@ class Observer:
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
             # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
-            privacy_plan=None if ledger else self._accounting.plan(key, job),
+            privacy_plan=None if ledger else self._accounting.privacy_plan(key, job),
             planning_trouble=None if ledger else self._accounting.planning_trouble(job),
             spent=self._accounting.spent(key, ledger, is_final=is_final) if ledger else None,
             spent_pending=ledger is not None

@@ -16,7 +16,7 @@ from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.kube.store import Stores
-from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Observer
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.run.metrics import Metrics
@@ -72,7 +72,7 @@ class Operator:
         self._queue = WorkQueue()
         self._metrics = metrics
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
-        self._accounting = Accounting(process, self._queue.add)
+        self._accounting = PrivacyFigures(process, self._queue.add)
         self._unguarded: str | None = None
         self._api_server = ApiServerWatch(client, self._enqueue_all, metrics.count_odd_object)
         self._observer = Observer(

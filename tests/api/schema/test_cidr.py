@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtjob_api.schema.cel import holds
+from dtjob_api.schema.cel import is_true
 from dtjob_api.schema.cidr import contains_cidr, is_cidr
 
 
@@ -49,11 +49,11 @@ def test_what_is_a_network(text: str, valid: bool) -> None:
 )
 def test_which_network_is_within_which(outer: str, inner: str, within: bool) -> None:
     assert contains_cidr(outer, inner) is within
-    assert holds(f"cidr('{outer}').containsCIDR('{inner}')", None) is within
+    assert is_true(f"cidr('{outer}').containsCIDR('{inner}')", None) is within
 
 
 @pytest.mark.parametrize(
     ("text", "whole"), [("10.0.0.0/8", True), ("10.0.0.1/8", False), ("FD00:0::/8", True)]
 )
 def test_bits_beyond_the_prefix(text: str, whole: bool) -> None:
-    assert holds("cidr(self).masked() == cidr(self)", text) is whole
+    assert is_true("cidr(self).masked() == cidr(self)", text) is whole

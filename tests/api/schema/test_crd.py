@@ -10,7 +10,7 @@ import pytest
 
 from dtjob_api.model import MAX_QUANTITY
 from dtjob_api.schema import crd
-from dtjob_api.schema.cel import holds
+from dtjob_api.schema.cel import is_true
 
 Json = dict[str, Any]
 CRDS = [crd.job_crd(), crd.ledger_crd()]
@@ -102,7 +102,7 @@ def test_every_integer_of_a_job_s_spec_is_bounded_where_a_double_is_exact() -> N
         rules = [rule["rule"] for rule in node.get("x-kubernetes-validations", [])]
         for beyond in (2**53 + 1, 2**63 - 1, -(2**53) - 1):
             within = node.get("minimum", beyond) <= beyond <= node.get("maximum", beyond)
-            assert not (within and all(holds(rule, beyond) for rule in rules)), path
+            assert not (within and all(is_true(rule, beyond) for rule in rules)), path
 
 
 def test_rules_on_quantities_are_cheap_enough_for_the_oldest_kubernetes() -> None:
@@ -167,4 +167,4 @@ def test_scale_reads_fields_that_exist() -> None:
     ],
 )
 def test_cel_means_what_it_means_in_the_api_server(expression: str, value: Json) -> None:
-    assert holds(expression, value)
+    assert is_true(expression, value)

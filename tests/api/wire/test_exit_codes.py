@@ -9,6 +9,6 @@ def test_exit_codes_stay_what_they_are() -> None:
         "OK": 0,
         "FAILED": 1,
         "CONFIGURATION": 2,
-        "REFUSED": 3,
+        "HELD": 3,
         "SUPERSEDED": 4,
     }

@@ -108,7 +108,7 @@ def test_what_a_worker_has_found_counts_where_its_files_are_gone_since(job: Job)
 
 def test_a_run_in_use_is_not_touched(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtjob_cli.runs.resume.LEAVE_SECONDS", 0.0)
-    with run_directory.held(run_directory.existing(job.root)):
+    with run_directory.locked(run_directory.existing(job.root)):
         result = restore(job)
     assert result.exit_code == 3
     assert "RunInUse" in result.stderr
@@ -153,7 +153,7 @@ def test_a_signal_ends_the_wait_for_a_run_in_use(job: Job, monkeypatch: pytest.M
         "dtjob_cli.display.PlainDisplay.waiting", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
     )
     before = newest(job)
-    with run_directory.held(run_directory.existing(job.root)):
+    with run_directory.locked(run_directory.existing(job.root)):
         result = restore(job)
     assert (result.exit_code, result.stdout) == (130, "")
     assert "is still in use, nothing was changed" in result.stderr
@@ -235,7 +235,7 @@ def test_a_run_whose_volume_is_lost_is_told_what_its_report_and_a_start_say(
     before = newest(job)
     result = restore(job)
     report = CliRunner().invoke(app, ["report", str(job.root)])
-    with pytest.raises(recovery.Refusal) as start:
+    with pytest.raises(recovery.TrainingHeld) as start:
         recovery.resume_point(job.read(), VolumeState([], [], []))
     for said in (result, report):
         assert said.exit_code == 3

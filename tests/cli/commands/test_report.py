@@ -134,7 +134,7 @@ def test_a_stored_report_is_believed_in_nothing(tmp_path: Path) -> None:
     run = made(tmp_path, forged(35))
     true = json.loads(report(str(run.path), "-o", "json").stdout)
     planted = true | {"spent": {"draws": 35, "epsilon": 0.01}, "message": "0.01", "model": "0.01"}
-    run.report.write_text(json.dumps(planted))
+    run.privacy_report.write_text(json.dumps(planted))
 
     assert json.loads(report(str(run.path), "-o", "json").stdout) == true
     assert "0.01" not in report(str(run.path)).stdout
@@ -180,9 +180,9 @@ def test_a_report_is_not_the_run(tmp_path: Path) -> None:
     (tmp_path / "my runs").mkdir()
     run = made(tmp_path / "my runs", drawn(0))
     left: dict[str, Any] = json.loads(report(str(run.path), "-o", "json").stdout)
-    run.report.write_text(json.dumps(left))
+    run.privacy_report.write_text(json.dumps(left))
 
-    result = report(str(run.report))
+    result = report(str(run.privacy_report))
 
     assert result.exit_code == 2
     assert "is the report that a run has left" in result.stderr

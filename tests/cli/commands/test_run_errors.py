@@ -71,12 +71,12 @@ def test_a_file_that_the_disk_has_no_room_for_is_named(tmp_path: Path, what: str
     config: Any = SimpleNamespace(http_port=1, model_dump_json=lambda **_: "{}")
     file, write = {
         "report": (
-            run.report.with_suffix(".tmp"),
+            run.privacy_report.with_suffix(".tmp"),
             lambda: privacy_report.save(run, {"job": "digits"}),
         ),
         "configuration": (
             run.workers / "worker-0.json",
-            lambda: local_workers.Workers(run, [config], environment={}, hold=0, max_restarts=0),
+            lambda: local_workers.Workers(run, [config], environment={}, lock=0, max_restarts=0),
         ),
     }[what]
     _full(file)
@@ -95,7 +95,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDirectory(tmp_path)
-    _full(run.report.with_suffix(".tmp"))
+    _full(run.privacy_report.with_suffix(".tmp"))
     summary = {"state": "Unfinished", "step": 10, "plan": {}, "spent": {"draws": 20}}
     monkeypatch.setattr(spent, "complete_ledger", lambda *_: None)
     monkeypatch.setattr(privacy_report, "build", lambda *_: summary)
@@ -103,7 +103,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     shown = StringIO()
     session = command._Session(request, {}, PlainDisplay(shown), Interrupts())
     end = local_workers.End(
-        0, WorkerExit.REFUSED, "StorageFull", "no room on the volume", restarted=False
+        0, WorkerExit.HELD, "StorageFull", "no room on the volume", restarted=False
     )
     accountant: Any = None
 
@@ -112,7 +112,7 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
 
     assert caught.value.reason == "StorageFull"
     assert "The checkpoint of step 10 is intact" in caught.value.remedy
-    assert f"{run.report} is not written" in shown.getvalue()
+    assert f"{run.privacy_report} is not written" in shown.getvalue()
     assert f"dtjob report {tmp_path}" in shown.getvalue()
 
 

@@ -55,7 +55,7 @@ def workers(
 
     monkeypatch.setattr(subprocess, "Popen", Killed)
     configs: list[Any] = [Config(), Config()]
-    return local_workers.Workers(run, configs, environment={}, hold=0, max_restarts=restarts)
+    return local_workers.Workers(run, configs, environment={}, lock=0, max_restarts=restarts)
 
 
 def test_two_deaths_at_once_are_both_told_as_out_of_memory(
@@ -85,5 +85,5 @@ def test_a_ranks_kill_explains_no_later_death_of_a_worker(
     said = {"jobUID": "5ac7f6f2", "attempt": 2, "restarts": 1}
     answer = httpx.Response(200, json=said, request=request)
     monkeypatch.setattr(found._http, "get", lambda _: answer)
-    found.report()
+    found.worker_report()
     assert ["kill -9" in end.cause for end in found.ends()] == [True, True]

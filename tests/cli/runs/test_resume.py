@@ -147,7 +147,7 @@ def test_a_run_in_use_is_left_alone(
     run: run_directory.RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dtjob_cli.runs.resume.LEAVE_SECONDS", 0.0)
-    with run_directory.held(run):
+    with run_directory.locked(run):
         result = _dtjob("run", "digits.yaml", "--resume")
 
     assert result.exit_code == 3
@@ -162,7 +162,7 @@ def test_who_waits_for_a_run_in_use_says_for_whom_and_how_long(
     """Whether it is a live command or one that was killed can't be known."""
     told = []
     holding = ExitStack()
-    holding.enter_context(run_directory.held(run))
+    holding.enter_context(run_directory.locked(run))
 
     class Screen(PlainDisplay):
         def waiting(self, text: str) -> None:

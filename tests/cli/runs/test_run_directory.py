@@ -44,7 +44,7 @@ def _run(parent: Path, name: str, *, begun: bool = True) -> run_directory.RunDir
 def test_the_quickstart_lists_what_a_run_leaves(tmp_path: Path) -> None:
     """The real run of test_run.py leaves this, too."""
     run = _run(tmp_path / "runs", "digits-00000001")
-    with run_directory.held(run):
+    with run_directory.locked(run):
         run_directory.new_secret(run)
     made = {path.name for path in run.path.iterdir()}
 
@@ -302,19 +302,19 @@ def test_workers_and_image_may_change_between_resumes() -> None:
 
 def test_a_run_is_held_until_the_last_process_that_inherited_it_ends(tmp_path: Path) -> None:
     run = _run(tmp_path / "runs", "digits-00000001")
-    with run_directory.held(run) as hold:
+    with run_directory.locked(run) as lock:
         heir = subprocess.Popen(
-            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(hold,)
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,)
         )
-        with pytest.raises(run_directory.RunInUse), run_directory.held(run):
+        with pytest.raises(run_directory.RunInUse), run_directory.locked(run):
             pass
     try:
-        with pytest.raises(run_directory.RunInUse), run_directory.held(run):
+        with pytest.raises(run_directory.RunInUse), run_directory.locked(run):
             pass
     finally:
         heir.communicate(b"\n", timeout=30)
 
-    with run_directory.held(run):
+    with run_directory.locked(run):
         pass
 
 

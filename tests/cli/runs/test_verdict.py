@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs import held, local_workers, verdict
 from dtjob_cli.runs.run_directory import RunDirectory
@@ -107,7 +107,7 @@ def test_what_can_be_resumed_says_how() -> None:
         assert RESUME in _error(_report(), _end(code)).remedy
 
 
-AT_A_START = TRAINING_REFUSED - {
+AT_A_START = TRAINING_HELD - {
     Reason.PRIVACY_STATE_LOST,
     Reason.CHECKPOINT_LOST,
     Reason.LEDGER_UNREADABLE,

@@ -63,8 +63,8 @@ def test_a_child_is_deleted(enduring: Enduring, kind: str) -> None:
         return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
 
     job.until(f"the {kind} is back", back, BACK_SECONDS, at_most=0.5)
-    charged = job.account()["charged"]
-    job.until("it goes on", lambda: job.account()["charged"] > charged, 120)
+    charged = job.ledger_status()["charged"]
+    job.until("it goes on", lambda: job.ledger_status()["charged"] > charged, 120)
     enduring.training()
 
 
@@ -157,7 +157,9 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
         try:
             job = Job.apply(standins, namespace, manifest)
             with watched(job) as course:
-                job.until("its outcome", lambda: killer.done() or "outcome" in job.account(), 600)
+                job.until(
+                    "its outcome", lambda: killer.done() or "outcome" in job.ledger_status(), 600
+                )
                 ended.set()
                 killer.result(120)
                 job.until_succeeded()
@@ -168,7 +170,7 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
             standins.wait_for_operator()
     assert kills >= 3
     assert_played_account(job, course)
-    account = job.account()
+    account = job.ledger_status()
     assert (account["attempt"], account["charged"]) == (1, steps)
     assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
     told = sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER)
@@ -196,22 +198,22 @@ def test_the_volume_is_lost_and_the_job_is_made_anew(
     job.until("a condition says so", lost, 240)
     told = {("Warning", "CheckpointLost"), ("Normal", "CheckpointLost")}
     job.until("an event says so", lambda: told & set(job.events()), 60)
-    charged = job.account()["charged"]
+    charged = job.ledger_status()["charged"]
     time.sleep(2)
-    assert job.account()["charged"] == charged
+    assert job.ledger_status()["charged"] == charged
 
     with standins.without_operator():
         namespace("delete", "dtjob", job.name, "--timeout=120s")
         again = Job.apply(standins, namespace, manifest)
         assert again.child != job.child
     again.until("its own children", lambda: namespace.get("statefulset", again.child), 120)
-    own = again.account().get("charged", 0)  # before the waits: it may train by then
+    own = again.ledger_status().get("charged", 0)  # before the waits: it may train by then
     for kind in ("statefulset", "service"):
         wait_until_gone(namespace, kind, job.child, 120)
         child = namespace.get(kind, again.child)
         assert child is not None
         assert [each["uid"] for each in child["metadata"]["ownerReferences"]] == [again.uid]
-    assert job.account()["charged"] == charged
+    assert job.ledger_status()["charged"] == charged
     assert own == 0
     claims = {claim["metadata"]["name"] for claim in namespace.list("pvc")}
     assert job.claim(1) in claims

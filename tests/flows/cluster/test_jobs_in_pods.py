@@ -160,7 +160,7 @@ def test_describe_tells_its_course(trained: Trained) -> None:
 
 def test_the_model_is_good_and_private(trained: Trained) -> None:
     """Over 200 fresh keys accuracy was 0.9458, deviation 0.0062, least 0.9306: false alarm 1e-6."""
-    status, account = trained.ended["status"], trained.job.account()
+    status, account = trained.ended["status"], trained.job.ledger_status()
     assert float(status["result"]["evaluation"]["accuracy"]) >= 0.915
     assert (status["progress"]["step"], account["charged"]) == (336, 336)
     assert status["privacy"]["drawsCharged"] == 336

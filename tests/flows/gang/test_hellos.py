@@ -23,7 +23,7 @@ from dtjob_trainer.gang.ends import cause, told
 from dtjob_trainer.gang.greeter import Greeter
 from dtjob_trainer.identity.credentials import PodToken
 from dtjob_trainer.identity.issuer import Issuer, Published, published
-from dtjob_trainer.identity.proof import Expected, Refused, Speaker
+from dtjob_trainer.identity.proof import Expected, HelloDenied, Speaker
 from tests.support.gangs.fake_issuer import AUDIENCE, DISCOVERY, KEYS, FakeIssuer, Key, claims
 
 FAKE = FakeIssuer()
@@ -42,7 +42,7 @@ class Scene:
     heard: list[Speaker] = field(default_factory=list)
     said_hellos: list[Hello] = field(default_factory=list)
     log: CapturingLogger = field(default_factory=CapturingLogger)
-    refuse: Refused | None = None
+    refuse: HelloDenied | None = None
 
     async def hear(self, hello: Hello, speaker: Speaker) -> Directive:
         if self.refuse is not None:
@@ -118,7 +118,7 @@ def test_why_a_hello_is_refused_is_logged_once_for_each_reason(tmp_path: Path) -
             scene.hold(Key("stranger").sign(claims(1, "pod")))
             assert await scene.greeter.say(hello()) is None
         scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
-        scene.refuse = Refused(HTTPStatus.FORBIDDEN, "worker 1 is not heard: it was replaced")
+        scene.refuse = HelloDenied(HTTPStatus.FORBIDDEN, "worker 1 is not heard: it was replaced")
         assert await scene.greeter.say(hello()) is None
         scene.refuse = None
         assert await scene.greeter.say(hello()) == Directive(revision=3)

@@ -191,7 +191,7 @@ def test_the_last_words_of_a_supervisor_that_refuses_are_told() -> None:
     assert world.condition("Running")["message"] == "why"
 
 
-@pytest.mark.parametrize("state", ["Refused", "Waiting"])
+@pytest.mark.parametrize("state", ["Held", "Waiting"])
 def test_a_refusal_in_the_report_is_told(state: str) -> None:
     world = World.of()
     world.see(privacy_plan=PLAN)

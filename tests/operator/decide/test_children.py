@@ -120,7 +120,7 @@ def test_workers_get_their_configuration() -> None:
     config = WorkerConfig.model_validate_json(variable["value"])
     assert config.coordinator_host == f"{CHILD}-0.{CHILD}"
     assert (config.ledger.namespace, config.ledger.name) == ("research", CHILD)
-    assert config.hold
+    assert config.stays_after_outcome
     assert config.job.uid == UID
     assert config.data_dir is None
 

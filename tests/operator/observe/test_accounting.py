@@ -12,7 +12,7 @@ from dtjob_accounting.process import HelperFailed
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.kube.store import Key
 from dtjob_operator.observe import accounting
-from dtjob_operator.observe.accounting import Accounting
+from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Spent
 from tests.support.worlds.world import digits
@@ -63,11 +63,11 @@ def test_a_question_without_an_answer_is_asked_again(
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         begun: list[float] = []
-        accounting = Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
+        accounting = PrivacyFigures(Broken(error), told.put_nowait)  # type: ignore[arg-type]
 
         def ask() -> object:
             if question == "plan":
-                return accounting.plan(KEY, digits())
+                return accounting.privacy_plan(KEY, digits())
             return accounting.spent(KEY, ledger)
 
         for _ in range(2):
@@ -82,12 +82,12 @@ def test_a_question_without_an_answer_is_asked_again(
     asyncio.run(scenario())
 
 
-def answered(accounting: Accounting, job: Json, told: asyncio.Queue[Key]) -> Any:
+def answered(accounting: PrivacyFigures, job: Json, told: asyncio.Queue[Key]) -> Any:
     async def ask() -> object:
-        assert accounting.plan(KEY, job) is None
+        assert accounting.privacy_plan(KEY, job) is None
         async with asyncio.timeout(60):
             await told.get()
-        return accounting.plan(KEY, job)
+        return accounting.privacy_plan(KEY, job)
 
     return ask()
 
@@ -105,7 +105,7 @@ def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        accounting = PrivacyFigures(Calm(), told.put_nowait)  # type: ignore[arg-type]
         newer = digits() | {"status": {"phase": "Pending", "queue": {"position": 3}}}
         assert isinstance(await answered(accounting, newer, told), PrivacyPlan)
         accounting.close()
@@ -118,8 +118,8 @@ def test_a_job_that_can_not_be_read_decides_nothing_for_another() -> None:
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = Accounting(Calm(), told.put_nowait)  # type: ignore[arg-type]
-        assert accounting.plan(KEY, digits() | {"future": {}}) is None
+        accounting = PrivacyFigures(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        assert accounting.privacy_plan(KEY, digits() | {"future": {}}) is None
         assert told.empty()
         assert isinstance(await answered(accounting, digits(), told), PrivacyPlan)
         accounting.close()
@@ -135,7 +135,7 @@ def test_a_calibration_without_an_answer_is_told_until_there_is_one(
 
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = Accounting(Broken(error), told.put_nowait)  # type: ignore[arg-type]
+        accounting = PrivacyFigures(Broken(error), told.put_nowait)  # type: ignore[arg-type]
         assert accounting.planning_trouble(digits()) is None
         assert await answered(accounting, digits(), told) is None
         trouble = accounting.planning_trouble(digits())
@@ -143,7 +143,7 @@ def test_a_calibration_without_an_answer_is_told_until_there_is_one(
         assert str(error) in trouble
         async with asyncio.timeout(60):
             await told.get()
-        assert accounting.plan(KEY, digits()) is not None
+        assert accounting.privacy_plan(KEY, digits()) is not None
         assert accounting.planning_trouble(digits()) is None
         accounting.close()
 
@@ -171,7 +171,7 @@ def test_a_new_job_waits_for_one_epsilon_at_most() -> None:
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         helper = Slow()
-        accounting = Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
+        accounting = PrivacyFigures(helper, told.put_nowait)  # type: ignore[arg-type]
         for number in range(3):
             ledger = {
                 "metadata": {"uid": f"ledger-{number}"},
@@ -195,7 +195,7 @@ def test_epsilons_that_are_told_wait_for_those_that_are_not() -> None:
 
     async def scenario() -> None:
         helper = Slow()
-        accounting = Accounting(helper, lambda _: None)  # type: ignore[arg-type]
+        accounting = PrivacyFigures(helper, lambda _: None)  # type: ignore[arg-type]
 
         async def asked(questions: int) -> int:
             async with asyncio.timeout(60):
@@ -226,7 +226,7 @@ def test_a_figure_is_pending_until_it_is_there_has_failed_or_takes_too_long(
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         helper = Slow()
-        accounting = Accounting(helper, told.put_nowait)  # type: ignore[arg-type]
+        accounting = PrivacyFigures(helper, told.put_nowait)  # type: ignore[arg-type]
 
         async def answer(with_: float | HelperFailed) -> None:
             while not helper.asked or helper.asked[-1].done():
@@ -249,7 +249,7 @@ def test_a_figure_is_pending_until_it_is_there_has_failed_or_takes_too_long(
         assert accounting.spent(KEY, second) == Spent("2.3000", 10)
         assert accounting.is_pending(second)
         with monkeypatch.context() as patched:
-            patched.setattr(f"{Accounting.__module__}._PATIENCE_SECONDS", 0.0)
+            patched.setattr(f"{PrivacyFigures.__module__}._PATIENCE_SECONDS", 0.0)
             assert not accounting.is_pending(second)
         await answer(HelperFailed("died"))
         async with asyncio.timeout(60):

@@ -70,7 +70,7 @@ class GangRun:
     reserve: int = 60
     stall_seconds: int = 600
     max_restarts: int = 10
-    hold: bool = False
+    stays_after_outcome: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
     name: str = "a"
@@ -122,7 +122,7 @@ class GangRun:
             store_port=self.store_port,
             proof=GangProof(kind=ProofKind.SECRET, path=str(self.secret)),
             http_port=self.http_port + ordinal,
-            hold=self.hold,
+            stays_after_outcome=self.stays_after_outcome,
         )
 
     def start(self) -> None:

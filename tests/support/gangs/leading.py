@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dtjob_api.ledger.lease_rules import next_unused_draw
-from dtjob_api.ledger.privacy_ledger import Outcome, OutcomeState, RunState
+from dtjob_api.ledger.privacy_ledger import OrderState, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.pipe import Drain, ToRank
@@ -74,7 +74,7 @@ def succeeded() -> Outcome:
     )
 
 
-def order(run: GangRun, state: RunState) -> None:
+def order(run: GangRun, state: OrderState) -> None:
     """As the operator does, for the first time."""
     newest = run.ledger.read()
     spec = newest.ledger.spec

@@ -67,11 +67,11 @@ if __name__ == "__main__":
     target = functools.partial(recorded_rank, record=Path(sys.argv[1]), gate=Path(sys.argv[2]))
 
     def recorded(config: Any, ordinal: int, log: Any) -> Any:
-        from dtjob_trainer.worker.worker import (
-            Worker,  # not in the ranks, which execute this file too
+        from dtjob_trainer.worker.supervision import (
+            Supervisor,  # not in the ranks, which execute this file too
         )
 
-        return Worker(config, ordinal, Forkserver(target), log)
+        return Supervisor(config, ordinal, Forkserver(target), log)
 
     code = supervisor.main(sys.argv[3:], recorded)
     sys.stderr.flush()

@@ -69,7 +69,7 @@ class PlayedRun(GangRun):
 
         return wait_for(f"step {step}", reached, 30, every=0.02)
 
-    def account(self) -> Any:
+    def ledger_status(self) -> Any:
         """The ledger's status."""
         return self.ledger.read().ledger.status
 

@@ -35,7 +35,7 @@ GANG = (
     "dtjob_trainer.mechanism.step",
     "dtjob_trainer.supervisor",
     "dtjob_trainer.preflight.task_validation",
-    "dtjob_trainer.worker.worker",
+    "dtjob_trainer.worker.supervision",
     "opacus",
     "sklearn.datasets",
     "torch.distributed",

@@ -141,7 +141,7 @@ class Job:
         assert found is not None
         return found
 
-    def account(self) -> Manifest:
+    def ledger_status(self) -> Manifest:
         """The status of its ledger, {} before there is one."""
         found = self.kubectl.get("privacyledger", self.child)
         status: Manifest = (found or {}).get("status", {})
@@ -171,7 +171,7 @@ class Job:
         """Wait for an attempt to have done a step, by the account that covers it."""
 
         def done() -> Manifest | None:
-            status = self.account()
+            status = self.ledger_status()
             lease = status.get("lease") or {}
             reached = lease.get("attempt", 0) >= attempt and lease.get("fromStep", 0) >= step
             return status if reached else None
@@ -180,7 +180,7 @@ class Job:
 
     def until_next_lease(self) -> int:
         """Wait until it takes its next lease; the attempt that trains."""
-        account = self.account()
+        account = self.ledger_status()
         step = (account.get("checkpoint") or {}).get("step", 0)
         attempt: int = self.until_step(step + 1, max(1, account.get("attempt", 0)))["attempt"]
         return attempt
@@ -216,7 +216,10 @@ class Job:
 
     def described(self) -> str:
         """All there is to know when a test fails."""
-        parts = [self.kubectl("describe", "dtjob", self.name), json.dumps(self.account(), indent=1)]
+        parts = [
+            self.kubectl("describe", "dtjob", self.name),
+            json.dumps(self.ledger_status(), indent=1),
+        ]
         parts.append(self.kubectl("get", "pods,statefulsets", "--output=wide"))
         for pod in self.kubectl.list("pods"):
             name = pod["metadata"]["name"]
@@ -347,7 +350,7 @@ def watched(job: Job, since: str | None = None) -> Iterator[Course]:
 def assert_true_account(job: Job, course: Course) -> None:
     """Rules 1, 2, 10 and 13 for a job that has ended: whatever happened, its figures are true."""
     _assert_true_figures(job, course)
-    steps, charged = job.ledger()["spec"]["plan"]["steps"], job.account()["charged"]
+    steps, charged = job.ledger()["spec"]["plan"]["steps"], job.ledger_status()["charged"]
     for ordinal in range(2):
         batches = job.seen(ordinal)
         assert steps <= len(batches) <= charged, f"worker {ordinal}"
@@ -357,14 +360,14 @@ def assert_true_account(job: Job, course: Course) -> None:
 def assert_played_account(job: Job, course: Course) -> None:
     """The same for a job of stand-ins, whose coordinator wrote down what it was handed."""
     _assert_true_figures(job, course)
-    draws, charged = job.draws(), job.account()["charged"]
+    draws, charged = job.draws(), job.ledger_status()["charged"]
     assert job.ledger()["spec"]["plan"]["steps"] <= len(draws)
     assert len(set(draws)) == len(draws), "a draw came twice"
     assert max(draws) < charged
 
 
 def _assert_true_figures(job: Job, course: Course) -> None:
-    ended, account = job.stored()["status"], job.account()
+    ended, account = job.stored()["status"], job.ledger_status()
     assert account["outcome"]["reason"] == "Completed", job.described()
     assert account["checkpoint"]["step"] == job.ledger()["spec"]["plan"]["steps"]
     assert ended["phase"] == "Succeeded"

@@ -22,7 +22,7 @@ from dtjob_trainer.ledger import durable
 from dtjob_trainer.ledger.backend import Ledger, Versioned
 from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState
 from dtjob_trainer.ledger.file_ledger import FileLedger
-from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.recovery import contradiction
 from tests.support.builders import IMAGE, START, UID, new_ledger, tiny_plan
 
@@ -49,7 +49,7 @@ class Job:
     Attributes
     ----------
     handed
-        Every draw that any account has ever given out.
+        Every draw that was ever given out.
     charged
         What the ledger had charged at the last look; it must never fall.
     """
@@ -72,40 +72,40 @@ class Job:
     def begin(self) -> int:
         return begin_attempt(self.ledger, self.clock()).ledger.status.attempt
 
-    def account(self, attempt: int, *, keep: int = 2, image: str = IMAGE) -> DrawAccount:
+    def leased(self, attempt: int, *, keep: int = 2, image: str = IMAGE) -> LeasedDraws:
         store = CheckpointStore(self.state_dir, UID, self.plan, keep)
-        return DrawAccount(self.ledger, store, attempt, image=image, clock=self.clock)
+        return LeasedDraws(self.ledger, store, attempt, image=image, clock=self.clock)
 
-    def opened(self, **options: Any) -> tuple[DrawAccount, int]:
-        """A new attempt's account, resumed and opened, and the step to go on from."""
-        account = self.account(self.begin(), **options)
-        point, checkpoint = account.resume()
+    def opened(self, **options: Any) -> tuple[LeasedDraws, int]:
+        """A new attempt's leased, resumed and opened, and the step to go on from."""
+        leased = self.leased(self.begin(), **options)
+        point, checkpoint = leased.resume()
         if checkpoint is not None:
             assert checkpoint.state.model["weight"].item() == checkpoint.step == point.step
-        account.open(state_at(point.step), 4096)
-        return account, point.step
+        leased.open(state_at(point.step), 4096)
+        return leased, point.step
 
-    def draw(self, account: DrawAccount) -> int | None:
-        draw = account.next_draw()
+    def draw(self, leased: LeasedDraws) -> int | None:
+        draw = leased.next_draw()
         if draw is not None:
             self.handed.append(draw)
         return draw
 
     def run(self, stop_after: int | None = None) -> None:
         """One attempt, to the end of the job or, in order, after step `stop_after`."""
-        account, step = self.opened()
+        leased, step = self.opened()
         while step < self.plan.steps:
             try:
-                if self.draw(account) is None:
-                    account.publish(step, state_at(step))
+                if self.draw(leased) is None:
+                    leased.publish(step, state_at(step))
                     continue
             except ReserveSpent:
                 break
             step += 1
             if step == stop_after:
-                account.close(step, state_at(step))
+                leased.close(step, state_at(step))
                 return
-        account.succeed(step, state_at(step), result={"step": step}, message="done")
+        leased.succeed(step, state_at(step), result={"step": step}, message="done")
 
     def run_if_unfinished(self) -> None:
         if self.read().status.outcome is None:

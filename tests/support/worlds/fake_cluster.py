@@ -117,7 +117,7 @@ class Accountant:
     def __init__(self) -> None:
         self.asked_for: list[bool] = []
 
-    def plan(self, *_: Any) -> Any:
+    def privacy_plan(self, *_: Any) -> Any:
         return PLAN
 
     def planning_trouble(self, *_: Any) -> None:

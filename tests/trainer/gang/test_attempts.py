@@ -21,7 +21,7 @@ from dtjob_trainer.gang.attempts import (
     end_attempt,
     fail,
     may_restart,
-    report_drained,
+    record_drained,
 )
 from dtjob_trainer.ledger.backend import LedgerRejected, Superseded
 from tests.support.builders import START
@@ -63,7 +63,7 @@ def test_superseded_attempt_records_nothing(job: Job) -> None:
     job.begin()
     for write in (
         lambda: end_attempt(job.ledger, attempt, KILLED, START),
-        lambda: report_drained(job.ledger, attempt, 1),
+        lambda: record_drained(job.ledger, attempt, 1),
     ):
         with pytest.raises(Superseded):
             write()
@@ -146,9 +146,9 @@ def test_failure_whose_outcome_was_not_written_any_more_is_the_last(job: Job) ->
 
 
 def test_orderly_stops_use_up_no_restart(job: Job) -> None:
-    for reason in (Reason.STOPPED, Reason.DRAINED, Reason.STORAGE_FULL):
+    for reason in (Reason.STOPPED, Reason.STORAGE_FULL):
         end_attempt(job.ledger, begin(job, 0).attempt, AttemptEnd(reason), START)
-    assert begin(job, 0).attempt == 4
+    assert begin(job, 0).attempt == 3
 
 
 def test_orderly_stop_after_failures_is_followed_whatever_the_limit_is_now(job: Job) -> None:
@@ -165,9 +165,9 @@ def test_end_of_the_last_attempt_is_recorded_after_the_outcome(job: Job) -> None
 
 def test_drain_is_answered_once(job: Job) -> None:
     attempt = job.begin()
-    report_drained(job.ledger, attempt, 1)
+    record_drained(job.ledger, attempt, 1)
     version = job.ledger.read().version
-    report_drained(job.ledger, attempt, 1)
+    record_drained(job.ledger, attempt, 1)
     assert job.ledger.read().version == version
     assert job.read().status.drained == 1
 
@@ -232,7 +232,7 @@ def ended(*ends: tuple[int, Reason]) -> list[AttemptRecord]:
         (ended(*[(1, Reason.RANK_FAILED)] * 2), 1, False),
         (ended((61, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, True),
         (ended((59, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, False),
-        (ended(*[(1, Reason.DRAINED)] * 9, (1, Reason.STOPPED)), 0, True),
+        (ended(*[(1, Reason.COMPLETED)] * 9, (1, Reason.STOPPED)), 0, True),
         (ended(*[(1, Reason.WORKER_LOST)] * 20), 100, False),
         (ended(*[(1, Reason.PRIVACY_STATE_LOST)] * 9, (1, Reason.RANK_FAILED)), 1, True),
         (ended(*[(1, Reason.STORAGE_FULL)] * 9, *[(1, Reason.RANK_FAILED)] * 2), 1, False),

@@ -17,7 +17,7 @@ def end(kind: EndKind, rank: int, signal: int | None = None) -> End:
 
 LOST_PEER = end(EndKind.CRASHED, 0)
 KILLED = end(EndKind.CRASHED, 1, signal=9)
-REFUSED = end(EndKind.REFUSED, 2)
+HELD = end(EndKind.HELD, 2)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ REFUSED = end(EndKind.REFUSED, 2)
     [
         ([LOST_PEER, KILLED], KILLED),
         ([KILLED, LOST_PEER], KILLED),
-        ([LOST_PEER, KILLED, REFUSED], REFUSED),
+        ([LOST_PEER, KILLED, HELD], HELD),
         ([LOST_PEER], LOST_PEER),
         ([end(EndKind.FINISHED, 0)], None),
         ([], None),
@@ -39,7 +39,7 @@ def test_a_consequence_is_not_taken_for_the_cause(ends: list[End], expected: End
 
 SAID = [
     one.model_copy(update={"message": f"rank {one.rank} of {one.kind}"})
-    for one in (LOST_PEER, KILLED, REFUSED, end(EndKind.FINISHED, 3), end(EndKind.FAILED, 4))
+    for one in (LOST_PEER, KILLED, HELD, end(EndKind.FINISHED, 3), end(EndKind.FAILED, 4))
 ]
 
 
@@ -65,7 +65,7 @@ LOST = End(kind=EndKind.CRASHED, rank=None, reason=Reason.WORKER_LOST)
         ([], LOST, LOST),
         ([KILLED], None, KILLED),
         ([LOST_PEER], LOST, LOST),
-        ([LOST_PEER, end(EndKind.FINISHED, 1), REFUSED], None, REFUSED),
+        ([LOST_PEER, end(EndKind.FINISHED, 1), HELD], None, HELD),
     ],
     ids=["a lost worker", "a killed rank", "a lost worker explains a lost peer", "all told"],
 )
@@ -75,7 +75,7 @@ def test_some_ends_decide_at_once(ends: list[End], lost: End | None, decides: En
 
 @pytest.mark.parametrize(
     ("first", "seconds"),
-    [(LOST_PEER, 5), (REFUSED, 1), (end(EndKind.DRAINED, 0), 10), (end(EndKind.SUCCEEDED, 0), 10)],
+    [(LOST_PEER, 5), (HELD, 1), (end(EndKind.DRAINED, 0), 10), (end(EndKind.SUCCEEDED, 0), 10)],
     ids=["echo", "verdict", "drained", "succeeded"],
 )
 def test_others_wait_for_the_rest_to_be_told(first: End, seconds: float) -> None:

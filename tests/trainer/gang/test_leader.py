@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from dtjob_api.ledger.privacy_ledger import RunState
+from dtjob_api.ledger.privacy_ledger import OrderState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, End, EndKind, Hello
@@ -22,10 +22,10 @@ from dtjob_api.wire.pipe import Progress
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang import leader as leading
-from dtjob_trainer.gang.closing import close
+from dtjob_trainer.gang.consequences import record_end
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.worker_view import WorkerView
-from dtjob_trainer.identity.proof import Refused, Speaker
+from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import Ranks, follow, lease_as, order, write_status
 
@@ -136,14 +136,14 @@ def test_leader_that_stood_still_takes_nobody_for_lost_or_stalled(
 
 def a_pod(folder: Path) -> tuple[Leader, GangRun, Ranks]:
     """Whose reserve covers no lost lease."""
-    run, ranks = GangRun(folder, workers=1, reserve=0, hold=True), Ranks(0)
+    run, ranks = GangRun(folder, workers=1, reserve=0, stays_after_outcome=True), Ranks(0)
     run.create_ledger()
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     return Leader(run.config(0), run.ledger, view, structlog.get_logger(), ranks.tell), run, ranks
 
 
 def refused(reason: Reason) -> End:
-    return End(kind=EndKind.REFUSED, rank=0, reason=reason, message="no")
+    return End(kind=EndKind.HELD, rank=0, reason=reason, message="no")
 
 
 @pytest.mark.parametrize("has_leased", [False, True], ids=["looked at again", "held"])
@@ -218,7 +218,7 @@ def test_an_order_that_came_before_the_refusal_is_answered_at_once(
         if has_leased:
             lease_as(run, 1)
         await follow(leader, until=Action.RUN, attempt=1)
-        order(run, RunState.DRAIN)
+        order(run, OrderState.DRAIN)
         async with asyncio.timeout(20):
             while not ranks.told:
                 await asyncio.sleep(0.02)
@@ -251,7 +251,7 @@ def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person
 
     for attempt in (1, 2):
         code, message = asyncio.run(refused_with_a_lease(attempt))
-        assert code == WorkerExit.REFUSED
+        assert code == WorkerExit.HELD
         assert "go on with --resume" in str(message)
     status = run.ledger.read().ledger.status
     assert (status.charged, status.outcome) == (10, None)
@@ -259,7 +259,7 @@ def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person
 
 def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, clock: Time) -> None:
     """Each look would cost a lease, and the reserve covers none."""
-    run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=1, hold=True)
+    run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=1, stays_after_outcome=True)
     run.create_ledger()
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
@@ -292,7 +292,7 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
     tmp_path: Path, clock: Time
 ) -> None:
     """Each attempt would spend a lease, do the same steps again and find the same."""
-    run = GangRun(tmp_path, workers=1, reserve=15, stall_seconds=1, hold=True)
+    run = GangRun(tmp_path, workers=1, reserve=15, stall_seconds=1, stays_after_outcome=True)
     run.create_ledger()
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
@@ -301,9 +301,9 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
         await follow(leader, until=Action.RUN)
         lease_as(run, attempt)
         await follow(leader, until=Action.RUN, attempt=attempt)
-        leader.heard_coordinator(Progress(state=WorkerState.RUNNING, step=0))
+        leader.heard_rank_zero(Progress(state=WorkerState.RUNNING, step=0))
         await clock.passes(leader, 0.5)
-        leader.heard_coordinator(Progress(state=WorkerState.RUNNING, step=1))
+        leader.heard_rank_zero(Progress(state=WorkerState.RUNNING, step=1))
         await clock.passes(leader, 4.5)
         await follow(leader, until=Action.END, attempt=attempt)
 
@@ -329,13 +329,13 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
     tmp_path: Path, stall_seconds: int, holds: bool
 ) -> None:
     """Evicted, say. That a person has acted is seen by another runPolicy.stallSeconds."""
-    run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=30, hold=True)
+    run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=30, stays_after_outcome=True)
     run.create_ledger()
     now = datetime.now(UTC)
     attempts.begin_attempt(run.ledger, now)
     lease_as(run, 1)
     stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
-    close(run.ledger, 1, stalled, run.config(0), now, generation=1)
+    record_end(run.ledger, 1, stalled, run.config(0), now, order_generation=1)
     run.stall_seconds = stall_seconds
     view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
@@ -462,7 +462,7 @@ def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: in
         lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
         said = Hello(ordinal=ordinal, incarnation="x", ready=True, attempt=1, ends=(lie,))
-        with pytest.raises(Refused, match="the run has workers 0 to 0"):
+        with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
             await leader.hello(said, Speaker(ordinal, ""))
         await asyncio.sleep(0)
         await follow(leader, until=Action.RUN, attempt=1)
@@ -485,14 +485,14 @@ def test_nobody_is_heard_before_it_is_known_how_many_workers_there_are(
 
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
-        with pytest.raises(Refused, match="ledger has not been read") as refused:
+        with pytest.raises(HelloDenied, match="ledger has not been read") as refused:
             await leader.hello(early, Speaker(5, ""))
         assert refused.value.status == HTTPStatus.SERVICE_UNAVAILABLE
         monkeypatch.setattr(leading, "_ANSWER_SECONDS", 60)
         waiting = asyncio.create_task(leader.hello(early, Speaker(5, "")))
         await asyncio.sleep(0)
         run.create_ledger()
-        with pytest.raises(Refused, match="the run has workers 0 to 0"):
+        with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
             await waiting
         await follow(leader, until=Action.RUN)
         lead.cancel()
@@ -511,10 +511,10 @@ def test_workers_are_sent_home_also_where_no_ledger_was_ever_read(tmp_path: Path
     async def scene() -> int:
         lead = asyncio.create_task(leader.lead())
         directive = await follow(leader, until=Action.DONE)
-        assert directive.exit_code == WorkerExit.REFUSED
+        assert directive.exit_code == WorkerExit.HELD
         return await lead
 
-    assert asyncio.run(scene()) == WorkerExit.REFUSED
+    assert asyncio.run(scene()) == WorkerExit.HELD
 
 
 def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dtjob_api.ledger.privacy_ledger import LedgerStatus, OutcomeState, RunState
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, OrderState, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import Action, End, EndKind
 from dtjob_api.wire.worker_report import WorkerState
@@ -47,7 +47,7 @@ class Reluctant(FileLedger):
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GangRun:
     """A pod's, whose patience with its ledger is short."""
     monkeypatch.setattr(Leader._without, "__defaults__", (0.01,))
-    run = GangRun(tmp_path, workers=1, reserve=0, hold=True)
+    run = GangRun(tmp_path, workers=1, reserve=0, stays_after_outcome=True)
     run.ledger = Reluctant(run.ledger.path)
     run.create_ledger()
     return run
@@ -89,7 +89,7 @@ def test_a_refusal_that_could_not_be_written_at_once_holds_all_the_same(
     """Else each attempt would spend a lease, until the limit of restarts ends the job."""
 
     async def scene(leader: Leader, ledger: Reluctant) -> None:
-        end = an_end(EndKind.REFUSED, reason)
+        end = an_end(EndKind.HELD, reason)
         await end_with_a_lease(leader, ledger, run, end)
         while "then go on with --resume" not in str(leader._view.message):
             await asyncio.sleep(0.01)
@@ -112,11 +112,11 @@ def test_an_order_that_comes_while_an_end_is_kept_is_answered_after_it(
         if leases:
             lease_as(run, 1)
         ledger.refuses = 10**9
-        end = an_end(EndKind.REFUSED, Reason.LEDGER_UNREADABLE)
+        end = an_end(EndKind.HELD, Reason.LEDGER_UNREADABLE)
         await follow(leader, until=Action.END, attempt=1, ends=(end,))
         await follow(leader, until=Action.END)
         await ledger.refused.wait()
-        order(run, RunState.RUN)
+        order(run, OrderState.RUN)
         leader._orders._hear(run.ledger.read())  # as its watch does in a moment
         for _ in range(2):  # the end is tried again, and the order not taken for known by that
             ledger.refused.clear()
@@ -135,7 +135,7 @@ def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
     async def scene(leader: Leader, ledger: Reluctant) -> None:
         end = an_end(EndKind.CRASHED, Reason.RANK_FAILED)
         await end_with_a_lease(leader, ledger, run, end)
-        order(run, RunState.DRAIN)
+        order(run, OrderState.DRAIN)
         while (
             run.ledger.read().ledger.status.drained != 2
             or leader._view.state != WorkerState.DRAINED
@@ -198,7 +198,7 @@ def test_a_pod_that_is_told_to_leave_waits_for_no_ledger(run: GangRun) -> None:
         await follow(leader, until=Action.RUN)
         lease_as(run, 1)
         ledger.refuses = 10**9
-        end = an_end(EndKind.REFUSED, Reason.STORAGE_FULL)
+        end = an_end(EndKind.HELD, Reason.STORAGE_FULL)
         await follow(leader, until=Action.END, attempt=1, ends=(end,))
         await follow(leader, until=Action.END)
         await ledger.refused.wait()

@@ -94,7 +94,7 @@ def test_what_a_start_finds_wrong_later_on_is_refused_and_counts_as_no_restart(
         return await leading
 
     codes = [asyncio.run(start(attempt)) for attempt in (1, 2, 3, 4)]
-    assert codes == [WorkerExit.OK, WorkerExit.REFUSED, WorkerExit.REFUSED, WorkerExit.REFUSED]
+    assert codes == [WorkerExit.OK, WorkerExit.HELD, WorkerExit.HELD, WorkerExit.HELD]
     status = run.ledger.read().ledger.status
     assert status.outcome is None
     assert [record.reason for record in status.attempts[1:]] == ["EntrypointInvalid"] * 3
@@ -135,7 +135,7 @@ def test_no_outcome_is_written_while_the_volume_tells_of_more_draws(
         await follow(leader, until=Action.DONE)
         return await leading
 
-    assert [asyncio.run(start(attempt)) for attempt in (1, 2)] == [WorkerExit.REFUSED] * 2
+    assert [asyncio.run(start(attempt)) for attempt in (1, 2)] == [WorkerExit.HELD] * 2
     status = run.ledger.read().ledger.status
     assert status.outcome is None
     if end.kind is EndKind.FAILED:

@@ -38,7 +38,7 @@ class Waits:
 
 @pytest.fixture
 def run(tmp_path: Path) -> GangRun:
-    run = GangRun(tmp_path, workers=1, hold=True)
+    run = GangRun(tmp_path, workers=1, stays_after_outcome=True)
     run.create_ledger()
     return run
 

@@ -9,7 +9,7 @@ import pytest
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import Action, End, EndKind, Hello
 from dtjob_trainer.gang.members import MISSED_PINGS, PING_SECONDS, AwakeClock, Gang
-from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Refused, Speaker
+from dtjob_trainer.identity.proof import LEEWAY_SECONDS, HelloDenied, Speaker
 
 _SILENT = MISSED_PINGS * PING_SECONDS
 
@@ -91,7 +91,7 @@ def admitted(
 ) -> bool:
     try:
         gang.admit(hello(ordinal, incarnation), Speaker(ordinal, pod, issued), 2)
-    except Refused:
+    except HelloDenied:
         return False
     return True
 

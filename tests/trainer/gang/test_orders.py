@@ -71,7 +71,7 @@ def test_an_order_is_heard_after_the_watch_has_failed(
         watching = asyncio.create_task(heard._watch())
         async with asyncio.timeout(10):
             did: list[object] = await heard_after
-        assert heard.run == newest.ledger.spec.run
+        assert heard.order == newest.ledger.spec.run
         watching.cancel()
         return did
 
@@ -162,7 +162,7 @@ def test_an_answer_to_a_read_that_the_watch_has_overtaken_is_asked_for_again(
         watching = asyncio.create_task(heard._watch())
         answer = await heard.read()
         assert answer.ledger.spec.run.generation == 2
-        assert heard.run == answer.ledger.spec.run
+        assert heard.order == answer.ledger.spec.run
         assert not heard.has_news
         for task in (watching, heard._watching):
             assert task is not None
@@ -195,7 +195,7 @@ def test_a_ledger_that_was_put_back_is_heard(
             else:
                 heard._watching = asyncio.create_task(heard._watch())
                 await changed.wait()
-        assert heard.run == old.ledger.spec.run
+        assert heard.order == old.ledger.spec.run
         assert heard._watching is not None
         heard._watching.cancel()
 

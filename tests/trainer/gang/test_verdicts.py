@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dtjob_api.ledger.privacy_ledger import Lease, LedgerStatus
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.gang.verdicts import weigh
 
@@ -28,7 +28,7 @@ def test_a_failure_before_the_first_charge_is_final() -> None:
 def test_what_a_start_finds_wrong_once_draws_are_charged_holds_the_job() -> None:
     held = weigh(failed(), status(20, leased_by=2), 3)
     assert (held.kind, held.reason, held.message) == (
-        EndKind.REFUSED,
+        EndKind.HELD,
         Reason.ENTRYPOINT_INVALID,
         "no module named 'clinic'",
     )
@@ -68,4 +68,4 @@ def test_other_ends_mean_what_they_say(kind: EndKind) -> None:
     ],
 )
 def test_a_held_job_eats_no_restarts(reason: Reason) -> None:
-    assert reason in TRAINING_REFUSED
+    assert reason in TRAINING_HELD

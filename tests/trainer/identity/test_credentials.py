@@ -19,7 +19,7 @@ from kubernetes.config import kube_config
 from dtjob_api.reasons import Reason
 from dtjob_trainer.identity.credentials import PodToken, RunSecret, open_credentials
 from dtjob_trainer.identity.issuer import ASK_SECONDS, Issuer, Published, ask_api_server, published
-from dtjob_trainer.identity.proof import Expected, Refused, Speaker
+from dtjob_trainer.identity.proof import Expected, HelloDenied, Speaker
 from tests.support.gangs.fake_issuer import (
     AUDIENCE,
     DISCOVERY,
@@ -76,7 +76,7 @@ def heard(coordinator: PodToken, token: str) -> Speaker:
 
 
 def refusal(coordinator: PodToken, token: str) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HelloDenied) as caught:
         heard(coordinator, token)
     return str(caught.value)
 
@@ -154,7 +154,7 @@ def test_a_forged_token_is_refused(
     issuer: FakeIssuer, coordinator: PodToken, forge: Callable[[FakeIssuer], str]
 ) -> None:
     assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HelloDenied) as caught:
         heard(coordinator, forge(issuer))
     assert caught.value.status == 401
 
@@ -181,7 +181,7 @@ def test_unknown_keys_are_asked_for_once_in_a_while(
         speaking = (coordinator.speaker(f"Bearer {token}", BODY) for token in tokens)
         return await asyncio.gather(*speaking, return_exceptions=True)
 
-    assert all(isinstance(answer, Refused) for answer in asyncio.run(together()))
+    assert all(isinstance(answer, HelloDenied) for answer in asyncio.run(together()))
     assert (issuer.asked.count(KEYS), clock.seconds) == (2, ASK_SECONDS)
     refusal(coordinator, tokens[0])
     assert (issuer.asked.count(KEYS), clock.seconds) == (3, 2 * ASK_SECONDS)
@@ -322,7 +322,7 @@ def test_an_answer_that_holds_no_keys_is_none(
     coordinator: PodToken, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, keys: Any
 ) -> None:
     monkeypatch.setattr(FakeIssuer, "documents", {KEYS: keys, DISCOVERY: {}})
-    with pytest.raises(Refused):
+    with pytest.raises(HelloDenied):
         heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
 
 
@@ -357,5 +357,5 @@ def test_a_hello_is_marked_with_the_secret_of_the_run() -> None:
         ("Bearer secret", BODY),
         ("", BODY),
     ]:
-        with pytest.raises(Refused):
+        with pytest.raises(HelloDenied):
             asyncio.run(speaking(shown, body))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Expected, Refused, Speaker, judge
+from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Expected, HelloDenied, Speaker, judge
 from tests.support.gangs.fake_issuer import AUDIENCE, ISSUER, claims
 
 EXPECTED = Expected(AUDIENCE, "test", "faults")
@@ -61,7 +61,7 @@ def test_a_pod_speaks_for_its_ordinal() -> None:
     ],
 )
 def test_who_is_no_worker_of_this_gang_is_refused(changes: dict[str, Any], why: str) -> None:
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(HelloDenied, match=why):
         judged(**changes)
 
 
@@ -74,7 +74,7 @@ def test_clocks_may_differ_a_little(name: str) -> None:
 
 def test_a_refusal_for_time_names_both_clocks() -> None:
     late = NOW + timedelta(seconds=600 + LEEWAY_SECONDS)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HelloDenied) as caught:
         judged(now=late)
     said = str(caught.value)
     assert "ended at 2026-03-01T12:10:00Z, made at 2026-03-01T12:00:00Z" in said
@@ -84,7 +84,7 @@ def test_a_refusal_for_time_names_both_clocks() -> None:
 @pytest.mark.parametrize("name", ["iat", "nbf"])
 def test_a_token_of_a_clock_that_is_ahead_names_both_clocks(name: str) -> None:
     changed: dict[str, Any] = {name: MOMENT + LEEWAY_SECONDS + 1}
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HelloDenied) as caught:
         judged(**changed)
     assert "holds only from 2026-03-01T12:01:01Z on" in str(caught.value)
     assert "the coordinator's clock says 2026-03-01T12:00:00Z" in str(caught.value)

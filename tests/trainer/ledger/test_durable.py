@@ -187,11 +187,11 @@ def test_volume_that_fills_up_keeps_checkpoint_and_ledger(tmp_path: Path) -> Non
     with volume_of(volume, 64) as toggle_full:
         job = Job(volume / "job", tiny_plan(steps=3, lease_steps=2, reserve=4))
         job.create()
-        account, _ = job.opened()
-        assert [job.draw(account), job.draw(account)] == [0, 1]
+        leased, _ = job.opened()
+        assert [job.draw(leased), job.draw(leased)] == [0, 1]
         toggle_full()
         with pytest.raises(durable.VolumeFull) as full:
-            account.publish(2, state_at(2))
+            leased.publish(2, state_at(2))
         message = str(full.value)
         assert str(volume) in message
         assert re.search(r"needs \d+ bytes, \d+ are free", message)
@@ -324,8 +324,8 @@ def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
     with_disk(disk, monkeypatch)
     job = Job(tmp_path / "job", tiny_plan(steps=3, lease_steps=2, reserve=4))
     job.create()
-    account, _ = job.opened()
-    assert [job.draw(account), job.draw(account)] == [0, 1]
+    leased, _ = job.opened()
+    assert [job.draw(leased), job.draw(leased)] == [0, 1]
 
     def read_only(name: str, arguments: tuple[object, ...]) -> int | None:
         of_the_volume = str(job.state_dir) in str(arguments[0])
@@ -334,7 +334,7 @@ def test_volume_that_is_mounted_read_only_holds_the_job_which_goes_on_after(
 
     disk.fail = read_only
     with pytest.raises(durable.VolumeUnusable):
-        account.publish(2, state_at(2))
+        leased.publish(2, state_at(2))
     for _ in range(3):
         with pytest.raises(durable.VolumeUnusable):
             job.opened()

@@ -26,7 +26,7 @@ from dtjob_trainer.ledger.checkpoint import CheckpointStore
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.journal import Header, Journal, JournalUnreadable, read_all
 from dtjob_trainer.ledger.lease import next_lease, with_lease
-from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.volume import read_volume
 from testing.examples import examples
 from tests.support.builders import IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
@@ -49,9 +49,9 @@ def job(tmp_path: Path) -> Job:
     return made
 
 
-def use(job: Job, account: DrawAccount, count: int) -> None:
+def use(job: Job, leased: LeasedDraws, count: int) -> None:
     for _ in range(count):
-        assert job.draw(account) is not None
+        assert job.draw(leased) is not None
 
 
 # The uniform operation
@@ -72,12 +72,12 @@ def test_first_write_names_checkpoint_zero_and_the_first_lease_together(job: Job
 @pytest.mark.rule(11)
 def test_draw_is_in_ledger_and_journal_before_it_is_handed_out(job: Job) -> None:
     """Both know of a lease before its first draw is used."""
-    account, _ = job.opened()
+    leased, _ = job.opened()
     for step in (0, 1, 2):
-        draw = job.draw(account)
+        draw = job.draw(leased)
         if draw is None:
-            account.publish(step, state_at(step))
-            draw = job.draw(account)
+            leased.publish(step, state_at(step))
+            draw = job.draw(leased)
         assert draw is not None
         assert draw < job.read().status.charged
         assert draw < max(journal.charged for journal in read_all(job.state_dir))
@@ -86,10 +86,10 @@ def test_draw_is_in_ledger_and_journal_before_it_is_handed_out(job: Job) -> None
 @pytest.mark.rule(10)
 def test_lease_used_up_asks_for_a_checkpoint(job: Job) -> None:
     """No step is further than n from the last durable checkpoint."""
-    account, _ = job.opened()
-    use(job, account, 2)
-    assert account.next_draw() is None
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    assert leased.next_draw() is None
+    leased.publish(2, state_at(2))
     lease, checkpoint = job.read().status.lease, job.read().status.checkpoint
     assert lease is not None
     assert checkpoint is not None
@@ -98,34 +98,34 @@ def test_lease_used_up_asks_for_a_checkpoint(job: Job) -> None:
 
 
 def test_checkpoint_inside_a_lease_leases_nothing(job: Job) -> None:
-    account, _ = job.opened()
-    use(job, account, 1)
-    account.publish(1, state_at(1))
+    leased, _ = job.opened()
+    use(job, leased, 1)
+    leased.publish(1, state_at(1))
     status = job.check().status
     assert status.checkpoint is not None
     assert status.checkpoint.step == 1
     assert status.charged == 2
-    assert job.draw(account) == 1
+    assert job.draw(leased) == 1
 
 
 @pytest.mark.rule(10)
 def test_step_that_no_draw_paid_for_is_refused(job: Job) -> None:
     """A step needs a leased, unused draw."""
-    account, _ = job.opened()
-    use(job, account, 1)
+    leased, _ = job.opened()
+    use(job, leased, 1)
     with pytest.raises(ValueError, match="step 2 can't follow"):
-        account.publish(2, state_at(2))
+        leased.publish(2, state_at(2))
 
 
 @pytest.mark.rule(8, 10)
 def test_discarded_batch_costs_its_draw_and_no_step(job: Job) -> None:
     """A batch that SIGTERM breaks is discarded whole; its draw is not given again."""
-    account, _ = job.opened()
-    use(job, account, 2)
-    account.close(1, state_at(1))
-    account, step = job.opened()
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.close(1, state_at(1))
+    leased, step = job.opened()
     assert step == 1
-    assert job.draw(account) == 2
+    assert job.draw(leased) == 2
 
 
 @pytest.mark.rule(10, 12)
@@ -155,31 +155,31 @@ def test_lease_length(
 @pytest.mark.rule(10)
 def test_crash_spends_the_whole_lease(job: Job) -> None:
     """Nobody knows which draws of a lost lease were used."""
-    account, _ = job.opened()
-    use(job, account, 1)
-    account, step = job.opened()
+    leased, _ = job.opened()
+    use(job, leased, 1)
+    leased, step = job.opened()
     assert step == 0
-    assert job.draw(account) == 2
+    assert job.draw(leased) == 2
 
 
 @pytest.mark.rule(10)
 def test_orderly_stop_leaves_the_rest_to_the_successor(job: Job) -> None:
     """`closedAt` is the next unused draw; the rest is not charged again."""
-    account, _ = job.opened()
-    use(job, account, 1)
-    account.close(1, state_at(1))
+    leased, _ = job.opened()
+    use(job, leased, 1)
+    leased.close(1, state_at(1))
     status = job.check().status
     assert status.lease is not None
     assert (status.lease.closed_at, status.charged) == (1, 2)
-    account, step = job.opened()
-    assert (step, job.draw(account)) == (1, 1)
+    leased, step = job.opened()
+    assert (step, job.draw(leased)) == (1, 1)
     assert job.check().status.charged == 3
 
 
 def test_crash_after_an_orderly_stop_spends_only_new_leases(job: Job) -> None:
-    account, _ = job.opened()
-    use(job, account, 1)
-    account.close(1, state_at(1))
+    leased, _ = job.opened()
+    use(job, leased, 1)
+    leased.close(1, state_at(1))
     job.begin()  # dies before it leases
     _, step = job.opened()
     assert step == 1
@@ -200,15 +200,15 @@ def test_job_without_faults_charges_its_steps_and_no_more(job: Job) -> None:
 @pytest.mark.rule(12)
 def test_reserve_spent_ends_with_the_last_checkpoint(job: Job) -> None:
     """The budget is checked before a step; the last checkpoint is the result."""
-    account, _ = job.opened()
-    use(job, account, 2)
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.publish(2, state_at(2))
     for _ in range(2):  # with the one above three lost leases, two draws each, of eight
         job.opened()
-    account, step = job.opened()
+    leased, step = job.opened()
     with pytest.raises(ReserveSpent, match="all reserved draws are charged"):
-        account.next_draw()
-    account.succeed(step, state_at(step), result={"step": step}, message="")
+        leased.next_draw()
+    leased.succeed(step, state_at(step), result={"step": step}, message="")
     status = job.check().status
     assert status.charged == 8
     assert status.checkpoint is not None
@@ -220,34 +220,34 @@ def test_reserve_spent_ends_with_the_last_checkpoint(job: Job) -> None:
 @pytest.mark.rule(12)
 def test_result_before_the_last_step_needs_a_spent_reserve(job: Job) -> None:
     """Nobody may stop early and call it a success."""
-    account, _ = job.opened()
+    leased, _ = job.opened()
     with pytest.raises(ValueError, match="no result while draws are left"):
-        account.succeed(0, state_at(0), result={}, message="")
+        leased.succeed(0, state_at(0), result={}, message="")
 
 
 def test_a_result_that_the_ledger_has_no_room_for_is_not_written(job: Job) -> None:
-    account, _ = job.opened()
-    use(job, account, 2)
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.publish(2, state_at(2))
     before = job.ledger.read().ledger
     with pytest.raises(ValueError, match="as JSON, at most 4096"):
-        account.succeed(5, state_at(5), result={"evaluation": "x" * 4096}, message="")
+        leased.succeed(5, state_at(5), result={"evaluation": "x" * 4096}, message="")
     assert job.ledger.read().ledger == before
 
 
 @pytest.mark.rule(12)
 def test_last_steps_use_a_shortened_lease_before_rule_12_ends_the_run(job: Job) -> None:
     """Every reserved draw is used before the run ends, and the last state is kept."""
-    account, _ = job.opened()
-    use(job, account, 2)
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.publish(2, state_at(2))
     job.opened()
-    account, step = job.opened()  # draws 6 and 7 are the last of eight
-    use(job, account, 2)
-    account.publish(4, state_at(4))
+    leased, step = job.opened()  # draws 6 and 7 are the last of eight
+    use(job, leased, 2)
+    leased.publish(4, state_at(4))
     assert step == 2
     with pytest.raises(ReserveSpent):
-        account.next_draw()
+        leased.next_draw()
     made = job.check().status.checkpoint
     assert made is not None
     assert made.step == 4
@@ -272,8 +272,8 @@ def test_disabled_privacy_has_the_same_leases_and_no_noise(tmp_path: Path) -> No
 
 def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job: Job) -> None:
     """Before anything is leased; and with that image the job goes on."""
-    account, _ = job.opened()
-    account.close(0, state_at(0))
+    leased, _ = job.opened()
+    leased.close(0, state_at(0))
     opened = job.read()
     segment = opened.status.segments[0]
     earlier = [
@@ -296,10 +296,10 @@ def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job:
 @pytest.mark.rule(14)
 def test_change_of_image_opens_a_segment(job: Job) -> None:
     """Which code spent which draws."""
-    account, _ = job.opened()
-    use(job, account, 2)
-    account.close(2, state_at(2))
-    account, _ = job.opened(image="other")
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.close(2, state_at(2))
+    leased, _ = job.opened(image="other")
     segments = job.check().status.segments
     assert [(segment.image, segment.draws) for segment in segments] == [(IMAGE, 2), ("other", 2)]
 
@@ -337,7 +337,7 @@ def test_superseded_attempt_neither_leases_nor_publishes(job: Job) -> None:
 @pytest.mark.rule(2)
 def test_second_process_with_the_same_attempt_number_is_refused(job: Job) -> None:
     attempt = job.begin()
-    first, second = job.account(attempt), job.account(attempt)
+    first, second = job.leased(attempt), job.leased(attempt)
     first.resume()
     second.resume()
     first.open(state_at(0), 4096)
@@ -348,26 +348,26 @@ def test_second_process_with_the_same_attempt_number_is_refused(job: Job) -> Non
 @pytest.mark.rule(10, 11)
 def test_ledger_charged_by_somebody_else_stops_the_attempt(job: Job) -> None:
     """An administrator raised the ledger while it ran."""
-    account, _ = job.opened()
-    use(job, account, 2)
+    leased, _ = job.opened()
+    use(job, leased, 2)
     versioned = job.ledger.read()
     raised = versioned.ledger.status.model_copy(update=spent(4))
     job.ledger.replace_status(versioned, raised)
     with pytest.raises(LedgerUnreadable, match="somebody else has written"):
-        account.publish(2, state_at(2))
+        leased.publish(2, state_at(2))
 
 
 @pytest.mark.rule(17)
 def test_reserve_taken_back_refuses_the_next_lease(job: Job) -> None:
     """Close, then refund; no survivor leases after it."""
-    account, _ = job.opened()
-    use(job, account, 2)
+    leased, _ = job.opened()
+    use(job, leased, 2)
     versioned = job.ledger.read()
     closed = versioned.ledger.spec.model_copy(update={"reserved_draws": 2})
     FileLedger(job.root / "ledger").replace_spec(versioned, closed)
-    account.publish(2, state_at(2))
+    leased.publish(2, state_at(2))
     with pytest.raises(ReserveSpent):
-        account.next_draw()
+        leased.next_draw()
 
 
 # Lost answers and conflicts
@@ -377,7 +377,7 @@ def test_reserve_taken_back_refuses_the_next_lease(job: Job) -> None:
 @pytest.mark.parametrize("what", ["lose", "drop", "conflict"])
 @pytest.mark.parametrize("nth", range(1, 7))
 def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int) -> None:
-    """An account knows its own write again, and retries one that did not happen."""
+    """An leased knows its own write again, and retries one that did not happen."""
     job.ledger = LossyLedger(
         FileLedger(job.root / "ledger"), lambda number: what if number == nth else None
     )
@@ -399,8 +399,8 @@ def test_write_whose_answer_was_lost_survives_the_power(
     disk = Disk(job.root)
     with_disk(disk, monkeypatch)
     attempt = job.begin()
-    account = job.account(attempt)
-    account.resume()
+    leased = job.leased(attempt)
+    leased.resume()
     links = itertools.count()
 
     def fail_after_the_link(name: str, arguments: tuple[Any, ...]) -> int | None:
@@ -416,8 +416,8 @@ def test_write_whose_answer_was_lost_survives_the_power(
         return None
 
     disk.fail = fail_after_the_link
-    account.open(state_at(0), 4096)
-    use(job, account, 2)
+    leased.open(state_at(0), 4096)
+    use(job, leased, 2)
     disk.power_off()
     assert next(links) == 1
     assert job.check().status.charged == 2
@@ -459,8 +459,8 @@ def test_journal_that_could_not_be_written_hands_out_nothing(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a line is followed by nothing; a new attempt goes on."""
-    account, _ = job.opened()
-    use(job, account, 2)
+    leased, _ = job.opened()
+    use(job, leased, 2)
     disk = Disk(job.root)
     with_disk(disk, monkeypatch)
 
@@ -472,20 +472,20 @@ def test_journal_that_could_not_be_written_hands_out_nothing(
 
     disk.fail = no_room_in_the_journal
     with pytest.raises(durable.VolumeFull):
-        account.publish(2, state_at(2))
-    assert account.next_draw() is None
+        leased.publish(2, state_at(2))
+    assert leased.next_draw() is None
     disk.fail = no_fault
     with pytest.raises(JournalUnreadable, match="start a new attempt"):
-        account.publish(2, state_at(2))
+        leased.publish(2, state_at(2))
     job.run()
     assert job.check().status.outcome is not None
 
 
 def test_volume_too_small_for_keep_and_one_is_refused_at_the_start(job: Job) -> None:
-    account = job.account(job.begin(), keep=2)
-    account.resume()
+    leased = job.leased(job.begin(), keep=2)
+    leased.resume()
     with pytest.raises(durable.VolumeFull, match=r"checkpoint.keep \+ 1 = 3 checkpoints"):
-        account.open(state_at(0), 2**60)
+        leased.open(state_at(0), 2**60)
     assert job.read().status.charged == 0
 
 
@@ -509,10 +509,10 @@ def test_room_that_no_figure_denies_is_proved_before_a_lease(
     with_disk(disk, monkeypatch)
     disk.fail = limited
     for _ in range(3):
-        account = job.account(job.begin())
-        account.resume()
+        leased = job.leased(job.begin())
+        leased.resume()
         with pytest.raises(durable.VolumeFull, match=f"needs {allowed + 1} bytes"):
-            account.open(state_at(0), allowed + 1)
+            leased.open(state_at(0), allowed + 1)
         assert job.read().status.charged == before
         assert not list(job.root.rglob("*.tmp"))
     disk.fail = no_fault
@@ -549,13 +549,13 @@ def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_tw
     job: Job, monkeypatch: pytest.MonkeyPatch, lose: Callable[[Path, pytest.MonkeyPatch], None]
 ) -> None:
     """Neither at the first start, nor at one that takes another number."""
-    account, _ = job.opened()
-    use(job, account, 1)
+    leased, _ = job.opened()
+    use(job, leased, 1)
     copy = job.root / "copy"
     shutil.copytree(job.root / "ledger", copy)
-    account, _ = job.opened()
-    use(job, account, 2)
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.publish(2, state_at(2))
     journal = job.state_dir / "attempt-2" / "journal"
     shutil.rmtree(job.root / "ledger")
     copy.rename(job.root / "ledger")
@@ -563,7 +563,7 @@ def test_an_older_ledger_beside_a_journal_that_is_out_of_sight_leases_nothing_tw
     charged = job.read().status.charged
 
     for _ in range(3):
-        with pytest.raises((durable.VolumeUnusable, recovery.Refusal)) as refused:
+        with pytest.raises((durable.VolumeUnusable, recovery.TrainingHeld)) as refused:
             job.opened()
         assert str(journal) in str(refused.value)
         assert job.read().status.charged == charged
@@ -593,8 +593,8 @@ class Interleavings(RuleBasedStateMachine):
         self.job.create()
         self.disk = Disk(self.job.root)
         with_disk(self.disk, self._monkeypatch)
-        self.running: tuple[DrawAccount, int] | None = None
-        self.stale: list[tuple[DrawAccount, int]] = []
+        self.running: tuple[LeasedDraws, int] | None = None
+        self.stale: list[tuple[LeasedDraws, int]] = []
 
     folders = iter([Path()])
 
@@ -604,17 +604,17 @@ class Interleavings(RuleBasedStateMachine):
     def unfinished(self) -> bool:
         return self.job.read().status.outcome is None
 
-    def step(self, account: DrawAccount, step: int) -> int | None:
+    def step(self, leased: LeasedDraws, step: int) -> int | None:
         """One step, or the checkpoint or the end that is due instead; None at the end."""
         try:
             if step == 6:
-                account.succeed(step, state_at(step), result={}, message="")
+                leased.succeed(step, state_at(step), result={}, message="")
                 return None
-            if self.job.draw(account) is None:
-                account.publish(step, state_at(step))
+            if self.job.draw(leased) is None:
+                leased.publish(step, state_at(step))
                 return step
         except ReserveSpent:
-            account.succeed(step, state_at(step), result={}, message="")
+            leased.succeed(step, state_at(step), result={}, message="")
             return None
         return step + 1
 
@@ -628,23 +628,23 @@ class Interleavings(RuleBasedStateMachine):
     @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans())
     def go_on(self, crash_at: int | None, power: bool) -> None:
         assert self.running is not None
-        account, step = self.running
+        leased, step = self.running
         self.running = None
         with self.dying(crash_at, power):
-            after = self.step(account, step)
-            self.running = None if after is None else (account, after)
+            after = self.step(leased, step)
+            self.running = None if after is None else (leased, after)
 
     @precondition(lambda self: self.running is not None)
     @rule(crash_at=st.none() | st.integers(1, 45), power=st.booleans(), discard=st.booleans())
     def stop_in_order(self, crash_at: int | None, power: bool, discard: bool) -> None:
         assert self.running is not None
-        account, step = self.running
+        leased, step = self.running
         self.running = None
         if discard and step < 6:
             with contextlib.suppress(ReserveSpent):
-                self.job.draw(account)
+                self.job.draw(leased)
         with self.dying(crash_at, power):
-            account.close(step, state_at(step))
+            leased.close(step, state_at(step))
 
     @precondition(lambda self: self.running is not None)
     @rule()
@@ -665,14 +665,14 @@ class Interleavings(RuleBasedStateMachine):
     def wake_stale(self, data: st.DataObject) -> None:
         """Rule 10: it may use what it paid for; it can neither lease nor publish."""
         index = data.draw(st.integers(0, len(self.stale) - 1))
-        account, step = self.stale[index]
+        leased, step = self.stale[index]
         before = self.job.ledger.read()
         with contextlib.suppress(Superseded):
-            after = self.step(account, step)
+            after = self.step(leased, step)
             assert after == step + 1, "a stale attempt has leased or ended the job"
-            self.stale[index] = (account, after)
+            self.stale[index] = (leased, after)
         with pytest.raises(Superseded):
-            account.close(step, state_at(step))
+            leased.close(step, state_at(step))
         assert self.job.ledger.read().version == before.version
 
     @precondition(lambda self: not self.unfinished())

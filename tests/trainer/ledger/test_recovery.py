@@ -25,16 +25,16 @@ from dtjob_api.ledger.privacy_ledger import (
 )
 from dtjob_api.reasons import Reason
 from dtjob_api.schema.validation import validate
-from dtjob_trainer.gang.attempts import AttemptEnd, end_attempt, report_drained
+from dtjob_trainer.gang.attempts import AttemptEnd, end_attempt, record_drained
 from dtjob_trainer.ledger.backend import Superseded
 from dtjob_trainer.ledger.checkpoint import CheckpointStore
 from dtjob_trainer.ledger.durable import VolumeUnusable
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.journal import AttemptJournal, Entry, Header, Journal, attempt_folder
-from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.recovery import (
-    Refusal,
     ResumePoint,
+    TrainingHeld,
     VolumeState,
     contradiction,
     restored,
@@ -78,7 +78,7 @@ def on_volume(
 
 
 def refused(newest: PrivacyLedger, volume: VolumeState) -> tuple[Reason, str]:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(TrainingHeld) as refusal:
         resume_point(newest, volume)
     assert "Nothing was " in refusal.value.message
     return refusal.value.reason, refusal.value.message
@@ -298,17 +298,17 @@ def test_damage_is_refused_and_nothing_is_lost(
     """Refused with the reason, what is there stays as it is."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     job.create()
-    account, _ = job.opened()
-    assert [job.draw(account), job.draw(account)] == [0, 1]
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    assert [job.draw(leased), job.draw(leased)] == [0, 1]
+    leased.publish(2, state_at(2))
     job.begin()
     damage(job)
     if damage is _remove_newest_ledger_versions:
         job.ledger = FileLedger(job.root / "ledger")
     before = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
     attempt = job.read().status.attempt
-    with pytest.raises(Refusal) as refusal:
-        job.account(attempt).resume()
+    with pytest.raises(TrainingHeld) as refusal:
+        job.leased(attempt).resume()
     assert refusal.value.reason is reason
     assert "Nothing was " in refusal.value.message
     after = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
@@ -326,7 +326,7 @@ def test_a_folder_that_an_attempt_left_empty_tells_of_the_attempt(tmp_path: Path
     job.run(stop_after=2)
     attempt_folder(job.state_dir, 9).mkdir()
     for _ in range(2):
-        with pytest.raises(Refusal, match="the folder of attempt 9") as refusal:
+        with pytest.raises(TrainingHeld, match="the folder of attempt 9") as refusal:
             job.opened()
         assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
         assert "take it away or give it its name back" in refusal.value.message
@@ -420,7 +420,7 @@ def test_a_ledger_that_is_not_behind_is_not_raised() -> None:
 
 
 def test_without_any_checkpoint_there_is_nothing_to_go_on_from() -> None:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(TrainingHeld) as refusal:
         restored(new_ledger(tiny_plan()), VolumeRecord(attempt=1, charged=2))
     assert refusal.value.reason is Reason.CHECKPOINT_LOST
 
@@ -448,16 +448,16 @@ def test_what_was_found_before_is_not_taken_back(
     """Who raises the ledger goes by it; a checkpoint is better one that is there."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=3))
     job.create()
-    account, _ = job.opened()
-    assert [job.draw(account), job.draw(account)] == [0, 1]
-    account.publish(2, state_at(2))
+    leased, _ = job.opened()
+    assert [job.draw(leased), job.draw(leased)] == [0, 1]
+    leased.publish(2, state_at(2))
     max((job.root / "ledger").iterdir()).unlink()
     job.ledger = FileLedger(job.root / "ledger")
     attempt, newest = job.begin(), job.ledger.read()
     job.ledger.replace_status(newest, newest.ledger.status.model_copy(update={"volume": FOUND}))
     lost(job)
-    with pytest.raises(Refusal):
-        job.account(attempt).resume()
+    with pytest.raises(TrainingHeld):
+        job.leased(attempt).resume()
     told = job.read().status.volume
     assert told is not None
     assert (told.attempt, told.leased, told.charged) == (3, 3, 9)
@@ -475,15 +475,15 @@ def _unfinished_job(root: Path) -> Job:
     job = Job(root, tiny_plan(steps=12, lease_steps=2, reserve=9))
     job.create()
     for died_at in (3, 3):
-        account, step = job.opened()
+        leased, step = job.opened()
         while step < died_at:
-            if job.draw(account) is None:
-                account.publish(step, state_at(step))
+            if job.draw(leased) is None:
+                leased.publish(step, state_at(step))
             else:
                 step += 1
     job.run(stop_after=5)
-    account, _ = job.opened()
-    job.draw(account)
+    leased, _ = job.opened()
+    job.draw(leased)
     return job
 
 
@@ -497,7 +497,7 @@ def test_from_any_old_version_a_ledger_is_raised_and_its_job_ends_well(tmp_path:
         for lost in range(version + 1, newest + 1):
             (job.root / "ledger" / f"{lost:010d}.json").unlink()
         job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(TrainingHeld):
             job.run()
         versioned = job.ledger.read()
         if (volume := versioned.ledger.status.volume) is not None:
@@ -515,7 +515,7 @@ def test_every_write_of_a_job_passes_the_rules_of_the_api_server(tmp_path: Path)
     job = _unfinished_job(tmp_path / "job")
     _remove_newest_ledger_versions(job)
     job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
-    with contextlib.suppress(Refusal):
+    with contextlib.suppress(TrainingHeld):
         job.run()
     versioned = job.ledger.read()
     assert versioned.ledger.status.volume is not None
@@ -526,7 +526,7 @@ def test_every_write_of_a_job_passes_the_rules_of_the_api_server(tmp_path: Path)
     end = AttemptEnd(Reason.STOPPED)
     end_attempt(job.ledger, job.read().status.attempt, end, job.clock())
     job.opened()
-    report_drained(job.ledger, job.read().status.attempt, 1)
+    record_drained(job.ledger, job.read().status.attempt, 1)
     job.run()
     last = job.check().status
     assert last.outcome is not None
@@ -553,10 +553,10 @@ def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
     """
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=5, reserve=reserve))
     job.create()
-    account, _ = job.opened()
+    leased, _ = job.opened()
     for _ in range(stop):
-        job.draw(account)
-    account.close(stop, state_at(stop))
+        job.draw(leased)
+    leased.close(stop, state_at(stop))
     backup = int(job.ledger.read().version)
     for _ in range(successors):
         with contextlib.suppress(ReserveSpent):
@@ -567,7 +567,7 @@ def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
     job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
     spent = list(job.handed)
     for _ in range(successors + 2):
-        with contextlib.suppress(Refusal, Superseded, ReserveSpent):
+        with contextlib.suppress(TrainingHeld, Superseded, ReserveSpent):
             job.draw(job.opened()[0])
     assert job.handed == spent
     versioned = job.ledger.read()
@@ -606,23 +606,23 @@ def _without(job: Job, attempt: int) -> None:
     shutil.rmtree(attempt_folder(job.state_dir, attempt))
 
 
-def _training(root: Path) -> tuple[Job, DrawAccount]:
+def _training(root: Path) -> tuple[Job, LeasedDraws]:
     """The second attempt of a job, from the first one's checkpoint, at the first draw it leased."""
     job = Job(root, tiny_plan(steps=8, lease_steps=2, reserve=8))
     job.create()
     job.run(stop_after=2)
-    account, _ = job.opened()
-    job.draw(account)
-    return job, account
+    leased, _ = job.opened()
+    job.draw(leased)
+    return job, leased
 
 
 def test_a_folder_that_is_removed_while_its_attempt_trains_is_named(tmp_path: Path) -> None:
-    job, account = _training(tmp_path)
-    job.draw(account)
+    job, leased = _training(tmp_path)
+    job.draw(leased)
     attempt = job.read().status.attempt
     _without(job, attempt)
     with pytest.raises(VolumeUnusable) as refused:
-        account.publish(4, state_at(4))
+        leased.publish(4, state_at(4))
     folder = attempt_folder(job.state_dir, attempt)
     assert f"{folder} was there before: mount it again, or put it back" in str(refused.value)
 
@@ -637,7 +637,9 @@ def test_the_next_attempt_says_what_it_lacks_of_a_removed_folder_and_takes_it_ba
     folder, copy = attempt_folder(job.state_dir, attempt), tmp_path / "copy"
     folder.rename(copy)
     charged = job.read().status.charged
-    with pytest.raises(Refusal, match=f"the journal of attempt {attempt}, which leased") as refusal:
+    with pytest.raises(
+        TrainingHeld, match=f"the journal of attempt {attempt}, which leased"
+    ) as refusal:
         job.opened()
     assert refusal.value.reason is Reason.CHECKPOINT_LOST
     assert job.read().status.charged == charged, "to look costs no lease"
@@ -648,9 +650,9 @@ def test_the_next_attempt_says_what_it_lacks_of_a_removed_folder_and_takes_it_ba
 
 def test_a_removed_folder_without_what_a_start_needs_keeps_nothing_up(tmp_path: Path) -> None:
     """Neither the newest lease's journal nor the checkpoint was in it."""
-    job, account = _training(tmp_path)
-    job.draw(account)
-    account.publish(4, state_at(4))
+    job, leased = _training(tmp_path)
+    job.draw(leased)
+    leased.publish(4, state_at(4))
     _without(job, 1)
     begun = job.begin()  # and dies before its lease
     Journal(job.state_dir, Header(UID, begun, job.read().status.charged)).create()

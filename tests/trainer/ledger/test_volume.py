@@ -14,7 +14,7 @@ from dtjob_trainer.ledger.backend import LedgerRejected, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.journal import Header, Journal, attempt_folder
-from dtjob_trainer.ledger.recovery import Refusal, restored
+from dtjob_trainer.ledger.recovery import TrainingHeld, restored
 from tests.support.builders import tiny_plan
 from tests.support.ledgers.durability import Job
 
@@ -38,8 +38,8 @@ def spoilt(job: Job, attempt: int) -> Path:
     return path
 
 
-def refused(job: Job) -> Refusal:
-    with pytest.raises(Refusal) as refusal:
+def refused(job: Job) -> TrainingHeld:
+    with pytest.raises(TrainingHeld) as refusal:
         job.opened()
     return refusal.value
 
@@ -65,7 +65,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
     while job.read().status.attempt < attempt:
         job.begin()
     for _ in range(2):
-        with pytest.raises(Refusal, match="all reserved draws count as spent") as refusal:
+        with pytest.raises(TrainingHeld, match="all reserved draws count as spent") as refusal:
             job.opened()
         assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
     told = job.read().status.volume
@@ -76,7 +76,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
         attempt_folder(job.state_dir, attempt) if goes == "the journal" else job.state_dir
     )
     job.state_dir.mkdir(exist_ok=True)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(TrainingHeld) as refusal:
         job.opened()
     assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
 
@@ -100,8 +100,8 @@ def test_what_a_volume_proves_is_told_whatever_else_is_wrong(
         return replace(versioned, status)
 
     monkeypatch.setattr(job.ledger, "replace_status", refused)
-    with pytest.raises(Refusal) as refusal:
-        job.account(attempt).resume()
+    with pytest.raises(TrainingHeld) as refusal:
+        job.leased(attempt).resume()
     assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
     told = job.read().status.volume
     assert (told is None) == (hindered != "checkpoint")

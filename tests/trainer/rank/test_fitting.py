@@ -11,7 +11,7 @@ from torch import nn
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.ledger.checkpoint import Checkpoint, TrainingState
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.rank import fitting
 
@@ -71,7 +71,7 @@ def test_it_goes_into_its_own_model(optimizer: str) -> None:
 def test_it_goes_into_no_other(optimizer: str, make: Make, said: str) -> None:
     model = make()
     rule = make_optimizer(optimizer, [p for p in model.parameters() if p.requires_grad])
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(TrainingHeld) as caught:
         fitting.load(saved(whole, optimizer), model, rule)
     assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
     assert said in caught.value.message
@@ -90,7 +90,7 @@ def test_averages_of_another_parameter_are_no_parameters_own() -> None:
 
     model = frozen("deep")
     rule = make_optimizer("adam", [p for p in model.parameters() if p.requires_grad])
-    with pytest.raises(Refusal, match="the optimizer's exp_avg has shape 2×8"):
+    with pytest.raises(TrainingHeld, match="the optimizer's exp_avg has shape 2×8"):
         fitting.load(saved(lambda: frozen("wide"), "adam"), model, rule)
 
 

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_api.reasons import TRAINING_HELD, Reason
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.rank import interfaces
 
 EXISTING = ["lo", "eth0", "eth1", "docker0"]
@@ -52,10 +52,10 @@ def test_the_job_is_held_and_told_variable_value_and_interfaces(
     monkeypatch: pytest.MonkeyPatch, variable: str, on_gpus: bool
 ) -> None:
     monkeypatch.setenv(variable, "wrong0")
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(TrainingHeld) as caught:
         interfaces.require(2, on_gpus=on_gpus)
     assert caught.value.reason is Reason.INTERFACE_MISSING
-    assert caught.value.reason in TRAINING_REFUSED
+    assert caught.value.reason in TRAINING_HELD
     for word in (variable, "'wrong0'", *(name for _, name in socket.if_nameindex())):
         assert word in caught.value.message
     interfaces.require(1, on_gpus=on_gpus)

@@ -21,7 +21,7 @@ from dtjob_api.wire.pipe import Progress
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.mechanism.group import Group, agreed_digest
 from dtjob_trainer.rank import loop, mailbox
-from dtjob_trainer.rank.loop import Coordinator, Course, Trainee
+from dtjob_trainer.rank.loop import Course, RankZero, Trainee
 from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.task import TaskError
 from tests.support.builders import tiny_plan
@@ -51,7 +51,7 @@ def train(
     **promised: Any,
 ) -> tuple[EndKind, Connection]:
     """One attempt with the job's own account; and the supervisor's end of the pipe."""
-    account, at = job.opened()
+    leased, at = job.opened()
     model = Counting(at)
 
     class Step:
@@ -70,7 +70,7 @@ def train(
     )
     plan = job.plan.model_copy(update={"delta": None, **promised})
     course = Course(plan, at, evaluate_every)
-    return Coordinator(trainee, course, account, group, Mailbox(theirs)).run(), ours
+    return RankZero(trainee, course, leased, group, Mailbox(theirs)).run(), ours
 
 
 def failing() -> dict[str, float]:

@@ -20,7 +20,7 @@ import torch
 from structlog.testing import capture_logs
 
 from dtjob_api.job.distributed_training_job import Telemetry
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.durable import VolumeUnusable
 from dtjob_trainer.mechanism.batches import open_records
@@ -262,8 +262,8 @@ def test_volume_that_lets_nobody_write_is_a_matter_for_a_person(
     tried._phase = phase
     refused = VolumeUnusable(tmp_path / "attempt-1" / "journal", errno.EROFS)
     kind, reason, message = tried.explain(refused)
-    assert (kind, reason) == (EndKind.REFUSED, Reason.STORAGE_UNUSABLE)
-    assert reason in TRAINING_REFUSED
+    assert (kind, reason) == (EndKind.HELD, Reason.STORAGE_UNUSABLE)
+    assert reason in TRAINING_HELD
     assert "Read-only file system" in message
     assert "the job can go on" in message
 

@@ -13,7 +13,7 @@ from dtjob_trainer.worker import telemetry
 from tests.support.checkout import ROOT
 
 GPU = GpuFigures(0, "GPU-a", "H100", 91, 3 << 30, 80 << 30, 61, 412.6)
-OTHER = replace(GPU, uuid="GPU-b", utilisation_percent=94, memory_used_bytes=4 << 30)
+OTHER = replace(GPU, uuid="GPU-b", utilization_percent=94, memory_used_bytes=4 << 30)
 HOT = replace(OTHER, temperature_celsius=63, power_watts=399.9)
 TRAINING = WorkerView(
     ordinal=0,
@@ -47,7 +47,7 @@ WAITING = WorkerView(
 
 def test_a_report_is_what_it_has_been_to_the_byte() -> None:
     served = [
-        json.dumps(telemetry.report(view, 256).to_json(), separators=(",", ":"))
+        json.dumps(telemetry.worker_report(view, 256).to_json(), separators=(",", ":"))
         for view in (TRAINING, WAITING)
     ]
     assert served == (ROOT / "tests/api/wire/reports.jsonl").read_text().splitlines()

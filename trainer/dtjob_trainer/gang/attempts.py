@@ -155,7 +155,7 @@ def fail(
     return update(ledger, attempt, change)
 
 
-def report_drained(ledger: Ledger, attempt: int, generation: int) -> Versioned:
+def record_drained(ledger: Ledger, attempt: int, order_generation: int) -> Versioned:
     """Answer a drain or stop of `generation` once no gang is running.
 
     Raises
@@ -165,9 +165,9 @@ def report_drained(ledger: Ledger, attempt: int, generation: int) -> Versioned:
 
     def change(newest: PrivacyLedger) -> LedgerStatus | None:
         drained = newest.status.drained
-        if drained is not None and drained >= generation:
+        if drained is not None and drained >= order_generation:
             return None
-        return newest.status.model_copy(update={"drained": generation})
+        return newest.status.model_copy(update={"drained": order_generation})
 
     return update(ledger, attempt, change)
 

@@ -20,7 +20,7 @@ from dtjob_api.wire.well_known import LIVENESS_PATH, READINESS_PATH, REPORT_PATH
 from dtjob_serving import doors, pages
 from dtjob_serving.places import address_of
 from dtjob_trainer.identity.credentials import Credentials
-from dtjob_trainer.identity.proof import Refused, Speaker, unproved
+from dtjob_trainer.identity.proof import HelloDenied, Speaker, unproved
 from dtjob_trainer.process.logs import Logger
 
 HELLO_PATH = "/gang/hello"
@@ -87,7 +87,7 @@ class Hellos:
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
             return await self._answered(request)
-        except Refused as error:
+        except HelloDenied as error:
             self._tell(request, error)
             response = web.Response(status=error.status, text=str(error))
         except web.HTTPException:
@@ -101,19 +101,19 @@ class Hellos:
 
     async def _answered(self, request: web.BaseRequest) -> web.Response:
         if (request.method, request.path) != ("POST", HELLO_PATH):
-            raise Refused(HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} is answered here")
+            raise HelloDenied(HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} is answered here")
         said = await doors.body(request)
         speaker = await self._speaker(request.headers.get("Authorization", ""), said)
         self.doors.proved(request)
         try:
             hello = Hello.model_validate_json(said)
         except ValidationError as error:
-            raise Refused(
+            raise HelloDenied(
                 HTTPStatus.BAD_REQUEST,
                 f"not a hello, in {error.error_count()} places: are all workers of one image?",
             ) from None
         if speaker.ordinal not in (None, hello.ordinal):
-            raise Refused(
+            raise HelloDenied(
                 HTTPStatus.FORBIDDEN, f"worker {speaker.ordinal} speaks as worker {hello.ordinal}"
             )
         directive = await self._hear(hello, speaker)
@@ -125,12 +125,12 @@ class Hellos:
         try:
             return await self._credentials.speaker(shown, said)
         except OSError as error:
-            raise Refused(
+            raise HelloDenied(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"the coordinator can't read its own proof: {error.strerror}",
             ) from error
 
-    def _tell(self, request: web.BaseRequest, refused: Refused) -> None:
+    def _tell(self, request: web.BaseRequest, refused: HelloDenied) -> None:
         self._refused += 1
         if (now := time.monotonic()) < self._told + _TELL_SECONDS:
             return

@@ -33,7 +33,7 @@ STOPPED_BEFORE_START = End(
 _CAUSES = (
     EndKind.SUCCEEDED,
     EndKind.FAILED,
-    EndKind.REFUSED,
+    EndKind.HELD,
     EndKind.SUPERSEDED,
     EndKind.DRAINED,
 )

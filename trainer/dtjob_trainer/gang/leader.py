@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from dtjob_api.ledger.privacy_ledger import PrivacyLedger, Run, RunState
+from dtjob_api.ledger.privacy_ledger import Order, OrderState, PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
@@ -19,14 +19,14 @@ from dtjob_api.wire.pipe import Drain, Progress, ToRank
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang import attempts
-from dtjob_trainer.gang.closing import Follows, close, held
+from dtjob_trainer.gang.consequences import Follows, held, record_end
 from dtjob_trainer.gang.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Hearing
 from dtjob_trainer.gang.members import AwakeClock, Gang
 from dtjob_trainer.gang.orders import Orders
 from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
 from dtjob_trainer.gang.splice import KEY_BYTES
 from dtjob_trainer.gang.worker_view import WorkerView
-from dtjob_trainer.identity.proof import Refused, Speaker
+from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull
 from dtjob_trainer.ledger.untold import untold
@@ -47,8 +47,8 @@ class Leader:
 
     Parameters
     ----------
-    tell_coordinator
-        Sends a message to the coordinator rank, which is a rank of this worker; False while it
+    tell_rank_zero
+        Sends a message to rank 0, which is a rank of this worker; False while it
         does not run.
     trouble
         Why no worker can be known as one, while that lasts.
@@ -60,14 +60,14 @@ class Leader:
         ledger: Ledger,
         view: WorkerView,
         log: Logger,
-        tell_coordinator: Callable[[ToRank], bool],
+        tell_rank_zero: Callable[[ToRank], bool],
         trouble: Callable[[], tuple[Reason, str] | None] = lambda: None,
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._view = view
         self._log = log
-        self._tell_coordinator = tell_coordinator
+        self._tell_rank_zero = tell_rank_zero
         self._trouble = trouble
         self._gang = Gang()
         self._changed = asyncio.Event()
@@ -86,18 +86,18 @@ class Leader:
 
         Raises
         ------
-        Refused
+        HelloDenied
             It speaks for no worker of this run, or the run is not known yet: it has to ask again.
         """
         heard = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS), self._told:
-                await self._told.wait_for(lambda: self._orders.run is not None or self._is_done)
+                await self._told.wait_for(lambda: self._orders.order is not None or self._is_done)
                 self._hear(hello, speaker)
                 heard = True
                 await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
         if not heard:
-            raise Refused(
+            raise HelloDenied(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the ledger has not been read yet, which says how many workers there are",
             )
@@ -107,10 +107,10 @@ class Leader:
         return self._gang.directive
 
     def _hear(self, hello: Hello, speaker: Speaker) -> None:
-        run = self._orders.run
-        if run is None:
+        order = self._orders.order
+        if order is None:
             return  # there was never a run: whoever asks is sent home
-        self._gang.admit(hello, speaker, run.workers)
+        self._gang.admit(hello, speaker, order.workers)
         self._gang.hello(hello, self._now())
         self._view.gpus = self._gang.gpus()
         self._changed.set()
@@ -124,8 +124,8 @@ class Leader:
         """What opens the way to the store now; empty while no attempt runs."""
         return self._gang.directive.store_key
 
-    def heard_coordinator(self, said: Progress) -> None:
-        """The coordinator rank has said something."""
+    def heard_rank_zero(self, said: Progress) -> None:
+        """Rank 0 has said something."""
         self._patience.heard(said, self._now())
 
     def wake(self) -> None:
@@ -167,21 +167,21 @@ class Leader:
         versioned = await self._read()
         if versioned is None:
             return await self._finish(WorkerExit.OK, WorkerState.STOPPED, None, None)
-        ledger, run = versioned.ledger, versioned.ledger.spec.run
+        ledger, order = versioned.ledger, versioned.ledger.spec.run
         self._view.show(ledger)
         if (outcome := ledger.status.outcome) is not None:
             state = WorkerState(outcome.state)
             code = WorkerExit.OK if state is WorkerState.SUCCEEDED else WorkerExit.FAILED
             return await self._finish(code, state, outcome.reason, outcome.message)
-        if run.state is not RunState.RUN:
+        if order.state is not OrderState.RUN:
             await self._rest(ledger)
             return None
-        if self._config.hold and (why := held(ledger, self._config)) is not None:
+        if self._config.stays_after_outcome and (why := held(ledger, self._config)) is not None:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
         if self._view.state is WorkerState.WAITING:
             self._tell(WorkerState.STARTING, None, None)  # what it waited for has come
-        if await self._gather(run):
+        if await self._gather(order):
             await self._attempt(ledger)
         return None
 
@@ -202,8 +202,8 @@ class Leader:
         self, reason: Reason, message: str, seconds: float = _PATIENCE_SECONDS
     ) -> WorkerExit | None:
         """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
-        if not self._config.hold:
-            return await self._finish(WorkerExit.REFUSED, WorkerState.REFUSED, reason, message)
+        if not self._config.stays_after_outcome:
+            return await self._finish(WorkerExit.HELD, WorkerState.HELD, reason, message)
         if self._view.message != message:
             self._log.error("waiting", reason=reason, detail=message)
         self._view.stage = "waiting"
@@ -225,25 +225,25 @@ class Leader:
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
         """Answer an order to drain, and wait for another."""
-        generation, status = ledger.spec.run.generation, ledger.status
-        if status.drained is None or status.drained < generation:
+        order_generation, status = ledger.spec.run.generation, ledger.status
+        if status.drained is None or status.drained < order_generation:
             await asyncio.to_thread(
-                attempts.report_drained, self._ledger, status.attempt, generation
+                attempts.record_drained, self._ledger, status.attempt, order_generation
             )
         self._view.stage = "drained"
         self._tell(WorkerState.DRAINED, None, None)
-        while self._orders.run == ledger.spec.run and not self.terminating:
+        while self._orders.order == ledger.spec.run and not self.terminating:
             await self._change(1.0)
 
-    async def _gather(self, run: Run) -> bool:
+    async def _gather(self, order: Order) -> bool:
         """Wait until every worker is ready; False when something else is to be done first."""
         self._gang.direct(Action.WAIT)
         await self._tell_all()
-        while absent := self._gang.absent(run.workers, self._now()):
-            if self.terminating or self._orders.run != run:
+        while absent := self._gang.absent(order.workers, self._now()):
+            if self.terminating or self._orders.order != order:
                 return False
             self._view.stage = (
-                f"waiting for {len(absent)} of {run.workers} workers to come up and import torch"
+                f"waiting for {len(absent)} of {order.workers} workers to come up and import torch"
             )
             self._show_trouble()
             await self._change(0.5)
@@ -259,9 +259,9 @@ class Leader:
 
     async def _attempt(self, ledger: PrivacyLedger) -> None:
         """One attempt from its number to its end, which is to be closed next."""
-        run = ledger.spec.run
+        order = ledger.spec.run
         # As they are ready now: one that is restarted during the write starts no ranks.
-        incarnations = self._gang.incarnations(run.workers)
+        incarnations = self._gang.incarnations(order.workers)
         told = await asyncio.to_thread(untold, ledger, self._config) is None
         try:
             begun = await asyncio.to_thread(
@@ -276,51 +276,51 @@ class Leader:
         if begun.ledger.status.outcome is not None:
             return
         attempt = begun.ledger.status.attempt
-        self._log.info("attempt begins", attempt=attempt, workers=run.workers)
+        self._log.info("attempt begins", attempt=attempt, workers=order.workers)
         self._view.attempt = attempt
         self._view.state = WorkerState.STARTING if attempt == 1 else WorkerState.RESTARTING
         self._view.stage = "starting ranks"
         stalls, longest = stalls_in_a_row(begun.ledger.status), self._patience.longest
         self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
-        end = await self._run(attempt, run, incarnations)
+        end = await self._run(attempt, order, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
-        self._ended = attempt, run.generation, end, datetime.now(UTC)
+        self._ended = attempt, order.generation, end, datetime.now(UTC)
 
-    async def _run(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
+    async def _run(self, attempt: int, order: Order, incarnations: dict[int, str]) -> End:
         """Have all workers run the attempt; what ended it."""
         self._gang.direct(
             Action.RUN,
             attempt=attempt,
-            workers=run.workers,
+            workers=order.workers,
             store_key=secrets.token_hex(KEY_BYTES),
         )
         await self._tell_all()
-        end = await self._until_end(attempt, run, incarnations)
+        end = await self._until_end(attempt, order, incarnations)
         self._gang.direct(Action.END, attempt=attempt)
         await self._tell_all()
-        while (left := self._gang.running(attempt, run.workers)) and not self._gang.lost(
+        while (left := self._gang.running(attempt, order.workers)) and not self._gang.lost(
             {ordinal: incarnations[ordinal] for ordinal in left}, self._now()
         ):
             await self._change(0.5)
         return end
 
-    async def _until_end(self, attempt: int, run: Run, incarnations: dict[int, str]) -> End:
-        hearing, told_to_drain = Hearing(run.workers * self._config.ranks), False
+    async def _until_end(self, attempt: int, order: Order, incarnations: dict[int, str]) -> End:
+        hearing, told_to_drain = Hearing(order.workers * self._config.ranks), False
         while True:
             now = self._now()
             lost = self._gang.lost(incarnations, now)
-            end = hearing.decide(self._gang.ends(attempt, run.workers), lost, now)
+            end = hearing.decide(self._gang.ends(attempt, order.workers), lost, now)
             waits = hearing.deadline is None  # nothing that was heard explains an end
             if end is not None or (waits and (end := self._stalled(now)) is not None):
                 return end
-            ordered = self._orders.run != run or self._gang.wants_drain(run.workers)
+            ordered = self._orders.order != order or self._gang.wants_drain(order.workers)
             stop = self.terminating or ordered
-            if stop and waits and self._gang.never_started(run.workers):
+            if stop and waits and self._gang.never_started(order.workers):
                 return STOPPED_BEFORE_START
             if stop and not told_to_drain:
                 self._view.state, self._view.stage = WorkerState.DRAINING, "finishing the step"
                 # It may come while the ranks are being started: told again until one hears it.
-                told_to_drain = self._tell_coordinator(Drain())
+                told_to_drain = self._tell_rank_zero(Drain())
             left = 0.5 if hearing.deadline is None else hearing.deadline - now
             await self._change(max(0.0, min(0.5, left)))
 
@@ -336,7 +336,7 @@ class Leader:
         )
 
     async def _close(
-        self, attempt: int, generation: int, end: End, when: datetime
+        self, attempt: int, order_generation: int, end: End, when: datetime
     ) -> WorkerExit | None:
         """Write the attempt's record; an exit code if no attempt follows.
 
@@ -346,18 +346,16 @@ class Leader:
         if self.terminating:
             self._ended = None
         closed = await asyncio.to_thread(
-            close, self._ledger, attempt, end, self._config, when, generation=generation
+            record_end, self._ledger, attempt, end, self._config, when, order_generation
         )
         self._ended = None
         reason, message = closed.reason, closed.message
         match closed.follows:
             case Follows.SUPERSEDED:
-                return await self._finish(
-                    WorkerExit.SUPERSEDED, WorkerState.REFUSED, reason, message
-                )
-            case Follows.REFUSED:
+                return await self._finish(WorkerExit.SUPERSEDED, WorkerState.HELD, reason, message)
+            case Follows.HELD:
                 return await self._without(reason, message, _REFUSED_SECONDS)
-            case Follows.HELD if not self._config.hold:
+            case Follows.HELD_FOR_ORDER if not self._config.stays_after_outcome:
                 return await self._without(reason, message)  # a pod reads its hold in the ledger
             case Follows.RESTART:
                 self._view.restarts += 1
@@ -372,7 +370,8 @@ class Leader:
         self._tell(state, reason, message)
         say = self._log.info if code is WorkerExit.OK else self._log.error
         say("finished", state=state, reason=reason, detail=message, exit_code=code)
-        if self._config.hold and state not in (WorkerState.SUCCEEDED, WorkerState.FAILED):
+        is_outcome = state in (WorkerState.SUCCEEDED, WorkerState.FAILED)
+        if self._config.stays_after_outcome and not is_outcome:
             # In pods only an outcome sends the others home: a new coordinator will need them.
             self._gang.direct(Action.END)
             await self._tell_all()

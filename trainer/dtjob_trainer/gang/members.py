@@ -12,7 +12,7 @@ from typing import Any
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
-from dtjob_trainer.identity.proof import LEEWAY_SECONDS, Refused, Speaker
+from dtjob_trainer.identity.proof import LEEWAY_SECONDS, HelloDenied, Speaker
 
 #: Seconds between two hellos of a supervisor that has nothing new to say.
 PING_SECONDS = 2.0
@@ -121,7 +121,7 @@ class Gang:
 
         Raises
         ------
-        Refused
+        HelloDenied
             There is no such worker, or another pod or process has taken its place.
         """
         ordinal = hello.ordinal
@@ -133,7 +133,7 @@ class Gang:
             self._seats[ordinal] = _Seat(speaker, hello.incarnation)
             why = None
         if why is not None:
-            raise Refused(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")
+            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")
 
     def hello(self, hello: Hello, now: float) -> None:
         """Note what a supervisor says; a new incarnation of one replaces the old."""

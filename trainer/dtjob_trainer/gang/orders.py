@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dtjob_api.ledger.privacy_ledger import Run
+from dtjob_api.ledger.privacy_ledger import Order
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, Versioned
 from dtjob_trainer.process.logs import Logger
 
@@ -34,11 +34,11 @@ class Orders:
 
     def __init__(self, ledger: Ledger, changed: Callable[[], None], log: Logger) -> None:
         self._ledger, self._changed, self._log = ledger, changed, log
-        self.run: Run | None = None
+        self.order: Order | None = None
         self._version = ""
         self._uid: str | None = None
         self._restored: int | None = None
-        self._taken: tuple[Run | None, int | None] | None = None
+        self._taken: tuple[Order | None, int | None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def read(self) -> Versioned:
@@ -62,15 +62,15 @@ class Orders:
     @property
     def has_news(self) -> bool:
         """Whether something was said since it was last taken, on which nobody has decided yet."""
-        return self._taken != (self.run, self._restored)
+        return self._taken != (self.order, self._restored)
 
     def take(self) -> None:
         """Take what was said as known."""
-        self._taken = self.run, self._restored
+        self._taken = self.order, self._restored
 
     def _hear(self, versioned: Versioned) -> None:
         ledger = versioned.ledger
-        self._version, self.run = versioned.version, ledger.spec.run
+        self._version, self.order = versioned.version, ledger.spec.run
         self._uid, self._restored = ledger.metadata.uid, ledger.status.restored
 
     def _is_overtaken(self, answer: Versioned, known: str) -> bool:
@@ -82,10 +82,10 @@ class Orders:
         below the one that was lost.
         """
         ledger = answer.ledger
-        if self._version == known or self.run is None or ledger.metadata.uid != self._uid:
+        if self._version == known or self.order is None or ledger.metadata.uid != self._uid:
             return False
         said = ledger.spec.run.generation, ledger.status.restored or 0
-        return said < (self.run.generation, self._restored or 0)
+        return said < (self.order.generation, self._restored or 0)
 
     async def _watch(self) -> None:
         while True:

@@ -31,7 +31,7 @@ def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
         return end
     if status.charged == 0 or has_leased(status, attempt):
         return end
-    return end.model_copy(update={"kind": EndKind.REFUSED})
+    return end.model_copy(update={"kind": EndKind.HELD})
 
 
 def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:

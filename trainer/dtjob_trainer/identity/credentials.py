@@ -50,7 +50,7 @@ class Credentials(Protocol):
 
         Raises
         ------
-        Refused
+        HelloDenied
             What was shown proves nothing.
         """
 

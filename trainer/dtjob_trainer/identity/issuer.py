@@ -17,7 +17,7 @@ from typing import Any
 import jwt
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.identity.proof import Refused
+from dtjob_trainer.identity.proof import HelloDenied
 
 #: Tokens whose keys are unknown cost the API server at most one question in so many seconds. A
 #: worker of the gang may have to wait for two such questions, and gives up after 4 s.
@@ -82,7 +82,7 @@ class Issuer:
 
         Raises
         ------
-        Refused
+        HelloDenied
             There is none, or none can be had now.
         """
         if kid not in self._keys:
@@ -90,8 +90,8 @@ class Issuer:
         if kid in self._keys:
             return self._keys[kid]
         if not self._keys:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"no keys to verify by: {self._why}")
-        raise Refused(
+            raise HelloDenied(HTTPStatus.SERVICE_UNAVAILABLE, f"no keys to verify by: {self._why}")
+        raise HelloDenied(
             HTTPStatus.UNAUTHORIZED,
             "the token is signed by no key of this cluster, as far as the API server tells the "
             "coordinator",

@@ -15,7 +15,7 @@ LEEWAY_SECONDS = 60
 _ORDINAL = re.compile("0|[1-9][0-9]{0,9}")
 
 
-class Refused(Exception):
+class HelloDenied(Exception):
     """A hello is not listened to; the message says why, and what would help."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
@@ -59,9 +59,9 @@ class Expected:
     stateful_set: str
 
 
-def unproved(why: str) -> Refused:
+def unproved(why: str) -> HelloDenied:
     """No proof, or not one that counts here."""
-    return Refused(HTTPStatus.UNAUTHORIZED, why)
+    return HelloDenied(HTTPStatus.UNAUTHORIZED, why)
 
 
 def judge(
@@ -71,7 +71,7 @@ def judge(
 
     Raises
     ------
-    Refused
+    HelloDenied
         It was made by or for somebody else, at another time, or for no pod of this gang.
     """
     _require_purpose(claims, expected, issuers)
@@ -128,7 +128,7 @@ def _speaker(claims: Mapping[str, Any], expected: Expected) -> Speaker:
         or owner != expected.stateful_set
         or not _ORDINAL.fullmatch(ordinal)
     ):
-        raise Refused(
+        raise HelloDenied(
             HTTPStatus.FORBIDDEN,
             f"the token is bound to no pod of StatefulSet {expected.stateful_set} in namespace "
             f"{expected.namespace}",

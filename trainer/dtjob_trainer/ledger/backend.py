@@ -121,7 +121,7 @@ def update(
     Parameters
     ----------
     attempt
-        The writer's. Two writers share it (a supervisor and its coordinator rank), so a
+        The writer's. Two writers share it (a supervisor and its rank 0), so a
         conflict alone does not mean that this attempt is over.
     change
         Called with each fresh version until the write holds. It recognises its own write, whose

@@ -36,15 +36,15 @@ from dtjob_trainer.ledger.checkpoint import (
 from dtjob_trainer.ledger.checkpoint_format import Format
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.lease import next_lease, with_lease
-from dtjob_trainer.ledger.recovery import Refusal, ResumePoint
+from dtjob_trainer.ledger.recovery import ResumePoint, TrainingHeld
 
 
 class ReserveSpent(Exception):
     """Rule 12: no draw is left before the last step; the last checkpoint is the result."""
 
 
-class DrawAccount:
-    """The draws of one attempt, used by its coordinator rank alone.
+class LeasedDraws:
+    """The draws of one attempt, used by its rank 0 alone.
 
     ``resume()``, then ``open(state)``; then ``next_draw()`` before each step, ``publish`` where
     it returns None; ``close`` or ``succeed`` at the end. Every write carries the attempt: once
@@ -108,7 +108,7 @@ class DrawAccount:
 
         Raises
         ------
-        recovery.Refusal
+        recovery.TrainingHeld
             Rule 11: going on could spend what nobody has counted, or would start over.
         Superseded, LedgerUnreadable, durable.VolumeUnusable
         """
@@ -120,7 +120,7 @@ class DrawAccount:
             )
         try:
             point = volume.resume_point(ledger, self._checkpoints)
-        except Refusal as refusal:
+        except TrainingHeld as refusal:
             volume.tell(self._ledger, self._attempt, refusal, self._checkpoints)
             raise
         checkpoint = None
@@ -309,7 +309,7 @@ class DrawAccount:
         return self._checkpoints.save(self._attempt, step, self._charged, state, self._clock())
 
     def _granted(self, status: LedgerStatus) -> Lease | None:
-        """The ledger's lease if it is the one that follows what this account has used."""
+        """The ledger's lease if it is the one that follows what this leased has used."""
         lease = status.lease
         mine = lease is not None and lease.attempt == self._attempt
         return lease if mine and lease and lease.from_draw == self._end_of_lease else None
@@ -335,17 +335,17 @@ class DrawAccount:
 
 def resumed(
     ledger: Ledger, config: WorkerConfig, attempt: int, format: Format | None = None
-) -> tuple[DrawAccount, LedgerSpec, Checkpoint | None]:
+) -> tuple[LeasedDraws, LedgerSpec, Checkpoint | None]:
     """The account of an attempt, what its ledger promises, and the checkpoint to go on from.
 
     Raises
     ------
-    As `DrawAccount.resume`.
+    As `LeasedDraws.resume`.
     """
     spec = ledger.read().ledger.spec
     store = volume.store(spec, config, format)
-    account = DrawAccount(
+    leased = LeasedDraws(
         ledger, store, attempt, image=config.job.image, clock=lambda: datetime.now(UTC)
     )
-    _, checkpoint = account.resume()
-    return account, spec, checkpoint
+    _, checkpoint = leased.resume()
+    return leased, spec, checkpoint

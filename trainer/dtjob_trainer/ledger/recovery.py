@@ -42,7 +42,7 @@ _REMEDY_FOLDER = (
 _UNKNOWN_IMAGE = "unknown"
 
 
-class Refusal(Exception):
+class TrainingHeld(Exception):
     """Training must not go on; `reason` is an outcome's, the message names the remedy.
 
     Attributes
@@ -109,7 +109,7 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
 
     Raises
     ------
-    Refusal
+    TrainingHeld
         `PrivacyStateLost`, `CheckpointLost` or `LedgerUnreadable` (it contradicts itself).
     """
     status = ledger.status
@@ -117,13 +117,13 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
     # else that may be wrong: no other refusal says that draws are hidden.
     told = found_more(status)
     for wrong in [*behind(ledger, own(ledger, volume)), *([told] if told else [])]:
-        raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
+        raise TrainingHeld(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     if contradictory := contradiction(ledger):
-        raise Refusal(Reason.LEDGER_UNREADABLE, f"{contradictory}. {_REMEDY_CONTRADICTORY}")
+        raise TrainingHeld(Reason.LEDGER_UNREADABLE, f"{contradictory}. {_REMEDY_CONTRADICTORY}")
     for wrong in foreign(ledger, volume):
         raise checkpoint_lost(wrong)
     for wrong in ahead(ledger, volume):
-        raise Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_FOLDER}")
+        raise TrainingHeld(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_FOLDER}")
     for wrong in volume_behind(ledger, volume):
         raise checkpoint_lost(wrong)
     return ResumePoint(
@@ -181,7 +181,7 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
     ------
     ValueError
         The ledger is not behind this volume.
-    Refusal
+    TrainingHeld
         `CheckpointLost`: neither names a checkpoint to go on from.
     """
     plan, status = ledger.spec.plan, ledger.status
@@ -221,9 +221,9 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
     return raised.model_copy(update={"volume": volume if proves_more(volume, raised) else None})
 
 
-def checkpoint_lost(why: str) -> Refusal:
+def checkpoint_lost(why: str) -> TrainingHeld:
     """The refusal for a recorded checkpoint or a journal that can't be used."""
-    return Refusal(Reason.CHECKPOINT_LOST, f"{why}. {_REMEDY_CHECKPOINT_LOST}")
+    return TrainingHeld(Reason.CHECKPOINT_LOST, f"{why}. {_REMEDY_CHECKPOINT_LOST}")
 
 
 def contradiction(ledger: PrivacyLedger) -> str | None:

@@ -13,23 +13,23 @@ from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.ledger import volume
 from dtjob_trainer.ledger.durable import VolumeUnusable
 from dtjob_trainer.ledger.journal import JournalUnreadable
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 
 
-def untold(ledger: PrivacyLedger, config: WorkerConfig) -> Refusal | None:
+def untold(ledger: PrivacyLedger, config: WorkerConfig) -> TrainingHeld | None:
     """Why no outcome may be written into a ledger; None where nothing speaks against it."""
     try:
         volume.resume_point(ledger, volume.store(ledger.spec, config))
-    except Refusal as refusal:
+    except TrainingHeld as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
             return refusal
         if isinstance(refusal.__cause__, JournalUnreadable):
-            return Refusal(
+            return TrainingHeld(
                 Reason.PRIVACY_STATE_LOST,
                 f"nobody knows what was spent: {refusal.__cause__}. Nothing was written; put the "
                 "volume right, and the job can go on",
             )
         # What else is wrong between the two, the ledger knows all draws of.
     except VolumeUnusable as error:
-        return Refusal(Reason.STORAGE_UNUSABLE, str(error.strerror))
+        return TrainingHeld(Reason.STORAGE_UNUSABLE, str(error.strerror))
     return None

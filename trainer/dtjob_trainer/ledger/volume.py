@@ -26,7 +26,7 @@ from dtjob_trainer.ledger.journal import (
     examined,
     read_all,
 )
-from dtjob_trainer.ledger.recovery import Refusal, ResumePoint, VolumeState
+from dtjob_trainer.ledger.recovery import ResumePoint, TrainingHeld, VolumeState
 
 _UNREAD = (
     "Its attempt may have leased draws that the ledger does not know of, so no epsilon can be "
@@ -60,7 +60,7 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
 
     Raises
     ------
-    Refusal
+    TrainingHeld
         As `recovery.resume_point`, with what the volume proves where the ledger lacks it; or a
         journal can't be read.
     durable.VolumeUnusable
@@ -71,7 +71,7 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
         raise unread(ledger, checkpoints, error) from error
     try:
         return recovery.resume_point(ledger, found)
-    except Refusal as refusal:
+    except TrainingHeld as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
             proof = recovery.vouched(recovery.own(ledger, found), None)
             if proof is not None and proves_more(proof, ledger.status):
@@ -81,7 +81,7 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
 
 def unread(
     ledger: PrivacyLedger, checkpoints: CheckpointStore, error: JournalUnreadable
-) -> Refusal:
+) -> TrainingHeld:
     """The refusal for a volume on which `error` keeps something from being read.
 
     A journal of an attempt of which the ledger knows no lease may hold any: it counts as all that
@@ -98,18 +98,18 @@ def unread(
     if not foreign and attempt > newest_lease(ledger.status):
         unknown = VolumeRecord(attempt=attempt, leased=attempt, charged=ledger.spec.reserved_draws)
         proof = recovery.most(recovery.vouched(mine, None), unknown)
-        return Refusal(Reason.PRIVACY_STATE_LOST, f"{newest}. {_UNREAD}", proof)
+        return TrainingHeld(Reason.PRIVACY_STATE_LOST, f"{newest}. {_UNREAD}", proof)
     for wrong in recovery.behind(ledger, mine):
         known = recovery.vouched(mine, None)
-        return Refusal(Reason.PRIVACY_STATE_LOST, f"{wrong}; besides, {error}", known)
+        return TrainingHeld(Reason.PRIVACY_STATE_LOST, f"{wrong}; besides, {error}", known)
     for wrong in foreign:
         return recovery.checkpoint_lost(wrong)
     if isinstance(error, NoSuchNumber):
-        return Refusal(Reason.STORAGE_UNUSABLE, f"{error}. {_STRANGE}")
+        return TrainingHeld(Reason.STORAGE_UNUSABLE, f"{error}. {_STRANGE}")
     return recovery.checkpoint_lost(str(error))
 
 
-def tell(ledger: Ledger, attempt: int, refusal: Refusal, checkpoints: CheckpointStore) -> None:
+def tell(ledger: Ledger, attempt: int, refusal: TrainingHeld, checkpoints: CheckpointStore) -> None:
     """Say in the ledger what the volume proves: it counts also when the files are gone later.
 
     Who restores a ledger in a cluster can't see the volume, so the newest checkpoint is read and

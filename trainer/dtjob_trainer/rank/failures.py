@@ -9,7 +9,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.backend import LedgerError, Superseded
 from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
     TaskError,
@@ -59,16 +59,16 @@ class Phase(Enum):
 def of_the_record(error: BaseException) -> tuple[EndKind, Reason, str] | None:
     """How a rank ends whose ledger, journal or volume does not let it go on; None for the rest."""
     match error:
-        case Refusal():
-            return EndKind.REFUSED, error.reason, error.message
+        case TrainingHeld():
+            return EndKind.HELD, error.reason, error.message
         case Superseded():
             return EndKind.SUPERSEDED, Reason.SUPERSEDED, str(error)
         case LedgerError():
-            return EndKind.REFUSED, Reason.LEDGER_UNREADABLE, str(error)
+            return EndKind.HELD, Reason.LEDGER_UNREADABLE, str(error)
         case VolumeFull():
-            return EndKind.REFUSED, Reason.STORAGE_FULL, str(error.strerror)
+            return EndKind.HELD, Reason.STORAGE_FULL, str(error.strerror)
         case VolumeUnusable():
-            return EndKind.REFUSED, Reason.STORAGE_UNUSABLE, str(error.strerror)
+            return EndKind.HELD, Reason.STORAGE_UNUSABLE, str(error.strerror)
     return None
 
 

@@ -8,7 +8,7 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.ledger.checkpoint import Checkpoint
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.usercode.passing import may_pass
 
 _REMEDY = (
@@ -23,7 +23,7 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
 
     Raises
     ------
-    Refusal
+    TrainingHeld
         ``CheckpointMismatch``: it was saved of another model; says what differs.
     """
     state = checkpoint.state
@@ -40,7 +40,7 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
             wrong = list(_strange_slots(optimizer))
     if wrong:
         more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise Refusal(
+        raise TrainingHeld(
             Reason.CHECKPOINT_MISMATCH,
             f"the checkpoint of step {checkpoint.step} does not fit the model that the task makes "
             f"now: {'; '.join(wrong[:_SHOWN])}{more}. {_REMEDY}",

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 
 _GLOO = "GLOO_SOCKET_IFNAME"
 _NCCL = "NCCL_SOCKET_IFNAME"
@@ -21,7 +21,7 @@ def require(world_size: int, *, on_gpus: bool) -> None:
 
     Raises
     ------
-    Refusal
+    TrainingHeld
         Names the variable, its value and the interfaces that there are. Nothing of the task is
         wrong: another environment, or another node, cures it.
     """
@@ -32,7 +32,7 @@ def require(world_size: int, *, on_gpus: bool) -> None:
     existing = [name for _, name in socket.if_nameindex()]
     wrong = of_nccl(value, existing) if on_gpus else of_gloo(value, existing)
     if wrong is not None:
-        raise Refusal(
+        raise TrainingHeld(
             Reason.INTERFACE_MISSING,
             f"the environment variable {variable} is {value!r}, but {wrong}; the interfaces of "
             f"this worker are {', '.join(existing)}. Correct it or leave it out: in the shell of a "

@@ -21,7 +21,7 @@ from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.pipe import Spending
 from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
 from dtjob_trainer.ledger.checkpoint import TrainingState
-from dtjob_trainer.ledger.leasing import DrawAccount, ReserveSpent
+from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.task import TaskError
 
@@ -37,7 +37,7 @@ class Command(IntEnum):
 
     STEP = 1
     COMPARE = 2
-    STOP = 3
+    END = 3
 
 
 class Stepper(Protocol):
@@ -112,21 +112,21 @@ class Follower:
                     self._mail.progress(step=step + 1)
                 case Command.COMPARE:
                     self._compare()
-                case Command.STOP:
+                case Command.END:
                     return EndKind.FINISHED
 
 
-class Coordinator:
+class RankZero:
     """Rank 0: leases draws, orders steps, checkpoints, evaluates, ends.
 
     Parameters
     ----------
-    account
+    leased
         Opened: its first lease is granted.
     """
 
     def __init__(
-        self, trainee: Trainee, course: Course, account: DrawAccount, group: Group, mail: Mailbox
+        self, trainee: Trainee, course: Course, leased: LeasedDraws, group: Group, mail: Mailbox
     ) -> None:
         self._step = trainee.step
         self._state = trainee.state
@@ -134,7 +134,7 @@ class Coordinator:
         self._evaluate = trainee.evaluate
         self._group = group
         self._mail = mail
-        self._account = account
+        self._leased = leased
         self._at = self._started_at = course.start_step
         self._total = course.plan.steps
         self._batch_size = course.plan.batch_size
@@ -154,7 +154,7 @@ class Coordinator:
             if self._mail.drain_ordered():
                 return self._drain()
             try:
-                draw = self._account.next_draw()
+                draw = self._leased.next_draw()
             except ReserveSpent:
                 break
             if draw is None:
@@ -170,14 +170,14 @@ class Coordinator:
     def _drain(self) -> EndKind:
         self._compare()
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.DRAINING):
-            self._account.close(self._at, self._state())
+            self._leased.close(self._at, self._state())
         self._tell_account()
-        self._order(Command.STOP)
+        self._order(Command.END)
         return EndKind.DRAINED
 
     def _publish(self) -> None:
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.RUNNING):
-            self._account.publish(self._at, self._state())
+            self._leased.publish(self._at, self._state())
         self._tell_account()
 
     def _succeed(self) -> EndKind:
@@ -189,11 +189,11 @@ class Coordinator:
         digest = self._compare()
         self._publish()
         failed = self._run_evaluation() if self._at else None
-        spent = f"{self._account.charged} draws charged"
+        spent = f"{self._leased.charged} draws charged"
         result: dict[str, Any] = {
             "steps": self._at,
-            "charged": self._account.charged,
-            "initialModelDigest": self._account.initial_model_digest,
+            "charged": self._leased.charged,
+            "initialModelDigest": self._leased.initial_model_digest,
             "modelDigest": f"sha256:{digest}",
             "evaluation": self._evaluation if failed is None else None,
         }
@@ -209,9 +209,9 @@ class Coordinator:
             result["withoutEvaluation"] = failed.reason
             message += f"; without an evaluation: {failed.message}"
         with self._mail.waiting("writing the result", state=WorkerState.RUNNING):
-            self._account.succeed(self._at, self._state(), result=result, message=message)
+            self._leased.succeed(self._at, self._state(), result=result, message=message)
         self._tell_account()
-        self._order(Command.STOP)
+        self._order(Command.END)
         return EndKind.SUCCEEDED
 
     def _epsilon(self, delta: float) -> tuple[str | None, str]:
@@ -220,7 +220,7 @@ class Coordinator:
         No model is lost for want of its figure: an upper bound needs nobody's help.
         """
         with self._mail.waiting("computing epsilon", state=WorkerState.RUNNING):
-            epsilon = self._mail.epsilon(self._account.charged, _EPSILON_SECONDS)
+            epsilon = self._mail.epsilon(self._leased.charged, _EPSILON_SECONDS)
         if epsilon is not None:
             return epsilon, ""
         return upper_bound(self._segments(), delta, self._epsilon_guaranteed), (
@@ -232,7 +232,7 @@ class Coordinator:
         """The charged draws as the accountants take them; they refuse what has no noise."""
         return [
             (s.noise_multiplier or 0.0, s.sample_rate or 0.0, s.draws)
-            for s in self._account.segments
+            for s in self._leased.segments
         ]
 
     def _order(self, command: Command, draw: int = 0) -> None:
@@ -275,11 +275,11 @@ class Coordinator:
 
     def _tell_account(self) -> None:
         """Figures that only a write of the ledger changes: at once, since a step may take long."""
-        record = self._account.recorded
+        record = self._leased.recorded
         checkpoint = ReportedCheckpoint(record.step, record.time) if record else None
         spending = None
         if self._delta is not None:
             spending = Spending(self._segments(), self._delta, self._epsilon_guaranteed)
         self._mail.progress(
-            at_once=True, charged=self._account.charged, checkpoint=checkpoint, spending=spending
+            at_once=True, charged=self._leased.charged, checkpoint=checkpoint, spending=spending
         )

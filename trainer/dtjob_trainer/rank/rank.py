@@ -19,7 +19,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.process import confine, logs, streams
 from dtjob_trainer.rank import interfaces
 from dtjob_trainer.rank.failures import Failures, Phase
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from dtjob_trainer.ledger.checkpoint import Checkpoint
-    from dtjob_trainer.ledger.leasing import DrawAccount
+    from dtjob_trainer.ledger.leasing import LeasedDraws
     from dtjob_trainer.mechanism.group import Group
     from dtjob_trainer.mechanism.mechanism import Mechanism
     from dtjob_trainer.mechanism.step import Learner, PrivateStep
@@ -90,7 +90,7 @@ class _Attempt:
     ----------
     rows
         P, the rows of a micro-batch.
-    account, checkpoint
+    leased, checkpoint
         Rank 0's alone; before the first lease is published there is no checkpoint.
     """
 
@@ -99,7 +99,7 @@ class _Attempt:
     spec: LedgerSpec
     mechanism: Mechanism
     rows: int
-    account: DrawAccount | None
+    leased: LeasedDraws | None
     checkpoint: Checkpoint | None
 
 
@@ -125,19 +125,19 @@ class _Rank:
         device = _prepare_device(config, setup)
         if config.data_dir is not None:
             os.environ[data_place.VARIABLE] = config.data_dir
-        account, spec, checkpoint = None, None, None
+        leased, spec, checkpoint = None, None, None
         if setup.rank == 0:
             # Before the task can fail: what is wrong with the ledger is said first.
             self._mail.stage("reading ledger and checkpoint")
-            account, spec, checkpoint = leasing.resumed(
+            leased, spec, checkpoint = leasing.resumed(
                 open_ledger(config.ledger), config, setup.attempt
             )
-            self._failures = replace(self._failures, charged=account.charged > 0)
+            self._failures = replace(self._failures, charged=leased.charged > 0)
         self._mail.stage("importing the task")
         library_first.admit_working_folder()
         with self._trying():
             training = config.training
-            task = load_task(training.entrypoint, training.args, in_pod=config.hold)
+            task = load_task(training.entrypoint, training.args, in_pod=config.stays_after_outcome)
         self._mail.stage("waiting for the other ranks")
         group = meeting.join(setup, device)
         spec = meeting.share_spec(spec, group)
@@ -151,7 +151,7 @@ class _Rank:
         # It has passed P rows, among others: a step takes less than M times as long.
         passes = draws.micro_batches(quantile, group.world_size, rows)
         self._mail.progress(step_estimate=passes * (time.monotonic() - began))
-        attempt = _Attempt(task, group, spec, mechanism, rows, account, checkpoint)
+        attempt = _Attempt(task, group, spec, mechanism, rows, leased, checkpoint)
         return self._train(attempt, watch)
 
     def _dry_run(
@@ -203,23 +203,23 @@ class _Rank:
             compare=lambda: agreed_digest(model, attempt.group),
             evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
         )
-        if attempt.account is None:
+        if attempt.leased is None:
             return loop.Follower(trainee, attempt.group, self._mail).run()
-        return self._coordinate(attempt, attempt.account, trainee)
+        return self._coordinate(attempt, attempt.leased, trainee)
 
-    def _coordinate(self, attempt: _Attempt, account: DrawAccount, trainee: Trainee) -> EndKind:
+    def _coordinate(self, attempt: _Attempt, leased: LeasedDraws, trainee: Trainee) -> EndKind:
         from dtjob_trainer.ledger.checkpoint import expected_bytes
         from dtjob_trainer.rank import loop
 
         training, first = self._config.training, trainee.state()
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
-            account.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
+            leased.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
         course = loop.Course(
             attempt.spec.plan,
             start_step=attempt.checkpoint.step if attempt.checkpoint else 0,
             evaluate_every=training.evaluation.every_steps if training.evaluation else None,
         )
-        return loop.Coordinator(trainee, course, account, attempt.group, self._mail).run()
+        return loop.RankZero(trainee, course, leased, attempt.group, self._mail).run()
 
     def _learner(self, attempt: _Attempt) -> Learner:
         """The task's model and its optimizer: those of the checkpoint, equal on all ranks."""
@@ -335,7 +335,7 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
         return torch.device("cpu")
     if torch.cuda.device_count() <= setup.local_rank:
         # Another node, or the driver once it is repaired, may have them.
-        raise Refusal(
+        raise TrainingHeld(
             Reason.GPU_MISSING,
             f"workers.gpusPerWorker is {config.gpus_per_worker}, but this worker sees "
             f"{torch.cuda.device_count()} GPUs; lower it in a new job, or run where GPUs and "

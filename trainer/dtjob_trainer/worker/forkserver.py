@@ -22,7 +22,7 @@ from dtjob_trainer.process import memory_group
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths
 from dtjob_trainer.worker.deaths import MemoryKills
-from dtjob_trainer.worker.pricing import Accountant
+from dtjob_trainer.worker.pricing import SegmentAccountant
 from dtjob_trainer.worker.processes import (
     CannotStart,
     serve_store,
@@ -109,7 +109,7 @@ class Forkserver:
         """The store, on ``listener``."""
         return self._context.Process(target=serve_store, args=(listener,), name="store")
 
-    def accountant(self) -> Accountant:
+    def accountant(self) -> SegmentAccountant:
         """The helper that computes epsilon; started at once, from an interpreter of its own."""
         return PldProcess()
 

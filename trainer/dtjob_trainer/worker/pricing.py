@@ -28,7 +28,7 @@ _LATE_SECONDS = 15.0
 _AGAIN_SECONDS = 5.0
 
 
-class Accountant(Protocol):
+class SegmentAccountant(Protocol):
     """What is asked of the helper; `dtjob_accounting.process.PldProcess`."""
 
     def submit_epsilon_of_segments(
@@ -63,10 +63,10 @@ class Pricing:
         view: WorkerView,
         log: Logger,
         tell: Callable[[Epsilon], object],
-        start: Callable[[], Accountant] = PldProcess,
+        start: Callable[[], SegmentAccountant] = PldProcess,
     ) -> None:
         self._view, self._log, self._tell, self._start = view, log, tell, start
-        self._helper: Accountant | None = None
+        self._helper: SegmentAccountant | None = None
         self._newest: _Question | None = None
         self._answered: _Question | None = None
         self._warned: _Question | None = None

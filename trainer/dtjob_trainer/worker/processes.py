@@ -18,7 +18,7 @@ from dtjob_trainer.process import confine, memory_group
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths
 from dtjob_trainer.worker.deaths import MemoryKills
-from dtjob_trainer.worker.pricing import Accountant
+from dtjob_trainer.worker.pricing import SegmentAccountant
 
 #: The reason of a supervisor that ends because no rank will ever start; none of a job's.
 RANKS_CANNOT_START = "RanksCannotStart"
@@ -68,7 +68,7 @@ class Nursery(Protocol):
 
     def rank(self, setup: RankSetup, pipe: Connection) -> Child: ...
     def store(self, listener: socket.socket) -> Child: ...
-    def accountant(self) -> Accountant: ...
+    def accountant(self) -> SegmentAccountant: ...
 
 
 def start(child: Child) -> None:

@@ -19,7 +19,7 @@ from dtjob_exporter.nvml import GpuFigures
 from dtjob_trainer.gang.worker_view import WorkerView
 
 
-def report(view: WorkerView, batch_size: int) -> WorkerReport:
+def worker_report(view: WorkerView, batch_size: int) -> WorkerReport:
     """What the operator scrapes and `dtjob run` shows."""
     return WorkerReport(
         job_uid=view.job_uid,
@@ -67,7 +67,7 @@ def summarise_gpus(gpus: list[dict[str, Any]]) -> GpuStatus | None:
         return [gpu[name] for gpu in gpus if gpu[name] is not None]
 
     summary: dict[str, Any] = {"count": len(gpus)}
-    if rates := known("utilisation_percent"):
+    if rates := known("utilization_percent"):
         mean = round(sum(rates) / len(rates))
         summary["utilization_percent"] = GpuRange(min=min(rates), mean=mean, max=max(rates))
     if used := known("memory_used_bytes"):
@@ -140,8 +140,8 @@ class WorkerMetrics:
         mine = [gpu for gpu in self._view.gpus if gpu["worker"] == self._view.ordinal]
         for name, field_name, help_text in (
             (
-                "dtjob_gpu_utilisation_percent",
-                "utilisation_percent",
+                "dtjob_gpu_utilization_percent",
+                "utilization_percent",
                 "Share of time the GPU was busy.",
             ),
             ("dtjob_gpu_memory_used_bytes", "memory_used_bytes", "GPU memory in use."),

@@ -158,7 +158,7 @@ def _env(job: DistributedTrainingJob) -> list[Json]:
             stateful_set=name,
         ),
         http_port=HTTP_PORT,
-        hold=True,
+        stays_after_outcome=True,
     )
     text = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":"))
     variables = [

@@ -27,7 +27,7 @@ class Crash:
 
     reason: Reason
     message: str
-    refused: bool
+    held: bool
 
 
 def crash(pod: Json) -> Crash | None:
@@ -51,9 +51,9 @@ def _crash(pod: str, ended: Json) -> Crash | None:
     reason, message = last_words(ended.get("message") or "")
     code = ended.get("exitCode", 0)
     if is_out_of_memory(ended):
-        return Crash(Reason.OUT_OF_MEMORY, out_of_memory(pod), refused=False)
-    if code == WorkerExit.REFUSED and (refusal := known(reason)) is not None:
-        return Crash(refusal, message or f"pod {pod} refuses to train", refused=True)
+        return Crash(Reason.OUT_OF_MEMORY, out_of_memory(pod), held=False)
+    if code == WorkerExit.HELD and (refusal := known(reason)) is not None:
+        return Crash(refusal, message or f"pod {pod} refuses to train", held=True)
     what = message or ended.get("reason") or "it left no message"
     if code == WorkerExit.CONFIGURATION:
         remedy = (
@@ -67,7 +67,7 @@ def _crash(pod: str, ended: Json) -> Crash | None:
     return Crash(
         Reason.WORKER_CRASHING,
         f"pod {pod} ended ({_how(code)}): {what.rstrip('.')}. {remedy}",
-        refused=False,
+        held=False,
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.diagnosis.crashes import crash
-from dtjob_operator.decide.diagnosis.not_created import refused_children, refused_pods
+from dtjob_operator.decide.diagnosis.not_created import rejected_children, rejected_pods
 from dtjob_operator.decide.diagnosis.not_started import metadata_remedy, not_started, unmounted
 from dtjob_operator.decide.diagnosis.unlabelled import unlabelled
 from dtjob_operator.decide.diagnosis.unscheduled import unscheduled
@@ -37,9 +37,9 @@ def diagnose(
     """
     stray = unlabelled(observed, job)
     finders = (
-        refused_children(observed.rejections),
+        rejected_children(observed.rejections),
         () if stray is None else (stray,),
-        refused_pods(observed, job, workers),
+        rejected_pods(observed, job, workers),
         _pods(observed, job, _settled(observed.pods, now, settings), now, settings),
     )
     return next((finding for finder in finders for finding in finder), None)
@@ -70,5 +70,5 @@ def _pods(
     for pod in pods:
         yield from unmounted(observed, pod, job, now, settings)
     for pod in pods:
-        if (found := crash(pod)) is not None and not found.refused:
+        if (found := crash(pod)) is not None and not found.held:
             yield Finding(found.reason, found.message + metadata_remedy(found.message, job))

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.diagnosis.api_server_words import (
-    Refusal,
+from dtjob_operator.decide.diagnosis.rejection_remedies import (
+    RejectionEvent,
     general_remedy,
     missing_account,
     remedy,
@@ -19,7 +19,7 @@ from dtjob_operator.terms.kinds import WORKER_ACCOUNT
 from dtjob_operator.terms.observed import Observed, Rejection
 
 
-def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
+def rejected_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
     """What the API server says of children that the operator applies."""
     for rejection in rejections:
         how = general_remedy(rejection.message) or (
@@ -32,7 +32,7 @@ def refused_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
         )
 
 
-def refused_pods(
+def rejected_pods(
     observed: Observed, job: DistributedTrainingJob, workers: int
 ) -> Iterator[Finding]:
     """What the StatefulSet controller says of pods that it can't create."""
@@ -55,7 +55,7 @@ def _last_success(observed: Observed) -> str:
 
 
 def _refused(message: str, observed: Observed, job: DistributedTrainingJob) -> Finding:
-    refusal, where = Refusal.read(message), names.namespace(job)
+    refusal, where = RejectionEvent.read(message), names.namespace(job)
     # The StatefulSet controller's pauses grow to a quarter of an hour.
     again = (
         "It is tried again after longer and longer pauses, and at once when you delete the "

@@ -15,7 +15,7 @@ from dtjob_api.wire.gang import Hello
 from dtjob_trainer.gang.members import Gang
 from dtjob_trainer.identity.credentials import PodToken
 from dtjob_trainer.identity.issuer import Issuer, NotPublished, ask_api_server
-from dtjob_trainer.identity.proof import Expected, Refused, Speaker
+from dtjob_trainer.identity.proof import Expected, HelloDenied, Speaker
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl, wait_for
 
@@ -99,7 +99,7 @@ def test_two_pods_of_one_ordinal_compete(account: Kubectl, coordinator: PodToken
         speaker = heard(coordinator, shown)
         assert (speaker.ordinal, speaker.pod) == (1, uid)
         gang.admit(hello, speaker, 2)
-    with pytest.raises(Refused, match="was replaced"):
+    with pytest.raises(HelloDenied, match="was replaced"):
         gang.admit(hello, heard(coordinator, of_old), 2)
 
 
@@ -118,7 +118,7 @@ def test_tokens_made_for_something_else_are_refused(
         "no pod of StatefulSet set": of_pod(account, "another-1", other),
     }
     for why, shown in tokens.items():
-        with pytest.raises(Refused, match=why):
+        with pytest.raises(HelloDenied, match=why):
             heard(coordinator, shown)
 
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from dtjob_api.ledger.privacy_ledger import MAX_ATTEMPTS_KEPT
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
-from dtjob_trainer.gang.attempts import AttemptEnd, end_attempt, report_drained
+from dtjob_trainer.gang.attempts import AttemptEnd, end_attempt, record_drained
 from dtjob_trainer.ledger.kubernetes_ledger import KubernetesLedger
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from tests.support.builders import created, new_ledger, tiny_plan
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.ledger_writers import bound_token, grant, workers
@@ -53,7 +53,7 @@ def test_every_write_of_a_job_is_taken(
     coordinator = with_token(kubectl, bound_token(kubectl, f"{NAME}-0"))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(coordinator.kubeconfig))
     job.ledger, job.charged = KubernetesLedger(kubectl.namespace, NAME), 0
-    with contextlib.suppress(Refusal):
+    with contextlib.suppress(TrainingHeld):
         job.run()
     assert job.read().status.volume is not None
 
@@ -75,8 +75,8 @@ def test_every_write_of_a_job_is_taken(
     end_attempt(job.ledger, stopped, AttemptEnd(Reason.STOPPED), job.clock())
     job.run(stop_after=6)
     attempt = job.read().status.attempt
-    end_attempt(job.ledger, attempt, AttemptEnd(Reason.DRAINED), job.clock())
-    report_drained(job.ledger, attempt, 1)
+    end_attempt(job.ledger, attempt, AttemptEnd(Reason.STOPPED), job.clock())
+    record_drained(job.ledger, attempt, 1)
     account, step = job.opened()
     job.draw(account)
     account.close(step + 1, state_at(step + 1))

@@ -78,7 +78,7 @@ _REMEDIES_OF_PODS = (
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RejectionEvent:
     """What an Event of the StatefulSet controller says.
 
     Attributes
@@ -93,8 +93,8 @@ class Refusal:
     cause: str
 
     @classmethod
-    def read(cls, message: str) -> Refusal:
-        """Take a message apart. A claim's refusal is repeated as one of its pod.
+    def read(cls, message: str) -> RejectionEvent:
+        """Take a message apart. A claim's rejection is repeated as one of its pod.
 
         What is refused is read before the cause only: a webhook may say what it likes in that.
         """
@@ -116,22 +116,22 @@ def general_remedy(cause: str) -> str | None:
     return None if _is_from_webhook(cause) else _listed(cause, _REMEDIES)
 
 
-def remedy(refusal: Refusal) -> str:
+def remedy(rejection: RejectionEvent) -> str:
     """What would help a worker's pod or claim."""
-    cause = refusal.cause
+    cause = rejection.cause
     if _is_from_webhook(cause):
         return _RULE
     if found := _listed(cause, _REMEDIES + _REMEDIES_OF_PODS):
         return found
     if exceeded := _EXCEEDED.search(cause):
         figures = exceeded["figures"].split(",")
-        fields = _fields((each.partition("=")[0] for each in figures), refusal)
+        fields = _fields((each.partition("=")[0] for each in figures), rejection)
         lower = _either(["spec.workers.replicas", *fields])
         return f"Raise the ResourceQuota, or lower {lower} in a new job"
     if _FAILED_QUOTA in cause:
         return "Say in spec.workers.resources of a new job what the ResourceQuota asks for"
     if broken := _LIMIT_RANGE.findall(cause):
-        fields = _fields(("".join(resources) for resources in broken), refusal)
+        fields = _fields(("".join(resources) for resources in broken), rejection)
         return f"Change the LimitRange, or {_either(fields or ['what it asks for'])} in a new job"
     return _RULE
 
@@ -146,17 +146,17 @@ def _listed(cause: str, remedies: Iterable[tuple[str, str]]) -> str | None:
     return next((text.format(**match.groupdict()) for match, text in found if match), None)
 
 
-def _fields(resources: Iterable[str], refusal: Refusal) -> list[str]:
+def _fields(resources: Iterable[str], rejection: RejectionEvent) -> list[str]:
     """The fields of a job that say how much of the resources a worker takes, each once."""
-    fields = (_field(each, refusal) for each in resources)
+    fields = (_field(each, rejection) for each in resources)
     return list(dict.fromkeys(field for field in fields if field))
 
 
-def _field(resource: str, refusal: Refusal) -> str | None:
+def _field(resource: str, rejection: RejectionEvent) -> str | None:
     """None where it is no amount but a number of objects: each worker is a pod with a claim."""
     if resource == "pods" or resource.startswith("count/"):
         return None
-    if refusal.is_of_claim:
+    if rejection.is_of_claim:
         is_amount = resource.rpartition("/")[2] in ("storage", "requests.storage")
         return "spec.storage.checkpoints.size" if is_amount else None
     if resource.removeprefix("requests.") == GPU_RESOURCE:

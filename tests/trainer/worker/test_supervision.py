@@ -26,7 +26,7 @@ from dtjob_trainer.worker import telemetry
 from dtjob_trainer.worker.deaths import MemoryKills
 from dtjob_trainer.worker.forkserver import Forkserver
 from dtjob_trainer.worker.processes import CannotStart
-from dtjob_trainer.worker.worker import Worker
+from dtjob_trainer.worker.supervision import Supervisor
 from tests.support.gangs.gang_run import GangRun
 
 both_families = pytest.mark.parametrize(
@@ -75,7 +75,7 @@ class Nursery:
 def worker(folder: Path, ordinal: int = 0, nursery: Any = None) -> Any:
     run = GangRun(folder)
     nursery = nursery or Forkserver(lambda *_: None)
-    return Worker(run.config(ordinal), ordinal, nursery, structlog.get_logger())
+    return Supervisor(run.config(ordinal), ordinal, nursery, structlog.get_logger())
 
 
 RUN = Directive(revision=1, action=Action.RUN, attempt=1, workers=2, store_key="a key")
@@ -179,12 +179,12 @@ def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) ->
         asyncio.run(scene())
 
 
-@pytest.mark.parametrize("code", [WorkerExit.REFUSED, 0])
+@pytest.mark.parametrize("code", [WorkerExit.HELD, 0])
 def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """Else a command waits for ever for a worker that nobody can tell to go home."""
-    monkeypatch.setattr("dtjob_trainer.worker.worker.ORDERLY_SECONDS", 0.0)
+    monkeypatch.setattr("dtjob_trainer.worker.supervision.ORDERLY_SECONDS", 0.0)
 
     class Leader:
         left = False
@@ -212,13 +212,13 @@ def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
 def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
     """What it has heard it does, before it leaves: the others are told at the same time."""
     obeyed: list[Directive] = []
-    done = Directive(revision=1, action=Action.DONE, exit_code=WorkerExit.REFUSED)
+    done = Directive(revision=1, action=Action.DONE, exit_code=WorkerExit.HELD)
 
     class Leader:
         left = False
 
         async def lead(self) -> int:
-            return WorkerExit.REFUSED
+            return WorkerExit.HELD
 
     async def scene() -> None:
         mine = worker(tmp_path, nursery=Nursery())
@@ -232,7 +232,7 @@ def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
             obeyed.append(directive)
 
         mine._say_hello, mine._obey = say, obey
-        assert await mine._follow_until_done() == WorkerExit.REFUSED
+        assert await mine._follow_until_done() == WorkerExit.HELD
 
     asyncio.run(scene())
     assert obeyed == [done]
@@ -258,7 +258,7 @@ def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: P
     arguments = ["--config", str(config), "--ordinal", "1"]
     program = [sys.executable, "-c", UNABLE, *arguments]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == WorkerExit.REFUSED, ended.stderr
+    assert ended.returncode == WorkerExit.HELD, ended.stderr
     last = json.loads(ended.stderr.splitlines()[-1])
     assert (last["level"], last["detail"]) == ("error", "killed for want of memory")
 
@@ -304,7 +304,7 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
 
 def test_report_says_whose_it_is(tmp_path: Path) -> None:
     mine = worker(tmp_path)
-    assert telemetry.report(mine._view, 256).job_uid == "5ac7f6f2"
+    assert telemetry.worker_report(mine._view, 256).job_uid == "5ac7f6f2"
 
 
 @both_families

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dtjob_api.ledger.privacy_ledger import AttemptRecord, Hold, Outcome, OutcomeState
-from dtjob_api.reasons import TRAINING_REFUSED, Reason
+from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import End, EndKind
-from dtjob_trainer.gang import attempts, closing
-from dtjob_trainer.gang.closing import Closed, Follows, close, held
+from dtjob_trainer.gang import attempts, consequences
+from dtjob_trainer.gang.consequences import Consequence, Follows, held, record_end
 from dtjob_trainer.ledger.lease import next_lease, with_lease
-from dtjob_trainer.ledger.recovery import Refusal
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from tests.support.builders import tiny_plan
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import lease_as, succeeded, write_status
@@ -34,15 +34,17 @@ def run(tmp_path: Path) -> GangRun:
 
 def a_run(folder: Path, reserve: int, steps: int = 60) -> GangRun:
     """A job of leases of 5 draws; attempt 1 has one."""
-    run = GangRun(folder, 1, steps=steps, reserve=reserve, stall_seconds=30, hold=True)
+    run = GangRun(
+        folder, 1, steps=steps, reserve=reserve, stall_seconds=30, stays_after_outcome=True
+    )
     run.create_ledger()
     attempts.begin_attempt(run.ledger, NOW)
     lease_as(run, 1)
     return run
 
 
-def closed(run: GangRun, end: End) -> Closed:
-    return close(run.ledger, 1, end, run.config(0), NOW, generation=1)
+def closed(run: GangRun, end: End) -> Consequence:
+    return record_end(run.ledger, 1, end, run.config(0), NOW, order_generation=1)
 
 
 def record(run: GangRun) -> AttemptRecord:
@@ -66,7 +68,7 @@ def test_an_attempt_that_has_done_all_steps_is_completed(run: GangRun) -> None:
     assert record(run).reason == "Completed"
 
 
-@pytest.mark.parametrize("kind", [EndKind.FAILED, EndKind.CRASHED, EndKind.REFUSED])
+@pytest.mark.parametrize("kind", [EndKind.FAILED, EndKind.CRASHED, EndKind.HELD])
 def test_no_end_is_held_against_an_outcome(run: GangRun, kind: EndKind) -> None:
     write_status(run, outcome=succeeded())
     assert closed(run, KILLED.model_copy(update={"kind": kind})).follows is Follows.LOOK
@@ -78,7 +80,7 @@ def test_what_stalls_without_a_checkpoint_is_held_where_the_reserve_covers_no_ot
 ) -> None:
     """In one write: nobody who is killed in between leaves the job without its hold."""
     found = closed(run, STALLED)
-    assert found.follows is Follows.HELD
+    assert found.follows is Follows.HELD_FOR_ORDER
     assert record(run).hold == Hold(generation=1, stall_seconds=30)
     ledger = run.ledger.read().ledger
     assert held(ledger, run.config(0)) == found
@@ -90,7 +92,7 @@ def test_a_hold_is_for_the_order_that_its_attempt_ran_under(run: GangRun) -> Non
     newest = run.ledger.read()
     order = newest.ledger.spec.run.model_copy(update={"generation": 2})
     run.ledger.replace_spec(newest, newest.ledger.spec.model_copy(update={"run": order}))
-    assert closed(run, STALLED).follows is Follows.HELD
+    assert closed(run, STALLED).follows is Follows.HELD_FOR_ORDER
     assert record(run).hold == Hold(generation=1, stall_seconds=30)
     assert held(run.ledger.read().ledger, run.config(0)) is None
 
@@ -107,7 +109,7 @@ def test_another_attempt_follows_other_deaths(run: GangRun, end: End, step: int)
 
 
 def refused(reason: Reason) -> End:
-    return End(kind=EndKind.REFUSED, rank=0, reason=reason, message="no")
+    return End(kind=EndKind.HELD, rank=0, reason=reason, message="no")
 
 
 @pytest.mark.rule(10)
@@ -117,7 +119,7 @@ def refused(reason: Reason) -> End:
 def test_a_refusal_that_cost_a_lease_for_no_step_is_held(run: GangRun, reason: Reason) -> None:
     """Looked at again each minute, it would take a lease each time until all are spent."""
     found = closed(run, refused(reason))
-    assert (found.follows, found.reason) == (Follows.HELD, reason)
+    assert (found.follows, found.reason) == (Follows.HELD_FOR_ORDER, reason)
     assert "no step of it was kept" in found.message
     assert held(run.ledger.read().ledger, run.config(0)) == found
 
@@ -134,8 +136,8 @@ def keep_a_step(run: GangRun) -> None:
     write_status(run, **dict(leased))
 
 
-@pytest.mark.parametrize(("reserve", "follows"), [(9, Follows.HELD), (10, Follows.REFUSED)])
-@pytest.mark.parametrize("reason", sorted(TRAINING_REFUSED))
+@pytest.mark.parametrize(("reserve", "follows"), [(9, Follows.HELD_FOR_ORDER), (10, Follows.HELD)])
+@pytest.mark.parametrize("reason", sorted(TRAINING_HELD))
 def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again_as_the_reserve_allows(
     tmp_path: Path, reason: Reason, reserve: int, follows: Follows
 ) -> None:
@@ -144,7 +146,7 @@ def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again_as_the_reserve_
     keep_a_step(run)
     found = closed(run, refused(reason))
     assert found.follows is follows
-    expected = found if follows is Follows.HELD else None
+    expected = found if follows is Follows.HELD_FOR_ORDER else None
     assert held(run.ledger.read().ledger, run.config(0)) == expected
 
 
@@ -157,7 +159,7 @@ def test_a_refusal_that_gave_its_lease_back_is_looked_at_again(
     lease = run.ledger.read().ledger.status.lease
     assert lease is not None
     write_status(run, lease=lease.model_copy(update={"closed_at": 0}))
-    assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.REFUSED
+    assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.HELD
 
 
 @pytest.mark.parametrize("step", [5, 0], ids=["all steps are done", "all draws are charged"])
@@ -169,18 +171,18 @@ def test_a_refusal_where_no_other_attempt_would_lease_is_looked_at_again(
     made = run.ledger.read().ledger.status.checkpoint
     assert made is not None
     write_status(run, checkpoint=made.model_copy(update={"step": step, "charged": step}))
-    assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.REFUSED
+    assert closed(run, refused(Reason.STORAGE_FULL)).follows is Follows.HELD
 
 
 def test_a_job_that_failed_where_its_volume_was_away_is_held_as_if_refused(
     run: GangRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would take a lease to fail again, each time that the volume is away then."""
-    away = Refusal(Reason.STORAGE_UNUSABLE, "the volume is away")
-    monkeypatch.setattr(closing, "untold", lambda *_: away)
+    away = TrainingHeld(Reason.STORAGE_UNUSABLE, "the volume is away")
+    monkeypatch.setattr(consequences, "untold", lambda *_: away)
     failed = KILLED.model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
     found = closed(run, failed)
-    assert (found.follows, found.reason) == (Follows.HELD, Reason.STORAGE_UNUSABLE)
+    assert (found.follows, found.reason) == (Follows.HELD_FOR_ORDER, Reason.STORAGE_UNUSABLE)
     assert held(run.ledger.read().ledger, run.config(0)) == found
 
 
@@ -196,7 +198,10 @@ def test_a_ledger_that_was_raised_ends_the_hold(run: GangRun) -> None:
     assert held(run.ledger.read().ledger, run.config(0)) is None
     attempts.begin_attempt(run.ledger, NOW)
     lease_as(run, 2)
-    assert close(run.ledger, 2, STALLED, run.config(0), NOW, generation=1).follows is Follows.HELD
+    assert (
+        record_end(run.ledger, 2, STALLED, run.config(0), NOW, order_generation=1).follows
+        is Follows.HELD_FOR_ORDER
+    )
     assert held(run.ledger.read().ledger, run.config(0)) is not None
 
 
@@ -208,23 +213,25 @@ def test_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
     """A pod that looks again by itself keeps some steps each time, and loses its last lease."""
     job = Job(tmp_path / "job", tiny_plan(steps=20, lease_steps=2, reserve=6))
     job.create()
-    config = GangRun(tmp_path, workers=1, max_restarts=0, hold=True).config(0)
+    config = GangRun(tmp_path, workers=1, max_restarts=0, stays_after_outcome=True).config(0)
     found, full = None, refused(Reason.STORAGE_FULL)
-    while found is None or found.follows is Follows.REFUSED:
-        account, step = job.opened()
+    while found is None or found.follows is Follows.HELD:
+        leased, step = job.opened()
         kept = 0
         while True:
-            if job.draw(account) is not None:
+            if job.draw(leased) is not None:
                 step += 1
             elif kept < checkpoints:
-                account.publish(step, state_at(step))
+                leased.publish(step, state_at(step))
                 kept += 1
             else:
                 break
-        found = close(job.ledger, job.read().status.attempt, full, config, NOW, generation=1)
+        found = record_end(
+            job.ledger, job.read().status.attempt, full, config, NOW, order_generation=1
+        )
     status = job.check().status
     assert (found.follows, found.reason, status.outcome) == (
-        Follows.HELD,
+        Follows.HELD_FOR_ORDER,
         Reason.STORAGE_FULL,
         None,
     )
@@ -241,8 +248,8 @@ def test_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
 def test_a_refusal_before_a_lease_is_looked_at_again(run: GangRun) -> None:
     attempts.begin_attempt(run.ledger, NOW)
     end = refused(Reason.STORAGE_FULL)
-    found = close(run.ledger, 2, end, run.config(0), now=NOW, generation=1)
-    assert found.follows is Follows.REFUSED
+    found = record_end(run.ledger, 2, end, run.config(0), now=NOW, order_generation=1)
+    assert found.follows is Follows.HELD
 
 
 def test_another_time_for_a_step_or_another_order_ends_the_hold(run: GangRun) -> None:
@@ -262,7 +269,7 @@ def test_a_hold_is_over_with_the_next_attempt(run: GangRun) -> None:
 
 
 def test_an_attempt_too_many_ends_the_job_with_its_record_in_one_write(tmp_path: Path) -> None:
-    run = GangRun(tmp_path, workers=1, reserve=4, max_restarts=0, hold=True)
+    run = GangRun(tmp_path, workers=1, reserve=4, max_restarts=0, stays_after_outcome=True)
     run.create_ledger()
     attempts.begin_attempt(run.ledger, NOW)
     lease_as(run, 1)

@@ -22,13 +22,13 @@ class Follows(StrEnum):
 
     LOOK = "Look"  # what the ledger asks for now: the outcome's end, rest, another attempt
     RESTART = "Restart"  # another attempt after a failure
-    REFUSED = "Refused"  # nothing until a person has put something right; looked at again
-    HELD = "Held"  # nothing until a person asks for it: who looks again would spend a lease
+    HELD = "Held"  # nothing until a person has put something right; looked at again
+    HELD_FOR_ORDER = "HeldForOrder"  # until a person asks: who looks again would spend a lease
     SUPERSEDED = "Superseded"  # the ledger is another's
 
 
 @dataclass(frozen=True)
-class Closed:
+class Consequence:
     """What follows, and why."""
 
     follows: Follows
@@ -36,22 +36,21 @@ class Closed:
     message: str
 
 
-def close(
+def record_end(
     ledger: Ledger,
     attempt: int,
     end: End,
     config: WorkerConfig,
     now: datetime,
-    *,
-    generation: int,
-) -> Closed:
+    order_generation: int,
+) -> Consequence:
     """Write the record of ``attempt``, with the job's outcome where it is final.
 
     Parameters
     ----------
     end
         As the gang saw it, after all ranks of the attempt have ended.
-    generation
+    order_generation
         The order that the attempt ran under. By now there may be another, which no hold is for.
 
     Raises
@@ -62,17 +61,17 @@ def close(
         if end.kind is EndKind.SUPERSEDED:
             raise Superseded(end.message)
         newest = ledger.read().ledger
-        closing = _Closing(ledger, newest, attempt, config, now, _hold(generation, config))
-        return closing.write(_as_its_job_takes_it(end, newest.status, attempt))
+        recorder = _Recorder(ledger, newest, attempt, config, now, _hold(order_generation, config))
+        return recorder.write(_as_its_job_takes_it(end, newest.status, attempt))
     except Superseded as error:
         status = ledger.read().ledger.status
         if status.outcome is not None and status.attempt == attempt:
             # Our coordinator wrote it and died before it could say so; it came a moment ago.
-            return Closed(Follows.LOOK, end.reason, end.message)
-        return Closed(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
+            return Consequence(Follows.LOOK, end.reason, end.message)
+        return Consequence(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
 
 
-def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
+def held(ledger: PrivacyLedger, config: WorkerConfig) -> Consequence | None:
     """Why no attempt may begin by itself; None where one may.
 
     A person lets the job go on by another `runPolicy.stallSeconds`, by a new order, or by raising
@@ -84,11 +83,13 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> Closed | None:
     if (ledger.status.restored or 0) >= last.attempt:
         return None
     # A Hold is set with reasons of this version's alone, or of one that had fewer.
-    return Closed(Follows.HELD, known(last.reason) or Reason.STALLED, last.message or "")
+    return Consequence(
+        Follows.HELD_FOR_ORDER, known(last.reason) or Reason.STALLED, last.message or ""
+    )
 
 
-def _hold(generation: int, config: WorkerConfig) -> Hold:
-    return Hold(generation=generation, stall_seconds=config.stall_seconds)
+def _hold(order_generation: int, config: WorkerConfig) -> Hold:
+    return Hold(generation=order_generation, stall_seconds=config.stall_seconds)
 
 
 def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
@@ -99,7 +100,7 @@ def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
 
 
 @dataclass(frozen=True)
-class _Closing:
+class _Recorder:
     """An attempt that is over, and what its record is written from.
 
     Attributes
@@ -117,7 +118,7 @@ class _Closing:
     now: datetime
     hold: Hold
 
-    def write(self, end: End) -> Closed:
+    def write(self, end: End) -> Consequence:
         """Write how the attempt ended; what follows."""
         record = attempts.AttemptEnd(
             reason=end.reason,
@@ -131,8 +132,8 @@ class _Closing:
             pass  # our coordinator wrote it, and may have died before it could say so
         elif end.kind is EndKind.FAILED:
             return self._fail(record, record.reason, record.message)
-        elif end.kind is EndKind.REFUSED:
-            follows, why = Follows.REFUSED, verdicts.risks_a_lease(self.newest, self.attempt)
+        elif end.kind is EndKind.HELD:
+            follows, why = Follows.HELD, verdicts.risks_a_lease(self.newest, self.attempt)
         elif end.kind is EndKind.CRASHED:
             follows, limit = Follows.RESTART, self.config.max_restarts
             ended = attempts.with_end(self.newest.status, self.attempt, record, self.now)
@@ -143,25 +144,25 @@ class _Closing:
                 why = needs_a_person(self.newest.model_copy(update={"status": ended}), self.attempt)
         return self._end(record, follows, why)
 
-    def _end(self, record: attempts.AttemptEnd, follows: Follows, why: str | None) -> Closed:
+    def _end(self, record: attempts.AttemptEnd, follows: Follows, why: str | None) -> Consequence:
         """Write the record; under the hold, where there is a ``why``."""
         if why is not None:
-            follows = Follows.HELD
+            follows = Follows.HELD_FOR_ORDER
             # However long the message is: who reads it in the ledger has to know how to go on.
             message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
             record = replace(record, message=message, hold=self.hold)
         attempts.end_attempt(self.ledger, self.attempt, record, self.now)
-        return Closed(follows, record.reason, record.message)
+        return Consequence(follows, record.reason, record.message)
 
-    def _fail(self, record: attempts.AttemptEnd, reason: Reason, message: str) -> Closed:
+    def _fail(self, record: attempts.AttemptEnd, reason: Reason, message: str) -> Consequence:
         """Write the job's failure, where nothing speaks against an outcome."""
         if (refusal := untold(self.newest, self.config)) is not None:
             checkpoints = volume.store(self.newest.spec, self.config)
             volume.tell(self.ledger, self.attempt, refusal, checkpoints)
             record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
             why = verdicts.risks_a_lease(self.newest, self.attempt)
-            return self._end(record, Follows.REFUSED, why)
+            return self._end(record, Follows.HELD, why)
         attempts.fail(
             self.ledger, self.attempt, end=record, reason=reason, message=message, now=self.now
         )
-        return Closed(Follows.LOOK, reason, message)
+        return Consequence(Follows.LOOK, reason, message)

@@ -42,7 +42,7 @@ from dtjob_trainer.worker.pricing import Pricing
 from dtjob_trainer.worker.processes import CannotStart, Nursery, Ranks, Store, threads_per_rank
 
 
-class Worker:
+class Supervisor:
     """One worker, as its supervisor sees it; ``run`` returns the process's exit code.
 
     Parameters
@@ -85,7 +85,7 @@ class Worker:
         self._terminating = False
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._pricing = Pricing(self._view, log, self._tell_coordinator, nursery.accountant)
+        self._pricing = Pricing(self._view, log, self._tell_rank_zero, nursery.accountant)
         self._keeper = Keeper(
             nursery,
             config.ranks,
@@ -101,7 +101,7 @@ class Worker:
                 ledgers(config.ledger),
                 self._view,
                 log,
-                self._tell_coordinator,
+                self._tell_rank_zero,
                 lambda: self._credentials.trouble,
             )
 
@@ -113,7 +113,7 @@ class Worker:
             rim.callback(self._pricing.close)
             rim.push_async_callback(self._stop_ranks)
             code = await self._follow_until_done()
-            if self._config.hold and code != WorkerExit.SUPERSEDED:
+            if self._config.stays_after_outcome and code != WorkerExit.SUPERSEDED:
                 # A StatefulSet restarts whatever exits: a finished worker must not run again. One
                 # that another coordinator overtook has finished nothing: restarted, and later each
                 # time, it takes a new attempt, or finds the outcome of the other.
@@ -318,7 +318,7 @@ class Worker:
 
     # What ranks say -------------------------------------------------------------------------
 
-    def _tell_coordinator(self, message: ToRank) -> bool:
+    def _tell_rank_zero(self, message: ToRank) -> bool:
         """Send to rank 0; False where there is none (yet) to hear it."""
         return self._ranks is not None and self._ranks.send(0, message)
 
@@ -330,7 +330,7 @@ class Worker:
             return
         if rank != 0:
             return
-        self._leader.heard_coordinator(said)
+        self._leader.heard_rank_zero(said)
         view.heartbeat = datetime.now(UTC)
         view.stage, view.step = said.stage, said.step
         if view.state is not WorkerState.DRAINING:
@@ -373,7 +373,7 @@ class Worker:
                 await self._news.wait()
 
     def _report(self) -> object:
-        return telemetry.report(self._view, self._config.training.batch_size).to_json()
+        return telemetry.worker_report(self._view, self._config.training.batch_size).to_json()
 
     def _shown(self) -> doors.Doors:
         registry = CollectorRegistry(auto_describe=False)
