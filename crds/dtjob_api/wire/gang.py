@@ -55,6 +55,8 @@ class Hello(_Message):
 
 
 class Action(StrEnum):
+    """What a directive asks for; see `Directive`."""
+
     WAIT = "Wait"
     RUN = "Run"
     END = "End"

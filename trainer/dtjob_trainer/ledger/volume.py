@@ -120,7 +120,6 @@ def tell(ledger: Ledger, attempt: int, refusal: TrainingHeld, checkpoints: Check
     ------
     Superseded
     """
-
     if (proof := refusal.proof) is None:
         return
     if (whole := _newest_whole(checkpoints)) is not None:

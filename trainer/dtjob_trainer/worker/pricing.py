@@ -33,8 +33,13 @@ class SegmentAccountant(Protocol):
 
     def submit_epsilon_of_segments(
         self, segments: Sequence[Segment], delta: float
-    ) -> Future[float]: ...
-    def close(self) -> None: ...
+    ) -> Future[float]:
+        """Return the epsilon of these draws at ``delta``, once it is computed."""
+        ...
+
+    def close(self) -> None:
+        """End the helper."""
+        ...
 
 
 @dataclass(frozen=True)
