@@ -12,7 +12,9 @@ import pytest
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.status import JobStatus
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.observed import Spent
+from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,
     NOW,
@@ -602,7 +604,7 @@ def test_a_report_of_nonsense_changes_nothing() -> None:
         "estimatedCompletionTime": 7,
         "epsilonSpent": "0",
     }
-    world.see(report=nonsense)
+    world.see(report=coordinator_report.read(nonsense, UID))
     world.later(60)
     world.settle()
     JobStatus.model_validate(world.status)
