@@ -595,16 +595,19 @@ def test_a_report_of_nonsense_changes_nothing() -> None:
     """It comes out of a pod that runs users' code."""
     world = running()
     nonsense = {
+        "jobUID": UID,
         "attempt": 1,
         "step": 10**30,
         "samplesPerSecond": float("nan"),
-        "evaluation": {"accuracy": float("inf"), 3: 4, "loss": "x" * 10**6},
+        "evaluation": {"accuracy": float("inf"), "3": 4, "loss": "x" * 10**6},
         "gpu": {"count": "many"},
         "heartbeatTime": "yesterday",
         "estimatedCompletionTime": 7,
         "epsilonSpent": "0",
     }
-    world.see(report=coordinator_report.read(nonsense, UID))
+    read = coordinator_report.read(nonsense, UID)
+    assert read is not None, "its fields are what is tried here"
+    world.see(report=read)
     world.later(60)
     world.settle()
     JobStatus.model_validate(world.status)
