@@ -69,7 +69,7 @@ def test_metrics_are_what_they_have_been_to_the_byte() -> None:
 
 def test_gpus_in_a_hello_are_what_they_have_been_to_the_byte() -> None:
     gpus = telemetry.gpu_fields([replace(GPU, power_watts=400.0), DUMB], 1)
-    hello = Hello(ordinal=1, incarnation="a", ready=True, gpus=tuple(gpus))
+    hello = Hello(ordinal=1, incarnation="a", ready=True, gpus=gpus)
     assert hello.model_dump_json() == (
         '{"ordinal":1,"incarnation":"a","ready":true,"attempt":0,"ends":[],"drain":false,"gpus":['
         '{"worker":1,"index":0,"uuid":"GPU-a","name":"H100","utilisation_percent":91,'

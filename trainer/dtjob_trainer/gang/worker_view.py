@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
+from dtjob_api.wire.gang import GpuReading
 from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
 
 
@@ -34,7 +34,7 @@ class WorkerView:
     evaluation: Mapping[str, float] = field(default_factory=dict)
     checkpoint: ReportedCheckpoint | None = None
     heartbeat: datetime | None = None
-    gpus: list[dict[str, Any]] = field(default_factory=list)
+    gpus: tuple[GpuReading, ...] = ()
     rank_steps: dict[int, int] = field(default_factory=dict)
 
     def show(self, ledger: PrivacyLedger) -> None:

@@ -6,17 +6,20 @@ throughput in expected examples, GPU figures, and metrics on public evaluation d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from dtjob_api.job.status import GpuRange, GpuStatus
+from dtjob_api.wire.gang import GpuReading
 from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_exporter.nvml import GpuFigures
 from dtjob_trainer.gang.worker_view import WorkerView
+
+Figure = TypeVar("Figure", int, float)
 
 
 def report(view: WorkerView, batch_size: int) -> WorkerReport:
@@ -53,31 +56,31 @@ def _estimated_completion(view: WorkerView, batch_size: int) -> datetime | None:
     return view.heartbeat + timedelta(seconds=left)
 
 
-def gpu_fields(gpus: list[GpuFigures], ordinal: int) -> list[dict[str, Any]]:
-    """GPU figures in the names of the status, with the worker they belong to."""
-    return [{"worker": ordinal, **asdict(gpu)} for gpu in gpus]
+def gpu_fields(gpus: Sequence[GpuFigures], ordinal: int) -> tuple[GpuReading, ...]:
+    """GPU figures with the worker that they belong to."""
+    return tuple(GpuReading(worker=ordinal, **asdict(gpu)) for gpu in gpus)
 
 
-def summarise_gpus(gpus: list[dict[str, Any]]) -> GpuStatus | None:
+def summarise_gpus(gpus: Sequence[GpuReading]) -> GpuStatus | None:
     """The gang's GPUs in one object, or None where there is none; absent figures stay absent."""
     if not gpus:
         return None
-
-    def known(name: str) -> list[Any]:
-        return [gpu[name] for gpu in gpus if gpu[name] is not None]
-
     summary: dict[str, Any] = {"count": len(gpus)}
-    if rates := known("utilisation_percent"):
+    if rates := _known(gpu.utilisation_percent for gpu in gpus):
         mean = round(sum(rates) / len(rates))
         summary["utilization_percent"] = GpuRange(min=min(rates), mean=mean, max=max(rates))
-    if used := known("memory_used_bytes"):
+    if used := _known(gpu.memory_used_bytes for gpu in gpus):
         summary["memory_used_bytes"] = sum(used)
-        summary["memory_total_bytes"] = sum(known("memory_total_bytes"))
-    if temperatures := known("temperature_celsius"):
+        summary["memory_total_bytes"] = sum(_known(gpu.memory_total_bytes for gpu in gpus))
+    if temperatures := _known(gpu.temperature_celsius for gpu in gpus):
         summary["temperature_max_celsius"] = max(temperatures)
-    if power := known("power_watts"):
+    if power := _known(gpu.power_watts for gpu in gpus):
         summary["power_watts"] = round(sum(power))
     return GpuStatus(**summary)
+
+
+def _known(figures: Iterable[Figure | None]) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]
 
 
 class WorkerMetrics:
@@ -137,7 +140,7 @@ class WorkerMetrics:
                 yield family
 
     def _gpu_gauges(self) -> Iterator[Metric]:
-        mine = [gpu for gpu in self._view.gpus if gpu["worker"] == self._view.ordinal]
+        mine = [gpu for gpu in self._view.gpus if gpu.worker == self._view.ordinal]
         for name, field_name, help_text in (
             (
                 "dtjob_gpu_utilisation_percent",
@@ -151,9 +154,7 @@ class WorkerMetrics:
         ):
             family = GaugeMetricFamily(name, help_text, labels=[*self._names, "gpu", "uuid"])
             for gpu in mine:
-                if gpu[field_name] is not None:
-                    family.add_metric(
-                        [*self._values, str(gpu["index"]), gpu["uuid"]], gpu[field_name]
-                    )
+                if (figure := getattr(gpu, field_name)) is not None:
+                    family.add_metric([*self._values, str(gpu.index), gpu.uuid], figure)
             if family.samples:
                 yield family

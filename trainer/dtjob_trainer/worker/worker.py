@@ -232,7 +232,7 @@ class Worker:
             attempt=self._attempt,
             ends=ends.told(self._ends),
             drain=self._terminating,
-            gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
+            gpus=telemetry.gpu_fields(self._gpus.read(), self._ordinal),
             known=known,
         )
         request = asyncio.create_task(greeter.say(hello))
