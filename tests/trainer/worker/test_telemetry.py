@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from dtjob_api.wire.gang import Hello
-from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
+from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerReport, WorkerState
 from dtjob_exporter.nvml import GpuFigures
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView, WorkerView
 from dtjob_trainer.worker import telemetry
 from tests.support.checkout import ROOT
 
@@ -22,32 +22,37 @@ HOT = replace(OTHER, temperature_celsius=63, power_watts=399.9)
 DUMB = GpuFigures(1, "GPU-c", "H100", None, None, None, None, None)
 TRAINING = WorkerView(
     ordinal=0,
-    job_uid="5ac7f6f2",
-    state=WorkerState.RUNNING,
-    stage="training",
-    generation=2,
-    workers=2,
-    attempt=3,
-    restarts=1,
-    total_steps=336,
-    reserved_draws=366,
-    charged=130,
-    step=118,
-    samples_per_second=2560.4,
-    epsilon_spent="4.3112",
-    evaluation={"step": 100, "accuracy": 0.9125, "loss": 1},
-    checkpoint=ReportedCheckpoint(110, datetime(2026, 3, 1, 12, 0, 5, 7, tzinfo=UTC)),
-    heartbeat=datetime(2026, 3, 1, 12, 0, 9, 654321, tzinfo=UTC),
+    report=WorkerReport(
+        job_uid="5ac7f6f2",
+        state=WorkerState.RUNNING,
+        stage="training",
+        generation=2,
+        workers=2,
+        attempt=3,
+        restarts=1,
+        total_steps=336,
+        reserved_draws=366,
+        charged=130,
+        step=118,
+        samples_per_second=2560.4,
+        epsilon_spent="4.3112",
+        evaluation={"step": 100, "accuracy": 0.9125, "loss": 1},
+        checkpoint=ReportedCheckpoint(110, datetime(2026, 3, 1, 12, 0, 5, 7, tzinfo=UTC)),
+        heartbeat=datetime(2026, 3, 1, 12, 0, 9, 654321, tzinfo=UTC),
+    ),
     gpus=telemetry.gpu_fields([GPU], 0) + telemetry.gpu_fields([HOT], 1),
     rank_steps={1: 118, 0: 117},
 )
 WAITING = WorkerView(
     ordinal=0,
-    job_uid="5ac7f6f2",
-    state=WorkerState.WAITING,
-    stage="waiting",
-    reason="StorageFull",
-    message='no room: "disk" é',
+    report=WorkerReport(
+        attempt=0,
+        job_uid="5ac7f6f2",
+        state=WorkerState.WAITING,
+        stage="waiting",
+        reason="StorageFull",
+        message='no room: "disk" é',
+    ),
 )
 
 
@@ -62,7 +67,9 @@ def test_a_report_is_what_it_has_been_to_the_byte() -> None:
 def test_metrics_are_what_they_have_been_to_the_byte() -> None:
     registry = CollectorRegistry(auto_describe=False)
     labels = {"namespace": "a", "job": "digits", "worker": "0"}
-    registry.register(telemetry.WorkerMetrics(TRAINING, labels))
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    registry.register(telemetry.WorkerMetrics(current, labels))
+    current.view = TRAINING
     stored = ROOT / "tests/trainer/worker/metrics.txt"
     assert generate_latest(registry).decode() == stored.read_text()
 

@@ -19,7 +19,7 @@ from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.pipe import Progress, Spending, ToRank
 from dtjob_api.wire.worker_report import WorkerState
 from dtjob_trainer.gang.splice import Tunnel
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.process import listening
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import telemetry
@@ -108,7 +108,7 @@ def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
         says(mine, **CHARGED)
         assert asked == [(3, 8, [(2.0, 0.18, 8)], 1e-5, 9.0)]
         says(mine, charged=24)
-        assert (mine._view.charged, len(asked)) == (24, 1)
+        assert (mine._current.report.charged, len(asked)) == (24, 1)
 
     asyncio.run(scene())
 
@@ -264,19 +264,19 @@ def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: P
 
 
 def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:
-    def ready(view: WorkerView) -> float:
-        families = {f.name: f for f in telemetry.WorkerMetrics(view, {}).collect()}
+    def ready(current: CurrentView) -> float:
+        families = {f.name: f for f in telemetry.WorkerMetrics(current, {}).collect()}
         return families["dtjob_worker_ready"].samples[0].value
 
     async def scene() -> None:
         mine = worker(tmp_path, ordinal=1)
         mine._ranks = Ranks()
         says(mine, state=WorkerState.STARTING, stage="dry run")
-        assert ready(mine._view) == 0
+        assert ready(mine._current) == 0
         says(mine)
-        assert ready(mine._view) == 1
+        assert ready(mine._current) == 1
         await mine._stop_ranks()
-        assert ready(mine._view) == 0
+        assert ready(mine._current) == 0
 
     asyncio.run(scene())
 
@@ -304,7 +304,7 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
 
 def test_report_says_whose_it_is(tmp_path: Path) -> None:
     mine = worker(tmp_path)
-    assert telemetry.report(mine._view, 256).job_uid == "5ac7f6f2"
+    assert telemetry.report(mine._current.view, 256).job_uid == "5ac7f6f2"
 
 
 @both_families
