@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.pipe import Progress, Spending, ToRank
 from dtjob_api.wire.worker_report import WorkerState
+from dtjob_exporter.nvml import GpuFigures
 from dtjob_trainer.gang.splice import Tunnel
 from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.process import listening
@@ -300,6 +302,20 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
 
     asyncio.run(scene())
     assert [end.message for end in said[0].ends] == ["lost a peer", "", ""]
+
+
+def test_a_worker_that_does_not_lead_shows_its_gpus_too(tmp_path: Path) -> None:
+    gpu = GpuFigures(0, "GPU-a", "H100", 91, 3 << 30, 80 << 30, 61, 412.6)
+
+    class Greeter:
+        async def say(self, _hello: Hello) -> Directive:
+            return RUN
+
+    mine = worker(tmp_path, ordinal=1)
+    mine._gpus = SimpleNamespace(read=lambda: [gpu])
+    asyncio.run(mine._say_hello(Greeter(), -1))
+    shown = {f.name: f for f in telemetry.WorkerMetrics(mine._current, {}).collect()}
+    assert [s.value for s in shown["dtjob_gpu_power_watts"].samples] == [412.6]
 
 
 def test_report_says_whose_it_is(tmp_path: Path) -> None:

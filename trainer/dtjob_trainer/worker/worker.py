@@ -224,6 +224,9 @@ class Worker:
 
         Cut short when this worker has news, so that a dead rank is told of at once.
         """
+        gpus = telemetry.gpu_fields(self._gpus.read(), self._ordinal)
+        if self._leader is None:
+            self._current.view = replace(self._current.view, gpus=gpus)
         hello = Hello(
             ordinal=self._ordinal,
             incarnation=self._incarnation,
@@ -231,7 +234,7 @@ class Worker:
             attempt=self._attempt,
             ends=ends.told(self._ends),
             drain=self._terminating,
-            gpus=telemetry.gpu_fields(self._gpus.read(), self._ordinal),
+            gpus=gpus,
             known=known,
         )
         request = asyncio.create_task(greeter.say(hello))
