@@ -85,6 +85,6 @@ def _lines(text: str) -> str:
 
     What follows its first line is indented, so that no line of it reads as one of ours.
     """
-    shown = [told for part in text.split("\n") if (told := line(part).rstrip())]
-    indent = "" if all(told.startswith("  ") for told in shown[1:]) else "  "
-    return "\n".join([*shown[:1], *(indent + told for told in shown[1:])])
+    shown = [printable for part in text.split("\n") if (printable := line(part).rstrip())]
+    indent = "" if all(printable.startswith("  ") for printable in shown[1:]) else "  "
+    return "\n".join([*shown[:1], *(indent + printable for printable in shown[1:])])

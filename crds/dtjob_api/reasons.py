@@ -191,9 +191,9 @@ class Reason(StrEnum):
     """More attempts have failed than runPolicy.maxRestarts allows."""
 
 
-def known(told: object) -> Reason | None:
+def known(name: object) -> Reason | None:
     """The reason of that name, if there is one: others write reasons too, or other versions."""
-    return next((reason for reason in Reason if reason == told), None)
+    return next((reason for reason in Reason if reason == name), None)
 
 
 ENDED_IN_ORDER = frozenset({Reason.STOPPED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})

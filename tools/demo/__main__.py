@@ -129,7 +129,7 @@ def _last_line(text: str) -> str:
 
 def _follow(cluster: install.Cluster, namespace: str, console: Console) -> dict[str, Any]:
     """Print a line whenever there is something new to say."""
-    began, said, found = time.monotonic(), "", {}
+    began, printed, found = time.monotonic(), "", {}
     for found in job.states(cluster, namespace, _JOB_SECONDS):
         phase = found.get("status", {}).get("phase", "Pending")
         line = f"{phase:<10} {job.condition(found)}"
@@ -139,9 +139,9 @@ def _follow(cluster: install.Cluster, namespace: str, console: Console) -> dict[
                 percent = 100 * now.step // now.total_steps
                 line = f"{phase:<10} step {now.step}/{now.total_steps} ({percent} %)"
                 line += f"  epsilon {now.epsilon_spent or '-'}"
-        if line != said:
+        if line != printed:
             console.print(f"{time.monotonic() - began:6.1f} s  {line}", markup=False)
-            said = line
+            printed = line
     return found
 
 

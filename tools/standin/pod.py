@@ -139,12 +139,12 @@ class PlayedPod:
         """The worker's configuration as a kubelet sets it, with the places of this machine."""
         (container,) = self._pod["spec"]["containers"]
         variables = {each["name"]: each.get("value", "") for each in container.get("env", ())}
-        told = json.loads(variables[CONFIG_VARIABLE].replace("$$(", "$("))
-        task = told["training"]
-        coordinator = told["coordinatorHost"].partition(".")[0]
-        told = self._mounts.translated(told) | {"training": task}
-        told["coordinatorHost"] = self._address_of(coordinator)
-        return WorkerConfig.model_validate(told)
+        config = json.loads(variables[CONFIG_VARIABLE].replace("$$(", "$("))
+        task = config["training"]
+        coordinator = config["coordinatorHost"].partition(".")[0]
+        config = self._mounts.translated(config) | {"training": task}
+        config["coordinatorHost"] = self._address_of(coordinator)
+        return WorkerConfig.model_validate(config)
 
     def _ledger(self, reference: LedgerRef) -> Ledger:
         return KubernetesLedger(str(reference.namespace), str(reference.name), self._as_pod)
@@ -198,7 +198,7 @@ class PlayedPod:
         (container,) = self._pod["spec"]["containers"]
         running = {"running": {"startedAt": self._started}}
         at = {"lastTransitionTime": _now()}
-        said = {"status": "True" if ready else "False"} | at
+        readiness = {"status": "True" if ready else "False"} | at
         status: Json = {
             "phase": "Running",
             "startTime": self._pod["metadata"]["creationTimestamp"],
@@ -207,8 +207,8 @@ class PlayedPod:
             "podIPs": [{"ip": self._address}],
             "conditions": [
                 {"type": "Initialized", "status": "True"} | at,
-                {"type": "ContainersReady"} | said,
-                {"type": "Ready"} | said,
+                {"type": "ContainersReady"} | readiness,
+                {"type": "Ready"} | readiness,
             ],
             "containerStatuses": [
                 {

@@ -106,8 +106,8 @@ def explained(error: Exception, rank: int) -> tuple[EndKind, Reason, str]:
         case RankLost():
             return EndKind.CRASHED, Reason.RANK_FAILED, failures.lost(rank)
         case MemoryError():
-            told = f"rank {rank} ran out of memory: {type(error).__name__}"
-            return EndKind.CRASHED, Reason.RANK_FAILED, told
+            message = f"rank {rank} ran out of memory: {type(error).__name__}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, message
     crashed = EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
     return failures.of_the_record(error) or crashed
 

@@ -301,18 +301,18 @@ class _Session:
             workers.kill()
 
     def _show(self, workers: local_workers.Workers) -> None:
-        said = workers.worker_report()
-        if said is None:
+        report = workers.worker_report()
+        if report is None:
             return  # not there yet, or already gone: what was shown last still holds
-        if said.restarts > self._restarts:
-            self._screen.note(restart(said))
-        self._restarts = said.restarts
-        if said.state is WorkerState.RUNNING and said.step:
-            self._screen.training(said)
-        elif said.state is WorkerState.DRAINING:
+        if report.restarts > self._restarts:
+            self._screen.note(restart(report))
+        self._restarts = report.restarts
+        if report.state is WorkerState.RUNNING and report.step:
+            self._screen.training(report)
+        elif report.state is WorkerState.DRAINING:
             self._screen.waiting("finishing the step and writing a checkpoint")
         else:
-            self._screen.waiting(said.stage)
+            self._screen.waiting(report.stage)
 
     def _concluded(
         self, run: RunDirectory, ends: list[local_workers.End], accountant: PldProcess

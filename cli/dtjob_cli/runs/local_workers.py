@@ -277,6 +277,6 @@ def last_error(log: Path, start: int) -> tuple[str, str]:
             words = words or line.strip()
             continue
         if isinstance(entry, dict) and entry.get("level") in {"error", "critical"}:
-            said = entry.get("detail") or entry.get("message") or ""
-            return str(entry.get("reason") or ""), str(said)
+            detail = entry.get("detail") or entry.get("message") or ""
+            return str(entry.get("reason") or ""), str(detail)
     return "", words

@@ -40,7 +40,7 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
     # A run that goes on makes a journal before it leases, and charges a lease before its journal
     # has it: the volume is held against what was charged before it was read, and after.
     before = resume.readable(run).ledger
-    found = run_volume.state(run, before, again)
+    volume = run_volume.state(run, before, again)
     ledger = resume.ledger_of(run).ledger
     go_on = then(again)
     if wrong := recovery.contradiction(ledger):
@@ -54,13 +54,13 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
         f"Put the ledger's newest version back into {run.ledger}/, or raise it "
         f"(dtjob ledger restore {shlex.quote(str(run.path))}), {go_on}"
     )
-    for wrong in recovery.behind(ledger, found):
+    for wrong in recovery.behind(ledger, volume):
         raise _lost(f"{wrong}. More was spent than the ledger knows of.", raised)
-    if told := proven.may_lack_draws(ledger.status):
-        raise _lost(f"{told}.", f"{raised}{_look_again(ledger)}")
+    if doubt := proven.may_lack_draws(ledger.status):
+        raise _lost(f"{doubt}.", f"{raised}{_look_again(ledger)}")
     if ledger.status.outcome is None:
-        run_volume.check_known(run, ledger, found, again)
-        run_volume.check_complete(run, before, found, again)
+        run_volume.check_known(run, ledger, volume, again)
+        run_volume.check_complete(run, before, volume, again)
     return ledger
 
 
@@ -82,19 +82,19 @@ def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
             f"{wrong}. {_NO_EPSILON}",
             "Put the ledger back from a copy that is not older than its volume.",
         )
-    if told := proven.may_lack_draws(ledger.status):
+    if doubt := proven.may_lack_draws(ledger.status):
         namespace = ledger.metadata.namespace or "NAMESPACE"
         raise _lost(
-            f"{told}.",
+            f"{doubt}.",
             "Put the ledger's newest version back, or raise it: dtjob ledger restore "
             f"{shlex.quote(name)} --namespace {shlex.quote(namespace)}{_look_again(ledger)}",
         )
     return ledger
 
 
-def _lost(told: str, remedy: str) -> CommandError:
+def _lost(message: str, remedy: str) -> CommandError:
     return CommandError(
-        ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{told} {_NO_EPSILON}", remedy
+        ExitCode.REFUSED, Reason.PRIVACY_STATE_LOST, f"{message} {_NO_EPSILON}", remedy
     )
 
 

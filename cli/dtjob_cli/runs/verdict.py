@@ -109,18 +109,18 @@ def _by_workers(
             f"Go on with:  {resume_command('')}",
         )
     who = f"worker {end.ordinal}"
-    said = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
+    message = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
     if end.code == WorkerExit.CONFIGURATION:
-        return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", said, logs)
+        return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", message, logs)
     if end.code == WorkerExit.HELD:
         remedy = held.remedy(end.reason, report, run, resume_command(end.reason))
-        return CommandError(ExitCode.REFUSED, end.reason or "Refused", said, remedy)
+        return CommandError(ExitCode.REFUSED, end.reason or "Refused", message, remedy)
     if end.code == WorkerExit.SUPERSEDED:
         return CommandError(
             ExitCode.REFUSED, "Superseded", "another process has gone on with this run.", logs
         )
     if end.code == WorkerExit.FAILED:
-        return CommandError(ExitCode.FAILED, end.reason or "Failed", said, logs)
+        return CommandError(ExitCode.FAILED, end.reason or "Failed", message, logs)
     message = f"{who} ended with {end.how}, and too often to be started again."
     if end.cause:
         message += f" The last time: {end.cause}."
