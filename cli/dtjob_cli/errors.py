@@ -81,7 +81,7 @@ def then(command: str) -> str:
 
 
 def _lines(text: str) -> str:
-    """Return ``text`` as a terminal may have it: some of it are a worker's words.
+    """Return ``text`` as a terminal may have it: some of it is a worker's.
 
     What follows its first line is indented, so that no line of it reads as one of ours.
     """

@@ -123,7 +123,7 @@ class Reason(StrEnum):
     POLICY_ENFORCED = "PolicyEnforced"
     """The NetworkPolicy is there, and the platform team says that the network enforces it."""
     ENFORCEMENT_UNKNOWN = "EnforcementUnknown"
-    """The NetworkPolicy is there; whether anything enforces it nobody has said."""
+    """The NetworkPolicy is there; nobody has stated whether anything enforces it."""
     POLICY_NOT_ENFORCED = "PolicyNotEnforced"
     """The NetworkPolicy is there; the platform team says that nothing enforces it."""
     POLICY_NONE = "PolicyNone"

@@ -1,4 +1,4 @@
-"""What of a text that somebody else wrote is shown to a person: a worker's word, a ledger's field.
+"""How text that others wrote is shown to a person: a worker's message, a ledger's field.
 
 A terminal obeys what is in it: an escape sequence rewrites the lines above, the true epsilon too,
 and a line that a worker breaks reads as one of ours. So prose is shown on one line of printable

@@ -63,7 +63,7 @@ def _local_run() -> int:
         try:
             code = running.wait()
         except KeyboardInterrupt:
-            interrupted = True  # it has heard that too; it stops in order and says how to go on
+            interrupted = True  # it got the signal too; it stops in order and says how to go on
         else:
             break
     if interrupted and code != _INTERRUPTED:

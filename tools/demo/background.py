@@ -52,7 +52,7 @@ class Task:
     kind
         The provider's kind.
     log
-        Where it tells what it does.
+        Where it logs what it does.
     """
 
     def __init__(self, work: Work, kind: str, log: Path) -> None:

@@ -44,7 +44,7 @@ class Cluster:
         Raises
         ------
         ClusterError
-            With what kubectl said.
+            With kubectl's message.
         """
         done = kubectl.run(self.program, self.kubeconfig, *arguments)
         if done.returncode != 0:

@@ -70,7 +70,7 @@ class PlayedPod:
         return uid
 
     async def run(self) -> None:
-        """Play it until it was told to stop and has; cancelled, it is gone without a word."""
+        """Play it until it has stopped as it was told; cancelled, it is gone without a report."""
         await self._mounts.make()
         renewing = asyncio.create_task(self._mounts.renew())
         try:
@@ -178,7 +178,7 @@ class PlayedPod:
         await self._report(ready=True)
 
     async def _crashed(self, code: int) -> None:
-        """Tell of the end of a container, and wait until the next is due."""
+        """Report the end of a container, and wait until the next is due."""
         ended: Json = {"exitCode": code, "reason": "Error" if code else "Completed"}
         ended |= {"startedAt": self._started, "finishedAt": _now()}
         lines = self._log.read_text().splitlines()

@@ -42,7 +42,7 @@ def configs(
     http_port: int,
     count: int,
 ) -> list[WorkerConfig]:
-    """Return what the supervisor of each ordinal is told: all the same but its own HTTP port.
+    """Return the configuration of each ordinal's supervisor: equal but for its own HTTP port.
 
     They know one another by a new secret of the run.
     """

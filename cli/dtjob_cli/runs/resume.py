@@ -1,4 +1,4 @@
-"""Whether an earlier run may go on, and the word to its workers that it does."""
+"""Whether an earlier run may go on, and the order to its workers to do so."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
 
 @contextmanager
 def written(run: RunDirectory) -> Iterator[None]:
-    """Tell why a version of the run's ledger, which is written in this block, was not.
+    """Report why the version of the run's ledger that this block writes was not written.
 
     Raises
     ------

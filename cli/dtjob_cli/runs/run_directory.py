@@ -326,7 +326,7 @@ def _word(value: object) -> str:
 def _holds(folder: Path, counts: Callable[[str], bool] = bool) -> bool:
     """Whether ``folder`` has an entry whose name counts; one that can't be looked at may have.
 
-    So may one that is a link to what is not mounted. Who reads it then tells why it can't be read.
+    So may one that is a link to what is not mounted. Reading it then shows why it can't be read.
     """
     try:
         return any(counts(entry.name) for entry in folder.iterdir())

@@ -94,8 +94,8 @@ def check_complete(
             Reason.CHECKPOINT_LOST,
             f"{wrong}. {_UNKNOWN}",
             f"Put {run.state}/ back where it was, or from a copy, {then(again)}\nWithout a copy "
-            "the model is lost, and nothing but its ledger tells of this run, rightly only if no "
-            "newer version of it was ever written: dtjob report - < "
+            "the model is lost, and only the ledger is left of this run, true only if no newer "
+            "version of it was ever written: dtjob report - < "
             f"{shlex.quote(str(max(run.versions)))}",
         )
 

@@ -1,4 +1,4 @@
-"""What was spent, told only where a start would not refuse it as too little (rule 11)."""
+"""What was spent, stated only where a start would not refuse it as too little (rule 11)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NO_EPSILON = "No epsilon can be stated."
 
 
 def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
-    """Return the run's ledger if nothing that a start would find says that it may lack draws.
+    """Return the run's ledger, unless a start would find a sign that it may lack draws.
 
-    A ledger is written first, so one that is whole tells the truth also where its volume is lost.
-    But while a run may go on, nothing tells such a ledger from an older copy whose journals are
-    out of sight, as where a volume is not mounted: the journal of its lease has to be there. The
-    outcome is the last word of a ledger and of no older copy of it: after it no draw can be hidden,
-    and the volume may be gone.
+    A ledger is written first, so a whole one is true also where its volume is lost. But while a run
+    may go on, it can't be told from an older copy whose journals are out of sight, as where a
+    volume is not mounted: the journal of its lease has to be there. The outcome is the last entry
+    of a ledger, and in no older copy of it: after it no draw can be hidden, and the volume may be
+    gone.
 
     Parameters
     ----------
@@ -67,13 +67,13 @@ def complete_ledger(run: RunDirectory, again: str) -> PrivacyLedger:
 def of_ledger(ledger: PrivacyLedger) -> PrivacyLedger:
     """Return a ledger of which nothing but itself is known, as one of a cluster, if it is sound.
 
-    It may come from anywhere: what an API server or a run's folder holds each version to is asked
-    of it here.
+    It may come from anywhere, so it is checked here against the rules that an API server or a run's
+    folder holds each version to.
 
     Raises
     ------
     CommandError
-        If it breaks rules of a ledger, or says itself that it lacks draws.
+        If it breaks rules of a ledger, or records itself that it lacks draws.
     """
     name = ledger.metadata.name
     if wrong := recovery.contradiction(ledger):
@@ -99,7 +99,7 @@ def _lost(message: str, remedy: str) -> CommandError:
 
 
 def _look_again(ledger: PrivacyLedger) -> str:
-    """Return what helps as well where no worker could say what it found on the volume."""
+    """Return what else helps where no worker could record what it found on the volume."""
     if proven.found_more(ledger.status) is not None:
         return ""
     return (
@@ -109,12 +109,12 @@ def _look_again(ledger: PrivacyLedger) -> str:
 
 
 def unfinished(runs_of_job: Sequence[RunDirectory]) -> str | None:
-    """Return what who starts another run should know of the newest one that has not ended."""
+    """Return what to know of the newest run that has not ended, before another one is started."""
     for run in reversed(runs_of_job):
         try:
             status = FileLedger(run.ledger).read().ledger.status
         except LedgerError:
-            continue  # it is told to who resumes or reports it
+            continue  # who resumes or reports it sees the error
         if status.outcome is None and status.charged:
             return (
                 f"{run.path} has not ended and has spent {status.charged} draws; this run spends "

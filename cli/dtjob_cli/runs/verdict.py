@@ -92,8 +92,8 @@ def _by_workers(
     run: RunDirectory,
     resume_command: Callable[[str], str],
 ) -> CommandError:
-    """Explain an end without an outcome by the worker whose word weighs most."""
-    # Of equal words the coordinator's: what the others say is often its echo.
+    """Explain an end without an outcome by the worker whose exit weighs most."""
+    # Of equal exits the coordinator's: the others' are often its echo.
     order = (WorkerExit.CONFIGURATION, WorkerExit.HELD, WorkerExit.SUPERSEDED, WorkerExit.FAILED)
     weighed = sorted(
         ends,

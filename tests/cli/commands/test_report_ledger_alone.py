@@ -83,7 +83,7 @@ def test_who_follows_the_remedy_of_a_lost_volume_is_told_so_before_and_after(
     run = made(tmp_path, drawn(CHARGED))
     refused = report(run.path)
     assert refused.exit_code == 3
-    assert "rightly only if no newer version of it was ever written: " in refused.stderr
+    assert "true only if no newer version of it was ever written: " in refused.stderr
     command, _, file = refused.stderr.strip().rpartition("dtjob ")[2].partition(" < ")
     assert command == "report -"
     followed = report("-", stdin=Path(*shlex.split(file)).read_bytes())

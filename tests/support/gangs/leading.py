@@ -1,4 +1,4 @@
-"""What a leader in the test's own process hears, and what others write into its ledger."""
+"""What a leader in the test's own process receives, and what others write into its ledger."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def use_the_group(group: Group) -> dict[str, Any]:
 
 
 def leave_rank_0_alone(group: Group) -> str | None:
-    """The words by which gloo tells rank 0 that the other has gone."""
+    """The message by which gloo reports to rank 0 that the other has gone."""
     if group.rank:
         group.close()
         return None

@@ -22,7 +22,7 @@ from tests.support.rules.transitions import Transition
 Json = dict[str, Any]
 _PLURALS = {"DistributedTrainingJob": "distributedtrainingjobs", "PrivacyLedger": "privacyledgers"}
 _REPETITIONS = ("accessor error", "Checked value must be of type")
-"""The API server tells some wrong types twice: once more for `scale`, once for the format."""
+"""The API server reports some wrong types twice: once more for `scale`, once for the format."""
 _NO_VALUE = "Invalid value: "
 
 
@@ -98,7 +98,7 @@ def compare(
     cases: Iterable[Case] = (*BAD_CASES, *BAD_LEDGERS, *GOOD_CASES),
     transitions: Iterable[Transition] = (*JOB_TRANSITIONS, *LEDGER_CHANGES),
 ) -> list[str]:
-    """Every difference between the server's word and the offline rules'; empty if there is none."""
+    """Where the server's answers and those of the offline rules differ; empty if nowhere."""
     differences = []
     for case in cases:
         offline = mistakes([str(error) for error in validate(case.manifest)])
@@ -108,7 +108,7 @@ def compare(
     for transition in transitions:
         errors = [str(error) for error in validate(transition.changed, old=transition.stored)]
         if transition.part == "status":
-            # Of a status that is written alone the schema tells paths from there.
+            # Of a status that is written alone the schema reports paths from there.
             errors = [re.sub(r"\bstatus\.(\S+ in body)", r"\1", error) for error in errors]
         offline = mistakes(errors)
         online = mistakes(server.refusal_of_change(transition))

@@ -56,7 +56,7 @@ def raises_in_evaluation(args: Mapping[str, Any]) -> Task:
 
 
 def raises_on_private_data(args: Mapping[str, Any]) -> Task:
-    """Tells of a record in every way that Python has of writing to the pod's log."""
+    """Prints a record in every way that Python has of writing to the pod's log."""
     own = logging.getLogger("clinic.own")
     own.addHandler(logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1)))
     logged_with_structlog = structlog.get_logger()

@@ -50,7 +50,7 @@ def table(
     Parameters
     ----------
     policies, pods
-        As the API server tells them.
+        As the API server returns them.
     namespaces
         The labels of each.
     """
