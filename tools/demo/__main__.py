@@ -184,8 +184,8 @@ def _conditions_and_events(described: str) -> str:
     head, _, events = described.partition("\nEvents:")
     conditions = head.partition("\n  Conditions:")[2].splitlines()
     # A section ends where a line stands as far left as its title.
-    kept = list(itertools.takewhile(lambda line: line.startswith("    "), conditions[1:]))
-    return "\n".join(["  Conditions:", *kept, f"Events:{events}"])
+    section = list(itertools.takewhile(lambda line: line.startswith("    "), conditions[1:]))
+    return "\n".join(["  Conditions:", *section, f"Events:{events}"])
 
 
 if __name__ == "__main__":

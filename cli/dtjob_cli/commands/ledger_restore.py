@@ -90,9 +90,9 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
     status = _restored(ledger, ledger.status.volume, nothing)
     # What does not change stays as it is stored, to the letter: the API server compares it.
     before, after = ledger.status.to_dict(), status.to_dict()
-    kept = {key: value for key, value in stored["status"].items() if key in after}
+    unchanged = {key: value for key, value in stored["status"].items() if key in after}
     changed = {key: value for key, value in after.items() if value != before.get(key)}
-    kubectl.replace_ledger_status({**stored, "status": kept | changed}, dry_run=dry_run)
+    kubectl.replace_ledger_status({**stored, "status": unchanged | changed}, dry_run=dry_run)
     return ledger, status
 
 

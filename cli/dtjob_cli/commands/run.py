@@ -58,11 +58,11 @@ class Request:
 
         Where that may be the data, it is left to the user to say where the right ones are.
         """
-        words = ["dtjob", "run", str(self.manifest), "--resume", str(run.path)]
+        arguments = ["dtjob", "run", str(self.manifest), "--resume", str(run.path)]
         data = "PATH" if self.data and reason in _MAY_BE_THE_DATA else self.data
         for option, value in (("--workers", self.workers), ("--data", data)):
-            words += [option, str(value)] if value is not None else []
-        return shlex.join(words)
+            arguments += [option, str(value)] if value is not None else []
+        return shlex.join(arguments)
 
 
 def run(request: Request) -> ExitCode:
@@ -288,8 +288,8 @@ class _Session:
         for end in ends:
             if end.restarted:
                 why = end.cause or end.message or "it left no message"
-                who = f"worker {end.ordinal} ended with {end.how}"
-                self._screen.note(f"{who}; started again: {why}")
+                what = f"worker {end.ordinal} ended with {end.how}"
+                self._screen.note(f"{what}; started again: {why}")
         return [end for end in ends if not end.restarted]
 
     def _interrupt(self, workers: local_workers.Workers, count: int) -> None:

@@ -269,14 +269,14 @@ def last_error(log: Path, start: int) -> tuple[str, str]:
     with log.open("rb") as stream:
         stream.seek(start)
         lines = stream.read().decode(errors="replace").splitlines()
-    words = ""
+    last_line = ""
     for line in reversed(lines):
         try:
             entry = json.loads(line)
         except ValueError:
-            words = words or line.strip()
+            last_line = last_line or line.strip()
             continue
         if isinstance(entry, dict) and entry.get("level") in {"error", "critical"}:
             detail = entry.get("detail") or entry.get("message") or ""
             return str(entry.get("reason") or ""), str(detail)
-    return "", words
+    return "", last_line

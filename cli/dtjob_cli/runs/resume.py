@@ -141,9 +141,9 @@ def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
         If the ledger can't be written.
     """
     spec = versioned.ledger.spec
-    word = Order(generation=spec.run.generation + 1, workers=workers, state=OrderState.RUN)
+    order = Order(generation=spec.run.generation + 1, workers=workers, state=OrderState.RUN)
     with written(run):
-        FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": word}))
+        FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": order}))
 
 
 @contextmanager

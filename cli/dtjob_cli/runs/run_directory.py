@@ -316,10 +316,10 @@ def _difference(before: object, after: object, path: str) -> str | None:
             found = _difference(before.get(key), after.get(key), f"{path}.{key}")
             if found:
                 return found
-    return f"{path}: {_word(before)} in the run, now {_word(after)}"
+    return f"{path}: {_value(before)} in the run, now {_value(after)}"
 
 
-def _word(value: object) -> str:
+def _value(value: object) -> str:
     return "absent" if value is None else str(value)
 
 

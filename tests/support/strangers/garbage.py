@@ -36,11 +36,11 @@ def garbage() -> list[bytes]:
     ]
 
 
-def throw(address: str, port: int, words: bytes) -> None:
+def throw(address: str, port: int, payload: bytes) -> None:
     """Send it, and read what comes."""
     try:
         with socket.create_connection((address, port), timeout=5) as link:
-            link.sendall(words)
+            link.sendall(payload)
             link.shutdown(socket.SHUT_WR)
             link.settimeout(0.2)
             while link.recv(65536):

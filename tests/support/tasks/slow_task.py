@@ -133,9 +133,9 @@ def with_another_model(args: Mapping[str, Any]) -> Task:
 
 def with_lock(args: Mapping[str, Any]) -> Task:
     def model() -> Any:
-        made: Any = digits.model()
-        made.lock = threading.Lock()
-        return made
+        locked: Any = digits.model()
+        locked.lock = threading.Lock()
+        return locked
 
     return replace(digits.task({}), model=model)
 

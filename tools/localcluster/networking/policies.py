@@ -134,8 +134,8 @@ def _matches(
             found = [each for p in peers for each in _places(p, home, living, namespaces)]
         for network, other in found:
             for port in rule.get("ports") or (None,):
-                if (words := _port(port, pod if ingress else other)) is not None:
-                    yield f"{side} {network} {words}"
+                if (match := _port(port, pod if ingress else other)) is not None:
+                    yield f"{side} {network} {match}"
 
 
 def _places(
