@@ -7,7 +7,7 @@ namespace of its own:
 
 1. Seconds to the first training step and to Succeeded, and what they were spent on.
 2. Writes of the job's objects by writer and kind, until it was Running and until Succeeded: each
-   version of each object that a watch told of, by what changed in its managedFields.
+   version of each object that a watch reported, by what changed in its managedFields.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Write:
-    """One version of an object, when a watch told of it."""
+    """One version of an object, when a watch reported it."""
 
     at: float
     kind: str

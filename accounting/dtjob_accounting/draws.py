@@ -46,7 +46,7 @@ def sample_rate(batch_size: int, dataset_size: int) -> float:
 def batch_size_quantile(dataset_size: int, batch_size: int, tail: float = 1e-6) -> int:
     """Return the smallest Q with P[Binomial(N, B/N) > Q] <= tail (rule 8).
 
-    Step time must not tell how many records were drawn, so every step has room for Q rows.
+    Step time must not show how many records were drawn, so every step has room for Q rows.
     Probabilities are taken relative to the mode by the exact ratio of neighbouring terms, which
     needs no logarithm of a factorial and keeps full precision at N = 1e8 (about 20 ms).
 

@@ -242,7 +242,7 @@ def warnings(plan: Plan) -> list[str]:
 
 
 def _weak(plan: Plan) -> list[str]:
-    """Say of a plan that is valid, and protects hardly anybody, what is customary."""
+    """State what is customary where a plan is valid but protects hardly anybody."""
     sigma, guaranteed = plan.noise_multiplier, plan.epsilon_guaranteed
     if sigma is None or guaranteed is None:
         return []

@@ -89,7 +89,7 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
     """Return the least σ of 5 digits, found within 1e-5, whose ``epsilon`` is within the target.
 
     The Rényi σ brackets the search: [0.85, 1.001]·σ_RDP holds the answer in all but extreme
-    cases, for which the bracket is widened. The last word has ``epsilon`` itself: what is returned
+    cases, for which the bracket is widened. ``epsilon`` itself decides: what is returned
     satisfies ``epsilon(σ, q, draws, δ) <= target`` as computed. Never below 0.1, even where
     δ >= q·draws would admit no noise at all.
 

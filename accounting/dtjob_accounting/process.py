@@ -312,7 +312,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    # The caller ends it, by its input: what stops a whole group is for the caller to hear.
+    # The caller ends it by its input: a signal to the whole group is for the caller to handle.
     for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(_number, signal.SIG_IGN)
     # Nothing but answers on the pipe, whatever a library may print.

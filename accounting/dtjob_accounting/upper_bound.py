@@ -1,4 +1,4 @@
-"""A bound of epsilon that is had at once, where the tight figure is late or fails (Rule 13)."""
+"""A bound of epsilon that is there at once, where the tight figure is late or fails (Rule 13)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ KEPT_SECONDS = 2.0  # a stage that took as long stays on the screen
 
 
 class Display(Protocol):
-    """Where a run tells what it does; a context manager."""
+    """Where a run reports what it does; a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,16 +38,16 @@ class Display(Protocol):
     ) -> None: ...
 
     def fact(self, text: str) -> None:
-        """Tell what is done now."""
+        """Show what is done now."""
 
     def note(self, text: str) -> None:
-        """Tell what the user should know or do: a warning, a restart, how to resume."""
+        """Show what the user should know or do: a warning, a restart, how to resume."""
 
     def waiting(self, text: str) -> None:
-        """Tell what is being waited for, from now until the next call."""
+        """Show what is being waited for, until the next call."""
 
     def training(self, report: WorkerReport) -> None:
-        """Tell how far the training is."""
+        """Show how far the training is."""
 
 
 def for_stream(stream: TextIO | None = None) -> Display:

@@ -81,10 +81,10 @@ def then(command: str) -> str:
 
 
 def _lines(text: str) -> str:
-    """Return ``text`` as a terminal may have it: some of it are a worker's words.
+    """Return ``text`` as a terminal may have it: some of it is a worker's.
 
     What follows its first line is indented, so that no line of it reads as one of ours.
     """
-    shown = [told for part in text.split("\n") if (told := line(part).rstrip())]
-    indent = "" if all(told.startswith("  ") for told in shown[1:]) else "  "
-    return "\n".join([*shown[:1], *(indent + told for told in shown[1:])])
+    shown = [printable for part in text.split("\n") if (printable := line(part).rstrip())]
+    indent = "" if all(printable.startswith("  ") for printable in shown[1:]) else "  "
+    return "\n".join([*shown[:1], *(indent + printable for printable in shown[1:])])

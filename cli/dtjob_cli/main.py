@@ -38,7 +38,7 @@ class Program(TyperGroup):
             except SystemExit as end:
                 if not end.code:
                     with shown(as_json=False):
-                        standard_streams.check_told()
+                        standard_streams.check_printed_once()
                 raise
 
 

@@ -57,7 +57,7 @@ def privacy_plan(job: DistributedTrainingJob, accountant: Accountant) -> Plan:
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Tell of an accountant that can't be started, or gives no answer in this block.
+    """Report an accountant that can't be started, or gives no answer, in this block.
 
     Raises
     ------

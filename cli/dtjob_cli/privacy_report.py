@@ -109,7 +109,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
 
 
 def _of_run(run: RunDirectory, report: Report) -> Report:
-    """Return what the directory of a run tells beyond its ledger."""
+    """Return what the directory of a run shows beyond its ledger."""
     added: Report = {
         "run": _in_utf_8(run.path),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
@@ -142,7 +142,7 @@ def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None
 def save(run: RunDirectory, report: Report) -> None:
     """Write the report into the run, whole or not at all.
 
-    For whom it may concern; it is never read back, since the task's processes can write it too.
+    It is for others to read, and never read back, since the task's processes can write it too.
     """
     draft = run.privacy_report.with_suffix(".tmp")
     with naming(draft):

@@ -148,11 +148,11 @@ def _released(what: Sequence[str]) -> str:
 
 def _attempts(report: Report) -> str:
     count, refused = report["attempts"], report.get("attemptsRefused", 0)
-    said = "one attempt" if count == 1 else f"{count} attempts"
+    attempts = "one attempt" if count == 1 else f"{count} attempts"
     if not refused:
-        return said
+        return attempts
     least = "at least " if report["attemptsForgotten"] else ""
-    return f"{said}, of which {least}{refused} ended refused"
+    return f"{attempts}, of which {least}{refused} ended refused"
 
 
 def _epsilon(epsilon: float | None) -> str:

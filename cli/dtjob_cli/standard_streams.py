@@ -119,10 +119,10 @@ def check_printed() -> None:
         )
 
 
-def check_told() -> None:
+def check_printed_once() -> None:
     """End what is no command and has done nothing but print, such as help, if that failed.
 
-    A command sees to it by itself: what it has done may outweigh what it could not say.
+    A command checks by itself: what it has done may outweigh what it could not print.
 
     Raises
     ------

@@ -96,7 +96,7 @@ def ledger_spec(
     workers
         Worker pods of the first generation, by default `spec.workers.replicas`.
     generation, state
-        The first word to the workers.
+        The first order to the workers.
     """
     uid = job_uid(job)
     return LedgerSpec(

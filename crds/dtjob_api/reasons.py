@@ -123,7 +123,7 @@ class Reason(StrEnum):
     POLICY_ENFORCED = "PolicyEnforced"
     """The NetworkPolicy is there, and the platform team says that the network enforces it."""
     ENFORCEMENT_UNKNOWN = "EnforcementUnknown"
-    """The NetworkPolicy is there; whether anything enforces it nobody has said."""
+    """The NetworkPolicy is there; nobody has stated whether anything enforces it."""
     POLICY_NOT_ENFORCED = "PolicyNotEnforced"
     """The NetworkPolicy is there; the platform team says that nothing enforces it."""
     POLICY_NONE = "PolicyNone"
@@ -191,9 +191,9 @@ class Reason(StrEnum):
     """More attempts have failed than runPolicy.maxRestarts allows."""
 
 
-def known(told: object) -> Reason | None:
+def known(name: object) -> Reason | None:
     """The reason of that name, if there is one: others write reasons too, or other versions."""
-    return next((reason for reason in Reason if reason == told), None)
+    return next((reason for reason in Reason if reason == name), None)
 
 
 ENDED_IN_ORDER = frozenset({Reason.STOPPED, Reason.COMPLETED, Reason.PRIVACY_BUDGET_EXHAUSTED})

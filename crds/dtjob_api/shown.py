@@ -1,4 +1,4 @@
-"""What of a text that somebody else wrote is shown to a person: a worker's word, a ledger's field.
+"""How text that others wrote is shown to a person: a worker's message, a ledger's field.
 
 A terminal obeys what is in it: an escape sequence rewrites the lines above, the true epsilon too,
 and a line that a worker breaks reads as one of ours. So prose is shown on one line of printable
@@ -24,24 +24,24 @@ def line(text: str) -> str:
     return "".join(c if c.isprintable() else _printable(c) for c in text)
 
 
-def digest(told: object) -> str | None:
+def digest(value: object) -> str | None:
     """Return a SHA-256 as ledgers write it; None of anything else."""
-    return _of_form(_DIGEST, told)
+    return _of_form(_DIGEST, value)
 
 
-def image(told: object) -> str | None:
+def image(value: object) -> str | None:
     """Return the reference of a container image; None of anything else."""
-    return _of_form(_IMAGE, told)
+    return _of_form(_IMAGE, value)
 
 
-def path(told: object) -> str | None:
+def path(value: object) -> str | None:
     """Return the place of a checkpoint on its volume; None of anything else."""
-    return _of_form(_PATH, told)
+    return _of_form(_PATH, value)
 
 
 def _printable(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
 
 
-def _of_form(form: re.Pattern[str], told: object) -> str | None:
-    return told if isinstance(told, str) and form.fullmatch(told) else None
+def _of_form(form: re.Pattern[str], value: object) -> str | None:
+    return value if isinstance(value, str) and form.fullmatch(value) else None

@@ -65,7 +65,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--network-policy-enforcement",
         choices=[str(each) for each in Enforcement],
         default=str(Enforcement.UNKNOWN),
-        help="whether the cluster's network enforces NetworkPolicies, which nothing else tells; "
+        help="whether the cluster's network enforces NetworkPolicies, which nothing else shows; "
         "jobs say so in their status (default: %(default)s)",
     )
     parser.add_argument(

@@ -38,5 +38,5 @@ class Connection(web.RequestHandler):
 
 
 def _answer(status: HTTPStatus) -> bytes:
-    words = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-    return f"{words}Connection: close\r\nContent-Length: 0\r\n\r\n".encode()
+    status_line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+    return f"{status_line}Connection: close\r\nContent-Length: 0\r\n\r\n".encode()

@@ -20,8 +20,8 @@ _HEADERS = 32
 #: Connections that wait in the kernel to be taken.
 BACKLOG = 512
 #: So many are taken in a turn of the event loop. An answer comes two turns after its connection, so
-#: three times as many may come in between: they must fit into the places of one address, or who is
-#: honest would have to go for them before he was heard.
+#: three times as many may come in between: they must fit into the places of one address, or an
+#: honest client would have to go for them before it was served.
 AT_ONCE = 4
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

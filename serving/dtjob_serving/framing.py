@@ -80,9 +80,9 @@ class Framing:
         if b"transfer-encoding" in head:
             raise Unwanted(HTTPStatus.LENGTH_REQUIRED)
         if head.lstrip().startswith(b"connect"):
-            # To the parser what follows is no body, whatever length is told, and is parsed later.
+            # The parser takes what follows for no body, whatever its length, and parses it later.
             raise Unwanted(HTTPStatus.METHOD_NOT_ALLOWED)
-        length = int(told[1]) if (told := _LENGTH.search(head)) else 0
+        length = int(declared[1]) if (declared := _LENGTH.search(head)) else 0
         if length > self._most:
             raise Unwanted(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         return length

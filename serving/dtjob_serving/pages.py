@@ -19,15 +19,15 @@ def shown(
     broken: Callable[[str, Exception], None],
     places: Places[Any] | None = None,
 ) -> Doors:
-    """What shows these pages, to ``GET`` and ``HEAD``.
+    """A server that shows these pages, to ``GET`` and ``HEAD``.
 
     Parameters
     ----------
     broken
-        Told the path of a page that could not be made, and why: `Doors` says nothing of it.
+        Called with the path of a page that could not be made, and why: `Doors` logs nothing.
     """
 
-    def made(request: web.BaseRequest) -> web.Response:
+    def page(request: web.BaseRequest) -> web.Response:
         if request.path not in pages:
             return web.Response(status=HTTPStatus.NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
@@ -41,7 +41,7 @@ def shown(
             return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text="see its log\n")
 
     async def answer(request: web.BaseRequest) -> web.Response:
-        response = made(request)
+        response = page(request)
         # Who asks again comes again: an idle connection would be closed under the next question.
         response.force_close()
         return response

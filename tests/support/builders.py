@@ -134,9 +134,9 @@ def new_ledger(
     )
 
 
-def created(made: PrivacyLedger) -> Json:
+def created(ledger: PrivacyLedger) -> Json:
     """What the operator creates: a ledger without a status."""
-    return {name: value for name, value in made.to_dict().items() if name != "status"}
+    return {name: value for name, value in ledger.to_dict().items() if name != "status"}
 
 
 def segment(plan: PrivacyPlan, draws: int, image: str = IMAGE) -> Segment:

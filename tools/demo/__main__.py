@@ -63,7 +63,7 @@ def _local_run() -> int:
         try:
             code = running.wait()
         except KeyboardInterrupt:
-            interrupted = True  # it has heard that too; it stops in order and says how to go on
+            interrupted = True  # it got the signal too; it stops in order and says how to go on
         else:
             break
     if interrupted and code != _INTERRUPTED:
@@ -129,7 +129,7 @@ def _last_line(text: str) -> str:
 
 def _follow(cluster: install.Cluster, namespace: str, console: Console) -> dict[str, Any]:
     """Print a line whenever there is something new to say."""
-    began, said, found = time.monotonic(), "", {}
+    began, printed, found = time.monotonic(), "", {}
     for found in job.states(cluster, namespace, _JOB_SECONDS):
         phase = found.get("status", {}).get("phase", "Pending")
         line = f"{phase:<10} {job.condition(found)}"
@@ -139,9 +139,9 @@ def _follow(cluster: install.Cluster, namespace: str, console: Console) -> dict[
                 percent = 100 * now.step // now.total_steps
                 line = f"{phase:<10} step {now.step}/{now.total_steps} ({percent} %)"
                 line += f"  epsilon {now.epsilon_spent or '-'}"
-        if line != said:
+        if line != printed:
             console.print(f"{time.monotonic() - began:6.1f} s  {line}", markup=False)
-            said = line
+            printed = line
     return found
 
 
@@ -184,8 +184,8 @@ def _conditions_and_events(described: str) -> str:
     head, _, events = described.partition("\nEvents:")
     conditions = head.partition("\n  Conditions:")[2].splitlines()
     # A section ends where a line stands as far left as its title.
-    kept = list(itertools.takewhile(lambda line: line.startswith("    "), conditions[1:]))
-    return "\n".join(["  Conditions:", *kept, f"Events:{events}"])
+    section = list(itertools.takewhile(lambda line: line.startswith("    "), conditions[1:]))
+    return "\n".join(["  Conditions:", *section, f"Events:{events}"])
 
 
 if __name__ == "__main__":

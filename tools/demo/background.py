@@ -52,7 +52,7 @@ class Task:
     kind
         The provider's kind.
     log
-        Where it tells what it does.
+        Where it logs what it does.
     """
 
     def __init__(self, work: Work, kind: str, log: Path) -> None:
@@ -100,11 +100,11 @@ class _Stop:
     """A handler that ends the work once: nothing must come between what is being ended then."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._called = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._told:
-            self._told = True
+        if not self._called:
+            self._called = True
             raise KeyboardInterrupt
 
 

@@ -44,7 +44,7 @@ class Cluster:
         Raises
         ------
         ClusterError
-            With what kubectl said.
+            With kubectl's message.
         """
         done = kubectl.run(self.program, self.kubeconfig, *arguments)
         if done.returncode != 0:
@@ -80,7 +80,7 @@ def _await_operator(cluster: Cluster) -> None:
     try:
         cluster.kubectl(*ready)
     except ClusterError as error:
-        said = [str(error)]
+        lines = [str(error)]
         for arguments in (
             ("get", "pods", where),
             ("get", "events", where, "--field-selector=type=Warning"),
@@ -88,9 +88,9 @@ def _await_operator(cluster: Cluster) -> None:
         ):
             with suppress(ClusterError):  # a pod that never started has no log
                 answer = cluster.kubectl(*arguments).strip().splitlines()
-                said.append(f"$ kubectl {' '.join(arguments)}")
-                said += answer[-_LOG_LINES:]
-        raise ClusterError("the operator is not ready: " + "\n".join(said)) from None
+                lines.append(f"$ kubectl {' '.join(arguments)}")
+                lines += answer[-_LOG_LINES:]
+        raise ClusterError("the operator is not ready: " + "\n".join(lines)) from None
 
 
 def _with_operator(reference: str) -> dict[str, object]:

@@ -83,7 +83,7 @@ def image(
 ) -> None:
     """Build an image, give it to the cluster and print what pods call it."""
     with _chosen(name, provider) as cluster:
-        cluster.kubeconfig()  # one that is not there is told before anything is built
+        cluster.kubeconfig()  # a missing one is reported before anything is built
         print(cluster.load_image(own_image.build(cluster, folder, image_name)))
 
 

@@ -84,9 +84,9 @@ class Api:
             return answer
 
     async def follow(self, path: str, selector: str) -> AsyncIterator[tuple[str, Json]]:
-        """Every object and each change of it, for ever; after a gap all are told anew as LISTED.
+        """Every object and each change of it, for ever; after a gap all come anew as LISTED.
 
-        Yields also ("LISTED", {}) once a list is complete, so that what is gone can be told.
+        Yields also ("LISTED", {}) once a list is complete, so that the caller knows what is gone.
         """
         while True:
             try:

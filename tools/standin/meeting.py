@@ -1,8 +1,8 @@
 """How the ranks of a stand-in meet, in the place of torch's store and collectives.
 
-The hub listens where the store would. A rank connects and says which attempt it is of; once all are
-there, every word of rank 0 goes to the others, and `sync` waits for all. As with collectives, who
-loses one rank has lost the whole meeting.
+The hub listens where the store would. A rank connects and names its attempt; once all are
+there, every message of rank 0 goes to the others, and `sync` waits for all. As with collectives,
+whoever loses one rank has lost the whole meeting.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Seat:
 
 
 class Hub:
-    """Passes on what ranks say; one for all attempts, as the store is."""
+    """Passes on what ranks send; one for all attempts, as the store is."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener.dup()
@@ -66,7 +66,7 @@ class Hub:
         raise Killed
 
     def _read(self, seat: _Seat) -> bool:
-        """Take what a rank says; False at its end."""
+        """Take what a rank sends; False at its end."""
         try:
             data = seat.connection.recv(_BYTES)
         except OSError:

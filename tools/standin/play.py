@@ -79,7 +79,7 @@ class Player:
             elif event == "DELETED":
                 self._gone(pod["metadata"]["uid"])
             else:
-                if event == "LISTED":  # not what a watch tells: it may be gone by the next list
+                if event == "LISTED":  # not what a watch reports: it may be gone by the next list
                     listed.add(pod["metadata"]["uid"])
                 await self._changed(pod)
 

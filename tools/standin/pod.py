@@ -70,7 +70,7 @@ class PlayedPod:
         return uid
 
     async def run(self) -> None:
-        """Play it until it was told to stop and has; cancelled, it is gone without a word."""
+        """Play it until it has stopped as it was told; cancelled, it is gone without a report."""
         await self._mounts.make()
         renewing = asyncio.create_task(self._mounts.renew())
         try:
@@ -139,12 +139,12 @@ class PlayedPod:
         """The worker's configuration as a kubelet sets it, with the places of this machine."""
         (container,) = self._pod["spec"]["containers"]
         variables = {each["name"]: each.get("value", "") for each in container.get("env", ())}
-        told = json.loads(variables[CONFIG_VARIABLE].replace("$$(", "$("))
-        task = told["training"]
-        coordinator = told["coordinatorHost"].partition(".")[0]
-        told = self._mounts.translated(told) | {"training": task}
-        told["coordinatorHost"] = self._address_of(coordinator)
-        return WorkerConfig.model_validate(told)
+        config = json.loads(variables[CONFIG_VARIABLE].replace("$$(", "$("))
+        task = config["training"]
+        coordinator = config["coordinatorHost"].partition(".")[0]
+        config = self._mounts.translated(config) | {"training": task}
+        config["coordinatorHost"] = self._address_of(coordinator)
+        return WorkerConfig.model_validate(config)
 
     def _ledger(self, reference: LedgerRef) -> Ledger:
         return KubernetesLedger(str(reference.namespace), str(reference.name), self._as_pod)
@@ -178,7 +178,7 @@ class PlayedPod:
         await self._report(ready=True)
 
     async def _crashed(self, code: int) -> None:
-        """Tell of the end of a container, and wait until the next is due."""
+        """Report the end of a container, and wait until the next is due."""
         ended: Json = {"exitCode": code, "reason": "Error" if code else "Completed"}
         ended |= {"startedAt": self._started, "finishedAt": _now()}
         lines = self._log.read_text().splitlines()
@@ -198,7 +198,7 @@ class PlayedPod:
         (container,) = self._pod["spec"]["containers"]
         running = {"running": {"startedAt": self._started}}
         at = {"lastTransitionTime": _now()}
-        said = {"status": "True" if ready else "False"} | at
+        readiness = {"status": "True" if ready else "False"} | at
         status: Json = {
             "phase": "Running",
             "startTime": self._pod["metadata"]["creationTimestamp"],
@@ -207,8 +207,8 @@ class PlayedPod:
             "podIPs": [{"ip": self._address}],
             "conditions": [
                 {"type": "Initialized", "status": "True"} | at,
-                {"type": "ContainersReady"} | said,
-                {"type": "Ready"} | said,
+                {"type": "ContainersReady"} | readiness,
+                {"type": "Ready"} | readiness,
             ],
             "containerStatuses": [
                 {

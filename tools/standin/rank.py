@@ -33,7 +33,7 @@ from standin.threads import Exit, Life, MortalLedger
 
 _LOOK_SECONDS = 0.05
 DRAWS = "draws.jsonl"
-"""A file of the checkpoint volume: each draw that the coordinator was handed, for tests."""
+"""A file of the checkpoint volume: each draw that the coordinator was given, for tests."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class JsonFormat:
 
 
 def run(setup: RankSetup, pipe: Connection, life: Life, means: Means) -> int:
-    """One rank from its start to its exit code; its last word goes through the pipe."""
+    """One rank from its start to its exit code; its last message goes through the pipe."""
     mail = _SlowMailbox(pipe, life)
     try:
         rank = _Rank(setup, mail, life, means)
@@ -106,14 +106,14 @@ def explained(error: Exception, rank: int) -> tuple[EndKind, Reason, str]:
         case RankLost():
             return EndKind.CRASHED, Reason.RANK_FAILED, failures.lost(rank)
         case MemoryError():
-            told = f"rank {rank} ran out of memory: {type(error).__name__}"
-            return EndKind.CRASHED, Reason.RANK_FAILED, told
+            message = f"rank {rank} ran out of memory: {type(error).__name__}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, message
     crashed = EndKind.CRASHED, Reason.RANK_FAILED, f"{type(error).__name__}: {error}"
     return failures.of_the_record(error) or crashed
 
 
 class _SlowMailbox(Mailbox):
-    """Hears the order to drain late."""
+    """Receives the order to drain late."""
 
     def __init__(self, pipe: Connection, life: Life) -> None:
         super().__init__(pipe)
@@ -231,7 +231,7 @@ class _Rank:
 
 
 def _require_script(entrypoint: str) -> None:
-    """Refuse the trainer's own tasks, which import torch; what does not exist is told as always."""
+    """Refuse the trainer's own tasks, which import torch; a missing one is reported as always."""
     if entrypoint.startswith("dtjob_trainer."):
         raise TaskError(
             Reason.ENTRYPOINT_INVALID,

@@ -83,7 +83,7 @@ def chosen(config: pytest.Config) -> list[Tier] | None:
 
 
 class Tiers:
-    """Selects the tests of a session, and tells what could not be run."""
+    """Selects the tests of a session, and reports what could not be run."""
 
     def __init__(self, tiers: list[Tier] | None) -> None:
         self._tiers = tiers

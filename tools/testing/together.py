@@ -23,7 +23,7 @@ def folder(config: pytest.Config) -> Path | None:
 class _Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of it, before it starts."""
+        """Pass it to a worker, before it starts."""
         stash = node.config.stash
         if _OURS not in stash:
             stash[_OURS] = TemporaryDirectory()

@@ -62,13 +62,13 @@ def _in_directory(path: Path, *, dry_run: bool) -> tuple[PrivacyLedger, LedgerSt
         ledger = versioned.ledger
         again = f"dtjob ledger restore {shlex.quote(str(run.path))}"
         nothing = f"There is no journal in {run.state}/: if there was one, put it back, then run "
-        found = run_volume.state(run, ledger, again)
-        proof, told = run_volume.vouched(run, ledger, found, again), ledger.status.volume
-        proof = told if proof is None else recovery.most(told, proof)
+        volume = run_volume.state(run, ledger, again)
+        proof, recorded = run_volume.vouched(run, ledger, volume, again), ledger.status.volume
+        proof = recorded if proof is None else recovery.most(recorded, proof)
         is_behind = proof is not None and proven.proves_more(proof, ledger.status)
         if ledger.status.outcome is None and not is_behind:
-            run_volume.check_known(run, ledger, found, again)
-            run_volume.check_complete(run, ledger, found, again)
+            run_volume.check_known(run, ledger, volume, again)
+            run_volume.check_complete(run, ledger, volume, again)
         status = _restored(ledger, proof, nothing + again)
         if not dry_run:
             interrupts.check(f"stopped: {run.ledger} was not raised.")
@@ -90,21 +90,21 @@ def _in_cluster(name: str, namespace: str, *, dry_run: bool) -> tuple[PrivacyLed
     status = _restored(ledger, ledger.status.volume, nothing)
     # What does not change stays as it is stored, to the letter: the API server compares it.
     before, after = ledger.status.to_dict(), status.to_dict()
-    kept = {key: value for key, value in stored["status"].items() if key in after}
+    unchanged = {key: value for key, value in stored["status"].items() if key in after}
     changed = {key: value for key, value in after.items() if value != before.get(key)}
-    kubectl.replace_ledger_status({**stored, "status": kept | changed}, dry_run=dry_run)
+    kubectl.replace_ledger_status({**stored, "status": unchanged | changed}, dry_run=dry_run)
     return ledger, status
 
 
-def _restored(ledger: PrivacyLedger, found: VolumeRecord | None, nothing: str) -> LedgerStatus:
-    if found is None:
+def _restored(ledger: PrivacyLedger, proof: VolumeRecord | None, nothing: str) -> LedgerStatus:
+    if proof is None:
         raise BadInput(
             "NothingToRestore",
             f"nothing says that ledger {ledger.metadata.name} is behind its checkpoint volume.",
             nothing,
         )
     try:
-        return recovery.restored(ledger, found)
+        return recovery.restored(ledger, proof)
     except ValueError as error:
         raise BadInput("NothingToRestore", f"{error}: there is nothing to raise.") from None
     except recovery.TrainingHeld as refusal:

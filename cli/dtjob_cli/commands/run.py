@@ -36,7 +36,7 @@ from dtjob_trainer.ledger.file_ledger import FileLedger
 POLL_SECONDS = 0.1
 _MAY_BE_THE_DATA = {Reason.TASK_FAILED, Reason.DATASET_INVALID}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-# How long workers have to leave by themselves once one of them has said that all is over.
+# How long workers have to leave by themselves once one of them has reported the end.
 LEAVE_SECONDS = 60.0
 
 
@@ -58,11 +58,11 @@ class Request:
 
         Where that may be the data, it is left to the user to say where the right ones are.
         """
-        words = ["dtjob", "run", str(self.manifest), "--resume", str(run.path)]
+        arguments = ["dtjob", "run", str(self.manifest), "--resume", str(run.path)]
         data = "PATH" if self.data and reason in _MAY_BE_THE_DATA else self.data
         for option, value in (("--workers", self.workers), ("--data", data)):
-            words += [option, str(value)] if value is not None else []
-        return shlex.join(words)
+            arguments += [option, str(value)] if value is not None else []
+        return shlex.join(arguments)
 
 
 def run(request: Request) -> ExitCode:
@@ -93,7 +93,7 @@ def run(request: Request) -> ExitCode:
 
 
 def refused(error: OSError) -> CommandError:
-    """Return what a run says that the operating system refused something."""
+    """Return the error of a run to which the operating system refused something."""
     again = "run the command again (with --resume if the run had begun)."
     if error.filename is None and error.errno not in _NO_ROOM:
         return CommandError(
@@ -137,7 +137,7 @@ def _check(request: Request, job: DistributedTrainingJob) -> None:
 
 
 def _check_text(option: str, path: Path) -> None:
-    """Refuse a path that can't be told to the workers, whose configuration is JSON."""
+    """Refuse a path that can't be passed to the workers, whose configuration is JSON."""
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
@@ -248,7 +248,7 @@ class _Session:
                 ends = self._ended(workers)
                 if ends or self._interrupts.count:
                     self._judge(run, None, ends)
-            made = future.result()
+            plan = future.result()
         except CommandError as error:
             workers.kill()  # without a ledger nothing is leased
             if error.exit_code is ExitCode.INTERRUPTED or error.reason == planning.IMPOSSIBLE:
@@ -256,10 +256,10 @@ class _Session:
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        self._screen.fact(planning.summary(made))
-        for warning in warnings(made):
+        self._screen.fact(planning.summary(plan))
+        for warning in warnings(plan):
             self._screen.note(warning)
-        return frozen_plan(made)
+        return frozen_plan(plan)
 
     def _watched(
         self, run: RunDirectory, workers: local_workers.Workers, accountant: PldProcess
@@ -283,13 +283,13 @@ class _Session:
         return self._concluded(run, ends, accountant)
 
     def _ended(self, workers: local_workers.Workers) -> list[local_workers.End]:
-        """Return the workers that have ended for good; tell of those that are started again."""
+        """Return the workers that have ended for good; report those that are started again."""
         ends = workers.ends()
         for end in ends:
             if end.restarted:
-                why = end.cause or end.message or "it left no word"
-                who = f"worker {end.ordinal} ended with {end.how}"
-                self._screen.note(f"{who}; started again: {why}")
+                why = end.cause or end.message or "it left no message"
+                what = f"worker {end.ordinal} ended with {end.how}"
+                self._screen.note(f"{what}; started again: {why}")
         return [end for end in ends if not end.restarted]
 
     def _interrupt(self, workers: local_workers.Workers, count: int) -> None:
@@ -301,18 +301,18 @@ class _Session:
             workers.kill()
 
     def _show(self, workers: local_workers.Workers) -> None:
-        said = workers.worker_report()
-        if said is None:
+        report = workers.worker_report()
+        if report is None:
             return  # not there yet, or already gone: what was shown last still holds
-        if said.restarts > self._restarts:
-            self._screen.note(restart(said))
-        self._restarts = said.restarts
-        if said.state is WorkerState.RUNNING and said.step:
-            self._screen.training(said)
-        elif said.state is WorkerState.DRAINING:
+        if report.restarts > self._restarts:
+            self._screen.note(restart(report))
+        self._restarts = report.restarts
+        if report.state is WorkerState.RUNNING and report.step:
+            self._screen.training(report)
+        elif report.state is WorkerState.DRAINING:
             self._screen.waiting("finishing the step and writing a checkpoint")
         else:
-            self._screen.waiting(said.stage)
+            self._screen.waiting(report.stage)
 
     def _concluded(
         self, run: RunDirectory, ends: list[local_workers.End], accountant: PldProcess
@@ -328,7 +328,7 @@ class _Session:
         return summary
 
     def _save(self, run: RunDirectory, summary: Report) -> None:
-        """Save the report; where that fails, how the run ended is told all the same."""
+        """Save the report; where that fails, how the run ended is reported all the same."""
         try:
             privacy_report.save(run, summary)
         except OSError as error:

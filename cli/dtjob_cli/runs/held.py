@@ -37,11 +37,11 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
             f"Nothing is lost: no draw was charged. {cure}, then start again with the same command."
         )
     go_on = then(resume_command)
-    kept, gone = f"The checkpoint of step {report['step']} is intact", _gone(report)
+    checkpoint, gone = f"The checkpoint of step {report['step']} is intact", _gone(report)
     if not report["step"]:
-        kept = "No step is checkpointed yet"
+        checkpoint = "No step is checkpointed yet"
     elif gone is not None:
-        kept = f"The checkpoint of step {report['step']} is not there: {gone} is gone"
+        checkpoint = f"The checkpoint of step {report['step']} is not there: {gone} is gone"
     match reason:
         case Reason.PRIVACY_STATE_LOST:
             return (
@@ -57,16 +57,16 @@ def remedy(reason: str, report: Report | None, run: RunDirectory, resume_command
             )
         case Reason.STALLED:
             return (
-                f"{kept}; what the attempts that stalled have leased stays charged, and one more "
-                "takes another lease. Raise runPolicy.stallSeconds in the manifest, or see to what "
-                f"it waits for, {go_on}"
+                f"{checkpoint}; what the attempts that stalled have leased stays charged, and one "
+                "more takes another lease. Raise runPolicy.stallSeconds in the manifest, or see to "
+                f"what it waits for, {go_on}"
             )
     if reason in TRAINING_HELD - _MET_IN_TRAINING:
         # Found at a start, before the attempt leased anything.
         return f"Nothing is lost: no draw was charged for it. {_cure(reason, run)}, {go_on}"
     if not report["spent"]["draws"]:
         return f"Nothing is lost: no draw was charged. {_cure(reason, run)}, {go_on}"
-    return f"{kept}; {_SINCE}. {_cure(reason, run, gone)}, {go_on}"
+    return f"{checkpoint}; {_SINCE}. {_cure(reason, run, gone)}, {go_on}"
 
 
 def _gone(report: Report) -> str | None:

@@ -42,7 +42,7 @@ def configs(
     http_port: int,
     count: int,
 ) -> list[WorkerConfig]:
-    """Return what the supervisor of each ordinal is told: all the same but its own HTTP port.
+    """Return the configuration of each ordinal's supervisor: equal but for its own HTTP port.
 
     They know one another by a new secret of the run.
     """
@@ -269,14 +269,14 @@ def last_error(log: Path, start: int) -> tuple[str, str]:
     with log.open("rb") as stream:
         stream.seek(start)
         lines = stream.read().decode(errors="replace").splitlines()
-    words = ""
+    last_line = ""
     for line in reversed(lines):
         try:
             entry = json.loads(line)
         except ValueError:
-            words = words or line.strip()
+            last_line = last_line or line.strip()
             continue
         if isinstance(entry, dict) and entry.get("level") in {"error", "critical"}:
-            said = entry.get("detail") or entry.get("message") or ""
-            return str(entry.get("reason") or ""), str(said)
-    return "", words
+            detail = entry.get("detail") or entry.get("message") or ""
+            return str(entry.get("reason") or ""), str(detail)
+    return "", last_line

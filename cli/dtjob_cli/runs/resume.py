@@ -1,4 +1,4 @@
-"""Whether an earlier run may go on, and the word to its workers that it does."""
+"""Whether an earlier run may go on, and the order to its workers to do so."""
 
 from __future__ import annotations
 
@@ -141,14 +141,14 @@ def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
         If the ledger can't be written.
     """
     spec = versioned.ledger.spec
-    word = Order(generation=spec.run.generation + 1, workers=workers, state=OrderState.RUN)
+    order = Order(generation=spec.run.generation + 1, workers=workers, state=OrderState.RUN)
     with written(run):
-        FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": word}))
+        FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": order}))
 
 
 @contextmanager
 def written(run: RunDirectory) -> Iterator[None]:
-    """Tell why a version of the run's ledger, which is written in this block, was not.
+    """Report why the version of the run's ledger that this block writes was not written.
 
     Raises
     ------

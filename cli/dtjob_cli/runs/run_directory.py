@@ -316,17 +316,17 @@ def _difference(before: object, after: object, path: str) -> str | None:
             found = _difference(before.get(key), after.get(key), f"{path}.{key}")
             if found:
                 return found
-    return f"{path}: {_word(before)} in the run, now {_word(after)}"
+    return f"{path}: {_value(before)} in the run, now {_value(after)}"
 
 
-def _word(value: object) -> str:
+def _value(value: object) -> str:
     return "absent" if value is None else str(value)
 
 
 def _holds(folder: Path, counts: Callable[[str], bool] = bool) -> bool:
     """Whether ``folder`` has an entry whose name counts; one that can't be looked at may have.
 
-    So may one that is a link to what is not mounted. Who reads it then tells why it can't be read.
+    So may one that is a link to what is not mounted. Reading it then shows why it can't be read.
     """
     try:
         return any(counts(entry.name) for entry in folder.iterdir())

@@ -37,9 +37,9 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
     CommandError
         If it can't be read, or is another job's.
     """
-    with _told(run, again):
-        found = read_volume(_store(run, ledger))
-    for wrong in recovery.foreign(ledger, found):
+    with _unreadable_explained(run, again):
+        volume = read_volume(_store(run, ledger))
+    for wrong in recovery.foreign(ledger, volume):
         raise CommandError(
             ExitCode.REFUSED,
             Reason.CHECKPOINT_LOST,
@@ -47,10 +47,10 @@ def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
             f"Put this run's own files back into {run.state}/, and take the other job's out, "
             f"{then(again)}",
         )
-    return found
+    return volume
 
 
-def check_known(run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str) -> None:
+def check_known(run: RunDirectory, ledger: PrivacyLedger, volume: VolumeState, again: str) -> None:
     """Refuse a volume with a folder of an attempt that the ledger does not know (rule 11).
 
     Parameters
@@ -63,7 +63,7 @@ def check_known(run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, ag
     CommandError
         Where a start would be refused as `PrivacyStateLost` for it.
     """
-    for wrong in recovery.ahead(ledger, found):
+    for wrong in recovery.ahead(ledger, volume):
         raise CommandError(
             ExitCode.REFUSED,
             Reason.PRIVACY_STATE_LOST,
@@ -74,7 +74,7 @@ def check_known(run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, ag
 
 
 def check_complete(
-    run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
+    run: RunDirectory, ledger: PrivacyLedger, volume: VolumeState, again: str
 ) -> None:
     """Refuse a volume that lacks what the ledger has leased (rule 11).
 
@@ -88,20 +88,20 @@ def check_complete(
     CommandError
         Where a start would be refused as `CheckpointLost` for it.
     """
-    for wrong in recovery.volume_behind(ledger, found):
+    for wrong in recovery.volume_behind(ledger, volume):
         raise CommandError(
             ExitCode.REFUSED,
             Reason.CHECKPOINT_LOST,
             f"{wrong}. {_UNKNOWN}",
             f"Put {run.state}/ back where it was, or from a copy, {then(again)}\nWithout a copy "
-            "the model is lost, and nothing but its ledger tells of this run, rightly only if no "
-            "newer version of it was ever written: dtjob report - < "
+            "the model is lost, and only the ledger is left of this run, true only if no newer "
+            "version of it was ever written: dtjob report - < "
             f"{shlex.quote(str(max(run.versions)))}",
         )
 
 
 def vouched(
-    run: RunDirectory, ledger: PrivacyLedger, found: VolumeState, again: str
+    run: RunDirectory, ledger: PrivacyLedger, volume: VolumeState, again: str
 ) -> VolumeRecord | None:
     """Return what the volume proves to have been spent; None for an empty one.
 
@@ -109,8 +109,8 @@ def vouched(
     ------
     As `state`.
     """
-    with _told(run, again):
-        return recovery.vouched(found, _store(run, ledger).newest_whole())
+    with _unreadable_explained(run, again):
+        return recovery.vouched(volume, _store(run, ledger).newest_whole())
 
 
 def _store(run: RunDirectory, ledger: PrivacyLedger) -> CheckpointStore:
@@ -118,7 +118,7 @@ def _store(run: RunDirectory, ledger: PrivacyLedger) -> CheckpointStore:
 
 
 @contextmanager
-def _told(run: RunDirectory, again: str) -> Iterator[None]:
+def _unreadable_explained(run: RunDirectory, again: str) -> Iterator[None]:
     try:
         yield
     except NoSuchNumber as error:

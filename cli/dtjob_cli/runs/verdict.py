@@ -92,8 +92,8 @@ def _by_workers(
     run: RunDirectory,
     resume_command: Callable[[str], str],
 ) -> CommandError:
-    """Explain an end without an outcome by the worker whose word weighs most."""
-    # Of equal words the coordinator's: what the others say is often its echo.
+    """Explain an end without an outcome by the worker whose exit weighs most."""
+    # Of equal exits the coordinator's: the others' are often its echo.
     order = (WorkerExit.CONFIGURATION, WorkerExit.HELD, WorkerExit.SUPERSEDED, WorkerExit.FAILED)
     weighed = sorted(
         ends,
@@ -109,18 +109,18 @@ def _by_workers(
             f"Go on with:  {resume_command('')}",
         )
     who = f"worker {end.ordinal}"
-    said = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
+    message = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
     if end.code == WorkerExit.CONFIGURATION:
-        return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", said, logs)
+        return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", message, logs)
     if end.code == WorkerExit.HELD:
         remedy = held.remedy(end.reason, report, run, resume_command(end.reason))
-        return CommandError(ExitCode.REFUSED, end.reason or "Refused", said, remedy)
+        return CommandError(ExitCode.REFUSED, end.reason or "Refused", message, remedy)
     if end.code == WorkerExit.SUPERSEDED:
         return CommandError(
             ExitCode.REFUSED, "Superseded", "another process has gone on with this run.", logs
         )
     if end.code == WorkerExit.FAILED:
-        return CommandError(ExitCode.FAILED, end.reason or "Failed", said, logs)
+        return CommandError(ExitCode.FAILED, end.reason or "Failed", message, logs)
     message = f"{who} ended with {end.how}, and too often to be started again."
     if end.cause:
         message += f" The last time: {end.cause}."

@@ -60,7 +60,7 @@ class PrivacyStatus(Model):
     """What has been promised and spent, from the ledger; epsilons are rounded up."""
 
     epsilon_spent: Decimal | None = None
-    """Computed by the operator, of `epsilonDraws` draws; its workers' word is not asked."""
+    """Computed by the operator, of `epsilonDraws` draws; no worker's figure is used."""
     epsilon_draws: int | None = None
     """Draws that `epsilonSpent` is of: fewer than are spent while it is computed, more than
     `drawsCharged` where a worker has found more on the volume than the ledger has charged."""

@@ -21,19 +21,19 @@ _FIGURE = re.compile(r"(?!(?i:.*epsilon))[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z
 
 
 def message(ledger: PrivacyLedger) -> str:
-    """What is said of a job that has ended; nothing of one that has not."""
+    """The message for a job that has ended; empty for one that has not."""
     status, outcome = ledger.status, ledger.status.outcome
     if outcome is None:
         return ""
     if outcome.state is OutcomeState.FAILED and outcome.reason not in _OF_THE_TRAINING:
         return outcome.message
-    told = f"{_step(ledger)} of {ledger.spec.plan.steps} steps done, {status.charged} draws charged"
+    text = f"{_step(ledger)} of {ledger.spec.plan.steps} steps done, {status.charged} draws charged"
     if outcome.reason is Reason.PRIVACY_BUDGET_EXHAUSTED:
-        told += "; crashes and stalls have used up the reserve"
+        text += "; crashes and stalls have used up the reserve"
     if failed := (outcome.result or {}).get("withoutEvaluation"):
         reason = f" ({failed})" if known(failed) else ""
-        told += f"; without an evaluation{reason}: see the log of worker 0"
-    return told
+        text += f"; without an evaluation{reason}: see the log of worker 0"
+    return text
 
 
 def result(ledger: PrivacyLedger) -> dict[str, Any] | None:
@@ -41,15 +41,15 @@ def result(ledger: PrivacyLedger) -> dict[str, Any] | None:
     outcome = ledger.status.outcome
     if outcome is None or outcome.result is None:
         return None
-    told: dict[str, Any] = {"steps": _step(ledger), "charged": ledger.status.charged}
+    figures: dict[str, Any] = {"steps": _step(ledger), "charged": ledger.status.charged}
     if "evaluation" in outcome.result:
-        told["evaluation"] = _evaluation(outcome.result["evaluation"])
+        figures["evaluation"] = _evaluation(outcome.result["evaluation"])
     if known(failed := outcome.result.get("withoutEvaluation")):
-        told["withoutEvaluation"] = failed
+        figures["withoutEvaluation"] = failed
     for name in ("initialModelDigest", "modelDigest"):
         if digest := shown.digest(outcome.result.get(name)):
-            told[name] = digest
-    return told
+            figures[name] = digest
+    return figures
 
 
 def is_figures_name(name: object) -> bool:
@@ -57,18 +57,18 @@ def is_figures_name(name: object) -> bool:
     return isinstance(name, str) and _FIGURE.fullmatch(name) is not None
 
 
-def _evaluation(told: object) -> dict[str, float] | None:
-    if not isinstance(told, dict):
+def _evaluation(value: object) -> dict[str, float] | None:
+    if not isinstance(value, dict):
         return None
     return {
         name: figure
-        for name, figure in told.items()
+        for name, figure in value.items()
         if is_figures_name(name) and _is_figure(figure)
     }
 
 
-def _is_figure(told: object) -> bool:
-    return type(told) is int or (type(told) is float and math.isfinite(told))
+def _is_figure(value: object) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _step(ledger: PrivacyLedger) -> int:

@@ -51,7 +51,7 @@ def next_unused_draw(status: LedgerStatus) -> int:
 
 def _begins_at_an_unused_draw(old: PrivacyLedger, new: PrivacyLedger) -> bool:
     # The first status of all may be one from a backup, taken between two leases. The volume's
-    # journals tell whether it is an old one.
+    # journals show whether it is an old one.
     if not has_status(old) or not has_status(new):
         return True
     lease = new.status.lease

@@ -1,4 +1,4 @@
-"""A rule of ledgers in its two forms: CEL for the API server, Python for who has none.
+"""A rule of ledgers in its two forms: CEL for the API server, Python for who has no API server.
 
 The table is in `ledger_rules`. To hold a ledger against all of it takes 8 ms in CEL, 0.1 in Python.
 """

@@ -48,7 +48,7 @@ class OrderState(StrEnum):
 
 
 class Order(Model):
-    """The operator's only word to the workers."""
+    """The operator's only message to the workers."""
 
     generation: Number
     workers: PositiveCount
@@ -159,9 +159,9 @@ class Outcome(Model):
 
 
 class Hold(Model):
-    """Under what no attempt begins by itself: a person changes one of it and lets the job go on.
+    """Settings under which no attempt begins by itself.
 
-    So does who raises the ledger (`restored`).
+    A person changes one of them, or raises the ledger (`restored`), and lets the job go on.
     """
 
     generation: Number
@@ -218,7 +218,7 @@ class LedgerStatus(Model):
     """Set where the ledger was found behind its volume; `dtjob ledger restore` goes by it."""
     restored: Number | None = None
     """The attempt at which the ledger was last raised to its volume: what was leased up to it is
-    charged whole, whatever `lease` says of a rest (Rule 11)."""
+    charged whole, whatever of it `lease` has as unused (Rule 11)."""
     drained: NumberOrZero | None = None
     """The newest run.generation that stopped in order."""
     outcome: Outcome | None = None

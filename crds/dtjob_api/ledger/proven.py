@@ -23,10 +23,10 @@ def proven_draws(status: Mapping[str, Any]) -> int:
 
 
 def may_lack_draws(status: LedgerStatus) -> str | None:
-    """Why it is not known what was spent, in words; None where the ledger tells all.
+    """Why it is not known what was spent, in words; None where the ledger shows it.
 
-    A worker that finds the ledger behind its volume says so in `volume`, and in how its attempt
-    ended. It may have failed to write the first, or could not read what the volume tells. Its
+    A worker that finds the ledger behind its volume records it in `volume`, and in how its attempt
+    ended. It may have failed to write the first, or to read all of the volume. Its
     refusal stands until the ledger is raised, or an attempt after it has found the two to agree:
     none leases before, and none writes an outcome.
     """

@@ -4,7 +4,7 @@
     python -m dtjob_api.schema.crd --check   fails where the committed YAML is another
 
 pydantic's JSON schema becomes a structural OpenAPI v3.0 schema, as apiextensions.k8s.io/v1 asks:
-references inlined, `null` alternatives dropped (a missing field is how Kubernetes says null),
+references inlined, `null` alternatives dropped (a missing field is how Kubernetes writes null),
 numeric exclusive bounds in the boolean form, unknown fields pruned instead of refused.
 """
 
@@ -72,7 +72,7 @@ def _structural(schema: Json, definitions: Json) -> Json:
             if "default" in child
         }
     if result.get(_INT_OR_STRING):
-        # The keyword stands for the union; with it spelled out each mistake is told thrice.
+        # The keyword stands for the union; spelled out, each mistake is reported thrice.
         result.pop("type", None)
         result.pop("anyOf", None)
     return result

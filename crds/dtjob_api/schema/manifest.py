@@ -26,7 +26,7 @@ class _Constructor(SafeConstructor):
     """Leaves dates as the text that they are in JSON, also those of no calendar."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """Say where a value is that Python can't make of its text, such as `!!int x`."""
+        """Locate a value that Python can't make of its text, such as `!!int x`."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError) as error:
@@ -84,7 +84,7 @@ def loads(text: str, *, source: str = "<manifest>") -> Json:
 
 
 def _plain(value: Any, source: str, path: str = "", depth: int = 0) -> Any:
-    """JSON values only: other keys than text are refused, and what JSON can't say."""
+    """JSON values only: other keys than text are refused, and what JSON can't express."""
     if depth > _MAX_DEPTH:
         raise ManifestError(f"{source}: {_TOO_DEEP}")
     if isinstance(value, dict):
@@ -114,7 +114,7 @@ def _plain(value: Any, source: str, path: str = "", depth: int = 0) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it has no half of a pair of UTF-16, which no other encoding can say."""
+    """Whether it has no half of a pair of UTF-16, which no other encoding can express."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -84,9 +84,9 @@ def validate(manifest: Json, crd: Json | None = None, old: Json | None = None) -
     Returns
     -------
     list of FieldError
-        Empty for a valid manifest. Two things are told otherwise than by the API server: a number
-        like `336.0` in an integer field is a wrong type here, where the server fails to evaluate
-        the rules of the field; and of the metadata only types and the name are checked, types in
+        Empty for a valid manifest. Two errors differ from the API server's: a number like `336.0`
+        in an integer field is a wrong type here, where the server fails to evaluate the rules of
+        the field; and of the metadata only types and the name are checked, types in
         words of our own, since kubectl or the server's decoder refuses them before any schema.
     """
     crd = crd or _crd_of(manifest)

@@ -1,1 +1,1 @@
-"""What processes of ours say to one another."""
+"""What our own processes send one another."""

@@ -1,4 +1,4 @@
-"""What supervisors say to one another: a hello to ordinal 0, and the directive that answers it.
+"""What supervisors send one another: a hello to ordinal 0, and the directive that answers it.
 
 There is no other traffic between them. An image is of one version, and so is a gang.
 """
@@ -20,7 +20,7 @@ class _Message(BaseModel):
 class EndKind(StrEnum):
     """How a rank's part in an attempt ended."""
 
-    FINISHED = "Finished"  # orderly, as the coordinator said
+    FINISHED = "Finished"  # in order, as the coordinator directed
     SUCCEEDED = "Succeeded"  # coordinator only: the outcome stands in the ledger
     DRAINED = "Drained"  # coordinator only: closed at a step boundary
     FAILED = "Failed"  # for good: the task or its settings can't work
@@ -55,7 +55,7 @@ class GpuReading(_Message):
 
 
 class Hello(_Message):
-    """What a supervisor says of itself."""
+    """What a supervisor reports of itself."""
 
     ordinal: int
     incarnation: str = Field(max_length=64)

@@ -1,4 +1,4 @@
-"""What a rank and its supervisor say to one another through their pipe.
+"""What a rank and its supervisor send one another through their pipe.
 
 Nothing in it is of the private data (Rule 19).
 """
@@ -31,7 +31,7 @@ class Spending:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a rank is, and all that it has told before; None is what it never knew.
+    """Where a rank is, and all that it has reported before; None is what it never knew.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RankEnd:
-    """A rank's last word."""
+    """A rank's last message."""
 
     kind: EndKind
     reason: Reason

@@ -1,4 +1,4 @@
-"""WorkerConfig: all that a worker's supervisor is told.
+"""WorkerConfig: the whole configuration of a worker's supervisor.
 
 A file in a local run, an environment variable in a pod. The privacy plan is not in it: the
 ledger is the truth, and workers read it there.
@@ -108,7 +108,7 @@ class WorkerConfig(Model):
     coordinator_host: str
     """Address under which every worker reaches ordinal 0."""
     coordinator_port: Port
-    """Port on which ordinal 0 hears the hellos."""
+    """Port on which ordinal 0 receives the hellos."""
     store_port: Port
     """Port by which the other workers' ranks reach the store on ordinal 0's loopback."""
     proof: GangProof

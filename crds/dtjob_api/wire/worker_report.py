@@ -131,7 +131,7 @@ class WorkerReport:
     def read(cls, raw: object) -> WorkerReport | None:
         """The report in decoded JSON, or None where there is none worth the name.
 
-        It is one if it says whose it is, and of which attempt.
+        It is one if it names its job and its attempt.
         """
         if not isinstance(raw, dict):
             return None

@@ -1,1 +1,1 @@
-"""From what is seen of a job to what is wanted: functions without I/O, clock or randomness."""
+"""From what is observed of a job to what is wanted: functions without I/O, clock or randomness."""

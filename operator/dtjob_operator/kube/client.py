@@ -201,8 +201,8 @@ class KubeClient:
         """
         kind = kind_of(obj)
         metadata = obj["metadata"]
-        kept = ("name", "namespace", "uid", "resourceVersion")
-        body = {**obj, "metadata": {field: metadata[field] for field in kept}, "status": status}
+        identity = ("name", "namespace", "uid", "resourceVersion")
+        body = {**obj, "metadata": {field: metadata[field] for field in identity}, "status": status}
         path = kind.path(metadata["namespace"], metadata["name"]) + "/status"
         query = {"fieldManager": FIELD_MANAGER}
         return typed(await self._json("update_status", "PUT", kind, path, query, body), kind)

@@ -90,7 +90,7 @@ class Store:
         ----------
         asked_at
             `newest` when the list was asked for. A list is never older than that, unless etcd was
-            restored from a backup: then it is believed whole, and nothing that was known before.
+            restored from a backup: then it replaces all that was known before.
         """
         listed = {key_of(obj): obj for obj in objects}
         changed = []

@@ -222,7 +222,7 @@ class Operator:
         if not missing:
             return None
         return (
-            f"the API server's discovery of {kinds.JOB.api_version} does not tell of "
+            f"the API server's discovery of {kinds.JOB.api_version} does not list "
             f"{' and '.join(missing)}: it has just started, or there are no such definitions"
         )
 

@@ -1,1 +1,1 @@
-"""What all speak of: kinds, names, settings, and what is seen of a job and decided about it."""
+"""What all wings share: kinds, names, settings, what is observed of a job and decided about it."""

@@ -13,7 +13,7 @@ def exact(value: float) -> str:
 
 
 def rounded_up(value: float | str, places: int) -> str:
-    """At least the value: what is said of a loss of privacy is never too little (Rule 13)."""
+    """At least the value: a loss of privacy is never reported too small (Rule 13)."""
     return _rounded(value, places, ROUND_CEILING)
 
 

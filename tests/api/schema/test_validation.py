@@ -6,13 +6,13 @@ import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.schema.validation import ErrorKind, apply_defaults, validate
-from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, NOT_CHECKED, Case, told
+from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, NOT_CHECKED, Case, mistakes
 
 
 @pytest.mark.parametrize("case", BAD_CASES, ids=lambda case: case.name)
 def test_bad_manifest_is_refused_with_the_message_it_states(case: Case) -> None:
     assert case.expected, "a bad manifest states its messages in `# expect:` comments"
-    assert told([str(error) for error in validate(case.manifest)]) == case.expected
+    assert mistakes([str(error) for error in validate(case.manifest)]) == case.expected
 
 
 @pytest.mark.parametrize("case", GOOD_CASES, ids=lambda case: case.name)

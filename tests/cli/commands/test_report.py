@@ -14,7 +14,7 @@ from dtjob_api.ledger.privacy_ledger import LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
 from tests.support.builders import new_ledger
-from tests.support.commands.stored_runs import PLAN, drawn, leased, made
+from tests.support.commands.stored_runs import PLAN, drawn, leased, stored_run
 
 # Whoever is the first to ask for a figure waits for a helper to start.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_accountant")]
@@ -29,14 +29,14 @@ def words(result: Result) -> str:
 
 
 def test_a_run_that_drew_nothing_has_released_nothing(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(0))
+    run = stored_run(tmp_path, drawn(0))
 
     assert json.loads(report(str(run.path), "-o", "json").stdout)["released"] == []
     assert "released nothing: no batch was drawn" in words(report(str(run.path)))
 
 
 def test_a_run_that_drew_has_released_its_model(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(10))
+    run = stored_run(tmp_path, drawn(10))
     leased(run, 10)
 
     assert "the model" in json.loads(report(str(run.path), "-o", "json").stdout)["released"]
@@ -57,7 +57,7 @@ def forged(charged: int) -> LedgerStatus:
 @pytest.mark.rule(13)
 @pytest.mark.parametrize("in_a_cluster", [False, True])
 def test_no_word_of_the_workers_on_epsilon_is_shown(tmp_path: Path, in_a_cluster: bool) -> None:
-    run = made(tmp_path, forged(35))
+    run = stored_run(tmp_path, forged(35))
     source = str(next(run.ledger.iterdir()).rename(run.path / "l") if in_a_cluster else run.path)
 
     told = report(source)
@@ -131,7 +131,7 @@ def test_a_result_of_another_form_ends_no_report(result: dict[str, Any]) -> None
 @pytest.mark.rule(13)
 def test_a_stored_report_is_believed_in_nothing(tmp_path: Path) -> None:
     """A process of the task may write it, and a ledger can be raised after the end."""
-    run = made(tmp_path, forged(35))
+    run = stored_run(tmp_path, forged(35))
     true = json.loads(report(str(run.path), "-o", "json").stdout)
     planted = true | {"spent": {"draws": 35, "epsilon": 0.01}, "message": "0.01", "model": "0.01"}
     run.privacy_report.write_text(json.dumps(planted))
@@ -141,7 +141,7 @@ def test_a_stored_report_is_believed_in_nothing(tmp_path: Path) -> None:
 
 
 def test_a_ledger_is_read_from_the_standard_input(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(10))
+    run = stored_run(tmp_path, drawn(10))
     (version,) = run.ledger.iterdir()
 
     for text in (version.read_text().encode(), version.read_text().encode("utf-16")):
@@ -178,7 +178,7 @@ def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str
 
 def test_a_report_is_not_the_run(tmp_path: Path) -> None:
     (tmp_path / "my runs").mkdir()
-    run = made(tmp_path / "my runs", drawn(0))
+    run = stored_run(tmp_path / "my runs", drawn(0))
     left: dict[str, Any] = json.loads(report(str(run.path), "-o", "json").stdout)
     run.privacy_report.write_text(json.dumps(left))
 
@@ -191,7 +191,7 @@ def test_a_report_is_not_the_run(tmp_path: Path) -> None:
 
 def test_a_version_of_a_runs_ledger_is_not_the_run(tmp_path: Path) -> None:
     """What its journals tell of would be left out."""
-    run = made(tmp_path, drawn(10))
+    run = stored_run(tmp_path, drawn(10))
     leased(run, 20)
 
     result = report(str(next(run.ledger.iterdir())))

@@ -17,7 +17,7 @@ from dtjob_accounting.limits import check_mechanism
 from dtjob_cli.main import app
 from dtjob_cli.runs.run_directory import RunDirectory
 from tests.support.commands.instant_accounts import Accounts
-from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, stored_run
 
 CHARGED = 20
 ONLY_IF = "no newer version of this ledger was ever written"
@@ -32,7 +32,7 @@ def report(source: Path | str, *options: str, stdin: bytes | None = None) -> Res
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
     return run
 
@@ -65,7 +65,7 @@ def test_a_ledger_without_an_outcome_says_on_what_its_figures_rest(
 
 def test_a_ledger_with_its_outcome_needs_no_such_word(tmp_path: Path) -> None:
     """After it no draw can be hidden."""
-    ended = made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
+    ended = stored_run(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
     stdin = version(ended).read_bytes()
     assert "only if" not in report("-", stdin=stdin).stdout
     assert "onlyIf" not in json.loads(report("-", "-o", "json", stdin=stdin).stdout)["spent"]
@@ -80,10 +80,10 @@ def test_who_follows_the_remedy_of_a_lost_volume_is_told_so_before_and_after(
     tmp_path: Path,
 ) -> None:
     """An older ledger whose volume is not mounted is refused with the same words."""
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     refused = report(run.path)
     assert refused.exit_code == 3
-    assert "rightly only if no newer version of it was ever written: " in refused.stderr
+    assert "true only if no newer version of it was ever written: " in refused.stderr
     command, _, file = refused.stderr.strip().rpartition("dtjob ")[2].partition(" < ")
     assert command == "report -"
     followed = report("-", stdin=Path(*shlex.split(file)).read_bytes())

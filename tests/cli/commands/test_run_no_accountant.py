@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dtjob_cli.main import app
 from tests.support.checkout import DIGITS
-from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, stored_run
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _report(folder: Path) -> list[str]:
-    run = made(folder, drawn(20))
+    run = stored_run(folder, drawn(20))
     leased(run, 20)
     return ["report", str(run.path)]
 
@@ -35,13 +35,13 @@ def _run(folder: Path) -> list[str]:
 
 
 def _resume(folder: Path) -> list[str]:
-    run = made(folder, drawn(20))
+    run = stored_run(folder, drawn(20))
     leased(run, 20)
     return ["run", str(DIGITS), "--resume", str(run.path)]
 
 
 def _resume_what_has_ended(folder: Path) -> list[str]:
-    run = made(folder, drawn(20).model_copy(update={"outcome": OUTCOME}))
+    run = stored_run(folder, drawn(20).model_copy(update={"outcome": OUTCOME}))
     return ["run", str(DIGITS), "--resume", str(run.path)]
 
 

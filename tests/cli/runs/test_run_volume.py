@@ -18,7 +18,7 @@ from dtjob_cli.main import app
 from dtjob_cli.runs.run_directory import RunDirectory
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from tests.support.builders import UID
-from tests.support.commands.stored_runs import drawn, made
+from tests.support.commands.stored_runs import drawn, stored_run
 
 CHARGED = 20
 NOT_KNOWN = "It is not known whether more was spent than the ledger knows of"
@@ -27,7 +27,7 @@ NOT_KNOWN = "It is not known whether more was spent than the ledger knows of"
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     """Its journal vouches for all that its ledger has charged."""
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     _journal(run, UID, 1)
     return run
 

@@ -29,7 +29,7 @@ from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.recovery import VolumeState
 from dtjob_trainer.ledger.volume import read_volume
 from tests.support.builders import UID
-from tests.support.commands.stored_runs import OUTCOME, drawn, leased, made
+from tests.support.commands.stored_runs import OUTCOME, drawn, leased, stored_run
 
 CHARGED = 20
 AGAIN = "dtjob report somewhere"
@@ -44,7 +44,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def test_a_ledger_that_lacks_what_a_journal_tells_of_states_no_epsilon(
     tmp_path: Path, to_draw: int, attempt: int, told: str
 ) -> None:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, to_draw, attempt)
     with pytest.raises(CommandError) as refused:
         spent.complete_ledger(run, AGAIN)
@@ -60,7 +60,7 @@ def test_a_ledger_that_lacks_what_a_journal_tells_of_states_no_epsilon(
 @pytest.mark.rule(11)
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_the_report_of_such_a_run_is_refused(tmp_path: Path, output: str) -> None:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED + 1)
     result = CliRunner().invoke(app, ["report", str(run.path), "--output", output])
     assert result.exit_code == ExitCode.REFUSED
@@ -69,14 +69,14 @@ def test_the_report_of_such_a_run_is_refused(tmp_path: Path, output: str) -> Non
 
 
 def test_a_ledger_that_knows_of_all_is_believed(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
     assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED
 
 
 def test_who_starts_anew_is_told_of_a_run_that_has_not_ended(tmp_path: Path) -> None:
     assert spent.unfinished(run_directory.begun(tmp_path, "digits")) is None
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     told = spent.unfinished(run_directory.begun(tmp_path, "digits"))
     assert told is not None
     assert f"{run.path} has not ended and has spent {CHARGED} draws" in told
@@ -86,15 +86,15 @@ def test_who_starts_anew_is_told_of_a_run_that_has_not_ended(tmp_path: Path) -> 
 def test_what_is_to_be_typed_can_be_typed(tmp_path: Path) -> None:
     folder = tmp_path / "my runs"
     folder.mkdir()
-    run = made(folder, drawn(CHARGED))
+    run = stored_run(folder, drawn(CHARGED))
     told = spent.unfinished([run])
     assert told is not None
     assert shlex.split(told.partition("instead:  ")[2]) == ["--resume", str(run.path)]
 
 
 def test_of_runs_that_have_ended_or_spent_nothing_nobody_is_told(tmp_path: Path) -> None:
-    made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
-    made(tmp_path, drawn(0), uid="1" * 8 + UID[8:])
+    stored_run(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
+    stored_run(tmp_path, drawn(0), uid="1" * 8 + UID[8:])
     assert spent.unfinished(run_directory.begun(tmp_path, "digits")) is None
 
 
@@ -102,7 +102,7 @@ def test_a_lease_that_is_taken_while_it_is_read_is_no_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that goes on charges its ledger first and writes its journal then."""
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
 
     def meanwhile(store: CheckpointStore) -> VolumeState:
@@ -145,7 +145,7 @@ def test_without_the_journal_of_its_lease_a_ledger_may_be_an_older_copy(
     tmp_path: Path, harm: Callable[[run_directory.RunDirectory], Any], reason: Reason
 ) -> None:
     """A start would refuse it; the same attempt may have leased more."""
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, 60)
     harm(run)
     with pytest.raises(CommandError) as refused:
@@ -157,7 +157,7 @@ def test_without_the_journal_of_its_lease_a_ledger_may_be_an_older_copy(
 
 def test_a_checkpoint_whose_journal_is_gone_tells_of_a_loss(tmp_path: Path) -> None:
     """Also of an attempt whose number the ledger has taken anew."""
-    run = made(tmp_path, drawn(CHARGED).model_copy(update={"attempt": 2}))
+    run = stored_run(tmp_path, drawn(CHARGED).model_copy(update={"attempt": 2}))
     leased(run, CHARGED)
     other = leased(run, 60, attempt=2).path
     (other.parent / "step-5.pt").touch()
@@ -172,14 +172,14 @@ def test_a_checkpoint_whose_journal_is_gone_tells_of_a_loss(tmp_path: Path) -> N
 def test_after_the_outcome_no_draw_is_hidden_by_a_lost_volume(
     tmp_path: Path, harm: Callable[[run_directory.RunDirectory], Any]
 ) -> None:
-    run = made(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
+    run = stored_run(tmp_path, drawn(CHARGED).model_copy(update={"outcome": OUTCOME}))
     leased(run, CHARGED)
     harm(run)
     assert spent.complete_ledger(run, AGAIN).status.charged == CHARGED
 
 
 def test_what_is_told_without_a_copy_of_the_volume_is_what_the_ledger_says(tmp_path: Path) -> None:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     with pytest.raises(CommandError) as refused:
         spent.complete_ledger(run, AGAIN)
     version = run.ledger / "0000000001.json"
@@ -192,7 +192,7 @@ def test_a_lease_that_a_new_attempt_takes_while_it_is_read_is_no_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its journal is made after the volume was looked at."""
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
 
     def then(store: CheckpointStore) -> VolumeState:
@@ -217,7 +217,7 @@ def test_a_lease_that_a_new_attempt_takes_while_it_is_read_is_no_loss(
 def test_an_attempt_that_begins_while_it_is_read_is_none_that_the_ledger_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
 
     def meanwhile(store: CheckpointStore) -> VolumeState:
@@ -258,7 +258,7 @@ def test_a_ledger_that_says_itself_that_it_is_not_sound_states_no_epsilon(
     tmp_path: Path, change: Callable[[LedgerStatus], LedgerStatus], reason: str, told: str
 ) -> None:
     """In a cluster it is all there is; of a run the volume may have been put back older since."""
-    run = made(tmp_path, change(drawn(CHARGED)))
+    run = stored_run(tmp_path, change(drawn(CHARGED)))
     leased(run, CHARGED)
     with pytest.raises(CommandError) as refused:
         spent.complete_ledger(run, AGAIN)
@@ -278,7 +278,7 @@ def test_a_ledger_that_says_itself_that_it_is_not_sound_states_no_epsilon(
 def test_a_folder_that_the_ledger_does_not_know_is_named_with_what_to_do(
     tmp_path: Path, command: str
 ) -> None:
-    run = made(tmp_path, drawn(CHARGED))
+    run = stored_run(tmp_path, drawn(CHARGED))
     leased(run, CHARGED)
     (run.state / "attempt-9").mkdir()
     result = CliRunner().invoke(app, [*command.split(), str(run.path)])
@@ -288,7 +288,7 @@ def test_a_folder_that_the_ledger_does_not_know_is_named_with_what_to_do(
 
 
 def test_a_ledger_of_a_cluster_that_a_worker_found_behind_is_raised_first(tmp_path: Path) -> None:
-    run = made(tmp_path, _behind(drawn(CHARGED)))
+    run = stored_run(tmp_path, _behind(drawn(CHARGED)))
     file = next(run.ledger.iterdir()).rename(tmp_path / "ledger.json")
     for output in ("text", "json"):
         result = CliRunner().invoke(app, ["report", str(file), "--output", output])
@@ -300,6 +300,6 @@ def test_a_ledger_of_a_cluster_that_a_worker_found_behind_is_raised_first(tmp_pa
 
 def test_a_ledger_that_was_raised_since_is_believed(tmp_path: Path) -> None:
     told = VolumeRecord(attempt=1, leased=1, charged=CHARGED)
-    run = made(tmp_path, drawn(CHARGED).model_copy(update={"volume": told}))
+    run = stored_run(tmp_path, drawn(CHARGED).model_copy(update={"volume": told}))
     ledger = FileLedger(run.ledger).read().ledger
     assert spent.of_ledger(ledger) == ledger

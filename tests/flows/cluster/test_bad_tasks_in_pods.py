@@ -36,9 +36,9 @@ def test_all_are_watched(seen: dict[str, Watched]) -> None:
 
 @by_name
 def test_a_condition_says_what_where_and_the_remedy(seen: dict[str, Watched], name: str) -> None:
-    seen[name].assert_told()
+    seen[name].assert_reported()
 
 
 @by_name
-def test_it_is_told_in_time(seen: dict[str, Watched], name: str) -> None:
-    seen[name].assert_told_in_time()
+def test_it_is_reported_in_time(seen: dict[str, Watched], name: str) -> None:
+    seen[name].assert_reported_in_time()

@@ -166,7 +166,7 @@ def test_garbage_at_every_port_of_a_pod(enduring: Training) -> None:
             for port in ports:
                 throw(address, port, words)
     assert enduring.training() >= attempt
-    drawn = {batch.records for batch in job.seen(0)}
+    drawn = {batch.records for batch in job.batches(0)}
     account = job.ledger_status()
     assert "outcome" not in account
     assert len(drawn) <= account["charged"]

@@ -30,7 +30,7 @@ from tests.support.checkout import ROOT
 from tests.support.clusters.kube import wait_for
 from tests.support.rules.job_transitions import JOB_TRANSITIONS
 from tests.support.rules.ledger_attacks import LEDGER_CHANGES
-from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, told
+from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, mistakes
 from tests.support.rules.server_answers import ApiServer
 from tests.support.rules.transitions import Transition
 
@@ -154,7 +154,7 @@ def server(kubeconfig: Path) -> ApiServer:
 def without_values(messages: list[str]) -> list[str]:
     """Before 1.37 the API server named the value's type, or wrote it as Go does."""
     quoted = r'((?:Invalid|Unsupported) value): (?:"(?:[^"\\]|\\.)*"|null|true|false|[-+.\de]+): '
-    shortened = [re.sub(quoted, r"\1: ", message) for message in told(messages)]
+    shortened = [re.sub(quoted, r"\1: ", message) for message in mistakes(messages)]
     return sorted(re.sub(r"(Duplicate value): .*", r"\1", message) for message in shortened)
 
 

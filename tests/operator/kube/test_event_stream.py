@@ -12,7 +12,7 @@ from dtjob_operator.kube import event_stream
 from dtjob_operator.kube.event_stream import Deliver, EventStream
 
 DEADLINE = 60.0
-MISSING = "discovery does not tell of privacyledgers"
+MISSING = "discovery does not list privacyledgers"
 
 
 class Played(EventStream):

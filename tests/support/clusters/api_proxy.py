@@ -39,9 +39,9 @@ class Asked:
     dry_run: bool
     status: int
     time: float
-    """Of the answer, as `time.time()` tells it."""
+    """Of the answer, by `time.time()`."""
     body: str
-    """What a write said."""
+    """What a write sent."""
 
     @property
     def writes(self) -> bool:

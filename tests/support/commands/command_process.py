@@ -39,13 +39,13 @@ class Command:
             reader.start()
 
     def wait_for(self, text: str) -> None:
-        """Return once ``text`` was told; fail with all output if it is not."""
+        """Return once ``text`` was printed; fail with all output if it is not."""
         with self._grown:
-            told = self._grown.wait_for(
+            appeared = self._grown.wait_for(
                 lambda: any(text in line for line in self.err) or self.process.poll() is not None,
                 timeout=DEADLINE,
             )
-        assert told, f"not told in {DEADLINE} s: {text}\n{self}"
+        assert appeared, f"not printed in {DEADLINE} s: {text}\n{self}"
         assert any(text in line for line in self.err), f"ended without {text}\n{self}"
 
     def wait(self) -> int:

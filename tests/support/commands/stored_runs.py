@@ -30,7 +30,7 @@ OUTCOME = Outcome(
 )
 
 
-def made(folder: Path, status: LedgerStatus, uid: str = UID) -> run_directory.RunDirectory:
+def stored_run(folder: Path, status: LedgerStatus, uid: str = UID) -> run_directory.RunDirectory:
     """A run with this ledger; its volume is empty."""
     job = manifests.job(manifests.read(DIGITS), uid)
     run = run_directory.create(folder, f"digits-{uid[:8]}", DIGITS)

@@ -98,8 +98,8 @@ class GangRun:
         plan = privacy_plan(
             steps=self.steps, lease_steps=self.lease_steps, replay_reserve_steps=self.reserve
         )
-        made = new_ledger(plan, job_name="faults", job_uid=_UID, workers=self.workers)
-        self.ledger.create(made)
+        ledger = new_ledger(plan, job_name="faults", job_uid=_UID, workers=self.workers)
+        self.ledger.create(ledger)
 
     def config(self, ordinal: int) -> WorkerConfig:
         training = {

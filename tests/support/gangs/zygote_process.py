@@ -70,9 +70,9 @@ def _become_new(keep: Collection[int], streams: Mapping[int, int]) -> None:
     for stream, descriptor in streams.items():
         os.dup2(descriptor, stream)
     first = 3
-    for kept in sorted({*keep, os.sysconf("SC_OPEN_MAX")}):
-        os.closerange(first, kept)
-        first = kept + 1
+    for descriptor in sorted({*keep, os.sysconf("SC_OPEN_MAX")}):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
     random.seed()
 
 

@@ -22,7 +22,7 @@ from tests.support.clusters.kube import Kubectl
 
 CASES = YAML(typ="safe").load((ROOT / "tests" / "flows" / "cluster" / "bad_input.yaml").read_text())
 JOB = "digits"
-SEEN_SECONDS = 15.0
+REPORT_SECONDS = 15.0
 """From the cluster's first word of a trouble to the job's condition."""
 OUTCOME_SECONDS = 2.0
 """From the ledger's outcome to the job's condition."""
@@ -48,13 +48,13 @@ class Watched:
 
     Attributes
     ----------
-    told
+    reported
         The job when it first had the expected reason and words, or the reason alone so far; {} if
         it never had.
     described
         What `kubectl describe` showed then.
     complete
-        Whether all was told that the case expects.
+        Whether all was reported that the case expects.
     went_on
         Whether the reason went and a worker ran after the remedy.
     """
@@ -63,7 +63,7 @@ class Watched:
     kubectl: Kubectl
     created: datetime
     job: Manifest = field(default_factory=dict)
-    told: Manifest = field(default_factory=dict)
+    reported: Manifest = field(default_factory=dict)
     described: str = ""
     complete: bool = False
     went_on: bool = False
@@ -80,47 +80,49 @@ class Watched:
         return self.went_on if "remedy" in self.case else self.complete
 
     def look(self, job: Manifest, pods: list[Manifest]) -> None:
-        """Take note of how the job is, and mend it as soon as it has said what is wrong."""
+        """Take note of how the job is, and mend it as soon as it reports what is wrong."""
         self.job = job
-        says = self.reason in {condition(job, kind).get("reason") for kind in ("Running", "Failed")}
-        if says and not self.complete:
-            self.told, self.described = job, self.kubectl("describe", "dtjob", JOB)
+        has_reason = self.reason in {
+            condition(job, kind).get("reason") for kind in ("Running", "Failed")
+        }
+        if has_reason and not self.complete:
+            self.reported, self.described = job, self.kubectl("describe", "dtjob", JOB)
             self.complete = not self.missing()
             if self.complete and (remedy := self.case.get("remedy")):
                 self.kubectl.apply(*remedy)
         running = any(pod["status"].get("phase") == "Running" for pod in pods)
-        self.went_on = self.complete and running and not says
+        self.went_on = self.complete and running and not has_reason
 
     def missing(self) -> list[str]:
-        """Of the words that the case expects, those that were not told, each with its place."""
+        """Of the words that the case expects, those that were not reported, each with its place."""
         ((reason, words),) = self.case["expect"].items()
-        found = condition(self.told, "Failed") or condition(self.told, "Running")
+        found = condition(self.reported, "Failed") or condition(self.reported, "Running")
         conditions, _, events = self.described.partition("\nEvents:")
         places = [("reason", reason, found["reason"]), ("events", reason, events)]
         places += [("conditions", word, conditions) for word in (reason, *words)]
         places += [("message", word, found["message"]) for word in words]
         return [f"{place}: {word}" for place, word, text in places if word not in text]
 
-    def assert_told(self) -> None:
+    def assert_reported(self) -> None:
         """A condition, its message and an event say what is wrong, where, and the remedy."""
-        assert self.told, json.dumps(self.job.get("status"), indent=1)
+        assert self.reported, json.dumps(self.job.get("status"), indent=1)
         assert self.missing() == [], self.described
 
-    def assert_told_in_time(self) -> None:
+    def assert_reported_in_time(self) -> None:
         """The condition came soon after the cluster's own first word of the trouble."""
-        assert self.told, json.dumps(self.job.get("status"), indent=1)
-        since, allowed = self.created, self.case.get("within", SEEN_SECONDS)
+        assert self.reported, json.dumps(self.job.get("status"), indent=1)
+        since, allowed = self.created, self.case.get("within", REPORT_SECONDS)
         if fact := self.case.get("fact"):
-            since = self.first_told(None, fact)
+            since = self.first_event(None, fact)
         if written := self.outcome_written():
             since, allowed = written, OUTCOME_SECONDS
         # The operator records its event just before it writes the condition.
-        at = self.first_told("DistributedTrainingJob", {self.reason})
+        at = self.first_event("DistributedTrainingJob", {self.reason})
         took = standstill.ran(since.timestamp(), at.timestamp())
         assert took <= allowed + _ROUNDING_SECONDS
 
     def outcome_written(self) -> datetime | None:
-        """When the API server took the ledger's outcome; the worker's own time if it is not told.
+        """When the API server took the ledger's outcome; else the worker's own time.
 
         The worker takes its time before it writes, and may wait for the API server.
         """
@@ -134,7 +136,7 @@ class Watched:
                 return datetime.fromisoformat(min(written, default=outcome["time"]))
         return None
 
-    def first_told(self, kind: str | None, reasons: Collection[str]) -> datetime:
+    def first_event(self, kind: str | None, reasons: Collection[str]) -> datetime:
         """When the first event of these reasons was recorded."""
         return min(
             datetime.fromisoformat(event.get("firstTimestamp") or event["eventTime"])
@@ -170,7 +172,7 @@ def all_watched(
     entrypoint: str,
     patience: float,
 ) -> Iterator[dict[str, Watched]]:
-    """All jobs, once each has said what is wrong and gone on, or has had time enough.
+    """All jobs, once each reports what is wrong and gone on, or has had time enough.
 
     What belongs to the cluster is removed in the end.
     """

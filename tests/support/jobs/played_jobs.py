@@ -47,10 +47,10 @@ class Player:
         wait_for("the player", self._ready, START_SECONDS)
 
     def _ready(self) -> bool:
-        assert self._process.poll() is None, self.said()
-        return "ready" in self.said()
+        assert self._process.poll() is None, self.output()
+        return "ready" in self.output()
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What the process itself wrote."""
         return self._output.read_text()
 

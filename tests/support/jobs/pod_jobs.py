@@ -1,4 +1,4 @@
-"""A job in pods: its manifest, its course as a watch tells it, and the oracle of every fault."""
+"""A job in pods: its manifest, its course as a watch reports it, and the oracle of every fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.builders import new_job
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Found, Kubectl, wait_for
-from tests.support.tasks import seen_task
+from tests.support.tasks import witness_task
 
 _TASK_FOLDER = "/opt/task"
 _IMAGE_FOLDER = "/opt/dtjob/app"
@@ -31,7 +31,7 @@ def slow_job(
 
     Keyword arguments replace parts of `privacy`.
     """
-    code = Path(seen_task.__file__).read_text()
+    code = Path(witness_task.__file__).read_text()
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "task"}}
     template = {
         "env": [{"name": "PYTHONPATH", "value": f"{_IMAGE_FOLDER}:{_TASK_FOLDER}"}],
@@ -46,10 +46,10 @@ def slow_job(
             "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "2Gi"}},
             "template": template,
         },
-        training={"entrypoint": "seen_task:task", "args": {"seconds": seconds}, "steps": steps},
+        training={"entrypoint": "witness_task:task", "args": {"seconds": seconds}, "steps": steps},
     )
     manifest["spec"]["privacy"] |= privacy
-    return [config | {"data": {"seen_task.py": code}}, manifest]
+    return [config | {"data": {"witness_task.py": code}}, manifest]
 
 
 def standin_job(
@@ -189,7 +189,7 @@ class Job:
     def hurry(self) -> None:
         """Let a slow job do the rest of its steps as fast as it can."""
         for ordinal in range(2):
-            path = str(seen_task.STATE / seen_task.HURRY)
+            path = str(witness_task.STATE / witness_task.HURRY)
             self.kubectl("exec", self.pod_name(ordinal), "--", "touch", path)
 
     def until_succeeded(self, timeout: float = 600) -> Manifest:
@@ -205,13 +205,13 @@ class Job:
         assert found["status"]["phase"] == "Succeeded", self.described()
         return found
 
-    def seen(self, ordinal: int) -> list[Batch]:
+    def batches(self, ordinal: int) -> list[Batch]:
         """What the task of one worker saw of the private data."""
-        text = self.installed.read_volume(self.kubectl, self.claim(ordinal), seen_task.RECORD)
+        text = self.installed.read_volume(self.kubectl, self.claim(ordinal), witness_task.RECORD)
         return [Batch(**json.loads(line)) for line in text.splitlines()]
 
     def draws(self) -> list[int]:
-        """The draws that the coordinator was handed, of a job of stand-ins."""
+        """The draws that were given to the coordinator, of a job of stand-ins."""
         text = self.installed.read_volume(self.kubectl, self.claim(0), "draws.jsonl")
         return [json.loads(line)["draw"] for line in text.splitlines()]
 
@@ -257,7 +257,7 @@ def report_of(address: str) -> Manifest | None:
 
 @dataclass
 class Course:
-    """Every version of a job and of its ledger that a watch told of."""
+    """Every version of a job and of its ledger that a watch reported."""
 
     jobs: list[Manifest] = field(default_factory=list)
     ledgers: list[Manifest] = field(default_factory=list)
@@ -284,7 +284,7 @@ class Course:
 
 
 def version_now(kubectl: Kubectl) -> str:
-    """The version of the cluster from which a watch tells of all that comes after now."""
+    """The version of the cluster from which a watch reports all that comes after now."""
     path = f"/apis/dtjob.dev/v1alpha1/namespaces/{kubectl.namespace}/distributedtrainingjobs"
     version: str = json.loads(kubectl("get", "--raw", path))["metadata"]["resourceVersion"]
     return version
@@ -297,7 +297,7 @@ def watched(job: Job, since: str | None = None) -> Iterator[Course]:
     Parameters
     ----------
     since
-        What `version_now` said before the job was applied, for a course from the very beginning.
+        From `version_now` before the job was applied, for a course from the very beginning.
     """
     course, ended = Course(), threading.Event()
     running: dict[str, subprocess.Popen[str]] = {}
@@ -306,9 +306,9 @@ def watched(job: Job, since: str | None = None) -> Iterator[Course]:
         path = f"/apis/dtjob.dev/v1alpha1/namespaces/{job.kubectl.namespace}/{plural}"
         path += f"?watch=1&fieldSelector=metadata.name={name}"
         argv = [str(job.kubectl.program), f"--kubeconfig={job.kubectl.kubeconfig}"]
-        seen = since
+        version = since
         while not ended.wait(0.2):
-            begin = f"&resourceVersion={seen}" if seen else ""
+            begin = f"&resourceVersion={version}" if version else ""
             with subprocess.Popen(
                 [*argv, "get", "--raw", path + begin],
                 stdout=subprocess.PIPE,
@@ -323,10 +323,10 @@ def watched(job: Job, since: str | None = None) -> Iterator[Course]:
                         process.kill()
                         break
                     if event["type"] == "ERROR":  # the version is too old by now
-                        seen = None
+                        version = None
                         process.kill()
                         break
-                    seen = event["object"]["metadata"]["resourceVersion"]
+                    version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] in ("ADDED", "MODIFIED"):
                         found.append(event["object"])
 
@@ -354,13 +354,13 @@ def assert_true_account(job: Job, course: Course) -> None:
     _assert_true_figures(job, course)
     steps, charged = job.ledger()["spec"]["plan"]["steps"], job.ledger_status()["charged"]
     for ordinal in range(2):
-        batches = job.seen(ordinal)
+        batches = job.batches(ordinal)
         assert steps <= len(batches) <= charged, f"worker {ordinal}"
         assert len({batch.records for batch in batches}) == len(batches), "a draw came twice"
 
 
 def assert_played_account(job: Job, course: Course) -> None:
-    """The same for a job of stand-ins, whose coordinator wrote down what it was handed."""
+    """The same for a job of stand-ins, whose coordinator wrote down which draws it was given."""
     _assert_true_figures(job, course)
     draws, charged = job.draws(), job.ledger_status()["charged"]
     assert job.ledger()["spec"]["plan"]["steps"] <= len(draws)

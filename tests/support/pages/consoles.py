@@ -1,4 +1,4 @@
-"""What a console block shows: commands after ``$``, and what each of them says.
+"""What a console block shows: commands after ``$``, and what each of them prints.
 
 In the output ``[...]`` alone on a line stands for any lines, within a line for any text; ``^C`` is
 Ctrl-C at that moment. Blank lines and the width of columns don't count. Where a block shows a real
@@ -28,21 +28,21 @@ _ALWAYS = {"gap": r".*", "space": r"\s+"}
 
 @dataclass(frozen=True)
 class Command:
-    """A command and the lines that it is shown to say."""
+    """A command and the lines that it is shown to print."""
 
     text: str
     output: tuple[str, ...]
 
     @property
     def before_interrupt(self) -> tuple[str, ...] | None:
-        """What it has said when Ctrl-C is pressed; None where it is not."""
+        """What it has printed when Ctrl-C is pressed; None where it is not."""
         if INTERRUPT not in self.output:
             return None
         return self.output[: self.output.index(INTERRUPT)]
 
     @property
-    def said(self) -> tuple[str, ...]:
-        """Its whole output."""
+    def expected(self) -> tuple[str, ...]:
+        """Its whole output, without the mark of an interrupt."""
         return tuple(line for line in self.output if line != INTERRUPT)
 
 
@@ -65,9 +65,9 @@ def commands(text: str) -> list[Command]:
     return [Command(command, tuple(output)) for command, output in found]
 
 
-def matched(shown: Sequence[str], said: Sequence[str], *, loose: bool) -> set[int]:
-    """How many lines of ``said`` the whole of ``shown`` can stand for; empty if it can't."""
-    actual = [line.strip() for line in said if line.strip()]
+def matched(shown: Sequence[str], printed: Sequence[str], *, loose: bool) -> set[int]:
+    """How many lines of ``printed`` the whole of ``shown`` can stand for; empty if it can't."""
+    actual = [line.strip() for line in printed if line.strip()]
     reached = {0}
     for line in shown:
         if line.strip() == GAP:
@@ -82,9 +82,9 @@ def matched(shown: Sequence[str], said: Sequence[str], *, loose: bool) -> set[in
     return reached
 
 
-def agrees(shown: Sequence[str], said: Sequence[str], *, loose: bool) -> bool:
-    """Whether a page shows what was said."""
-    return sum(bool(line.strip()) for line in said) in matched(shown, said, loose=loose)
+def agrees(shown: Sequence[str], printed: Sequence[str], *, loose: bool) -> bool:
+    """Whether a page shows what was printed."""
+    return sum(bool(line.strip()) for line in printed) in matched(shown, printed, loose=loose)
 
 
 def _pattern(line: str, *, loose: bool) -> re.Pattern[str]:

@@ -73,15 +73,15 @@ class Session:
         code = 0
         commands = consoles.commands(self._replaced(block.text))
         for command, following in zip(commands, [*commands[1:], None], strict=True):
-            said, code = self._run(command, code)
-            told = f"{block.place}: $ {command.text}\n{''.join(said)}(exit code {code})"
+            lines, code = self._run(command, code)
+            transcript = f"{block.place}: $ {command.text}\n{''.join(lines)}(exit code {code})"
             if command.before_interrupt is not None and code == 0:
-                raise TooLateError(told)
-            assert consoles.agrees(command.said, said, loose=block.kind != "fast"), told
-            assert code == 0 or (following and following.text == "echo $?"), told
+                raise TooLateError(transcript)
+            assert consoles.agrees(command.expected, lines, loose=block.kind != "fast"), transcript
+            assert code == 0 or (following and following.text == "echo $?"), transcript
 
     def _run(self, command: Command, code: int) -> tuple[list[str], int]:
-        said: list[str] = []
+        lines: list[str] = []
         with subprocess.Popen(
             ["bash", "-c", f"(exit {code})\n{command.text}"],
             cwd=self.folder,
@@ -93,29 +93,29 @@ class Session:
             start_new_session=True,
         ) as process:
             assert process.stdout is not None
-            reader = threading.Thread(target=said.extend, args=(process.stdout,))
+            reader = threading.Thread(target=lines.extend, args=(process.stdout,))
             reader.start()
             try:
-                self._interrupt(command, process, said)
+                self._interrupt(command, process, lines)
                 process.wait(COMMAND_SECONDS)
             except BaseException:
                 os.killpg(process.pid, signal.SIGTERM)
                 raise
             finally:
                 reader.join(COMMAND_SECONDS)
-        return said, process.returncode
+        return lines, process.returncode
 
     def _interrupt(
-        self, command: Command, process: subprocess.Popen[str], said: Sequence[str]
+        self, command: Command, process: subprocess.Popen[str], lines: Sequence[str]
     ) -> None:
-        """Press Ctrl-C once the command has said what it is shown to have said by then."""
+        """Press Ctrl-C once the command has printed what it is shown to have printed by then."""
         before = command.before_interrupt
         deadline = time.monotonic() + COMMAND_SECONDS
         while before is not None and process.poll() is None:
-            if consoles.matched(before, list(said), loose=True):
+            if consoles.matched(before, list(lines), loose=True):
                 os.killpg(process.pid, signal.SIGINT)
                 return
-            assert time.monotonic() < deadline, "".join(said)
+            assert time.monotonic() < deadline, "".join(lines)
             time.sleep(0.02)
 
 

@@ -41,6 +41,6 @@ JOBS = [path for path in EXAMPLES.glob("*.yaml") if path.name != "kustomization.
 GOOD_CASES = [load_case(path) for path in sorted([*GOOD.glob("*.yaml"), *JOBS])]
 
 
-def told(messages: list[str]) -> list[str]:
+def mistakes(messages: list[str]) -> list[str]:
     """The messages of a refusal without the remark on rules that were not checked."""
     return sorted(message for message in messages if NOT_CHECKED not in message)

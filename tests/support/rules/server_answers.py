@@ -16,13 +16,13 @@ from kubernetes import client, config
 from dtjob_api.schema.validation import validate
 from tests.support.rules.job_transitions import JOB_TRANSITIONS
 from tests.support.rules.ledger_attacks import BAD_LEDGERS, LEDGER_CHANGES
-from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, Case, told
+from tests.support.rules.manifest_cases import BAD_CASES, GOOD_CASES, Case, mistakes
 from tests.support.rules.transitions import Transition
 
 Json = dict[str, Any]
 _PLURALS = {"DistributedTrainingJob": "distributedtrainingjobs", "PrivacyLedger": "privacyledgers"}
 _REPETITIONS = ("accessor error", "Checked value must be of type")
-"""The API server tells some wrong types twice: once more for `scale`, once for the format."""
+"""The API server reports some wrong types twice: once more for `scale`, once for the format."""
 _NO_VALUE = "Invalid value: "
 
 
@@ -98,20 +98,20 @@ def compare(
     cases: Iterable[Case] = (*BAD_CASES, *BAD_LEDGERS, *GOOD_CASES),
     transitions: Iterable[Transition] = (*JOB_TRANSITIONS, *LEDGER_CHANGES),
 ) -> list[str]:
-    """Every difference between the server's word and the offline rules'; empty if there is none."""
+    """Where the server's answers and those of the offline rules differ; empty if nowhere."""
     differences = []
     for case in cases:
-        offline = told([str(error) for error in validate(case.manifest)])
-        online = told(server.refusal_of_creation(case.manifest))
+        offline = mistakes([str(error) for error in validate(case.manifest)])
+        online = mistakes(server.refusal_of_creation(case.manifest))
         if offline != online:
             differences.append(f"{case.name}: offline {offline}, server {online}")
     for transition in transitions:
         errors = [str(error) for error in validate(transition.changed, old=transition.stored)]
         if transition.part == "status":
-            # Of a status that is written alone the schema tells paths from there.
+            # Of a status that is written alone the schema reports paths from there.
             errors = [re.sub(r"\bstatus\.(\S+ in body)", r"\1", error) for error in errors]
-        offline = told(errors)
-        online = told(server.refusal_of_change(transition))
+        offline = mistakes(errors)
+        online = mistakes(server.refusal_of_change(transition))
         if offline != online:
             differences.append(f"{transition.name}: offline {offline}, server {online}")
     return differences

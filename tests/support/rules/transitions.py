@@ -1,4 +1,4 @@
-"""A change to a stored object, allowed or refused; told to the offline rules and to API servers."""
+"""A change to a stored object, allowed or refused; for the offline rules and for API servers."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from dtjob_api.wire.gang import End, EndKind, Hello
 
 
 def a_lie() -> Hello:
-    """Ends any job for good, wherever it is believed."""
+    """Ends any job for good, wherever it is accepted."""
     end = End(kind=EndKind.FAILED, rank=1, reason=Reason.TASK_FAILED, message="a stranger's")
     return Hello(ordinal=1, incarnation="a stranger's", ready=True, attempt=1, ends=(end,))
 
 
 def garbage() -> list[bytes]:
-    """Words that the listeners of a worker half understand, or not at all."""
+    """Bytes that the listeners of a worker half understand, or not at all."""
     chance = random.Random(7)
     hello = a_lie().model_dump_json().encode()
     head = f"POST /gang/hello HTTP/1.1\r\nHost: x\r\nContent-Length: {len(hello)}\r\n\r\n"
@@ -36,11 +36,11 @@ def garbage() -> list[bytes]:
     ]
 
 
-def throw(address: str, port: int, words: bytes) -> None:
-    """Say it, and hear what comes."""
+def throw(address: str, port: int, payload: bytes) -> None:
+    """Send it, and read what comes."""
     try:
         with socket.create_connection((address, port), timeout=5) as link:
-            link.sendall(words)
+            link.sendall(payload)
             link.shutdown(socket.SHUT_WR)
             link.settimeout(0.2)
             while link.recv(65536):

@@ -112,7 +112,7 @@ def _poured(link: socket.socket, chunk: bytes, most: int) -> int:
 
 
 def is_closed(link: socket.socket) -> bool:
-    """Whether nothing more is said on a connection, once that is certain."""
+    """Whether nothing more comes on a connection, once that is certain."""
     with contextlib.suppress(ConnectionResetError):
         return link.recv(1000) == b""
     return True
@@ -150,10 +150,10 @@ def _refused(status: str, lines: list[str], more: bytes, door: Door) -> None:
         with contextlib.suppress(ConnectionError):
             link.sendall(door.head(*lines) + more)
         # What was sent and is not read may reset the connection before the answer is seen.
-        said = b""
+        answer = b""
         with contextlib.suppress(ConnectionResetError):
-            said = link.recv(1000)
-        assert said.startswith(f"HTTP/1.1 {status}".encode()) or (more and not said)
+            answer = link.recv(1000)
+        assert answer.startswith(f"HTTP/1.1 {status}".encode()) or (more and not answer)
         assert is_closed(link)
 
 
@@ -166,18 +166,18 @@ def _requests_without_waiting(door: Door) -> None:
     with door.connection() as link:
         with contextlib.suppress(ConnectionError):
             link.sendall(door.head() * 3000)
-        said = b""
+        answer = b""
         with contextlib.suppress(ConnectionResetError):
             while more := link.recv(2**16):
-                said += more
-        assert said.count(b"HTTP/1.1 ") <= 1
+                answer += more
+        assert answer.count(b"HTTP/1.1 ") <= 1
 
 
 ATTACKS: dict[str, Callable[[Door], None]] = {
     "headers without end": _headers_without_end,
     "no headers": partial(_headers_that_do_not_come, b""),
     "half a header": partial(_headers_that_do_not_come, b"GET / HTTP/1.1\r\nX: "),
-    "a gigabyte told": partial(_body_of_a_gigabyte, "Content-Length: 1000000000"),
+    "a gigabyte declared": partial(_body_of_a_gigabyte, "Content-Length: 1000000000"),
     "a gigabyte in chunks": partial(_body_of_a_gigabyte, "Transfer-Encoding: chunked"),
     "chunks": partial(_refused, "411", ["Transfer-Encoding: chunked"], b""),
     "chunks of a byte": partial(

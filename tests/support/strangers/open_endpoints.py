@@ -20,7 +20,7 @@ from dtjob_trainer.identity.proof import Speaker
 from dtjob_trainer.process import logs
 
 
-async def hear(hello: Hello, _speaker: Speaker) -> Directive:
+async def answer(hello: Hello, _speaker: Speaker) -> Directive:
     if hello.known == 7:
         await asyncio.sleep(1.0)
     return Directive(revision=7)
@@ -34,7 +34,7 @@ async def main(secret: Path, shown: int, hello: int) -> None:
         registry=CollectorRegistry(auto_describe=False),
         log=log,
     )
-    gang = endpoints.Hellos(RunSecret(secret.read_bytes()), hear, log)
+    gang = endpoints.Hellos(RunSecret(secret.read_bytes()), answer, log)
     for door, port in ((everybody, shown), (gang.doors, hello)):
         await doors.serve(door, doors.listen("127.0.0.1", port))
     print(os.getpid(), flush=True)

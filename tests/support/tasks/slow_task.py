@@ -56,7 +56,7 @@ def raises_in_evaluation(args: Mapping[str, Any]) -> Task:
 
 
 def raises_on_private_data(args: Mapping[str, Any]) -> Task:
-    """Tells of a record in every way that Python has of writing to the pod's log."""
+    """Prints a record in every way that Python has of writing to the pod's log."""
     own = logging.getLogger("clinic.own")
     own.addHandler(logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1)))
     logged_with_structlog = structlog.get_logger()
@@ -133,9 +133,9 @@ def with_another_model(args: Mapping[str, Any]) -> Task:
 
 def with_lock(args: Mapping[str, Any]) -> Task:
     def model() -> Any:
-        made: Any = digits.model()
-        made.lock = threading.Lock()
-        return made
+        locked: Any = digits.model()
+        locked.lock = threading.Lock()
+        return locked
 
     return replace(digits.task({}), model=model)
 

@@ -33,7 +33,7 @@ class FakeCluster:
     mutate
         What an admission policy makes of an object that is applied.
     plurals
-        What discovery tells of.
+        What discovery lists.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Accountant:
     Attributes
     ----------
     asked_for
-        Of each epsilon that was asked for, whether the status tells one already.
+        Of each epsilon that was asked for, whether the status has one already.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Shell:
         self.see(digits())
 
     def see(self, obj: Json) -> None:
-        """An object changes, and a watch tells of it."""
+        """An object changes, and a watch reports it."""
         self.stores.note(self.cluster.put(obj))
 
     @property

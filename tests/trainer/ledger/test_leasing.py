@@ -192,7 +192,7 @@ def test_job_without_faults_charges_its_steps_and_no_more(job: Job) -> None:
     job.run()
     status = job.check().status
     assert status.charged == 5
-    assert job.handed == [0, 1, 2, 3, 4]
+    assert job.given == [0, 1, 2, 3, 4]
     assert status.outcome is not None
     assert status.outcome.reason is Reason.COMPLETED
 
@@ -385,7 +385,7 @@ def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int
     job.run()
     status = job.check().status
     assert status.charged == 5
-    assert job.handed == [0, 1, 2, 3, 4]
+    assert job.given == [0, 1, 2, 3, 4]
     assert status.outcome is not None
     # A begin whose answer is lost costs a number; nothing tells it from somebody else's.
     assert status.attempt == (3 if what == "lose" and nth in {1, 5} else 2)

@@ -565,11 +565,11 @@ def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
         if int(newer.stem) > backup:
             newer.unlink()
     job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
-    spent = list(job.handed)
+    spent = list(job.given)
     for _ in range(successors + 2):
         with contextlib.suppress(TrainingHeld, Superseded, ReserveSpent):
             job.draw(job.opened()[0])
-    assert job.handed == spent
+    assert job.given == spent
     versioned = job.ledger.read()
     volume = versioned.ledger.status.volume
     assert volume is not None

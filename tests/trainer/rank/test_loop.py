@@ -56,7 +56,7 @@ def train(
 
     class Step:
         def run(self, draw: int, _step: int) -> None:
-            job.handed.append(draw)
+            job.given.append(draw)
             with torch.no_grad():
                 model.weight.add_(1)
 
@@ -124,7 +124,7 @@ def test_crash_in_the_last_evaluation_costs_no_draw(job: Job) -> None:
     assert status.outcome is not None
     assert status.outcome.result is not None
     assert status.outcome.result["evaluation"] == {"step": 5, "accuracy": 0.5}
-    assert job.handed == [0, 1, 2, 3, 4]
+    assert job.given == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.rule(13)
@@ -207,4 +207,4 @@ def test_a_reserve_that_is_spent_at_step_0_leaves_no_result(job: Job) -> None:
         None,
     )
     assert outcome.message.startswith("0 of 5 steps done, 9 draws charged; crashes and stalls")
-    assert job.handed == []
+    assert job.given == []

@@ -53,12 +53,12 @@ def locked(
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
     with path.open("a+") as file:
-        told = False
+        announced = False
         while not _taken(file):
             other = f"another process ({_written(file)})"
-            if not told:
+            if not announced:
                 tell(f"  waiting for {other}, which is {holder}")
-                told = True
+                announced = True
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"{other} has been {holder} for {timeout:.0f} s ({path} is locked)",

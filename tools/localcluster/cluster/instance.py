@@ -54,7 +54,7 @@ class Instance:
 
     @property
     def status_file(self) -> Path:
-        """What the daemon tells of its processes."""
+        """What the daemon reports of its processes."""
         return self.folder / "status.json"
 
     @property

@@ -152,5 +152,5 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Replace the record in a state folder; the holder writes itself down."""
-    kept = {"slot": record.slot, "boot": record.boot, "linked": record.linked}
-    write_atomically(folder / "record.json", json.dumps(kept))
+    fields = {"slot": record.slot, "boot": record.boot, "linked": record.linked}
+    write_atomically(folder / "record.json", json.dumps(fields))

@@ -123,7 +123,7 @@ def write_all(instance: Instance) -> None:
     """Make every key and certificate of a cluster, and the kubeconfigs.
 
     Writes ``pki/`` and ``<user>.kubeconfig`` files into the state folder, and last of all
-    ``kubeconfig``, the administrator's, whose presence tells that the rest is there.
+    ``kubeconfig``, the administrator's, whose presence shows that the rest is there.
     """
     pki = instance.folder / "pki"
     authority = Authority.create(f"{project.NAME}-{instance.name}")

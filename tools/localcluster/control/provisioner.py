@@ -31,7 +31,7 @@ class Provisioner:
         self._api = api
         self._folder = folder
 
-    def claim_seen(self, claim: dict[str, Any]) -> None:
+    def reconcile_claim(self, claim: dict[str, Any]) -> None:
         """Do what a claim asks for; doing it twice changes nothing."""
         if volume := volume_for(claim, self._folder):
             Path(volume["spec"]["local"]["path"]).mkdir(parents=True, mode=0o755, exist_ok=True)
@@ -46,7 +46,7 @@ class Provisioner:
                 metadata["name"], metadata["namespace"], {"status": capacity}
             )
 
-    def volume_seen(self, volume: dict[str, Any]) -> None:
+    def reconcile_volume(self, volume: dict[str, Any]) -> None:
         """Delete a volume of ours whose claim is gone."""
         metadata, spec = volume["metadata"], volume["spec"]
         ours = (metadata.get("annotations") or {}).get("pv.kubernetes.io/provisioned-by")
@@ -92,8 +92,8 @@ def main() -> None:
         finally:
             failed.set()
 
-    claims = (api.list_persistent_volume_claim_for_all_namespaces, provisioner.claim_seen)
-    volumes = (api.list_persistent_volume, provisioner.volume_seen)
+    claims = (api.list_persistent_volume_claim_for_all_namespaces, provisioner.reconcile_claim)
+    volumes = (api.list_persistent_volume, provisioner.reconcile_volume)
     for lister, handle in (claims, volumes):
         threading.Thread(target=follow, args=(lister, handle), daemon=True).start()
     failed.wait()

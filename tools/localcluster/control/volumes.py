@@ -50,7 +50,7 @@ def volume_for(claim: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     Parameters
     ----------
     claim
-        A PersistentVolumeClaim as the API server tells it.
+        A PersistentVolumeClaim as the API server returns it.
     folder
         The folder of all volumes; the volume's own is named as the volume.
     """
@@ -101,7 +101,7 @@ _UNITS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
 def bytes_of(quantity: str) -> Decimal:
-    """Return the number of bytes that a Kubernetes quantity such as ``1Gi`` or ``500M`` says."""
+    """Return the number of bytes in a Kubernetes quantity such as ``1Gi`` or ``500M``."""
     binary = quantity.endswith("i")
     number = quantity.removesuffix("i").rstrip("kKMGTPE")
     unit = quantity.removesuffix("i")[len(number) :].replace("K", "k")

@@ -174,7 +174,7 @@ def _buildah(*arguments: str, stage: Stage | None = None) -> str:
                 lines = list(_followed(running, stage))
                 output = ""
         except BaseException:
-            running.kill()  # PID 1 of a namespace does not hear an interrupt
+            running.kill()  # PID 1 of a namespace does not get an interrupt
             raise
     if running.returncode != 0:
         tail = "\n".join(lines[-_LAST_LINES:])

@@ -81,8 +81,8 @@ class Enforcer:
             name: each["metadata"].get("labels") or {}
             for (_, name), each in self._known["namespaces"].items()
         }
-        made, pods = self._known["policies"].values(), self._known["pods"].values()
-        return policies.table(made, pods, namespaces)
+        applied, pods = self._known["policies"].values(), self._known["pods"].values()
+        return policies.table(applied, pods, namespaces)
 
     def _follow(self, name: str) -> None:
         lister, options = self._sources[name]

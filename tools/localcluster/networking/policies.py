@@ -50,7 +50,7 @@ def table(
     Parameters
     ----------
     policies, pods
-        As the API server tells them.
+        As the API server returns them.
     namespaces
         The labels of each.
     """
@@ -134,8 +134,8 @@ def _matches(
             found = [each for p in peers for each in _places(p, home, living, namespaces)]
         for network, other in found:
             for port in rule.get("ports") or (None,):
-                if (words := _port(port, pod if ingress else other)) is not None:
-                    yield f"{side} {network} {words}"
+                if (match := _port(port, pod if ingress else other)) is not None:
+                    yield f"{side} {network} {match}"
 
 
 def _places(

@@ -25,7 +25,7 @@ class Client:
         self._call = [*enter, "ctr", f"--address={SOCKET}", "--namespace=k8s.io"]
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> str:
-        """Return what a call says.
+        """Return the output of a call.
 
         Raises
         ------

@@ -40,7 +40,7 @@ class LocalProvider:
     name
         Two clusters with different names run side by side.
     progress
-        Where to tell what happens.
+        Where to show what happens.
     """
 
     kind = "local"
@@ -135,7 +135,7 @@ class LocalProvider:
         shutil.rmtree(instance.folder)
 
     def status(self) -> Status:
-        """Tell what runs, from the daemon's own notes."""
+        """Show what runs, from the daemon's own notes."""
         record = read_record(state_folder(self.name))
         if record is None:
             return Status(False, f"cluster {self.name}: not there")

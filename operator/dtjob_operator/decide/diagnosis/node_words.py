@@ -52,8 +52,8 @@ def scheduling_cause(message: str) -> str:
 
 def missing_claim(message: str) -> str | None:
     """The claim that the scheduler misses, or finds about to be deleted."""
-    found = _MISSING_CLAIM.search(message)
-    return found["name"] if found else None
+    match = _MISSING_CLAIM.search(message)
+    return match["name"] if match else None
 
 
 def has_unbound_immediate_claims(message: str) -> bool:
@@ -68,8 +68,8 @@ def waits_for_volumes(message: str) -> bool:
 
 def missing_storage_class(message: str) -> str | None:
     """The StorageClass that the provisioner misses."""
-    found = _MISSING_CLASS.search(message)
-    return found["name"] if found else None
+    match = _MISSING_CLASS.search(message)
+    return match["name"] if match else None
 
 
 def pull_cause(message: str, image: str) -> str:
@@ -94,8 +94,8 @@ def is_access_denied(message: str) -> bool:
 
 def missing_pull_secrets(message: str) -> str | None:
     """The pull secrets that the kubelet did not find."""
-    found = _MISSING_PULL_SECRETS.search(message)
-    return found["names"] if found else None
+    match = _MISSING_PULL_SECRETS.search(message)
+    return match["names"] if match else None
 
 
 def mount_cause(message: str) -> str:
@@ -105,8 +105,8 @@ def mount_cause(message: str) -> str:
 
 def lacks_configuration(message: str) -> bool:
     """Whether a Secret, a ConfigMap or a key in one is missing that a user has to make."""
-    found = _MISSING_CONFIGURATION.finditer(message)
-    return any(missing["name"] != CLUSTER_CERTIFICATES for missing in found)
+    matches = _MISSING_CONFIGURATION.finditer(message)
+    return any(match["name"] != CLUSTER_CERTIFICATES for match in matches)
 
 
 def lacks_cluster_certificates(message: str) -> bool:

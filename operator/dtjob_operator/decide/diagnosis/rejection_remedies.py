@@ -107,8 +107,8 @@ class RejectionEvent:
 
 def missing_account(cause: str) -> str | None:
     """The ServiceAccount that does not exist."""
-    found = _MISSING_ACCOUNT.search(cause)
-    return found["name"] if found and not _is_from_webhook(cause) else None
+    match = _MISSING_ACCOUNT.search(cause)
+    return match["name"] if match and not _is_from_webhook(cause) else None
 
 
 def general_remedy(cause: str) -> str | None:

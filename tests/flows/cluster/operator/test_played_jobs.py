@@ -60,7 +60,7 @@ class Played:
             return wait_for(what, look, timeout)
         except AssertionError as error:
             logs = [self.player.log(self.kubectl.namespace, self.pod(each)) for each in (0, 1)]
-            told = [self.player.said(), *logs, self.kubectl("describe", "dtjob,pods")]
+            told = [self.player.output(), *logs, self.kubectl("describe", "dtjob,pods")]
             raise AssertionError("\n".join([str(error), *told])) from None
 
     def until_phase(self, phase: str) -> None:

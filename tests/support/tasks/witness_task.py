@@ -20,7 +20,7 @@ from dtjob_trainer.task import Task
 from dtjob_trainer.tasks import digits
 
 STATE = Path("/var/run/dtjob/state")
-RECORD = "seen.jsonl"
+RECORD = "batches.jsonl"
 HURRY = "hurry"
 """A file that a test puts beside the record: from then on steps take no longer than they must."""
 

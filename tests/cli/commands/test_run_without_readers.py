@@ -1,4 +1,4 @@
-"""A run whose words reach nobody, beside files that have the names of Python's own modules."""
+"""A run whose output reaches nobody, beside files that have the names of Python's own modules."""
 
 from __future__ import annotations
 
