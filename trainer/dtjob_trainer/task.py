@@ -222,7 +222,7 @@ def where_in_task(error: BaseException) -> str:
 def task_code_place(error: BaseException, entrypoint: str) -> str | None:
     """File and line of task code in an exception's traceback; None if it did not pass through any.
 
-    All that a failure on private data may tell besides its class (Rule 20): the exception's
+    All that a failure on private data may reveal besides its class (Rule 20): the exception's
     message, arguments and chained exceptions may hold a record. Task code is what lies in the
     entrypoint's top-level package, or beside a lone module; beside one that is installed lies all
     that is installed, so there the module alone is. Code of dtjob is none but for its own tasks.

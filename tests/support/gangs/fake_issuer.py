@@ -49,7 +49,7 @@ class Key:
 def claims(ordinal: int, pod: str, *, name: str | None = None, **changes: Any) -> dict[str, Any]:
     """What the API server puts into a token that is bound to a pod of StatefulSet ``faults``."""
     now = int(time.time())
-    said = {
+    payload = {
         "aud": [AUDIENCE],
         "iss": ISSUER,
         "iat": now,
@@ -62,7 +62,7 @@ def claims(ordinal: int, pod: str, *, name: str | None = None, **changes: Any) -
             "serviceaccount": {"name": "dtjob-worker", "uid": "an-account"},
         },
     }
-    return {key: value for key, value in {**said, **changes}.items() if value is not None}
+    return {key: value for key, value in {**payload, **changes}.items() if value is not None}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a leader in the test's own process hears, and what others write into its ledger."""
+"""What a leader in the test's own process receives, and what others write into its ledger."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.support.gangs.gang_run import GangRun
 
 
 class Ranks:
-    """Rank 0 as the leader sees it: deaf until it has been told ``deaf`` times."""
+    """Rank 0 as the leader sees it: it misses the first ``deaf`` messages."""
 
     def __init__(self, deaf: int) -> None:
-        self.deaf, self.told = deaf, 0
+        self.deaf, self.asked = deaf, 0
 
     def tell(self, message: ToRank) -> bool:
         assert message == Drain()
-        self.told += 1
-        return self.told > self.deaf
+        self.asked += 1
+        return self.asked > self.deaf
 
 
 async def follow(
@@ -37,9 +37,9 @@ async def follow(
     """Say the same until the directive is the expected one."""
     known = -1
     for _ in itertools.count():
-        said = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
+        greeting = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
         async with asyncio.timeout(60):
-            directive = await leader.hello(said, Speaker(ordinal, ""))
+            directive = await leader.hello(greeting, Speaker(ordinal, ""))
         if directive.action is until:
             return directive
         known = directive.revision
@@ -78,5 +78,5 @@ def order(run: GangRun, state: OrderState) -> None:
     """As the operator does, for the first time."""
     newest = run.ledger.read()
     spec = newest.ledger.spec
-    told = spec.run.model_copy(update={"generation": 2, "state": state})
-    run.ledger.replace_spec(newest, spec.model_copy(update={"run": told}))
+    ordered = spec.run.model_copy(update={"generation": 2, "state": state})
+    run.ledger.replace_spec(newest, spec.model_copy(update={"run": ordered}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -64,15 +63,11 @@ class PlayedRun(GangRun):
 
         def reached() -> dict[str, Any] | None:
             answer = self.get("/report")
-            said: dict[str, Any] | None = answer.json() if answer else None
-            return said if said and said["step"] >= step else None
+            report: dict[str, Any] | None = answer.json() if answer else None
+            return report if report and report["step"] >= step else None
 
         return wait_for(f"step {step}", reached, 30, every=0.02)
 
     def ledger_status(self) -> Any:
         """The ledger's status."""
         return self.ledger.read().ledger.status
-
-    def said(self, ordinal: int = 0) -> list[dict[str, Any]]:
-        """The lines of a worker's log."""
-        return [json.loads(line) for line in self.log(ordinal).read_text().splitlines()]

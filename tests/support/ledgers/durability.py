@@ -48,7 +48,7 @@ class Job:
 
     Attributes
     ----------
-    handed
+    given
         Every draw that was ever given out.
     charged
         What the ledger had charged at the last look; it must never fall.
@@ -60,7 +60,7 @@ class Job:
         self.plan = privacy_plan or tiny_plan()
         self.ledger: Ledger = FileLedger(root / "ledger")
         self.clock = Clock()
-        self.handed: list[int] = []
+        self.given: list[int] = []
         self.charged = 0
 
     def create(self) -> None:
@@ -88,7 +88,7 @@ class Job:
     def draw(self, leased: LeasedDraws) -> int | None:
         draw = leased.next_draw()
         if draw is not None:
-            self.handed.append(draw)
+            self.given.append(draw)
         return draw
 
     def run(self, stop_after: int | None = None) -> None:
@@ -116,8 +116,8 @@ class Job:
         ledger = self.read()
         status = ledger.status
         assert contradiction(ledger) is None
-        assert len(set(self.handed)) == len(self.handed), "a draw was handed out twice"
-        assert all(draw < status.charged for draw in self.handed), "a draw was never charged"
+        assert len(set(self.given)) == len(self.given), "a draw was handed out twice"
+        assert all(draw < status.charged for draw in self.given), "a draw was never charged"
         assert self.charged <= status.charged <= ledger.spec.reserved_draws
         self.charged = status.charged
         return ledger

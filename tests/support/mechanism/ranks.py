@@ -43,7 +43,7 @@ Scenario = tuple[Task, Records, Plan, tuple[int, ...], dict[str, Any]]
 Arrays = dict[str, np.ndarray]
 
 
-def few_digits() -> Records:
+def some_digits() -> Records:
     """Every sixth digit: as a test, enough."""
     records: Any = digits.task({}).dataset()
     return Records({"pixels": records.pixels[::6], "label": records.labels[::6]})
@@ -52,9 +52,9 @@ def few_digits() -> Records:
 def scenarios() -> dict[str, Scenario]:
     """Sizes that no world divides evenly, by name."""
     return {
-        "linear": (digits.task({}), few_digits(), SMALL, CHARGES, {}),
+        "linear": (digits.task({}), some_digits(), SMALL, CHARGES, {}),
         "overflow": (make_task(), Records(rows(200)), Plan(), (0, 1), {"physical_batch_size": 3}),
-        "convolution": (digits_cnn.task({}), few_digits(), SMALL, CHARGES[:2], {}),
+        "convolution": (digits_cnn.task({}), some_digits(), SMALL, CHARGES[:2], {}),
         "noise alone": (make_task(losses=silent), Records(rows()), Plan(), CHARGES, {}),
         "empty": (
             make_task(),
@@ -106,7 +106,7 @@ def use_the_group(group: Group) -> dict[str, Any]:
 
 
 def leave_rank_0_alone(group: Group) -> str | None:
-    """The words by which gloo tells rank 0 that the other has gone."""
+    """The message by which gloo reports to rank 0 that the other has gone."""
     if group.rank:
         group.close()
         return None
@@ -170,7 +170,7 @@ def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, 
     np.random.seed(rank)
     opened = open_records(replace(make_task(), dataset=split_without_generator), group.device)
     close = {"x": rows()["x"] * (1 + rank * 1e-7), "y": rows()["y"]}
-    seen = {
+    cases = {
         "same": Records(rows()),
         "nearly the same": Records(close),
         "other order": Records(reordered(rank)),
@@ -183,7 +183,7 @@ def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, 
         "whatever comes next": Stream(rows(100)),
     }
     found: dict[str, bool | str] = {}
-    for name, records in seen.items():
+    for name, records in cases.items():
         try:
             found[name] = agreed_length(records, make_task().example_spec, group) == len(records)
         except TaskError as error:

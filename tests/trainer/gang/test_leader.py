@@ -75,7 +75,7 @@ def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
         leader.terminating = True
         leader.wake()
         async with asyncio.timeout(60):
-            while ranks.told < 3:
+            while ranks.asked < 3:
                 await asyncio.sleep(0.02)
                 leader.wake()
         drained = End(kind=EndKind.DRAINED, rank=0, reason=Reason.STOPPED)
@@ -84,7 +84,7 @@ def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
         return await lead
 
     assert asyncio.run(scene()) == WorkerExit.OK
-    assert ranks.told == 3
+    assert ranks.asked == 3
     (record,) = run.ledger.read().ledger.status.attempts
     assert record.reason == "Stopped"
 
@@ -122,7 +122,7 @@ def test_leader_that_stood_still_takes_nobody_for_lost_or_stalled(
         leader.terminating = True
         leader.wake()
         async with asyncio.timeout(60):
-            while not ranks.told:  # it has looked at everybody before
+            while not ranks.asked:  # it has looked at everybody before
                 await asyncio.sleep(0.02)
         drained = End(kind=EndKind.DRAINED, rank=0, reason=Reason.STOPPED)
         await follow(leader, until=Action.END, attempt=1, drain=True, ends=(drained,))
@@ -220,7 +220,7 @@ def test_an_order_that_came_before_the_refusal_is_answered_at_once(
         await follow(leader, until=Action.RUN, attempt=1)
         order(run, OrderState.DRAIN)
         async with asyncio.timeout(20):
-            while not ranks.told:
+            while not ranks.asked:
                 await asyncio.sleep(0.02)
             full = refused(Reason.STORAGE_FULL)
             await follow(leader, until=Action.END, attempt=1, ends=(full,))

@@ -313,9 +313,9 @@ def test_damage_is_refused_and_nothing_is_lost(
     assert "Nothing was " in refusal.value.message
     after = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
     assert after.items() >= before.items()
-    told = job.read().status.volume
-    assert len(after) - len(before) == (told is not None)
-    assert (told is not None) == (reason is Reason.PRIVACY_STATE_LOST)
+    proven = job.read().status.volume
+    assert len(after) - len(before) == (proven is not None)
+    assert (proven is not None) == (reason is Reason.PRIVACY_STATE_LOST)
 
 
 @pytest.mark.rule(11)
@@ -458,11 +458,11 @@ def test_what_was_found_before_is_not_taken_back(
     lost(job)
     with pytest.raises(TrainingHeld):
         job.leased(attempt).resume()
-    told = job.read().status.volume
-    assert told is not None
-    assert (told.attempt, told.leased, told.charged) == (3, 3, 9)
-    assert told.checkpoint is not None
-    assert told.checkpoint.step == step
+    proven = job.read().status.volume
+    assert proven is not None
+    assert (proven.attempt, proven.leased, proven.charged) == (3, 3, 9)
+    assert proven.checkpoint is not None
+    assert proven.checkpoint.step == step
 
 
 def _volume_of(job: Job) -> VolumeRecord | None:
@@ -565,11 +565,11 @@ def test_the_rest_of_a_lease_is_used_once_though_the_ledger_forgets_it(
         if int(newer.stem) > backup:
             newer.unlink()
     job.ledger, job.charged = FileLedger(job.root / "ledger"), 0
-    spent = list(job.handed)
+    spent = list(job.given)
     for _ in range(successors + 2):
         with contextlib.suppress(TrainingHeld, Superseded, ReserveSpent):
             job.draw(job.opened()[0])
-    assert job.handed == spent
+    assert job.given == spent
     versioned = job.ledger.read()
     volume = versioned.ledger.status.volume
     assert volume is not None

@@ -29,7 +29,7 @@ from dtjob_trainer.gang.worker_view import WorkerView
 from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull
-from dtjob_trainer.ledger.untold import untold
+from dtjob_trainer.ledger.unrecorded import unrecorded_draws
 from dtjob_trainer.process.logs import Logger
 
 #: How long a hello waits for news.
@@ -126,7 +126,7 @@ class Leader:
 
     def heard_rank_zero(self, said: Progress) -> None:
         """Rank 0 has said something."""
-        self._patience.heard(said, self._now())
+        self._patience.received(said, self._now())
 
     def wake(self) -> None:
         """Something of this worker changed (a message of a rank, a signal)."""
@@ -262,7 +262,7 @@ class Leader:
         order = ledger.spec.run
         # As they are ready now: one that is restarted during the write starts no ranks.
         incarnations = self._gang.incarnations(order.workers)
-        told = await asyncio.to_thread(untold, ledger, self._config) is None
+        told = await asyncio.to_thread(unrecorded_draws, ledger, self._config) is None
         try:
             begun = await asyncio.to_thread(
                 attempts.begin_attempt,

@@ -46,21 +46,21 @@ class Patience:
     def __init__(self, stall_seconds: float, stalls: int, now: float, longest: float = 0.0) -> None:
         self._stall_seconds = stall_seconds
         self._least = stall_seconds * 2.0 ** min(stalls, STALLS_IN_A_ROW - 1)
-        self._heard = now
+        self._received_at = now
         self._step: int | None = None
         self._tried = 0.0
         self.longest = longest
         self.has_stepped = False
 
-    def heard(self, said: Progress, now: float) -> None:
+    def received(self, progress: Progress, now: float) -> None:
         """Take a message of the coordinator: a gap that ends with a step has been a step."""
-        self._tried = max(self._tried, said.step_estimate or 0.0)
-        if said.state is WorkerState.RUNNING:
-            if self._step is not None and said.step > self._step:
-                self.longest = max(self.longest, now - self._heard)
+        self._tried = max(self._tried, progress.step_estimate or 0.0)
+        if progress.state is WorkerState.RUNNING:
+            if self._step is not None and progress.step > self._step:
+                self.longest = max(self.longest, now - self._received_at)
                 self.has_stepped = True
-            self._step = said.step
-        self._heard = now
+            self._step = progress.step
+        self._received_at = now
 
     @property
     def allowed(self) -> float:
@@ -72,18 +72,18 @@ class Patience:
 
     def lost(self, now: float) -> str | None:
         """Why the attempt counts as hung; None while it doesn't."""
-        silent, allowed = now - self._heard, self.allowed
+        silent, allowed = now - self._received_at, self.allowed
         if silent <= allowed:
             return None
-        told = f"runPolicy.stallSeconds is {self._stall_seconds:.0f}"
+        setting = f"runPolicy.stallSeconds is {self._stall_seconds:.0f}"
         if not self.has_stepped:
             return (
                 f"no first step of the attempt for {silent:.0f} s, which has {allowed:.0f} s "
-                f"({told})"
+                f"({setting})"
             )
         return (
-            f"no step for {silent:.0f} s, {allowed:.0f} s being allowed ({told}, the longest step "
-            f"took {self.longest:.0f} s)"
+            f"no step for {silent:.0f} s, {allowed:.0f} s being allowed ({setting}, the longest "
+            f"step took {self.longest:.0f} s)"
         )
 
 

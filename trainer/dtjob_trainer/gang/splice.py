@@ -149,7 +149,7 @@ async def _connected(host: str, port: int) -> Streams:
 
 
 async def _splice(one: Streams, other: Streams) -> None:
-    """Pass bytes both ways until both sides have said all, or one has gone."""
+    """Pass bytes both ways until both sides have sent all, or one has gone."""
     whole = False
     try:
         async with asyncio.TaskGroup() as group:

@@ -49,12 +49,12 @@ class NotPublished(Exception):
 
 @dataclass
 class Issuer:
-    """Keys by ``kid`` and the issuers that are believed, asked for again when one is unknown.
+    """Keys by ``kid``, and the trusted issuers; both are fetched again when one is unknown.
 
     Attributes
     ----------
     issuers
-        An issuer that a cluster has had stays believed: tokens outlive its change.
+        An issuer stays trusted after the cluster has changed it: tokens outlive the change.
     """
 
     ask: Callable[[], Published]

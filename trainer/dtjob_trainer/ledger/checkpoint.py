@@ -96,7 +96,7 @@ class CheckpointStore:
         self._format = format or TorchFormat()
 
     def digest(self, model: Mapping[str, torch.Tensor]) -> str:
-        """What tells one model's parameters from another's, in hex."""
+        """A digest of a model's parameters, in hex."""
         return self._format.digest(model)
 
     def save(
@@ -243,7 +243,7 @@ class CheckpointStore:
             )
 
     def prove_room(self, attempt: int, size: int) -> None:
-        """Write a file of `size` bytes and remove it: no figure tells of quotas and limits.
+        """Write a file of `size` bytes and remove it: no figure shows quotas and limits.
 
         Raises
         ------

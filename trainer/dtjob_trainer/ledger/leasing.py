@@ -1,7 +1,7 @@
 """The coordinator's account of draws (rules 10 to 12).
 
 One operation moves everything forward: a durable checkpoint, then ONE write of the ledger that
-names it and leases the next draws, then the journal, and only then is a draw handed out. What a
+names it and leases the next draws, then the journal, and only then is a draw given out. What a
 crash leaves behind at any point of it is at worst draws that are charged and never used.
 """
 
@@ -79,7 +79,7 @@ class LeasedDraws:
         self._steps = 0
         self._next_draw = 0
         self._end_of_lease = 0
-        self._last_step = 0  # the step that the draws handed out so far can have reached
+        self._last_step = 0  # the step that the draws given out so far can have reached
         self._reserve_spent = False
         self._ended = False
 
@@ -121,7 +121,7 @@ class LeasedDraws:
         try:
             point = volume.resume_point(ledger, self._checkpoints)
         except TrainingHeld as refusal:
-            volume.tell(self._ledger, self._attempt, refusal, self._checkpoints)
+            volume.record_proof(self._ledger, self._attempt, refusal, self._checkpoints)
             raise
         checkpoint = None
         if point.checkpoint is not None:

@@ -74,8 +74,8 @@ def dry_run(call: Callable[[], T]) -> T:
     except Exception as error:
         if may_pass(error):
             raise
-        said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
-        raise TaskError(Reason.DRY_RUN_FAILED, said) from None
+        message = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
+        raise TaskError(Reason.DRY_RUN_FAILED, message) from None
 
 
 def move_off_initial_weights(model: torch.nn.Module) -> None:
@@ -177,7 +177,7 @@ def recall(task: Task, model: torch.nn.Module, batch: Batch) -> Recalled:
 
 
 def equal_recall(one: Recalled, other: Recalled) -> bool:
-    """Whether two of them tell no difference."""
+    """Whether two of them show no difference."""
     if one is None or other is None or one.shape != other.shape:
         return one is None and other is None
     return not differing_rows(one.nan_to_num(), other.nan_to_num())

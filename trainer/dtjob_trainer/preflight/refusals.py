@@ -246,9 +246,9 @@ def check_batch_size(
     rows = min(probes.rows_of(batch), probes.rows_of(large))
     joined = {name: torch.cat([batch[name][:rows], large[name], large[name]]) for name in batch}
     alone = {name: tensor[:rows] for name, tensor in joined.items()}
-    few = probes.dry_run(lambda: probes.losses_of(task, steady, alone)).detach()
-    many = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
-    if probes.differing_rows(few, many) and _deterministic(task, steady, alone):
+    apart = probes.dry_run(lambda: probes.losses_of(task, steady, alone)).detach()
+    together = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
+    if probes.differing_rows(apart, together) and _deterministic(task, steady, alone):
         raise TaskError(
             Reason.MODEL_REFUSED,
             "losses() gives an example another loss in a larger batch; don't divide by the number "

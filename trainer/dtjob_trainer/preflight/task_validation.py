@@ -169,7 +169,7 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
     ------
     TaskError
         It doesn't return a dictionary of finite numbers under names, or one too large. Exceptions
-        of the task's own code pass through unchanged; the rank tells its class and place only
+        of the task's own code pass through unchanged; the rank reports its class and place only
         (Rule 20).
     """
     if task.evaluate is None:

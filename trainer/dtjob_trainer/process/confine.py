@@ -40,7 +40,7 @@ def leave_stops_to_supervisor() -> None:
     """Let this process, and what it forks, pass over what asks a whole group or session to stop.
 
     systemd, batch systems and `kill` by group send it to all processes of a run at once. The
-    supervisor is who hears it, and has the ranks stop between two steps. The handlers do nothing
+    supervisor receives it, and has the ranks stop between two steps. The handlers do nothing
     but are no SIG_IGN, which programs that the task starts would inherit, and could not be stopped.
     """
     for number in STOPS:

@@ -34,7 +34,7 @@ class MemoryCount:
 
 
 def read(process: Path = Path("/proc/self")) -> MemoryCount | None:
-    """Return what the memory group of ``process`` has counted; None where nothing tells."""
+    """Return what the memory group of ``process`` has counted; None where that is unknown."""
     try:
         place, version = folder(process)
         if version == 2:

@@ -24,7 +24,7 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
     Raises
     ------
     TrainingHeld
-        ``CheckpointMismatch``: it was saved of another model; says what differs.
+        ``CheckpointMismatch``: it was saved of another model; the message names what differs.
     """
     state = checkpoint.state
     wrong = list(differences(state.model, model.state_dict()))
@@ -48,7 +48,7 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
 
 
 def differences(saved: Mapping[str, object], made: Mapping[str, object]) -> Iterator[str]:
-    """What a saved state has otherwise than the model's, in words."""
+    """How a saved state differs from the model's, in words."""
     for name in saved:
         if name not in made:
             yield f"the model has no {name}"

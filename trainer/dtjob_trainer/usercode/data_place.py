@@ -17,7 +17,7 @@ NOT_SET = (
 def is_missed(error: BaseException) -> bool:
     """Whether the task asked its environment for `VARIABLE`, which is not set.
 
-    Tells nothing of any record, also once they are in memory (Rule 20): the name is dtjob's own,
+    Reveals nothing of any record, also once they are in memory (Rule 20): the name is dtjob's own,
     and that it is not set is public.
     """
     if not isinstance(error, KeyError) or VARIABLE in os.environ:

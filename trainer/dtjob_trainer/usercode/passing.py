@@ -1,7 +1,7 @@
 """Which exceptions another try may not meet again (docs/design/workers.md).
 
-What torch, CUDA and its libraries tell only in words is read here and nowhere else. The words are
-those of torch 2.15 with CUDA 13.2; a test has the CPU's allocator say its own.
+What torch, CUDA and its libraries report only as text is read here and nowhere else. The texts are
+those of torch 2.15 with CUDA 13.2; a test provokes that of the CPU's allocator.
 
 Nothing here imports torch: what raised one of its errors has done so.
 """
@@ -56,7 +56,7 @@ _TELLING_NAME = re.compile(
     "|OperationalError|Network(?:Error|Exception|Failure)|Service(?:Request|Response)Error"
     "|Incomplete(?:Read|Body)|^Dist(?:Backend|Store)Error$"
 )
-# Answers of a server that tell the client to come back: all others of the class 4xx will be the
+# Answers of a server that ask the client to come back: all others of the class 4xx will be the
 # same for the same question.
 _COME_BACK = frozenset({408, 409, 423, 425, 429})
 # What a server says of what is gone, or no more allowed.
@@ -93,7 +93,7 @@ _NO_MEMORY = (
 _CHILD_IS_GONE = ("is killed by signal", "exited unexpectedly")
 # What cuDNN and cuBLAS say of the device, and not of what they were given.
 _OF_THE_DEVICE = ("ALLOC_FAILED", "NOT_INITIALIZED", "INTERNAL_ERROR", "EXECUTION_FAILED")
-# Libraries whose errors are known: what another try may not meet is told above.
+# Libraries whose errors are known: those that another try may not meet are listed above.
 _KNOWN = sys.stdlib_module_names | {"dtjob_trainer", "numpy", "opacus", "torch"}
 
 
@@ -131,7 +131,7 @@ def was_not_there(error: BaseException) -> bool:
 def wants_memory(error: BaseException) -> bool:
     """Whether there was no memory, or no thread, left.
 
-    The CPU's allocator raises a RuntimeError that only its message tells from others.
+    The CPU's allocator raises a RuntimeError that differs from others only by its message.
     """
     if isinstance(error, MemoryError) or _is_torchs(error, "OutOfMemoryError"):
         return True
@@ -148,18 +148,18 @@ def of_the_device(error: BaseException) -> bool:
     """
     if not isinstance(error, RuntimeError):
         return False
-    said = str(error)
-    if _is_torchs(error, "AcceleratorError") or "CUDA error" in said:
-        return "device-side assert" not in said
+    message = str(error)
+    if _is_torchs(error, "AcceleratorError") or "CUDA error" in message:
+        return "device-side assert" not in message
     return any(
-        f"{library}_STATUS_{status}" in said
+        f"{library}_STATUS_{status}" in message
         for library in ("CUDNN", "CUBLAS")
         for status in _OF_THE_DEVICE
     )
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether it tells that something beside the task failed, and may not again."""
+    """Whether it shows that something beside the task failed, which may not fail again."""
     if wants_memory(error) or of_the_device(error):
         return True
     if isinstance(error, (*NO_SUCH_PATH, *_OF_CODE)) or not isinstance(error, Exception):
@@ -176,7 +176,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def _comes_again(error: BaseException) -> bool:
-    """Whether what does not tell that it passes is known not to: an error of code, or the task's.
+    """Whether an error that shows no sign of passing is known to recur: of code, or the task's own.
 
     All else is an error of a library that nothing is known of.
     """
@@ -214,8 +214,8 @@ def _status(error: BaseException) -> int | None:
 
 
 def _says(error: BaseException, words: tuple[str, ...]) -> bool:
-    said = str(error)
-    return any(word in said for word in words)
+    message = str(error)
+    return any(word in message for word in words)
 
 
 def _packages(error: BaseException) -> set[str]:

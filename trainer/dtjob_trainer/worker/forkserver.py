@@ -98,7 +98,7 @@ class Forkserver:
 
     def _how_ended(self, process: object, exit_code: int | None) -> str:
         now = memory_group.read()
-        return deaths.told(exit_code, self.kills.before(process, exit_code, now), now)
+        return deaths.describe(exit_code, self.kills.before(process, exit_code, now), now)
 
     def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
         """One rank."""

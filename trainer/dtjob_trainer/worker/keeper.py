@@ -50,7 +50,7 @@ class Keeper:
         self.is_warm = False
 
     @property
-    def able(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether children start at once; without the forkserver a start waits for imports."""
         return self.is_warm and self._nursery.death is None
 
@@ -78,7 +78,7 @@ class Keeper:
                 await self._bury(str(error), in_vain)
 
     async def _bury(self, why: str, in_vain: int) -> None:
-        # The kernel may tell of its death a moment after its child does.
+        # A child may report its death a moment before the kernel does.
         await asyncio.sleep(_LOOK_SECONDS)
         why = self._nursery.death or why
         if in_vain > self._most_deaths:

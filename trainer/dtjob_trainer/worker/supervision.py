@@ -175,7 +175,7 @@ class Supervisor:
     @property
     def _able(self) -> bool:
         """Whether ranks can be started now."""
-        return self._keeper.able and not self._terminating
+        return self._keeper.is_ready and not self._terminating
 
     def _on_warm(self) -> None:
         if self._leader is not None:
@@ -230,7 +230,7 @@ class Supervisor:
             incarnation=self._incarnation,
             ready=self._able,
             attempt=self._attempt,
-            ends=ends.told(self._ends),
+            ends=ends.bounded(self._ends),
             drain=self._terminating,
             gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
             known=known,
