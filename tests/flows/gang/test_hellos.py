@@ -118,14 +118,16 @@ def test_why_a_hello_is_refused_is_logged_once_for_each_reason(tmp_path: Path) -
             scene.hold(Key("stranger").sign(claims(1, "pod")))
             assert await scene.greeter.say(hello()) is None
         scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
-        scene.refuse = HelloDenied(HTTPStatus.FORBIDDEN, "worker 1 is not heard: it was replaced")
+        scene.refuse = HelloDenied(
+            HTTPStatus.FORBIDDEN, "worker 1 is not admitted: it was replaced"
+        )
         assert await scene.greeter.say(hello()) is None
         scene.refuse = None
         assert await scene.greeter.say(hello()) == Directive(revision=3)
         missing, unknown, replaced = scene.details
         assert str(scene.path) in missing
         assert "signed by no key of this cluster" in unknown
-        assert replaced == "worker 1 is not heard: it was replaced"
+        assert replaced == "worker 1 is not admitted: it was replaced"
 
     play(tmp_path, act)
 

@@ -70,7 +70,7 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
     ----------
     max_restarts
         Where the attempt before failed as one too many, no number is taken: what returns has the
-        outcome `RestartsExhausted`. Who saw that attempt end has written so already, but a
+        outcome `RestartsExhausted`. Whoever saw that attempt end has written so already, but a
         supervisor that died with it has not, and each death would cost a lease.
 
     Raises
@@ -156,7 +156,7 @@ def fail(
 
 
 def record_drained(ledger: Ledger, attempt: int, order_generation: int) -> Versioned:
-    """Answer a drain or stop of `generation` once no gang is running.
+    """Record that order `order_generation`, a drain or a stop, is done: no gang runs any more.
 
     Raises
     ------
@@ -215,8 +215,8 @@ def exhausted(max_restarts: int, last: str) -> str:
 
 def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
     if has_closed(status, record.attempt):
-        # Only who is asked to stop closes a lease. Its supervisor could not write the rest: a pod
-        # that is deleted by force has no token any more.
+        # Only an attempt that is asked to stop closes its lease. Its supervisor could not write the
+        # rest: a pod that is deleted by force has no token any more.
         return AttemptEnd(Reason.STOPPED, "it stopped in order and could not write so itself")
     return AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
 

@@ -22,8 +22,8 @@ class Follows(StrEnum):
 
     LOOK = "Look"  # what the ledger asks for now: the outcome's end, rest, another attempt
     RESTART = "Restart"  # another attempt after a failure
-    HELD = "Held"  # nothing until a person has put something right; looked at again
-    HELD_FOR_ORDER = "HeldForOrder"  # until a person asks: who looks again would spend a lease
+    HELD = "Held"  # nothing until a person has put something right; the pod looks again by itself
+    HELD_FOR_ORDER = "HeldForOrder"  # until a person orders it: to look again would spend a lease
     SUPERSEDED = "Superseded"  # the ledger is another's
 
 

@@ -1,4 +1,4 @@
-"""Who is there, and what all are to do: the state that supervisor 0 keeps for its gang.
+"""Who is there, and what all are to do: the state that the coordinator keeps for its gang.
 
 Pure: the caller passes the time in. Every supervisor sends ``Hello`` in a loop (also the one on
 ordinal 0) and gets the current ``Directive`` back; there is no other traffic between supervisors.
@@ -23,12 +23,12 @@ MISSED_PINGS = 3
 _REMEMBERED = 1000
 
 
-#: A caller that does not run for longer than this has counted no more of the time.
+#: A gap between two reads counts as no more than this.
 _LONGEST_SECONDS = 1.0
 
 
 class AwakeClock:
-    """Seconds that its reader itself has run for, as far as anybody's silence goes.
+    """Seconds that its reader itself has run for: the clock that measures silence.
 
     After a machine stood still its timers fire before the mail that waits is read: measured by
     the wall, everybody would have been silent. Whoever reads this clock at least twice a second
@@ -61,7 +61,7 @@ class _Seat:
         self._replaced: dict[str, None] = {}
 
     def take(self, speaker: Speaker, incarnation: str) -> str | None:
-        """Sit down, instead of who sat here; why not, if another is newer."""
+        """Take the seat from its holder; returns why not, if another is newer."""
         pod, later = speaker.pod, speaker.issued - self._issued
         if pod == self._pod:
             return self._take_as_process(speaker, incarnation)
@@ -133,7 +133,7 @@ class Gang:
             self._seats[ordinal] = _Seat(speaker, hello.incarnation)
             why = None
         if why is not None:
-            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")
+            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not admitted: {why}")
 
     def hello(self, hello: Hello, now: float) -> None:
         """Note the hello of a supervisor; a new incarnation of one replaces the old."""
@@ -184,7 +184,7 @@ class Gang:
     def never_started(self, workers: int) -> list[int]:
         """Ordinals of ``0..workers-1`` that are about to leave and run nothing.
 
-        One that is told to stop starts no ranks any more: what waits for them waits in vain.
+        One that is told to stop starts no more ranks, so nobody must wait for them.
         """
         return [
             ordinal

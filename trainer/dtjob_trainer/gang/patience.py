@@ -1,4 +1,4 @@
-"""How long a coordinator may be silent before its attempt counts as hung. Pure: time is passed in.
+"""How long rank 0 may be silent before its attempt counts as hung. Pure: time is passed in.
 
 A stall spends a lease, so none may be seen where there is only a slow step; docs/design/workers.md
 says why the numbers are these.
@@ -15,14 +15,14 @@ from dtjob_trainer.ledger.lease import has_leased
 
 #: An attempt's first step loads data and kernels and compiles: it has so many times stallSeconds.
 START_FACTOR = 4
-#: Each stall in a row doubles what every step has, up to so many: then a person is needed.
+#: Each stall in a row doubles the time for every step, up to so many: then a person is needed.
 STALLS_IN_A_ROW = 3
 #: A step may take so many times as long as the longest that was measured.
 STEP_FACTOR = 3
 
 
 class Patience:
-    """What is allowed to the coordinator of one attempt.
+    """How long rank 0 of one attempt may be silent.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Patience:
         self.has_stepped = False
 
     def received(self, progress: Progress, now: float) -> None:
-        """Take a message of the coordinator: a gap that ends with a step has been a step."""
+        """Take a message of rank 0: a gap that ends with a step has been a step."""
         self._tried = max(self._tried, progress.step_estimate or 0.0)
         if progress.state is WorkerState.RUNNING:
             if self._step is not None and progress.step > self._step:
@@ -64,7 +64,7 @@ class Patience:
 
     @property
     def allowed(self) -> float:
-        """Seconds of silence that are none yet."""
+        """Seconds of silence that do not count as a stall yet."""
         measured = STEP_FACTOR * self.longest
         if self.has_stepped:
             return max(self._least, measured)

@@ -4,7 +4,7 @@ A failure is final only where nothing is lost by it: before the first draw is ch
 another start would spend draws to find the same again. What a start finds wrong with task, image
 or model later on holds the job until a person has put it right. A held pod looks again by itself,
 but not after an attempt that has lost a lease, where the next may lose its own in the same way: in
-vain, or beyond the reserve (rule 12). No limit of restarts counts a refusal.
+vain, or beyond the reserve (rule 12). A held attempt counts against no limit of restarts.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.ledger.lease import has_closed, has_leased, next_lease
 
-#: Who computed wrong does so again, and steps of it are published.
+#: A rank that computed wrong does so again, and its steps would be published.
 _FINAL_WHENEVER = frozenset({Reason.REPLICAS_DIVERGED})
 
 
 def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
-    """The end of ``attempt`` as its job takes it: a failure that only holds the job is REFUSED.
+    """The end of ``attempt`` as its job takes it: a failure that only holds the job is HELD.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
 
 
 def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
-    """Why no other attempt may follow by itself one that was refused; None where one may."""
+    """Why no other attempt may follow a held one by itself; None where one may."""
     status, reserve = ledger.status, ledger.spec.plan.replay_reserve_steps
     made, lost = status.checkpoint, has_leased(status, attempt) and not has_closed(status, attempt)
     if not lost or _next_lease(ledger) is None:

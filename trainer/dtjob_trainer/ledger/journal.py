@@ -22,7 +22,7 @@ FILE_NAME = "journal"
 _FOLDER = re.compile(r"attempt-(0|[1-9][0-9]*)")
 # Whole or half-written; see `dtjob_trainer.ledger.checkpoint`.
 _OF_A_CHECKPOINT = re.compile(r"\.?step-.*")
-# What a ledger can say; see `dtjob_api.ledger.privacy_ledger`.
+# What a ledger can hold; see `dtjob_api.ledger.privacy_ledger`.
 _BOUNDS = {
     "attempt": MAX_NUMBER,
     "charged": MAX_DRAWS,
@@ -33,7 +33,7 @@ _BOUNDS = {
 
 
 class JournalUnreadable(Exception):
-    """A journal says something that no crash explains; the message names file and line.
+    """A journal holds something that no crash explains; the message names file and line.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The coordinator's account of draws (rules 10 to 12).
+"""The draws that an attempt leases, and its rank 0 gives out (rules 10 to 12).
 
 One operation moves everything forward: a durable checkpoint, then ONE write of the ledger that
 names it and leases the next draws, then the journal, and only then is a draw given out. What a
@@ -85,12 +85,12 @@ class LeasedDraws:
 
     @property
     def charged(self) -> int:
-        """Draws charged over all attempts, as of this account's last write."""
+        """Draws charged over all attempts, as of the last write."""
         return self._charged
 
     @property
     def recorded(self) -> CheckpointRecord | None:
-        """The checkpoint that the ledger points to, as of this account's last write."""
+        """The checkpoint that the ledger points to, as of the last write."""
         return self._record
 
     @property
@@ -249,7 +249,7 @@ class LeasedDraws:
         self._require_live()
         record = self._durable(step, state)
         if room:
-            # Where the next checkpoint fits nowhere, to find that out must not cost a lease.
+            # To find out that the next checkpoint has no room must not cost a lease.
             self._checkpoints.prove_room(self._attempt, room)
         lease_is_used_up = self._next_draw == self._end_of_lease
 
@@ -309,7 +309,7 @@ class LeasedDraws:
         return self._checkpoints.save(self._attempt, step, self._charged, state, self._clock())
 
     def _granted(self, status: LedgerStatus) -> Lease | None:
-        """The ledger's lease if it is the one that follows what this leased has used."""
+        """The ledger's lease if it follows the draws that this attempt has used."""
         lease = status.lease
         mine = lease is not None and lease.attempt == self._attempt
         return lease if mine and lease and lease.from_draw == self._end_of_lease else None
@@ -336,7 +336,7 @@ class LeasedDraws:
 def resumed(
     ledger: Ledger, config: WorkerConfig, attempt: int, format: Format | None = None
 ) -> tuple[LeasedDraws, LedgerSpec, Checkpoint | None]:
-    """The account of an attempt, what its ledger promises, and the checkpoint to go on from.
+    """The leased draws of an attempt, what its ledger promises, and the checkpoint to go on from.
 
     Raises
     ------

@@ -257,7 +257,7 @@ def check_batch_size(
 
 
 def _deterministic(task: Task, model: torch.nn.Module, batch: probes.Batch) -> bool:
-    """Tell whether the losses are free of random numbers; else sizes can't be compared."""
+    """Whether the losses are free of random numbers; else sizes can't be compared."""
     one, two = (probes.losses_of(task, model, batch, seed).detach() for seed in (0, 1))
     return not probes.differing_rows(one, two)
 

@@ -1,4 +1,4 @@
-"""The memory cgroup that this process is in: its limit, and whom it has cost the life.
+"""The memory cgroup that this process is in: its limit, and how many processes it has killed.
 
 In a pod that is the container's. Version 2 of cgroups counts in ``memory.events``, version 1 in
 ``memory.oom_control`` and ``memory.failcnt``.

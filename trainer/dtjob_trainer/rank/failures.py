@@ -110,7 +110,7 @@ class Failures:
             case TaskError() if self.own_words(error, phase):
                 return EndKind.FAILED, error.reason, error.message
             case ParametersDiverged():
-                # Not retried: who computed wrong once does so again, and steps of it are published.
+                # Not retried: it would compute wrong again, and publish steps of it.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
             case CollectiveFailed():
                 why = "" if phase.hides else f": {error}"
@@ -118,7 +118,7 @@ class Failures:
         if (ended := of_the_record(error)) is not None:
             return ended
         if isinstance(error, KeyboardInterrupt):
-            # Somebody's signal, which no other attempt needs to meet.
+            # Somebody sent a signal, which another attempt need not meet.
             message = f"rank {self.rank} was interrupted: {self.describe(error)}"
             return EndKind.CRASHED, Reason.RANK_FAILED, message
         if isinstance(error, SystemExit) and not phase.hides:

@@ -1,4 +1,4 @@
-"""A checkpoint put into the model and optimizer that the task makes today."""
+"""Loads a checkpoint into the model and the optimizer that the task makes today."""
 
 from __future__ import annotations
 

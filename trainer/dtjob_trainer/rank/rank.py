@@ -182,7 +182,7 @@ class _Rank:
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
-        """Whatever is raised herein is the task's doing."""
+        """Whatever is raised inside is the task's fault."""
         self._phase = Phase.TRIED
         yield
         self._phase = Phase.OURS

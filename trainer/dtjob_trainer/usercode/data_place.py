@@ -1,11 +1,11 @@
-"""Where a task finds its private data, and what to say where it looks and there are none."""
+"""Where a task finds its private data, and the message where it looks in vain."""
 
 from __future__ import annotations
 
 import os
 import traceback
 
-#: Names it to the task, if the job has a data volume.
+#: Names the folder to the task, if the job has a data volume.
 VARIABLE = "DTJOB_DATA_DIR"
 
 NOT_SET = (

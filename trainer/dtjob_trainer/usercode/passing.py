@@ -20,7 +20,7 @@ from typing import Any
 #: No restart brings a path that is not there.
 NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-# What Python says of code and of the values that it is given, whoever derives from it.
+# Python's errors of code and of the values that it is given, and all that derive from them.
 _OF_CODE = (
     ArithmeticError,
     AssertionError,
@@ -49,7 +49,7 @@ _NETWORK = frozenset(
         "urllib3",
     }
 )
-# How libraries of all kinds call what the world did to them. "Network" alone would be networkx.
+# How libraries of all kinds name errors from outside. "Network" alone would be networkx.
 _TELLING_NAME = re.compile(
     "Timeout|TimedOut|Connection|Disconnect|Unavailable|Transport|Throttl|Unreachable|RateLimit"
     "|TooManyRequests|SlowDown|ServerError|BadGateway|Retries|Transient|Temporar|Overload|Broken"
@@ -59,9 +59,9 @@ _TELLING_NAME = re.compile(
 # Answers of a server that ask the client to come back: all others of the class 4xx will be the
 # same for the same question.
 _COME_BACK = frozenset({408, 409, 423, 425, 429})
-# What a server says of what is gone, or no more allowed.
+# A server's answers for what is gone, or no longer allowed.
 _NOT_TO_BE_HAD = frozenset({401, 403, 404, 410})
-# What libraries written in C++ or Rust put into their messages of the system's errors.
+# The system's errors as libraries written in C++ or Rust put them into their messages.
 _SYSTEMS_WORDS = tuple(
     os.strerror(number)
     for number in (
@@ -89,9 +89,9 @@ _NO_MEMORY = (
     "std::bad_alloc",
     os.strerror(errno.ENOMEM),
 )
-# What torch's DataLoader says of its processes.
+# How torch's DataLoader reports the death of its processes.
 _CHILD_IS_GONE = ("is killed by signal", "exited unexpectedly")
-# What cuDNN and cuBLAS say of the device, and not of what they were given.
+# Statuses of cuDNN and cuBLAS that concern the device, and not their input.
 _OF_THE_DEVICE = ("ALLOC_FAILED", "NOT_INITIALIZED", "INTERNAL_ERROR", "EXECUTION_FAILED")
 # Libraries whose errors are known: those that another try may not meet are listed above.
 _KNOWN = sys.stdlib_module_names | {"dtjob_trainer", "numpy", "opacus", "torch"}
@@ -117,7 +117,7 @@ def may_pass(error: BaseException, *, in_doubt: bool = True) -> bool:
 
 
 def was_not_there(error: BaseException) -> bool:
-    """Whether a path, a module or what a server was asked for was not to be had.
+    """Whether a path, a module or what a server was asked for was missing.
 
     Where it was before, it may be again: a mount, a folder of temporary files, a credential that
     is renewed.
@@ -187,14 +187,14 @@ def _comes_again(error: BaseException) -> bool:
     kind = type(error)
     if _package(kind) in _KNOWN or 400 <= (_status(error) or 0) < 500:
         return True
-    # Written for this task is what nobody has installed.
+    # What is not installed was written for this task.
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     libraries = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     return file is not None and not any(Path(file).is_relative_to(path) for path in libraries)
 
 
 def _status(error: BaseException) -> int | None:
-    """The status of the answer that a client of a server made an error of."""
+    """The status of a server's answer from which its client made an error."""
     answer: Any = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's
         found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")

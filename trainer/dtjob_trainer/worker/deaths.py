@@ -104,7 +104,7 @@ class MemoryKills:
     def before(
         self, process: object, exit_code: int | None, now: MemoryCount | None
     ) -> MemoryCount | None:
-        """Return what its end is to be judged by, as the count before it: the process has ended."""
+        """Return the count by which to judge the end of a process: that of before it started."""
         before = self._before.pop(process, None)
         if (
             exit_code == -signal.SIGKILL

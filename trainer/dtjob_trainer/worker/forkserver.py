@@ -2,7 +2,7 @@
 
 Loading takes 13.4 s once, and a new attempt 0.04 s. This module imports no torch.
 
-No other module relies on what multiprocessing keeps to itself. Tried with Python 3.11;
+No other module relies on private parts of multiprocessing. Tried with Python 3.11;
 ``test_forkserver.py`` fails where another release has it otherwise.
 """
 
