@@ -1,4 +1,4 @@
-"""Entrypoints, and what may be told of their failures (Rule 20)."""
+"""Entrypoints, and what may be shown of their failures (Rule 20)."""
 
 import importlib
 import subprocess

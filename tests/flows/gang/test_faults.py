@@ -149,7 +149,7 @@ def test_a_signal_to_all_but_the_supervisors_changes_nothing(start: Any) -> None
 
 @pytest.mark.rule(12, 13)
 def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
-    """Who charges nothing new is told of epsilon too, and writes the result."""
+    """An attempt that charges nothing new gets epsilon too, and writes the result."""
     run = start(steps=8, gate_at=5)
     run.wait_for_step(5)
     run.kill(1, signal.SIGTERM)
@@ -166,7 +166,7 @@ def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
 
 
 def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
-    """Whoever is told to stop before the attempt runs stops the others too, in order."""
+    """A worker that is told to stop before the attempt runs stops the others too, in order."""
     run = start(workers=2, gate_at=0)
     run.wait("attempt", lambda: run.ledger.read().ledger.status.attempt == 1)
     for ordinal in range(run.workers):
@@ -238,7 +238,7 @@ def test_slow_step_is_no_hang(start: Any) -> None:
 
 
 def test_first_step_that_hangs_spends_no_more_than_the_reserve_covers(start: Any) -> None:
-    """It is told, nothing is lost, and the run goes on once a person has acted."""
+    """It is reported, nothing is lost, and the run goes on once a person has acted."""
     run = start(workers=1, steps=20, reserve=5, stall_seconds=5, gate_at=0)
     assert run.wait_for_exit() == [3], run.logs()
     status = run.ledger.read().ledger.status

@@ -55,7 +55,7 @@ def record(run: GangRun) -> AttemptRecord:
 def test_an_attempt_ends_for_the_reason_of_the_outcome_that_it_wrote(
     run: GangRun, state: OutcomeState
 ) -> None:
-    """A rank that has come to the end of its loop tells no other reason than that it has."""
+    """A rank whose loop has ended reports no other reason than that."""
     why = Reason.PRIVACY_BUDGET_EXHAUSTED
     write_status(run, outcome=Outcome(state=state, reason=why, time=NOW))
     assert closed(run, REPORTED_DONE).follows is Follows.LOOK

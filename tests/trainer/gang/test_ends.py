@@ -1,4 +1,4 @@
-"""Which end explains an attempt, and when enough was heard; the caller's clock."""
+"""Which end explains an attempt, and when enough are known; the caller's clock."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ LOST = End(kind=EndKind.CRASHED, rank=None, reason=Reason.WORKER_LOST)
         ([LOST_PEER], LOST, LOST),
         ([LOST_PEER, end(EndKind.FINISHED, 1), HELD], None, HELD),
     ],
-    ids=["a lost worker", "a killed rank", "a lost worker explains a lost peer", "all told"],
+    ids=["a lost worker", "a killed rank", "a lost worker explains a lost peer", "all reported"],
 )
 def test_some_ends_decide_at_once(ends: list[End], lost: End | None, decides: End) -> None:
     assert Hearing(3).decide(ends, lost, 0.0) == decides

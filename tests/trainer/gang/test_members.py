@@ -19,7 +19,7 @@ def hello(ordinal: int, incarnation: str = "first", **fields: Any) -> Hello:
 
 
 def met() -> Gang:
-    """Two workers that were heard of at time 0."""
+    """Two workers that sent a hello at time 0."""
     gang = Gang()
     for ordinal in (0, 1):
         gang.hello(hello(ordinal), 0.0)
@@ -116,7 +116,7 @@ _AFTER = _EVICTED + LEEWAY_SECONDS + 1
 
 
 def test_a_new_coordinator_takes_no_old_pod_for_a_new_one() -> None:
-    """It has seen neither: what came first to it tells nothing."""
+    """It has seen neither: which of them came first shows nothing."""
     gang = Gang()
     assert admitted(gang, "new", issued=_AFTER)
     assert not admitted(gang, "old", issued=_EVICTED)

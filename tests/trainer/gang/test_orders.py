@@ -1,4 +1,4 @@
-"""What people say by the ledger is heard once, in its order, and after whatever went wrong."""
+"""What people order through the ledger arrives once, in order, and whatever went wrong before."""
 
 from __future__ import annotations
 
@@ -131,13 +131,13 @@ def test_an_answer_of_the_watch_that_a_read_has_overtaken_is_no_news(
 
     asyncio.run(scene())
     expected = ["last"] if uid is None else ["first", "last"]
-    assert versions == expected, "a ledger that was made anew is heard, and no other"
+    assert versions == expected, "a ledger that was made anew is taken, and no other"
 
 
 def test_an_answer_to_a_read_that_the_watch_has_overtaken_is_asked_for_again(
     run: GangRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attempt would begin that has been told to drain."""
+    """Else an attempt would begin that is to drain."""
     old, newest = ordered(run)
     reading, given = threading.Event(), threading.Event()
 

@@ -101,7 +101,7 @@ async def pair() -> tuple[splice.Streams, splice.Streams]:
 
 
 def test_who_reads_late_gets_all() -> None:
-    """What was passed on last is not dropped when both sides have said all."""
+    """What was passed on last is not dropped when both sides have sent all."""
     words = bytes(range(256)) * 160
 
     async def scene(_way: Way) -> None:

@@ -192,7 +192,7 @@ def test_unknown_keys_are_asked_for_once_in_a_while(
 def test_strangers_keep_no_new_key_from_being_known(
     issuer: FakeIssuer, coordinator: PodToken
 ) -> None:
-    """The API server was asked a moment ago for one of theirs: a worker waits, and is heard."""
+    """The API server was asked a moment ago for one of theirs: a worker waits, and is admitted."""
     assert speaker_of(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
     refusal(coordinator, Key("stranger").sign(claims(1, "pod-1")))
     issuer.keys.append(Key("second"))
@@ -200,7 +200,7 @@ def test_strangers_keep_no_new_key_from_being_known(
 
 
 def asked_in_turns(*answers: tuple[Key, ...]) -> tuple[Callable[[], Published], list[Event], Event]:
-    """An API server each of whose answers waits for an event; and one that tells of a question."""
+    """An API server whose answers each wait for an event, and an event that each question sets."""
     gates, asked = [Event() for _ in answers], Event()
     turns = iter(zip(gates, answers, strict=True))
 
@@ -341,7 +341,7 @@ def test_a_token_that_can_not_be_read_is_reported_until_it_can(coordinator: PodT
 
 
 def test_the_secret_of_a_run_is_read_once(tmp_path: Path) -> None:
-    """Else who moves the run's folder away ends what is said in the gang, and not the gang."""
+    """Else whoever moves the run's folder away ends the gang's hellos, and not the gang."""
     run = GangRun(tmp_path)
     mine = open_credentials(run.config(0))
     run.secret.unlink()

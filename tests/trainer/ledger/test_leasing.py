@@ -387,7 +387,7 @@ def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int
     assert status.charged == 5
     assert job.given == [0, 1, 2, 3, 4]
     assert status.outcome is not None
-    # A begin whose answer is lost costs a number; nothing tells it from somebody else's.
+    # A begin whose answer is lost costs a number; it can't be told from somebody else's.
     assert status.attempt == (3 if what == "lose" and nth in {1, 5} else 2)
 
 

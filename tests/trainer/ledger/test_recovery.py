@@ -320,7 +320,7 @@ def test_damage_is_refused_and_nothing_is_lost(
 
 @pytest.mark.rule(11)
 def test_a_folder_that_an_attempt_left_empty_tells_of_the_attempt(tmp_path: Path) -> None:
-    """Its journal may have told of a lease. A stray one costs nothing once it is gone."""
+    """Its journal may have held a lease. A stray one costs nothing once it is gone."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=2)
@@ -433,7 +433,7 @@ FOUND = VolumeRecord(attempt=3, leased=3, charged=9, checkpoint=AHEAD)
     "newest", [ledger(volume=FOUND), new_ledger(tiny_plan(), attempt=1, volume=FOUND)]
 )
 def test_what_a_worker_has_found_on_a_volume_outlives_the_volume(newest: PrivacyLedger) -> None:
-    """What has been noticed is not forgotten where the files that told it go, too."""
+    """What has been noticed is not forgotten where the files that showed it go, too."""
     reason, message = refused(newest, on_volume([], ()))
     assert reason is Reason.PRIVACY_STATE_LOST
     assert "a worker found 9 draws charged in attempt 3 there" in message
@@ -631,7 +631,7 @@ def test_a_folder_that_is_removed_while_its_attempt_trains_is_named(tmp_path: Pa
 def test_the_next_attempt_says_what_it_lacks_of_a_removed_folder_and_takes_it_back(
     tmp_path: Path,
 ) -> None:
-    """With the journal of its lease gone nothing tells the ledger from an older copy."""
+    """With the journal of its lease gone the ledger can't be told from an older copy."""
     job, _ = _training(tmp_path)
     attempt = job.read().status.attempt
     folder, copy = attempt_folder(job.state_dir, attempt), tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""What a checkpoint volume proves is told, whatever lies beside it (rule 11)."""
+"""What a checkpoint volume proves is recorded, whatever lies beside it (rule 11)."""
 
 from __future__ import annotations
 

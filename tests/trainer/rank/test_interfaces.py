@@ -1,4 +1,4 @@
-"""An interface that does not exist is told by name before the ranks meet."""
+"""An interface that does not exist is named before the ranks meet."""
 
 from __future__ import annotations
 

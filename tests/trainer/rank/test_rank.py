@@ -1,4 +1,4 @@
-"""What the end of a rank tells, and to whom (Rule 20)."""
+"""What the end of a rank reveals, and to whom (Rule 20)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process died of, told from its signal and from what its memory group counted."""
+"""What a process died of, by its signal and by what its memory group counted."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_one_kill_explains_one_death() -> None:
 
 
 def test_a_kill_explains_no_death_of_a_process_that_was_started_after_it() -> None:
-    """Nor does it hide a kill of that process, told only now."""
+    """Nor does it hide a kill of that process that is reported only now."""
     found = watched(2)
     found.started(2, counted(1))
     assert "out of memory" in found.cause(0, 9, counted(1))

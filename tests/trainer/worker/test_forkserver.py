@@ -1,4 +1,4 @@
-"""Of what a supervisor's children and their forkserver died, and how multiprocessing tells it."""
+"""What a supervisor's children and their forkserver died of, and how multiprocessing reports it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Group:
 
 
 class Child:
-    """A process that ends when it is told."""
+    """A process that ends when it is told to."""
 
     pid = 1
 
