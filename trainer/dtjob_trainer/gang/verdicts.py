@@ -37,10 +37,11 @@ def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
 def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
     """Why no other attempt may follow a held one by itself; None where one may."""
     status, reserve = ledger.status, ledger.spec.plan.replay_reserve_steps
-    made, lost = status.checkpoint, has_leased(status, attempt) and not has_closed(status, attempt)
+    checkpoint = status.checkpoint
+    lost = has_leased(status, attempt) and not has_closed(status, attempt)
     if not lost or _next_lease(ledger) is None:
         return None
-    if made is None or made.attempt != attempt or made.step == 0:
+    if checkpoint is None or checkpoint.attempt != attempt or checkpoint.step == 0:
         # The checkpoint of step 0 comes with the lease, and keeps no step.
         why = (
             "its lease is charged and no step of it was kept, which another attempt may find again"
@@ -48,7 +49,7 @@ def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
     elif is_uncovered(ledger):
         why = (
             f"the reserve of {reserve} draws does not cover another lost lease; {status.charged} "
-            f"draws are charged for {made.step} steps"
+            f"draws are charged for {checkpoint.step} steps"
         )
     else:
         return None

@@ -167,14 +167,14 @@ class CheckpointStore:
 
     def files(self) -> list[CheckpointFile]:
         """All checkpoint files on the volume, ascending by attempt, then step."""
-        found = []
+        files = []
         for attempt in attempts_on(self.state_dir):
-            found += [
+            files += [
                 CheckpointFile(attempt, numbered(path, match.group(1), 0, MAX_STEPS), path)
                 for path in durable.entries(attempt_folder(self.state_dir, attempt))
                 if (match := _FILE.fullmatch(path.name))
             ]
-        return sorted(found, key=lambda file: (file.attempt, file.step))
+        return sorted(files, key=lambda file: (file.attempt, file.step))
 
     def newest_whole(self) -> CheckpointRecord | None:
         """A record of the newest file on the volume that is this job's checkpoint, whole.

@@ -110,11 +110,11 @@ class KubernetesLedger:
     def read(self) -> Versioned:
         """The newest version; the API server is waited for. See `Ledger.read`."""
         try:
-            found = self._get()
+            manifest = self._get()
         except client.ApiException as error:
             raise self._unreadable(error) from error
         self._has_been_read = True
-        return self._versioned(found)
+        return self._versioned(manifest)
 
     def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
         """Write ``status`` if ``versioned`` is the newest. See `Ledger.replace_status`."""

@@ -191,9 +191,9 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
         )
     checkpoint = status.checkpoint
-    found = volume.checkpoint
-    if checkpoint is None or (found is not None and follows(checkpoint, found)):
-        checkpoint = found
+    proven = volume.checkpoint
+    if checkpoint is None or (proven is not None and follows(checkpoint, proven)):
+        checkpoint = proven
     if checkpoint is None:
         raise checkpoint_lost("there is no whole checkpoint on the volume")
     known = max(status.charged, volume.charged)
@@ -228,12 +228,12 @@ def checkpoint_lost(why: str) -> TrainingHeld:
 
 def contradiction(ledger: PrivacyLedger) -> str | None:
     """How one version of a ledger contradicts itself, in words; None where it is sound."""
-    found, status = breaches(None, ledger), ledger.status
+    faults, status = breaches(None, ledger), ledger.status
     if status.charged > 0 and status.checkpoint is None:
-        found.append(f"charged is {status.charged} without a checkpoint")
-    if not found:
+        faults.append(f"charged is {status.charged} without a checkpoint")
+    if not faults:
         return None
-    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {found[0]}"
+    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {faults[0]}"
 
 
 def foreign(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
@@ -268,7 +268,7 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
         Nothing on it is `foreign`.
     """
     status = ledger.status
-    found: list[tuple[int, int, str]] = []
+    findings: list[tuple[int, int, str]] = []
     for journal in volume.journals:
         attempt, wrong = journal.header.attempt, []
         if journal.charged > status.charged:
@@ -284,7 +284,7 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
                 f"holds a lease of attempt {attempt}, the newest that the ledger knows is of "
                 f"attempt {newest_lease(status)}"
             )
-        found += [
+        findings += [
             (journal.charged, attempt, f"the ledger is behind the journal: {journal.path} {words}")
             for words in wrong
         ]
@@ -295,9 +295,9 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
                 f"volume, the ledger has charged {status.charged} draws in attempt "
                 f"{status.attempt}"
             )
-            found.append((step, attempt, words))
-    found.sort(key=lambda it: it[:2], reverse=True)
-    return [words for _, _, words in found]
+            findings.append((step, attempt, words))
+    findings.sort(key=lambda it: it[:2], reverse=True)
+    return [words for _, _, words in findings]
 
 
 def ahead(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:

@@ -66,14 +66,14 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
     durable.VolumeUnusable
     """
     try:
-        found = read_volume(checkpoints)
+        state = read_volume(checkpoints)
     except JournalUnreadable as error:
         raise unread(ledger, checkpoints, error) from error
     try:
-        return recovery.resume_point(ledger, found)
+        return recovery.resume_point(ledger, state)
     except TrainingHeld as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
-            proof = recovery.vouched(recovery.own(ledger, found), None)
+            proof = recovery.vouched(recovery.own(ledger, state), None)
             if proof is not None and proves_more(proof, ledger.status):
                 refusal.proof = proof
         raise

@@ -97,8 +97,8 @@ def _fingerprint(value: npt.NDArray[np.generic]) -> tuple[float, float]:
     flat = value.astype(np.float64).reshape(-1)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], flat.size)
     with np.errstate(all="ignore"):
-        found = float(flat @ signs), float(np.linalg.norm(flat))
-    return found if np.isfinite(found).all() else (0.0, 0.0)
+        fingerprint = float(flat @ signs), float(np.linalg.norm(flat))
+    return fingerprint if np.isfinite(fingerprint).all() else (0.0, 0.0)
 
 
 def _comparable(every: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

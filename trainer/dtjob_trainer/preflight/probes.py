@@ -58,8 +58,8 @@ class Measured:
     @property
     def gradient_scale(self) -> float:
         """The largest entry of any gradient."""
-        found = [g.abs().max().item() for g in self.gradients.values() if g is not None]
-        return max(found, default=0.0)
+        maxima = [g.abs().max().item() for g in self.gradients.values() if g is not None]
+        return max(maxima, default=0.0)
 
 
 def dry_run(call: Callable[[], T]) -> T:
@@ -119,13 +119,13 @@ def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:
     parameters = trainable(model)
     per_example: dict[str, list[torch.Tensor | None]] = {name: [] for name in parameters}
     for row in range(rows):
-        found = torch.autograd.grad(
+        of_row = torch.autograd.grad(
             losses[row],
             list(parameters.values()),
             retain_graph=row < rows - 1,
             allow_unused=True,
         )
-        for name, gradient in zip(parameters, found, strict=True):
+        for name, gradient in zip(parameters, of_row, strict=True):
             per_example[name].append(gradient)
     return Measured(
         losses=losses.detach(),
@@ -146,10 +146,10 @@ def per_example_gradients(
     try:
         model.train()
         with same_randomness(device_of(batch)):
-            found = gradients(batch, rows_of(batch))
+            per_example = gradients(batch, rows_of(batch))
     finally:
         gradients.close()
-    return dict(zip(trainable(model), found, strict=True))
+    return dict(zip(trainable(model), per_example, strict=True))
 
 
 def state_of(model: torch.nn.Module) -> State:

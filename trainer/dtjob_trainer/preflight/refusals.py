@@ -191,7 +191,7 @@ def check_per_example_gradients(
 ) -> None:
     """Refuse a module whose hooks don't give each example's true gradient (Rules 4 and 21)."""
     try:
-        found = probes.per_example_gradients(task, model, batch)
+        by_hooks = probes.per_example_gradients(task, model, batch)
     except GradientUnreached as error:
         raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
     except Exception as error:
@@ -200,7 +200,7 @@ def check_per_example_gradients(
         raise TaskError(Reason.MODEL_REFUSED, _no_sampler(model, error)) from None
     scale = measured.gradient_scale
     for name, true in measured.gradients.items():
-        gradient = found[name]
+        gradient = by_hooks[name]
         if true is None:
             continue
         if gradient is None or probes.differing_rows(true, gradient, scale):

@@ -106,9 +106,9 @@ def _one_step(
     optimizer: str,
 ) -> None:
     """Take every record of the synthetic ones in one micro-batch."""
-    made = make_optimizer(optimizer, trainable(model).values())
+    own_optimizer = make_optimizer(optimizer, trainable(model).values())
     step = PrivateStep(
-        Learner(model, task.losses, made, learning_rate=lambda _step: 0.0),
+        Learner(model, task.losses, own_optimizer, learning_rate=lambda _step: 0.0),
         PrivateData(_Synthetic(task), task.example_spec),
         replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS)),
         derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),

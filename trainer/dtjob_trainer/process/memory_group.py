@@ -82,8 +82,8 @@ def _below(mount: Mapping[str, str], path: str) -> Path:
     """Return the folder of a group; a container sees its own at the top of the mount."""
     place, root = Path(mount["place"]), Path(mount["root"])
     inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
-    found = place / inside
-    return found if found.is_dir() and ".." not in inside.parts else place
+    group = place / inside
+    return group if group.is_dir() and ".." not in inside.parts else place
 
 
 def _lines(path: Path) -> list[str]:

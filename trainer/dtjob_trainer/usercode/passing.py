@@ -197,8 +197,8 @@ def _status(error: BaseException) -> int | None:
     """The status of a server's answer from which its client made an error."""
     answer: Any = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's
-        found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return found if isinstance(found, int) else None
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
     for holder, name in (
         (answer, "status_code"),
         (answer, "status"),
@@ -207,9 +207,9 @@ def _status(error: BaseException) -> int | None:
         (error, "http_status"),
         (error, "code"),
     ):
-        found = getattr(holder, name, None)
-        if isinstance(found, int) and not isinstance(found, bool) and 400 <= found < 600:
-            return int(found)
+        status = getattr(holder, name, None)
+        if isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600:
+            return int(status)
     return None
 
 
