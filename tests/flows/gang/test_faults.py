@@ -281,15 +281,15 @@ def test_restarts_are_exhausted(start: Any) -> None:
 
 
 @pytest.mark.rule(10)
-@pytest.mark.parametrize("hold", [False, True], ids=["local", "pod"])
+@pytest.mark.parametrize("stays_after_outcome", [False, True], ids=["local", "pod"])
 def test_stopped_gang_is_superseded_and_woken(
-    start: Any, tmp_path: Path, runs: list[GangRun], hold: bool
+    start: Any, tmp_path: Path, runs: list[GangRun], stays_after_outcome: bool
 ) -> None:
     """A gang that slept through its successor's start can neither lease nor publish.
 
     In a pod too it ends, so that it is started again: it may be the one that has to go on.
     """
-    old = start(workers=1, hold=hold, gate_at=8)
+    old = start(workers=1, stays_after_outcome=stays_after_outcome, gate_at=8)
     old.wait_for_step(8)
     asleep = old.pids()
     signal_all(asleep, signal.SIGSTOP)
