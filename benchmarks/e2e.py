@@ -26,6 +26,7 @@ from datetime import datetime
 from namespace_watch import Api, Json, Watcher
 
 from demo import install
+from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import DEFAULT_NAME
 from localcluster.providers import choose
@@ -124,7 +125,8 @@ def _has_stepped(watcher: Watcher, api: Api) -> float | None:
     """Now, if the coordinator reports a step: asked through the API server."""
     pods = {w.obj["metadata"]["name"] for w in watcher.writes if w.kind == "Pod"}
     coordinator = next(pod for pod in pods if pod.endswith("-0"))
-    path = f"/api/v1/namespaces/{watcher.namespace}/pods/{coordinator}:8080/proxy/report"
+    pod = f"/api/v1/namespaces/{watcher.namespace}/pods/{coordinator}"
+    path = f"{pod}:{HTTP_PORT}/proxy{REPORT_PATH}"
     try:
         return time.time() if json.loads(api.get(path))["step"] > 0 else None
     except (ValueError, KeyError):

@@ -198,9 +198,12 @@ def whole_run() -> None:
     """Start a real run, kill one of its ranks, and watch the ledger's and the report's figures."""
     import httpx
 
+    from dtjob_api.wire.well_known import REPORT_PATH
+
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         port = 21000 + os.getpid() % 20000
+        url = f"http://127.0.0.1:{port}{REPORT_PATH}"
         command = [sys.executable, "-m", "dtjob_cli.main", "run", "examples/digits.yaml"]
         run = subprocess.Popen(
             [*command, "--workers", "2", "--dir", folder, "--port", str(port)],
@@ -210,7 +213,7 @@ def whole_run() -> None:
 
         def report() -> dict[str, Any]:
             try:
-                got: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/report", timeout=1).json()
+                got: dict[str, Any] = httpx.get(url, timeout=1).json()
             except (httpx.HTTPError, ValueError):
                 return {"step": 0, "attempt": 0, "state": "none"}
             return got

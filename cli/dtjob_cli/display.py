@@ -114,17 +114,21 @@ class PlainDisplay:
         self._stream.flush()
 
     def fact(self, text: str) -> None:
+        """Print a line that stays."""
         self._line(text)
 
     def note(self, text: str) -> None:
+        """Print a line that stays and asks for attention."""
         self._line(f"! {text}")
 
     def waiting(self, text: str) -> None:
+        """Say what the run waits for."""
         if text != self._last:
             self._last = text
             self._line(f"{text} …")
 
     def training(self, report: WorkerReport) -> None:
+        """Show the progress of the steps."""
         step, total = report.step, max(report.total_steps, 1)
         tenth = step * 10 // total
         if tenth != self._tenth:
@@ -158,17 +162,21 @@ class LiveDisplay:
         self._live.stop()
 
     def fact(self, text: str) -> None:
+        """Print a line that stays."""
         self._console.print(f"[green]✓[/] {_plain(text)}")
 
     def note(self, text: str) -> None:
+        """Print a line that stays and asks for attention."""
         self._console.print(f"[yellow]![/] {_plain(text)}")
 
     def waiting(self, text: str) -> None:
+        """Say what the run waits for."""
         if text != self._now or self._report is not None:
             self._leave()
             self._now, self._since, self._report = text, time.monotonic(), None
 
     def training(self, report: WorkerReport) -> None:
+        """Show the progress of the steps."""
         if self._report is None:
             self._leave()
             self._since = time.monotonic()

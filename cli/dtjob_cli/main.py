@@ -31,6 +31,7 @@ class Program(TyperGroup):
     """All of ``dtjob``, its help and its usage errors too, with streams that don't decide."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command with streams that are prepared, and fail if its output was lost."""
         with standard_streams.prepared():
             try:
                 return super().main(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""GPU figures of the machine, as Prometheus reads them."""

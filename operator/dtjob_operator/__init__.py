@@ -1,0 +1,1 @@
+"""The operator: what a job's objects are to be, and what its status says."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.well_known import READINESS_PATH, REPORT_PATH
 from tests.support.clusters.kube import wait_for
 from tests.support.gangs.standin_gang import PlayedRun
 
@@ -54,7 +55,7 @@ def test_a_worker_is_ready_within_a_second(play: Play) -> None:
     run = play({"secondsPerStep": 60}, workers=1)
     took = []
     for _ in range(3):
-        wait_for("it is ready", lambda: (said := run.get("/readyz")) and said.is_success, 60)
+        wait_for("it is ready", lambda: (said := run.get(READINESS_PATH)) and said.is_success, 60)
         fields = Path(f"/proc/{run.processes[0].pid}/stat").read_text().rpartition(")")[2].split()
         took.append((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
         run.kill(0)
@@ -145,7 +146,7 @@ def test_a_garbled_report_is_none_until_the_next_attempt(play: Play) -> None:
     run = play({"faults": [garble, crash], "secondsPerStep": 0.05}, steps=2000)
 
     def garbled() -> bool:
-        answer = run.get("/report")
+        answer = run.get(REPORT_PATH)
         return answer is not None and not isinstance(answer.json(), dict)
 
     wait_for("nonsense", garbled, 30)
@@ -158,7 +159,7 @@ def test_a_stop_is_orderly_however_slow(play: Play) -> None:
     run.until_step(3)
     asked = time.monotonic()
     run.processes[0].send_signal(signal.SIGTERM)
-    wait_for("Draining", lambda: (said := run.get("/report")) and "Draining" in said.text, 30)
+    wait_for("Draining", lambda: (said := run.get(REPORT_PATH)) and "Draining" in said.text, 30)
     assert run.processes[0].wait(30) == 0
     assert time.monotonic() - asked > 1
     account = run.ledger_status()

@@ -1,0 +1,1 @@
+"""The worker: private training in ranks, led by a supervisor."""

@@ -98,7 +98,7 @@ def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Supervi
     return Supervisor(config, ordinal, Forkserver(rank.main), log)
 
 
-def _read_config(path: Path | None):  # type: ignore[no-untyped-def]
+def _read_config(path: Path | None) -> WorkerConfig:
     from dtjob_api.wire.worker_config import WorkerConfig
 
     text = path.read_text(encoding="utf-8") if path is not None else os.environ.get(CONFIG_VARIABLE)

@@ -1,9 +1,9 @@
-"""How the end of a job is told: that of the training in the ledger's figures, any other in its
-workers' words.
+"""The words for the end of a job.
 
+The end of its training is described by the ledger's figures, any other end by its workers' words.
 What the workers say of epsilon is in the outcome's message and result, and is shown to nobody:
-operator and CLI compute it from the charged draws (Rule 13). So of a result only what has the form
-of what it should be is told: a coordinator can write any.
+operator and CLI compute it from the charged draws (Rule 13). A coordinator can write any result, so
+only what has the form that it should have is shown of it.
 """
 
 from __future__ import annotations

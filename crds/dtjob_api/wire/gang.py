@@ -6,7 +6,6 @@ There is no other traffic between them. An image is of one version, and so is a 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +40,20 @@ class End(_Message):
     signal: int | None = None
 
 
+class GpuReading(_Message):
+    """One GPU of one worker at one moment; a figure that this GPU does not offer is None."""
+
+    worker: int
+    index: int
+    uuid: str
+    name: str
+    utilization_percent: int | None
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    temperature_celsius: int | None
+    power_watts: float | None
+
+
 class Hello(_Message):
     """What a supervisor says of itself."""
 
@@ -50,11 +63,13 @@ class Hello(_Message):
     attempt: int = 0
     ends: tuple[End, ...] = ()
     drain: bool = False
-    gpus: tuple[dict[str, Any], ...] = ()
+    gpus: tuple[GpuReading, ...] = ()
     known: int = -1
 
 
 class Action(StrEnum):
+    """What a directive asks for; see `Directive`."""
+
     WAIT = "Wait"
     RUN = "Run"
     END = "End"

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from dtjob_api import derive
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.privacy_ledger import AttemptRecord, Outcome, PrivacyLedger
@@ -22,7 +21,7 @@ from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
 from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
 from dtjob_operator.decide.ownership import conflict
 from dtjob_operator.decide.restriction import Restriction, restriction
-from dtjob_operator.read import coordinator_report, pod_status
+from dtjob_operator.read import pod_status
 from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
@@ -141,7 +140,7 @@ def assess(
     coordinator = next(
         (p for p in observed.pods if p["metadata"]["name"] == names.pod_name(job, 0)), None
     )
-    report = coordinator_report.read(observed.report, derive.job_uid(job))
+    report = observed.report
     if ledger is None or report is None or report.attempt != ledger.status.attempt:
         report = None
     gang_formed = ledger is not None and _gang_has_formed(ledger, coordinator, report, now)

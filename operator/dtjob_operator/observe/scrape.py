@@ -15,7 +15,9 @@ import structlog
 
 from dtjob_api.derive import child_name
 from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.kube.store import Key
+from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from dtjob_operator.terms.names import pod_of
 
@@ -41,12 +43,12 @@ def decoded(body: bytes) -> Json:
         It holds none.
     """
     try:
-        report = json.loads(body)
+        answer = json.loads(body)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(report, dict):
+    if not isinstance(answer, dict):
         raise ValueError("not a JSON object")
-    return report
+    return answer
 
 
 @dataclass
@@ -56,7 +58,9 @@ class _Followed:
     Attributes
     ----------
     answered_at
-        In monotonic time: when its newest report came; at first, when it was first followed.
+        In monotonic time: when its newest answer came; at first, when it was first followed.
+    report
+        Its newest answer, read; None if that is no report of this job.
     failing
         It did not answer when it was asked last.
     trouble
@@ -64,10 +68,11 @@ class _Followed:
         job's status, and so stays the same until the report is read again.
     """
 
+    job_uid: str
     pod_uid: str
     address: str
     answered_at: float
-    report: Json | None = None
+    report: WorkerReport | None = None
     failing: bool = False
     trouble: str | None = None
     task: asyncio.Task[None] = field(init=False)
@@ -79,7 +84,7 @@ class Scraper:
     Parameters
     ----------
     changed
-        Called with the job's key after each report, and when reports can't be read any more.
+        Called with the job's key after each answer, and when reports can't be read any more.
     interval
         Seconds between two reports of one job; until it says how fast the job is, one.
     count
@@ -101,7 +106,7 @@ class Scraper:
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._log = structlog.get_logger("scrape")
 
-    def report(self, namespace: str, uid: str) -> Json | None:
+    def report(self, namespace: str, uid: str) -> WorkerReport | None:
         """The job's newest report; None where there is none, or none that is young enough.
 
         An older one is not shown: nothing vouches for it.
@@ -130,7 +135,7 @@ class Scraper:
             if followed and (followed.pod_uid, followed.address) == (pod_uid, address):
                 return
             self._unfollow(job)
-            followed = _Followed(pod_uid, address, answered_at=time.monotonic())
+            followed = _Followed(uid, pod_uid, address, answered_at=time.monotonic())
             followed.task = asyncio.create_task(self._follow((namespace, name), followed))
             self._following[job] = followed
         elif followed and followed.pod_uid == pod_uid:
@@ -156,23 +161,25 @@ class Scraper:
             slots = self._failing_slots if followed.failing else self._slots
             try:
                 async with slots:
-                    report = decoded(await self._fetch(f"http://{place}{REPORT_PATH}"))
+                    answer = decoded(await self._fetch(f"http://{place}{REPORT_PATH}"))
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 pause = self._note_failure(key, followed, place, error)
             else:
-                pause = self._accept(key, followed, report)
+                pause = self._accept(key, followed, answer)
             await asyncio.sleep(pause)
 
-    def _accept(self, key: Key, followed: _Followed, report: Json) -> float:
-        """Take over a report; returns the seconds until the next one."""
+    def _accept(self, key: Key, followed: _Followed, answer: Json) -> float:
+        """Take over the report in an answer; returns the seconds until the next one."""
         if followed.trouble is not None:
             self._log.info("the report is read again", job="/".join(key))
-        followed.report, followed.answered_at = report, time.monotonic()
+        followed.report = coordinator_report.read(answer, followed.job_uid)
+        followed.answered_at = time.monotonic()
         followed.failing, followed.trouble = False, None
         self._count("ok")
         self._changed(key)
-        has_figures = report.get("samplesPerSecond") is not None
-        return self._interval if has_figures else _EAGER_SECONDS
+        # Also one that a report has no room for: a very slow job's is rounded to zero.
+        has_rate = answer.get("samplesPerSecond") is not None
+        return self._interval if has_rate else _EAGER_SECONDS
 
     def _note_failure(self, key: Key, followed: _Followed, place: str, error: Exception) -> float:
         """Note that no report came; returns the seconds until the next try.

@@ -13,7 +13,7 @@ _MAX_FIGURES = 32
 _STAGE = re.compile(r"[A-Za-z][A-Za-z ,;:'()-]{0,127}")
 
 
-def read(raw: Json | None, job_uid: str) -> WorkerReport | None:
+def read(raw: Json, job_uid: str) -> WorkerReport | None:
     """The job's report in `raw`, or None where there is none worth the name.
 
     An address may have passed on to another job's pod since it was asked. The stage stands for

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.terms.kinds import Json
 
 
@@ -90,8 +91,8 @@ class Observed:
         core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
         needed only while the job is not Running, and those last known where they can't be listed.
     report
-        The coordinator's `/report` as last scraped; None when there is none, its pod has gone, or
-        it is too old to be vouched for.
+        The coordinator's own, as last scraped; None when there is none, its pod has gone, or it is
+        too old to be vouched for.
     report_trouble
         Where and why the report has not been read for half a minute; None while it is, or may be.
     privacy_plan
@@ -127,7 +128,7 @@ class Observed:
     unlabelled: tuple[str, ...] = ()
     api_server: tuple[Endpoint, ...] = ()
     events: tuple[Json, ...] = ()
-    report: Json | None = None
+    report: WorkerReport | None = None
     report_trouble: str | None = None
     privacy_plan: PrivacyPlan | PlanError | None = None
     planning_trouble: str | None = None

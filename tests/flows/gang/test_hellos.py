@@ -16,7 +16,7 @@ import structlog
 from structlog.testing import CapturingLogger
 
 from dtjob_api.reasons import Reason
-from dtjob_api.wire.gang import Directive, End, EndKind, Hello
+from dtjob_api.wire.gang import Directive, End, EndKind, GpuReading, Hello
 from dtjob_serving import doors
 from dtjob_trainer.gang.endpoints import Hellos
 from dtjob_trainer.gang.ends import bounded, cause
@@ -140,7 +140,17 @@ def test_the_ends_of_all_ranks_arrive_however_much_they_say(tmp_path: Path) -> N
         for rank in range(2**31 - 256, 2**31)
     ]
     ends[200] = ends[200].model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
-    gpu = {"uuid": "GPU-" + "0" * 36, "name": "x" * 200, **{f"figure{n}": 1e-300 for n in range(9)}}
+    gpu = GpuReading(
+        worker=2**31,
+        index=2**31,
+        uuid="GPU-" + "0" * 36,
+        name="x" * 200,
+        utilization_percent=100,
+        memory_used_bytes=2**63,
+        memory_total_bytes=2**63,
+        temperature_celsius=100,
+        power_watts=1e-300,
+    )
     greeting = hello().model_copy(update={"ends": bounded(ends), "gpus": (gpu,) * 16})
 
     async def act(scene: Scene) -> None:

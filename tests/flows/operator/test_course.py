@@ -12,7 +12,9 @@ import pytest
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.status import JobStatus
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.observed import Spent
+from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,
     NOW,
@@ -593,16 +595,19 @@ def test_a_report_of_nonsense_changes_nothing() -> None:
     """It comes out of a pod that runs users' code."""
     world = running()
     nonsense = {
+        "jobUID": UID,
         "attempt": 1,
         "step": 10**30,
         "samplesPerSecond": float("nan"),
-        "evaluation": {"accuracy": float("inf"), 3: 4, "loss": "x" * 10**6},
+        "evaluation": {"accuracy": float("inf"), "3": 4, "loss": "x" * 10**6},
         "gpu": {"count": "many"},
         "heartbeatTime": "yesterday",
         "estimatedCompletionTime": 7,
         "epsilonSpent": "0",
     }
-    world.see(report=nonsense)
+    read = coordinator_report.read(nonsense, UID)
+    assert read is not None, "its fields are what is tried here"
+    world.see(report=read)
     world.later(60)
     world.settle()
     JobStatus.model_validate(world.status)

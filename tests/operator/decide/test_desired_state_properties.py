@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.status import JobStatus
 from dtjob_api.reasons import Phase, Reason
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.observed import Endpoint, Rejection, Spent
 from testing.examples import examples
@@ -144,7 +145,7 @@ class Course(RuleBasedStateMachine):
         self.world.see(api_server=(Endpoint((address,), (6443,)), service) if address else ())
 
     @rule(said=st.none() | st.builds(report, st.integers(0, 400), attempt=st.integers(0, 5)))
-    def report_is_scraped(self, said: Json | None) -> None:
+    def report_is_scraped(self, said: WorkerReport | None) -> None:
         self.world.see(report=said)
 
     @rule(epsilon=st.none() | st.decimals(0, 8, places=4).map(str))

@@ -14,8 +14,11 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from dtjob_api.wire.well_known import REPORT_PATH
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.kube.store import Key
 from dtjob_operator.observe import scrape
+from dtjob_operator.read import coordinator_report
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
 from tests.support.builders import UID
@@ -46,11 +49,11 @@ def pod(port_host: str = "127.0.0.1", **changes: object) -> Json:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], Awaitable[web.AppRunner]]:
-    """Serve /report on a free port, which the scraper takes for the workers' port."""
+    """Answer for the report on a free port, which the scraper takes for the workers' port."""
 
     async def start(handler: Handler) -> web.AppRunner:
         app = web.Application()
-        app.router.add_get("/report", handler)
+        app.router.add_get(REPORT_PATH, handler)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -62,7 +65,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], Awaitable[web.
 
 async def reports_of(
     serve: Callable[[Handler], Awaitable[web.AppRunner]], handler: Handler, until: int
-) -> tuple[list[Key], Json | None]:
+) -> tuple[list[Key], WorkerReport | None]:
     """Follow a pod until the job was told of often enough, or for half a second if never."""
     runner = await serve(handler)
     told: list[Key] = []
@@ -87,7 +90,57 @@ def test_a_report_is_asked_for_again_and_again(
 
     told, report = asyncio.run(reports_of(serve, handler, until=3))
     assert set(told) == {("ns", "digits")}
-    assert report == REPORT
+    assert report == coordinator_report.read(REPORT, UID)
+
+
+def test_an_answer_is_read_once_and_with_mistrust(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]],
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response(REPORT | {"stage": "epsilon 0.01 spent", "gpu": "many"})
+
+    async def scenario() -> None:
+        runner = await serve(handler)
+        scraper = scrape.Scraper(lambda _key: None, interval=DEADLINE, count=lambda _result: None)
+        scraper.pod_changed(pod(), exists=True)
+        report = await wait_for(lambda: scraper.report("ns", UID))
+        assert report is not None
+        assert (report.step, report.stage, report.gpu) == (7, "", None)
+        assert scraper.report("ns", UID) is report
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"jobUID": "another"}, {"jobUID": None}, {"attempt": None}], ids=str
+)
+def test_an_answer_that_is_no_report_of_the_job_takes_the_place_of_one(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]], changes: dict[str, Any]
+) -> None:
+    """The address may have passed on to another job's pod."""
+    answers = iter([REPORT])
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response(next(answers, REPORT | changes))
+
+    told, report = asyncio.run(reports_of(serve, handler, until=2))
+    assert (set(told), report) == ({("ns", "digits")}, None)
+
+
+@pytest.mark.parametrize(("rate", "pause"), [(10.0, 5.0), (0.0, 5.0), (None, 1.0)])
+def test_a_job_is_asked_every_second_until_it_has_a_rate(rate: float | None, pause: float) -> None:
+    """A rate of less than 0.05 is rounded to zero: it has one."""
+
+    async def scenario() -> None:
+        scraper = scrape.Scraper(lambda _key: None, interval=5.0, count=lambda _result: None)
+        followed = scrape._Followed(UID, "uid", "10.0.0.7", answered_at=time.monotonic())
+        answer = REPORT | {"samplesPerSecond": rate}
+        assert scraper._accept(("ns", "digits"), followed, answer) == pause
+        await scraper.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +188,7 @@ def test_a_redirect_is_not_followed(serve: Callable[[Handler], Awaitable[web.App
     async def handler(request: web.Request) -> web.Response:
         if "again" in request.query:
             return web.json_response(REPORT)
-        raise web.HTTPFound("/report?again=1")
+        raise web.HTTPFound(f"{REPORT_PATH}?again=1")
 
     told, report = asyncio.run(reports_of(serve, handler, until=0))
     assert (told, report) == ([], None)
@@ -215,7 +268,7 @@ def test_a_pod_that_got_another_address_is_asked_there(
     """Its sandbox was started again: the same pod, and the old address is soon another's."""
 
     async def handler(request: web.Request) -> web.Response:
-        return web.json_response(REPORT | {"host": request.host})
+        return web.json_response(REPORT | {"message": request.host})
 
     async def scenario() -> None:
         runner = await serve(handler)
@@ -224,7 +277,8 @@ def test_a_pod_that_got_another_address_is_asked_there(
         scraper.pod_changed(pod(), exists=True)
         report = await wait_for(lambda: scraper.report("ns", UID))
         assert report is not None
-        assert report["host"].startswith("127.0.0.1:")
+        assert report.message is not None
+        assert report.message.startswith("127.0.0.1:")
         await scraper.close()
         await runner.cleanup()
 
@@ -296,7 +350,7 @@ def test_a_missed_report_leaves_the_one_before(
         scraper.pod_changed(pod(), exists=True)
         await wait_for(lambda: asked >= 2)
         await asyncio.sleep(0.05)
-        assert scraper.report("ns", UID) == REPORT
+        assert scraper.report("ns", UID) == coordinator_report.read(REPORT, UID)
         assert scraper.trouble("ns", UID) is None
         await scraper.close()
         await runner.cleanup()
@@ -309,7 +363,9 @@ def test_who_does_not_answer_is_asked_ever_more_rarely() -> None:
         scraper = scrape.Scraper(lambda _key: None, interval=5.0, count=lambda _result: None)
         pauses = []
         for silent in (0, 4, 20, 60, 600):
-            followed = scrape._Followed("uid", "10.0.0.7", answered_at=time.monotonic() - silent)
+            followed = scrape._Followed(
+                UID, "uid", "10.0.0.7", answered_at=time.monotonic() - silent
+            )
             pauses.append(
                 scraper._note_failure(("ns", "digits"), followed, "10.0.0.7:8080", OSError())
             )

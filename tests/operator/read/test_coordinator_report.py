@@ -10,19 +10,19 @@ import pytest
 from dtjob_api.job.status import JobStatus
 from dtjob_operator.read.coordinator_report import read
 from tests.support.builders import UID
-from tests.support.worlds.world import World, report
+from tests.support.worlds.world import World, answer, report
 
 HUGE = 10**400
 
 
 @pytest.mark.parametrize("told", [{"jobUID": "another"}, {"jobUID": None}, {"attempt": -1}])
 def test_a_report_that_is_not_the_jobs_own_is_none(told: dict[str, Any]) -> None:
-    assert read(report(7), UID) is not None
-    assert read(report(7) | told, UID) is None
+    assert read(answer(7), UID) is not None
+    assert read(answer(7) | told, UID) is None
 
 
 def test_a_report_must_say_whose_it_is() -> None:
-    told = report(7)
+    told = answer(7)
     del told["jobUID"]
     assert read(told, UID) is None
 
@@ -43,13 +43,13 @@ def test_a_report_must_say_whose_it_is() -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_a_hostile_figure_is_absent(field: str, value: Any, absent: str) -> None:
-    told = json.loads(json.dumps(report(7, **{field: value})))
+    told = json.loads(json.dumps(answer(7, **{field: value})))
     found = read(told, UID)
     assert found is not None
     assert not getattr(found, absent)
     world = World.of()
     world.start()
-    world.see(report=told)
+    world.see(report=found)
     world.later(60)
     world.settle()
     assert JobStatus.model_validate(world.status).to_dict() == world.status
@@ -65,7 +65,7 @@ def test_a_hostile_figure_is_absent(field: str, value: Any, absent: str) -> None
     ],
 )
 def test_a_stage_has_no_room_for_a_figure(stage: object, shown: str) -> None:
-    found = read(report(7, stage=stage), UID)
+    found = read(answer(7, stage=stage), UID)
     assert found is not None
     assert found.stage == shown
 
@@ -84,6 +84,6 @@ def test_a_slow_job_has_no_stale_checkpoint() -> None:
 
 
 def test_half_a_character_is_no_text_that_can_be_told() -> None:
-    found = read(report(7, message="\ud800 why"), UID)
+    found = read(answer(7, message="\ud800 why"), UID)
     assert found is not None
     assert found.message == "? why"

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from dtjob_api.job.distributed_training_job import Training
+from dtjob_api.wire.well_known import REPORT_PATH
 from dtjob_api.wire.worker_config import (
     GangProof,
     JobIdentity,
@@ -173,7 +174,7 @@ class GangRun:
 
     def report(self) -> dict[str, Any] | None:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.http_port}/report", timeout=2)
+            answer = httpx.get(f"http://127.0.0.1:{self.http_port}{REPORT_PATH}", timeout=2)
         except httpx.HTTPError:
             return None
         report: dict[str, Any] = answer.json()

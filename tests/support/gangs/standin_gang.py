@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from dtjob_api.wire.well_known import REPORT_PATH
 from tests.support.checkout import TOOLS
 from tests.support.clusters.kube import wait_for
 from tests.support.gangs.gang_run import GangRun
@@ -62,7 +63,7 @@ class PlayedRun(GangRun):
         """The first report of that step or a later one."""
 
         def reached() -> dict[str, Any] | None:
-            answer = self.get("/report")
+            answer = self.get(REPORT_PATH)
             report: dict[str, Any] | None = answer.json() if answer else None
             return report if report and report["step"] >= step else None
 

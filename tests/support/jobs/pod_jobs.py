@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
 from tests.support.builders import new_job
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.installed import Installed
@@ -247,7 +248,8 @@ def report_of(address: str) -> Manifest | None:
     import httpx
 
     try:
-        answer: Manifest = httpx.get(f"http://{address}:8080/report", timeout=2).json()
+        url = f"http://{address}:{HTTP_PORT}{REPORT_PATH}"
+        answer: Manifest = httpx.get(url, timeout=2).json()
     except (httpx.HTTPError, ValueError):
         return None
     return answer

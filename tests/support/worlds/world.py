@@ -14,7 +14,9 @@ from typing import Any
 from dtjob_api.derive import child_name
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.schema.manifest import load
+from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.decide.desired_state import decide
+from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
@@ -108,7 +110,8 @@ def claim(ordinal: int = 0, phase: str = "Bound", **spec: Any) -> Json:
     }
 
 
-def report(step: int, **fields: Any) -> Json:
+def answer(step: int, **fields: Any) -> Json:
+    """What a coordinator that trains answers; `fields` replaces some."""
     return {
         "jobUID": UID,
         "generation": 1,
@@ -124,6 +127,13 @@ def report(step: int, **fields: Any) -> Json:
         "evaluation": None,
         "gpu": None,
     } | fields
+
+
+def report(step: int, **fields: Any) -> WorkerReport:
+    """The report in that answer, as the scraper reads it."""
+    found = coordinator_report.read(answer(step, **fields), UID)
+    assert found is not None
+    return found
 
 
 @dataclass

@@ -24,7 +24,7 @@ from dtjob_trainer.gang import attempts
 from dtjob_trainer.gang import leader as leading
 from dtjob_trainer.gang.consequences import record_end
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import Ranks, follow, lease_as, order, write_status
@@ -59,8 +59,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 def a_leader(folder: Path, ranks: Ranks, workers: int = 1) -> tuple[Leader, GangRun]:
     run = GangRun(folder, workers=workers)
     run.create_ledger()
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    return Leader(run.config(0), run.ledger, view, structlog.get_logger(), ranks.tell), run
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    return Leader(run.config(0), run.ledger, current, structlog.get_logger(), ranks.tell), run
 
 
 def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
@@ -138,8 +138,9 @@ def a_pod(folder: Path) -> tuple[Leader, GangRun, Ranks]:
     """Whose reserve covers no lost lease."""
     run, ranks = GangRun(folder, workers=1, reserve=0, stays_after_outcome=True), Ranks(0)
     run.create_ledger()
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    return Leader(run.config(0), run.ledger, view, structlog.get_logger(), ranks.tell), run, ranks
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), ranks.tell)
+    return leader, run, ranks
 
 
 def refused(reason: Reason) -> End:
@@ -160,7 +161,7 @@ def test_a_pod_goes_on_at_once_when_its_ledger_is_raised(tmp_path: Path, has_lea
         await follow(leader, until=Action.END, attempt=1, ends=(behind,))
         following = asyncio.create_task(follow(leader, until=Action.RUN))
         async with asyncio.timeout(20):
-            while leader._view.state != WorkerState.WAITING:
+            while leader._current.report.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
             write_status(run, restored=1)
             await following
@@ -188,7 +189,7 @@ def test_a_ledger_that_was_raised_before_wakes_no_pod_that_waits(
         await follow(leader, until=Action.END, attempt=2, ends=(full,))
         await follow(leader, until=Action.END)
         async with asyncio.timeout(20):
-            while leader._view.state != WorkerState.WAITING:
+            while leader._current.report.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
             write_status(run, initial_model_digest="sha256:0")
             while leader._orders._version != run.ledger.read().version:
@@ -196,7 +197,7 @@ def test_a_ledger_that_was_raised_before_wakes_no_pod_that_waits(
         assert not leader._orders.has_news
         clock.added += leading._REFUSED_SECONDS / 2
         await clock.passes(leader, 0.5)
-        assert leader._view.state == WorkerState.WAITING
+        assert leader._current.report.state == WorkerState.WAITING
         clock.added += leading._REFUSED_SECONDS / 2
         await follow(leader, until=Action.RUN)
         lead.cancel()
@@ -239,15 +240,15 @@ def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person
     run.create_ledger()
 
     async def refused_with_a_lease(attempt: int) -> tuple[int, str | None]:
-        view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-        leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+        current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+        leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
         lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
         lease_as(run, attempt)
         full = refused(Reason.STORAGE_FULL)
         await follow(leader, until=Action.END, attempt=attempt, ends=(full,))
         await follow(leader, until=Action.DONE)
-        return await lead, view.message
+        return await lead, current.report.message
 
     for attempt in (1, 2):
         code, message = asyncio.run(refused_with_a_lease(attempt))
@@ -261,8 +262,8 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
     """Each look would cost a lease, and the reserve covers none."""
     run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=1, stays_after_outcome=True)
     run.create_ledger()
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def scene() -> int:
         lead = asyncio.create_task(leader.lead())
@@ -273,11 +274,12 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
         await follow(leader, until=Action.END, attempt=1)
         await follow(leader, until=Action.END)
         async with asyncio.timeout(60):
-            while view.state != WorkerState.WAITING:
+            while current.report.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
         await clock.passes(leader, leading._REFUSED_SECONDS + 5)
-        assert (view.state, view.reason) == (WorkerState.WAITING, Reason.STALLED)
-        assert "does not cover another lost lease" in str(view.message)
+        report = current.report
+        assert (report.state, report.reason) == (WorkerState.WAITING, Reason.STALLED)
+        assert "does not cover another lost lease" in str(report.message)
         leader.terminating = True
         leader.wake()
         return await lead
@@ -294,8 +296,8 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
     """Each attempt would spend a lease, do the same steps again and find the same."""
     run = GangRun(tmp_path, workers=1, reserve=15, stall_seconds=1, stays_after_outcome=True)
     run.create_ledger()
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def stall(attempt: int) -> None:
         await follow(leader, until=Action.RUN)
@@ -313,7 +315,7 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
             await stall(attempt)
         await follow(leader, until=Action.END)
         async with asyncio.timeout(60):
-            while view.state != WorkerState.WAITING:
+            while current.report.state != WorkerState.WAITING:
                 await asyncio.sleep(0.01)
         lead.cancel()
 
@@ -321,7 +323,8 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
     status = run.ledger.read().ledger.status
     assert (status.charged, status.outcome) == (15, None)
     assert [record.reason for record in status.attempts] == ["Stalled"] * 3
-    assert "3 attempts in a row have stalled, the last one without a new" in str(view.message)
+    told = str(current.report.message)
+    assert "3 attempts in a row have stalled, the last one without a new" in told
 
 
 @pytest.mark.parametrize(("stall_seconds", "holds"), [(30, True), (31, False)])
@@ -337,21 +340,21 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
     stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
     record_end(run.ledger, 1, stalled, run.config(0), now, order_generation=1)
     run.stall_seconds = stall_seconds
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
         async with asyncio.timeout(60):
             if not holds:
                 await follow(leader, until=Action.RUN)
-            while holds and view.state != WorkerState.WAITING:
+            while holds and current.report.state != WorkerState.WAITING:
                 await asyncio.sleep(0.01)
         lead.cancel()
 
     asyncio.run(scene())
-    assert (view.reason == Reason.STALLED) == holds
-    assert ("does not cover another lost lease" in str(view.message)) == holds
+    assert (current.report.reason == Reason.STALLED) == holds
+    assert ("does not cover another lost lease" in str(current.report.message)) == holds
     assert run.ledger.read().ledger.status.attempt == (1 if holds else 2)
 
 
@@ -437,17 +440,19 @@ def test_what_keeps_workers_from_being_known_is_said_while_it_lasts(tmp_path: Pa
     leader, _ = a_leader(tmp_path, Ranks(deaf=0))
     trouble: list[tuple[Reason, str]] = [(Reason.GANG_UNPROVABLE, "bind the role")]
     leader._trouble = lambda: trouble[0] if trouble else None
-    view = leader._view
+    current = leader._current
 
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
         async with asyncio.timeout(60):
-            while view.state != WorkerState.WAITING:
+            while current.report.state != WorkerState.WAITING:
                 await asyncio.sleep(0.02)
-            assert (view.reason, view.message) == ("GangUnprovable", "bind the role")
+            report = current.report
+            assert (report.reason, report.message) == ("GangUnprovable", "bind the role")
             trouble.clear()
             await follow(leader, until=Action.RUN)
-        assert (view.state, view.reason, view.message) == (WorkerState.STARTING, None, None)
+        report = current.report
+        assert (report.state, report.reason, report.message) == (WorkerState.STARTING, None, None)
         lead.cancel()
 
     asyncio.run(scene())
@@ -479,8 +484,8 @@ def test_nobody_is_heard_before_it_is_known_how_many_workers_there_are(
     monkeypatch.setattr(leading, "_ANSWER_SECONDS", 0.01)
     run = GangRun(tmp_path, workers=1)
     run.ledger.path.mkdir()
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
     early = Hello(ordinal=5, incarnation="x", ready=True)
 
     async def scene() -> None:
@@ -505,8 +510,8 @@ def test_workers_are_sent_home_also_where_no_ledger_was_ever_read(tmp_path: Path
     run = GangRun(tmp_path, workers=1)
     run.ledger.path.mkdir()
     (run.ledger.path / "0000000001.json").write_text("{")
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def scene() -> int:
         lead = asyncio.create_task(leader.lead())

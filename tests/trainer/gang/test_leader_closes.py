@@ -13,9 +13,9 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import LedgerStatus, OrderState, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import Action, End, EndKind
-from dtjob_api.wire.worker_report import WorkerState
+from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.ledger.backend import LedgerRejected, Versioned
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.gangs.gang_run import GangRun
@@ -55,9 +55,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GangRun:
 
 def lead(
     run: GangRun, scene: Callable[[Leader, Reluctant], object]
-) -> tuple[LedgerStatus, WorkerView]:
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    leader = Leader(run.config(0), run.ledger, view, structlog.get_logger(), Ranks(0).tell)
+) -> tuple[LedgerStatus, WorkerReport]:
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
     ledger = run.ledger
     assert isinstance(ledger, Reluctant)
 
@@ -69,7 +69,7 @@ def lead(
         leads.cancel()
 
     asyncio.run(played())
-    return run.ledger.read().ledger.status, view
+    return run.ledger.read().ledger.status, current.report
 
 
 async def end_with_a_lease(leader: Leader, ledger: Reluctant, run: GangRun, end: End) -> None:
@@ -91,14 +91,14 @@ def test_a_refusal_that_could_not_be_written_at_once_holds_all_the_same(
     async def scene(leader: Leader, ledger: Reluctant) -> None:
         end = an_end(EndKind.HELD, reason)
         await end_with_a_lease(leader, ledger, run, end)
-        while "then go on with --resume" not in str(leader._view.message):
+        while "then go on with --resume" not in str(leader._current.report.message):
             await asyncio.sleep(0.01)
 
-    status, view = lead(run, scene)
+    status, report = lead(run, scene)
     (record,) = status.attempts
     assert (record.reason, status.charged, status.outcome) == (reason, 5, None)
     assert record.hold is not None
-    assert (view.state, view.reason) == (WorkerState.WAITING, reason)
+    assert (report.state, report.reason) == (WorkerState.WAITING, reason)
 
 
 @pytest.mark.parametrize("leases", [True, False], ids=["held", "looked at again"])
@@ -123,12 +123,12 @@ def test_an_order_that_comes_while_an_end_is_kept_is_answered_after_it(
             await ledger.refused.wait()
         ledger.refuses = 0
         await follow(leader, until=Action.RUN)
-        while leader._view.attempt != 2:
+        while leader._current.report.attempt != 2:
             await asyncio.sleep(0.01)
 
-    status, view = lead(run, scene)
+    status, report = lead(run, scene)
     assert (status.attempt, status.attempts[0].reason) == (2, "LedgerUnreadable")
-    assert (view.state, view.reason, view.message) == (WorkerState.RESTARTING, None, None)
+    assert (report.state, report.reason, report.message) == (WorkerState.RESTARTING, None, None)
 
 
 def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
@@ -138,12 +138,12 @@ def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
         order(run, OrderState.DRAIN)
         while (
             run.ledger.read().ledger.status.drained != 2
-            or leader._view.state != WorkerState.DRAINED
+            or leader._current.report.state != WorkerState.DRAINED
         ):
             await asyncio.sleep(0.01)
 
-    _, view = lead(run, scene)
-    assert (view.state, view.reason, view.message) == (WorkerState.DRAINED, None, None)
+    _, report = lead(run, scene)
+    assert (report.state, report.reason, report.message) == (WorkerState.DRAINED, None, None)
 
 
 def test_a_restart_is_told_with_its_own_message_alone(run: GangRun) -> None:
@@ -152,18 +152,18 @@ def test_a_restart_is_told_with_its_own_message_alone(run: GangRun) -> None:
     async def scene(leader: Leader, ledger: Reluctant) -> None:
         end = an_end(EndKind.CRASHED, Reason.RANK_FAILED)
         await end_with_a_lease(leader, ledger, run, end)
-        while leader._view.restarts != 1:
+        while leader._current.report.restarts != 1:
             await asyncio.sleep(0.01)
 
-    _, view = lead(run, scene)
-    assert (view.state, view.reason) == (WorkerState.RESTARTING, None)
-    assert view.message
+    _, report = lead(run, scene)
+    assert (report.state, report.reason) == (WorkerState.RESTARTING, None)
+    assert report.message
 
 
 def test_a_stall_that_could_not_be_written_at_once_holds_all_the_same(run: GangRun) -> None:
     async def scene(leader: Leader, ledger: Reluctant) -> None:
         await end_with_a_lease(leader, ledger, run, an_end(EndKind.CRASHED, Reason.STALLED))
-        while leader._view.reason != Reason.STALLED:
+        while leader._current.report.reason != Reason.STALLED:
             await asyncio.sleep(0.01)
 
     status, _ = lead(run, scene)
@@ -207,5 +207,5 @@ def test_a_pod_that_is_told_to_leave_waits_for_no_ledger(run: GangRun) -> None:
         while not leader.left:
             await asyncio.sleep(0.01)
 
-    status, view = lead(run, scene)
-    assert (status.attempt, status.attempts[0].end, view.state) == (1, None, WorkerState.STOPPED)
+    status, report = lead(run, scene)
+    assert (status.attempt, status.attempts[0].end, report.state) == (1, None, WorkerState.STOPPED)

@@ -16,7 +16,7 @@ from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, End, EndKind
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.patience import START_FACTOR
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.ledger.checkpoint import CheckpointStore
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.unrecorded import unrecorded_draws
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("short_watches")
 
 
 def a_leader(run: GangRun) -> Leader:
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    return Leader(run.config(0), run.ledger, view, structlog.get_logger(), lambda _: False)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    return Leader(run.config(0), run.ledger, current, structlog.get_logger(), lambda _: False)
 
 
 def test_supervisor_that_dies_each_time_ends_the_job_as_max_restarts_says(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:
 
     async def scene() -> End | None:
         leader = a_leader(run)
-        leader._view.stage = "dry run on synthetic data"
+        leader._current.update(stage="dry run on synthetic data")
         assert leader._stalled(leader._now() + allowed - 1) is None
         return leader._stalled(leader._now() + allowed + 1)
 

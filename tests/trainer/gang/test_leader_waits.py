@@ -14,7 +14,7 @@ import structlog
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang import leader as leading
 from dtjob_trainer.gang.leader import Leader
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.ledger.backend import Versioned
 from tests.support.gangs.gang_run import GangRun
 
@@ -46,8 +46,8 @@ def run(tmp_path: Path) -> GangRun:
 @pytest.fixture
 def leader(run: GangRun) -> Leader:
     """A pod's, which knows what the ledger says."""
-    view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-    made = Leader(run.config(0), run.ledger, view, structlog.get_logger(), lambda _: False)
+    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    made = Leader(run.config(0), run.ledger, current, structlog.get_logger(), lambda _: False)
     made._orders._hear(run.ledger.read())
     made._orders.take()
     return made

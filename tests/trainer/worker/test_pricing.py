@@ -15,7 +15,7 @@ from dtjob_accounting.errors import PlanError
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.upper_bound import upper_bound
 from dtjob_api.wire.pipe import Epsilon, Spending
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.worker import pricing
 from dtjob_trainer.worker.pricing import Pricing
 
@@ -66,16 +66,18 @@ class Desk:
     """Supervisor 0 as far as epsilon goes; every pair that it ever showed is checked."""
 
     def __init__(self, helper: Helper) -> None:
-        self.view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
+        self.current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
         self.heard: list[Epsilon] = []
-        self.pricing = Pricing(self.view, structlog.get_logger(), self.heard.append, lambda: helper)
+        self.pricing = Pricing(
+            self.current, structlog.get_logger(), self.heard.append, lambda: helper
+        )
         self.pricing.warm_up()
 
     def charge(self, charged: int, attempt: int = 1) -> None:
         self.pricing.charge(attempt, charged, spending(charged))
 
     def shown(self) -> tuple[int, str | None]:
-        return self.view.charged, self.view.epsilon_spent
+        return self.current.report.charged, self.current.report.epsilon_spent
 
 
 async def settle() -> None:
@@ -200,15 +202,15 @@ def test_helper_that_can_not_be_started_is_started_later(monkeypatch: pytest.Mon
         return there[0]
 
     async def scene() -> None:
-        view = WorkerView(ordinal=0, job_uid="5ac7f6f2")
-        mine = Pricing(view, structlog.get_logger(), lambda _: None, start)
+        current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+        mine = Pricing(current, structlog.get_logger(), lambda _: None, start)
         mine.warm_up()
         mine.charge(1, 8, spending(8))
         await settle()
-        assert view.epsilon_spent == bound(8)
+        assert current.report.epsilon_spent == bound(8)
         there.append(Helper(9.0))
         async with asyncio.timeout(60):
-            while view.epsilon_spent != "9.0000":
+            while current.report.epsilon_spent != "9.0000":
                 await asyncio.sleep(0.01)
 
     play(scene)
@@ -233,7 +235,7 @@ def test_figure_of_fewer_draws_than_the_ledger_has_is_not_shown() -> None:
         desk = Desk(Helper(later))
         desk.charge(8)
         await settle()
-        desk.view.charged = 24  # the leader read the ledger
+        desk.current.update(charged=24)  # the leader read the ledger
         later.set_result(1.25)
         await settle()
         assert desk.shown() == (24, None)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.pipe import Progress, Spending, ToRank
 from dtjob_api.wire.worker_report import WorkerState
+from dtjob_exporter.nvml import GpuFigures
 from dtjob_trainer.gang.splice import Tunnel
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.process import listening
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import telemetry
@@ -108,7 +110,7 @@ def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
         says(mine, **CHARGED)
         assert asked == [(3, 8, [(2.0, 0.18, 8)], 1e-5, 9.0)]
         says(mine, charged=24)
-        assert (mine._view.charged, len(asked)) == (24, 1)
+        assert (mine._current.report.charged, len(asked)) == (24, 1)
 
     asyncio.run(scene())
 
@@ -264,19 +266,19 @@ def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: P
 
 
 def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:
-    def ready(view: WorkerView) -> float:
-        families = {f.name: f for f in telemetry.WorkerMetrics(view, {}).collect()}
+    def ready(current: CurrentView) -> float:
+        families = {f.name: f for f in telemetry.WorkerMetrics(current, {}).collect()}
         return families["dtjob_worker_ready"].samples[0].value
 
     async def scene() -> None:
         mine = worker(tmp_path, ordinal=1)
         mine._ranks = Ranks()
         says(mine, state=WorkerState.STARTING, stage="dry run")
-        assert ready(mine._view) == 0
+        assert ready(mine._current) == 0
         says(mine)
-        assert ready(mine._view) == 1
+        assert ready(mine._current) == 1
         await mine._stop_ranks()
-        assert ready(mine._view) == 0
+        assert ready(mine._current) == 0
 
     asyncio.run(scene())
 
@@ -302,9 +304,23 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
     assert [end.message for end in said[0].ends] == ["lost a peer", "", ""]
 
 
+def test_a_worker_that_does_not_lead_shows_its_gpus_too(tmp_path: Path) -> None:
+    gpu = GpuFigures(0, "GPU-a", "H100", 91, 3 << 30, 80 << 30, 61, 412.6)
+
+    class Greeter:
+        async def say(self, _hello: Hello) -> Directive:
+            return RUN
+
+    mine = worker(tmp_path, ordinal=1)
+    mine._gpus = SimpleNamespace(read=lambda: [gpu])
+    asyncio.run(mine._say_hello(Greeter(), -1))
+    shown = {f.name: f for f in telemetry.WorkerMetrics(mine._current, {}).collect()}
+    assert [s.value for s in shown["dtjob_gpu_power_watts"].samples] == [412.6]
+
+
 def test_report_says_whose_it_is(tmp_path: Path) -> None:
     mine = worker(tmp_path)
-    assert telemetry.worker_report(mine._view, 256).job_uid == "5ac7f6f2"
+    assert telemetry.worker_report(mine._current.view, 256).job_uid == "5ac7f6f2"
 
 
 @both_families

@@ -8,6 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -25,7 +26,7 @@ from dtjob_trainer.gang.members import AwakeClock, Gang
 from dtjob_trainer.gang.orders import Orders
 from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
 from dtjob_trainer.gang.splice import KEY_BYTES
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull
@@ -58,14 +59,14 @@ class Leader:
         self,
         config: WorkerConfig,
         ledger: Ledger,
-        view: WorkerView,
+        current: CurrentView,
         log: Logger,
         tell_rank_zero: Callable[[ToRank], bool],
         trouble: Callable[[], tuple[Reason, str] | None] = lambda: None,
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._view = view
+        self._current = current
         self._log = log
         self._tell_rank_zero = tell_rank_zero
         self._trouble = trouble
@@ -112,7 +113,7 @@ class Leader:
             return  # there was never a run: whoever asks is sent home
         self._gang.admit(hello, speaker, order.workers)
         self._gang.hello(hello, self._now())
-        self._view.gpus = self._gang.gpus()
+        self._current.view = replace(self._current.view, gpus=self._gang.gpus())
         self._changed.set()
 
     @property
@@ -168,7 +169,7 @@ class Leader:
         if versioned is None:
             return await self._finish(WorkerExit.OK, WorkerState.STOPPED, None, None)
         ledger, order = versioned.ledger, versioned.ledger.spec.run
-        self._view.show(ledger)
+        self._current.show(ledger)
         if (outcome := ledger.status.outcome) is not None:
             state = WorkerState(outcome.state)
             code = WorkerExit.OK if state is WorkerState.SUCCEEDED else WorkerExit.FAILED
@@ -179,7 +180,7 @@ class Leader:
         if self._config.stays_after_outcome and (why := held(ledger, self._config)) is not None:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
-        if self._view.state is WorkerState.WAITING:
+        if self._current.report.state is WorkerState.WAITING:
             self._tell(WorkerState.STARTING, None, None)  # what it waited for has come
         if await self._gather(order):
             await self._attempt(ledger)
@@ -191,7 +192,7 @@ class Leader:
             try:
                 versioned = await self._orders.read()
             except LedgerMissing:
-                self._view.stage = "waiting for the ledger"
+                self._current.update(stage="waiting for the ledger")
                 await self._change(0.2)
                 continue
             await self._tell_all()
@@ -204,9 +205,9 @@ class Leader:
         """Nothing is trained without ledger and volume: a pod waits for them, a local run ends."""
         if not self._config.stays_after_outcome:
             return await self._finish(WorkerExit.HELD, WorkerState.HELD, reason, message)
-        if self._view.message != message:
+        if self._current.report.message != message:
             self._log.error("waiting", reason=reason, detail=message)
-        self._view.stage = "waiting"
+        self._current.update(stage="waiting")
         self._tell(WorkerState.WAITING, reason, message)
         deadline = time.monotonic() + seconds
         # No order is answered before the end of the attempt that it came after is written.
@@ -221,7 +222,7 @@ class Leader:
         return None
 
     def _tell(self, state: WorkerState, reason: str | None, message: str | None) -> None:
-        self._view.state, self._view.reason, self._view.message = state, reason, message
+        self._current.update(state=state, reason=reason, message=message)
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
         """Answer an order to drain, and wait for another."""
@@ -230,7 +231,7 @@ class Leader:
             await asyncio.to_thread(
                 attempts.record_drained, self._ledger, status.attempt, order_generation
             )
-        self._view.stage = "drained"
+        self._current.update(stage="drained")
         self._tell(WorkerState.DRAINED, None, None)
         while self._orders.order == ledger.spec.run and not self.terminating:
             await self._change(1.0)
@@ -242,9 +243,8 @@ class Leader:
         while absent := self._gang.absent(order.workers, self._now()):
             if self.terminating or self._orders.order != order:
                 return False
-            self._view.stage = (
-                f"waiting for {len(absent)} of {order.workers} workers to come up and import torch"
-            )
+            awaited = f"{len(absent)} of {order.workers} workers"
+            self._current.update(stage=f"waiting for {awaited} to come up and import torch")
             self._show_trouble()
             await self._change(0.5)
         self._show_trouble()
@@ -254,7 +254,7 @@ class Leader:
         """Say what keeps all workers from being known, and that it does so no more."""
         if (trouble := self._trouble()) is not None:
             self._tell(WorkerState.WAITING, *trouble)
-        elif self._view.reason == Reason.GANG_UNPROVABLE:
+        elif self._current.report.reason == Reason.GANG_UNPROVABLE:
             self._tell(WorkerState.STARTING, None, None)
 
     async def _attempt(self, ledger: PrivacyLedger) -> None:
@@ -277,9 +277,8 @@ class Leader:
             return
         attempt = begun.ledger.status.attempt
         self._log.info("attempt begins", attempt=attempt, workers=order.workers)
-        self._view.attempt = attempt
-        self._view.state = WorkerState.STARTING if attempt == 1 else WorkerState.RESTARTING
-        self._view.stage = "starting ranks"
+        state = WorkerState.STARTING if attempt == 1 else WorkerState.RESTARTING
+        self._current.update(attempt=attempt, state=state, stage="starting ranks")
         stalls, longest = stalls_in_a_row(begun.ledger.status), self._patience.longest
         self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
         end = await self._run(attempt, order, incarnations)
@@ -318,7 +317,7 @@ class Leader:
             if stop and waits and self._gang.never_started(order.workers):
                 return STOPPED_BEFORE_START
             if stop and not told_to_drain:
-                self._view.state, self._view.stage = WorkerState.DRAINING, "finishing the step"
+                self._current.update(state=WorkerState.DRAINING, stage="finishing the step")
                 # It may come while the ranks are being started: told again until one hears it.
                 told_to_drain = self._tell_rank_zero(Drain())
             left = 0.5 if hearing.deadline is None else hearing.deadline - now
@@ -332,7 +331,7 @@ class Leader:
             kind=EndKind.CRASHED,
             rank=0,
             reason=Reason.STALLED,
-            message=f"{lost}; rank 0 was last at: {self._view.stage}",
+            message=f"{lost}; rank 0 was last at: {self._current.report.stage}",
         )
 
     async def _close(
@@ -358,7 +357,7 @@ class Leader:
             case Follows.HELD_FOR_ORDER if not self._config.stays_after_outcome:
                 return await self._without(reason, message)  # a pod reads its hold in the ledger
             case Follows.RESTART:
-                self._view.restarts += 1
+                self._current.update(restarts=self._current.report.restarts + 1)
                 self._tell(WorkerState.RESTARTING, None, message)
         return None
 
@@ -366,7 +365,7 @@ class Leader:
         self, code: WorkerExit, state: WorkerState, reason: str | None, message: str | None
     ) -> WorkerExit:
         """Tell all workers to leave and wait until they heard it; gives the exit code back."""
-        self._view.stage = state.lower()
+        self._current.update(stage=state.lower())
         self._tell(state, reason, message)
         say = self._log.info if code is WorkerExit.OK else self._log.error
         say("finished", state=state, reason=reason, detail=message, exit_code=code)

@@ -7,11 +7,10 @@ ordinal 0) and gets the current ``Directive`` back; there is no other traffic be
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, GpuReading, Hello
 from dtjob_trainer.identity.proof import LEEWAY_SECONDS, HelloDenied, Speaker
 
 #: Seconds between two hellos of a supervisor that has nothing new to say.
@@ -198,9 +197,9 @@ class Gang:
         """Whether any supervisor of ``0..workers-1`` was asked to stop (SIGTERM)."""
         return any(o < workers and member.hello.drain for o, member in self._members.items())
 
-    def gpus(self) -> list[dict[str, Any]]:
+    def gpus(self) -> tuple[GpuReading, ...]:
         """GPU figures of all members, in order of ordinal."""
-        return [gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus]
+        return tuple(gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus)
 
     def present(self, now: float) -> set[int]:
         """Ordinals that sent a hello lately and are not about to leave."""

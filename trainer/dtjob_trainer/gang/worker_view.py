@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
-from dtjob_api.wire.worker_report import ReportedCheckpoint, WorkerState
+from dtjob_api.wire.gang import GpuReading
+from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 
 
-@dataclass
+@dataclass(frozen=True)
 class WorkerView:
-    """What a supervisor knows of its worker and, on ordinal 0, of the whole gang."""
+    """What a supervisor knows of its worker and, on ordinal 0, of the whole gang.
+
+    Attributes
+    ----------
+    report
+        Without what is computed when somebody asks for it.
+    rank_steps
+        Steps that each rank of this worker has finished.
+    """
 
     ordinal: int
-    job_uid: str
-    state: WorkerState = WorkerState.STARTING
-    stage: str = "starting"
-    reason: str | None = None
-    message: str | None = None
-    generation: int = 0
-    workers: int = 0
-    attempt: int = 0
-    restarts: int = 0
-    total_steps: int = 0
-    reserved_draws: int = 0
-    charged: int = 0
-    step: int = 0
-    samples_per_second: float | None = None
-    epsilon_spent: str | None = None
-    evaluation: Mapping[str, float] = field(default_factory=dict)
-    checkpoint: ReportedCheckpoint | None = None
-    heartbeat: datetime | None = None
-    gpus: list[dict[str, Any]] = field(default_factory=list)
-    rank_steps: dict[int, int] = field(default_factory=dict)
+    report: WorkerReport
+    gpus: tuple[GpuReading, ...] = ()
+    rank_steps: Mapping[int, int] = field(default_factory=dict)
+
+
+class CurrentView:
+    """Holds the newest view, which each change replaces."""
+
+    def __init__(self, ordinal: int, job_uid: str, stage: str = "starting") -> None:
+        report = WorkerReport(job_uid=job_uid, attempt=0, state=WorkerState.STARTING, stage=stage)
+        self.view = WorkerView(ordinal, report)
+
+    @property
+    def report(self) -> WorkerReport:
+        """The newest view's."""
+        return self.view.report
+
+    def update(self, **fields: Any) -> None:
+        """Replace these fields of the report."""
+        self.view = replace(self.view, report=replace(self.report, **fields))
 
     def show(self, ledger: PrivacyLedger) -> None:
         """Take over what a ledger says that was just read."""
-        self.generation, self.workers = ledger.spec.run.generation, ledger.spec.run.workers
-        self.total_steps = ledger.spec.plan.steps
-        self.reserved_draws = ledger.spec.reserved_draws
-        if ledger.status.charged > self.charged:
-            self.charged, self.epsilon_spent = ledger.status.charged, None
-        self.attempt = ledger.status.attempt
-        if ledger.status.checkpoint is not None:
-            self.step = ledger.status.checkpoint.step
+        spec, status = ledger.spec, ledger.status
+        self.update(
+            generation=spec.run.generation,
+            workers=spec.run.workers,
+            attempt=status.attempt,
+            total_steps=spec.plan.steps,
+            reserved_draws=spec.reserved_draws,
+        )
+        if status.charged > self.report.charged:
+            self.update(charged=status.charged, epsilon_spent=None)
+        if status.checkpoint is not None:
+            self.update(step=status.checkpoint.step)

@@ -12,9 +12,17 @@ if TYPE_CHECKING:
 class Format(Protocol):
     """How a checkpoint's fields become a file's bytes and back, and how models are told apart."""
 
-    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None: ...
-    def read(self, file: BinaryIO) -> dict[str, Any]: ...
-    def digest(self, model: Mapping[str, torch.Tensor]) -> str: ...
+    def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None:
+        """Write what `read` returns."""
+        ...
+
+    def read(self, file: BinaryIO) -> dict[str, Any]:
+        """Return all fields."""
+        ...
+
+    def digest(self, model: Mapping[str, torch.Tensor]) -> str:
+        """Return what is equal for equal models alone, in hexadecimal digits."""
+        ...
 
 
 class TorchFormat:

@@ -21,6 +21,7 @@ class Hashing:
         self.failure: BaseException | None = None
 
     def write(self, data: bytes) -> int:
+        """Hash and write; return how many bytes the file took."""
         self._digest.update(data)
         try:
             return self._file.write(data)
@@ -29,7 +30,9 @@ class Hashing:
             raise
 
     def flush(self) -> None:
+        """Flush the file."""
         self._file.flush()
 
     def hexdigest(self) -> str:
+        """Return the SHA-256 of all that was written."""
         return self._digest.hexdigest()

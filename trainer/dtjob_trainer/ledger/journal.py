@@ -99,6 +99,7 @@ class AttemptJournal:
 
     @property
     def charged(self) -> int:
+        """The end of the last lease in it, or what was charged before."""
         return max([self.header.charged, *(entry.to_draw for entry in self.entries)])
 
 

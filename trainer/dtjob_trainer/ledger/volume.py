@@ -122,7 +122,6 @@ def record_proof(
     ------
     Superseded
     """
-
     if (proof := refusal.proof) is None:
         return
     if (whole := _newest_whole(checkpoints)) is not None:

@@ -90,6 +90,7 @@ def check_remembers_nothing(before: probes.Recalled, after: probes.Recalled) -> 
 
 
 def check_finite(measured: probes.Measured) -> None:
+    """Raise TaskError if a loss or a gradient of synthetic examples is not finite."""
     if not measured.losses.isfinite().all():
         raise TaskError(
             Reason.TASK_INVALID,

@@ -43,13 +43,17 @@ class Command(IntEnum):
 class Stepper(Protocol):
     """One logical batch; `dtjob_trainer.mechanism.step.PrivateStep`."""
 
-    def run(self, draw: int, step: int) -> None: ...
+    def run(self, draw: int, step: int) -> None:
+        """Use up one draw for one step of the model."""
+        ...
 
 
 class Group(Protocol):
     """The way from rank 0 to all others; `dtjob_trainer.mechanism.group.Group`."""
 
-    def broadcast_ints(self, values: Sequence[int]) -> list[int]: ...
+    def broadcast_ints(self, values: Sequence[int]) -> list[int]:
+        """Return what rank 0 passes in, on every rank."""
+        ...
 
 
 @dataclass(frozen=True)

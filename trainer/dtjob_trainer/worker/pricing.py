@@ -18,7 +18,7 @@ from dtjob_accounting.process import HelperFailed, PldProcess
 from dtjob_accounting.rounding import decimal_up
 from dtjob_accounting.upper_bound import upper_bound
 from dtjob_api.wire.pipe import Epsilon, Spending
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.process.logs import Logger
 
 #: How long the helper's figure is waited for before the bound is shown. What is shown never goes
@@ -33,8 +33,13 @@ class SegmentAccountant(Protocol):
 
     def submit_epsilon_of_segments(
         self, segments: Sequence[Segment], delta: float
-    ) -> Future[float]: ...
-    def close(self) -> None: ...
+    ) -> Future[float]:
+        """Return the epsilon of these draws at ``delta``, once it is computed."""
+        ...
+
+    def close(self) -> None:
+        """End the helper."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class _Question:
 
 
 class Pricing:
-    """Keeps ``charged`` and ``epsilon_spent`` of a view true together.
+    """Keeps ``charged`` and ``epsilon_spent`` of the report true together.
 
     Shown is a pair: epsilon is never of fewer draws than the ``charged`` beside it, and neither
     goes down. While the figure of new draws is computed the pair before them stays.
@@ -60,12 +65,12 @@ class Pricing:
 
     def __init__(
         self,
-        view: WorkerView,
+        current: CurrentView,
         log: Logger,
         tell: Callable[[Epsilon], object],
         start: Callable[[], SegmentAccountant] = PldProcess,
     ) -> None:
-        self._view, self._log, self._tell, self._start = view, log, tell, start
+        self._current, self._log, self._tell, self._start = current, log, tell, start
         self._helper: SegmentAccountant | None = None
         self._newest: _Question | None = None
         self._answered: _Question | None = None
@@ -99,8 +104,9 @@ class Pricing:
             return
         self._newest = _Question(attempt, charged, spending)
         if self._working is None or self._working.done():
-            if self._view.epsilon_spent is None:
-                self._view.charged = max(charged, self._view.charged)
+            report = self._current.report
+            if report.epsilon_spent is None:
+                self._current.update(charged=max(charged, report.charged))
             self._working = asyncio.create_task(self._work())
             self._working.add_done_callback(self._tell_of_an_error)
 
@@ -145,10 +151,9 @@ class Pricing:
         self._show(question, bound)
 
     def _show(self, question: _Question, value: str | None) -> None:
-        view = self._view
-        if question.charged < view.charged:
+        if question.charged < self._current.report.charged:
             return  # the ledger was read meanwhile: this is of fewer draws
         if value is not None and (self._greatest is None or float(value) > float(self._greatest)):
             self._greatest = value
-        view.charged = question.charged
-        view.epsilon_spent = self._greatest if value is not None else None
+        shown = self._greatest if value is not None else None
+        self._current.update(charged=question.charged, epsilon_spent=shown)

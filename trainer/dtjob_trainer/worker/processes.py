@@ -36,15 +36,35 @@ class Child(Protocol):
     """What a supervisor needs of a process that it started; as `multiprocessing` has it."""
 
     @property
-    def pid(self) -> int | None: ...
+    def pid(self) -> int | None:
+        """Its process ID; None before it is started."""
+        ...
+
     @property
-    def exitcode(self) -> int | None: ...
+    def exitcode(self) -> int | None:
+        """How it ended, negative by a signal; None while it lives."""
+        ...
+
     @property
-    def sentinel(self) -> int: ...
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
-    def join(self) -> None: ...
-    def is_alive(self) -> bool: ...
+    def sentinel(self) -> int:
+        """A file descriptor that is readable once it has ended."""
+        ...
+
+    def start(self) -> None:
+        """Start it."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+    def join(self) -> None:
+        """Wait for its end."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        ...
 
 
 class Nursery(Protocol):
@@ -66,9 +86,17 @@ class Nursery(Protocol):
         """Return once children start at once; raise CannotStart if it dies, or they never will."""
         ...
 
-    def rank(self, setup: RankSetup, pipe: Connection) -> Child: ...
-    def store(self, listener: socket.socket) -> Child: ...
-    def accountant(self) -> SegmentAccountant: ...
+    def rank(self, setup: RankSetup, pipe: Connection) -> Child:
+        """Return a rank's process, to be started."""
+        ...
+
+    def store(self, listener: socket.socket) -> Child:
+        """Return the store's process, to be started."""
+        ...
+
+    def accountant(self) -> SegmentAccountant:
+        """Return the helper that computes epsilon, started."""
+        ...
 
 
 def start(child: Child) -> None:
@@ -115,6 +143,7 @@ class Store:
 
     @property
     def lives(self) -> bool:
+        """Whether its process runs."""
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
@@ -124,6 +153,7 @@ class Store:
         self._process = process
 
     def stop(self) -> None:
+        """Kill it and close its listener."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -239,8 +269,10 @@ async def until_ended(process: Child) -> None:
 
 
 def threads_per_rank(ranks: int) -> int:
-    """CPU threads for each rank: OMP_NUM_THREADS where it is set, else the container's CPU limit
-    shared out among the ranks, at least one.
+    """CPU threads for each rank.
+
+    OMP_NUM_THREADS where it is set, else the container's CPU limit shared out among the ranks, at
+    least one.
     """
     if (given := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
         return max(1, int(given))

@@ -11,6 +11,7 @@ import contextlib
 import socket
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import aiohttp
@@ -29,7 +30,7 @@ from dtjob_trainer.gang.greeter import Greeter
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.members import MISSED_PINGS, PING_SECONDS
 from dtjob_trainer.gang.splice import StoreGate, Tunnel
-from dtjob_trainer.gang.worker_view import WorkerView
+from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.identity.credentials import open_credentials
 from dtjob_trainer.ledger import open_ledger
 from dtjob_trainer.ledger.backend import Ledger
@@ -74,9 +75,7 @@ class Supervisor:
         self._bind_host = host or (config.coordinator_host if on_one_machine else "")
         self._credentials = open_credentials(config)
         self._incarnation = uuid.uuid4().hex
-        self._view = WorkerView(
-            ordinal=ordinal, job_uid=config.job.uid, stage="importing torch and opacus"
-        )
+        self._current = CurrentView(ordinal, config.job.uid, "importing torch and opacus")
         self._gpus = GpuCollector()
         self._ranks: Ranks | None = None
         self._tunnel: Tunnel | None = None
@@ -85,7 +84,7 @@ class Supervisor:
         self._terminating = False
         self._news = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._pricing = Pricing(self._view, log, self._tell_rank_zero, nursery.accountant)
+        self._pricing = Pricing(self._current, log, self._tell_rank_zero, nursery.accountant)
         self._keeper = Keeper(
             nursery,
             config.ranks,
@@ -99,7 +98,7 @@ class Supervisor:
             self._leader = Leader(
                 config,
                 ledgers(config.ledger),
-                self._view,
+                self._current,
                 log,
                 self._tell_rank_zero,
                 lambda: self._credentials.trouble,
@@ -225,6 +224,9 @@ class Supervisor:
 
         Cut short when this worker has news, so that a dead rank is told of at once.
         """
+        gpus = telemetry.gpu_fields(self._gpus.read(), self._ordinal)
+        if self._leader is None:
+            self._current.view = replace(self._current.view, gpus=gpus)
         hello = Hello(
             ordinal=self._ordinal,
             incarnation=self._incarnation,
@@ -232,7 +234,7 @@ class Supervisor:
             attempt=self._attempt,
             ends=ends.bounded(self._ends),
             drain=self._terminating,
-            gpus=tuple(telemetry.gpu_fields(self._gpus.read(), self._ordinal)),
+            gpus=gpus,
             known=known,
         )
         request = asyncio.create_task(greeter.say(hello))
@@ -289,7 +291,7 @@ class Supervisor:
             self._on_end,
         )
         self._attempt = directive.attempt
-        self._view.attempt = directive.attempt
+        self._current.update(attempt=directive.attempt)
         self._ranks.watch()
         self._log.info("ranks started", attempt=self._attempt, pids=self._ranks.pids)
         self._news.set()
@@ -310,10 +312,10 @@ class Supervisor:
             await tunnel.close()
         self._attempt = 0
         self._ends = []
-        self._view.rank_steps.clear()
+        self._current.view = replace(self._current.view, rank_steps={})
         if self._leader is None:
             # On ordinal 0 the leader says what the whole gang is at.
-            self._view.state, self._view.stage = WorkerState.STARTING, "no ranks"
+            self._current.update(state=WorkerState.STARTING, stage="no ranks")
         self._news.set()
 
     # What ranks say -------------------------------------------------------------------------
@@ -323,29 +325,28 @@ class Supervisor:
         return self._ranks is not None and self._ranks.send(0, message)
 
     def _on_progress(self, rank: int, said: Progress) -> None:
-        view = self._view
-        view.rank_steps[rank] = said.step
+        current, view = self._current, self._current.view
+        current.view = replace(view, rank_steps={**view.rank_steps, rank: said.step})
         if self._leader is None:
-            view.state, view.stage = said.state, said.stage
+            current.update(state=said.state, stage=said.stage)
             return
         if rank != 0:
             return
         self._leader.heard_rank_zero(said)
-        view.heartbeat = datetime.now(UTC)
-        view.stage, view.step = said.stage, said.step
-        if view.state is not WorkerState.DRAINING:
-            view.state = said.state
+        current.update(heartbeat=datetime.now(UTC), stage=said.stage, step=said.step)
+        if current.report.state is not WorkerState.DRAINING:
+            current.update(state=said.state)
         # Until an attempt tells a figure, that of the one before stays.
         if said.samples_per_second is not None:
-            view.samples_per_second = said.samples_per_second
+            current.update(samples_per_second=said.samples_per_second)
         if said.evaluation is not None:
-            view.evaluation = said.evaluation
+            current.update(evaluation=said.evaluation)
         if said.checkpoint is not None:
-            view.checkpoint = said.checkpoint
+            current.update(checkpoint=said.checkpoint)
         if said.charged is None:
             return
         if (spending := said.spending) is None:
-            view.charged = said.charged
+            current.update(charged=said.charged)
             return
         self._pricing.charge(self._attempt, said.charged, spending)
 
@@ -373,14 +374,16 @@ class Supervisor:
                 await self._news.wait()
 
     def _report(self) -> object:
-        return telemetry.worker_report(self._view, self._config.training.batch_size).to_json()
+        return telemetry.worker_report(
+            self._current.view, self._config.training.batch_size
+        ).to_json()
 
     def _shown(self) -> doors.Doors:
         registry = CollectorRegistry(auto_describe=False)
         job = self._config.job
         registry.register(
             telemetry.WorkerMetrics(
-                self._view,
+                self._current,
                 {"namespace": job.namespace, "job": job.name, "worker": str(self._ordinal)},
             )
         )

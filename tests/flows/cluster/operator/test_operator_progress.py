@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from ruamel.yaml import YAML
 
+from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
 from tests.support.clusters import standstill
 from tests.support.clusters.api_proxy import ApiProxy, Asked
 from tests.support.clusters.api_reader import Manifest
@@ -60,10 +61,10 @@ class Coordinator:
             return web.json_response(self.report | {"jobUID": self.job_uid})
 
         app = web.Application()
-        app.router.add_get("/report", report)
+        app.router.add_get(REPORT_PATH, report)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.address, 8080).start()
+        await web.TCPSite(self._runner, self.address, HTTP_PORT).start()
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(120)
