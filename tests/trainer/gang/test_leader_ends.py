@@ -61,7 +61,7 @@ def test_supervisor_that_dies_each_time_ends_the_job_as_max_restarts_says(tmp_pa
 
 
 async def lead_to_a_late_failure(run: GangRun, **meanwhile: Any) -> int:
-    """Rank 0 is told to have failed after something was written to the ledger."""
+    """Rank 0 is reported to have failed after something was written to the ledger."""
     leader = a_leader(run)
     leading = asyncio.create_task(leader.lead())
     await follow(leader, until=Action.RUN)
