@@ -11,7 +11,7 @@ def main() -> None:
 
     from dtjob_trainer.process import stop_at_start
 
-    stop_at_start.leave_when_told(exit_code=130)
+    stop_at_start.exit_on_signal(exit_code=130)
 
     from dtjob_cli import interrupts
     from dtjob_cli.main import app

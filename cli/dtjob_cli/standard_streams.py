@@ -95,7 +95,7 @@ def unprinted() -> str | None:
     stream = cast(object, sys.stdout)
     if not isinstance(stream, Unfailing):
         return None
-    stream.told = True
+    stream.is_acknowledged = True
     stream.flush()
     failure = stream.failure
     if failure is None or isinstance(failure, BrokenPipeError):
@@ -128,7 +128,7 @@ def check_printed_once() -> None:
     ------
     CommandError
     """
-    if not getattr(sys.stdout, "told", True):
+    if not getattr(sys.stdout, "is_acknowledged", True):
         check_printed()
 
 

@@ -79,7 +79,7 @@ def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     found = dict.fromkeys(STOPS, signal.SIG_DFL) | {signal.SIGHUP: signal.SIG_IGN}
     monkeypatch.setattr(signal, "getsignal", found.__getitem__)
     monkeypatch.setattr(signal, "signal", found.__setitem__)
-    stop_at_start.leave_when_told(130)
+    stop_at_start.exit_on_signal(130)
     assert found[signal.SIGHUP] is signal.SIG_IGN
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)

@@ -1,4 +1,4 @@
-"""Entrypoints, and what may be told of their failures (Rule 20)."""
+"""Entrypoints, and what may be shown of their failures (Rule 20)."""
 
 import importlib
 import subprocess
@@ -61,7 +61,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 @pytest.mark.parametrize("entrypoint", ["random:task", "json.tasks:task"])
-def test_a_task_with_the_name_of_a_library_module_is_told_so(entrypoint):
+def test_a_task_with_the_name_of_a_library_module_is_reported_so(entrypoint):
     top = entrypoint.partition(":")[0].partition(".")[0]
     with pytest.raises(TaskError) as caught:
         load_task(entrypoint, {})
@@ -73,7 +73,7 @@ def test_a_task_with_the_name_of_a_library_module_is_told_so(entrypoint):
 @pytest.mark.parametrize(
     "wanting", ["from queue import Records", "import queue; queue.Records", "import queue"]
 )
-def test_a_task_that_wants_a_hidden_file_is_told_which(code, monkeypatch, tmp_path, wanting):
+def test_a_task_that_wants_a_hidden_file_names_it(code, monkeypatch, tmp_path, wanting):
     monkeypatch.chdir(tmp_path)
     hidden = code("queue.py", "Records = []")
     code("wants.py", f"{wanting}\ndef task(args):\n    queue.Records")
@@ -129,7 +129,7 @@ def test_a_bad_entrypoint_is_refused_with_a_remedy_and_no_traceback_of_ours(
     assert "importlib" not in caught.value.message
 
 
-def test_a_module_that_is_not_found_is_told_with_every_folder_that_was_searched(
+def test_a_module_that_is_not_found_is_reported_with_every_folder_that_was_searched(
     monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
@@ -156,7 +156,7 @@ def test_a_module_that_is_not_found_in_a_pod_has_to_come_into_its_image(code, en
     assert "dtjob run" not in caught.value.message
 
 
-def test_an_entrypoint_that_looks_for_data_which_there_are_none_is_told_so(code, monkeypatch):
+def test_an_entrypoint_that_looks_for_data_which_there_are_none_is_reported_so(code, monkeypatch):
     monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
     code("needy.py", "import os\ndef task(args): return os.environ['DTJOB_DATA_DIR']")
     with pytest.raises(TaskError, match="set it in a new job"):
@@ -165,8 +165,8 @@ def test_an_entrypoint_that_looks_for_data_which_there_are_none_is_told_so(code,
 
 def test_what_the_dry_run_met_and_its_traceback_are_two_sentences():
     """Where newlines are shown as blanks they would run into one another."""
-    said = shown_in_full("the dry run failed", failure(lambda _: 1 / 0), "Correct it")
-    assert "Correct it.\nTraceback (most recent call last)" in said
+    message = shown_in_full("the dry run failed", failure(lambda _: 1 / 0), "Correct it")
+    assert "Correct it.\nTraceback (most recent call last)" in message
 
 
 def test_loading_a_task_imports_no_torch():

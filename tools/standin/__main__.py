@@ -5,7 +5,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     from dtjob_trainer.process import stop_at_start
 
-    stop_at_start.leave_when_told()  # before all that takes long to import
+    stop_at_start.exit_on_signal()  # before all that takes long to import
 
 import os
 import sys

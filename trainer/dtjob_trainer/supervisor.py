@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
     from dtjob_trainer.process import stop_at_start
 
-    stop_at_start.leave_when_told()  # before all that takes long to import
+    stop_at_start.exit_on_signal()  # before all that takes long to import
 
 import argparse
 import asyncio
@@ -82,7 +82,7 @@ def main(
         log.error("can't start", reason="ConfigurationInvalid", detail=str(error))
         return WorkerExit.CONFIGURATION
     except CannotStart as error:
-        # No reason of a job's that would not train: the operator tells `WorkerCrashing` of any pod.
+        # Not one of a job's reasons: the operator reports any such pod as `WorkerCrashing`.
         log.error("can't start ranks", reason=RANKS_CANNOT_START, detail=str(error))
         return WorkerExit.HELD
     except KeyboardInterrupt:

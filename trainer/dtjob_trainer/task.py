@@ -1,4 +1,4 @@
-"""What a user hands in: a model, its private data, a loss for each example.
+"""What a user provides: a model, its private data, a loss for each example.
 
 Nothing here imports torch, so that a bad entrypoint is refused before anything heavy starts.
 """
@@ -35,7 +35,7 @@ DTYPES = {
     "int64": (-(2**63), 2**63 - 1),
 }
 
-# What is installed beside this package and no task's code either.
+# Installed beside this package, and no task's code either.
 _OUR_PACKAGES = frozenset(
     f"dtjob_{part}"
     for part in ("accounting", "api", "cli", "exporter", "operator", "serving", "trainer")
@@ -200,7 +200,7 @@ def shown_in_full(what: str, error: BaseException, remedy: str) -> str:
 
 
 def where_in_task(error: BaseException) -> str:
-    """File, line and function of the innermost frame of what is neither ours nor installed.
+    """File, line and function of the innermost frame that is neither dtjob's nor installed.
 
     Where all is installed, of the innermost one beside the first frame outside dtjob. A long
     traceback is cut in its middle, which is where the task's own lines are.
@@ -222,7 +222,7 @@ def where_in_task(error: BaseException) -> str:
 def task_code_place(error: BaseException, entrypoint: str) -> str | None:
     """File and line of task code in an exception's traceback; None if it did not pass through any.
 
-    All that a failure on private data may tell besides its class (Rule 20): the exception's
+    All that a failure on private data may reveal besides its class (Rule 20): the exception's
     message, arguments and chained exceptions may hold a record. Task code is what lies in the
     entrypoint's top-level package, or beside a lone module; beside one that is installed lies all
     that is installed, so there the module alone is. Code of dtjob is none but for its own tasks.
@@ -237,7 +237,7 @@ def task_code_place(error: BaseException, entrypoint: str) -> str | None:
 
 
 def raised_by_dtjob(error: BaseException) -> bool:
-    """Whether the exception's own words are dtjob's: a task may raise a class of ours too."""
+    """Whether dtjob itself raised the exception: a task may raise a class of ours too."""
     frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and _is_ours(frames[-1])
 
@@ -273,7 +273,7 @@ def _check_no_library_module(module_name: str, entrypoint: str) -> None:
 
 
 def _hidden_import(error: Exception) -> str:
-    """What to do where the task wanted a module of its own and got another of the same name."""
+    """The remedy where the task wanted a module of its own and got another of the same name."""
     wanted = error.name if isinstance(error, ImportError) else None
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         wanted = error.obj.__name__

@@ -194,7 +194,7 @@ class Workers:
             return None
         if report.restarts > self._restarts:
             # Kills of ranks were told with the end of their attempt.
-            self._memory_kills.told(memory_group.read())
+            self._memory_kills.explained(memory_group.read())
         self._restarts = report.restarts
         return report
 

@@ -149,7 +149,7 @@ def test_a_signal_to_all_but_the_supervisors_changes_nothing(start: Any) -> None
 
 @pytest.mark.rule(12, 13)
 def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
-    """Who charges nothing new is told of epsilon too, and writes the result."""
+    """An attempt that charges nothing new gets epsilon too, and writes the result."""
     run = start(steps=8, gate_at=5)
     run.wait_for_step(5)
     run.kill(1, signal.SIGTERM)
@@ -166,7 +166,7 @@ def test_worker_is_stopped_in_the_last_lease(start: Any) -> None:
 
 
 def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
-    """Whoever is told to stop before the attempt runs stops the others too, in order."""
+    """A worker that is told to stop before the attempt runs stops the others too, in order."""
     run = start(workers=2, gate_at=0)
     run.wait("attempt", lambda: run.ledger.read().ledger.status.attempt == 1)
     for ordinal in range(run.workers):
@@ -238,7 +238,7 @@ def test_slow_step_is_no_hang(start: Any) -> None:
 
 
 def test_first_step_that_hangs_spends_no_more_than_the_reserve_covers(start: Any) -> None:
-    """It is told, nothing is lost, and the run goes on once a person has acted."""
+    """It is reported, nothing is lost, and the run goes on once a person has acted."""
     run = start(workers=1, steps=20, reserve=5, stall_seconds=5, gate_at=0)
     assert run.wait_for_exit() == [3], run.logs()
     status = run.ledger.read().ledger.status
@@ -313,7 +313,7 @@ def test_stopped_gang_is_superseded_and_woken(
 
 @pytest.mark.rule(20, 21)
 @pytest.mark.parametrize(
-    ("entrypoint", "reason", "said"),
+    ("entrypoint", "reason", "message"),
     [
         ("no_such_module:task", "EntrypointInvalid", "no_such_module"),
         ("slow_task:raises_in_dry_run", "DryRunFailed", "shapes do not fit"),
@@ -327,14 +327,14 @@ def test_stopped_gang_is_superseded_and_woken(
         ("slow_task:raises_once_its_data_are_open", "TaskFailed", "training raised ValueError"),
     ],
 )
-def test_task_can_not_work(start: Any, entrypoint: str, reason: str, said: str) -> None:
+def test_task_can_not_work(start: Any, entrypoint: str, reason: str, message: str) -> None:
     """A permanent failure is the outcome, before any draw is charged."""
     run = start(workers=1, task={"entrypoint": entrypoint})
     assert run.wait_for_exit() == [1], run.logs()
     status = run.ledger.read().ledger.status
     assert status.outcome is not None
     assert (status.outcome.reason, status.charged) == (reason, 0), status.outcome
-    assert said in status.outcome.message
+    assert message in status.outcome.message
     written = run.logs() + run.ledger.read().ledger.model_dump_json()
     assert "JANE DOE" not in written
     assert "Traceback" not in run.logs() or reason in ("DryRunFailed", "EvaluationInvalid")
@@ -346,7 +346,7 @@ def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any)
     killed_in_step(run, 8)
     run.open_gate()
     charged = run.ledger.read().ledger.status.charged
-    for entrypoint, reason, said in (
+    for entrypoint, reason, message in (
         ("no_such_module:task", "EntrypointInvalid", "no module named 'no_such_module'"),
         ("slow_task:with_another_model", "CheckpointMismatch", "the model has no weight"),
         ("slow_task:without_its_data", "TaskFailed", "is the data where the task looks for it"),
@@ -357,7 +357,7 @@ def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any)
         status = run.ledger.read().ledger.status
         assert (status.outcome, status.charged) == (None, charged)
         assert status.attempts[-1].reason == reason
-        assert said in str(status.attempts[-1].message)
+        assert message in str(status.attempts[-1].message)
     run.task = SLOW
     run.start()
     assert assert_finished(run).status.attempt == 5
@@ -385,7 +385,7 @@ def test_volume_that_can_not_be_used_holds_a_run_until_it_can(start: Any) -> Non
 
 
 @pytest.mark.rule(11)
-def test_a_ledger_put_back_without_its_status_is_told_before_the_tasks_faults(
+def test_a_ledger_put_back_without_its_status_is_reported_before_the_tasks_faults(
     start: Any,
 ) -> None:
     """An outcome could never be taken back, and would say that nothing was spent."""
@@ -413,7 +413,7 @@ def test_rows_that_no_memory_holds_are_refused_before_they_are_tried(start: Any)
     assert "spec.training.physicalBatchSize" in status.outcome.message
 
 
-def test_interface_that_workers_lack_is_told_before_the_ranks_meet(
+def test_interface_that_workers_lack_is_reported_before_the_ranks_meet(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gloo's own error is that of a lost peer on all others, and would be tried again."""
@@ -422,10 +422,10 @@ def test_interface_that_workers_lack_is_told_before_the_ranks_meet(
     assert 0 not in run.wait_for_exit(), run.logs()
     status = run.ledger.read().ledger.status
     assert (status.attempt, status.charged) == (1, 0), "it is not tried again"
-    said = status.attempts[-1].message
-    assert said is not None
-    assert "GLOO_SOCKET_IFNAME is 'nosuch0'" in said
-    assert "the interfaces of this worker are" in said
+    message = status.attempts[-1].message
+    assert message is not None
+    assert "GLOO_SOCKET_IFNAME is 'nosuch0'" in message
+    assert "the interfaces of this worker are" in message
     assert run.executed() == []
 
 

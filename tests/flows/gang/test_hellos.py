@@ -19,7 +19,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import Directive, End, EndKind, GpuReading, Hello
 from dtjob_serving import doors
 from dtjob_trainer.gang.endpoints import Hellos
-from dtjob_trainer.gang.ends import cause, told
+from dtjob_trainer.gang.ends import bounded, cause
 from dtjob_trainer.gang.greeter import Greeter
 from dtjob_trainer.identity.credentials import PodToken
 from dtjob_trainer.identity.issuer import Issuer, Published, published
@@ -39,16 +39,16 @@ class Scene:
 
     path: Path
     greeter: Greeter
-    heard: list[Speaker] = field(default_factory=list)
-    said_hellos: list[Hello] = field(default_factory=list)
+    speakers: list[Speaker] = field(default_factory=list)
+    hellos: list[Hello] = field(default_factory=list)
     log: CapturingLogger = field(default_factory=CapturingLogger)
     refuse: HelloDenied | None = None
 
     async def hear(self, hello: Hello, speaker: Speaker) -> Directive:
         if self.refuse is not None:
             raise self.refuse
-        self.heard.append(speaker)
-        self.said_hellos.append(hello)
+        self.speakers.append(speaker)
+        self.hellos.append(hello)
         return Directive(revision=3)
 
     def hold(self, token: str) -> None:
@@ -56,7 +56,7 @@ class Scene:
         self.path.write_text(token)
 
     @property
-    def said(self) -> list[str]:
+    def details(self) -> list[str]:
         return [call.kwargs["detail"] for call in self.log.calls]
 
 
@@ -95,8 +95,8 @@ def test_each_hello_is_proved_by_the_token_of_its_moment(tmp_path: Path) -> None
         for pod in ("first", "second"):
             scene.hold(FAKE.keys[0].sign(claims(1, pod)))
             assert await scene.greeter.say(hello()) == Directive(revision=3)
-        said = [(speaker.ordinal, speaker.pod) for speaker in scene.heard]
-        assert said == [(1, "first"), (1, "second")]
+        pods = [(speaker.ordinal, speaker.pod) for speaker in scene.speakers]
+        assert pods == [(1, "first"), (1, "second")]
 
     play(tmp_path, act)
 
@@ -105,8 +105,8 @@ def test_a_worker_speaks_for_itself_alone(tmp_path: Path) -> None:
     async def act(scene: Scene) -> None:
         scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
         assert await scene.greeter.say(hello(0)) is None
-        assert scene.said == ["worker 1 speaks as worker 0"]
-        assert scene.heard == []
+        assert scene.details == ["worker 1 speaks as worker 0"]
+        assert scene.speakers == []
 
     play(tmp_path, act)
 
@@ -118,14 +118,16 @@ def test_why_a_hello_is_refused_is_logged_once_for_each_reason(tmp_path: Path) -
             scene.hold(Key("stranger").sign(claims(1, "pod")))
             assert await scene.greeter.say(hello()) is None
         scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
-        scene.refuse = HelloDenied(HTTPStatus.FORBIDDEN, "worker 1 is not heard: it was replaced")
+        scene.refuse = HelloDenied(
+            HTTPStatus.FORBIDDEN, "worker 1 is not admitted: it was replaced"
+        )
         assert await scene.greeter.say(hello()) is None
         scene.refuse = None
         assert await scene.greeter.say(hello()) == Directive(revision=3)
-        missing, unknown, replaced = scene.said
+        missing, unknown, replaced = scene.details
         assert str(scene.path) in missing
         assert "signed by no key of this cluster" in unknown
-        assert replaced == "worker 1 is not heard: it was replaced"
+        assert replaced == "worker 1 is not admitted: it was replaced"
 
     play(tmp_path, act)
 
@@ -149,14 +151,14 @@ def test_the_ends_of_all_ranks_arrive_however_much_they_say(tmp_path: Path) -> N
         temperature_celsius=100,
         power_watts=1e-300,
     )
-    said = hello().model_copy(update={"ends": told(ends), "gpus": (gpu,) * 16})
+    greeting = hello().model_copy(update={"ends": bounded(ends), "gpus": (gpu,) * 16})
 
     async def act(scene: Scene) -> None:
         scene.hold(FAKE.keys[0].sign(claims(1, "pod")))
-        assert await scene.greeter.say(said) == Directive(revision=3)
-        (heard,) = scene.said_hellos
-        assert [end.rank for end in heard.ends] == [end.rank for end in ends]
-        assert cause(list(heard.ends)) == ends[200]
+        assert await scene.greeter.say(greeting) == Directive(revision=3)
+        (received,) = scene.hellos
+        assert [end.rank for end in received.ends] == [end.rank for end in ends]
+        assert cause(list(received.ends)) == ends[200]
 
     play(tmp_path, act)
 
@@ -171,6 +173,6 @@ def test_what_is_proved_and_no_hello_is_refused(tmp_path: Path, body: bytes) -> 
         ) as answer:
             assert answer.status == HTTPStatus.BAD_REQUEST
             assert "are all workers of one image?" in await answer.text()
-        assert scene.heard == []
+        assert scene.speakers == []
 
     play(tmp_path, act)

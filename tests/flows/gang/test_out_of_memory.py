@@ -35,7 +35,7 @@ print(deaths.end_of_rank(0, done.returncode, before, memory_group.read()).messag
         ("killed", "somebody else ended it"),
     ],
 )
-def test_a_kill_at_the_limit_is_told_from_any_other(how: str, words: str) -> None:
+def test_a_kill_at_the_limit_differs_from_any_other(how: str, words: str) -> None:
     with limited(2**26) as entry:
         shown = subprocess.run(
             [sys.executable, "-c", ENTERED + KILLED, str(entry), how],
@@ -67,7 +67,7 @@ def task(args):
 
 @pytest.mark.processes
 @pytest.mark.timeout(900)
-def test_a_rank_that_the_limit_kills_is_told_on_the_screen_and_in_the_ledger(
+def test_a_rank_that_the_limit_kills_is_on_the_screen_and_in_the_ledger(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "hungry.py").write_text(TASK)
@@ -89,13 +89,13 @@ def test_a_rank_that_the_limit_kills_is_told_on_the_screen_and_in_the_ledger(
         )
 
     assert shown.returncode == 0, shown.stderr
-    (told,) = [line for line in shown.stderr.splitlines() if "! restart 1" in line]
+    (restart,) = [line for line in shown.stderr.splitlines() if "! restart 1" in line]
     for words in (
         "rank 0 was ended by SIGKILL: out of memory: the container's limit is 1.5 GiB",
         "spec.workers.resources.limits.memory",
         "draws in reserve are left",
     ):
-        assert words in told
+        assert words in restart
     (run,) = (tmp_path / "dtjob-runs").iterdir()
     newest = max((run / "ledger").iterdir())
     first = json.loads(newest.read_text())["status"]["attempts"][0]

@@ -55,7 +55,7 @@ def full_disk() -> Iterator[int]:
 def test_a_process_goes_on_whose_output_is_lost(kind, encoding, request):
     descriptor = request.getfixturevalue(kind)
     reader, writer = os.pipe()
-    with os.fdopen(reader, "rb") as said:
+    with os.fdopen(reader, "rb") as output:
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(writer)],
             stdout=descriptor,
@@ -65,7 +65,7 @@ def test_a_process_goes_on_whose_output_is_lost(kind, encoding, request):
             check=False,
         )
         os.close(writer)
-        assert said.read() == b"done"
+        assert output.read() == b"done"
     assert done.returncode == 0
 
 

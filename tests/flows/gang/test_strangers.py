@@ -121,5 +121,5 @@ def test_a_hello_without_proof_is_not_listened_to(tmp_path: Path, runs: list[Gan
     run.open_gate()
     assert assert_finished(run).status.attempt == 1
     assert_true_account(run)
-    told = [json.loads(line) for line in run.log(0).read_text().splitlines() if "refused" in line]
-    assert told[0]["message"] == "hello refused"
+    lines = [json.loads(line) for line in run.log(0).read_text().splitlines() if "refused" in line]
+    assert lines[0]["message"] == "hello refused"

@@ -302,5 +302,5 @@ DURING = failed((AHEAD - 1, AHEAD - 0.9), (AHEAD, 3.9), (4, 6))
 def test_restart_budget_of_a_clock_that_was_put_right(
     attempts: list[AttemptRecord], now: float, max_restarts: int, expected: bool
 ) -> None:
-    """A time to come tells not when an attempt ended; the order and the distances do."""
+    """A time in the future does not show when an attempt ended; order and distances do."""
     assert may_restart(attempts, START + timedelta(hours=now), max_restarts) is expected

@@ -23,7 +23,7 @@ from tests.support.ledgers.durability import Job, state_at
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 STALLED = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
 KILLED = End(kind=EndKind.CRASHED, rank=1, reason=Reason.RANK_FAILED, message="killed", signal=9)
-TOLD_AS_DONE = End(kind=EndKind.SUCCEEDED, rank=0, reason=Reason.COMPLETED)
+REPORTED_DONE = End(kind=EndKind.SUCCEEDED, rank=0, reason=Reason.COMPLETED)
 
 
 @pytest.fixture
@@ -55,16 +55,16 @@ def record(run: GangRun) -> AttemptRecord:
 def test_an_attempt_ends_for_the_reason_of_the_outcome_that_it_wrote(
     run: GangRun, state: OutcomeState
 ) -> None:
-    """A rank that has come to the end of its loop tells no other reason than that it has."""
+    """A rank whose loop has ended reports no other reason than that."""
     why = Reason.PRIVACY_BUDGET_EXHAUSTED
     write_status(run, outcome=Outcome(state=state, reason=why, time=NOW))
-    assert closed(run, TOLD_AS_DONE).follows is Follows.LOOK
+    assert closed(run, REPORTED_DONE).follows is Follows.LOOK
     assert (record(run).reason, record(run).end) == ("PrivacyBudgetExhausted", NOW)
 
 
 def test_an_attempt_that_has_done_all_steps_is_completed(run: GangRun) -> None:
     write_status(run, outcome=succeeded())
-    closed(run, TOLD_AS_DONE)
+    closed(run, REPORTED_DONE)
     assert record(run).reason == "Completed"
 
 
@@ -179,7 +179,7 @@ def test_a_job_that_failed_where_its_volume_was_away_is_held_as_if_refused(
 ) -> None:
     """Else it would take a lease to fail again, each time that the volume is away then."""
     away = TrainingHeld(Reason.STORAGE_UNUSABLE, "the volume is away")
-    monkeypatch.setattr(consequences, "untold", lambda *_: away)
+    monkeypatch.setattr(consequences, "unrecorded_draws", lambda *_: away)
     failed = KILLED.model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
     found = closed(run, failed)
     assert (found.follows, found.reason) == (Follows.HELD_FOR_ORDER, Reason.STORAGE_UNUSABLE)

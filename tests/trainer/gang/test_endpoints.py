@@ -32,8 +32,8 @@ class Worker(Tried):
         return httpx.get(f"http://127.0.0.1:{self.shown.port}/healthz", timeout=5).status_code
 
     def say(self, known: int = -1, client: httpx.Client | None = None) -> httpx.Response:
-        said = Hello(ordinal=1, incarnation="a", ready=True, known=known)
-        body = said.model_dump_json().encode()
+        greeting = Hello(ordinal=1, incarnation="a", ready=True, known=known)
+        body = greeting.model_dump_json().encode()
         shown = {"Authorization": self.secret.show(body)}
         url = f"http://127.0.0.1:{self.hello.port}{HELLO_PATH}"
         return (client or httpx).post(url, content=body, headers=shown, timeout=10)

@@ -63,7 +63,7 @@ def a_leader(folder: Path, ranks: Ranks, workers: int = 1) -> tuple[Leader, Gang
     return Leader(run.config(0), run.ledger, current, structlog.get_logger(), ranks.tell), run
 
 
-def test_drain_is_told_until_a_rank_hears_it(tmp_path: Path) -> None:
+def test_drain_is_sent_until_a_rank_receives_it(tmp_path: Path) -> None:
     """A SIGTERM while the ranks are being started is not lost."""
     ranks = Ranks(deaf=2)
     leader, run = a_leader(tmp_path, ranks)
@@ -323,8 +323,8 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
     status = run.ledger.read().ledger.status
     assert (status.charged, status.outcome) == (15, None)
     assert [record.reason for record in status.attempts] == ["Stalled"] * 3
-    told = str(current.report.message)
-    assert "3 attempts in a row have stalled, the last one without a new" in told
+    message = str(current.report.message)
+    assert "3 attempts in a row have stalled, the last one without a new" in message
 
 
 @pytest.mark.parametrize(("stall_seconds", "holds"), [(30, True), (31, False)])
@@ -435,7 +435,7 @@ def test_worker_that_was_restarted_explains_the_crash_of_the_others(
     assert asyncio.run(scene()) == ("WorkerLost", "worker 1 was restarted", None)
 
 
-def test_what_keeps_workers_from_being_known_is_said_while_it_lasts(tmp_path: Path) -> None:
+def test_what_keeps_workers_from_being_known_is_reported_while_it_lasts(tmp_path: Path) -> None:
     """By the report, from which the operator has the condition."""
     leader, _ = a_leader(tmp_path, Ranks(deaf=0))
     trouble: list[tuple[Reason, str]] = [(Reason.GANG_UNPROVABLE, "bind the role")]
@@ -466,9 +466,9 @@ def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: in
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
-        said = Hello(ordinal=ordinal, incarnation="x", ready=True, attempt=1, ends=(lie,))
+        greeting = Hello(ordinal=ordinal, incarnation="x", ready=True, attempt=1, ends=(lie,))
         with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
-            await leader.hello(said, Speaker(ordinal, ""))
+            await leader.hello(greeting, Speaker(ordinal, ""))
         await asyncio.sleep(0)
         await follow(leader, until=Action.RUN, attempt=1)
         lead.cancel()
@@ -477,7 +477,7 @@ def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: in
     assert run.ledger.read().ledger.status.outcome is None
 
 
-def test_nobody_is_heard_before_it_is_known_how_many_workers_there_are(
+def test_nobody_is_admitted_before_it_is_known_how_many_workers_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ledger says so, and may come late; a worker asks again."""
@@ -529,23 +529,23 @@ def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(
     leader, run = a_leader(tmp_path, Ranks(deaf=0), workers=2)
     begin_attempt = attempts.begin_attempt
 
-    async def heard(ordinal: int, incarnation: str, *, ready: bool = True) -> None:
-        said = Hello(ordinal=ordinal, incarnation=incarnation, ready=ready)
-        await leader.hello(said, Speaker(ordinal, ""))
+    async def greet(ordinal: int, incarnation: str, *, ready: bool = True) -> None:
+        greeting = Hello(ordinal=ordinal, incarnation=incarnation, ready=ready)
+        await leader.hello(greeting, Speaker(ordinal, ""))
 
     async def scene() -> tuple[str | None, str | None, int | None]:
         loop = asyncio.get_running_loop()
 
         def restarted_meanwhile(*arguments: Any) -> Any:
             begun = begin_attempt(*arguments)
-            again = heard(1, "b", ready=False)
+            again = greet(1, "b", ready=False)
             asyncio.run_coroutine_threadsafe(again, loop).result(60)
             return begun
 
         monkeypatch.setattr(attempts, "begin_attempt", restarted_meanwhile)
         lead = asyncio.create_task(leader.lead())
-        await heard(0, "a")
-        await heard(1, "a")
+        await greet(0, "a")
+        await greet(1, "a")
         async with asyncio.timeout(60):
             while not run.ledger.read().ledger.status.attempts:
                 await asyncio.sleep(0.02)

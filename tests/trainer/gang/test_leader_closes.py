@@ -131,7 +131,7 @@ def test_an_order_that_comes_while_an_end_is_kept_is_answered_after_it(
     assert (report.state, report.reason, report.message) == (WorkerState.RESTARTING, None, None)
 
 
-def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
+def test_what_a_drained_pod_waited_for_is_reported_no_more(run: GangRun) -> None:
     async def scene(leader: Leader, ledger: Reluctant) -> None:
         end = an_end(EndKind.CRASHED, Reason.RANK_FAILED)
         await end_with_a_lease(leader, ledger, run, end)
@@ -146,7 +146,7 @@ def test_what_a_drained_pod_waited_for_is_told_no_more(run: GangRun) -> None:
     assert (report.state, report.reason, report.message) == (WorkerState.DRAINED, None, None)
 
 
-def test_a_restart_is_told_with_its_own_message_alone(run: GangRun) -> None:
+def test_a_restart_is_reported_with_its_own_message_alone(run: GangRun) -> None:
     """Not with the reason for which the ledger could not be written before."""
 
     async def scene(leader: Leader, ledger: Reluctant) -> None:
@@ -191,7 +191,7 @@ def test_a_failure_that_could_not_be_written_at_once_ends_the_job_all_the_same(
     assert before <= status.outcome.time <= seen[0]
 
 
-def test_a_pod_that_is_told_to_leave_waits_for_no_ledger(run: GangRun) -> None:
+def test_a_pod_that_is_to_leave_waits_for_no_ledger(run: GangRun) -> None:
     """It tries once more: what it could not write then, its successor takes for a lost worker."""
 
     async def scene(leader: Leader, ledger: Reluctant) -> None:

@@ -19,7 +19,7 @@ from dtjob_trainer.gang.patience import START_FACTOR
 from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.ledger.checkpoint import CheckpointStore
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
-from dtjob_trainer.ledger.untold import untold
+from dtjob_trainer.ledger.unrecorded import unrecorded_draws
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import an_end, follow, lease_as, succeeded, write_status
 
@@ -61,7 +61,7 @@ def test_supervisor_that_dies_each_time_ends_the_job_as_max_restarts_says(tmp_pa
 
 
 async def lead_to_a_late_failure(run: GangRun, **meanwhile: Any) -> int:
-    """Rank 0 is told to have failed after something was written to the ledger."""
+    """Rank 0 is reported to have failed after something was written to the ledger."""
     leader = a_leader(run)
     leading = asyncio.create_task(leader.lead())
     await follow(leader, until=Action.RUN)
@@ -151,7 +151,7 @@ def test_who_looks_before_an_attempt_reads_no_checkpoint(
     run.create_ledger()
     leave_a_journal(run)
     monkeypatch.delattr(CheckpointStore, "newest_whole")
-    found = untold(run.ledger.read().ledger, run.config(0))
+    found = unrecorded_draws(run.ledger.read().ledger, run.config(0))
     assert found is not None
     assert found.proof is not None
 
@@ -162,7 +162,7 @@ def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
     assert run.state is not None
     (run.state / "attempt-1").mkdir()
     (run.state / "attempt-1" / "journal").mkdir()
-    found = untold(run.ledger.read().ledger, run.config(0))
+    found = unrecorded_draws(run.ledger.read().ledger, run.config(0))
     assert found is not None
     assert found.reason is Reason.PRIVACY_STATE_LOST
     assert "all reserved draws count as spent" in found.message
@@ -172,7 +172,7 @@ def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:
         attempt=1, charged=2, lease=Lease(attempt=1, from_draw=0, to_draw=2, from_step=0)
     )
     ledger = run.ledger.read().ledger.model_copy(update={"status": leased})
-    found = untold(ledger, run.config(0))
+    found = unrecorded_draws(ledger, run.config(0))
     assert found is not None
     assert (found.reason, found.proof) == (Reason.PRIVACY_STATE_LOST, None)
     assert "put the volume right" in found.message

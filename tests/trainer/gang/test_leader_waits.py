@@ -74,12 +74,12 @@ def nothing() -> None:
 def order(leader: Leader, run: GangRun) -> None:
     """The watch hears another order."""
     newest = run.ledger.read()
-    told = newest.ledger.spec.run.model_copy(update={"generation": 2})
-    spec = newest.ledger.spec.model_copy(update={"run": told})
+    ordered = newest.ledger.spec.run.model_copy(update={"generation": 2})
+    spec = newest.ledger.spec.model_copy(update={"run": ordered})
     leader._orders._hear(Versioned("2", newest.ledger.model_copy(update={"spec": spec})))
 
 
-def test_who_is_told_to_stop_waits_no_more(leader: Leader, waits: Callable[..., object]) -> None:
+def test_who_is_to_stop_waits_no_more(leader: Leader, waits: Callable[..., object]) -> None:
     """Also where it waits for a person, which is for ever."""
 
     def stop() -> None:

@@ -14,12 +14,12 @@ from dtjob_trainer.identity.proof import LEEWAY_SECONDS, HelloDenied, Speaker
 _SILENT = MISSED_PINGS * PING_SECONDS
 
 
-def hello(ordinal: int, incarnation: str = "first", **said: Any) -> Hello:
-    return Hello(ordinal=ordinal, incarnation=incarnation, ready=True, **said)
+def hello(ordinal: int, incarnation: str = "first", **fields: Any) -> Hello:
+    return Hello(ordinal=ordinal, incarnation=incarnation, ready=True, **fields)
 
 
 def met() -> Gang:
-    """Two workers that were heard of at time 0."""
+    """Two workers that sent a hello at time 0."""
     gang = Gang()
     for ordinal in (0, 1):
         gang.hello(hello(ordinal), 0.0)
@@ -69,10 +69,10 @@ def test_a_worker_that_stays_silent_afterwards_is_lost() -> None:
     assert end.message == "worker 1 stopped answering"
 
 
-@pytest.mark.parametrize("said", [{"ready": False}, {"attempt": 1}])
-def test_an_attempt_waits_for_workers_that_are_free(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{"ready": False}, {"attempt": 1}])
+def test_an_attempt_waits_for_workers_that_are_free(fields: dict[str, Any]) -> None:
     gang = met()
-    gang.hello(hello(1).model_copy(update=said), 0.0)
+    gang.hello(hello(1).model_copy(update=fields), 0.0)
     assert gang.absent(2, 0.0) == [1]
     assert gang.absent(3, 0.0) == [1, 2]
 
@@ -96,7 +96,7 @@ def admitted(
     return True
 
 
-def test_a_pod_that_was_replaced_is_never_heard_again() -> None:
+def test_a_pod_that_was_replaced_is_never_admitted_again() -> None:
     """Cut off from its API server, it keeps a token that holds."""
     gang = Gang()
     assert admitted(gang, "old")
@@ -116,7 +116,7 @@ _AFTER = _EVICTED + LEEWAY_SECONDS + 1
 
 
 def test_a_new_coordinator_takes_no_old_pod_for_a_new_one() -> None:
-    """It has seen neither: what came first to it tells nothing."""
+    """It has seen neither: which of them came first shows nothing."""
     gang = Gang()
     assert admitted(gang, "new", issued=_AFTER)
     assert not admitted(gang, "old", issued=_EVICTED)
@@ -156,7 +156,7 @@ def test_a_pod_that_was_taken_for_the_old_one_comes_back_with_its_next_token() -
     assert not admitted(gang, "old", issued=_EVICTED)
 
 
-def test_a_process_that_was_replaced_is_never_heard_again() -> None:
+def test_a_process_that_was_replaced_is_never_admitted_again() -> None:
     gang = Gang()
     assert admitted(gang, "pod", "first")
     assert admitted(gang, "pod", "second")
@@ -181,7 +181,7 @@ def test_a_run_has_no_worker_of_such_a_number(ordinal: int) -> None:
     assert gang._seats == {}
 
 
-def test_a_worker_that_is_to_leave_is_heard_to_its_end() -> None:
+def test_a_worker_that_is_to_leave_is_listened_to_until_its_end() -> None:
     """A run with fewer workers begins when the ranks of the last one have ended."""
     gang = Gang()
     gang.admit(hello(2), Speaker(2, "pod"), 3)

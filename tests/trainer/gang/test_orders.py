@@ -1,4 +1,4 @@
-"""What people say by the ledger is heard once, in its order, and after whatever went wrong."""
+"""What people order through the ledger arrives once, in order, and whatever went wrong before."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def run(tmp_path: Path) -> GangRun:
     return run
 
 
-def hearing(run: GangRun, changed: Callable[[], None] = lambda: None) -> Orders:
+def orders_of(run: GangRun, changed: Callable[[], None] = lambda: None) -> Orders:
     return Orders(run.ledger, changed, structlog.get_logger())
 
 
 def ordered(run: GangRun) -> tuple[Versioned, Versioned]:
     """The ledger before another order, and with it."""
     before = run.ledger.read()
-    told = before.ledger.spec.run.model_copy(update={"generation": 2})
-    run.ledger.replace_spec(before, before.ledger.spec.model_copy(update={"run": told}))
+    given = before.ledger.spec.run.model_copy(update={"generation": 2})
+    run.ledger.replace_spec(before, before.ledger.spec.model_copy(update={"run": given}))
     return before, run.ledger.read()
 
 
 @pytest.mark.parametrize("error", [LedgerUnreadable("away"), ValueError("a bug")], ids=repr)
-def test_an_order_is_heard_after_the_watch_has_failed(
+def test_an_order_arrives_after_the_watch_has_failed(
     run: GangRun, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """Nobody waits for the task that watches, nor may it ask without a pause."""
@@ -61,17 +61,17 @@ def test_an_order_is_heard_after_the_watch_has_failed(
     monkeypatch.setattr(orders, "asyncio", no_pause)
 
     async def scene() -> list[object]:
-        heard_after = asyncio.get_running_loop().create_future()
+        done_before = asyncio.get_running_loop().create_future()
 
         def changed() -> None:
-            if not heard_after.done():
-                heard_after.set_result(list(done))
+            if not done_before.done():
+                done_before.set_result(list(done))
 
-        heard = hearing(run, changed)
-        watching = asyncio.create_task(heard._watch())
+        run_orders = orders_of(run, changed)
+        watching = asyncio.create_task(run_orders._watch())
         async with asyncio.timeout(10):
-            did: list[object] = await heard_after
-        assert heard.order == newest.ledger.spec.run
+            did: list[object] = await done_before
+        assert run_orders.order == newest.ledger.spec.run
         watching.cancel()
         return did
 
@@ -109,21 +109,21 @@ def test_an_answer_of_the_watch_that_a_read_has_overtaken_is_no_news(
         return next(answers, None)
 
     monkeypatch.setattr(run.ledger, "wait", wait)
-    heard_of: list[str] = []
+    versions: list[str] = []
 
     async def scene() -> None:
         changed = asyncio.Event()
 
         def tell() -> None:
-            heard_of.append(heard._version)
-            if heard._version == "last":
+            versions.append(run_orders._version)
+            if run_orders._version == "last":
                 changed.set()
 
-        heard = hearing(run, tell)
-        heard._hear(old)
-        watching = asyncio.create_task(heard._watch())
+        run_orders = orders_of(run, tell)
+        run_orders._hear(old)
+        watching = asyncio.create_task(run_orders._watch())
         await asyncio.to_thread(asked.wait, 10)
-        heard._hear(newest)
+        run_orders._hear(newest)
         has_read.set()
         async with asyncio.timeout(10):
             await changed.wait()
@@ -131,40 +131,40 @@ def test_an_answer_of_the_watch_that_a_read_has_overtaken_is_no_news(
 
     asyncio.run(scene())
     expected = ["last"] if uid is None else ["first", "last"]
-    assert heard_of == expected, "a ledger that was made anew is heard, and no other"
+    assert versions == expected, "a ledger that was made anew is taken, and no other"
 
 
 def test_an_answer_to_a_read_that_the_watch_has_overtaken_is_asked_for_again(
     run: GangRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attempt would begin that has been told to drain."""
+    """Else an attempt would begin that is to drain."""
     old, newest = ordered(run)
-    reading, told = threading.Event(), threading.Event()
+    reading, given = threading.Event(), threading.Event()
 
     def read() -> Versioned:
-        if told.is_set():
+        if given.is_set():
             return newest
         reading.set()
-        assert told.wait(10)
+        assert given.wait(10)
         return old
 
     def wait(_version: str, _timeout: float) -> Versioned | None:
         assert reading.wait(10)
-        return None if told.is_set() else newest
+        return None if given.is_set() else newest
 
     monkeypatch.setattr(run.ledger, "read", read)
     monkeypatch.setattr(run.ledger, "wait", wait)
 
     async def scene() -> None:
-        heard = hearing(run, told.set)
-        heard._hear(old)
-        heard.take()
-        watching = asyncio.create_task(heard._watch())
-        answer = await heard.read()
+        run_orders = orders_of(run, given.set)
+        run_orders._hear(old)
+        run_orders.take()
+        watching = asyncio.create_task(run_orders._watch())
+        answer = await run_orders.read()
         assert answer.ledger.spec.run.generation == 2
-        assert heard.order == answer.ledger.spec.run
-        assert not heard.has_news
-        for task in (watching, heard._watching):
+        assert run_orders.order == answer.ledger.spec.run
+        assert not run_orders.has_news
+        for task in (watching, run_orders._watching):
             assert task is not None
             task.cancel()
 
@@ -172,7 +172,7 @@ def test_an_answer_to_a_read_that_the_watch_has_overtaken_is_asked_for_again(
 
 
 @pytest.mark.parametrize("by", ["read", "watch"])
-def test_a_ledger_that_was_put_back_is_heard(
+def test_a_ledger_that_was_put_back_is_noticed(
     run: GangRun, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """From a copy of before the order: what it says now is what there is to do.
@@ -187,16 +187,16 @@ def test_a_ledger_that_was_put_back_is_heard(
 
     async def scene() -> None:
         changed = asyncio.Event()
-        heard = hearing(run, changed.set)
-        heard._hear(newest)
+        run_orders = orders_of(run, changed.set)
+        run_orders._hear(newest)
         async with asyncio.timeout(10):
             if by == "read":
-                assert await heard.read() == old
+                assert await run_orders.read() == old
             else:
-                heard._watching = asyncio.create_task(heard._watch())
+                run_orders._watching = asyncio.create_task(run_orders._watch())
                 await changed.wait()
-        assert heard.order == old.ledger.spec.run
-        assert heard._watching is not None
-        heard._watching.cancel()
+        assert run_orders.order == old.ledger.spec.run
+        assert run_orders._watching is not None
+        run_orders._watching.cancel()
 
     asyncio.run(scene())

@@ -33,75 +33,75 @@ def starting(step_estimate: float | None = None) -> Progress:
 def test_the_first_step_has_time_to_load_and_compile() -> None:
     patience = Patience(10, 0, now=0.0)
     assert patience.lost(40.0) is None
-    patience.heard(starting(), 40.0)
-    patience.heard(running(118), 50.0)  # where a checkpoint was: no step
+    patience.received(starting(), 40.0)
+    patience.received(running(118), 50.0)  # where a checkpoint was: no step
     assert not patience.has_stepped
     assert patience.lost(90.0) is None
-    said = patience.lost(91.0)
-    assert said is not None
-    assert "no first step of the attempt for 41 s, which has 40 s" in said
-    assert "runPolicy.stallSeconds is 10" in said
+    message = patience.lost(91.0)
+    assert message is not None
+    assert "no first step of the attempt for 41 s, which has 40 s" in message
+    assert "runPolicy.stallSeconds is 10" in message
 
 
 @pytest.mark.parametrize(("stalls", "allowed"), [(0, 10), (1, 20), (2, 40), (3, 40), (19, 40)])
 def test_each_stall_before_it_doubles_the_time_of_a_step(stalls: int, allowed: int) -> None:
     patience = Patience(10, stalls, now=0.0)
     assert patience.allowed == 4 * allowed
-    patience.heard(running(0), 1.0)
-    patience.heard(running(1), 2.0)
+    patience.received(running(0), 1.0)
+    patience.received(running(1), 2.0)
     assert patience.allowed == allowed
 
 
 def test_the_longest_step_is_remembered_by_the_next_attempt() -> None:
     """What comes again and again, such as a cache that is read, comes again."""
     first = Patience(10, 0, now=0.0)
-    first.heard(running(0), 5.0)
-    first.heard(running(1), 35.0)
+    first.received(running(0), 5.0)
+    first.received(running(1), 35.0)
     second = Patience(10, 0, now=100.0, longest=first.longest)
     assert not second.has_stepped
     assert second.allowed == 90.0
-    second.heard(running(1), 101.0)
-    second.heard(running(2), 102.0)
+    second.received(running(1), 101.0)
+    second.received(running(2), 102.0)
     assert second.has_stepped
     assert second.allowed == 90.0
 
 
 def test_the_first_step_may_take_what_the_dry_run_says() -> None:
     patience = Patience(10, 0, now=0.0)
-    patience.heard(starting(step_estimate=300.0), 30.0)
+    patience.received(starting(step_estimate=300.0), 30.0)
     assert patience.lost(330.0) is None
     assert patience.lost(331.0) is not None
 
 
 def test_other_steps_may_take_thrice_the_longest() -> None:
     patience = Patience(10, 0, now=0.0)
-    patience.heard(running(0), 5.0)
-    patience.heard(running(1), 35.0)
+    patience.received(running(0), 5.0)
+    patience.received(running(1), 35.0)
     assert patience.allowed == 90.0
-    patience.heard(running(2), 36.0)
+    patience.received(running(2), 36.0)
     assert patience.lost(126.0) is None
-    said = patience.lost(127.0)
-    assert said is not None
-    assert "no step for 91 s, 90 s being allowed" in said
-    assert "the longest step took 30 s" in said
+    message = patience.lost(127.0)
+    assert message is not None
+    assert "no step for 91 s, 90 s being allowed" in message
+    assert "the longest step took 30 s" in message
 
 
 def test_quick_steps_have_stall_seconds_and_a_hang_after_them_is_seen() -> None:
     patience = Patience(10, 0, now=0.0)
     for step in range(5):
-        patience.heard(running(step), float(step))
+        patience.received(running(step), float(step))
     assert patience.allowed == 10
     assert patience.lost(14.5) is not None
 
 
-def test_what_is_said_between_steps_is_no_step() -> None:
+def test_what_is_reported_between_steps_is_no_step() -> None:
     """A checkpoint that takes long beats once a second, and a slow start is no slow step."""
     patience = Patience(10, 0, now=0.0)
-    patience.heard(starting(), 35.0)
-    patience.heard(running(0), 70.0)
-    patience.heard(running(1), 71.0)
+    patience.received(starting(), 35.0)
+    patience.received(running(0), 70.0)
+    patience.received(running(1), 71.0)
     for second in range(72, 100):
-        patience.heard(replace(running(1), stage="writing checkpoint and ledger"), float(second))
+        patience.received(replace(running(1), stage="writing checkpoint and ledger"), float(second))
     assert patience.allowed == 10
 
 
@@ -169,10 +169,10 @@ def ledger(
 def test_the_default_reserve_covers_three_stalls_and_none_is_taken_from_the_steps() -> None:
     assert needs_a_person(ledger(STALLED, charged=10), 2) is None
     assert needs_a_person(ledger(STALLED, STALLED, charged=20), 3) is None
-    said = needs_a_person(ledger(STALLED, STALLED, STALLED, charged=30), 4)
-    assert said is not None
-    assert "3 attempts in a row have stalled" in said
-    assert "runPolicy.stallSeconds" in said
+    message = needs_a_person(ledger(STALLED, STALLED, STALLED, charged=30), 4)
+    assert message is not None
+    assert "3 attempts in a row have stalled" in message
+    assert "runPolicy.stallSeconds" in message
 
 
 @pytest.mark.parametrize(

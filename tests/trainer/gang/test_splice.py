@@ -22,12 +22,12 @@ class Store:
     """Notes every byte that reaches it, and says it back."""
 
     connections: int = 0
-    heard: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         while data := await reader.read(65536):
-            self.heard += data
+            self.received += data
             writer.write(data)
         writer.close()
 
@@ -56,7 +56,7 @@ async def way() -> AsyncIterator[Way]:
         behind.close()
 
 
-async def said_through(port: int, words: bytes) -> bytes:
+async def answer_through(port: int, words: bytes) -> bytes:
     """What comes back of the words of a rank."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(words)
@@ -68,15 +68,15 @@ async def said_through(port: int, words: bytes) -> bytes:
 
 def run(scene: Callable[[Way], Awaitable[None]]) -> None:
     """Play a scene, after which asyncio has no error to tell of."""
-    told: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
 
     async def whole() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what))
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: errors.append(what))
         async with asyncio.timeout(60), way() as found:
             await scene(found)
 
     asyncio.run(whole())
-    assert told == []
+    assert errors == []
 
 
 def test_ranks_reach_the_store_through_their_supervisor() -> None:
@@ -84,8 +84,8 @@ def test_ranks_reach_the_store_through_their_supervisor() -> None:
 
     async def scene(found: Way) -> None:
         tunnel = Tunnel("127.0.0.1", found.port, KEY)
-        assert await said_through(await tunnel.open(), words) == words
-        assert bytes(found.store.heard) == words
+        assert await answer_through(await tunnel.open(), words) == words
+        assert bytes(found.store.received) == words
         await tunnel.close()
 
     run(scene)
@@ -101,7 +101,7 @@ async def pair() -> tuple[splice.Streams, splice.Streams]:
 
 
 def test_who_reads_late_gets_all() -> None:
-    """What was passed on last is not dropped when both sides have said all."""
+    """What was passed on last is not dropped when both sides have sent all."""
     words = bytes(range(256)) * 160
 
     async def scene(_way: Way) -> None:
@@ -185,16 +185,16 @@ def test_the_way_of_a_former_attempt_is_closed() -> None:
         assert await reader.readexactly(3) == b"old"
         found.key = OTHER
         new = Tunnel("127.0.0.1", found.port, OTHER)
-        assert await said_through(await new.open(), b"new") == b"new"
+        assert await answer_through(await new.open(), b"new") == b"new"
         assert await reader.read() == b""
-        assert await said_through(port, b"again") == b""
+        assert await answer_through(port, b"again") == b""
         writer.close()
         await asyncio.gather(old.close(), new.close())
 
     run(scene)
 
 
-def test_who_is_connected_when_it_is_closed_is_not_told_of() -> None:
+def test_who_is_connected_when_it_is_closed_is_not_reported() -> None:
     """A stranger who waits, and a rank: neither is an error of the program."""
 
     async def scene(found: Way) -> None:
@@ -225,7 +225,7 @@ def test_a_crowd_of_strangers_keeps_no_rank_out() -> None:
     async def scene(found: Way) -> None:
         crowd = [await asyncio.open_connection("127.0.0.1", found.port) for _ in range(300)]
         tunnel = Tunnel("127.0.0.1", found.port, KEY)
-        assert await said_through(await tunnel.open(), b"through") == b"through"
+        assert await answer_through(await tunnel.open(), b"through") == b"through"
         assert found.store.connections == 1
         await tunnel.close()
         for _, writer in crowd:
@@ -234,7 +234,7 @@ def test_a_crowd_of_strangers_keeps_no_rank_out() -> None:
     run(scene)
 
 
-def test_a_key_is_heard_however_many_come_right_behind_it() -> None:
+def test_a_key_is_read_however_many_come_right_behind_it() -> None:
     """Of one address, and all of them before any is taken."""
 
     async def scene(found: Way) -> None:

@@ -71,19 +71,21 @@ def coordinator(tmp_path: Path, issuer: FakeIssuer, clock: Clock) -> PodToken:
     return PodToken(path, Expected(AUDIENCE, "test", "faults"), issuing)
 
 
-def heard(coordinator: PodToken, token: str) -> Speaker:
+def speaker_of(coordinator: PodToken, token: str) -> Speaker:
     return asyncio.run(coordinator.speaker(f"Bearer {token}", BODY))
 
 
 def refusal(coordinator: PodToken, token: str) -> str:
     with pytest.raises(HelloDenied) as caught:
-        heard(coordinator, token)
+        speaker_of(coordinator, token)
     return str(caught.value)
 
 
 def test_a_pods_token_speaks_for_it(issuer: FakeIssuer, coordinator: PodToken) -> None:
-    said = claims(1, "pod-1")
-    assert heard(coordinator, issuer.keys[0].sign(said)) == Speaker(1, "pod-1", said["iat"])
+    payload = claims(1, "pod-1")
+    assert speaker_of(coordinator, issuer.keys[0].sign(payload)) == Speaker(
+        1, "pod-1", payload["iat"]
+    )
     assert issuer.asked == [KEYS, DISCOVERY]
 
 
@@ -94,7 +96,7 @@ def test_a_token_is_read_again_for_each_hello(coordinator: PodToken) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"\n", "é".encode(), b"a\nb"])
-def test_a_file_that_holds_no_token_is_told_and_waited_for(
+def test_a_file_that_holds_no_token_is_reported_and_waited_for(
     coordinator: PodToken, left: bytes
 ) -> None:
     coordinator.path.write_bytes(left)
@@ -108,12 +110,12 @@ def test_a_file_that_holds_no_token_is_told_and_waited_for(
 
 def test_rsa_keys_are_known_too(issuer: FakeIssuer, coordinator: PodToken) -> None:
     issuer.keys.append(Key("rsa", "RS256"))
-    assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1"))).pod == "pod-1"
+    assert speaker_of(coordinator, issuer.keys[1].sign(claims(1, "pod-1"))).pod == "pod-1"
 
 
-def forged(said: dict[str, Any], secret: bytes | None = None, **header: Any) -> str:
+def forged(payload: dict[str, Any], secret: bytes | None = None, **header: Any) -> str:
     """Signed by nobody, or by HMAC."""
-    parts = [json.dumps(part).encode() for part in ({"kid": "first", **header}, said)]
+    parts = [json.dumps(part).encode() for part in ({"kid": "first", **header}, payload)]
     signed = ".".join(base64.urlsafe_b64encode(p).rstrip(b"=").decode() for p in parts)
     mark = hmac.digest(secret, signed.encode(), "sha256") if secret is not None else b""
     return f"{signed}.{base64.urlsafe_b64encode(mark).rstrip(b'=').decode()}"
@@ -153,9 +155,9 @@ def changed(issuer: FakeIssuer) -> str:
 def test_a_forged_token_is_refused(
     issuer: FakeIssuer, coordinator: PodToken, forge: Callable[[FakeIssuer], str]
 ) -> None:
-    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    assert speaker_of(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
     with pytest.raises(HelloDenied) as caught:
-        heard(coordinator, forge(issuer))
+        speaker_of(coordinator, forge(issuer))
     assert caught.value.status == 401
 
 
@@ -163,18 +165,18 @@ def test_keys_stay_while_the_api_server_is_away(
     issuer: FakeIssuer, coordinator: PodToken, clock: Clock
 ) -> None:
     token = issuer.keys[0].sign(claims(1, "pod-1"))
-    assert heard(coordinator, token)
+    assert speaker_of(coordinator, token)
     issuer.status = 503
     clock.seconds += 100 * ASK_SECONDS
     assert "signed by no key" in refusal(coordinator, Key("other").sign(claims(1, "pod-1")))
-    assert heard(coordinator, token)
+    assert speaker_of(coordinator, token)
 
 
 def test_unknown_keys_are_asked_for_once_in_a_while(
     issuer: FakeIssuer, coordinator: PodToken, clock: Clock
 ) -> None:
     """However many strangers come with keys of their own."""
-    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    assert speaker_of(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
     tokens = [Key(f"stranger-{number}").sign(claims(1, "pod-1")) for number in range(20)]
 
     async def together() -> list[Any]:
@@ -190,15 +192,15 @@ def test_unknown_keys_are_asked_for_once_in_a_while(
 def test_strangers_keep_no_new_key_from_being_known(
     issuer: FakeIssuer, coordinator: PodToken
 ) -> None:
-    """The API server was asked a moment ago for one of theirs: a worker waits, and is heard."""
-    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    """The API server was asked a moment ago for one of theirs: a worker waits, and is admitted."""
+    assert speaker_of(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
     refusal(coordinator, Key("stranger").sign(claims(1, "pod-1")))
     issuer.keys.append(Key("second"))
-    assert heard(coordinator, issuer.keys[1].sign(claims(1, "pod-1")))
+    assert speaker_of(coordinator, issuer.keys[1].sign(claims(1, "pod-1")))
 
 
 def asked_in_turns(*answers: tuple[Key, ...]) -> tuple[Callable[[], Published], list[Event], Event]:
-    """An API server each of whose answers waits for an event; and one that tells of a question."""
+    """An API server whose answers each wait for an event, and an event that each question sets."""
     gates, asked = [Event() for _ in answers], Event()
     turns = iter(zip(gates, answers, strict=True))
 
@@ -281,7 +283,7 @@ def test_without_discovery_the_own_token_tells_the_issuer(
     issuer: FakeIssuer, coordinator: PodToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeIssuer, "documents", {KEYS: {"keys": [issuer.keys[0].public]}})
-    assert heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+    assert speaker_of(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
     assert coordinator.issuer.issuers == {ISSUER}
     other = issuer.keys[0].sign(claims(1, "pod-1", iss="https://elsewhere.example"))
     assert "issuer" in refusal(coordinator, other)
@@ -311,7 +313,7 @@ def test_a_missing_right_is_named(
     assert remedy in trouble[1]
     issuer.status = 200
     clock.seconds += 10
-    assert heard(coordinator, token)
+    assert speaker_of(coordinator, token)
     assert coordinator.trouble is None
 
 
@@ -323,10 +325,10 @@ def test_an_answer_that_holds_no_keys_is_none(
 ) -> None:
     monkeypatch.setattr(FakeIssuer, "documents", {KEYS: keys, DISCOVERY: {}})
     with pytest.raises(HelloDenied):
-        heard(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
+        speaker_of(coordinator, issuer.keys[0].sign(claims(1, "pod-1")))
 
 
-def test_a_token_that_can_not_be_read_is_told_until_it_can(coordinator: PodToken) -> None:
+def test_a_token_that_can_not_be_read_is_reported_until_it_can(coordinator: PodToken) -> None:
     """Its kubelet may bring it back: the pod waits, and its job says for what."""
     assert coordinator.trouble is None
     token = coordinator.path.read_text()
@@ -339,7 +341,7 @@ def test_a_token_that_can_not_be_read_is_told_until_it_can(coordinator: PodToken
 
 
 def test_the_secret_of_a_run_is_read_once(tmp_path: Path) -> None:
-    """Else who moves the run's folder away ends what is said in the gang, and not the gang."""
+    """Else whoever moves the run's folder away ends the gang's hellos, and not the gang."""
     run = GangRun(tmp_path)
     mine = open_credentials(run.config(0))
     run.secret.unlink()

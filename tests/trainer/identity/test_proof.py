@@ -17,8 +17,8 @@ TIMES = {"iat": MOMENT, "nbf": MOMENT, "exp": MOMENT + 600}
 
 
 def judged(now: datetime = NOW, **changes: Any) -> Speaker:
-    said = claims(3, "a-pod", **{**TIMES, **changes})
-    return judge(said, EXPECTED, {ISSUER}, now)
+    message = claims(3, "a-pod", **{**TIMES, **changes})
+    return judge(message, EXPECTED, {ISSUER}, now)
 
 
 def bound(**changes: Any) -> dict[str, Any]:
@@ -76,9 +76,9 @@ def test_a_refusal_for_time_names_both_clocks() -> None:
     late = NOW + timedelta(seconds=600 + LEEWAY_SECONDS)
     with pytest.raises(HelloDenied) as caught:
         judged(now=late)
-    said = str(caught.value)
-    assert "ended at 2026-03-01T12:10:00Z, made at 2026-03-01T12:00:00Z" in said
-    assert "the coordinator's clock says 2026-03-01T12:11:00Z" in said
+    message = str(caught.value)
+    assert "ended at 2026-03-01T12:10:00Z, made at 2026-03-01T12:00:00Z" in message
+    assert "the coordinator's clock says 2026-03-01T12:11:00Z" in message
 
 
 @pytest.mark.parametrize("name", ["iat", "nbf"])

@@ -237,9 +237,9 @@ def test_volume_that_refuses_is_named_at_every_call(
 
     with pytest.raises(durable.VolumeUnusable) as refused:
         use()
-    said = str(refused.value.strerror)
+    message = str(refused.value.strerror)
     for words in (str(tmp_path), os.strerror(number), f"user {os.getuid()}", "are intact"):
-        assert words in said
+        assert words in message
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,9 @@ def test_what_dtjob_itself_misses_is_not_a_tasks_missing_file(
     path = tmp_path / "state" / "attempt-1" / "journal"
     with pytest.raises(durable.VolumeUnusable) as refused:
         write(path)
-    said = str(refused.value.strerror)
-    assert f"{path}: {os.strerror(errno.ENOENT)}" in said
-    assert f"{tmp_path / 'state'} was there before: mount it again, or put it back" in said
+    message = str(refused.value.strerror)
+    assert f"{path}: {os.strerror(errno.ENOENT)}" in message
+    assert f"{tmp_path / 'state'} was there before: mount it again, or put it back" in message
     (tmp_path / "state" / "attempt-1").mkdir(parents=True)
     assert str(durable.VolumeUnusable(path, errno.ENOENT)).count(f"{path} was there before") == 1
 
@@ -283,7 +283,7 @@ def test_a_folder_that_goes_while_it_is_written_into_is_dtjobs_own(
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_a_rename_that_is_repeated_is_believed_by_its_file(
+def test_a_rename_that_is_repeated_is_known_by_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
 ) -> None:
     """A network file system may repeat it after a lost answer, and then miss the first name."""
@@ -301,7 +301,7 @@ def test_a_rename_that_is_repeated_is_believed_by_its_file(
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"new")]
 
 
-def test_a_rename_that_missed_its_file_is_not_believed_by_an_older_one(
+def test_a_rename_that_missed_its_file_is_not_known_by_an_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"

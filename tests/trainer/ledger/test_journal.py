@@ -105,7 +105,7 @@ def test_attempts_are_counted_by_number_and_nothing_else_is_one(tmp_path: Path) 
 def test_a_journal_that_leads_nowhere_is_not_one_that_never_was(
     journal: Path, tmp_path: Path
 ) -> None:
-    """As a link to a volume that is not mounted: what it told is out of sight."""
+    """As a link to a volume that is not mounted: its content is out of sight."""
     journal.rename(journal.with_name("elsewhere"))
     assert read_all(tmp_path) == []
     journal.symlink_to("/nowhere/journal")

@@ -70,7 +70,7 @@ def test_first_write_names_checkpoint_zero_and_the_first_lease_together(job: Job
 
 
 @pytest.mark.rule(11)
-def test_draw_is_in_ledger_and_journal_before_it_is_handed_out(job: Job) -> None:
+def test_draw_is_in_ledger_and_journal_before_it_is_given_out(job: Job) -> None:
     """Both know of a lease before its first draw is used."""
     leased, _ = job.opened()
     for step in (0, 1, 2):
@@ -286,8 +286,8 @@ def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job:
     lease = next_lease(full, 2, 2, 0)
     assert lease is not None
 
-    said = rf"status\.segments has {MAX_SEGMENTS} .* spec\.image back to {re.escape(IMAGE)}, "
-    with pytest.raises(LedgerRejected, match=said):
+    message = rf"status\.segments has {MAX_SEGMENTS} .* spec\.image back to {re.escape(IMAGE)}, "
+    with pytest.raises(LedgerRejected, match=message):
         with_lease(full, lease, status.checkpoint, "another")
     goes_on = with_lease(full, lease, status.checkpoint, IMAGE)
     assert (len(goes_on.segments), goes_on.segments[-1].draws) == (MAX_SEGMENTS, 4)
@@ -387,7 +387,7 @@ def test_lost_answers_and_conflicts_change_nothing(job: Job, what: str, nth: int
     assert status.charged == 5
     assert job.given == [0, 1, 2, 3, 4]
     assert status.outcome is not None
-    # A begin whose answer is lost costs a number; nothing tells it from somebody else's.
+    # A begin whose answer is lost costs a number; it can't be told from somebody else's.
     assert status.attempt == (3 if what == "lose" and nth in {1, 5} else 2)
 
 

@@ -313,14 +313,14 @@ def test_damage_is_refused_and_nothing_is_lost(
     assert "Nothing was " in refusal.value.message
     after = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
     assert after.items() >= before.items()
-    told = job.read().status.volume
-    assert len(after) - len(before) == (told is not None)
-    assert (told is not None) == (reason is Reason.PRIVACY_STATE_LOST)
+    proven = job.read().status.volume
+    assert len(after) - len(before) == (proven is not None)
+    assert (proven is not None) == (reason is Reason.PRIVACY_STATE_LOST)
 
 
 @pytest.mark.rule(11)
 def test_a_folder_that_an_attempt_left_empty_tells_of_the_attempt(tmp_path: Path) -> None:
-    """Its journal may have told of a lease. A stray one costs nothing once it is gone."""
+    """Its journal may have held a lease. A stray one costs nothing once it is gone."""
     job = Job(tmp_path / "job", tiny_plan(steps=5, lease_steps=2, reserve=6))
     job.create()
     job.run(stop_after=2)
@@ -433,7 +433,7 @@ FOUND = VolumeRecord(attempt=3, leased=3, charged=9, checkpoint=AHEAD)
     "newest", [ledger(volume=FOUND), new_ledger(tiny_plan(), attempt=1, volume=FOUND)]
 )
 def test_what_a_worker_has_found_on_a_volume_outlives_the_volume(newest: PrivacyLedger) -> None:
-    """What has been noticed is not forgotten where the files that told it go, too."""
+    """What has been noticed is not forgotten where the files that showed it go, too."""
     reason, message = refused(newest, on_volume([], ()))
     assert reason is Reason.PRIVACY_STATE_LOST
     assert "a worker found 9 draws charged in attempt 3 there" in message
@@ -458,11 +458,11 @@ def test_what_was_found_before_is_not_taken_back(
     lost(job)
     with pytest.raises(TrainingHeld):
         job.leased(attempt).resume()
-    told = job.read().status.volume
-    assert told is not None
-    assert (told.attempt, told.leased, told.charged) == (3, 3, 9)
-    assert told.checkpoint is not None
-    assert told.checkpoint.step == step
+    proven = job.read().status.volume
+    assert proven is not None
+    assert (proven.attempt, proven.leased, proven.charged) == (3, 3, 9)
+    assert proven.checkpoint is not None
+    assert proven.checkpoint.step == step
 
 
 def _volume_of(job: Job) -> VolumeRecord | None:
@@ -631,7 +631,7 @@ def test_a_folder_that_is_removed_while_its_attempt_trains_is_named(tmp_path: Pa
 def test_the_next_attempt_says_what_it_lacks_of_a_removed_folder_and_takes_it_back(
     tmp_path: Path,
 ) -> None:
-    """With the journal of its lease gone nothing tells the ledger from an older copy."""
+    """With the journal of its lease gone the ledger can't be told from an older copy."""
     job, _ = _training(tmp_path)
     attempt = job.read().status.attempt
     folder, copy = attempt_folder(job.state_dir, attempt), tmp_path / "copy"

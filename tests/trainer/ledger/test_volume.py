@@ -1,4 +1,4 @@
-"""What a checkpoint volume proves is told, whatever lies beside it (rule 11)."""
+"""What a checkpoint volume proves is recorded, whatever lies beside it (rule 11)."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
         with pytest.raises(TrainingHeld, match="all reserved draws count as spent") as refusal:
             job.opened()
         assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
-    told = job.read().status.volume
-    assert told is not None
-    assert (told.leased, told.charged) == (attempt, job.read().spec.reserved_draws)
+    proven = job.read().status.volume
+    assert proven is not None
+    assert (proven.leased, proven.charged) == (attempt, job.read().spec.reserved_draws)
 
     shutil.rmtree(
         attempt_folder(job.state_dir, attempt) if goes == "the journal" else job.state_dir
@@ -83,7 +83,7 @@ def test_a_journal_that_nobody_can_read_counts_as_all_that_is_reserved(
 
 @pytest.mark.rule(11)
 @pytest.mark.parametrize("hindered", ["checkpoint", "ledger", "full disk"])
-def test_what_a_volume_proves_is_told_whatever_else_is_wrong(
+def test_what_a_volume_proves_is_recorded_whatever_else_is_wrong(
     hindered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint that is out of sight takes no proof away, nor a ledger the reason."""
@@ -103,11 +103,11 @@ def test_what_a_volume_proves_is_told_whatever_else_is_wrong(
     with pytest.raises(TrainingHeld) as refusal:
         job.leased(attempt).resume()
     assert refusal.value.reason is Reason.PRIVACY_STATE_LOST
-    told = job.read().status.volume
-    assert (told is None) == (hindered != "checkpoint")
-    if told is not None:
-        assert (told.leased, told.checkpoint) == (1, None)
-        assert told.charged >= 3
+    proven = job.read().status.volume
+    assert (proven is None) == (hindered != "checkpoint")
+    if proven is not None:
+        assert (proven.leased, proven.checkpoint) == (1, None)
+        assert proven.charged >= 3
 
 
 def _of_another_job(job: Job) -> None:

@@ -61,6 +61,6 @@ def test_constant_and_single_records_are_taken():
 
 
 def test_a_field_that_nothing_seeds_and_no_other_is_refused():
-    """Nothing tells it from a stream; the message says how to seed it."""
+    """It can't be told from a stream; the message says how to seed it."""
     with pytest.raises(TaskError, match="global generator"):
         agreed_length(Augmented(rows()), {"x": make_task().example_spec["x"]}, Group())

@@ -101,12 +101,12 @@ def test_a_bad_record_becomes_padding_silently(capfd):
 
 @pytest.mark.rule(20)
 def test_who_opted_out_hears_of_each_bad_record():
-    heard: dict[int, str] = {}
-    load(Broken(), range(19), 1, 19, on_bad_record=heard.__setitem__)
-    assert sorted(heard) == list(range(2, 19))
-    assert "x has shape (7,), not (6,)" in heard[6]
-    assert "torn file" in heard[16]
-    assert "y leaves its range [0, 2]" in heard[8]
+    faults: dict[int, str] = {}
+    load(Broken(), range(19), 1, 19, on_bad_record=faults.__setitem__)
+    assert sorted(faults) == list(range(2, 19))
+    assert "x has shape (7,), not (6,)" in faults[6]
+    assert "torn file" in faults[16]
+    assert "y leaves its range [0, 2]" in faults[8]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int8", "int32", "int64"])

@@ -244,7 +244,7 @@ class DoesNotClip(PerExampleClip):
 @pytest.mark.parametrize(
     "liar", [PerExampleClip, StatesTooLittle, ForgetsOneOfTwo, ClipsToMore, DoesNotClip]
 )
-def test_a_clipper_that_lies_is_told_by_the_measure(liar):
+def test_a_clipper_that_lies_is_caught_by_the_measure(liar):
     """Else the test above would pass whatever it is given; the first one does not lie."""
     arrays = rows(8)
     arrays["x"][-1] = 100.0

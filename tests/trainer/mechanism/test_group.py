@@ -155,6 +155,6 @@ def test_three_ranks_together():
 
 
 @pytest.mark.processes
-def test_peer_that_is_gone_is_told_by_the_type():
-    said, _ = run_world(leave_rank_0_alone, 2)
-    assert said.startswith("RuntimeError: ")
+def test_peer_that_is_gone_is_known_by_the_type():
+    message, _ = run_world(leave_rank_0_alone, 2)
+    assert message.startswith("RuntimeError: ")

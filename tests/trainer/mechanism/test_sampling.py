@@ -39,10 +39,10 @@ def test_a_draw_is_the_reference_draw():
 
 @pytest.mark.rule(3)
 def test_more_records_change_nothing_for_the_others(monkeypatch):
-    few, many = drawn_ids(KEY, 5, 1000, THRESHOLD), drawn_ids(KEY, 5, 300_000, THRESHOLD)
-    assert np.array_equal(few, many[many < 1000])
+    of_1000, of_300_000 = drawn_ids(KEY, 5, 1000, THRESHOLD), drawn_ids(KEY, 5, 300_000, THRESHOLD)
+    assert np.array_equal(of_1000, of_300_000[of_300_000 < 1000])
     monkeypatch.setattr("dtjob_trainer.mechanism.sampling._CHUNK", 77)
-    assert np.array_equal(few, drawn_ids(KEY, 5, 1000, THRESHOLD))
+    assert np.array_equal(of_1000, drawn_ids(KEY, 5, 1000, THRESHOLD))
 
 
 @pytest.mark.rule(3)

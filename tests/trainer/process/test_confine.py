@@ -42,14 +42,14 @@ print("executed", program.wait(), flush=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_rank_passes_over_what_its_children_can_be_ended_by(number: signal.Signals) -> None:
     """A task's pool, loader or program would else never end, and the task wait for it for ever."""
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", _RANK.replace("{name}", number.name)],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert told.stdout.splitlines() == [
+    assert finished.stdout.splitlines() == [
         "passed over",
         f"forked {-number}",
         f"executed {-number}",

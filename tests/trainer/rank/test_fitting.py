@@ -57,7 +57,7 @@ def test_it_goes_into_its_own_model(optimizer: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: layers("first"), "the model has no second.weight"),
         (lambda: layers("first", "second", "third"), "the checkpoint has no third.weight"),
@@ -68,13 +68,13 @@ def test_it_goes_into_its_own_model(optimizer: str) -> None:
     ],
     ids=["fewer", "more", "other shape", "other dtype", "other order", "frozen"],
 )
-def test_it_goes_into_no_other(optimizer: str, make: Make, said: str) -> None:
+def test_it_goes_into_no_other(optimizer: str, make: Make, message: str) -> None:
     model = make()
     rule = make_optimizer(optimizer, [p for p in model.parameters() if p.requires_grad])
     with pytest.raises(TrainingHeld) as caught:
         fitting.load(saved(whole, optimizer), model, rule)
     assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert "checkpoint of step 7" in caught.value.message
 
 

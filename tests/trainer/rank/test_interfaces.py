@@ -1,4 +1,4 @@
-"""An interface that does not exist is told by name before the ranks meet."""
+"""An interface that does not exist is named before the ranks meet."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def test_gloo_takes_names_that_exist(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("ib0", "'ib0'"), ("eth", "'eth'"), ("eth0,ib0,ib1", "'ib0', 'ib1'")]
+    ("value", "message"), [("ib0", "'ib0'"), ("eth", "'eth'"), ("eth0,ib0,ib1", "'ib0', 'ib1'")]
 )
-def test_gloo_takes_no_prefixes_and_needs_all(value: str, said: str) -> None:
-    assert interfaces.of_gloo(value, EXISTING) == f"there is no interface {said}"
+def test_gloo_takes_no_prefixes_and_needs_all(value: str, message: str) -> None:
+    assert interfaces.of_gloo(value, EXISTING) == f"there is no interface {message}"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_nccl_takes_prefixes_names_and_exclusions(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("ib", "no interface matches it"),
         ("=eth", "no interface matches it"),
@@ -41,14 +41,14 @@ def test_nccl_takes_prefixes_names_and_exclusions(value: str) -> None:
         ("^=lo,eth0,eth1,docker0", "it leaves out every interface"),
     ],
 )
-def test_nccl_needs_one(value: str, said: str) -> None:
-    assert interfaces.of_nccl(value, EXISTING) == said
+def test_nccl_needs_one(value: str, message: str) -> None:
+    assert interfaces.of_nccl(value, EXISTING) == message
 
 
 @pytest.mark.parametrize(
     ("variable", "on_gpus"), [("GLOO_SOCKET_IFNAME", False), ("NCCL_SOCKET_IFNAME", True)]
 )
-def test_the_job_is_held_and_told_variable_value_and_interfaces(
+def test_the_job_is_held_and_names_variable_value_and_interfaces(
     monkeypatch: pytest.MonkeyPatch, variable: str, on_gpus: bool
 ) -> None:
     monkeypatch.setenv(variable, "wrong0")

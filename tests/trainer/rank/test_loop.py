@@ -89,8 +89,8 @@ def test_failed_evaluation_costs_its_figures_and_not_the_model(
     assert outcome.result is not None
     assert outcome.result["evaluation"] is None
     assert outcome.result["withoutEvaluation"] == Reason.EVALUATION_INVALID
-    said = "without an evaluation: Task.evaluate raised OSError (task.py:7)"
-    assert outcome.message.endswith(said)
+    ending = "without an evaluation: Task.evaluate raised OSError (task.py:7)"
+    assert outcome.message.endswith(ending)
 
 
 def test_figures_of_an_earlier_step_are_not_the_results(job: Job) -> None:
@@ -155,8 +155,8 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     def slow() -> dict[str, float]:
         deadline = time.monotonic() + 60
         while len(beats) < 4 and ours.poll(deadline - time.monotonic()):
-            if (said := ours.recv()).stage == "evaluating":
-                beats.append(said)
+            if (progress := ours.recv()).stage == "evaluating":
+                beats.append(progress)
         return {"accuracy": 0.5}
 
     train(job, slow, pipes=pipes)
@@ -164,7 +164,7 @@ def test_slow_evaluation_beats(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.rule(13)
-def test_draws_are_told_when_they_are_charged_and_not_a_step_later(
+def test_draws_are_reported_when_they_are_charged_and_not_a_step_later(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step may take minutes, and epsilon of the lease before it is shown for as long."""
@@ -172,10 +172,10 @@ def test_draws_are_told_when_they_are_charged_and_not_a_step_later(
     monkeypatch.setattr(loop, "_EPSILON_SECONDS", 0.0)
     pipes = ours, _ = multiprocessing.Pipe()
     train(job, None, pipes=pipes, delta=1e-5)
-    told = []
+    messages = []
     while ours.poll():
-        told.append(ours.recv())
-    charged = [(it.step, it.charged) for it in told if isinstance(it, Progress)]
+        messages.append(ours.recv())
+    charged = [(it.step, it.charged) for it in messages if isinstance(it, Progress)]
     assert {(0, 2), (2, 4), (4, 5)} <= set(charged)
 
 

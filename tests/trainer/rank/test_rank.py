@@ -1,4 +1,4 @@
-"""What the end of a rank tells, and to whom (Rule 20)."""
+"""What the end of a rank reveals, and to whom (Rule 20)."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _
 @pytest.mark.rule(6)
 def test_diverged_replicas_end_the_job_and_say_so(tmp_path: Path) -> None:
     """Another attempt would go on from steps that a rank computed wrong."""
-    said = "rank 1 and ranks [0] hold different parameters"
-    kind, reason, message = rank(tmp_path).explain(ParametersDiverged(said))
-    assert (kind, reason, message) == (EndKind.FAILED, Reason.REPLICAS_DIVERGED, said)
+    difference = "rank 1 and ranks [0] hold different parameters"
+    kind, reason, message = rank(tmp_path).explain(ParametersDiverged(difference))
+    assert (kind, reason, message) == (EndKind.FAILED, Reason.REPLICAS_DIVERGED, difference)
 
 
 def no_memory_left_to_torch() -> RuntimeError:
@@ -84,7 +84,7 @@ def test_want_of_memory_and_a_failing_gpu_pass(tmp_path: Path, error: Exception)
     [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. " * 99), no_memory_left_to_torch()],
     ids=["python", "GPU", "CPU"],
 )
-def test_want_of_memory_is_told_with_what_needs_less(
+def test_want_of_memory_is_reported_with_what_needs_less(
     tmp_path: Path, phase: Phase, error: Exception
 ) -> None:
     """Retried as ever, but whoever reads it need not know torch's allocators."""
@@ -151,7 +151,7 @@ def test_what_is_not_there_at_the_first_step_is_the_tasks_doing(
 
 
 @pytest.mark.parametrize("phase", [Phase.OPENING, Phase.PRIVATE])
-def test_task_that_looks_for_data_which_the_job_does_not_have_is_told_so(
+def test_task_that_looks_for_data_which_the_job_does_not_have_is_reported_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Phase
 ) -> None:
     monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
@@ -176,7 +176,7 @@ def test_task_that_looks_for_data_which_the_job_does_not_have_is_told_so(
         "raise KeyError('DTJOB_DATA_DIR', 'JANE_DOE')",
     ],
 )
-def test_no_other_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+def test_no_other_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.delenv("DTJOB_DATA_DIR", raising=False)
     message = rank(tmp_path).explain(raised_by_a_task(tmp_path, monkeypatch, line))[2]
     assert "its message is not shown" in message
@@ -205,8 +205,8 @@ def test_other_failures_of_the_task_are_final_after_a_step_too(tmp_path: Path) -
     assert tried.explain(ours.value)[2] == ours.value.message
 
 
-@pytest.mark.parametrize(("step", "told"), [(0, ["begun", "stepped"]), (7, ["stepped", "begun"])])
-def test_job_has_stepped_once_its_first_step_is_done(step: int, told: list[str]) -> None:
+@pytest.mark.parametrize(("step", "order"), [(0, ["begun", "stepped"]), (7, ["stepped", "begun"])])
+def test_job_has_stepped_once_its_first_step_is_done(step: int, order: list[str]) -> None:
     """A resumed one has before its own first step."""
     seen: list[str] = []
 
@@ -215,7 +215,7 @@ def test_job_has_stepped_once_its_first_step_is_done(step: int, told: list[str])
             seen.append("begun")
 
     _NotifyingStep(Step(), lambda: seen.append("stepped")).run(3, step)
-    assert seen[:2] == told
+    assert seen[:2] == order
 
 
 @pytest.mark.parametrize(

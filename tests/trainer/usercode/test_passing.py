@@ -190,7 +190,7 @@ def test_a_library_that_wraps_an_error_of_code_says_nothing_else() -> None:
     ],
     ids=repr,
 )
-def test_want_of_memory_is_told_as_such(error: Exception) -> None:
+def test_want_of_memory_is_known_as_such(error: Exception) -> None:
     assert wants_memory(error)
 
 

@@ -1,4 +1,4 @@
-"""What a process died of, told from its signal and from what its memory group counted."""
+"""What a process died of, by its signal and by what its memory group counted."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def watched(processes: int, kills: int = 0) -> deaths.MemoryKills:
     return found
 
 
-def test_processes_that_are_killed_at_once_are_all_told_why() -> None:
+def test_processes_that_are_killed_at_once_are_all_explained() -> None:
     found = watched(2)
     for process in range(2):
         assert "limit is 2 GiB" in found.cause(process, 9, counted(2, at_limit=1))
@@ -89,7 +89,7 @@ def test_one_kill_explains_one_death() -> None:
 
 
 def test_a_kill_explains_no_death_of_a_process_that_was_started_after_it() -> None:
-    """Nor does it hide a kill of that process, told only now."""
+    """Nor does it hide a kill of that process that is reported only now."""
     found = watched(2)
     found.started(2, counted(1))
     assert "out of memory" in found.cause(0, 9, counted(1))
@@ -98,9 +98,9 @@ def test_a_kill_explains_no_death_of_a_process_that_was_started_after_it() -> No
     assert "kill -9" in found.cause(2, 9, counted(2))
 
 
-def test_what_somebody_else_has_told_explains_nothing_more() -> None:
+def test_what_somebody_else_has_explained_explains_nothing_more() -> None:
     found = watched(2)
-    found.told(counted(1))
+    found.explained(counted(1))
     assert "kill -9" in found.cause(0, 9, counted(1))
     assert "out of memory" in found.cause(1, 9, counted(2))
 
@@ -132,7 +132,7 @@ def test_other_signals_have_causes_of_their_own_whatever_memory_did(
     assert words in end.message
 
 
-def test_an_exit_code_without_a_word_is_told() -> None:
+def test_an_exit_code_without_a_word_is_described() -> None:
     end = deaths.end_of_rank(0, 7, None, None)
 
     assert (end.exit_code, end.signal) == (7, None)

@@ -1,4 +1,4 @@
-"""Of what a supervisor's children and their forkserver died, and how multiprocessing tells it."""
+"""What a supervisor's children and their forkserver died of, and how multiprocessing reports it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Group:
 
 
 class Child:
-    """A process that ends when it is told."""
+    """A process that ends when it is told to."""
 
     pid = 1
 
@@ -111,7 +111,7 @@ def test_a_kill_explains_one_death_of_an_attempts_ranks(group: Group, nursery: F
     assert found == [Reason.OUT_OF_MEMORY, Reason.RANK_FAILED, Reason.OUT_OF_MEMORY]
 
 
-def test_an_import_that_fails_is_told_with_its_likely_causes(
+def test_an_import_that_fails_is_reported_with_its_likely_causes(
     group: Group, nursery: Forkserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = multiprocessing.Pipe()
@@ -138,10 +138,10 @@ def test_a_ranks_kill_explains_no_later_death_of_the_forkserver(
     group.kills += another
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    told = nursery.death
-    assert told is not None
-    assert ("out of memory: the machine" in told) == another
-    assert nursery.death == told, "asked again"
+    message = nursery.death
+    assert message is not None
+    assert ("out of memory: the machine" in message) == another
+    assert nursery.death == message, "asked again"
     os.waitpid(pid, 0)
 
 

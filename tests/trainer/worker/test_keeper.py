@@ -56,7 +56,7 @@ class Scene:
         )
 
     async def cold(self) -> None:
-        assert not self.keeper.able
+        assert not self.keeper.is_ready
         self.begun_anew += 1
 
     async def until_warm(self) -> None:
@@ -65,7 +65,7 @@ class Scene:
         self.warm.clear()
 
     @property
-    def said(self) -> list[str]:
+    def details(self) -> list[str]:
         return [call.kwargs["detail"] for call in self.log.calls if call.method_name == "error"]
 
 
@@ -87,10 +87,10 @@ def test_a_nursery_that_dies_while_it_starts_is_started_again() -> None:
 
     async def act(scene: Scene) -> None:
         await scene.until_warm()
-        assert scene.keeper.able
+        assert scene.keeper.is_ready
 
     scene = play(nursery, act)
-    assert scene.said == [KILLED, KILLED]
+    assert scene.details == [KILLED, KILLED]
     assert (nursery.opened, scene.begun_anew) == (2, 2)
 
 
@@ -119,7 +119,7 @@ def test_deaths_after_a_start_are_counted_by_the_attempts_that_they_end() -> Non
         await scene.until_warm()
 
     scene = play(nursery, act)
-    assert scene.said == [KILLED] * 5
+    assert scene.details == [KILLED] * 5
     assert nursery.opened == 5
 
 
@@ -153,7 +153,7 @@ def test_a_store_that_cannot_start_is_a_death_of_what_starts_it() -> None:
         scene.keeper.store = store
         keeping = asyncio.create_task(scene.keeper.keep())
         await scene.until_warm()
-        assert scene.said == ["the forkserver died while it started a process"]
+        assert scene.details == ["the forkserver died while it started a process"]
         store.lives = False
         async with asyncio.timeout(60):
             while store.starts < 2:

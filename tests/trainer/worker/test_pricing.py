@@ -67,9 +67,9 @@ class Desk:
 
     def __init__(self, helper: Helper) -> None:
         self.current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
-        self.heard: list[Epsilon] = []
+        self.received: list[Epsilon] = []
         self.pricing = Pricing(
-            self.current, structlog.get_logger(), self.heard.append, lambda: helper
+            self.current, structlog.get_logger(), self.received.append, lambda: helper
         )
         self.pricing.warm_up()
 
@@ -89,7 +89,7 @@ def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(scene())
 
 
-def told(charged: int, value: str) -> Epsilon:
+def sent(charged: int, value: str) -> Epsilon:
     return Epsilon(charged, value)
 
 
@@ -109,7 +109,7 @@ def test_pair_before_stays_until_the_figure_comes() -> None:
         later.set_result(1.5)
         await settle()
         assert desk.shown() == (16, "1.5000")
-        assert desk.heard == [told(8, "1.2500"), told(16, "1.5000")]
+        assert desk.received == [sent(8, "1.2500"), sent(16, "1.5000")]
 
     play(scene)
 
@@ -125,7 +125,7 @@ def test_repeated_messages_ask_once() -> None:
             await asyncio.sleep(0)
         await settle()
         assert helper.asked == [8]
-        assert desk.heard == [told(8, "1.2500")]
+        assert desk.received == [sent(8, "1.2500")]
 
     play(scene)
 
@@ -163,7 +163,7 @@ def test_late_figure_is_replaced_by_the_bound_and_never_lowers_it(
         later.set_result(1.5)
         await settle()
         assert desk.shown() == (16, bound(16))
-        assert desk.heard[-1] == told(16, "1.5000"), "the result has the better figure"
+        assert desk.received[-1] == sent(16, "1.5000"), "the result has the better figure"
 
     play(scene)
 
@@ -182,12 +182,12 @@ def test_helper_that_fails_gives_the_bound_and_is_asked_again(
         desk.charge(16)
         await settle()
         assert desk.shown() == (16, bound(16))
-        assert desk.heard == [told(8, "1.2500")]
+        assert desk.received == [sent(8, "1.2500")]
         later.set_result(5.0)
         async with asyncio.timeout(10):
             while desk.shown() != (16, "5.0000"):
                 await asyncio.sleep(0.01)
-        assert desk.heard[-1] == told(16, "5.0000")
+        assert desk.received[-1] == sent(16, "5.0000")
 
     play(scene)
 
@@ -244,14 +244,14 @@ def test_figure_of_fewer_draws_than_the_ledger_has_is_not_shown() -> None:
 
 
 @pytest.mark.rule(13)
-def test_every_attempt_is_told_epsilon_of_what_another_charged() -> None:
+def test_every_attempt_gets_epsilon_of_what_another_charged() -> None:
     async def scene() -> None:
         desk = Desk(Helper(1.25, 1.25))
         for attempt in (1, 2):
             for _ in range(3):
                 desk.charge(8, attempt)
                 await settle()
-            assert desk.heard == [told(8, "1.2500")] * attempt
+            assert desk.received == [sent(8, "1.2500")] * attempt
 
     play(scene)
 

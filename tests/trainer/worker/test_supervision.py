@@ -39,11 +39,11 @@ CHARGED = {"spending": Spending([(2.0, 0.18, 8)], 1e-5, 9.0), "charged": 8}
 
 class Ranks:
     def __init__(self) -> None:
-        self.heard: list[ToRank] = []
+        self.received: list[ToRank] = []
 
     def send(self, rank: int, message: ToRank) -> bool:
         assert rank == 0
-        self.heard.append(message)
+        self.received.append(message)
         return True
 
     async def kill(self) -> None:
@@ -115,7 +115,7 @@ def test_charged_draws_go_to_the_accountant(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-def test_worker_that_is_told_to_stop_starts_no_ranks(tmp_path: Path) -> None:
+def test_worker_that_is_to_stop_starts_no_ranks(tmp_path: Path) -> None:
     async def scene() -> None:
         mine, nursery = warm(tmp_path)
         mine.terminate()
@@ -129,7 +129,7 @@ def test_worker_that_is_told_to_stop_starts_no_ranks(tmp_path: Path) -> None:
 def test_worker_that_can_start_no_ranks_once_the_way_is_open_starts_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str | None
 ) -> None:
-    """The leader was told meanwhile that it leaves, and waits for no ranks of it."""
+    """The leader has learnt meanwhile that it leaves, and waits for no ranks of it."""
 
     async def scene() -> None:
         mine, nursery = warm(tmp_path)
@@ -212,7 +212,7 @@ def test_worker_0_leaves_with_its_leader_though_no_hello_tells_it(
 
 
 def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
-    """What it has heard it does, before it leaves: the others are told at the same time."""
+    """It finishes what it was ordered before it leaves: the others get the order as it does."""
     obeyed: list[Directive] = []
     done = Directive(revision=1, action=Action.DONE, exit_code=WorkerExit.HELD)
 
@@ -285,11 +285,11 @@ def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None
 
 def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
     """A hello may be of 64 KiB at most, and a worker may have 256 ranks."""
-    said: list[Hello] = []
+    hellos: list[Hello] = []
 
     class Greeter:
         async def say(self, hello: Hello) -> Directive:
-            said.append(hello)
+            hellos.append(hello)
             return RUN
 
     async def scene() -> None:
@@ -301,7 +301,7 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
         assert await mine._say_hello(Greeter(), -1) == RUN
 
     asyncio.run(scene())
-    assert [end.message for end in said[0].ends] == ["lost a peer", "", ""]
+    assert [end.message for end in hellos[0].ends] == ["lost a peer", "", ""]
 
 
 def test_a_worker_that_does_not_lead_shows_its_gpus_too(tmp_path: Path) -> None:

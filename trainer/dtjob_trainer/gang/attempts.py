@@ -61,16 +61,16 @@ class AttemptEnd:
 def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
     """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
 
-    An attempt before it that nobody saw end is recorded as `WorkerLost`, or as `Stopped` where it
+    An attempt before it whose end nobody saw is recorded as `WorkerLost`, or as `Stopped` where it
     has closed its lease (rule 10): it was told to stop, and nothing of it is lost. After a lost
-    answer another number is taken: nothing tells one's own number from another supervisor's, and
+    answer another number is taken: one's own number can't be told from another supervisor's, and
     numbers cost nothing.
 
     Parameters
     ----------
     max_restarts
         Where the attempt before failed as one too many, no number is taken: what returns has the
-        outcome `RestartsExhausted`. Who saw that attempt end has written so already, but a
+        outcome `RestartsExhausted`. Whoever saw that attempt end has written so already, but a
         supervisor that died with it has not, and each death would cost a lease.
 
     Raises
@@ -156,7 +156,7 @@ def fail(
 
 
 def record_drained(ledger: Ledger, attempt: int, order_generation: int) -> Versioned:
-    """Answer a drain or stop of `generation` once no gang is running.
+    """Record that order `order_generation`, a drain or a stop, is done: no gang runs any more.
 
     Raises
     ------
@@ -215,8 +215,8 @@ def exhausted(max_restarts: int, last: str) -> str:
 
 def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
     if has_closed(status, record.attempt):
-        # Only who is asked to stop closes a lease. Its supervisor could not write the rest: a pod
-        # that is deleted by force has no token any more.
+        # Only an attempt that is asked to stop closes its lease. Its supervisor could not write the
+        # rest: a pod that is deleted by force has no token any more.
         return AttemptEnd(Reason.STOPPED, "it stopped in order and could not write so itself")
     return AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
 
@@ -234,10 +234,9 @@ def _ended_ago(
     """The attempts that have ended, the newest first, and how long ago that was.
 
     A clock may have been put right meanwhile, or be another machine's. An end that is later than
-    now, or than that of a later attempt, was told by one that was ahead: it does not tell when it
-    was, but the order does that it was before all that followed, and what followed took at least
-    as long as the clock it was told by says. With nothing known it was just now: restarts under
-    clocks that jump are not without end.
+    now, or than that of a later attempt, was stamped by a clock that was ahead. Its time is then
+    unknown, but it came before all that followed, which took at least as long as that clock shows.
+    Where nothing is known it counts as now, so that restarts under clocks that jump still end.
     """
     earliest = later = now
     ago = timedelta()

@@ -1,4 +1,4 @@
-"""Closes an attempt: writes how it ended into the ledger, and says what follows from it."""
+"""Closes an attempt: writes how it ended into the ledger, and returns what follows from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtjob_trainer.gang import attempts, verdicts
 from dtjob_trainer.gang.patience import needs_a_person
 from dtjob_trainer.ledger import volume
 from dtjob_trainer.ledger.backend import Ledger, Superseded, clipped
-from dtjob_trainer.ledger.untold import untold
+from dtjob_trainer.ledger.unrecorded import unrecorded_draws
 
 
 class Follows(StrEnum):
@@ -22,8 +22,8 @@ class Follows(StrEnum):
 
     LOOK = "Look"  # what the ledger asks for now: the outcome's end, rest, another attempt
     RESTART = "Restart"  # another attempt after a failure
-    HELD = "Held"  # nothing until a person has put something right; looked at again
-    HELD_FOR_ORDER = "HeldForOrder"  # until a person asks: who looks again would spend a lease
+    HELD = "Held"  # nothing until a person has put something right; the pod looks again by itself
+    HELD_FOR_ORDER = "HeldForOrder"  # until a person orders it: to look again would spend a lease
     SUPERSEDED = "Superseded"  # the ledger is another's
 
 
@@ -66,7 +66,7 @@ def record_end(
     except Superseded as error:
         status = ledger.read().ledger.status
         if status.outcome is not None and status.attempt == attempt:
-            # Our coordinator wrote it and died before it could say so; it came a moment ago.
+            # Our coordinator wrote it and died before it could report it, a moment ago.
             return Consequence(Follows.LOOK, end.reason, end.message)
         return Consequence(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
 
@@ -94,7 +94,7 @@ def _hold(order_generation: int, config: WorkerConfig) -> Hold:
 
 def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
     if end.kind is EndKind.SUCCEEDED and status.outcome is not None:
-        # A rank tells that it has come to the end of its loop, and not of what.
+        # A rank reports that its loop has ended, and not with which outcome.
         return end.model_copy(update={"reason": status.outcome.reason})
     return verdicts.weigh(end, status, attempt)
 
@@ -129,7 +129,7 @@ class _Recorder:
         )
         follows, why = Follows.LOOK, None
         if self.newest.status.outcome is not None:
-            pass  # our coordinator wrote it, and may have died before it could say so
+            pass  # our coordinator wrote it, and may have died before it could report it
         elif end.kind is EndKind.FAILED:
             return self._fail(record, record.reason, record.message)
         elif end.kind is EndKind.HELD:
@@ -148,7 +148,7 @@ class _Recorder:
         """Write the record; under the hold, where there is a ``why``."""
         if why is not None:
             follows = Follows.HELD_FOR_ORDER
-            # However long the message is: who reads it in the ledger has to know how to go on.
+            # However long the message is: whoever reads it in the ledger must learn how to go on.
             message = f"{clipped(record.message, MAX_MESSAGE_LENGTH - len(why) - 2)}; {why}"
             record = replace(record, message=message, hold=self.hold)
         attempts.end_attempt(self.ledger, self.attempt, record, self.now)
@@ -156,9 +156,9 @@ class _Recorder:
 
     def _fail(self, record: attempts.AttemptEnd, reason: Reason, message: str) -> Consequence:
         """Write the job's failure, where nothing speaks against an outcome."""
-        if (refusal := untold(self.newest, self.config)) is not None:
+        if (refusal := unrecorded_draws(self.newest, self.config)) is not None:
             checkpoints = volume.store(self.newest.spec, self.config)
-            volume.tell(self.ledger, self.attempt, refusal, checkpoints)
+            volume.record_proof(self.ledger, self.attempt, refusal, checkpoints)
             record = attempts.AttemptEnd(reason=refusal.reason, message=refusal.message)
             why = verdicts.risks_a_lease(self.newest, self.attempt)
             return self._end(record, Follows.HELD, why)

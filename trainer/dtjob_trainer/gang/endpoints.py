@@ -24,8 +24,8 @@ from dtjob_trainer.identity.proof import HelloDenied, Speaker, unproved
 from dtjob_trainer.process.logs import Logger
 
 HELLO_PATH = "/gang/hello"
-#: One line of the log tells of the refusals of so much time.
-_TELL_SECONDS = 10.0
+#: Denials are logged at most once in so many seconds, with their number.
+_LOG_SECONDS = 10.0
 
 
 def shown(
@@ -77,23 +77,23 @@ class Hellos:
     def __init__(
         self,
         credentials: Credentials,
-        hear: Callable[[Hello, Speaker], Awaitable[Directive]],
+        receive: Callable[[Hello, Speaker], Awaitable[Directive]],
         log: Logger,
     ) -> None:
-        self._credentials, self._hear, self._log = credentials, hear, log
-        self._refused, self._told = 0, float("-inf")
+        self._credentials, self._receive, self._log = credentials, receive, log
+        self._denied, self._logged_at = 0, float("-inf")
         self.doors = doors.Doors(self._answer)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
             return await self._answered(request)
         except HelloDenied as error:
-            self._tell(request, error)
+            self._log_denial(request, error)
             response = web.Response(status=error.status, text=str(error))
         except web.HTTPException:
             raise
         except Exception as error:
-            # aiohttp's own word on it is silenced with what it says of strangers.
+            # aiohttp's own log is silenced, since it also reports strangers.
             self._log.error("a hello could not be answered", detail=f"{error!r}")
             response = web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text="see its log\n")
         response.force_close()
@@ -102,11 +102,11 @@ class Hellos:
     async def _answered(self, request: web.BaseRequest) -> web.Response:
         if (request.method, request.path) != ("POST", HELLO_PATH):
             raise HelloDenied(HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} is answered here")
-        said = await doors.body(request)
-        speaker = await self._speaker(request.headers.get("Authorization", ""), said)
+        body = await doors.body(request)
+        speaker = await self._speaker(request.headers.get("Authorization", ""), body)
         self.doors.proved(request)
         try:
-            hello = Hello.model_validate_json(said)
+            hello = Hello.model_validate_json(body)
         except ValidationError as error:
             raise HelloDenied(
                 HTTPStatus.BAD_REQUEST,
@@ -116,29 +116,29 @@ class Hellos:
             raise HelloDenied(
                 HTTPStatus.FORBIDDEN, f"worker {speaker.ordinal} speaks as worker {hello.ordinal}"
             )
-        directive = await self._hear(hello, speaker)
+        directive = await self._receive(hello, speaker)
         return web.Response(text=directive.model_dump_json(), content_type="application/json")
 
-    async def _speaker(self, shown: str, said: bytes) -> Speaker:
+    async def _speaker(self, shown: str, body: bytes) -> Speaker:
         if not shown or not shown.isascii():
             raise unproved("the hello has no proof")
         try:
-            return await self._credentials.speaker(shown, said)
+            return await self._credentials.speaker(shown, body)
         except OSError as error:
             raise HelloDenied(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"the coordinator can't read its own proof: {error.strerror}",
             ) from error
 
-    def _tell(self, request: web.BaseRequest, refused: HelloDenied) -> None:
-        self._refused += 1
-        if (now := time.monotonic()) < self._told + _TELL_SECONDS:
+    def _log_denial(self, request: web.BaseRequest, denial: HelloDenied) -> None:
+        self._denied += 1
+        if (now := time.monotonic()) < self._logged_at + _LOG_SECONDS:
             return
         assert request.transport is not None
         self._log.warning(
             "hello refused",
-            detail=str(refused),
+            detail=str(denial),
             address=address_of(request.transport),
-            count=self._refused,
+            count=self._denied,
         )
-        self._refused, self._told = 0, now
+        self._denied, self._logged_at = 0, now

@@ -1,4 +1,4 @@
-"""Which of the ends that ranks tell is that of their attempt, and when enough was heard. Pure."""
+"""Which of the ends that ranks report is that of their attempt, and when enough are known. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dtjob_api.wire.gang import End, EndKind
 
 #: How long an orderly end waits for the ranks that are still on their way out.
 ORDERLY_SECONDS = 10.0
-#: How long a crash that may be the echo of another waits for the other to be told, which a slow
-#: supervisor does late.
+#: How long a crash that may be the echo of another waits for the other's report, which a slow
+#: supervisor sends late.
 _ECHO_SECONDS = 5.0
-#: How long a verdict waits for the others: whoever waits to meet its rank has no end to tell.
+#: How long a verdict waits for the others: a rank that waits to meet another has no end to report.
 _VERDICT_SECONDS = 1.0
 
 _WAITS = {
@@ -55,17 +55,17 @@ def cause(ends: Sequence[End]) -> End | None:
     return crashed[0] if crashed else None
 
 
-def told(ends: Sequence[End]) -> tuple[End, ...]:
-    """All of one worker's ends, with the words of the one that can be the cause among all workers'.
+def bounded(ends: Sequence[End]) -> tuple[End, ...]:
+    """All of one worker's ends; only the one that may be the cause among all keeps its message.
 
-    A hello is bounded (`dtjob_serving.doors.BODY_BYTES`), and the words of 256 ranks are more.
+    A hello is bounded (`dtjob_serving.doors.BODY_BYTES`): the messages of 256 ranks would not fit.
     """
     chosen = cause(ends)
     return tuple(end if end is chosen else end.model_copy(update={"message": ""}) for end in ends)
 
 
 class Hearing:
-    """Hears of the ends of one attempt's ranks until one of them decides it.
+    """Takes the ends of one attempt's ranks until one of them decides it.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Hearing:
     Attributes
     ----------
     deadline
-        When what was heard decides, whatever comes; None while that explains no end.
+        When the ends so far decide, whatever comes; None while they explain no end.
     """
 
     def __init__(self, ranks: int) -> None:
@@ -88,7 +88,7 @@ class Hearing:
         Parameters
         ----------
         ends
-            All that were told.
+            All that were reported.
         lost
             The end of a whole worker.
         """
@@ -98,7 +98,7 @@ class Hearing:
         if len(ends) == self._ranks or first.signal is not None:
             return first
         if first.kind is EndKind.CRASHED and lost is not None:
-            return lost  # its ranks are what the others lost, and nobody tells their ends
+            return lost  # its ranks are what the others lost, and nobody reports their ends
         if self.deadline is None:
             self.deadline = now + _WAITS.get(first.kind, _VERDICT_SECONDS)
         return first if now >= self.deadline else None

@@ -1,4 +1,4 @@
-"""A supervisor's side of the hello: says it, with proof, and brings the directive back."""
+"""A supervisor's side of the hello: sends it, with proof, and returns the directive."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dtjob_trainer.gang.members import PING_SECONDS
 from dtjob_trainer.identity.credentials import Credentials
 from dtjob_trainer.process.logs import Logger
 
-#: Of a refusal no more is read than this.
+#: No more of a refusal is read than this.
 _REFUSAL_BYTES = 1024
 
 
 class Greeter:
-    """Says hello to ordinal 0; why it was refused is logged once."""
+    """Says hello to ordinal 0; each reason for a refusal is logged once."""
 
     def __init__(
         self,
@@ -33,23 +33,23 @@ class Greeter:
 
     async def say(self, hello: Hello) -> Directive | None:
         """Exchange one hello for a directive; None if the leader gave none."""
-        said = hello.model_dump_json().encode()
+        body = hello.model_dump_json().encode()
         try:
-            proof = self._credentials.show(said)
+            proof = self._credentials.show(body)
         except OSError as error:
             self._refused(f"{error.filename}: {error.strerror}")
             return None
         try:
             async with self._session.post(
                 self._url,
-                data=said,
+                data=body,
                 headers={"Authorization": proof},
                 timeout=aiohttp.ClientTimeout(total=2 * PING_SECONDS),
                 allow_redirects=False,
             ) as response:
                 if response.status != 200:
-                    words = await response.content.read(_REFUSAL_BYTES)
-                    self._refused(words.decode(errors="replace"))
+                    refusal = await response.content.read(_REFUSAL_BYTES)
+                    self._refused(refusal.decode(errors="replace"))
                     return None
                 directive = Directive.model_validate(json.loads(await response.text()))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):

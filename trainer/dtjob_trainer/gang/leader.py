@@ -1,4 +1,4 @@
-"""Supervisor 0's other task: form one attempt after the other until the ledger has an outcome."""
+"""The coordinator's other task: form attempt after attempt until the ledger has an outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull
-from dtjob_trainer.ledger.untold import untold
+from dtjob_trainer.ledger.unrecorded import unrecorded_draws
 from dtjob_trainer.process.logs import Logger
 
 #: How long a hello waits for news.
@@ -72,7 +72,7 @@ class Leader:
         self._trouble = trouble
         self._gang = Gang()
         self._changed = asyncio.Event()
-        self._told = asyncio.Condition()
+        self._news = asyncio.Condition()
         self._informed: set[int] = set()
         # An attempt that is not closed yet, and the generation it ran under.
         self._ended: tuple[int, int, End, datetime] | None = None
@@ -90,14 +90,14 @@ class Leader:
         HelloDenied
             It speaks for no worker of this run, or the run is not known yet: it has to ask again.
         """
-        heard = False
+        received = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ANSWER_SECONDS), self._told:
-                await self._told.wait_for(lambda: self._orders.order is not None or self._is_done)
-                self._hear(hello, speaker)
-                heard = True
-                await self._told.wait_for(lambda: self._gang.directive.revision != hello.known)
-        if not heard:
+            async with asyncio.timeout(_ANSWER_SECONDS), self._news:
+                await self._news.wait_for(lambda: self._orders.order is not None or self._is_done)
+                self._receive(hello, speaker)
+                received = True
+                await self._news.wait_for(lambda: self._gang.directive.revision != hello.known)
+        if not received:
             raise HelloDenied(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the ledger has not been read yet, which says how many workers there are",
@@ -107,7 +107,7 @@ class Leader:
             self._changed.set()
         return self._gang.directive
 
-    def _hear(self, hello: Hello, speaker: Speaker) -> None:
+    def _receive(self, hello: Hello, speaker: Speaker) -> None:
         order = self._orders.order
         if order is None:
             return  # there was never a run: whoever asks is sent home
@@ -125,9 +125,9 @@ class Leader:
         """What opens the way to the store now; empty while no attempt runs."""
         return self._gang.directive.store_key
 
-    def heard_rank_zero(self, said: Progress) -> None:
-        """Rank 0 has said something."""
-        self._patience.heard(said, self._now())
+    def heard_rank_zero(self, progress: Progress) -> None:
+        """Note a progress message of rank 0."""
+        self._patience.received(progress, self._now())
 
     def wake(self) -> None:
         """Something of this worker changed (a message of a rank, a signal)."""
@@ -181,7 +181,7 @@ class Leader:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
         if self._current.report.state is WorkerState.WAITING:
-            self._tell(WorkerState.STARTING, None, None)  # what it waited for has come
+            self._show_state(WorkerState.STARTING, None, None)  # what it waited for has come
         if await self._gather(order):
             await self._attempt(ledger)
         return None
@@ -195,7 +195,7 @@ class Leader:
                 self._current.update(stage="waiting for the ledger")
                 await self._change(0.2)
                 continue
-            await self._tell_all()
+            await self._wake_hellos()
             return versioned
         return None
 
@@ -208,7 +208,7 @@ class Leader:
         if self._current.report.message != message:
             self._log.error("waiting", reason=reason, detail=message)
         self._current.update(stage="waiting")
-        self._tell(WorkerState.WAITING, reason, message)
+        self._show_state(WorkerState.WAITING, reason, message)
         deadline = time.monotonic() + seconds
         # No order is answered before the end of the attempt that it came after is written.
         keeps_an_end = self._ended is not None
@@ -221,7 +221,7 @@ class Leader:
             self._orders.take()
         return None
 
-    def _tell(self, state: WorkerState, reason: str | None, message: str | None) -> None:
+    def _show_state(self, state: WorkerState, reason: str | None, message: str | None) -> None:
         self._current.update(state=state, reason=reason, message=message)
 
     async def _rest(self, ledger: PrivacyLedger) -> None:
@@ -232,14 +232,14 @@ class Leader:
                 attempts.record_drained, self._ledger, status.attempt, order_generation
             )
         self._current.update(stage="drained")
-        self._tell(WorkerState.DRAINED, None, None)
+        self._show_state(WorkerState.DRAINED, None, None)
         while self._orders.order == ledger.spec.run and not self.terminating:
             await self._change(1.0)
 
     async def _gather(self, order: Order) -> bool:
         """Wait until every worker is ready; False when something else is to be done first."""
         self._gang.direct(Action.WAIT)
-        await self._tell_all()
+        await self._wake_hellos()
         while absent := self._gang.absent(order.workers, self._now()):
             if self.terminating or self._orders.order != order:
                 return False
@@ -251,28 +251,28 @@ class Leader:
         return not self.terminating
 
     def _show_trouble(self) -> None:
-        """Say what keeps all workers from being known, and that it does so no more."""
+        """Show what keeps workers from being known, and when it no longer does."""
         if (trouble := self._trouble()) is not None:
-            self._tell(WorkerState.WAITING, *trouble)
+            self._show_state(WorkerState.WAITING, *trouble)
         elif self._current.report.reason == Reason.GANG_UNPROVABLE:
-            self._tell(WorkerState.STARTING, None, None)
+            self._show_state(WorkerState.STARTING, None, None)
 
     async def _attempt(self, ledger: PrivacyLedger) -> None:
         """One attempt from its number to its end, which is to be closed next."""
         order = ledger.spec.run
         # As they are ready now: one that is restarted during the write starts no ranks.
         incarnations = self._gang.incarnations(order.workers)
-        told = await asyncio.to_thread(untold, ledger, self._config) is None
+        is_recorded = await asyncio.to_thread(unrecorded_draws, ledger, self._config) is None
         try:
             begun = await asyncio.to_thread(
                 attempts.begin_attempt,
                 self._ledger,
                 datetime.now(UTC),
                 # Else the limit is an outcome: its coordinator will say what is wrong.
-                self._config.max_restarts if told else None,
+                self._config.max_restarts if is_recorded else None,
             )
         except Superseded:
-            return  # the job has its outcome by now: read, and told, next
+            return  # the job has its outcome by now, which is read next
         if begun.ledger.status.outcome is not None:
             return
         attempt = begun.ledger.status.attempt
@@ -293,10 +293,10 @@ class Leader:
             workers=order.workers,
             store_key=secrets.token_hex(KEY_BYTES),
         )
-        await self._tell_all()
+        await self._wake_hellos()
         end = await self._until_end(attempt, order, incarnations)
         self._gang.direct(Action.END, attempt=attempt)
-        await self._tell_all()
+        await self._wake_hellos()
         while (left := self._gang.running(attempt, order.workers)) and not self._gang.lost(
             {ordinal: incarnations[ordinal] for ordinal in left}, self._now()
         ):
@@ -304,22 +304,22 @@ class Leader:
         return end
 
     async def _until_end(self, attempt: int, order: Order, incarnations: dict[int, str]) -> End:
-        hearing, told_to_drain = Hearing(order.workers * self._config.ranks), False
+        hearing, drain_sent = Hearing(order.workers * self._config.ranks), False
         while True:
             now = self._now()
             lost = self._gang.lost(incarnations, now)
             end = hearing.decide(self._gang.ends(attempt, order.workers), lost, now)
-            waits = hearing.deadline is None  # nothing that was heard explains an end
+            waits = hearing.deadline is None  # nothing so far explains an end
             if end is not None or (waits and (end := self._stalled(now)) is not None):
                 return end
             ordered = self._orders.order != order or self._gang.wants_drain(order.workers)
             stop = self.terminating or ordered
             if stop and waits and self._gang.never_started(order.workers):
                 return STOPPED_BEFORE_START
-            if stop and not told_to_drain:
+            if stop and not drain_sent:
                 self._current.update(state=WorkerState.DRAINING, stage="finishing the step")
-                # It may come while the ranks are being started: told again until one hears it.
-                told_to_drain = self._tell_rank_zero(Drain())
+                # The ranks may still be starting: it is sent again until rank 0 receives it.
+                drain_sent = self._tell_rank_zero(Drain())
             left = 0.5 if hearing.deadline is None else hearing.deadline - now
             await self._change(max(0.0, min(0.5, left)))
 
@@ -339,8 +339,8 @@ class Leader:
     ) -> WorkerExit | None:
         """Write the attempt's record; an exit code if no attempt follows.
 
-        Until the ledger takes it no other attempt begins, which would know of no hold. Who is told
-        to leave tries once and no more.
+        Until the ledger takes it no other attempt begins, which would know of no hold. A worker
+        that is told to leave tries once and no more.
         """
         if self.terminating:
             self._ended = None
@@ -358,34 +358,34 @@ class Leader:
                 return await self._without(reason, message)  # a pod reads its hold in the ledger
             case Follows.RESTART:
                 self._current.update(restarts=self._current.report.restarts + 1)
-                self._tell(WorkerState.RESTARTING, None, message)
+                self._show_state(WorkerState.RESTARTING, None, message)
         return None
 
     async def _finish(
         self, code: WorkerExit, state: WorkerState, reason: str | None, message: str | None
     ) -> WorkerExit:
-        """Tell all workers to leave and wait until they heard it; gives the exit code back."""
+        """Tell all workers to leave and wait until they know; returns the exit code."""
         self._current.update(stage=state.lower())
-        self._tell(state, reason, message)
+        self._show_state(state, reason, message)
         say = self._log.info if code is WorkerExit.OK else self._log.error
         say("finished", state=state, reason=reason, detail=message, exit_code=code)
         is_outcome = state in (WorkerState.SUCCEEDED, WorkerState.FAILED)
         if self._config.stays_after_outcome and not is_outcome:
             # In pods only an outcome sends the others home: a new coordinator will need them.
             self._gang.direct(Action.END)
-            await self._tell_all()
+            await self._wake_hellos()
             self.left = True
             return code
         self._gang.direct(Action.DONE, exit_code=code)
-        await self._tell_all()
+        await self._wake_hellos()
         deadline = self._now() + ORDERLY_SECONDS
         while self._gang.present(self._now()) - self._informed and self._now() < deadline:
             await self._change(0.5)
         return code
 
-    async def _tell_all(self) -> None:
-        async with self._told:
-            self._told.notify_all()
+    async def _wake_hellos(self) -> None:
+        async with self._news:
+            self._news.notify_all()
 
     async def _change(self, seconds: float) -> None:
         """Return when something changed, or after ``seconds``."""

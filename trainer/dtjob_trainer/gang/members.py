@@ -1,6 +1,6 @@
-"""Who is there, and what all are to do: the state that supervisor 0 keeps for its gang.
+"""Who is there, and what all are to do: the state that the coordinator keeps for its gang.
 
-Pure: the caller passes the time in. Every supervisor says ``Hello`` in a loop (also the one on
+Pure: the caller passes the time in. Every supervisor sends ``Hello`` in a loop (also the one on
 ordinal 0) and gets the current ``Directive`` back; there is no other traffic between supervisors.
 """
 
@@ -22,12 +22,12 @@ MISSED_PINGS = 3
 _REMEMBERED = 1000
 
 
-#: A caller that does not run for longer than this has counted no more of the time.
+#: A gap between two reads counts as no more than this.
 _LONGEST_SECONDS = 1.0
 
 
 class AwakeClock:
-    """Seconds that its reader itself has run for, as far as anybody's silence goes.
+    """Seconds that its reader itself has run for: the clock that measures silence.
 
     After a machine stood still its timers fire before the mail that waits is read: measured by
     the wall, everybody would have been silent. Whoever reads this clock at least twice a second
@@ -50,8 +50,8 @@ class _Seat:
     A UID has no order, but tokens have: the API server makes none for a pod that it has not, and
     it has one pod of a name at a time. So each token of the old pod is older than any of the new
     one, also to a coordinator that has seen neither before. Where their times are so close that
-    clocks might be wrong, who came later is the newer one, and whoever was replaced is not
-    listened to any more. A process names itself, and the oldest names are forgotten.
+    clocks might be wrong, who came later is the newer one, and whoever was replaced is denied
+    from then on. A process names itself, and the oldest names are forgotten.
     """
 
     def __init__(self, speaker: Speaker, incarnation: str) -> None:
@@ -60,7 +60,7 @@ class _Seat:
         self._replaced: dict[str, None] = {}
 
     def take(self, speaker: Speaker, incarnation: str) -> str | None:
-        """Sit down, instead of who sat here; why not, if another is newer."""
+        """Take the seat from its holder; returns why not, if another is newer."""
         pod, later = speaker.pod, speaker.issued - self._issued
         if pod == self._pod:
             return self._take_as_process(speaker, incarnation)
@@ -85,7 +85,7 @@ class _Seat:
 class _Member:
     def __init__(self, hello: Hello, now: float) -> None:
         self.hello = hello
-        self.seen = now
+        self.last_seen = now
 
 
 class Gang:
@@ -132,10 +132,10 @@ class Gang:
             self._seats[ordinal] = _Seat(speaker, hello.incarnation)
             why = None
         if why is not None:
-            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not heard: {why}")
+            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not admitted: {why}")
 
     def hello(self, hello: Hello, now: float) -> None:
-        """Note what a supervisor says; a new incarnation of one replaces the old."""
+        """Note the hello of a supervisor; a new incarnation of one replaces the old."""
         self._members[hello.ordinal] = _Member(hello, now)
 
     def absent(self, workers: int, now: float) -> list[int]:
@@ -146,11 +146,11 @@ class Gang:
             if (member := self._members.get(ordinal)) is None
             or not member.hello.ready
             or member.hello.attempt != 0
-            or now - member.seen > PING_SECONDS * MISSED_PINGS
+            or now - member.last_seen > PING_SECONDS * MISSED_PINGS
         ]
 
     def ends(self, attempt: int, workers: int) -> list[End]:
-        """Every end of ``attempt`` that its own workers told, ``0..workers-1``."""
+        """Every end of ``attempt`` that its own workers reported, ``0..workers-1``."""
         return [
             end
             for ordinal, member in self._members.items()
@@ -162,7 +162,7 @@ class Gang:
         """The first member of a running attempt that is silent, or came back as another process."""
         for ordinal, incarnation in sorted(incarnations.items()):
             member = self._members.get(ordinal)
-            if member is None or now - member.seen > PING_SECONDS * MISSED_PINGS:
+            if member is None or now - member.last_seen > PING_SECONDS * MISSED_PINGS:
                 return _lost(f"worker {ordinal} stopped answering")
             if member.hello.incarnation != incarnation:
                 return _lost(f"worker {ordinal} was restarted")
@@ -183,7 +183,7 @@ class Gang:
     def never_started(self, workers: int) -> list[int]:
         """Ordinals of ``0..workers-1`` that are about to leave and run nothing.
 
-        One that is told to stop starts no ranks any more: what waits for them waits in vain.
+        One that is told to stop starts no more ranks, so nobody must wait for them.
         """
         return [
             ordinal
@@ -202,12 +202,12 @@ class Gang:
         return tuple(gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus)
 
     def present(self, now: float) -> set[int]:
-        """Ordinals that were heard of lately and did not say that they are leaving."""
+        """Ordinals that sent a hello lately and are not about to leave."""
         lately = PING_SECONDS * MISSED_PINGS
         return {
             ordinal
             for ordinal, member in self._members.items()
-            if now - member.seen <= lately and not member.hello.drain
+            if now - member.last_seen <= lately and not member.hello.drain
         }
 
 

@@ -1,4 +1,4 @@
-"""What people say to the workers by the ledger, heard also while the leader waits for other things.
+"""What people order through the ledger; it arrives also while the leader waits for other things.
 
 The operator gives an order (``spec.run``), and an administrator raises a ledger that was behind its
 volume (``status.restored``). Either may be what a job waits for; other writes are the workers' own.
@@ -42,7 +42,7 @@ class Orders:
         self._watching: asyncio.Task[None] | None = None
 
     async def read(self) -> Versioned:
-        """The ledger as it is now. What people say in it is taken with it.
+        """The ledger as it is now. The orders in it are taken as known.
 
         Raises
         ------
@@ -61,11 +61,11 @@ class Orders:
 
     @property
     def has_news(self) -> bool:
-        """Whether something was said since it was last taken, on which nobody has decided yet."""
+        """Whether an order came after the last `take`, so that nobody has decided on it yet."""
         return self._taken != (self.order, self._restored)
 
     def take(self) -> None:
-        """Take what was said as known."""
+        """Take the newest order as known."""
         self._taken = self.order, self._restored
 
     def _hear(self, versioned: Versioned) -> None:
@@ -74,18 +74,18 @@ class Orders:
         self._uid, self._restored = ledger.metadata.uid, ledger.status.restored
 
     def _is_overtaken(self, answer: Versioned, known: str) -> bool:
-        """Whether an answer is of before what was heard meanwhile: no order is of yesterday.
+        """Whether an answer is older than what arrived while it was on its way.
 
-        Read and watch ask at the same time, and what was answered first may come last. ``known``
-        is the version when it was asked. Where nothing was heard since, a ledger that says less
-        was put back from a copy, and counts. One that was made anew is another, and may begin
-        below the one that was lost.
+        Read and watch ask at the same time, and the first answer may come last. ``known`` is the
+        version when it was asked for. Where nothing arrived since, a ledger with an older order
+        was put back from a copy, and counts. One that was made anew is another ledger, and may
+        begin below the one that was lost.
         """
         ledger = answer.ledger
         if self._version == known or self.order is None or ledger.metadata.uid != self._uid:
             return False
-        said = ledger.spec.run.generation, ledger.status.restored or 0
-        return said < (self.order.generation, self._restored or 0)
+        answered = ledger.spec.run.generation, ledger.status.restored or 0
+        return answered < (self.order.generation, self._restored or 0)
 
     async def _watch(self) -> None:
         while True:
@@ -93,10 +93,12 @@ class Orders:
             try:
                 newer = await asyncio.to_thread(self._ledger.wait, known, _WATCH_SECONDS)
             except LedgerError:
-                await asyncio.sleep(_PATIENCE_SECONDS)  # who writes next finds it too, and judges
+                await asyncio.sleep(
+                    _PATIENCE_SECONDS
+                )  # whoever writes next meets it too, and decides
                 continue
             except Exception as error:
-                # Nobody waits for this task: an end of it would leave every later order unheard.
+                # Nobody waits for this task: if it ended, every later order would go unnoticed.
                 self._log.error("watching the ledger failed", detail=f"{error!r}")
                 await asyncio.sleep(_PATIENCE_SECONDS)
                 continue

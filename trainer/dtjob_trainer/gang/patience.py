@@ -1,4 +1,4 @@
-"""How long a coordinator may be silent before its attempt counts as hung. Pure: time is passed in.
+"""How long rank 0 may be silent before its attempt counts as hung. Pure: time is passed in.
 
 A stall spends a lease, so none may be seen where there is only a slow step; docs/design/workers.md
 says why the numbers are these.
@@ -15,14 +15,14 @@ from dtjob_trainer.ledger.lease import has_leased
 
 #: An attempt's first step loads data and kernels and compiles: it has so many times stallSeconds.
 START_FACTOR = 4
-#: Each stall in a row doubles what every step has, up to so many: then a person is needed.
+#: Each stall in a row doubles the time for every step, up to so many: then a person is needed.
 STALLS_IN_A_ROW = 3
 #: A step may take so many times as long as the longest that was measured.
 STEP_FACTOR = 3
 
 
 class Patience:
-    """What is allowed to the coordinator of one attempt.
+    """How long rank 0 of one attempt may be silent.
 
     Parameters
     ----------
@@ -46,25 +46,25 @@ class Patience:
     def __init__(self, stall_seconds: float, stalls: int, now: float, longest: float = 0.0) -> None:
         self._stall_seconds = stall_seconds
         self._least = stall_seconds * 2.0 ** min(stalls, STALLS_IN_A_ROW - 1)
-        self._heard = now
+        self._received_at = now
         self._step: int | None = None
         self._tried = 0.0
         self.longest = longest
         self.has_stepped = False
 
-    def heard(self, said: Progress, now: float) -> None:
-        """Take a message of the coordinator: a gap that ends with a step has been a step."""
-        self._tried = max(self._tried, said.step_estimate or 0.0)
-        if said.state is WorkerState.RUNNING:
-            if self._step is not None and said.step > self._step:
-                self.longest = max(self.longest, now - self._heard)
+    def received(self, progress: Progress, now: float) -> None:
+        """Take a message of rank 0: a gap that ends with a step has been a step."""
+        self._tried = max(self._tried, progress.step_estimate or 0.0)
+        if progress.state is WorkerState.RUNNING:
+            if self._step is not None and progress.step > self._step:
+                self.longest = max(self.longest, now - self._received_at)
                 self.has_stepped = True
-            self._step = said.step
-        self._heard = now
+            self._step = progress.step
+        self._received_at = now
 
     @property
     def allowed(self) -> float:
-        """Seconds of silence that are none yet."""
+        """Seconds of silence that do not count as a stall yet."""
         measured = STEP_FACTOR * self.longest
         if self.has_stepped:
             return max(self._least, measured)
@@ -72,18 +72,18 @@ class Patience:
 
     def lost(self, now: float) -> str | None:
         """Why the attempt counts as hung; None while it doesn't."""
-        silent, allowed = now - self._heard, self.allowed
+        silent, allowed = now - self._received_at, self.allowed
         if silent <= allowed:
             return None
-        told = f"runPolicy.stallSeconds is {self._stall_seconds:.0f}"
+        setting = f"runPolicy.stallSeconds is {self._stall_seconds:.0f}"
         if not self.has_stepped:
             return (
                 f"no first step of the attempt for {silent:.0f} s, which has {allowed:.0f} s "
-                f"({told})"
+                f"({setting})"
             )
         return (
-            f"no step for {silent:.0f} s, {allowed:.0f} s being allowed ({told}, the longest step "
-            f"took {self.longest:.0f} s)"
+            f"no step for {silent:.0f} s, {allowed:.0f} s being allowed ({setting}, the longest "
+            f"step took {self.longest:.0f} s)"
         )
 
 

@@ -1,7 +1,7 @@
 """The way of ranks to the store, which listens on ordinal 0's loopback alone.
 
-torch's TCPStore asks nobody who he is. So ranks of other workers connect to their own supervisor,
-which connects to ordinal 0's and shows the attempt's key before a byte of theirs is passed on.
+torch's TCPStore authenticates nobody. So ranks of other workers connect to their own supervisor,
+which connects to ordinal 0's and shows the attempt's key before it passes on any of their bytes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ KEY_BYTES = 32
 _KEY_LETTERS = 2 * KEY_BYTES
 _WELCOME = b"\n"
 _CHUNK = 64 * 1024
-#: So many connections of one worker are being opened at a time: they share an address.
+#: How many connections one worker opens at a time: they share an address.
 _OPENING = 8
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class StoreGate:
-    """Ordinal 0's port for other workers' ranks: who doesn't know the key never reaches the store.
+    """Ordinal 0's port for other workers' ranks: without the key nobody reaches the store.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class StoreGate:
         listener.listen(BACKLOG)
 
     async def close(self) -> None:
-        """Answer nobody any more, and drop who is connected."""
+        """Stop listening, and drop all connections."""
         if self._server is not None:
             self._server.close()
         await _cancelled(list(self._carrying))
@@ -81,7 +81,7 @@ class StoreGate:
         return [task for task, theirs in self._carrying.items() if theirs not in ("", key)]
 
     async def _proved(self, reader: asyncio.StreamReader) -> str | None:
-        """The attempt's key, if that is what was shown in time."""
+        """The attempt's key, if the caller showed it in time."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 shown = await reader.readexactly(_KEY_LETTERS)
@@ -101,14 +101,14 @@ class Tunnel:
         self._carrying: set[asyncio.Task[None]] = set()
 
     async def open(self) -> int:
-        """Listen; the port."""
+        """Listen; returns the port."""
         listener = socket.create_server(("127.0.0.1", 0))
         self._server = await asyncio.start_server(self._carry, sock=listener, limit=_CHUNK)
         port: int = listener.getsockname()[1]
         return port
 
     async def close(self) -> None:
-        """Leave nothing of it."""
+        """Stop listening, and drop all connections."""
         if self._server is not None:
             self._server.close()
         await _cancelled(list(self._carrying))
@@ -139,7 +139,7 @@ class Tunnel:
 
 
 def _turn_away(writer: asyncio.StreamWriter) -> None:
-    """Close the connection of who was not let through."""
+    """Close a connection that was not admitted."""
     if not writer.transport.is_closing():
         writer.transport.abort()
 
@@ -149,7 +149,7 @@ async def _connected(host: str, port: int) -> Streams:
 
 
 async def _splice(one: Streams, other: Streams) -> None:
-    """Pass bytes both ways until both sides have said all, or one has gone."""
+    """Pass bytes both ways until both sides have sent all, or one has gone."""
     whole = False
     try:
         async with asyncio.TaskGroup() as group:

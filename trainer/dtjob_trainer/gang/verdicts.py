@@ -4,7 +4,7 @@ A failure is final only where nothing is lost by it: before the first draw is ch
 another start would spend draws to find the same again. What a start finds wrong with task, image
 or model later on holds the job until a person has put it right. A held pod looks again by itself,
 but not after an attempt that has lost a lease, where the next may lose its own in the same way: in
-vain, or beyond the reserve (rule 12). No limit of restarts counts a refusal.
+vain, or beyond the reserve (rule 12). A held attempt counts against no limit of restarts.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import End, EndKind
 from dtjob_trainer.ledger.lease import has_closed, has_leased, next_lease
 
-#: Who computed wrong does so again, and steps of it are published.
+#: A rank that computed wrong does so again, and its steps would be published.
 _FINAL_WHENEVER = frozenset({Reason.REPLICAS_DIVERGED})
 
 
 def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
-    """The end of ``attempt`` as its job takes it: a failure that only holds the job is REFUSED.
+    """The end of ``attempt`` as its job takes it: a failure that only holds the job is HELD.
 
     Parameters
     ----------
@@ -35,12 +35,13 @@ def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
 
 
 def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
-    """Why no other attempt may follow by itself one that was refused; None where one may."""
+    """Why no other attempt may follow a held one by itself; None where one may."""
     status, reserve = ledger.status, ledger.spec.plan.replay_reserve_steps
-    made, lost = status.checkpoint, has_leased(status, attempt) and not has_closed(status, attempt)
+    checkpoint = status.checkpoint
+    lost = has_leased(status, attempt) and not has_closed(status, attempt)
     if not lost or _next_lease(ledger) is None:
         return None
-    if made is None or made.attempt != attempt or made.step == 0:
+    if checkpoint is None or checkpoint.attempt != attempt or checkpoint.step == 0:
         # The checkpoint of step 0 comes with the lease, and keeps no step.
         why = (
             "its lease is charged and no step of it was kept, which another attempt may find again"
@@ -48,7 +49,7 @@ def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
     elif is_uncovered(ledger):
         why = (
             f"the reserve of {reserve} draws does not cover another lost lease; {status.charged} "
-            f"draws are charged for {made.step} steps"
+            f"draws are charged for {checkpoint.step} steps"
         )
     else:
         return None

@@ -1,1 +1,1 @@
-"""Who says a hello: proof that a worker belongs to its job."""
+"""Who sent a hello: proof that a worker belongs to its job."""

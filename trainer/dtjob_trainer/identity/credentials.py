@@ -46,7 +46,7 @@ class Credentials(Protocol):
         """
 
     async def speaker(self, shown: str, body: bytes) -> Speaker:
-        """Who said ``body``.
+        """Who sent ``body``.
 
         Raises
         ------
@@ -74,8 +74,8 @@ def open_credentials(config: WorkerConfig) -> Credentials:
 class RunSecret:
     """The secret of a local run. It is not sent: somebody else may have taken the port.
 
-    It is the same for as long as its workers are there, who need its file no more: the end of a run
-    whose folder is taken away is told by hellos, too.
+    It stays the same while the run's workers live, and they read its file only once. So a run whose
+    folder was removed can still end by hellos.
     """
 
     secret: bytes = field(repr=False)
@@ -136,13 +136,13 @@ class PodToken:
             claims = _signed(token, await self.issuer.key(kid))
         except jwt.PyJWTError as error:
             raise unproved(f"no token of this cluster: {type(error).__name__}") from error
-        if (said := claims.get("iss")) not in self.issuer.issuers:
-            await self._learn_issuer(said)
+        if (name := claims.get("iss")) not in self.issuer.issuers:
+            await self._learn_issuer(name)
         return judge(claims, self.expected, self.issuer.issuers, self.now())
 
-    async def _learn_issuer(self, said: Any) -> None:
+    async def _learn_issuer(self, name: Any) -> None:
         """The API server's, and that of this pod's own token, which it has from its kubelet."""
-        await self.issuer.renew(lambda: said in self.issuer.issuers)
+        await self.issuer.renew(lambda: name in self.issuer.issuers)
         with contextlib.suppress(OSError, jwt.PyJWTError):
             own = jwt.decode(self._own(), options={"verify_signature": False}).get("iss")
             if isinstance(own, str):

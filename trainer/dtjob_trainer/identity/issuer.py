@@ -22,7 +22,7 @@ from dtjob_trainer.identity.proof import HelloDenied
 #: Tokens whose keys are unknown cost the API server at most one question in so many seconds. A
 #: worker of the gang may have to wait for two such questions, and gives up after 4 s.
 ASK_SECONDS = 1.0
-#: The same while no key is known at all: nobody trains then.
+#: The same while no key is known at all: no job trains then.
 _KEYLESS_SECONDS = 10.0
 #: An API server that has just started refuses what it allows a moment later.
 _ITSELF_SECONDS = 15.0
@@ -49,12 +49,12 @@ class NotPublished(Exception):
 
 @dataclass
 class Issuer:
-    """Keys by ``kid`` and the issuers that are believed, asked for again when one is unknown.
+    """Keys by ``kid``, and the trusted issuers; both are fetched again when one is unknown.
 
     Attributes
     ----------
     issuers
-        An issuer that a cluster has had stays believed: tokens outlive its change.
+        An issuer stays trusted after the cluster has changed it: tokens outlive the change.
     """
 
     ask: Callable[[], Published]
@@ -98,12 +98,11 @@ class Issuer:
         )
 
     async def renew(self, known: Callable[[], bool]) -> None:
-        """Return once it is known, or the API server was asked what it publishes since this call.
+        """Return once it is known, or the API server has answered a question put after this call.
 
-        It is not asked at once each time, or strangers could have it asked all the time. But
-        nobody is refused for an answer from before he came: strangers who ask too could keep a
-        new key from being known otherwise. Where it publishes none yet, there is nothing to wait
-        for.
+        Not every call asks a question, or strangers could keep the API server busy. But no caller
+        is denied on an answer from before his call: else strangers who ask too could keep a new
+        key unknown. Where the API server publishes no keys yet, there is nothing to wait for.
         """
         wanted = self._begun + 1
         while (
@@ -111,7 +110,7 @@ class Issuer:
         ):
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask())
-            # Who goes away meanwhile has been one question all the same.
+            # The question goes on for the others if this caller goes away.
             await asyncio.shield(self._asking)
 
     async def _ask(self) -> None:

@@ -1,4 +1,4 @@
-"""Who said a hello: what a ServiceAccount token says of its pod, judged without I/O or clock."""
+"""Who sent a hello: a ServiceAccount token is judged here, without I/O or clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ORDINAL = re.compile("0|[1-9][0-9]{0,9}")
 
 
 class HelloDenied(Exception):
-    """A hello is not listened to; the message says why, and what would help."""
+    """A hello is denied; the message gives the reason and the remedy."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -25,12 +25,12 @@ class HelloDenied(Exception):
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who said a hello.
+    """Who sent a hello.
 
     Attributes
     ----------
     ordinal
-        Of which worker it is a process; None where the proof tells the run, but not the worker.
+        The worker's number; None where the proof identifies the run but not the worker.
     pod
         UID of its pod; empty in a run without pods.
     issued
@@ -91,21 +91,21 @@ def _require_purpose(
 def _require_time(claims: Mapping[str, Any], now: datetime) -> None:
     """Both clocks are named: it is mostly one of them that is wrong."""
     clock = int(now.timestamp())
-    said: dict[str, int] = {}
+    times: dict[str, int] = {}
     for name in ("iat", "nbf", "exp"):
         moment = claims.get(name)
         # Later than the year 9999 is no time that anybody could show.
         if type(moment) is not int or not 0 <= moment < 253_402_300_800:
             raise unproved(f"the token's {name} is no time")
-        said[name] = moment
-    if max(said["iat"], said["nbf"]) > clock + LEEWAY_SECONDS:
-        wrong = f"holds only from {_shown(max(said['iat'], said['nbf']))} on"
-    elif said["exp"] <= clock - LEEWAY_SECONDS:
-        wrong = f"ended at {_shown(said['exp'])}"
+        times[name] = moment
+    if max(times["iat"], times["nbf"]) > clock + LEEWAY_SECONDS:
+        wrong = f"holds only from {_shown(max(times['iat'], times['nbf']))} on"
+    elif times["exp"] <= clock - LEEWAY_SECONDS:
+        wrong = f"ended at {_shown(times['exp'])}"
     else:
         return
     raise unproved(
-        f"the token {wrong}, made at {_shown(said['iat'])} by the API server's clock; the "
+        f"the token {wrong}, made at {_shown(times['iat'])} by the API server's clock; the "
         f"coordinator's clock says {_shown(clock)}: set the clocks of the nodes"
     )
 

@@ -96,7 +96,7 @@ class CheckpointStore:
         self._format = format or TorchFormat()
 
     def digest(self, model: Mapping[str, torch.Tensor]) -> str:
-        """What tells one model's parameters from another's, in hex."""
+        """A digest of a model's parameters, in hex."""
         return self._format.digest(model)
 
     def save(
@@ -167,14 +167,14 @@ class CheckpointStore:
 
     def files(self) -> list[CheckpointFile]:
         """All checkpoint files on the volume, ascending by attempt, then step."""
-        found = []
+        files = []
         for attempt in attempts_on(self.state_dir):
-            found += [
+            files += [
                 CheckpointFile(attempt, numbered(path, match.group(1), 0, MAX_STEPS), path)
                 for path in durable.entries(attempt_folder(self.state_dir, attempt))
                 if (match := _FILE.fullmatch(path.name))
             ]
-        return sorted(found, key=lambda file: (file.attempt, file.step))
+        return sorted(files, key=lambda file: (file.attempt, file.step))
 
     def newest_whole(self) -> CheckpointRecord | None:
         """A record of the newest file on the volume that is this job's checkpoint, whole.
@@ -243,7 +243,7 @@ class CheckpointStore:
             )
 
     def prove_room(self, attempt: int, size: int) -> None:
-        """Write a file of `size` bytes and remove it: no figure tells of quotas and limits.
+        """Write a file of `size` bytes and remove it: no figure shows quotas and limits.
 
         Raises
         ------

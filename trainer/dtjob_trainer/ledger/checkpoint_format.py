@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Format(Protocol):
-    """How a checkpoint's fields become a file's bytes and back, and what tells models apart."""
+    """How a checkpoint's fields become a file's bytes and back, and how models are told apart."""
 
     def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None:
         """Write what `read` returns."""

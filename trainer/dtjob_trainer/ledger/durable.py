@@ -65,19 +65,19 @@ class VolumeUnusable(OSError):
 
     def __init__(self, path: Path, number: int) -> None:
         self.why = os.strerror(number)
-        told = (
+        message = (
             f"the volume of {path} can't be used by user {os.getuid()}: {self.why}. The "
             "checkpoint and the ledger written before it are intact; mount it writable, with hard "
             "links, and let that user read and write all of it, and the job can go on"
         )
         if number == errno.ENOENT:
-            told = (
+            message = (
                 f"{path}: {self.why}. {missing(path)} was there before: mount it again, or put "
                 "it back from a copy, and the job can go on. Without it the next attempt goes on "
                 "only if neither the newest lease's journal nor the checkpoint was in it, and says "
                 "so if not, before it leases any draw"
             )
-        super().__init__(number, told, str(path))
+        super().__init__(number, message, str(path))
 
 
 class NoFile(Exception):
@@ -272,7 +272,7 @@ def is_absent(path: Path) -> bool:
     Raises
     ------
     VolumeUnusable
-        It can't be told.
+        That can't be determined.
     """
     try:
         os.lstat(path)
@@ -348,7 +348,7 @@ def _unknown(path: Path, error: OSError) -> VolumeUnusable:
 
 @contextlib.contextmanager
 def still_there(path: Path) -> Iterator[None]:
-    """Tell dtjob's own missing folder or file from one that a task asks for in vain.
+    """Distinguish dtjob's own missing folder or file from one that a task asks for in vain.
 
     Only for a path that was seen there or is known to have been: what is missing is refused.
     """

@@ -69,7 +69,7 @@ class FileLedger:
     def read(self) -> Versioned:
         """The newest version, checked against the one before it; see `Ledger.read`."""
         numbers = self._numbers()
-        # A version's name may be visible before it is durable: who linked it may have died
+        # A version's name may be visible before it is durable: its writer may have died
         # between the two, and what is decided on it must not outlive it.
         with self._readable():
             durable.sync_folder(self.path)

@@ -13,7 +13,7 @@ class Hashing:
     Attributes
     ----------
     failure
-        The file's error, for who writes through this may hide it behind one of its own.
+        The file's error: a caller that writes through this may hide it behind its own.
     """
 
     def __init__(self, file: durable.Writer) -> None:

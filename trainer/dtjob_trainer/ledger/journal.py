@@ -22,7 +22,7 @@ FILE_NAME = "journal"
 _FOLDER = re.compile(r"attempt-(0|[1-9][0-9]*)")
 # Whole or half-written; see `dtjob_trainer.ledger.checkpoint`.
 _OF_A_CHECKPOINT = re.compile(r"\.?step-.*")
-# What a ledger can say; see `dtjob_api.ledger.privacy_ledger`.
+# What a ledger can hold; see `dtjob_api.ledger.privacy_ledger`.
 _BOUNDS = {
     "attempt": MAX_NUMBER,
     "charged": MAX_DRAWS,
@@ -33,7 +33,7 @@ _BOUNDS = {
 
 
 class JournalUnreadable(Exception):
-    """A journal says something that no crash explains; the message names file and line.
+    """A journal holds something that no crash explains; the message names file and line.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class JournalUnreadable(Exception):
 
     @property
     def attempt(self) -> int | None:
-        """Whose journal it is; None where a name tells of none."""
+        """Whose journal it is; None where the name gives no number."""
         match = _FOLDER.fullmatch(self.path.parent.name)
         return int(match.group(1)) if match and self.path.name == FILE_NAME else None
 
@@ -137,7 +137,7 @@ def numbered(path: Path, digits: str, least: int, most: int) -> int:
     Raises
     ------
     NoSuchNumber
-        No ledger can tell of it.
+        No ledger can record it.
     """
     if len(digits) > len(str(most)) or not least <= int(digits) <= most:
         raise NoSuchNumber(path, f"{path}: no run has that number; it is from {least} to {most}")
@@ -208,7 +208,7 @@ def examined(state_dir: Path) -> tuple[list[AttemptJournal], list[JournalUnreada
     """The journals in `state_dir` that can be read, ascending by attempt, and why others can't.
 
     A folder without a journal belongs to an attempt that died before its first lease. The journal
-    is the first file in it, so beside a checkpoint one is lost, and what it told is not known.
+    is the first file in it, so beside a checkpoint one is lost, and its content is unknown.
 
     Raises
     ------

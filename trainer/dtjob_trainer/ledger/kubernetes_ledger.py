@@ -105,16 +105,16 @@ class KubernetesLedger:
             "plural": _PLURAL,
             "name": name,
         }
-        self._seen = False
+        self._has_been_read = False
 
     def read(self) -> Versioned:
         """The newest version; the API server is waited for. See `Ledger.read`."""
         try:
-            found = self._get()
+            manifest = self._get()
         except client.ApiException as error:
             raise self._unreadable(error) from error
-        self._seen = True
-        return self._versioned(found)
+        self._has_been_read = True
+        return self._versioned(manifest)
 
     def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
         """Write ``status`` if ``versioned`` is the newest. See `Ledger.replace_status`."""
@@ -129,10 +129,10 @@ class KubernetesLedger:
                 raise Conflict(f"{self._name} was written by somebody else meanwhile") from error
             if _passes(error):
                 _pause()
-                raise AnswerLost(f"{self._name}: {_said(error)}") from error
+                raise AnswerLost(f"{self._name}: {_detail(error)}") from error
             if error.status == http.HTTPStatus.NOT_FOUND:
                 raise self._unreadable(error) from error
-            raise LedgerRejected(f"{self._name} refuses the write: {_said(error)}") from error
+            raise LedgerRejected(f"{self._name} refuses the write: {_detail(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             _pause()
             raise AnswerLost(f"{self._name}: {type(error).__name__}") from error
@@ -184,7 +184,7 @@ class KubernetesLedger:
 
         # A ledger that was there is refused for good only by a server that stays with it. The
         # patience with that is the inner one: an outage before it must not use it up.
-        return _until_answered(_until_itself(ask) if self._seen else ask)()
+        return _until_answered(_until_itself(ask) if self._has_been_read else ask)()
 
     def _versioned(self, manifest: Any) -> Versioned:
         try:
@@ -208,20 +208,20 @@ class KubernetesLedger:
                 "a run is never started without one"
             )
         return LedgerUnreadable(
-            f"{self._name} can't be read: {_said(error)}; check the RoleBinding of the worker's "
+            f"{self._name} can't be read: {_detail(error)}; check the RoleBinding of the worker's "
             "ServiceAccount to the ClusterRole dtjob-worker"
         )
 
 
 def _pause() -> None:
-    """Not all at once, and not again and again: every job's coordinator hears of an outage."""
+    """Not all at once, and not again and again: an outage reaches every job's coordinator."""
     time.sleep(random.uniform(0.5, 1.5))  # noqa: S311
 
 
-def _said(error: client.ApiException) -> str:
+def _detail(error: client.ApiException) -> str:
     body = error.body or ""
     try:
-        said = str(json.loads(body)["message"])
+        message = str(json.loads(body)["message"])
     except (ValueError, TypeError, KeyError):  # whoever answered, it was not the API server
-        said = str(body)
-    return f"{error.status} {error.reason}: {said[:500]}"
+        message = str(body)
+    return f"{error.status} {error.reason}: {message[:500]}"

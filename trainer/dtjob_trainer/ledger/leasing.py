@@ -1,7 +1,7 @@
-"""The coordinator's account of draws (rules 10 to 12).
+"""The draws that an attempt leases, and its rank 0 gives out (rules 10 to 12).
 
 One operation moves everything forward: a durable checkpoint, then ONE write of the ledger that
-names it and leases the next draws, then the journal, and only then is a draw handed out. What a
+names it and leases the next draws, then the journal, and only then is a draw given out. What a
 crash leaves behind at any point of it is at worst draws that are charged and never used.
 """
 
@@ -79,18 +79,18 @@ class LeasedDraws:
         self._steps = 0
         self._next_draw = 0
         self._end_of_lease = 0
-        self._last_step = 0  # the step that the draws handed out so far can have reached
+        self._last_step = 0  # the step that the draws given out so far can have reached
         self._reserve_spent = False
         self._ended = False
 
     @property
     def charged(self) -> int:
-        """Draws charged over all attempts, as of this account's last write."""
+        """Draws charged over all attempts, as of the last write."""
         return self._charged
 
     @property
     def recorded(self) -> CheckpointRecord | None:
-        """The checkpoint that the ledger points to, as of this account's last write."""
+        """The checkpoint that the ledger points to, as of the last write."""
         return self._record
 
     @property
@@ -121,7 +121,7 @@ class LeasedDraws:
         try:
             point = volume.resume_point(ledger, self._checkpoints)
         except TrainingHeld as refusal:
-            volume.tell(self._ledger, self._attempt, refusal, self._checkpoints)
+            volume.record_proof(self._ledger, self._attempt, refusal, self._checkpoints)
             raise
         checkpoint = None
         if point.checkpoint is not None:
@@ -249,7 +249,7 @@ class LeasedDraws:
         self._require_live()
         record = self._durable(step, state)
         if room:
-            # Where the next checkpoint fits nowhere, to find that out must not cost a lease.
+            # To find out that the next checkpoint has no room must not cost a lease.
             self._checkpoints.prove_room(self._attempt, room)
         lease_is_used_up = self._next_draw == self._end_of_lease
 
@@ -309,7 +309,7 @@ class LeasedDraws:
         return self._checkpoints.save(self._attempt, step, self._charged, state, self._clock())
 
     def _granted(self, status: LedgerStatus) -> Lease | None:
-        """The ledger's lease if it is the one that follows what this leased has used."""
+        """The ledger's lease if it follows the draws that this attempt has used."""
         lease = status.lease
         mine = lease is not None and lease.attempt == self._attempt
         return lease if mine and lease and lease.from_draw == self._end_of_lease else None
@@ -336,7 +336,7 @@ class LeasedDraws:
 def resumed(
     ledger: Ledger, config: WorkerConfig, attempt: int, format: Format | None = None
 ) -> tuple[LeasedDraws, LedgerSpec, Checkpoint | None]:
-    """The account of an attempt, what its ledger promises, and the checkpoint to go on from.
+    """The leased draws of an attempt, what its ledger promises, and the checkpoint to go on from.
 
     Raises
     ------

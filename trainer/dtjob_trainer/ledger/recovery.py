@@ -115,8 +115,8 @@ def resume_point(ledger: PrivacyLedger, volume: VolumeState) -> ResumePoint:
     status = ledger.status
     # Also what was on the volume before: that it is gone too makes no draw unspent. And before all
     # else that may be wrong: no other refusal says that draws are hidden.
-    told = found_more(status)
-    for wrong in [*behind(ledger, own(ledger, volume)), *([told] if told else [])]:
+    hidden = found_more(status)
+    for wrong in [*behind(ledger, own(ledger, volume)), *([hidden] if hidden else [])]:
         raise TrainingHeld(Reason.PRIVACY_STATE_LOST, f"{wrong}. {_REMEDY_STATE_LOST}")
     if contradictory := contradiction(ledger):
         raise TrainingHeld(Reason.LEDGER_UNREADABLE, f"{contradictory}. {_REMEDY_CONTRADICTORY}")
@@ -191,9 +191,9 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             f"volume vouches for {volume.charged} in attempt {volume.attempt}"
         )
     checkpoint = status.checkpoint
-    found = volume.checkpoint
-    if checkpoint is None or (found is not None and follows(checkpoint, found)):
-        checkpoint = found
+    proven = volume.checkpoint
+    if checkpoint is None or (proven is not None and follows(checkpoint, proven)):
+        checkpoint = proven
     if checkpoint is None:
         raise checkpoint_lost("there is no whole checkpoint on the volume")
     known = max(status.charged, volume.charged)
@@ -227,13 +227,13 @@ def checkpoint_lost(why: str) -> TrainingHeld:
 
 
 def contradiction(ledger: PrivacyLedger) -> str | None:
-    """What one version of a ledger says against itself, in words; None where it is sound."""
-    found, status = breaches(None, ledger), ledger.status
+    """How one version of a ledger contradicts itself, in words; None where it is sound."""
+    faults, status = breaches(None, ledger), ledger.status
     if status.charged > 0 and status.checkpoint is None:
-        found.append(f"charged is {status.charged} without a checkpoint")
-    if not found:
+        faults.append(f"charged is {status.charged} without a checkpoint")
+    if not faults:
         return None
-    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {found[0]}"
+    return f"the ledger of job {ledger.spec.job_name} contradicts itself: {faults[0]}"
 
 
 def foreign(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
@@ -258,7 +258,7 @@ def own(ledger: PrivacyLedger, volume: VolumeState) -> VolumeState:
 
 
 def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
-    """Of which draws or attempts the volume tells and the ledger does not (rule 11).
+    """Which draws or attempts the volume proves and the ledger does not record (rule 11).
 
     First what proves most: who reads one of them alone must not take too few draws for spent.
 
@@ -268,7 +268,7 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
         Nothing on it is `foreign`.
     """
     status = ledger.status
-    found: list[tuple[int, int, str]] = []
+    findings: list[tuple[int, int, str]] = []
     for journal in volume.journals:
         attempt, wrong = journal.header.attempt, []
         if journal.charged > status.charged:
@@ -278,13 +278,13 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
             )
         if attempt > status.attempt:
             wrong.append(f"is of attempt {attempt}, the ledger is at attempt {status.attempt}")
-        # The rest of a closed lease is used without a charge: only who leased last tells of it.
+        # The rest of a closed lease is used without a charge: only the newest lessee shows it.
         if journal.entries and attempt > newest_lease(status):
             wrong.append(
                 f"holds a lease of attempt {attempt}, the newest that the ledger knows is of "
                 f"attempt {newest_lease(status)}"
             )
-        found += [
+        findings += [
             (journal.charged, attempt, f"the ledger is behind the journal: {journal.path} {words}")
             for words in wrong
         ]
@@ -295,16 +295,16 @@ def behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
                 f"volume, the ledger has charged {status.charged} draws in attempt "
                 f"{status.attempt}"
             )
-            found.append((step, attempt, words))
-    found.sort(key=lambda it: it[:2], reverse=True)
-    return [words for _, _, words in found]
+            findings.append((step, attempt, words))
+    findings.sort(key=lambda it: it[:2], reverse=True)
+    return [words for _, _, words in findings]
 
 
 def ahead(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
-    """Of which attempts an empty folder tells, and the ledger does not.
+    """Which attempts left an empty folder and are not in the ledger.
 
-    A folder is made by who has read its number in the ledger, where the number was durable
-    before: no crash leaves one that the ledger does not know. What was leased it does not tell.
+    Whoever makes a folder has read its number in the ledger, where that was durable: no crash
+    leaves a folder that the ledger does not know. It does not show what was leased.
     """
     return [
         f"the ledger is behind an attempt: the folder of attempt {attempt} is on the volume, the "
@@ -315,10 +315,10 @@ def ahead(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
 
 
 def volume_behind(ledger: PrivacyLedger, volume: VolumeState) -> list[str]:
-    """What the ledger tells of and the volume should and does not, in words.
+    """What the ledger records and the volume should hold but does not, in words.
 
-    Without it nothing speaks for the ledger being the newest: it may be an older copy, and the
-    journal that tells so out of sight.
+    Without it nothing shows that the ledger is the newest: it may be an older copy, and the
+    journal that would show this be out of sight.
     """
     lease = ledger.status.lease
     if lease is None:

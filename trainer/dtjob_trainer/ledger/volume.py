@@ -66,14 +66,14 @@ def resume_point(ledger: PrivacyLedger, checkpoints: CheckpointStore) -> ResumeP
     durable.VolumeUnusable
     """
     try:
-        found = read_volume(checkpoints)
+        state = read_volume(checkpoints)
     except JournalUnreadable as error:
         raise unread(ledger, checkpoints, error) from error
     try:
-        return recovery.resume_point(ledger, found)
+        return recovery.resume_point(ledger, state)
     except TrainingHeld as refusal:
         if refusal.reason is Reason.PRIVACY_STATE_LOST:
-            proof = recovery.vouched(recovery.own(ledger, found), None)
+            proof = recovery.vouched(recovery.own(ledger, state), None)
             if proof is not None and proves_more(proof, ledger.status):
                 refusal.proof = proof
         raise
@@ -86,8 +86,8 @@ def unread(
 
     A journal of an attempt of which the ledger knows no lease may hold any: it counts as all that
     is reserved, also when the file is gone later. What attempts before the newest that leased had
-    is charged. Of that one's own, an older copy of the ledger may lack some: as where the whole
-    volume is lost, nothing tells.
+    is charged. Of that one's own, an older copy of the ledger may lack some: nothing shows that, as
+    where the whole volume is lost.
     """
     journals, unreadable = examined(checkpoints.state_dir)
     read = VolumeState([], journals, [])
@@ -109,11 +109,13 @@ def unread(
     return recovery.checkpoint_lost(str(error))
 
 
-def tell(ledger: Ledger, attempt: int, refusal: TrainingHeld, checkpoints: CheckpointStore) -> None:
-    """Say in the ledger what the volume proves: it counts also when the files are gone later.
+def record_proof(
+    ledger: Ledger, attempt: int, refusal: TrainingHeld, checkpoints: CheckpointStore
+) -> None:
+    """Record in the ledger what the volume proves: it counts also when the files are gone later.
 
     Who restores a ledger in a cluster can't see the volume, so the newest checkpoint is read and
-    told too. Where the ledger takes no write now, the refusal stands all the same, and the next
+    recorded too. Where the ledger takes no write now, the refusal stands all the same, and the next
     attempt finds the same.
 
     Raises
@@ -127,17 +129,17 @@ def tell(ledger: Ledger, attempt: int, refusal: TrainingHeld, checkpoints: Check
         proof = recovery.most(proof, saved)
 
     def change(newest: PrivacyLedger) -> LedgerStatus | None:
-        told = recovery.most(newest.status.volume, proof)
-        if newest.status.volume == told:
+        proven = recovery.most(newest.status.volume, proof)
+        if newest.status.volume == proven:
             return None
-        return newest.status.model_copy(update={"volume": told})
+        return newest.status.model_copy(update={"volume": proven})
 
     with contextlib.suppress(LedgerRejected, LedgerUnreadable, durable.VolumeFull):
         update(ledger, attempt, change)
 
 
 def _newest_whole(checkpoints: CheckpointStore) -> CheckpointRecord | None:
-    """None also where it can't be told: the draws that are proven are no fewer for it."""
+    """None also where it can't be determined: no fewer draws are proven for it."""
     try:
         return checkpoints.newest_whole()
     except (JournalUnreadable, durable.VolumeUnusable):

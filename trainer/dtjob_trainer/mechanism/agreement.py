@@ -28,11 +28,11 @@ Fingerprints = npt.NDArray[np.float64]  # [records, fields, 2]
 
 
 def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group: Group) -> int:
-    """Return |D| if an id means the same record everywhere, as far as a few of them tell.
+    """Return |D| if an id means the same record everywhere, as far as a few of them show.
 
     Every rank reads the same ids twice, and the fingerprints of what it found go to all ranks. A
     field that a rank finds different the second time (augmentation with a generator of its own)
-    is left out; if that leaves none, nothing tells that the index is looked at. Random numbers
+    is left out; if that leaves none, nothing shows that the index is looked at. Random numbers
     that task code takes from Python, numpy or torch are equal for each read.
 
     Raises
@@ -97,8 +97,8 @@ def _fingerprint(value: npt.NDArray[np.generic]) -> tuple[float, float]:
     flat = value.astype(np.float64).reshape(-1)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], flat.size)
     with np.errstate(all="ignore"):
-        found = float(flat @ signs), float(np.linalg.norm(flat))
-    return found if np.isfinite(found).all() else (0.0, 0.0)
+        fingerprint = float(flat @ signs), float(np.linalg.norm(flat))
+    return fingerprint if np.isfinite(fingerprint).all() else (0.0, 0.0)
 
 
 def _comparable(every: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -48,7 +48,7 @@ def open_records(task: Task, device: torch.device) -> Records:
     ------
     TaskError
         The data set isn't map-style (Rule 3) or is empty. Exceptions of the task's own code pass
-        through unchanged; the rank tells its class and place only (Rule 20).
+        through unchanged; the rank reports its class and place only (Rule 20).
     """
     with same_randomness(device):
         records = task.dataset()
@@ -100,7 +100,7 @@ class BatchLoader:
 
     A record that raises on being read, lacks a field, has another shape or kind of dtype, is not
     finite or leaves the range of ``example_spec`` contributes zero: its row becomes padding, it
-    is not counted, and nothing is said (Rule 20).
+    is not counted, and nothing is logged (Rule 20).
 
     Parameters
     ----------

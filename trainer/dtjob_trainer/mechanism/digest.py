@@ -1,4 +1,4 @@
-"""What tells one model's parameters from another's."""
+"""A digest by which one model's parameters are told from another's."""
 
 from __future__ import annotations
 

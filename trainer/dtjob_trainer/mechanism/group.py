@@ -142,9 +142,9 @@ class Group:
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
-        """Have what breaks off herein be known as a collective.
+        """Raise whatever breaks off inside as `CollectiveFailed`.
 
-        A GPU tells of it when the host waits for the result, so that copies belong to it. Want of
+        A GPU reports it when the host waits for the result, so that copies belong to it. Want of
         memory is this rank's own, and so is all that a world of one meets.
         """
         try:

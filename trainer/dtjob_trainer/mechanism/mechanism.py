@@ -59,9 +59,9 @@ class MechanismPlan(Protocol):
 class Mechanism:
     """The Gaussian mechanism on a Poisson sample: Σ_{i ∈ S} clip(gᵢ) + N(0, σ²Δ²·I).
 
-    Every record is in S with probability q; Δ is what the clipper says that its sum can change by.
-    Nothing else scales the noise, and the accountants are asked for the same σ and q: DP-SGD of
-    Abadi et al., "Deep Learning with Differential Privacy" (arXiv:1607.00133), without its mean.
+    Every record is in S with probability q; Δ is the sensitivity that the clipper states. Nothing
+    else scales the noise, and the accountants are asked for the same σ and q: DP-SGD of Abadi et
+    al., "Deep Learning with Differential Privacy" (arXiv:1607.00133), without its mean.
 
     Attributes
     ----------

@@ -16,7 +16,7 @@ _GRID_BITS = 30
 _EXACT_BITS = 52
 # Radii of words below this are the ends of the noise, where 64 bits leave gaps that show through
 # the lattice: a second word, from a part of the stream that nothing else uses, fills them.
-_FEW = 1 << 32
+_TAIL_LIMIT = 1 << 32
 _SECOND_WORDS = 1 << 64
 # Coordinates at a time: bounds what noise needs beside the sum itself.
 _CHUNK = 1 << 20
@@ -41,7 +41,7 @@ def gaussian(key: bytes, draw: int, start: int, count: int) -> npt.NDArray[np.fl
     pairs = (skip + count + 1) // 2
     stream = words(key, draw, 2 * first_pair, 2 * pairs).reshape(pairs, 2)
     uniforms = _uniform(stream)
-    for pair in np.flatnonzero(stream[:, 0] < _FEW).tolist():
+    for pair in np.flatnonzero(stream[:, 0] < _TAIL_LIMIT).tolist():
         second = words(key, draw, _SECOND_WORDS + first_pair + pair, 1)
         uniforms[pair, 0] = (float(stream[pair, 0]) + _uniform(second)[0]) * 2.0**-64
     radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(uniforms[:, 0])))

@@ -201,7 +201,7 @@ class PrivateStep:
                     self._sum.add(batch.fields, batch.mask)
             self._untouched.check()
         except (GradientUnreached, ModelWritten) as error:
-            # What a model does only now and then the dry run could not see.
+            # The dry run could not see what a model does only now and then.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
 
     def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:

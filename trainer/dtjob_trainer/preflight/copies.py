@@ -45,12 +45,12 @@ def check_copyable(model: torch.nn.Module) -> None:
     except Exception as error:
         if may_pass(error):
             raise
-        found = next(_culprits(model), None) or f"the model ({type(model).__name__})"
+        culprit = next(_culprits(model), None) or f"the model ({type(model).__name__})"
         raise TaskError(
             Reason.TASK_INVALID,
-            f"copy.deepcopy can't copy {found}: {type(error).__name__}: {error}. Keep locks, open "
-            "files, generators and tensors of a forward pass out of the model: make them where "
-            "they are used, or detach() the tensor",
+            f"copy.deepcopy can't copy {culprit}: {type(error).__name__}: {error}. Keep locks, "
+            "open files, generators and tensors of a forward pass out of the model: make them "
+            "where they are used, or detach() the tensor",
         ) from None
 
 

@@ -58,8 +58,8 @@ class Measured:
     @property
     def gradient_scale(self) -> float:
         """The largest entry of any gradient."""
-        found = [g.abs().max().item() for g in self.gradients.values() if g is not None]
-        return max(found, default=0.0)
+        maxima = [g.abs().max().item() for g in self.gradients.values() if g is not None]
+        return max(maxima, default=0.0)
 
 
 def dry_run(call: Callable[[], T]) -> T:
@@ -74,8 +74,8 @@ def dry_run(call: Callable[[], T]) -> T:
     except Exception as error:
         if may_pass(error):
             raise
-        said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
-        raise TaskError(Reason.DRY_RUN_FAILED, said) from None
+        message = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
+        raise TaskError(Reason.DRY_RUN_FAILED, message) from None
 
 
 def move_off_initial_weights(model: torch.nn.Module) -> None:
@@ -119,13 +119,13 @@ def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:
     parameters = trainable(model)
     per_example: dict[str, list[torch.Tensor | None]] = {name: [] for name in parameters}
     for row in range(rows):
-        found = torch.autograd.grad(
+        of_row = torch.autograd.grad(
             losses[row],
             list(parameters.values()),
             retain_graph=row < rows - 1,
             allow_unused=True,
         )
-        for name, gradient in zip(parameters, found, strict=True):
+        for name, gradient in zip(parameters, of_row, strict=True):
             per_example[name].append(gradient)
     return Measured(
         losses=losses.detach(),
@@ -146,10 +146,10 @@ def per_example_gradients(
     try:
         model.train()
         with same_randomness(device_of(batch)):
-            found = gradients(batch, rows_of(batch))
+            per_example = gradients(batch, rows_of(batch))
     finally:
         gradients.close()
-    return dict(zip(trainable(model), found, strict=True))
+    return dict(zip(trainable(model), per_example, strict=True))
 
 
 def state_of(model: torch.nn.Module) -> State:
@@ -177,7 +177,7 @@ def recall(task: Task, model: torch.nn.Module, batch: Batch) -> Recalled:
 
 
 def equal_recall(one: Recalled, other: Recalled) -> bool:
-    """Whether two of them tell no difference."""
+    """Whether two of them show no difference."""
     if one is None or other is None or one.shape != other.shape:
         return one is None and other is None
     return not differing_rows(one.nan_to_num(), other.nan_to_num())

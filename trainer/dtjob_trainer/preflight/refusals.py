@@ -192,7 +192,7 @@ def check_per_example_gradients(
 ) -> None:
     """Refuse a module whose hooks don't give each example's true gradient (Rules 4 and 21)."""
     try:
-        found = probes.per_example_gradients(task, model, batch)
+        by_hooks = probes.per_example_gradients(task, model, batch)
     except GradientUnreached as error:
         raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
     except Exception as error:
@@ -201,7 +201,7 @@ def check_per_example_gradients(
         raise TaskError(Reason.MODEL_REFUSED, _no_sampler(model, error)) from None
     scale = measured.gradient_scale
     for name, true in measured.gradients.items():
-        gradient = found[name]
+        gradient = by_hooks[name]
         if true is None:
             continue
         if gradient is None or probes.differing_rows(true, gradient, scale):
@@ -247,9 +247,9 @@ def check_batch_size(
     rows = min(probes.rows_of(batch), probes.rows_of(large))
     joined = {name: torch.cat([batch[name][:rows], large[name], large[name]]) for name in batch}
     alone = {name: tensor[:rows] for name, tensor in joined.items()}
-    few = probes.dry_run(lambda: probes.losses_of(task, steady, alone)).detach()
-    many = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
-    if probes.differing_rows(few, many) and _deterministic(task, steady, alone):
+    apart = probes.dry_run(lambda: probes.losses_of(task, steady, alone)).detach()
+    together = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
+    if probes.differing_rows(apart, together) and _deterministic(task, steady, alone):
         raise TaskError(
             Reason.MODEL_REFUSED,
             "losses() gives an example another loss in a larger batch; don't divide by the number "
@@ -258,7 +258,7 @@ def check_batch_size(
 
 
 def _deterministic(task: Task, model: torch.nn.Module, batch: probes.Batch) -> bool:
-    """Tell whether the losses are free of random numbers; else sizes can't be compared."""
+    """Whether the losses are free of random numbers; else sizes can't be compared."""
     one, two = (probes.losses_of(task, model, batch, seed).detach() for seed in (0, 1))
     return not probes.differing_rows(one, two)
 

@@ -1,4 +1,4 @@
-"""One step on synthetic data by the very code that will train: what fails there fails here first.
+"""One step on synthetic data by the code that trains: what would fail there fails here first.
 
 The validator proves that a task keeps its contract; this proves that the step takes it, with the
 noise and the optimizer of the job. Nothing of it is kept.
@@ -106,9 +106,9 @@ def _one_step(
     optimizer: str,
 ) -> None:
     """Take every record of the synthetic ones in one micro-batch."""
-    made = make_optimizer(optimizer, trainable(model).values())
+    own_optimizer = make_optimizer(optimizer, trainable(model).values())
     step = PrivateStep(
-        Learner(model, task.losses, made, learning_rate=lambda _step: 0.0),
+        Learner(model, task.losses, own_optimizer, learning_rate=lambda _step: 0.0),
         PrivateData(_Synthetic(task), task.example_spec),
         replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS)),
         derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
@@ -145,7 +145,7 @@ def _require_lattice(mechanism: Mechanism, coordinates: int) -> None:
 
 
 def _require_memory(rows: int, coordinates: int, memory: int) -> None:
-    """Refuse what can't fit in words; the kernel would only kill the rank, again and again."""
+    """Refuse by a message what can't fit: the kernel would only kill the rank, again and again."""
     row = _FLOAT_BYTES * coordinates
     if rows * row <= memory:
         return

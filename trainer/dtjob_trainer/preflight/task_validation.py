@@ -169,7 +169,7 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
     ------
     TaskError
         It doesn't return a dictionary of finite numbers under names, or one too large. Exceptions
-        of the task's own code pass through unchanged; the rank tells its class and place only
+        of the task's own code pass through unchanged; the rank reports its class and place only
         (Rule 20).
     """
     if task.evaluate is None:
@@ -202,16 +202,16 @@ def _named(name: object) -> str:
     """The name of a figure, checked; what is none is not shown: it may be anything (Rule 20)."""
     if isinstance(name, str) and ending.is_figures_name(name) and name != _STEP:
         return name
-    found = f"a {type(name).__name__}"
+    description = f"a {type(name).__name__}"
     if isinstance(name, str):
-        found = f"one of {len(name)} characters"
+        description = f"one of {len(name)} characters"
     if name == _STEP:
-        found = f"{_STEP!r}, which dtjob adds"
+        description = f"{_STEP!r}, which dtjob adds"
     raise TaskError(
         Reason.EVALUATION_INVALID,
-        f"Task.evaluate returned a figure under a name that is none ({found}); a name is a string "
-        "of 1 to 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and "
-        "has no 'epsilon' in it",
+        f"Task.evaluate returned a figure under a name that is none ({description}); a name is a "
+        "string of 1 to 63 letters, digits, '-', '_' and '.', begins and ends with a letter or "
+        "digit, and has no 'epsilon' in it",
     )
 
 
@@ -221,12 +221,12 @@ def _figure(name: str, value: object) -> float:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
         number = math.nan
-        found = f"a {type(value).__name__}"
+        description = f"a {type(value).__name__}"
     else:
-        found = str(number)
+        description = str(number)
     if math.isfinite(number):
         return number
     raise TaskError(
         Reason.EVALUATION_INVALID,
-        f"Task.evaluate returned {name}: {found}; every figure must be finite",
+        f"Task.evaluate returned {name}: {description}; every figure must be finite",
     )

@@ -1,1 +1,1 @@
-"""What every process of a worker does to itself, says and listens on."""
+"""What every process of a worker does to itself, what it logs and where it listens."""

@@ -13,7 +13,7 @@ def api_client() -> client.ApiClient:
     try:
         config.load_incluster_config(client_configuration=settings)
     except config.ConfigException:
-        # Named here: the client's own default is of the moment at which it was imported.
+        # Named here: the client takes its own default when it is imported.
         config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
     settings.retries = False  # each answer is judged by who asks
     return client.ApiClient(settings)

@@ -11,7 +11,7 @@ import threading
 from types import FrameType
 from typing import TextIO
 
-#: By what processes are asked to stop, each by itself or many at once.
+#: The signals that ask processes to stop, one by itself or many at once.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TAKEN_BACK = (signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
@@ -37,10 +37,10 @@ def end_with_parent(number: signal.Signals) -> None:
 
 
 def leave_stops_to_supervisor() -> None:
-    """Let this process, and what it forks, pass over what asks a whole group or session to stop.
+    """Let this process, and what it forks, ignore the signals that ask a whole session to stop.
 
     systemd, batch systems and `kill` by group send it to all processes of a run at once. The
-    supervisor is who hears it, and has the ranks stop between two steps. The handlers do nothing
+    supervisor receives it, and has the ranks stop between two steps. The handlers do nothing
     but are no SIG_IGN, which programs that the task starts would inherit, and could not be stopped.
     """
     for number in STOPS:
@@ -49,7 +49,7 @@ def leave_stops_to_supervisor() -> None:
 
 
 def let_forks_be_terminated() -> None:
-    """Give what this process forks SIGTERM and SIGHUP back: a task's pool ends its workers so."""
+    """Give SIGTERM and SIGHUP back to what this process forks: pools of a task end workers so."""
     masks = threading.local()
 
     def hold() -> None:

@@ -1,4 +1,4 @@
-"""Where a worker listens, and that it waits for a port which its predecessor still has."""
+"""Where a worker listens; it waits for a port that its predecessor still has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the fields that say whose line it is."""
+"""Structured logs: one JSON object a line, with fields for where it comes from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def own_logger(stream: TextIO, **fields: Any) -> Logger:
 def quieten_libraries() -> None:
     """Silence warnings, and the standard library's loggers below ERROR; the rest goes to stderr.
 
-    What libraries say in passing is not ours to promise harmless.
+    dtjob can't promise that what libraries log in passing is harmless.
     """
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)

@@ -1,4 +1,4 @@
-"""The memory cgroup that this process is in: its limit, and whom it has cost the life.
+"""The memory cgroup that this process is in: its limit, and how many processes it has killed.
 
 In a pod that is the container's. Version 2 of cgroups counts in ``memory.events``, version 1 in
 ``memory.oom_control`` and ``memory.failcnt``.
@@ -34,7 +34,7 @@ class MemoryCount:
 
 
 def read(process: Path = Path("/proc/self")) -> MemoryCount | None:
-    """Return what the memory group of ``process`` has counted; None where nothing tells."""
+    """Return what the memory group of ``process`` has counted; None where that is unknown."""
     try:
         place, version = folder(process)
         if version == 2:
@@ -82,8 +82,8 @@ def _below(mount: Mapping[str, str], path: str) -> Path:
     """Return the folder of a group; a container sees its own at the top of the mount."""
     place, root = Path(mount["place"]), Path(mount["root"])
     inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
-    found = place / inside
-    return found if found.is_dir() and ".." not in inside.parts else place
+    group = place / inside
+    return group if group.is_dir() and ".." not in inside.parts else place
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A process that is told to stop before it has begun anything leaves at once.
+"""A process that is told to stop before it has begun anything exits at once.
 
 The kernel drops a signal for which PID 1 of a container has no handler: a pod that is deleted in
 its first moments would stay for its whole grace period, and begin an attempt meanwhile. Handlers
@@ -12,7 +12,7 @@ import signal
 from types import FrameType
 
 
-def leave_when_told(exit_code: int = 0) -> None:
+def exit_on_signal(exit_code: int = 0) -> None:
     """Have this process end with ``exit_code``, as after any stop in order, until others are set.
 
     What is ignored stays so, as ``nohup`` wants it.

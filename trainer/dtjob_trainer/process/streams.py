@@ -19,14 +19,14 @@ class Unfailing:
     ----------
     failure
         What was raised first; None while all went well.
-    told
-        Whether somebody has asked for that, to say or to bear it.
+    is_acknowledged
+        Whether a caller has looked at ``failure``: to report it, or to go on in spite of it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: Exception | None = None
-        self.told = False
+        self.is_acknowledged = False
 
     def write(self, text: str) -> int:
         """Write ``text``, or lose it."""

@@ -1,4 +1,4 @@
-"""What an exception in a rank means for its job, and what may be told of it (Rule 20)."""
+"""What an exception in a rank means for its job, and what may be shown of it (Rule 20)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def of_the_record(error: BaseException) -> tuple[EndKind, Reason, str] | None:
 
 
 def lost(rank: int) -> str:
-    """What a rank tells of a collective that broke off."""
+    """How a rank describes a collective that broke off."""
     return f"rank {rank} lost another rank, or the way to it, while they exchanged sums"
 
 
@@ -99,7 +99,7 @@ class Failures:
     charged: bool = False
 
     def explain(self, error: BaseException, phase: Phase) -> tuple[EndKind, Reason, str]:
-        """How the rank ends, the reason, and words that hold nothing of the data (Rule 20).
+        """How the rank ends, the reason, and a message that holds nothing of the data (Rule 20).
 
         What no other try can cure is FAILED; whether that ends the job, or holds it, is decided
         by `verdicts.weigh`, which knows what is charged.
@@ -110,7 +110,7 @@ class Failures:
             case TaskError() if self.own_words(error, phase):
                 return EndKind.FAILED, error.reason, error.message
             case ParametersDiverged():
-                # Not retried: who computed wrong once does so again, and steps of it are published.
+                # Not retried: it would compute wrong again, and publish steps of it.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
             case CollectiveFailed():
                 why = "" if phase.hides else f": {error}"
@@ -118,17 +118,17 @@ class Failures:
         if (ended := of_the_record(error)) is not None:
             return ended
         if isinstance(error, KeyboardInterrupt):
-            # Somebody's signal, which no other attempt needs to meet.
-            said = f"rank {self.rank} was interrupted: {self.told(error)}"
-            return EndKind.CRASHED, Reason.RANK_FAILED, said
+            # Somebody sent a signal, which another attempt need not meet.
+            message = f"rank {self.rank} was interrupted: {self.describe(error)}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, message
         if isinstance(error, SystemExit) and not phase.hides:
-            said = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
-            return EndKind.FAILED, Reason.TASK_FAILED, said
+            message = shown_in_full("the task ended its own process", error, _RAISE_INSTEAD)
+            return EndKind.FAILED, Reason.TASK_FAILED, message
         if phase is Phase.OURS:
-            said = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}"
             if wants_memory(error):
-                return self._out_of_memory(said)
-            return EndKind.CRASHED, Reason.RANK_FAILED, said
+                return self._out_of_memory(message)
+            return EndKind.CRASHED, Reason.RANK_FAILED, message
         if phase is Phase.TRIED:
             return self._explain_tried(error)
         return self._explain_private(error, phase)
@@ -137,44 +137,46 @@ class Failures:
         """What the task meets on synthetic data it meets again, unless it came from outside."""
         # Where draws are charged another try may cost the run its last restart; to hold it, none.
         if may_pass(error, in_doubt=not self.charged):
-            said = f"{type(error).__name__}: {error}"
+            description = f"{type(error).__name__}: {error}"
             where = where_in_task(error)
             if wants_memory(error):
                 return self._out_of_memory(
-                    said, f" while it tried the task on synthetic data{where}"
+                    description, f" while it tried the task on synthetic data{where}"
                 )
-            told = f"trying the task on synthetic data, rank {self.rank} met{where} {said}"
-            return EndKind.CRASHED, Reason.RANK_FAILED, told
-        said = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
-        return EndKind.FAILED, Reason.DRY_RUN_FAILED, said
+            message = (
+                f"trying the task on synthetic data, rank {self.rank} met{where} {description}"
+            )
+            return EndKind.CRASHED, Reason.RANK_FAILED, message
+        message = shown_in_full("the dry run on synthetic data failed", error, CORRECT_THE_TASK)
+        return EndKind.FAILED, Reason.DRY_RUN_FAILED, message
 
     def _explain_private(self, error: BaseException, phase: Phase) -> tuple[EndKind, Reason, str]:
-        told = self.told(error)
+        description = self.describe(error)
         passes = may_pass(error, in_doubt=False)
         if phase is Phase.STEPPED and not passes and was_not_there(error):
             # Not final: a trained model would be lost for a mount that comes back.
             asked = "is what the task reads still where it was, on every worker?"
-            said = f"rank {self.rank} raised {told} after the job's first step; {asked}"
-            return EndKind.CRASHED, Reason.RANK_FAILED, said
+            message = f"rank {self.rank} raised {description} after the job's first step; {asked}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, message
         if isinstance(error, NO_SUCH_PATH) and not passes and self._passed_through_task(error):
             where = (
                 "is the data where the task looks for it (--data, storage.data, DTJOB_DATA_DIR)?"
             )
-            return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {told}; {where}"
+            return EndKind.FAILED, Reason.TASK_FAILED, f"the task raised {description}; {where}"
         if wants_memory(error):
-            return self._out_of_memory(told)
+            return self._out_of_memory(description)
         if passes or isinstance(error, NO_SUCH_PATH):
-            return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {told}"
+            return EndKind.CRASHED, Reason.RANK_FAILED, f"rank {self.rank} raised {description}"
         # Another attempt would run into it again, and spend a lease each time.
         what = "opening the data" if phase is Phase.OPENING else "training"
         remedy = _LOGGED if self.shows_private_data else _HIDDEN
         if data_place.is_missed(error):
             remedy = f"; {data_place.NOT_SET}"
-        return EndKind.FAILED, Reason.TASK_FAILED, f"{what} raised {told}{remedy}"
+        return EndKind.FAILED, Reason.TASK_FAILED, f"{what} raised {description}{remedy}"
 
-    def _out_of_memory(self, said: str, when: str = "") -> tuple[EndKind, Reason, str]:
-        told = f"rank {self.rank} ran out of memory{when}: {said}{_LESS_MEMORY}"
-        return EndKind.CRASHED, Reason.RANK_FAILED, told
+    def _out_of_memory(self, description: str, when: str = "") -> tuple[EndKind, Reason, str]:
+        message = f"rank {self.rank} ran out of memory{when}: {description}{_LESS_MEMORY}"
+        return EndKind.CRASHED, Reason.RANK_FAILED, message
 
     def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self.entrypoint)
@@ -183,7 +185,7 @@ class Failures:
         """Whether a message is ours, and nothing of the data can have come into it (Rule 20)."""
         return raised_by_dtjob(error) and not (phase.hides and self._passed_through_task(error))
 
-    def told(self, error: BaseException) -> str:
+    def describe(self, error: BaseException) -> str:
         """All that may leave the pod of an exception once private records may be in memory.
 
         Also of a job that has opted out of Rule 20: it keeps more in the worker's log alone.

@@ -1,4 +1,4 @@
-"""A checkpoint put into the model and optimizer that the task makes today."""
+"""Loads a checkpoint into the model and the optimizer that the task makes today."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
     Raises
     ------
     TrainingHeld
-        ``CheckpointMismatch``: it was saved of another model; says what differs.
+        ``CheckpointMismatch``: it was saved of another model; the message names what differs.
     """
     state = checkpoint.state
     wrong = list(differences(state.model, model.state_dict()))
@@ -47,22 +47,22 @@ def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.
         )
 
 
-def differences(saved: Mapping[str, object], made: Mapping[str, object]) -> Iterator[str]:
-    """What a saved state has otherwise than the model's, in words."""
+def differences(saved: Mapping[str, object], current: Mapping[str, object]) -> Iterator[str]:
+    """How a saved state differs from the model's, in words."""
     for name in saved:
-        if name not in made:
+        if name not in current:
             yield f"the model has no {name}"
-    for name in made:
+    for name in current:
         if name not in saved:
             yield f"the checkpoint has no {name}"
     for name, one in saved.items():
-        other = made.get(name)
+        other = current.get(name)
         if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
             if one.shape != other.shape:
                 yield f"{name} has shape {_shape(one)} in it, {_shape(other)} in the model"
             elif one.dtype != other.dtype:
                 yield f"{name} is {one.dtype} in it, {other.dtype} in the model"
-    if saved.keys() == made.keys() and list(saved) != list(made):
+    if saved.keys() == current.keys() and list(saved) != list(current):
         # An optimizer knows parameters by their order alone: it would mix up their averages.
         yield "the model has the same parameters in another order"
 

@@ -1,6 +1,6 @@
 """Whether the network interfaces that the environment names for collectives exist.
 
-gloo and NCCL would say so late, in words of their own, and after the ranks had met.
+gloo and NCCL would report it late, in their own terms, and after the ranks had met.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def of_nccl(value: str, existing: Sequence[str]) -> str | None:
     exclude = value.startswith("^")
     listed = value.removeprefix("^")
     exact = listed.startswith("=")
-    # A port may follow a name; it says nothing of the interface.
+    # A port may follow a name; it does not concern the interface.
     names = [name.partition(":")[0] for name in listed.removeprefix("=").split(",") if name]
 
     def matches(interface: str) -> bool:

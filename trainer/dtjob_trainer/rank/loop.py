@@ -1,4 +1,4 @@
-"""The training loop: the coordinator says what each step is, all ranks do it.
+"""The training loop: rank 0 orders each step, and all ranks execute it.
 
 Rank 0 alone knows the ledger. Before each step it broadcasts a command of three integers; the
 other ranks have no state of their own to disagree with (Rule 1). Tensors are the business of what
@@ -99,7 +99,7 @@ class Course:
 
 
 class Follower:
-    """Every rank but 0: does as told until told to stop."""
+    """Every rank but 0: executes commands until one ends the loop."""
 
     def __init__(self, trainee: Trainee, group: Group, mail: Mailbox) -> None:
         self._step, self._compare = trainee.step, trainee.compare
@@ -151,7 +151,7 @@ class RankZero:
 
     def run(self) -> EndKind:
         """Train to the plan's last step, to an ordered stop, or to the end of the reserve."""
-        self._tell_account()
+        self._report_ledger()
         self._mail.stage("training", state=WorkerState.RUNNING, step=self._at)
         self._finished_at.append((time.monotonic(), self._at))
         while self._at < self._total:
@@ -175,14 +175,14 @@ class RankZero:
         self._compare()
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.DRAINING):
             self._leased.close(self._at, self._state())
-        self._tell_account()
+        self._report_ledger()
         self._order(Command.END)
         return EndKind.DRAINED
 
     def _publish(self) -> None:
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.RUNNING):
             self._leased.publish(self._at, self._state())
-        self._tell_account()
+        self._report_ledger()
 
     def _succeed(self) -> EndKind:
         """Write the result.
@@ -214,12 +214,12 @@ class RankZero:
             message += f"; without an evaluation: {failed.message}"
         with self._mail.waiting("writing the result", state=WorkerState.RUNNING):
             self._leased.succeed(self._at, self._state(), result=result, message=message)
-        self._tell_account()
+        self._report_ledger()
         self._order(Command.END)
         return EndKind.SUCCEEDED
 
     def _epsilon(self, delta: float) -> tuple[str | None, str]:
-        """Epsilon of the result, and what is to be said of it.
+        """Epsilon of the result, and what the message adds to it.
 
         No model is lost for want of its figure: an upper bound needs nobody's help.
         """
@@ -254,7 +254,7 @@ class RankZero:
             window.popleft()
         (since, first), steps = window[0], self._at
         rate = (steps - first) * self._batch_size / max(now - since, 1e-9)
-        # The first is told at once: the supervisor waits for it otherwise than for the others.
+        # The first is reported at once: the supervisor waits for it otherwise than for the others.
         is_first = self._at == self._started_at + 1
         self._mail.progress(at_once=is_first, step=self._at, samples_per_second=round(rate, 1))
         if self._evaluate_every and self._at % self._evaluate_every == 0 and self._at < self._total:
@@ -277,7 +277,7 @@ class RankZero:
         self._mail.stage("training", state=WorkerState.RUNNING, evaluation=self._evaluation)
         return None
 
-    def _tell_account(self) -> None:
+    def _report_ledger(self) -> None:
         """Figures that only a write of the ledger changes: at once, since a step may take long."""
         record = self._leased.recorded
         checkpoint = ReportedCheckpoint(record.step, record.time) if record else None

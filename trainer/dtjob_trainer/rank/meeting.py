@@ -38,13 +38,13 @@ def join(setup: RankSetup, device: torch.device) -> Group:
 
 
 def share_spec(spec: LedgerSpec | None, group: Group) -> LedgerSpec:
-    """Only the coordinator reads the ledger; the others learn its plan from it."""
+    """Only rank 0 reads the ledger; it broadcasts the plan to the others."""
     data = spec.model_dump_json(by_alias=True).encode() if spec is not None else None
     return LedgerSpec.model_validate_json(_share_bytes(data, group))
 
 
 def share_training(model: torch.nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> None:
-    """Every rank starts from the coordinator's weights and optimizer state."""
+    """Every rank starts from rank 0's weights and optimizer state."""
     share_parameters(model, group)
     if group.world_size == 1:
         return

@@ -10,7 +10,7 @@ import signal
 
 from dtjob_trainer.process import confine
 
-# Ranks hang on the forkserver and the forkserver on the supervisor: who is killed takes all down.
+# Ranks depend on the forkserver, and it on the supervisor: a kill of either ends all below it.
 confine.end_with_parent(signal.SIGKILL)
 # Ranks and store are forked with it.
 confine.leave_stops_to_supervisor()

@@ -127,7 +127,7 @@ class _Rank:
             os.environ[data_place.VARIABLE] = config.data_dir
         leased, spec, checkpoint = None, None, None
         if setup.rank == 0:
-            # Before the task can fail: what is wrong with the ledger is said first.
+            # Before the task can fail: a fault of the ledger is reported first.
             self._mail.stage("reading ledger and checkpoint")
             leased, spec, checkpoint = leasing.resumed(
                 open_ledger(config.ledger), config, setup.attempt
@@ -172,7 +172,7 @@ class _Rank:
                 task_validation.check_evaluation(task, device)
 
     def _with_heartbeats(self, losses: Losses) -> Losses:
-        """Say at each pass that one is made: a dry run of slow passes is no hang."""
+        """Report progress at each pass: a dry run of slow passes is no hang."""
 
         def beating(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
             self._mail.progress()
@@ -182,7 +182,7 @@ class _Rank:
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
-        """Whatever is raised herein is the task's doing."""
+        """Whatever is raised inside is the task's fault."""
         self._phase = Phase.TRIED
         yield
         self._phase = Phase.OURS
@@ -278,8 +278,8 @@ class _Rank:
             if isinstance(error, TaskError) and self._failures.own_words(error, self._phase):
                 failed = error
             else:
-                told = f"Task.evaluate raised {self._failures.told(error)}"
-                failed = TaskError(Reason.EVALUATION_INVALID, told)
+                message = f"Task.evaluate raised {self._failures.describe(error)}"
+                failed = TaskError(Reason.EVALUATION_INVALID, message)
         self._log.warning("evaluation failed", detail=failed.message, **more)
         raise failed
 
@@ -310,7 +310,7 @@ class _Rank:
 
 
 class _NotifyingStep:
-    """A step that says when the job has done one, in this attempt or before."""
+    """A step that reports when the job has done one, in this attempt or before."""
 
     def __init__(self, step: Stepper, has_stepped: Callable[[], None]) -> None:
         self._step, self._has_stepped = step, has_stepped

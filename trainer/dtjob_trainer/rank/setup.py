@@ -1,4 +1,4 @@
-"""What a rank process is told at its start."""
+"""What a rank process gets at its start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RankSetup:
-    """All that a rank process is told at its start; it holds no key."""
+    """All that a rank process gets at its start; it holds no key."""
 
     config: str  # WorkerConfig as JSON
     attempt: int

@@ -1,11 +1,11 @@
-"""Where a task finds its private data, and what to say where it looks and there are none."""
+"""Where a task finds its private data, and the message where it looks in vain."""
 
 from __future__ import annotations
 
 import os
 import traceback
 
-#: Names it to the task, if the job has a data volume.
+#: Names the folder to the task, if the job has a data volume.
 VARIABLE = "DTJOB_DATA_DIR"
 
 NOT_SET = (
@@ -17,7 +17,7 @@ NOT_SET = (
 def is_missed(error: BaseException) -> bool:
     """Whether the task asked its environment for `VARIABLE`, which is not set.
 
-    Tells nothing of any record, also once they are in memory (Rule 20): the name is dtjob's own,
+    Reveals nothing of any record, also once they are in memory (Rule 20): the name is dtjob's own,
     and that it is not set is public.
     """
     if not isinstance(error, KeyError) or VARIABLE in os.environ:

@@ -1,7 +1,7 @@
 """Which exceptions another try may not meet again (docs/design/workers.md).
 
-What torch, CUDA and its libraries tell only in words is read here and nowhere else. The words are
-those of torch 2.15 with CUDA 13.2; a test has the CPU's allocator say its own.
+What torch, CUDA and its libraries report only as text is read here and nowhere else. The texts are
+those of torch 2.15 with CUDA 13.2; a test provokes that of the CPU's allocator.
 
 Nothing here imports torch: what raised one of its errors has done so.
 """
@@ -20,7 +20,7 @@ from typing import Any
 #: No restart brings a path that is not there.
 NO_SUCH_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-# What Python says of code and of the values that it is given, whoever derives from it.
+# Python's errors of code and of the values that it is given, and all that derive from them.
 _OF_CODE = (
     ArithmeticError,
     AssertionError,
@@ -49,19 +49,19 @@ _NETWORK = frozenset(
         "urllib3",
     }
 )
-# How libraries of all kinds call what the world did to them. "Network" alone would be networkx.
+# How libraries of all kinds name errors from outside. "Network" alone would be networkx.
 _TELLING_NAME = re.compile(
     "Timeout|TimedOut|Connection|Disconnect|Unavailable|Transport|Throttl|Unreachable|RateLimit"
     "|TooManyRequests|SlowDown|ServerError|BadGateway|Retries|Transient|Temporar|Overload|Broken"
     "|OperationalError|Network(?:Error|Exception|Failure)|Service(?:Request|Response)Error"
     "|Incomplete(?:Read|Body)|^Dist(?:Backend|Store)Error$"
 )
-# Answers of a server that tell the client to come back: all others of the class 4xx will be the
+# Answers of a server that ask the client to come back: all others of the class 4xx will be the
 # same for the same question.
 _COME_BACK = frozenset({408, 409, 423, 425, 429})
-# What a server says of what is gone, or no more allowed.
+# A server's answers for what is gone, or no longer allowed.
 _NOT_TO_BE_HAD = frozenset({401, 403, 404, 410})
-# What libraries written in C++ or Rust put into their messages of the system's errors.
+# The system's errors as libraries written in C++ or Rust put them into their messages.
 _SYSTEMS_WORDS = tuple(
     os.strerror(number)
     for number in (
@@ -89,11 +89,11 @@ _NO_MEMORY = (
     "std::bad_alloc",
     os.strerror(errno.ENOMEM),
 )
-# What torch's DataLoader says of its processes.
+# How torch's DataLoader reports the death of its processes.
 _CHILD_IS_GONE = ("is killed by signal", "exited unexpectedly")
-# What cuDNN and cuBLAS say of the device, and not of what they were given.
+# Statuses of cuDNN and cuBLAS that concern the device, and not their input.
 _OF_THE_DEVICE = ("ALLOC_FAILED", "NOT_INITIALIZED", "INTERNAL_ERROR", "EXECUTION_FAILED")
-# Libraries whose errors are known: what another try may not meet is told above.
+# Libraries whose errors are known: those that another try may not meet are listed above.
 _KNOWN = sys.stdlib_module_names | {"dtjob_trainer", "numpy", "opacus", "torch"}
 
 
@@ -117,7 +117,7 @@ def may_pass(error: BaseException, *, in_doubt: bool = True) -> bool:
 
 
 def was_not_there(error: BaseException) -> bool:
-    """Whether a path, a module or what a server was asked for was not to be had.
+    """Whether a path, a module or what a server was asked for was missing.
 
     Where it was before, it may be again: a mount, a folder of temporary files, a credential that
     is renewed.
@@ -131,7 +131,7 @@ def was_not_there(error: BaseException) -> bool:
 def wants_memory(error: BaseException) -> bool:
     """Whether there was no memory, or no thread, left.
 
-    The CPU's allocator raises a RuntimeError that only its message tells from others.
+    The CPU's allocator raises a RuntimeError that differs from others only by its message.
     """
     if isinstance(error, MemoryError) or _is_torchs(error, "OutOfMemoryError"):
         return True
@@ -148,18 +148,18 @@ def of_the_device(error: BaseException) -> bool:
     """
     if not isinstance(error, RuntimeError):
         return False
-    said = str(error)
-    if _is_torchs(error, "AcceleratorError") or "CUDA error" in said:
-        return "device-side assert" not in said
+    message = str(error)
+    if _is_torchs(error, "AcceleratorError") or "CUDA error" in message:
+        return "device-side assert" not in message
     return any(
-        f"{library}_STATUS_{status}" in said
+        f"{library}_STATUS_{status}" in message
         for library in ("CUDNN", "CUBLAS")
         for status in _OF_THE_DEVICE
     )
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether it tells that something beside the task failed, and may not again."""
+    """Whether it shows that something beside the task failed, which may not fail again."""
     if wants_memory(error) or of_the_device(error):
         return True
     if isinstance(error, (*NO_SUCH_PATH, *_OF_CODE)) or not isinstance(error, Exception):
@@ -176,7 +176,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def _comes_again(error: BaseException) -> bool:
-    """Whether what does not tell that it passes is known not to: an error of code, or the task's.
+    """Whether an error that shows no sign of passing is known to recur: of code, or the task's own.
 
     All else is an error of a library that nothing is known of.
     """
@@ -187,18 +187,18 @@ def _comes_again(error: BaseException) -> bool:
     kind = type(error)
     if _package(kind) in _KNOWN or 400 <= (_status(error) or 0) < 500:
         return True
-    # Written for this task is what nobody has installed.
+    # What is not installed was written for this task.
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     libraries = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     return file is not None and not any(Path(file).is_relative_to(path) for path in libraries)
 
 
 def _status(error: BaseException) -> int | None:
-    """The status of the answer that a client of a server made an error of."""
+    """The status of a server's answer from which its client made an error."""
     answer: Any = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's
-        found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return found if isinstance(found, int) else None
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
     for holder, name in (
         (answer, "status_code"),
         (answer, "status"),
@@ -207,15 +207,15 @@ def _status(error: BaseException) -> int | None:
         (error, "http_status"),
         (error, "code"),
     ):
-        found = getattr(holder, name, None)
-        if isinstance(found, int) and not isinstance(found, bool) and 400 <= found < 600:
-            return int(found)
+        status = getattr(holder, name, None)
+        if isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600:
+            return int(status)
     return None
 
 
 def _says(error: BaseException, words: tuple[str, ...]) -> bool:
-    said = str(error)
-    return any(word in said for word in words)
+    message = str(error)
+    return any(word in message for word in words)
 
 
 def _packages(error: BaseException) -> set[str]:

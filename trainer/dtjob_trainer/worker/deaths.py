@@ -1,4 +1,4 @@
-"""Why a process died that said nothing itself: what its end, and its memory group, tell of it.
+"""Why a process died that left no message: read from its exit code and its memory group.
 
 Pure: what the group has counted is passed in.
 """
@@ -33,7 +33,7 @@ def end_of_rank(
     Parameters
     ----------
     exit_code
-        As `multiprocessing` tells it: negative for a signal.
+        As `multiprocessing` gives it: negative for a signal.
     before, after
         The worker's memory group when the rank was started, and now.
     """
@@ -56,7 +56,7 @@ def end_of_rank(
     )
 
 
-def told(exit_code: int | None, before: MemoryCount | None, after: MemoryCount | None) -> str:
+def describe(exit_code: int | None, before: MemoryCount | None, after: MemoryCount | None) -> str:
     """Return what happened to a process that is no rank, as the end of a sentence."""
     if exit_code is None or exit_code >= 0:
         return f"exited with code {exit_code}"
@@ -88,7 +88,7 @@ def cause(number: int, before: MemoryCount | None, after: MemoryCount | None) ->
 
 
 class MemoryKills:
-    """The out-of-memory kills of one group, told of the processes in it that somebody watches.
+    """The out-of-memory kills of one group, attributed to those of its processes that are watched.
 
     The group counts them, and not whom they hit. So each explains one death at most, and none of
     a process that was started after it.
@@ -104,7 +104,7 @@ class MemoryKills:
     def before(
         self, process: object, exit_code: int | None, now: MemoryCount | None
     ) -> MemoryCount | None:
-        """Return what its end is to be judged by, as the count before it: the process has ended."""
+        """Return the count by which to judge the end of a process: that of before it started."""
         before = self._before.pop(process, None)
         if (
             exit_code == -signal.SIGKILL
@@ -120,8 +120,8 @@ class MemoryKills:
         """Return what a signal that has ended a process is most likely the end of."""
         return cause(number, self.before(process, -number, now), now)[1]
 
-    def told(self, now: MemoryCount | None) -> None:
-        """All that was counted until now was told of others, by whoever watches those."""
+    def explained(self, now: MemoryCount | None) -> None:
+        """Attribute every kill counted until now to processes that somebody else watches."""
         for process, count in self._before.items():
             if count is not None:
                 self._before[process] = now

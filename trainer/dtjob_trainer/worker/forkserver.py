@@ -2,7 +2,7 @@
 
 Loading takes 13.4 s once, and a new attempt 0.04 s. This module imports no torch.
 
-No other module relies on what multiprocessing keeps to itself. Tried with Python 3.11;
+No other module relies on private parts of multiprocessing. Tried with Python 3.11;
 ``test_forkserver.py`` fails where another release has it otherwise.
 """
 
@@ -98,7 +98,7 @@ class Forkserver:
 
     def _how_ended(self, process: object, exit_code: int | None) -> str:
         now = memory_group.read()
-        return deaths.told(exit_code, self.kills.before(process, exit_code, now), now)
+        return deaths.describe(exit_code, self.kills.before(process, exit_code, now), now)
 
     def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
         """One rank."""

@@ -1,4 +1,4 @@
-"""Keeps ready what a worker's ranks are started from, and puts right what dies of it."""
+"""Keeps ready what a worker's ranks are started from, and restarts what dies of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Keeper:
         So many starts in a row may end with the death of the forkserver: as many as attempts may
         fail.
     warm, cold
-        Called when children start at once, and when they do no more.
+        Called when children start at once, and when they no longer do.
 
     Attributes
     ----------
@@ -50,12 +50,12 @@ class Keeper:
         self.is_warm = False
 
     @property
-    def able(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether children start at once; without the forkserver a start waits for imports."""
         return self.is_warm and self._nursery.death is None
 
     async def keep(self) -> None:
-        """Keep all of it for ever.
+        """Keep all of it running, for ever.
 
         A store that comes back costs nothing: the ranks that train don't need it any more. The
         death of the forkserver takes all its ranks down.
@@ -78,7 +78,7 @@ class Keeper:
                 await self._bury(str(error), in_vain)
 
     async def _bury(self, why: str, in_vain: int) -> None:
-        # The kernel may tell of its death a moment after its child does.
+        # A child may report its death a moment before the kernel does.
         await asyncio.sleep(_LOOK_SECONDS)
         why = self._nursery.death or why
         if in_vain > self._most_deaths:

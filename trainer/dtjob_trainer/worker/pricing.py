@@ -1,4 +1,4 @@
-"""Epsilon of the charged draws, as supervisor 0 shows it and tells it to the coordinator (Rule 13).
+"""Epsilon of the charged draws, as the coordinator shows it and sends it to rank 0 (Rule 13).
 
 The figure comes from a helper process that needs memory and seconds to start. Where it is late or
 fails, the Rényi bound stands in for it: an upper bound too, a little higher, and had at once.
@@ -58,7 +58,7 @@ class Pricing:
     Parameters
     ----------
     tell
-        Sends the helper's figure to the coordinator, whose result has to wait for it.
+        Sends the helper's figure to rank 0, whose result has to wait for it.
     start
         Starts the helper.
     """
@@ -95,9 +95,9 @@ class Pricing:
             self._helper.close()
 
     def charge(self, attempt: int, charged: int, spending: Spending) -> None:
-        """Have epsilon of these draws shown and told, unless it has been or is about to be.
+        """Have epsilon of these draws shown and sent, unless it has been or is about to be.
 
-        Every attempt is told, also of draws that one before it has charged.
+        Every attempt gets it, also for draws that one before it has charged.
         """
         newest = self._newest
         if newest is not None and (attempt, charged) <= (newest.attempt, newest.charged):
@@ -108,9 +108,9 @@ class Pricing:
             if report.epsilon_spent is None:
                 self._current.update(charged=max(charged, report.charged))
             self._working = asyncio.create_task(self._work())
-            self._working.add_done_callback(self._tell_of_an_error)
+            self._working.add_done_callback(self._log_an_error)
 
-    def _tell_of_an_error(self, task: asyncio.Task[None]) -> None:
+    def _log_an_error(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("computing epsilon failed", detail=f"{error!r}")
 

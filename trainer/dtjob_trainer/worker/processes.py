@@ -163,7 +163,7 @@ class Store:
 class Ranks:
     """The rank processes of one attempt on this worker.
 
-    ``on_progress(rank, progress)`` is called in the event loop for whatever a rank tells, and
+    ``on_progress(rank, progress)`` is called in the event loop for all that a rank reports, and
     ``on_end(End)`` once for each rank when its process is gone.
 
     Raises
@@ -183,7 +183,7 @@ class Ranks:
         self._on_end = on_end
         self._pipes: dict[int, Connection] = {}
         self._processes: dict[int, Child] = {}
-        self._said: dict[int, End] = {}
+        self._reported_ends: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._kills = nursery.kills
         try:
@@ -243,8 +243,8 @@ class Ranks:
         match message:
             case Progress():
                 self._on_progress(rank, message)
-            case RankEnd(kind, reason, words):
-                self._said[rank] = End(kind=kind, rank=rank, reason=reason, message=words)
+            case RankEnd(kind, reason, detail):
+                self._reported_ends[rank] = End(kind=kind, rank=rank, reason=reason, message=detail)
 
     async def _follow(self, rank: int, process: Child) -> None:
         await until_ended(process)
@@ -253,7 +253,7 @@ class Ranks:
         self._pipes[rank].close()
         code, now = process.exitcode, memory_group.read()
         died = deaths.end_of_rank(rank, code, self._kills.before(process, code, now), now)
-        self._on_end(self._said.get(rank) or died)
+        self._on_end(self._reported_ends.get(rank) or died)
 
 
 async def until_ended(process: Child) -> None:

@@ -147,7 +147,7 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 keeping = group.create_task(self._keeper.keep())
-                code = await self._told_to_leave(group)
+                code = await self._exit_code(group)
                 keeping.cancel()
             return code
         except ExceptionGroup as group_of_one:
@@ -158,8 +158,8 @@ class Supervisor:
             if self._keeper.store is not None:
                 self._keeper.store.stop()
 
-    async def _told_to_leave(self, group: asyncio.TaskGroup) -> WorkerExit:
-        """The exit code; on ordinal 0 its leader's, whose last word may come by no hello."""
+    async def _exit_code(self, group: asyncio.TaskGroup) -> WorkerExit:
+        """The exit code; on ordinal 0 the leader's, whose last directive no hello may bring."""
         following = group.create_task(self._follow())
         if self._leader is None:
             return await following
@@ -172,9 +172,9 @@ class Supervisor:
         return await leading
 
     @property
-    def _able(self) -> bool:
+    def _can_start(self) -> bool:
         """Whether ranks can be started now."""
-        return self._keeper.able and not self._terminating
+        return self._keeper.is_ready and not self._terminating
 
     def _on_warm(self) -> None:
         if self._leader is not None:
@@ -189,14 +189,14 @@ class Supervisor:
     # Following the directives -------------------------------------------------------------
 
     async def _follow(self) -> WorkerExit:
-        """Say hello and do as told, again and again; the exit code when told that all is done."""
+        """Say hello and follow the directive, again and again; the exit code once all is done."""
         address = (self._config.coordinator_host, self._config.coordinator_port)
         known, missed = -1, 0
         async with aiohttp.ClientSession() as session:
             greeter = Greeter(session, address, self._credentials, self._log)
             while True:
                 self._news.clear()
-                # Who leaves says so, and waits for no news: nobody is to count on it any more.
+                # A worker that leaves reports it and waits for no news: nobody is to count on it.
                 leaving = self._leader is None and self._terminating and self._ranks is None
                 directive = await self._say_hello(greeter, -1 if leaving else known)
                 if directive is None:
@@ -222,7 +222,7 @@ class Supervisor:
     async def _say_hello(self, greeter: Greeter, known: int) -> Directive | None:
         """Exchange one hello for a directive; None if the leader gave no answer.
 
-        Cut short when this worker has news, so that a dead rank is told of at once.
+        Cut short when this worker has news, so that a dead rank is reported at once.
         """
         gpus = telemetry.gpu_fields(self._gpus.read(), self._ordinal)
         if self._leader is None:
@@ -230,9 +230,9 @@ class Supervisor:
         hello = Hello(
             ordinal=self._ordinal,
             incarnation=self._incarnation,
-            ready=self._able,
+            ready=self._can_start,
             attempt=self._attempt,
-            ends=ends.told(self._ends),
+            ends=ends.bounded(self._ends),
             drain=self._terminating,
             gpus=gpus,
             known=known,
@@ -253,13 +253,13 @@ class Supervisor:
     async def _obey(self, directive: Directive) -> None:
         if directive.action is not Action.RUN or directive.attempt != self._attempt:
             await self._stop_ranks()
-        if directive.action is Action.RUN and self._attempt == 0 and self._able:
+        if directive.action is Action.RUN and self._attempt == 0 and self._can_start:
             await self._run(directive)
 
     async def _run(self, directive: Directive) -> None:
         """Have the attempt's ranks running, unless they can't be started any more by then."""
         store_port, tunnel = await self._way_to_the_store(directive.store_key)
-        if not self._able:
+        if not self._can_start:
             # Told to stop meanwhile, or the forkserver died: the leader counts on no ranks here.
             if tunnel is not None:
                 await tunnel.close()
@@ -314,41 +314,41 @@ class Supervisor:
         self._ends = []
         self._current.view = replace(self._current.view, rank_steps={})
         if self._leader is None:
-            # On ordinal 0 the leader says what the whole gang is at.
+            # On ordinal 0 the leader shows what the whole gang is at.
             self._current.update(state=WorkerState.STARTING, stage="no ranks")
         self._news.set()
 
-    # What ranks say -------------------------------------------------------------------------
+    # What ranks report --------------------------------------------------------------------
 
     def _tell_rank_zero(self, message: ToRank) -> bool:
-        """Send to rank 0; False where there is none (yet) to hear it."""
+        """Send to rank 0; False where there is none (yet) to receive it."""
         return self._ranks is not None and self._ranks.send(0, message)
 
-    def _on_progress(self, rank: int, said: Progress) -> None:
+    def _on_progress(self, rank: int, progress: Progress) -> None:
         current, view = self._current, self._current.view
-        current.view = replace(view, rank_steps={**view.rank_steps, rank: said.step})
+        current.view = replace(view, rank_steps={**view.rank_steps, rank: progress.step})
         if self._leader is None:
-            current.update(state=said.state, stage=said.stage)
+            current.update(state=progress.state, stage=progress.stage)
             return
         if rank != 0:
             return
-        self._leader.heard_rank_zero(said)
-        current.update(heartbeat=datetime.now(UTC), stage=said.stage, step=said.step)
+        self._leader.heard_rank_zero(progress)
+        current.update(heartbeat=datetime.now(UTC), stage=progress.stage, step=progress.step)
         if current.report.state is not WorkerState.DRAINING:
-            current.update(state=said.state)
-        # Until an attempt tells a figure, that of the one before stays.
-        if said.samples_per_second is not None:
-            current.update(samples_per_second=said.samples_per_second)
-        if said.evaluation is not None:
-            current.update(evaluation=said.evaluation)
-        if said.checkpoint is not None:
-            current.update(checkpoint=said.checkpoint)
-        if said.charged is None:
+            current.update(state=progress.state)
+        # Until an attempt reports a figure, that of the one before stays.
+        if progress.samples_per_second is not None:
+            current.update(samples_per_second=progress.samples_per_second)
+        if progress.evaluation is not None:
+            current.update(evaluation=progress.evaluation)
+        if progress.checkpoint is not None:
+            current.update(checkpoint=progress.checkpoint)
+        if progress.charged is None:
             return
-        if (spending := said.spending) is None:
-            current.update(charged=said.charged)
+        if (spending := progress.spending) is None:
+            current.update(charged=progress.charged)
             return
-        self._pricing.charge(self._attempt, said.charged, spending)
+        self._pricing.charge(self._attempt, progress.charged, spending)
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))

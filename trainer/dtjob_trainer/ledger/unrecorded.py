@@ -1,8 +1,8 @@
-"""Draws that the checkpoint volume tells of and the ledger does not (Rule 11).
+"""Draws that the checkpoint volume proves and the ledger does not record (Rule 11).
 
 A ledger that was put back without its status says that nothing is charged. An outcome written into
-it then would be for good, of a run that a backup or `dtjob ledger restore` can still save. So
-ordinal 0 looks before it writes one.
+it then would be final, though a backup or `dtjob ledger restore` could still save the run. So
+ordinal 0 reads the volume before it writes one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dtjob_trainer.ledger.journal import JournalUnreadable
 from dtjob_trainer.ledger.recovery import TrainingHeld
 
 
-def untold(ledger: PrivacyLedger, config: WorkerConfig) -> TrainingHeld | None:
+def unrecorded_draws(ledger: PrivacyLedger, config: WorkerConfig) -> TrainingHeld | None:
     """Why no outcome may be written into a ledger; None where nothing speaks against it."""
     try:
         volume.resume_point(ledger, volume.store(ledger.spec, config))
