@@ -16,7 +16,7 @@ MAX_PHYSICAL_BATCH_SIZE = 512
 def sampling_threshold(batch_size: int, dataset_size: int) -> int:
     """Return ⌊B·2⁶⁴ / N⌋, below which a record's 64-bit word draws it (rule 3).
 
-    Exact integers, rounded down: the probability of a draw never exceeds ``sample_rate``.
+    Exact integers, rounded down: the probability of a draw never exceeds `sample_rate`.
     With B = N the threshold is 2⁶⁴ and every record is drawn.
 
     Raises
@@ -79,7 +79,7 @@ def batch_size_quantile(dataset_size: int, batch_size: int, tail: float = 1e-6) 
 
 
 def physical_batch_size(quantile: int, world_size: int) -> int:
-    """Return P for ``physicalBatchSize: auto``: ⌈Q / (W·M)⌉ with the least M that gives P <= 512.
+    """Return P for `physicalBatchSize: auto`: ⌈Q / (W·M)⌉ with the least M that gives P <= 512.
 
     Each of the W ranks has M micro-batches of P rows, so all together have room for W·M - 1 rows
     more than Q at most. A fixed P would leave up to a whole micro-batch on each rank to padding.
@@ -115,10 +115,10 @@ def default_delta(dataset_size: int) -> float:
 
 
 def _weights(successes: int, failures: int, tail: float) -> list[float]:
-    """Return the binomial terms beyond the mode ``successes``, relative to the mode's.
+    """Return the binomial terms beyond the mode `successes`, relative to the mode's.
 
-    Counts successes in ``successes + failures`` trials of which each succeeds with probability
-    ``successes / (successes + failures)``. Ends where nothing that ``tail`` could notice is left.
+    Counts successes in `successes + failures` trials of which each succeeds with probability
+    `successes / (successes + failures)`. Ends where nothing that `tail` could notice is left.
     """
     trials = successes + failures
     weight, weights = 1.0, []

@@ -9,7 +9,7 @@ class PlanError(ValueError):
     Attributes
     ----------
     field
-        Path of the field in the job's manifest, such as ``spec.privacy.epsilon``.
+        Path of the field in the job's manifest, such as `spec.privacy.epsilon`.
     value
         What stands there.
     remedy

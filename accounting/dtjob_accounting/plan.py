@@ -20,17 +20,17 @@ _HARDLY_ANY_NOISE = 0.3
 
 
 class Accountant(Protocol):
-    """What a plan asks of an accountant: ``pld`` itself or a ``process.PldProcess``."""
+    """What a plan asks of an accountant: `pld` itself or a `process.PldProcess`."""
 
     def noise_multiplier(
         self, epsilon: float, delta: float, sample_rate: float, draws: int
     ) -> float:
-        """Return a σ whose ``epsilon`` doesn't exceed the target."""
+        """Return a σ whose `epsilon` doesn't exceed the target."""
 
     def epsilon(
         self, noise_multiplier: float, sample_rate: float, draws: int, delta: float
     ) -> float:
-        """Return an upper bound of ε after ``draws`` draws."""
+        """Return an upper bound of ε after `draws` draws."""
 
     def version(self) -> str:
         """Return name and version of what computes the figures."""
@@ -45,13 +45,13 @@ class PlanRequest:
     dataset_size, batch_size, steps
         N, B and T.
     mode
-        ``DPSGD``, or ``Disabled``, for which σ, ε, δ and C are ignored.
+        `DPSGD`, or `Disabled`, for which σ, ε, δ and C are ignored.
     epsilon, noise_multiplier
         Exactly one of them: the target ε, or σ itself.
     delta
         Default min(1e-5, 1/(10N)).
     max_grad_norm
-        C, required unless the mode is ``Disabled``.
+        C, required unless the mode is `Disabled`.
     every_steps
         Lease length n; default clamp(⌈T/100⌉, 10, 100). Never more than T.
     replay_reserve_steps
@@ -77,7 +77,7 @@ class Plan:
     Attributes
     ----------
     mode
-        ``DPSGD`` or ``Disabled``. The latter samples the same way and has no σ, ε, δ or C.
+        `DPSGD` or `Disabled`. The latter samples the same way and has no σ, ε, δ or C.
     noise_multiplier
         σ: standard deviation of the noise in units of C.
     sample_rate
@@ -85,7 +85,7 @@ class Plan:
     epsilon
         The target; None when the manifest gave σ instead.
     epsilon_guaranteed
-        Upper bound of ε after T + R draws under any stopping rule; never above ``epsilon``.
+        Upper bound of ε after T + R draws under any stopping rule; never above `epsilon`.
     delta
         δ of both.
     max_grad_norm
@@ -140,7 +140,7 @@ def make_plan(request: PlanRequest, accountant: Accountant) -> Plan:
     request
         What the job asks for.
     accountant
-        Computes σ or ε; seconds in a cold ``pld``, about one in a warm ``PldProcess``.
+        Computes σ or ε; seconds in a cold `pld`, about one in a warm `PldProcess`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def _lease_and_reserve(request: PlanRequest) -> tuple[int, int]:
 def _guarantee(
     request: PlanRequest, sample_rate: float, count: int, accountant: Accountant
 ) -> _Guarantee:
-    """Return σ for the target ε, or ε for the given σ, over ``count`` = T + R draws (rule 9)."""
+    """Return σ for the target ε, or ε for the given σ, over `count` = T + R draws (rule 9)."""
     epsilon, sigma = request.epsilon, request.noise_multiplier
     delta = _delta(request.delta, request.dataset_size)
     max_grad_norm = _required("spec.privacy.maxGradNorm", request.max_grad_norm)

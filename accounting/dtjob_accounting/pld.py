@@ -4,7 +4,7 @@ Poisson-subsampled Gaussian, add/remove adjacency: the larger of both directions
 an upper bound:
 
 - dp-accounting's pessimistic estimate (connect the dots: Doroshenko et al., arXiv:2207.04380) at
-  a grid fine enough for one step, by ``_interval``;
+  a grid fine enough for one step, by `_interval`;
 - dp-accounting composes by an FFT, whose T-th power carries the rounding error of double precision
   T times, in either direction: up to 1e-10 of δ at T = 1e6, so that its estimate alone is not an
   upper bound. δ gives up T·2⁻⁵¹ before ε is read off it, four times the largest error seen
@@ -15,7 +15,7 @@ an upper bound:
 ε grows with the draws except for these errors, which may exceed what a single draw adds where
 draws·2⁻⁵¹ is not far below δ: each figure is a bound, and who shows a sequence keeps its maximum.
 
-Importing this module takes seconds: long-running programs use ``process.PldProcess``.
+Importing this module takes seconds: long-running programs use `process.PldProcess`.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def version() -> str:
 
 
 def epsilon(noise_multiplier: float, sample_rate: float, draws: int, delta: float) -> float:
-    """Return an upper bound of ε after ``draws`` draws at (σ, q).
+    """Return an upper bound of ε after `draws` draws at (σ, q).
 
     Raises
     ------
     PlanError
-        When an argument lies outside what is supported (``limits.check_mechanism``).
+        When an argument lies outside what is supported (`limits.check_mechanism`).
     """
     return epsilon_of_segments([(noise_multiplier, sample_rate, draws)], delta)
 
@@ -86,11 +86,11 @@ def epsilon_of_segments(segments: Sequence[Segment], delta: float) -> float:
 
 
 def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: int) -> float:
-    """Return the least σ of 5 digits, found within 1e-5, whose ``epsilon`` is within the target.
+    """Return the least σ of 5 digits, found within 1e-5, whose `epsilon` is within the target.
 
     The Rényi σ brackets the search: [0.85, 1.001]·σ_RDP holds the answer in all but extreme
-    cases, for which the bracket is widened. ``epsilon`` itself decides: what is returned
-    satisfies ``epsilon(σ, q, draws, δ) <= target`` as computed. Never below 0.1, even where
+    cases, for which the bracket is widened. `epsilon` itself decides: what is returned
+    satisfies `epsilon(σ, q, draws, δ) <= target` as computed. Never below 0.1, even where
     δ >= q·draws would admit no noise at all.
 
     Raises
@@ -142,7 +142,7 @@ def profile(segments: Sequence[Segment], epsilons: Sequence[float]) -> list[floa
 
 
 def group_epsilon(segments: Sequence[Segment], delta: float, group_size: int) -> float:
-    """Return an upper bound of ε for ``group_size`` records added or removed together.
+    """Return an upper bound of ε for `group_size` records added or removed together.
 
     The number of them that a draw takes is Binomial(k, q), and their clipped gradients add up to
     at most that times C: a mixture of Gaussians with these shifts dominates the step. Ganesh,

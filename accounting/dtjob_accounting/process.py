@@ -1,7 +1,7 @@
-"""A warm helper process for ``pld``, whose import takes seconds and whose answers take cores.
+"""A warm helper process for `pld`, whose import takes seconds and whose answers take cores.
 
-The helper is ``python -m dtjob_accounting.process`` and speaks JSON lines over its pipes. A
-``multiprocessing`` pool would import the caller's ``__main__`` again, and would outlive a caller
+The helper is `python -m dtjob_accounting.process` and speaks JSON lines over its pipes. A
+`multiprocessing` pool would import the caller's `__main__` again, and would outlive a caller
 that is killed. This one starts importing at once in the background, ends when its input ends,
 however its parent ended, and is started again when it dies.
 """
@@ -36,11 +36,11 @@ class HelperFailed(RuntimeError):
 
 
 class PldProcess:
-    """Asks ``pld`` in another process; safe to use from many threads and from asyncio.
+    """Asks `pld` in another process; safe to use from many threads and from asyncio.
 
-    ``submit_*`` return at once with a ``concurrent.futures.Future``; asyncio code awaits
-    ``asyncio.wrap_future(...)`` of it. The other methods wait. Equal questions are computed once.
-    Implements ``plan.Accountant``. A context manager; ``close`` ends the helper.
+    `submit_*` return at once with a `concurrent.futures.Future`; asyncio code awaits
+    `asyncio.wrap_future(...)` of it. The other methods wait. Equal questions are computed once.
+    Implements `plan.Accountant`. A context manager; `close` ends the helper.
     """
 
     def __init__(self) -> None:
@@ -54,19 +54,19 @@ class PldProcess:
     def submit_noise_multiplier(
         self, epsilon: float, delta: float, sample_rate: float, draws: int
     ) -> Future[float]:
-        """Ask for ``pld.noise_multiplier``."""
+        """Ask for `pld.noise_multiplier`."""
         return self._submit("noise_multiplier", epsilon, delta, sample_rate, draws)
 
     def submit_epsilon(
         self, noise_multiplier: float, sample_rate: float, draws: int, delta: float
     ) -> Future[float]:
-        """Ask for ``pld.epsilon``."""
+        """Ask for `pld.epsilon`."""
         return self.submit_epsilon_of_segments([(noise_multiplier, sample_rate, draws)], delta)
 
     def submit_epsilon_of_segments(
         self, segments: Sequence[Segment], delta: float
     ) -> Future[float]:
-        """Ask for ``pld.epsilon_of_segments``."""
+        """Ask for `pld.epsilon_of_segments`."""
         return self._submit("epsilon_of_segments", [list(s) for s in segments], delta)
 
     def submit_figures(
@@ -75,23 +75,23 @@ class PldProcess:
         delta: float,
         group_sizes: Sequence[int] = GROUP_SIZES,
     ) -> Future[Figures]:
-        """Ask for ``report.figures``."""
+        """Ask for `report.figures`."""
         return self._submit("figures", [list(s) for s in segments], delta, list(group_sizes))
 
     def noise_multiplier(
         self, epsilon: float, delta: float, sample_rate: float, draws: int
     ) -> float:
-        """Return ``pld.noise_multiplier``; raises PlanError as it does, or HelperFailed."""
+        """Return `pld.noise_multiplier`; raises PlanError as it does, or HelperFailed."""
         return self.submit_noise_multiplier(epsilon, delta, sample_rate, draws).result()
 
     def epsilon(
         self, noise_multiplier: float, sample_rate: float, draws: int, delta: float
     ) -> float:
-        """Return ``pld.epsilon``; raises PlanError as it does, or HelperFailed."""
+        """Return `pld.epsilon`; raises PlanError as it does, or HelperFailed."""
         return self.submit_epsilon(noise_multiplier, sample_rate, draws, delta).result()
 
     def version(self) -> str:
-        """Return ``pld.version``; raises HelperFailed where the library is missing."""
+        """Return `pld.version`; raises HelperFailed where the library is missing."""
         version: str = self._submit("version").result()
         return version
 
@@ -275,7 +275,7 @@ def _figures(raw: dict[str, Any]) -> Figures:
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer each line of ``requests`` until they end, then end the process even mid-answer."""
+    """Answer each line of `requests` until they end, then end the process even mid-answer."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def receive() -> None:

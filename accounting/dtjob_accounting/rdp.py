@@ -74,7 +74,7 @@ def epsilon_of_curve(orders: Sequence[int], totals: Sequence[float], delta: floa
 
 
 def epsilon(noise_multiplier: float, sample_rate: float, draws: int, delta: float) -> float:
-    """Return an upper bound of ε after ``draws`` draws, by the default orders.
+    """Return an upper bound of ε after `draws` draws, by the default orders.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def epsilon_of_segments(segments: Sequence[Segment], delta: float) -> float:
 
 
 def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: int) -> float:
-    """Return a σ whose ``epsilon`` does not exceed the target, at most 1e-4 (relative) too large.
+    """Return a σ whose `epsilon` does not exceed the target, at most 1e-4 (relative) too large.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def _curve(sigma: float, sample_rate: float, orders: Sequence[int]) -> list[floa
 
 
 def _rdp(order: int, sample_rate: float, gains: Sequence[float]) -> float:
-    """Return ln(A_α) / (α - 1), rounded up; ``gains[k-2]`` is ln(exp(k(k-1)/2σ²) - 1)."""
+    """Return ln(A_α) / (α - 1), rounded up; `gains[k-2]` is ln(exp(k(k-1)/2σ²) - 1)."""
     log_drawn, log_kept = math.log(sample_rate), math.log1p(-sample_rate)
     terms = [
         binomial + k * log_drawn + (order - k) * log_kept + gain

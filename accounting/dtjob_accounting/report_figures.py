@@ -25,7 +25,7 @@ _EPSILONS = (0.0, *(1e-4 * 1.03**i for i in range(468)))
 
 
 class ProfileAccountant(Protocol):
-    """What a report asks of an accountant: the module ``pld``."""
+    """What a report asks of an accountant: the module `pld`."""
 
     def profile(self, segments: Sequence[Segment], epsilons: Sequence[float]) -> list[float]:
         """Return an upper bound of δ at each ε."""
@@ -42,14 +42,14 @@ class Figures:
     ----------
     attack_tpr
         No test that decides whether a given record was used, and is wrong in at most
-        ``attack_fpr`` of the cases where it was not, finds more than this share of those where it
+        `attack_fpr` of the cases where it was not, finds more than this share of those where it
         was. An upper bound over all attackers.
     attack_fpr
         That false-positive rate, 0.01.
     replace_one_epsilon, delta
         (ε, δ) when one record is exchanged for another instead of added or removed.
     group_epsilon
-        For a person with k records: k → ε at ``delta``.
+        For a person with k records: k → ε at `delta`.
     """
 
     attack_tpr: float

@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, Decimal
 
 
 def round_up(value: float, digits: int) -> float:
-    """Return the smallest float of ``digits`` significant decimal digits that is not below value.
+    """Return the smallest float of `digits` significant decimal digits that is not below value.
 
     Zero and infinities return themselves. Decimal holds the float exactly, and converting a
     decimal that is not below a float back to a float can't fall below it.
@@ -21,5 +21,5 @@ def round_up(value: float, digits: int) -> float:
 
 
 def decimal_up(value: float, places: int = 4) -> str:
-    """Return ``value`` as a decimal string of ``places`` places that is never below it."""
+    """Return `value` as a decimal string of `places` places that is never below it."""
     return str(Decimal(value).quantize(Decimal(1).scaleb(-places), ROUND_CEILING))

@@ -1,4 +1,4 @@
-"""The process of ``dtjob``: it handles signals before it imports the rest, which takes a second."""
+"""The process of `dtjob`: it handles signals before it imports the rest, which takes a second."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Display(Protocol):
 
 
 def for_stream(stream: TextIO | None = None) -> Display:
-    """Return the display for ``stream`` (default: the standard error)."""
+    """Return the display for `stream` (default: the standard error)."""
     stream = stream or sys.stderr
     console = Console(file=stream, highlight=False)
     live = console.is_terminal and not console.is_dumb_terminal
@@ -88,13 +88,13 @@ def restart(report: WorkerReport) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return ``seconds`` as ``7 s`` or ``2:05``."""
+    """Return `seconds` as `7 s` or `2:05`."""
     whole = int(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d}"
 
 
 def _plain(text: str) -> str:
-    """Return ``text`` as rich prints it: no markup is in it, and nothing that a terminal obeys."""
+    """Return `text` as rich prints it: no markup is in it, and nothing that a terminal obeys."""
     return escape(shown.line(text))
 
 

@@ -12,7 +12,7 @@ from dtjob_api.shown import line
 
 
 class ExitCode(enum.IntEnum):
-    """The exit codes of ``dtjob``, as its help documents them."""
+    """The exit codes of `dtjob`, as its help documents them."""
 
     OK = 0
     FAILED = 1
@@ -30,7 +30,7 @@ class CommandError(Exception):
     exit_code
         What the process exits with.
     reason
-        A CamelCase word for programs, such as ``PortInUse``.
+        A CamelCase word for programs, such as `PortInUse`.
     message
         What is wrong, and where.
     remedy
@@ -81,7 +81,7 @@ def then(command: str) -> str:
 
 
 def _lines(text: str) -> str:
-    """Return ``text`` as a terminal may have it: some of it is a worker's.
+    """Return `text` as a terminal may have it: some of it is a worker's.
 
     What follows its first line is indented, so that no line of it reads as one of ours.
     """

@@ -49,7 +49,7 @@ def raise_all() -> None:
 def counted() -> Iterator[Interrupts]:
     """Count SIGINT, SIGTERM and SIGHUP from here to the end of the block.
 
-    One that is ignored already stays so, as ``nohup`` wants it.
+    One that is ignored already stays so, as `nohup` wants it.
     """
     interrupts = Interrupts()
     before = {

@@ -1,4 +1,4 @@
-"""The command line of ``dtjob``: its commands, arguments and options.
+"""The command line of `dtjob`: its commands, arguments and options.
 
 What a command needs is imported when it runs, so that help and completion answer at once.
 """
@@ -28,7 +28,7 @@ EXIT_CODES = (
 
 
 class Program(TyperGroup):
-    """All of ``dtjob``, its help and its usage errors too, with streams that don't decide."""
+    """All of `dtjob`, its help and its usage errors too, with streams that don't decide."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command with streams that are prepared, and fail if its output was lost."""

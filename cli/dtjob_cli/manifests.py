@@ -14,7 +14,7 @@ Manifest = dict[str, Any]
 
 
 def read(path: Path) -> Manifest:
-    """Return the manifest in ``path``, defaults applied.
+    """Return the manifest in `path`, defaults applied.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def read(path: Path) -> Manifest:
 
 
 def load(path: Path) -> Manifest:
-    """Return the manifest in ``path`` as it stands there, unchecked.
+    """Return the manifest in `path` as it stands there, unchecked.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def load(path: Path) -> Manifest:
 
 
 def job(manifest: Manifest, uid: str | None = None) -> DistributedTrainingJob:
-    """Return the job of a validated manifest, with the ``uid`` that an API server would give."""
+    """Return the job of a validated manifest, with the `uid` that an API server would give."""
     if uid is None:
         return DistributedTrainingJob.model_validate(manifest)
     metadata = {**manifest["metadata"], "uid": uid}

@@ -87,7 +87,7 @@ def summary(plan: Plan) -> str:
 
 
 def step_shape(job: DistributedTrainingJob, workers: int) -> StepShape:
-    """Return how ``workers`` workers share a step of the job."""
+    """Return how `workers` workers share a step of the job."""
     spec = job.spec
     ranks = workers * spec.workers.ranks_per_worker
     rows = draws.batch_size_quantile(spec.privacy.dataset_size, spec.training.batch_size)

@@ -1,4 +1,4 @@
-"""The standard output and error as ``dtjob`` writes to them, whatever they are.
+"""The standard output and error as `dtjob` writes to them, whatever they are.
 
 An encoding may lack σ, a disk may be full, a reader may have left: none of it decides how a command
 ends. Only a command that does nothing but print says by its exit code that it could not.
@@ -70,7 +70,7 @@ def prepared() -> Iterator[None]:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` on one line in characters of the standard output.
+    """Return `text` on one line in characters of the standard output.
 
     Tables measure what is printed; and what a worker has written must not move the cursor.
     """
@@ -79,7 +79,7 @@ def readable(text: str) -> str:
 
 
 def encodes(encoding: str, text: str) -> bool:
-    """Return whether ``encoding`` has the characters of ``text``."""
+    """Return whether `encoding` has the characters of `text`."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

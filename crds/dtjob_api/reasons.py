@@ -184,7 +184,7 @@ class Reason(StrEnum):
     STALLED = "Stalled"
     """A step took longer than its attempt's patience, runPolicy.stallSeconds at least."""
     STOPPED = "Stopped"
-    """The attempt was stopped in order, at a step boundary."""
+    """The attempt was drained: stopped at a step boundary."""
     SUPERSEDED = "Superseded"
     """A newer attempt has taken over."""
     RESTARTS_EXHAUSTED = "RestartsExhausted"

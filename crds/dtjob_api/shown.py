@@ -15,7 +15,7 @@ _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 def line(text: str) -> str:
-    """Return ``text`` on one line, with escapes for what is no printable character.
+    """Return `text` on one line, with escapes for what is no printable character.
 
     Such as ESC, and the marks that turn the direction of what follows or can't be seen.
     """

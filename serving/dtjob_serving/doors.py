@@ -108,7 +108,7 @@ async def body(request: web.BaseRequest) -> bytes:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on ``port``.
+    """Listen on `port`.
 
     Without a host on all addresses, IPv6 and IPv4: which of them reach a pod is the cluster's.
 

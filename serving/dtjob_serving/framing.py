@@ -41,7 +41,7 @@ class Framing:
         self._asked = False
 
     def passed(self, data: bytes) -> bytes:
-        """What can be parsed now that ``data`` has come: more of a body, or a head with its own.
+        """What can be parsed now that `data` has come: more of a body, or a head with its own.
 
         Raises
         ------

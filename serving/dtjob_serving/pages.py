@@ -19,7 +19,7 @@ def shown(
     broken: Callable[[str, Exception], None],
     places: Places[Any] | None = None,
 ) -> Doors:
-    """A server that shows these pages, to ``GET`` and ``HEAD``.
+    """A server that shows these pages, to `GET` and `HEAD`.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def test_a_stop_ends_a_command_that_counts_none_as_ctrl_c_does(
 
 
 def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``nohup`` wants it."""
+    """As `nohup` wants it."""
     found = dict.fromkeys(STOPS, signal.SIG_DFL) | {signal.SIGHUP: signal.SIG_IGN}
     monkeypatch.setattr(signal, "getsignal", found.__getitem__)
     monkeypatch.setattr(signal, "signal", found.__setitem__)

@@ -20,7 +20,7 @@ ROWS = [
 
 
 def _rules(function: ast.FunctionDef) -> set[int]:
-    """What ``@pytest.mark.rule(…)`` says."""
+    """What `@pytest.mark.rule(…)` says."""
     return {
         argument.value
         for mark in function.decorator_list

@@ -21,7 +21,7 @@ _CITED = re.compile(r"\brules? (\d+(?:(?:, | and | to )\d+)*)", re.I)
 
 
 def cited_numbers(text: str) -> set[int]:
-    """The numbers of a list such as ``10, 11 and 17``."""
+    """The numbers of a list such as `10, 11 and 17`."""
     return {int(number) for number in re.findall(r"\d+", text)}
 
 

@@ -53,7 +53,7 @@ def test_a_name_is_that_of_one_module() -> None:
 
 
 def test_a_test_lies_where_its_module_lies() -> None:
-    """``test_<module>.py`` or ``test_<module>_<aspect>.py``, in the folders of the module."""
+    """`test_<module>.py` or `test_<module>_<aspect>.py`, in the folders of the module."""
     assert [named(path) for path in TESTS if not _mirrors_a_module(path)] == []
 
 

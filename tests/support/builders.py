@@ -32,7 +32,7 @@ def new_job(name: str, *, training: Json | None = None, **spec: Any) -> Json:
     Parameters
     ----------
     training
-        Replaces fields of ``spec.training``.
+        Replaces fields of `spec.training`.
     spec
         Replaces other fields of the spec.
     """
@@ -58,7 +58,7 @@ def new_job(name: str, *, training: Json | None = None, **spec: Any) -> Json:
 
 
 def privacy_plan(**changes: Any) -> PrivacyPlan:
-    """The plan of examples/digits.yaml, as it is calibrated; ``changes`` replaces fields."""
+    """The plan of examples/digits.yaml, as it is calibrated; `changes` replaces fields."""
     fields: dict[str, Any] = {
         "mode": PrivacyMode.DPSGD,
         "noise_multiplier": 2.2027,
@@ -118,7 +118,7 @@ def new_ledger(
     workers: int = 1,
     **status: Any,
 ) -> PrivacyLedger:
-    """A ledger with all draws of its plan reserved; ``status`` gives fields of its status."""
+    """A ledger with all draws of its plan reserved; `status` gives fields of its status."""
     name = child_name(job_name, job_uid)
     return PrivacyLedger(
         metadata=ObjectMeta(name=name),

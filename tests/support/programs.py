@@ -1,4 +1,4 @@
-"""Programs of the test's own, in a folder ``bin`` of a machine that it plays."""
+"""Programs of the test's own, in a folder `bin` of a machine that it plays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m demo``: the digits job on a real cluster, or as local processes without one."""
+"""`python -m demo`: the digits job on a real cluster, or as local processes without one."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _tear_down(cluster: install.Cluster, namespace: str) -> str:
 
 
 def _conditions_and_events(described: str) -> str:
-    """The parts of ``kubectl describe`` that tell how the job went."""
+    """The parts of `kubectl describe` that tell how the job went."""
     head, _, events = described.partition("\nEvents:")
     conditions = head.partition("\n  Conditions:")[2].splitlines()
     # A section ends where a line stands as far left as its title.

@@ -104,7 +104,7 @@ def _with_operator(reference: str) -> dict[str, object]:
 
 @contextmanager
 def overlay(base: Path, settings: Mapping[str, object]) -> Iterator[Path]:
-    """A kustomization over `base` in a temporary folder, for ``kubectl apply -k``."""
+    """A kustomization over `base` in a temporary folder, for `kubectl apply -k`."""
     with TemporaryDirectory() as folder:
         # kustomize takes no absolute path.
         relative = os.path.relpath(base, Path(folder).resolve())

@@ -1,4 +1,4 @@
-"""``python -m localcluster``."""
+"""`python -m localcluster`."""
 
 from dtjob_cli import standard_streams
 from localcluster.cli import app

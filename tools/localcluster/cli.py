@@ -1,4 +1,4 @@
-"""``python -m localcluster``: a Kubernetes cluster on this machine."""
+"""`python -m localcluster`: a Kubernetes cluster on this machine."""
 
 from __future__ import annotations
 

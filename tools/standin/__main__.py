@@ -1,4 +1,4 @@
-"""``python -m standin``: one stand-in worker, configured as the real supervisor is."""
+"""`python -m standin`: one stand-in worker, configured as the real supervisor is."""
 
 from __future__ import annotations
 

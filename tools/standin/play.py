@@ -1,4 +1,4 @@
-"""``python -m standin.play``: plays every worker pod that asks for it, in this one process.
+"""`python -m standin.play`: plays every worker pod that asks for it, in this one process.
 
 It makes Nodes that no machine stands behind. A pod whose node selector names their label is bound
 to one of them, and run there: its worker is a stand-in with an address of its own of 127/8, so

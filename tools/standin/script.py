@@ -1,6 +1,6 @@
 """What a stand-in's ranks do: a pace, and faults where a test wants them.
 
-The script is the job's own ``training.args``, so that an ordinary manifest drives it.
+The script is the job's own `training.args`, so that an ordinary manifest drives it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Script(Model):
 
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> Script:
-        """The script in a job's ``training.args``; raises ValueError where there is none."""
+        """The script in a job's `training.args`; raises ValueError where there is none."""
         return cls.model_validate(args)
 
     def at(self, rank: int, attempt: int, step: int | None) -> list[Fault]:

@@ -18,7 +18,7 @@ class Killed(BaseException):
 
 
 class Exit(BaseException):
-    """Ends a thread as a process would; ``code`` as `subprocess` has it, signals negative."""
+    """Ends a thread as a process would; `code` as `subprocess` has it, signals negative."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

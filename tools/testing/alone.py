@@ -1,4 +1,4 @@
-"""Pytest plugin: what is marked ``alone`` runs beside no other test of the session.
+"""Pytest plugin: what is marked `alone` runs beside no other test of the session.
 
 It measures what a user is promised in seconds; another worker's test would take the processor from
 it, and the promise would be judged by what happens to run beside it.

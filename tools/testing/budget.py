@@ -1,4 +1,4 @@
-"""``python -m testing.budget``: what each tier of `make test` took, beside what it may take.
+"""`python -m testing.budget`: what each tier of `make test` took, beside what it may take.
 
 It reports; nothing fails for being slow.
 """

@@ -1,7 +1,7 @@
 """Pytest plugin: tests of a cluster run two at a time, each worker on a cluster of its own.
 
 An operator sees every namespace of its cluster, so two tests that run at once can't share one; and
-they wait for most of their time. ``-n auto`` asks for two workers where this machine can have two
+they wait for most of their time. `-n auto` asks for two workers where this machine can have two
 clusters, and otherwise says why there is one test at a time.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m testing.covered``: the lines that a run under coverage.py met, by package and wing.
+"""`python -m testing.covered`: the lines that a run under coverage.py met, by package and wing.
 
 What the processes of a test run is not counted.
 """

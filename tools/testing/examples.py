@@ -9,7 +9,7 @@ AT_NIGHT = 10
 
 
 def examples(number: int) -> int:
-    """``number`` by day, and `AT_NIGHT` times as many where that profile is loaded."""
+    """`number` by day, and `AT_NIGHT` times as many where that profile is loaded."""
     return (
         number * AT_NIGHT if hypothesis.settings.get_current_profile_name() == "nightly" else number
     )

@@ -1,4 +1,4 @@
-"""Pytest plugin: a session with ``--tier`` leaves its figures in pytest's cache.
+"""Pytest plugin: a session with `--tier` leaves its figures in pytest's cache.
 
 Its seconds are shared out among the tiers by the time that their tests took, so that what all of
 them wait for, such as the start of a cluster, counts too.

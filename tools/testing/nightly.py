@@ -1,4 +1,4 @@
-"""``python -m testing.nightly [I/N]``: the nightly tests, or one shard of them.
+"""`python -m testing.nightly [I/N]`: the nightly tests, or one shard of them.
 
 What has passed at this commit is not run again: an interrupted shard goes on where it was. The
 result goes to docs/design/nightly.md.

@@ -1,9 +1,9 @@
 """Pytest plugin: one shard of the nightly tests, without those that have passed already.
 
-The nightly tier is what is marked ``nightly``, and every property test of the cheaper tiers once
-more with many more examples. ``@pytest.mark.nightly(minutes=5)`` says how long a test takes at
+The nightly tier is what is marked `nightly`, and every property test of the cheaper tiers once
+more with many more examples. `@pytest.mark.nightly(minutes=5)` says how long a test takes at
 most, where that is more than a minute: shards are balanced by it, the same on every machine. With
-``together=True`` it is what all tests of the module take, most of it for what they share: they are
+`together=True` it is what all tests of the module take, most of it for what they share: they are
 in one shard.
 """
 
@@ -25,7 +25,7 @@ _PROPERTY_TIMEOUT = 1800
 
 
 class Shard:
-    """``2/3``: the second of three.
+    """`2/3`: the second of three.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def members(minutes: Mapping[str, float], shard: Shard) -> set[str]:
 class Progress:
     """What has been tried of the nightly tests at one commit: a file that only grows.
 
-    A line is ``{"test", "passed", "seconds"}``, or ``{"shard", "tests"}`` with minutes by test.
+    A line is `{"test", "passed", "seconds"}`, or `{"shard", "tests"}` with minutes by test.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pytest plugin: every test belongs to one tier; ``--tier=NAME`` runs those of some of them.
+"""Pytest plugin: every test belongs to one tier; `--tier=NAME` runs those of some of them.
 
 What a machine can't run is named once with its reason; nothing else may be skipped.
 """
@@ -72,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def chosen(config: pytest.Config) -> list[Tier] | None:
-    """The tiers that were asked for; None without ``--tier``."""
+    """The tiers that were asked for; None without `--tier`."""
     given: str | None = config.getoption("--tier")
     if given is None:
         return None

@@ -1,4 +1,4 @@
-"""``python -m dtjob_trainer.supervisor``: the first process of a worker.
+"""`python -m dtjob_trainer.supervisor`: the first process of a worker.
 
 Kept small: processes that come out of the forkserver execute the main module once more.
 """
@@ -110,7 +110,7 @@ def _read_config(path: Path | None) -> WorkerConfig:
 
 
 def _ordinal_of_host() -> int:
-    """A StatefulSet's pod is named ``<set>-<ordinal>``, and its host like the pod."""
+    """A StatefulSet's pod is named `<set>-<ordinal>`, and its host like the pod."""
     host = os.uname().nodename
     name, _, number = host.rpartition("-")
     if not name or not number.isdigit():

@@ -75,9 +75,9 @@ class ArraySpec:
     Parameters
     ----------
     shape
-        Shape of one example's array, without the batch; ``()`` for a scalar such as a label.
+        Shape of one example's array, without the batch; `()` for a scalar such as a label.
     dtype
-        One of ``DTYPES``; the batch's tensor has it.
+        One of `DTYPES`; the batch's tensor has it.
     low, high
         Both inclusive and finite. A record with a value outside contributes zero (Rule 20).
         Padding and all synthetic examples are drawn from this range.
@@ -116,10 +116,10 @@ class Task:
     example_spec
         The fields of one example.
     losses
-        ``losses(model, batch) -> Tensor[P]`` where ``batch`` maps each field of ``example_spec``
-        to a tensor ``[P, *shape]``. Entry p depends on example p only (Rule 5).
+        `losses(model, batch) -> Tensor[P]` where `batch` maps each field of `example_spec`
+        to a tensor `[P, *shape]`. Entry p depends on example p only (Rule 5).
     evaluate
-        ``evaluate(model) -> dict[str, float]``: figures on *public* data (Rule 19).
+        `evaluate(model) -> dict[str, float]`: figures on *public* data (Rule 19).
     """
 
     model: Callable[[], torch.nn.Module]
@@ -130,7 +130,7 @@ class Task:
 
 
 def load_task(entrypoint: str, args: Mapping[str, Any], *, in_pod: bool = False) -> Task:
-    """Import ``package.module:callable`` and call it with the manifest's ``training.args``.
+    """Import `package.module:callable` and call it with the manifest's `training.args`.
 
     Parameters
     ----------
@@ -334,7 +334,7 @@ def _public_callables(module: ModuleType) -> str:
 
 
 def _task_root(entrypoint: str) -> Path | None:
-    """The folder of task code, or its only file; for built-in tasks the folder ``tasks``."""
+    """The folder of task code, or its only file; for built-in tasks the folder `tasks`."""
     module = sys.modules.get(entrypoint.partition(":")[0])
     file = getattr(module, "__file__", None)
     if module is None or file is None:

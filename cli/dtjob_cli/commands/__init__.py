@@ -1,1 +1,1 @@
-"""One module for each command of ``dtjob``."""
+"""One module for each command of `dtjob`."""

@@ -1,4 +1,4 @@
-"""``dtjob ledger restore``: raise a ledger that is behind its checkpoint volume (rule 11)."""
+"""`dtjob ledger restore`: raise a ledger that is behind its checkpoint volume (rule 11)."""
 
 from __future__ import annotations
 

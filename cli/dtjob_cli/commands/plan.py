@@ -1,4 +1,4 @@
-"""``dtjob plan``: what the operator would compute for a job, without running it."""
+"""`dtjob plan`: what the operator would compute for a job, without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dtjob report``: the privacy report and the public evaluation of a run, or of a job's ledger."""
+"""`dtjob report`: the privacy report and the public evaluation of a run, or of a job's ledger."""
 
 from __future__ import annotations
 

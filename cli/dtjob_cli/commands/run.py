@@ -1,4 +1,4 @@
-"""``dtjob run``: train a job on this machine, from its manifest to its privacy report."""
+"""`dtjob run`: train a job on this machine, from its manifest to its privacy report."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Request:
     as_json: bool
 
     def resume_command(self, run: RunDirectory, reason: str = "") -> str:
-        """Return what a user types to go on with ``run``, which ended for ``reason``.
+        """Return what a user types to go on with `run`, which ended for `reason`.
 
         Where that may be the data, it is left to the user to say where the right ones are.
         """

@@ -1,4 +1,4 @@
-"""``dtjob validate``: check manifests offline, by the rules of the API server and in its words."""
+"""`dtjob validate`: check manifests offline, by the rules of the API server and in its words."""
 
 from __future__ import annotations
 

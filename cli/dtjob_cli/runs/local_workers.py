@@ -102,7 +102,7 @@ class End:
 
     @property
     def how(self) -> str:
-        """Return ``exit code 3`` or ``SIGKILL``."""
+        """Return `exit code 3` or `SIGKILL`."""
         return f"exit code {self.code}" if self.code >= 0 else deaths.name_of(-self.code)
 
 
@@ -261,7 +261,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def last_error(log: Path, start: int) -> tuple[str, str]:
-    """Return reason and message of the last error in ``log`` from byte ``start`` on.
+    """Return reason and message of the last error in `log` from byte `start` on.
 
     What is no structured line there, such as the interpreter's own words, counts as a message if
     no structured error follows it.

@@ -14,7 +14,7 @@ CHOICES = range(20_000, 32_000)
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen on the loopback's ``port`` now."""
+    """Return whether a server could listen on the loopback's `port` now."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -25,9 +25,9 @@ def is_free(port: int) -> bool:
 
 
 def free(count: int = 1, *, apart_from: Container[int] = ()) -> int:
-    """Return the first of ``count`` neighbouring ports that are free now.
+    """Return the first of `count` neighbouring ports that are free now.
 
-    Ports in ``apart_from`` are promised to somebody who has not bound them yet.
+    Ports in `apart_from` are promised to somebody who has not bound them yet.
     """
     for first in random.sample(CHOICES, len(CHOICES)):  # scattered, so that runs don't collide
         if all(port not in apart_from and is_free(port) for port in range(first, first + count)):
@@ -40,7 +40,7 @@ def free(count: int = 1, *, apart_from: Container[int] = ()) -> int:
 
 
 def check(first: int, count: int) -> None:
-    """Refuse ``count`` ports from ``first`` on unless all of them are free.
+    """Refuse `count` ports from `first` on unless all of them are free.
 
     Raises
     ------

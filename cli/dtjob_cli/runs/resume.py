@@ -133,7 +133,7 @@ def check_unchanged(run: RunDirectory, manifest: Manifest) -> None:
 
 
 def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
-    """Tell ``workers`` workers, as the operator does, to form a new generation.
+    """Tell `workers` workers, as the operator does, to form a new generation.
 
     Raises
     ------

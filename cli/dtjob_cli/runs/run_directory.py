@@ -25,7 +25,7 @@ _SECRET_BYTES = 32
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths inside ``<runs>/<job>-<first 8 of the UID>/``."""
+    """Paths inside `<runs>/<job>-<first 8 of the UID>/`."""
 
     path: Path
 
@@ -51,12 +51,12 @@ class RunDirectory:
 
     @property
     def logs(self) -> Path:
-        """One ``worker-<ordinal>.jsonl`` each."""
+        """One `worker-<ordinal>.jsonl` each."""
         return self.path / "logs"
 
     @property
     def workers(self) -> Path:
-        """One ``worker-<ordinal>.json`` each: the configuration of its supervisor."""
+        """One `worker-<ordinal>.json` each: the configuration of its supervisor."""
         return self.path / "workers"
 
     @property
@@ -93,7 +93,7 @@ def create(parent: Path, name: str, manifest: Path) -> RunDirectory:
     parent
         Where runs live; made when missing.
     name
-        ``<job>-<first 8 of the UID>``.
+        `<job>-<first 8 of the UID>`.
     manifest
         The job's file, copied as it is.
 
@@ -120,7 +120,7 @@ def create(parent: Path, name: str, manifest: Path) -> RunDirectory:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name ``path`` in an error of the system that names no file, as that of a write does not."""
+    """Name `path` in an error of the system that names no file, as that of a write does not."""
     try:
         yield
     except OSError as error:
@@ -146,12 +146,12 @@ def discard(run: RunDirectory) -> None:
 
 
 def existing(path: Path) -> RunDirectory:
-    """Return the run in ``path``.
+    """Return the run in `path`.
 
     Raises
     ------
     BadInput
-        If ``path`` is no run directory, or nobody knows whether it is.
+        If `path` is no run directory, or nobody knows whether it is.
     """
     run = RunDirectory(path)
     if not is_file(run.manifest):
@@ -164,7 +164,7 @@ def existing(path: Path) -> RunDirectory:
 
 
 def of_version(file: Path) -> RunDirectory | None:
-    """Return the run of whose ledger ``file``, which is there, is a version, or None.
+    """Return the run of whose ledger `file`, which is there, is a version, or None.
 
     Links do not hide it, be it one to the file or to its folder, or where the run's own folder is
     one to another disk.
@@ -182,7 +182,7 @@ def of_version(file: Path) -> RunDirectory | None:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """Yield ``path``, and where it is a link what it leads to, link by link."""
+    """Yield `path`, and where it is a link what it leads to, link by link."""
     yield path
     while path.is_symlink():
         path = path.parent / path.readlink()
@@ -208,7 +208,7 @@ def is_file(path: Path) -> bool:
 
 
 def newest(parent: Path, job_name: str) -> RunDirectory:
-    """Return the newest run of ``job_name`` in ``parent`` that had begun.
+    """Return the newest run of `job_name` in `parent` that had begun.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def newest(parent: Path, job_name: str) -> RunDirectory:
 
 
 def begun(parent: Path, job_name: str) -> list[RunDirectory]:
-    """Return the runs of ``job_name`` in ``parent`` that had begun, the newest last.
+    """Return the runs of `job_name` in `parent` that had begun, the newest last.
 
     Without those that this user may not look into.
     """
@@ -272,7 +272,7 @@ def _is_ones_own(path: Path) -> bool:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """Return where two manifests disagree in what a run has frozen, or None.
 
-    Both with defaults applied; the answer reads ``spec.training.steps: 336 in the run, now 400``.
+    Both with defaults applied; the answer reads `spec.training.steps: 336 in the run, now 400`.
     """
     for section in FROZEN:
         before, after = old["spec"].get(section), new["spec"].get(section)
@@ -324,7 +324,7 @@ def _value(value: object) -> str:
 
 
 def _holds(folder: Path, counts: Callable[[str], bool] = bool) -> bool:
-    """Whether ``folder`` has an entry whose name counts; one that can't be looked at may have.
+    """Whether `folder` has an entry whose name counts; one that can't be looked at may have.
 
     So may one that is a link to what is not mounted. Reading it then shows why it can't be read.
     """

@@ -23,7 +23,7 @@ _UNKNOWN = (
 
 
 def state(run: RunDirectory, ledger: PrivacyLedger, again: str) -> VolumeState:
-    """Return what lies on the volume of ``run``; all of it is the run's own.
+    """Return what lies on the volume of `run`; all of it is the run's own.
 
     Parameters
     ----------

@@ -220,7 +220,7 @@ class LedgerStatus(Model):
     """The attempt at which the ledger was last raised to its volume: what was leased up to it is
     charged whole, whatever of it `lease` has as unused (Rule 11)."""
     drained: NumberOrZero | None = None
-    """The newest run.generation that stopped in order."""
+    """The newest run.generation that has drained."""
     outcome: Outcome | None = None
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPTS_KEPT)] = Field(
         default_factory=list

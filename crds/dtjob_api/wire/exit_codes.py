@@ -1,4 +1,4 @@
-"""How a worker's supervisor ends, as its kubelet, the operator and ``dtjob run`` read it.
+"""How a worker's supervisor ends, as its kubelet, the operator and `dtjob run` read it.
 
 An image may hold a trainer of another version than the operator's: no number changes its meaning.
 """

@@ -30,7 +30,7 @@ class EndKind(StrEnum):
 
 
 class End(_Message):
-    """The end of one rank of one attempt; ``message`` holds nothing of the data (Rule 20)."""
+    """The end of one rank of one attempt; `message` holds nothing of the data (Rule 20)."""
 
     kind: EndKind
     rank: int | None
@@ -79,8 +79,8 @@ class Action(StrEnum):
 class Directive(_Message):
     """What every supervisor is to do now.
 
-    WAIT: be ready. RUN: have the ranks of ``attempt`` running. END: have none running. DONE: have
-    none running, and leave (or hold) with ``exit_code``. ``store_key`` opens the way to the store
+    WAIT: be ready. RUN: have the ranks of `attempt` running. END: have none running. DONE: have
+    none running, and leave (or hold) with `exit_code`. `store_key` opens the way to the store
     for this attempt's ranks; it is nowhere else.
     """
 

@@ -87,8 +87,8 @@ Seconds = Annotated[int, Field(ge=1)]
 class WorkerConfig(Model):
     """Configuration of one worker's supervisor.
 
-    Equal on every ordinal of a StatefulSet; on one machine each worker has its own ``http_port``.
-    Ordinal 0 alone listens on ``coordinator_port`` and ``store_port``.
+    Equal on every ordinal of a StatefulSet; on one machine each worker has its own `http_port`.
+    Ordinal 0 alone listens on `coordinator_port` and `store_port`.
     """
 
     job: JobIdentity

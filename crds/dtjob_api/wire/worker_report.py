@@ -1,4 +1,4 @@
-"""What a worker shows of itself at ``/report``; ordinal 0 speaks for the whole gang.
+"""What a worker shows of itself at `/report`; ordinal 0 speaks for the whole gang.
 
 It comes out of a pod that runs users' code: a reader takes each field by itself, and what is
 malformed is absent. Everything in it is independent of the private data (Rule 19).

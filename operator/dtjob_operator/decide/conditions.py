@@ -198,7 +198,7 @@ def _running(situation: Situation) -> ConditionState:
         if last.end is None:
             why = "worker 0 is gone or does not answer, and has left no record of how yet"
         elif last.reason in ENDED_IN_ORDER:
-            why = "it was stopped in order"
+            why = "it was drained"
         else:
             reason = known(last.reason) or "no known reason"
             why = f"{reason}: {last.message or 'no more is known'}"

@@ -1,4 +1,4 @@
-"""What the coordinators report: pod 0 of each job is asked every few seconds while it runs."""
+"""What the coordinators report: each is asked every few seconds while it runs."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Options:
     ----------
     namespace
         Its own, where the canary ledger lies.
-    workers
+    concurrency
         Jobs that are reconciled at a time.
     resync_seconds
         How often all jobs and ledgers are listed anew and every job is looked at.
@@ -52,7 +52,7 @@ class Options:
     """
 
     namespace: str
-    workers: int = 8
+    concurrency: int = 8
     resync_seconds: float = 300.0
     scrape_seconds: float = 5.0
     monitoring_namespaces: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ class Operator:
 
         Where the API server does not answer, what is left is given up: the next operator sees it.
         """
-        work = asyncio.create_task(self._queue.run(self._reconciler, self._options.workers))
+        work = asyncio.create_task(self._queue.run(self._reconciler, self._options.concurrency))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -50,11 +50,11 @@ class WorkQueue:
         loop = asyncio.get_running_loop()
         self._later[key] = loop.call_later(seconds, self._due, key)
 
-    async def run(self, work: Work, workers: int) -> None:
+    async def run(self, work: Work, concurrency: int) -> None:
         """Work on keys until `close`, then finish those that are being worked on."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(self._worker(work))
+            for _ in range(concurrency):
+                group.create_task(self._work_on_keys(work))
 
     def close(self) -> None:
         """Take no more keys and let `run` end."""
@@ -63,7 +63,7 @@ class WorkQueue:
             self._cancel_later(key)
         self._ready.put_nowait(None)
 
-    async def _worker(self, work: Work) -> None:
+    async def _work_on_keys(self, work: Work) -> None:
         while (key := await self._ready.get()) is not None and not self._closed:
             self._wanted.discard(key)
             self._running.add(key)
@@ -78,7 +78,7 @@ class WorkQueue:
                 self._ready.put_nowait(key)
             if again is not None:
                 self.add_after(key, again)
-        self._ready.put_nowait(None)  # for the next worker
+        self._ready.put_nowait(None)  # for the next task
 
     def _backoff(self, key: Key) -> float:
         failures = self._failures.get(key, 0)

@@ -1,4 +1,4 @@
-"""``dtjob ledger restore`` on a local run (rule 11); tests/flows/cluster has it in a cluster."""
+"""`dtjob ledger restore` on a local run (rule 11); tests/flows/cluster has it in a cluster."""
 
 from __future__ import annotations
 

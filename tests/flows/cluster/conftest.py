@@ -1,8 +1,8 @@
 """One shared cluster for the session, a namespace of its own for each test.
 
-A cluster of that name which already runs (``make cluster-up``) is used and left running; one that
+A cluster of that name which already runs (`make cluster-up`) is used and left running; one that
 had to be started here is removed at the end. Where tests run at once, each of xdist's workers has a
-cluster of its own (``testing.clusters``).
+cluster of its own (`testing.clusters`).
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def standins(standin_image: str) -> Installed:
 
 @pytest.fixture(scope="module")
 def new_namespace(cluster: Provider) -> Iterator[Callable[[], Kubectl]]:
-    """Make namespaces that enforce Pod Security ``restricted``.
+    """Make namespaces that enforce Pod Security `restricted`.
 
     They go with the module: the jobs in them would cost the operator of the next one its time.
     """
@@ -212,5 +212,5 @@ def new_namespace(cluster: Provider) -> Iterator[Callable[[], Kubectl]]:
 
 @pytest.fixture
 def namespace(new_namespace: Callable[[], Kubectl]) -> Kubectl:
-    """kubectl in a new namespace that enforces Pod Security ``restricted``."""
+    """kubectl in a new namespace that enforces Pod Security `restricted`."""
     return new_namespace()

@@ -1,4 +1,4 @@
-"""Clusters of provider ``local`` come and go, crash, and leave nothing behind."""
+"""Clusters of provider `local` come and go, crash, and leave nothing behind."""
 
 from __future__ import annotations
 

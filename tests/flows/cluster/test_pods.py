@@ -88,7 +88,7 @@ def stateful_set(image: str) -> list[Manifest]:
 
 @pytest.fixture(scope="module")
 def web(new_namespace: Callable[[], Kubectl], python_image: str) -> Kubectl:
-    """Two pods of a StatefulSet that serve their volumes, in a ``restricted`` namespace."""
+    """Two pods of a StatefulSet that serve their volumes, in a `restricted` namespace."""
     kubectl = new_namespace()
     kubectl.apply(*stateful_set(python_image))
     for pod in ("web-0", "web-1"):

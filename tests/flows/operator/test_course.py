@@ -304,7 +304,7 @@ def test_a_coordinator_that_is_deleted_runs_until_it_says_how_it_ends(last_sight
     first = {"attempt": 1, "start": stamp(NOW + timedelta(seconds=5)), "end": stamp(world.now)}
     world.ledger_status(attempts=[first | {"reason": "Stopped", "message": ""}])
     (event,) = world.decide().events
-    assert event.message == "attempt 1 has ended: it was stopped in order"
+    assert event.message == "attempt 1 has ended: it was drained"
     world.settle()
     assert world.status["phase"] == "Restarting"
 

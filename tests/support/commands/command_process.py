@@ -39,7 +39,7 @@ class Command:
             reader.start()
 
     def wait_for(self, text: str) -> None:
-        """Return once ``text`` was printed; fail with all output if it is not."""
+        """Return once `text` was printed; fail with all output if it is not."""
         with self._grown:
             appeared = self._grown.wait_for(
                 lambda: any(text in line for line in self.err) or self.process.poll() is not None,

@@ -47,7 +47,7 @@ class Key:
 
 
 def claims(ordinal: int, pod: str, *, name: str | None = None, **changes: Any) -> dict[str, Any]:
-    """What the API server puts into a token that is bound to a pod of StatefulSet ``faults``."""
+    """What the API server puts into a token that is bound to a pod of StatefulSet `faults`."""
     now = int(time.time())
     payload = {
         "aud": [AUDIENCE],
@@ -67,7 +67,7 @@ def claims(ordinal: int, pod: str, *, name: str | None = None, **changes: Any) -
 
 @dataclass
 class FakeIssuer:
-    """Publishes the public halves of ``keys``, or answers ``status`` instead."""
+    """Publishes the public halves of `keys`, or answers `status` instead."""
 
     keys: list[Key] = field(default_factory=lambda: [Key("first")])
     status: int = 200

@@ -55,12 +55,12 @@ class Executed:
 
 @dataclass
 class GangRun:
-    """A run in ``folder``: ledger, checkpoint volume, record of draws, logs.
+    """A run in `folder`: ledger, checkpoint volume, record of draws, logs.
 
-    ``gate_at``: ranks that have begun this step, or a later one, stay in it until `open_gate`. So
+    `gate_at`: ranks that have begun this step, or a later one, stay in it until `open_gate`. So
     what a test does then comes neither too early nor too late, however long it takes.
 
-    ``executed_anew``: supervisors are new programs, as in a pod, and not forked by `zygote`.
+    `executed_anew`: supervisors are new programs, as in a pod, and not forked by `zygote`.
     """
 
     folder: Path

@@ -20,7 +20,7 @@ from tests.support.gangs.gang_run import GangRun
 
 
 class Ranks:
-    """Rank 0 as the leader sees it: it misses the first ``deaf`` messages."""
+    """Rank 0 as the leader sees it: it misses the first `deaf` messages."""
 
     def __init__(self, deaf: int) -> None:
         self.deaf, self.asked = deaf, 0

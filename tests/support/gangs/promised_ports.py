@@ -14,7 +14,7 @@ CHOICES = range(10_000, ports.CHOICES.start)
 
 
 class Promised:
-    """``count`` neighbouring ports of the loopback.
+    """`count` neighbouring ports of the loopback.
 
     Each is bound by a socket that does not listen. Who else asks for the port here is refused, in
     this process and any other; a server that reuses addresses, as all of ours do, can listen.

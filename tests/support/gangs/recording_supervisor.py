@@ -1,8 +1,8 @@
 """The real supervisor, with each draw written down by an independent hand before it is executed.
 
-``python recording_supervisor.py RECORD GATE --config FILE --ordinal K``
+`python recording_supervisor.py RECORD GATE --config FILE --ordinal K`
 
-While the file ``GATE`` is there, the step that it names and later ones go no further than that.
+While the file `GATE` is there, the step that it names and later ones go no further than that.
 """
 
 from __future__ import annotations

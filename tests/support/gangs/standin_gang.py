@@ -19,7 +19,7 @@ from tests.support.gangs.gang_run import GangRun
 
 @dataclass
 class PlayedRun(GangRun):
-    """A `GangRun` whose workers are stand-ins, told to play ``script``."""
+    """A `GangRun` whose workers are stand-ins, told to play `script`."""
 
     @classmethod
     def of(cls, folder: Path, script: dict[str, Any], **settings: Any) -> PlayedRun:

@@ -77,7 +77,7 @@ def _become_new(keep: Collection[int], streams: Mapping[int, int]) -> None:
 
 
 def spawn_by_fork(_path: bytes, arguments: Sequence[str], descriptors: Collection[int]) -> int:
-    """Stands in for `multiprocessing.util.spawnv_passfds`, which runs ``python -c COMMAND``."""
+    """Stands in for `multiprocessing.util.spawnv_passfds`, which runs `python -c COMMAND`."""
     command = arguments[arguments.index("-c") + 1]
     return fork(lambda: exec(command, {"__name__": "__main__"}), keep=descriptors, streams={})
 
@@ -122,7 +122,7 @@ _ANYBODYS: list[str] = json.loads(subprocess.check_output(_ISOLATED))
 
 
 def start(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> int:
-    """Fork a process that executes a Python file, its output at the end of ``log``."""
+    """Fork a process that executes a Python file, its output at the end of `log`."""
 
     def run() -> None:
         os.setsid()

@@ -15,7 +15,7 @@ _DEADLINE_SECONDS = 300
 
 
 def run_world(work: Callable[..., Any], world_size: int) -> list[Any]:
-    """Return ``work(group)`` of every rank, in rank order; raises if one does."""
+    """Return `work(group)` of every rank, in rank order; raises if one does."""
     _CONTEXT.set_forkserver_preload(["pytest", "sklearn.datasets", "dtjob_trainer.mechanism.step"])
     with tempfile.TemporaryDirectory() as folder:
         pipes, processes = [], []

@@ -116,7 +116,7 @@ def leave_rank_0_alone(group: Group) -> str | None:
 
 
 class Augmented(Records):
-    """Flips the sign of ``x`` by a generator that nobody can seed."""
+    """Flips the sign of `x` by a generator that nobody can seed."""
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         record = super().__getitem__(index)
@@ -124,7 +124,7 @@ class Augmented(Records):
 
 
 class Flipped(Records):
-    """Flips the sign of ``x`` as most libraries do."""
+    """Flips the sign of `x` as most libraries do."""
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         record = super().__getitem__(index)

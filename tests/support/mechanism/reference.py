@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 
 def word(key: bytes, draw: int, index: int) -> int:
-    """64-bit word ``index`` of a draw's stream."""
+    """64-bit word `index` of a draw's stream."""
     block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
     encrypted = block.update(struct.pack(">QQ", draw, index // 2))
     both: tuple[int, int] = struct.unpack("<QQ", encrypted)

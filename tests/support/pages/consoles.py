@@ -1,6 +1,6 @@
-"""What a console block shows: commands after ``$``, and what each of them prints.
+"""What a console block shows: commands after `$`, and what each of them prints.
 
-In the output ``[...]`` alone on a line stands for any lines, within a line for any text; ``^C`` is
+In the output `[...]` alone on a line stands for any lines, within a line for any text; `^C` is
 Ctrl-C at that moment. Blank lines and the width of columns don't count. Where a block shows a real
 run, numbers, digests and the ids of runs may be others.
 """
@@ -66,7 +66,7 @@ def commands(text: str) -> list[Command]:
 
 
 def matched(shown: Sequence[str], printed: Sequence[str], *, loose: bool) -> set[int]:
-    """How many lines of ``printed`` the whole of ``shown`` can stand for; empty if it can't."""
+    """How many lines of `printed` the whole of `shown` can stand for; empty if it can't."""
     actual = [line.strip() for line in printed if line.strip()]
     reached = {0}
     for line in shown:

@@ -1,14 +1,14 @@
 """The fenced blocks of the pages for users, and the mark above each that says how it is tested.
 
-A mark is a comment of its own line, ``<!-- test: KIND -->``:
+A mark is a comment of its own line, `<!-- test: KIND -->`:
 
-``file NAME``   written to the page's folder before anything runs
-``fast``        run in the fast tier
-``processes``   run with real worker processes
-``cluster``     run on a cluster with dtjob installed
-``make``        targets of the Makefile, which must be there; running them is what runs the tests
-``demo``        what ``make demo`` and the tests on a cluster do themselves
-``shown``       not run: it needs what no test has, such as a registry
+`file NAME`   written to the page's folder before anything runs
+`fast`        run in the fast tier
+`processes`   run with real worker processes
+`cluster`     run on a cluster with dtjob installed
+`make`        targets of the Makefile, which must be there; running them is what runs the tests
+`demo`        what `make demo` and the tests on a cluster do themselves
+`shown`       not run: it needs what no test has, such as a registry
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def running(attempt: int) -> Json:
 
 
 def full(*orderly: int, first: int = 1) -> list[Json]:
-    """Twenty attempts, the last one running; those of these numbers were stopped in order."""
+    """Twenty attempts, the last one running; those of these numbers were drained."""
     numbers = range(first, first + 19)
     records = [ended(n, "Stopped" if n in orderly else "RankFailed") for n in numbers]
     return [*records, running(first + 19)]

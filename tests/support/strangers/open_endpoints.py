@@ -1,6 +1,6 @@
 """A worker's two HTTP listeners in a process of their own.
 
-``python open_endpoints.py PATIENCE SECRET PORT PORT``
+`python open_endpoints.py PATIENCE SECRET PORT PORT`
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The operator's own port in a process of its own, with so many bytes of figures at least.
 
-``python open_health.py PATIENCE PORT BYTES``
+`python open_health.py PATIENCE PORT BYTES`
 """
 
 from __future__ import annotations

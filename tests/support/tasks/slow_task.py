@@ -19,7 +19,7 @@ from dtjob_trainer.tasks import digits
 
 
 def task(args: Mapping[str, Any]) -> Task:
-    """``seconds``: how long each rank's share of a step takes at least."""
+    """`seconds`: how long each rank's share of a step takes at least."""
     seconds = float(args["seconds"])
 
     def losses(model: Any, batch: Any) -> Any:
@@ -30,7 +30,7 @@ def task(args: Mapping[str, Any]) -> Task:
 
 
 def paced(args: Mapping[str, Any]) -> Task:
-    """Takes ``seconds`` for each share of a step while there is a file ``while``; then no time."""
+    """Takes `seconds` for each share of a step while there is a file `while`; then no time."""
     seconds, pace = float(args["seconds"]), Path(args["while"])
 
     def losses(model: Any, batch: Any) -> Any:

@@ -51,7 +51,7 @@ class _Watched:
 
 
 def task(args: Mapping[str, Any]) -> Task:
-    """``seconds``: how long each rank's share of a step takes at least, until told to hurry."""
+    """`seconds`: how long each rank's share of a step takes at least, until told to hurry."""
     seconds, opened = float(args["seconds"]), []
     plain = digits.task({})
 

@@ -103,7 +103,7 @@ def begin(job: Job, max_restarts: int) -> LedgerStatus:
 
 @pytest.mark.parametrize("max_restarts", [0, 2])
 def test_attempts_that_nobody_saw_end_use_up_the_restarts(job: Job, max_restarts: int) -> None:
-    """A supervisor 0 that dies each time would spend a lease each time, whatever the limit."""
+    """A coordinator that dies each time would spend a lease each time, whatever the limit."""
     for number in range(max_restarts + 1):
         assert begin(job, max_restarts).attempt == number + 1
     status = begin(job, max_restarts)

@@ -148,9 +148,9 @@ def ledger(
     reserve: int = 30,
     leased: bool = True,
 ) -> PrivacyLedger:
-    """Leases of 10 draws; the last attempt has one if ``leased``.
+    """Leases of 10 draws; the last attempt has one if `leased`.
 
-    Attempts from number 2 on; the checkpoint is the one before them's, or that of attempt ``by``.
+    Attempts from number 2 on; the checkpoint is the one before them's, or that of attempt `by`.
     """
     last = len(reasons) + 1
     lease = None

@@ -38,7 +38,7 @@ def refused(task, reason, *words, **options):
 
 
 def with_layer(layer):
-    """A model with ``layer`` between two linear ones, as its module 1."""
+    """A model with `layer` between two linear ones, as its module 1."""
     return lambda: nn.Sequential(nn.Linear(FEATURES, 8), layer(), nn.Linear(8, CLASSES))
 
 

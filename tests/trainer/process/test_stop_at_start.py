@@ -30,7 +30,7 @@ while True:
 
 @contextmanager
 def importing(folder: Path, program: str, first: str) -> Iterator[tuple[int, PID1]]:
-    """A ``program`` as PID 1 that is at its import of the package ``first``: its number here."""
+    """A `program` as PID 1 that is at its import of the package `first`: its number here."""
     (folder / f"{first}.py").write_text(SLOW_IMPORT)
     process = subprocess.Popen(
         ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-P", "-m", program],

@@ -104,7 +104,7 @@ def test_want_of_memory_is_reported_with_what_needs_less(
 
 
 def raised_by_a_task(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> Exception:
-    """What task code raises, by its module ``reading``."""
+    """What task code raises, by its module `reading`."""
     (folder / "reading.py").write_text(f"def read():\n    {line}\n")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "reading", raising=False)

@@ -23,7 +23,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Nursery:
-    """Dies in its first ``deaths`` starts."""
+    """Dies in its first `deaths` starts."""
 
     def __init__(self, deaths: int, *, lasting: bool = False) -> None:
         self.deaths, self.lasting = deaths, lasting

@@ -41,7 +41,7 @@ def locked(
     timeout
         Seconds to wait for another holder.
     holder
-        What a holder does, e.g. ``"building images"``.
+        What a holder does, e.g. `"building images"`.
     tell
         Gets a line, once, where there is somebody to wait for.
 

@@ -1,12 +1,12 @@
 """Where things are kept: everything outside of the checkout, under one cache folder.
 
-``tools/``
+`tools/`
     Binaries, one folder for each family and version; shared by all clusters.
-``clusters/<name>/``
-    State of one running cluster; removed by ``down``.
-``images/``
+`clusters/<name>/`
+    State of one running cluster; removed by `down`.
+`images/`
     What makes the next start warm: the image builder's layers and, for each cluster name,
-    containerd's folder, whose layers are hard links to the builder's. ``down --purge`` removes the
+    containerd's folder, whose layers are hard links to the builder's. `down --purge` removes the
     cluster's.
 """
 
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 
 def tools_cache() -> Path:
-    """Return the folder that holds ``<family>-<version>/<command>`` binaries."""
+    """Return the folder that holds `<family>-<version>/<command>` binaries."""
     named = os.environ.get(project.TOOLS_CACHE_VARIABLE)
     return Path(named).absolute() if named else cache_folder() / "tools"
 

@@ -40,7 +40,7 @@ class Progress:
         Parameters
         ----------
         title
-            What is being done, e.g. ``"building etcd"``.
+            What is being done, e.g. `"building etcd"`.
         key
             Name under which the time is remembered on this machine, to be shown next time.
         """

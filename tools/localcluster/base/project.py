@@ -1,6 +1,6 @@
 """The project that the clusters are for: all that this package knows of it.
 
-Another project has clusters by another file of this kind, and by a ``__main__`` of its own.
+Another project has clusters by another file of this kind, and by a `__main__` of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REGISTRY_VARIABLE = "DTJOB_REGISTRY"
 """Names a registry from which that cluster pulls."""
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-"""The folder with a ``Dockerfile.<image>`` for each of the project's images."""
+"""The folder with a `Dockerfile.<image>` for each of the project's images."""
 BASE_IMAGE = "trainer"
 """The image that users build theirs on."""
 IMAGES = (BASE_IMAGE, "operator")

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Instance:
-    """One cluster of provider ``local``.
+    """One cluster of provider `local`.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Instance:
 
     @property
     def folder(self) -> Path:
-        """State folder; gone after ``down``."""
+        """State folder; gone after `down`."""
         return state_folder(self.name)
 
     @property
@@ -103,7 +103,7 @@ class Instance:
 
     @property
     def services(self) -> IPv4Network:
-        """Addresses of Services; the first is that of ``kubernetes.default``."""
+        """Addresses of Services; the first is that of `kubernetes.default`."""
         return self._networks[1]
 
     @property
@@ -128,7 +128,7 @@ class Instance:
 
     @property
     def kubernetes_service(self) -> IPv4Address:
-        """Address of the Service ``kubernetes`` in namespace ``default``."""
+        """Address of the Service `kubernetes` in namespace `default`."""
         return self.services[1]
 
     @property
@@ -203,7 +203,7 @@ def _routed_networks() -> list[IPv4Network]:
 
 
 def routed_networks(routes: Iterable[dict[str, object]]) -> list[IPv4Network]:
-    """Return the destinations in the answer of ``ip -json route``, the default routes left out."""
+    """Return the destinations in the answer of `ip -json route`, the default routes left out."""
     found = []
     for route in routes:
         destination = str(route.get("dst", "default"))

@@ -1,6 +1,6 @@
 """What is remembered of a cluster between commands.
 
-The state folder of a cluster holds its record (``record.json``) and everything that its processes
+The state folder of a cluster holds its record (`record.json`) and everything that its processes
 write. A process is known by its PID *and* its start time, so that a recycled PID is never
 taken for one of ours.
 """
@@ -27,7 +27,7 @@ class Process:
     pid
         As the machine's first PID namespace numbers it.
     start_ticks
-        Field 22 of ``/proc/<pid>/stat``: clock ticks from boot to its start.
+        Field 22 of `/proc/<pid>/stat`: clock ticks from boot to its start.
     """
 
     pid: int
@@ -49,7 +49,7 @@ class Process:
 
     @classmethod
     def parse(cls, stat: str) -> Self:
-        """Return the identity in the text of a ``/proc/<pid>/stat``."""
+        """Return the identity in the text of a `/proc/<pid>/stat`."""
         return cls(int(stat.split(maxsplit=1)[0]), int(_after_name(stat)[19]))
 
     @property
@@ -94,16 +94,16 @@ def boot_id() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What ``up`` writes down, each part before it changes anything on the machine.
+    """What `up` writes down, each part before it changes anything on the machine.
 
     Parameters
     ----------
     slot
-        Which of the address blocks the cluster uses (see :mod:`localcluster.cluster.instance`).
+        Which of the address blocks the cluster uses (see `localcluster.cluster.instance`).
     boot
         The boot of the machine that it was started in.
     linked
-        Whether ``up`` came as far as linking the cluster with the machine; from there on the
+        Whether `up` came as far as linking the cluster with the machine; from there on the
         cluster's daemon needs nobody.
     holder
         The process whose end ends the whole cluster, as it wrote itself down; None before.
@@ -121,7 +121,7 @@ class Record:
 
 
 def holder_file(folder: Path) -> Path:
-    """Return where the holder leaves a copy of its ``/proc/<pid>/stat``."""
+    """Return where the holder leaves a copy of its `/proc/<pid>/stat`."""
     return folder / "holder"
 
 

@@ -32,7 +32,7 @@ class Pair:
     key: str
 
     def write(self, folder: Path, name: str) -> None:
-        """Write ``<name>.crt`` and ``<name>.key``."""
+        """Write `<name>.crt` and `<name>.key`."""
         write_atomically(folder / f"{name}.crt", self.certificate)
         write_atomically(folder / f"{name}.key", self.key, mode=0o600)
 
@@ -122,8 +122,8 @@ def _pem(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair
 def write_all(instance: Instance) -> None:
     """Make every key and certificate of a cluster, and the kubeconfigs.
 
-    Writes ``pki/`` and ``<user>.kubeconfig`` files into the state folder, and last of all
-    ``kubeconfig``, the administrator's, whose presence shows that the rest is there.
+    Writes `pki/` and `<user>.kubeconfig` files into the state folder, and last of all
+    `kubeconfig`, the administrator's, whose presence shows that the rest is there.
     """
     pki = instance.folder / "pki"
     authority = Authority.create(f"{project.NAME}-{instance.name}")

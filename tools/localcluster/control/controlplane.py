@@ -28,7 +28,7 @@ def api_server(instance: Instance) -> Component:
     """Return the API server.
 
     It serves on port 443 of every address of the cluster's network, the first Service address
-    among them (the bridge has it): so ``kubernetes.default`` works in pods without kube-proxy.
+    among them (the bridge has it): so `kubernetes.default` works in pods without kube-proxy.
     """
     pki = instance.folder / "pki"
     argv = [

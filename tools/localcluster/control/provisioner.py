@@ -1,7 +1,7 @@
-"""The provisioner of :mod:`localcluster.control.volumes`: makes, grows and deletes volumes.
+"""The provisioner of `localcluster.control.volumes`: makes, grows and deletes volumes.
 
-Run by the cluster's daemon as ``python -m localcluster.control.provisioner --kubeconfig FILE
---folder FOLDER``.
+Run by the cluster's daemon as `python -m localcluster.control.provisioner --kubeconfig FILE
+--folder FOLDER`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A StorageClass ``standard`` whose volumes are folders of the node.
+"""A StorageClass `standard` whose volumes are folders of the node.
 
-The volumes are of kind ``local``: unlike ``hostPath`` these honour ``fsGroup``, so that a pod which
+The volumes are of kind `local`: unlike `hostPath` these honour `fsGroup`, so that a pod which
 is not root can write, as it can on the storage of a real cluster. A folder belongs to root and
-nobody else may write to it, so that a forgotten ``fsGroup`` fails here as it would there.
+nobody else may write to it, so that a forgotten `fsGroup` fails here as it would there.
 
-This is the arithmetic of it; :mod:`localcluster.control.provisioner` is the process.
+This is the arithmetic of it; `localcluster.control.provisioner` is the process.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _UNITS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
 def bytes_of(quantity: str) -> Decimal:
-    """Return the number of bytes in a Kubernetes quantity such as ``1Gi`` or ``500M``."""
+    """Return the number of bytes in a Kubernetes quantity such as `1Gi` or `500M`."""
     binary = quantity.endswith("i")
     number = quantity.removesuffix("i").rstrip("kKMGTPE")
     unit = quantity.removesuffix("i")[len(number) :].replace("K", "k")

@@ -45,8 +45,8 @@ def build(
 ) -> BuiltImage:
     """Build an image with layers kept for the next time.
 
-    A Dockerfile with ``ARG BASE_IMAGE`` gets a base image made on this machine and one with ``ARG
-    UV_CACHE`` what uv has already downloaded and unpacked here, unless `build_args` has others.
+    A Dockerfile with `ARG BASE_IMAGE` gets a base image made on this machine and one with `ARG
+    UV_CACHE` what uv has already downloaded and unpacked here, unless `build_args` has others.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def build(
     dockerfile, context
         What to build, and from which folder.
     build_args
-        Values for the Dockerfile's ``ARG`` lines.
+        Values for the Dockerfile's `ARG` lines.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def stored(image: BuiltImage) -> StoredImage:
 
 
 def declares_argument(dockerfile: str, argument: str) -> bool:
-    """Whether a Dockerfile has an ``ARG`` line for `argument`."""
+    """Whether a Dockerfile has an `ARG` line for `argument`."""
     return re.search(rf"^\s*ARG\s+{argument}\b", dockerfile, re.MULTILINE) is not None
 
 

@@ -17,9 +17,9 @@ class BuiltImage:
     Parameters
     ----------
     name
-        Repository below the project's, e.g. ``trainer``.
+        Repository below the project's, e.g. `trainer`.
     identifier
-        Digest of its configuration, ``sha256:…``; equal content gives an equal one.
+        Digest of its configuration, `sha256:…`; equal content gives an equal one.
     """
 
     name: str

@@ -12,7 +12,7 @@ MEDIA_TYPE = "application/vnd.oci.image"
 
 
 def digest(blob: bytes) -> str:
-    """Return the name of a blob, ``sha256:…``."""
+    """Return the name of a blob, `sha256:…`."""
     return "sha256:" + hashlib.sha256(blob).hexdigest()
 
 

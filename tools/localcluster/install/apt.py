@@ -53,7 +53,7 @@ def _install(stage: Stage, packages: list[str]) -> str:
 def _apt_get(stage: Stage, *arguments: str) -> str:
     """Run apt-get once nobody else does; the end of its complaint, empty if it has none.
 
-    Not by ``DPkg::Lock::Timeout``: apt-get then waits in silence, and for dpkg's locks alone, while
+    Not by `DPkg::Lock::Timeout`: apt-get then waits in silence, and for dpkg's locks alone, while
     those of its lists and its archives fail at once.
     """
     deadline = time.monotonic() + LONGEST_WAIT

@@ -1,6 +1,6 @@
 """Kubernetes' own binaries: taken from the tools cache, built from source where it lacks them.
 
-Each family is a Go module in the folder ``go`` beside this package. Its go.mod is the only place
+Each family is a Go module in the folder `go` beside this package. Its go.mod is the only place
 that names its version.
 """
 
@@ -29,13 +29,13 @@ class Family:
     Parameters
     ----------
     name
-        Folder below ``go`` and first part of the folder in the tools cache.
+        Folder below `go` and first part of the folder in the tools cache.
     module
         The required module whose version is the family's; None if the module itself is all.
     packages
         Binary name → package to build.
     version_symbols
-        Package whose ``gitVersion``, ``gitMajor`` and ``gitMinor`` the linker sets.
+        Package whose `gitVersion`, `gitMajor` and `gitMinor` the linker sets.
     """
 
     name: str
@@ -95,7 +95,7 @@ def required_version(go_mod: str, module: str) -> str:
 
 
 def linker_flags(family: Family) -> str:
-    """Return ``-ldflags``: no debug information and, where asked for, the version."""
+    """Return `-ldflags`: no debug information and, where asked for, the version."""
     flags = ["-s", "-w"]
     if family.version_symbols:
         major, minor, _ = family.version.removeprefix("v").split(".", 2)
@@ -115,7 +115,7 @@ def only(family: Family, name: str) -> Family:
 
 
 def path(family: Family, name: str) -> Path:
-    """Return where the binary `name` of `family` lies once :func:`ensure` has run."""
+    """Return where the binary `name` of `family` lies once `ensure` has run."""
     return family.folder / name
 
 

@@ -1,7 +1,7 @@
 """The enforcer of NetworkPolicies, which the bridge that pods hang on does not know.
 
-Run by the cluster's daemon, in the cluster's network namespace, as ``python -m
-localcluster.networking.enforcer --kubeconfig FILE --node NAME``. What pods send one another over
+Run by the cluster's daemon, in the cluster's network namespace, as `python -m
+localcluster.networking.enforcer --kubeconfig FILE --node NAME`. What pods send one another over
 the bridge goes through iptables, as the kernel has it by default. When it ends, the rules stay
 until the namespace goes.
 """

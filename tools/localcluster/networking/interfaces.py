@@ -31,7 +31,7 @@ def connect_machine(instance: Instance, pid: int) -> None:
     """Link the machine with the network namespace of process `pid` (run outside of it).
 
     Pods become reachable from the machine by their own addresses. The cluster's side gets its
-    address last, so that :func:`await_machine` returns when all is there.
+    address last, so that `await_machine` returns when all is there.
     """
     name = instance.interface
     _ip("link", "add", name, "type", "veth", "peer", "name", UPLINK, "netns", str(pid))
@@ -42,7 +42,7 @@ def connect_machine(instance: Instance, pid: int) -> None:
 
 
 def disconnect_machine(instance: Instance, timeout: float = 120.0) -> None:
-    """Remove what :func:`connect_machine` made.
+    """Remove what `connect_machine` made.
 
     The kernel does so by itself, some time after the last process in the namespace has ended.
 
@@ -68,7 +68,7 @@ def await_machine(instance: Instance, timeout: float) -> None:
     Raises
     ------
     ClusterError
-        If ``up`` was interrupted and so never made the link.
+        If `up` was interrupted and so never made the link.
     """
     deadline = time.monotonic() + timeout
     while UPLINK not in _interfaces():

@@ -1,4 +1,4 @@
-"""NetworkPolicies as iptables rules: the arithmetic of :mod:`localcluster.networking.enforcer`.
+"""NetworkPolicies as iptables rules: the arithmetic of `localcluster.networking.enforcer`.
 
 A policy's meaning is Kubernetes': a pod that none selects is open; one that some select is closed
 in their directions but for what any of them names. The node reaches all pods, as kubelets must, and
@@ -45,7 +45,7 @@ def table(
     pods: Iterable[Manifest],
     namespaces: dict[str, dict[str, str]],
 ) -> str:
-    """Return the filter table, for ``iptables-restore``.
+    """Return the filter table, for `iptables-restore`.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from localcluster.base.errors import ClusterError
 
 
 def hierarchies(mounts: str) -> list[Path]:
-    """Return where cgroup hierarchies are mounted, given the text of ``/proc/self/mounts``.
+    """Return where cgroup hierarchies are mounted, given the text of `/proc/self/mounts`.
 
     Version 1 has several hierarchies and version 2 one; a machine may have both.
     """

@@ -33,15 +33,15 @@ def _config(instance: Instance, *, with_cri: bool = True) -> str:
     instance
         The cluster.
     with_cri
-        False to start it without its CRI plugin, for :func:`sweep`.
+        False to start it without its CRI plugin, for `sweep`.
 
     Notes
     -----
-    ``restrict_oom_score_adj``: without CAP_SYS_RESOURCE (many containers and sandboxes lack it)
+    `restrict_oom_score_adj`: without CAP_SYS_RESOURCE (many containers and sandboxes lack it)
     runc can't lower a process's score, and each sandbox fails with "can't get final child's PID
     from pipe: EOF".
 
-    ``discard_unpacked_layers``: a layer is kept unpacked only, since torch's alone takes 5 GB.
+    `discard_unpacked_layers`: a layer is kept unpacked only, since torch's alone takes 5 GB.
     """
     disabled = [] if with_cri else [_CRI_PLUGIN]
     return f"""version = 2

@@ -12,7 +12,7 @@ SOCKET = Path("/run/containerd/containerd.sock")
 
 
 class Client:
-    """Calls ``ctr`` where containerd's socket is.
+    """Calls `ctr` where containerd's socket is.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Provider ``existing``: a cluster that somebody else made and that a variable names."""
+"""Provider `existing`: a cluster that somebody else made and that a variable names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localcluster.providers.protocol import Capability, Status
 
 
 class ExistingProvider:
-    """A cluster that is used as it is: ``up`` checks that it answers, ``down`` leaves it alone."""
+    """A cluster that is used as it is: `up` checks that it answers, `down` leaves it alone."""
 
     kind = "existing"
 

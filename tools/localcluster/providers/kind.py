@@ -1,4 +1,4 @@
-"""Provider ``kind``: a cluster in a container of Docker or Podman."""
+"""Provider `kind`: a cluster in a container of Docker or Podman."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def export_argv(name: str, kubeconfig: Path) -> list[str]:
 def load_argv(name: str, archive: Path) -> list[str]:
     """Return the command line that copies an image into the cluster's node.
 
-    The archive of ``save`` serves both engines; ``kind load docker-image`` asks Docker alone.
+    The archive of `save` serves both engines; `kind load docker-image` asks Docker alone.
     """
     return ["kind", "load", "image-archive", str(archive), f"--name={name}"]
 

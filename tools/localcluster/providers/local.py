@@ -1,4 +1,4 @@
-"""Provider ``local``: real Kubernetes binaries, containerd and a kubelet, on a bare machine."""
+"""Provider `local`: real Kubernetes binaries, containerd and a kubelet, on a bare machine."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LocalProvider:
         self._progress = progress
 
     def obstacle(self) -> str | None:
-        """Return what this machine lacks that ``up`` could not get."""
+        """Return what this machine lacks that `up` could not get."""
         try:
             packages.require_root("a cluster of real binaries")
             for family in binaries.FAMILIES:
@@ -185,7 +185,7 @@ class LocalProvider:
         Parameters
         ----------
         component
-            A name that :meth:`status` shows, e.g. ``kube-apiserver``.
+            A name that `status` shows, e.g. `kube-apiserver`.
         """
         instance = self._running()
         if component not in self._components(instance):
@@ -194,7 +194,7 @@ class LocalProvider:
         self._await_component(instance, component, running=False)
 
     def start_component(self, component: str) -> None:
-        """Let a process that :meth:`stop_component` ended run again."""
+        """Let a process that `stop_component` ended run again."""
         instance = self._running()
         (instance.holds / component).unlink(missing_ok=True)
         self._await_component(instance, component, running=True)
@@ -205,7 +205,7 @@ class LocalProvider:
         Parameters
         ----------
         pod_uid
-            The pod's ``metadata.uid``.
+            The pod's `metadata.uid`.
         """
         self._running()
         found = []

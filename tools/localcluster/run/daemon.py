@@ -1,7 +1,7 @@
 """PID 1 of a cluster: starts its processes, starts again the ones that end, ends with all of them.
 
-Run by ``up`` in PID, mount and network namespaces of its own as ``python -m localcluster.run.daemon
-NAME SLOT``. The kernel ends every process in the PID namespace, pods included, when this one ends,
+Run by `up` in PID, mount and network namespaces of its own as `python -m localcluster.run.daemon
+NAME SLOT`. The kernel ends every process in the PID namespace, pods included, when this one ends,
 whatever it ends of, and takes the mounts and interfaces along; so nothing depends on this module
 ending well.
 """

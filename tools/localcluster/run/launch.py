@@ -27,7 +27,7 @@ def daemon(instance: Instance) -> int:
 
     The holder stays outside of the PID namespace. When it ends, the daemon gets SIGKILL; when the
     daemon ends, the kernel ends everything else in there. Before all that it writes itself down, so
-    that even an ``up`` that dies right here leaves nothing that ``down`` would not know of.
+    that even an `up` that dies right here leaves nothing that `down` would not know of.
     """
     logs = instance.logs
     logs.mkdir(parents=True, exist_ok=True)

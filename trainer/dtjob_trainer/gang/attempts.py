@@ -59,7 +59,7 @@ class AttemptEnd:
 
 
 def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
-    """Rule 2: take the next attempt number; it is ``.ledger.status.attempt`` of what returns.
+    """Rule 2: take the next attempt number; it is `.ledger.status.attempt` of what returns.
 
     An attempt before it whose end nobody saw is recorded as `WorkerLost`, or as `Stopped` where it
     has closed its lease (rule 10): it was told to stop, and nothing of it is lost. After a lost
@@ -206,7 +206,7 @@ def may_restart(
 
 
 def exhausted(max_restarts: int, last: str) -> str:
-    """Why no attempt follows; ``last`` says how the last one ended."""
+    """Why no attempt follows; `last` says how the last one ended."""
     return (
         f"more than {max_restarts} restarts within an hour (runPolicy.maxRestarts); "
         f"the last time: {last}"
@@ -217,7 +217,7 @@ def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
     if has_closed(status, record.attempt):
         # Only an attempt that is asked to stop closes its lease. Its supervisor could not write the
         # rest: a pod that is deleted by force has no token any more.
-        return AttemptEnd(Reason.STOPPED, "it stopped in order and could not write so itself")
+        return AttemptEnd(Reason.STOPPED, "it drained and could not record so itself")
     return AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
 
 

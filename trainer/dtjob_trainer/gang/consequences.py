@@ -44,7 +44,7 @@ def record_end(
     now: datetime,
     order_generation: int,
 ) -> Consequence:
-    """Write the record of ``attempt``, with the job's outcome where it is final.
+    """Write the record of `attempt`, with the job's outcome where it is final.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class _Recorder:
         return self._end(record, follows, why)
 
     def _end(self, record: attempts.AttemptEnd, follows: Follows, why: str | None) -> Consequence:
-        """Write the record; under the hold, where there is a ``why``."""
+        """Write the record; under the hold, where there is a `why`."""
         if why is not None:
             follows = Follows.HELD_FOR_ORDER
             # However long the message is: whoever reads it in the ledger must learn how to go on.

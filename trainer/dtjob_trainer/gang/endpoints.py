@@ -37,8 +37,8 @@ def shown(
 ) -> doors.Doors:
     """What everybody may see.
 
-    ``/healthz`` says only that the supervisor's event loop turns: a slow step never fails it.
-    ``/readyz`` is 200 once this worker can join or is part of an attempt.
+    `/healthz` says only that the supervisor's event loop turns: a slow step never fails it.
+    `/readyz` is 200 once this worker can join or is part of an attempt.
     """
 
     def healthz() -> web.Response:

@@ -388,7 +388,7 @@ class Leader:
             self._news.notify_all()
 
     async def _change(self, seconds: float) -> None:
-        """Return when something changed, or after ``seconds``."""
+        """Return when something changed, or after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

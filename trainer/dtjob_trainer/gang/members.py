@@ -1,7 +1,7 @@
 """Who is there, and what all are to do: the state that the coordinator keeps for its gang.
 
-Pure: the caller passes the time in. Every supervisor sends ``Hello`` in a loop (also the one on
-ordinal 0) and gets the current ``Directive`` back; there is no other traffic between supervisors.
+Pure: the caller passes the time in. Every supervisor sends `Hello` in a loop (also the one on
+ordinal 0) and gets the current `Directive` back; there is no other traffic between supervisors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class AwakeClock:
         self._last, self._awake = now, 0.0
 
     def read(self, now: float) -> float:
-        """The seconds so far, at the caller's time ``now``."""
+        """The seconds so far, at the caller's time `now`."""
         self._awake += min(now - self._last, _LONGEST_SECONDS)
         self._last = now
         return self._awake
@@ -116,7 +116,7 @@ class Gang:
         )
 
     def admit(self, hello: Hello, speaker: Speaker, workers: int) -> None:
-        """Let a pod speak for an ordinal below ``workers``, or one that has spoken before.
+        """Let a pod speak for an ordinal below `workers`, or one that has spoken before.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Gang:
         self._members[hello.ordinal] = _Member(hello, now)
 
     def absent(self, workers: int, now: float) -> list[int]:
-        """Ordinals of ``0..workers-1`` that are not ready to start a new attempt."""
+        """Ordinals of `0..workers-1` that are not ready to start a new attempt."""
         return [
             ordinal
             for ordinal in range(workers)
@@ -150,7 +150,7 @@ class Gang:
         ]
 
     def ends(self, attempt: int, workers: int) -> list[End]:
-        """Every end of ``attempt`` that its own workers reported, ``0..workers-1``."""
+        """Every end of `attempt` that its own workers reported, `0..workers-1`."""
         return [
             end
             for ordinal, member in self._members.items()
@@ -173,7 +173,7 @@ class Gang:
         return {o: self._members[o].hello.incarnation for o in range(workers)}
 
     def running(self, attempt: int, workers: int) -> list[int]:
-        """Ordinals of ``0..workers-1`` that still have processes of ``attempt``."""
+        """Ordinals of `0..workers-1` that still have processes of `attempt`."""
         return [
             ordinal
             for ordinal, member in self._members.items()
@@ -181,7 +181,7 @@ class Gang:
         ]
 
     def never_started(self, workers: int) -> list[int]:
-        """Ordinals of ``0..workers-1`` that are about to leave and run nothing.
+        """Ordinals of `0..workers-1` that are about to leave and run nothing.
 
         One that is told to stop starts no more ranks, so nobody must wait for them.
         """
@@ -194,7 +194,7 @@ class Gang:
         ]
 
     def wants_drain(self, workers: int) -> bool:
-        """Whether any supervisor of ``0..workers-1`` was asked to stop (SIGTERM)."""
+        """Whether any supervisor of `0..workers-1` was asked to stop (SIGTERM)."""
         return any(o < workers and member.hello.drain for o, member in self._members.items())
 
     def gpus(self) -> tuple[GpuReading, ...]:

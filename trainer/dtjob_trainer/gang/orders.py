@@ -1,7 +1,7 @@
 """What people order through the ledger; it arrives also while the leader waits for other things.
 
-The operator gives an order (``spec.run``), and an administrator raises a ledger that was behind its
-volume (``status.restored``). Either may be what a job waits for; other writes are the workers' own.
+The operator gives an order (`spec.run`), and an administrator raises a ledger that was behind its
+volume (`status.restored`). Either may be what a job waits for; other writes are the workers' own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Orders:
     def _is_overtaken(self, answer: Versioned, known: str) -> bool:
         """Whether an answer is older than what arrived while it was on its way.
 
-        Read and watch ask at the same time, and the first answer may come last. ``known`` is the
+        Read and watch ask at the same time, and the first answer may come last. `known` is the
         version when it was asked for. Where nothing arrived since, a ledger with an older order
         was put back from a copy, and counts. One that was made anew is another ledger, and may
         begin below the one that was lost.

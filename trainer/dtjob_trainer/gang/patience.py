@@ -27,7 +27,7 @@ class Patience:
     Parameters
     ----------
     stall_seconds
-        ``runPolicy.stallSeconds``, the least that is allowed.
+        `runPolicy.stallSeconds`, the least that is allowed.
     stalls
         Attempts in a row that have stalled before this one (`stalls_in_a_row`).
     now
@@ -110,7 +110,7 @@ def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
     Parameters
     ----------
     ledger
-        With the end of ``attempt`` in it.
+        With the end of `attempt` in it.
     """
     status, plan = ledger.status, ledger.spec.plan
     if (stalls := stalls_in_a_row(status)) == 0:

@@ -20,7 +20,7 @@ _FINAL_WHENEVER = frozenset({Reason.REPLICAS_DIVERGED})
 
 
 def weigh(end: End, status: LedgerStatus, attempt: int) -> End:
-    """The end of ``attempt`` as its job takes it: a failure that only holds the job is HELD.
+    """The end of `attempt` as its job takes it: a failure that only holds the job is HELD.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ class Credentials(Protocol):
         """Why ordinal 0 can know nobody, where that lasts."""
 
     def show(self, body: bytes) -> str:
-        """The header by which this worker proves that ``body`` is its hello.
+        """The header by which this worker proves that `body` is its hello.
 
         Raises
         ------
@@ -46,7 +46,7 @@ class Credentials(Protocol):
         """
 
     async def speaker(self, shown: str, body: bytes) -> Speaker:
-        """Who sent ``body``.
+        """Who sent `body`.
 
         Raises
         ------

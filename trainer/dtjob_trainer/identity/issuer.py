@@ -33,14 +33,14 @@ _DISCOVERY = "/.well-known/openid-configuration"
 
 @dataclass(frozen=True)
 class Published:
-    """What an API server publishes of the tokens that it makes; keys by their ``kid``."""
+    """What an API server publishes of the tokens that it makes; keys by their `kid`."""
 
     keys: Mapping[str, jwt.PyJWK]
     issuer: str | None
 
 
 class NotPublished(Exception):
-    """The API server gave no keys; ``lasting``: it answered, and will answer so again."""
+    """The API server gave no keys; `lasting`: it answered, and will answer so again."""
 
     def __init__(self, why: str, *, lasting: bool) -> None:
         super().__init__(why)
@@ -49,7 +49,7 @@ class NotPublished(Exception):
 
 @dataclass
 class Issuer:
-    """Keys by ``kid``, and the trusted issuers; both are fetched again when one is unknown.
+    """Keys by `kid`, and the trusted issuers; both are fetched again when one is unknown.
 
     Attributes
     ----------

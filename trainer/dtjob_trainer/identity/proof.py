@@ -16,7 +16,7 @@ _ORDINAL = re.compile("0|[1-9][0-9]{0,9}")
 
 
 class HelloDenied(Exception):
-    """A hello is denied; the message gives the reason and the remedy."""
+    """Raised to deny a hello; the message gives the reason and the remedy."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)

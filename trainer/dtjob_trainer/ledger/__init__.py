@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_ledger(reference: LedgerRef) -> Ledger:
-    """Open the ledger that ``reference`` names; nothing is read yet."""
+    """Open the ledger that `reference` names; nothing is read yet."""
     if reference.kind is LedgerKind.FILE:
         from dtjob_trainer.ledger.file_ledger import FileLedger
 

@@ -1,7 +1,7 @@
 """The ledger as the workers see it: one object, read whole, written by compare-and-swap.
 
 `Ledger` is what every back end offers (a folder of versions on one machine, a PrivacyLedger in a
-cluster); :func:`update` is the one way in which the trainer writes: fenced by the attempt,
+cluster); `update` is the one way in which the trainer writes: fenced by the attempt,
 retried on a conflict, and sure of its own write when an answer was lost (rule 10).
 """
 
@@ -61,7 +61,7 @@ class Versioned:
 class Ledger(Protocol):
     """A job's PrivacyLedger, by whatever store keeps it.
 
-    Calls block (use :func:`asyncio.to_thread` on an event loop) and may come from several
+    Calls block (use `asyncio.to_thread` on an event loop) and may come from several
     threads and processes at once. A store that can't be reached now is waited for inside the
     call, so that a lease outlives a restart of the API server; errors are for what waiting
     does not cure.

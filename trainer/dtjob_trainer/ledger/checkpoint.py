@@ -1,7 +1,7 @@
-"""Checkpoints: ``attempt-<a>/step-<s>.pt`` on the checkpoint volume.
+"""Checkpoints: `attempt-<a>/step-<s>.pt` on the checkpoint volume.
 
 A file is nobody's checkpoint until the ledger names it together with its SHA-256 (privacy.md,
-rules 10 and 14), so there is no ``latest`` file that a stale process could move.
+rules 10 and 14), so there is no `latest` file that a stale process could move.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CheckpointUnusable(Exception):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a checkpoint keeps of the training: two ``state_dict()`` results, on any device."""
+    """What a checkpoint keeps of the training: two `state_dict()` results, on any device."""
 
     model: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
@@ -150,7 +150,7 @@ class CheckpointStore:
         ------
         CheckpointUnusable
             Missing, torn, another job's, another step's, or not readable with
-            ``weights_only=True``. Nothing is deleted.
+            `weights_only=True`. Nothing is deleted.
         durable.VolumeUnusable
             It is not known whether it is there, or this process may not read it.
         """
@@ -226,7 +226,7 @@ class CheckpointStore:
         Parameters
         ----------
         size
-            Bytes of one checkpoint; see :func:`expected_bytes`.
+            Bytes of one checkpoint; see `expected_bytes`.
 
         Raises
         ------

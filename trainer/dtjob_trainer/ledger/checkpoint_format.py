@@ -26,7 +26,7 @@ class Format(Protocol):
 
 
 class TorchFormat:
-    """torch's own, read back with ``weights_only=True``: a file of a volume runs no code."""
+    """torch's own, read back with `weights_only=True`: a file of a volume runs no code."""
 
     def write(self, payload: Mapping[str, Any], file: BinaryIO) -> None:
         """Write what `read` returns; an error of the file's is hidden behind torch's own."""

@@ -1,9 +1,9 @@
 """The only file-system writes of the trainer that a crash must not tear.
 
 Everything here keeps two promises that POSIX gives only to those who ask: a file's content is
-on the disk before its name is (``fsync`` of the file, then ``rename`` or ``link``), and the name
-is there before the function returns (``fsync`` of the folder). Ledger, journal and checkpoints
-use nothing else, so a test that stops at each call made through :data:`os` here has stopped at
+on the disk before its name is (`fsync` of the file, then `rename` or `link`), and the name
+is there before the function returns (`fsync` of the folder). Ledger, journal and checkpoints
+use nothing else, so a test that stops at each call made through `os` here has stopped at
 every point where a crash could leave them.
 """
 
@@ -97,7 +97,7 @@ def missing(path: Path) -> Path:
 
 
 class Writer:
-    """A binary file being written, as :func:`torch.save` needs one.
+    """A binary file being written, as `torch.save` needs one.
 
     Attributes
     ----------
@@ -210,7 +210,7 @@ def _link(temporary: Path, path: Path) -> None:
 
 
 def create(path: Path, data: bytes) -> None:
-    """Publish `data` under a name that must be free; see :func:`new_file`."""
+    """Publish `data` under a name that must be free; see `new_file`."""
     with new_file(path, replace=False, expected=len(data)) as file:
         file.write(data)
 

@@ -1,6 +1,6 @@
-"""The ledger of a run on one machine: a folder of versions, published by ``link(2)``.
+"""The ledger of a run on one machine: a folder of versions, published by `link(2)`.
 
-Version n is the file ``<n, ten digits>.json``, the whole PrivacyLedger. ``link`` fails where the
+Version n is the file `<n, ten digits>.json`, the whole PrivacyLedger. `link` fails where the
 name exists, which is compare-and-swap without a lock that a stopped process could hold. Versions
 are never pruned: a writer that slept through a thousand of them must still find its number taken.
 """
@@ -48,7 +48,7 @@ class FileLedger:
     Parameters
     ----------
     path
-        The folder; made by :meth:`create`.
+        The folder; made by `create`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The journal: every lease once more, on the checkpoint volume, before its first draw is used.
 
-One file for each attempt, ``attempt-<a>/journal``: a header line, then one line for each lease,
+One file for each attempt, `attempt-<a>/journal`: a header line, then one line for each lease,
 each a JSON object that ends in a newline. The ledger is the truth; the journal lets a resume
 notice that the ledger it reads is older than what was spent (rule 11).
 """
@@ -73,7 +73,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Entry:
-    """One lease: draws ``from_draw <= c < to_draw`` for steps from `from_step` on."""
+    """One lease: draws `from_draw <= c < to_draw` for steps from `from_step` on."""
 
     from_draw: int
     to_draw: int

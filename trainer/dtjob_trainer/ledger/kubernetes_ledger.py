@@ -71,7 +71,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _until_itself(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask again for a while, from the first time that ``ask`` is answered so."""
+    """Ask again for a while, from the first time that `ask` is answered so."""
     again: Callable[[Callable[..., Any]], Callable[..., Any]] = retry(
         retry=retry_if_exception(_may_pass),
         wait=wait_random_exponential(multiplier=0.2, max=2.0),
@@ -117,7 +117,7 @@ class KubernetesLedger:
         return self._versioned(manifest)
 
     def replace_status(self, versioned: Versioned, status: LedgerStatus) -> Versioned:
-        """Write ``status`` if ``versioned`` is the newest. See `Ledger.replace_status`."""
+        """Write `status` if `versioned` is the newest. See `Ledger.replace_status`."""
         ledger = versioned.ledger.model_copy(update={"status": status}).to_dict()
         ledger["metadata"]["resourceVersion"] = versioned.version
         try:
@@ -132,14 +132,14 @@ class KubernetesLedger:
                 raise AnswerLost(f"{self._name}: {_detail(error)}") from error
             if error.status == http.HTTPStatus.NOT_FOUND:
                 raise self._unreadable(error) from error
-            raise LedgerRejected(f"{self._name} refuses the write: {_detail(error)}") from error
+            raise LedgerRejected(f"{self._name} rejects the write: {_detail(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             _pause()
             raise AnswerLost(f"{self._name}: {type(error).__name__}") from error
         return self._versioned(written)
 
     def wait(self, version: str, timeout: float) -> Versioned | None:
-        """The newest version once it is not ``version``. See `Ledger.wait`."""
+        """The newest version once it is not `version`. See `Ledger.wait`."""
         deadline = time.monotonic() + timeout
         newest = self.read()
         while newest.version == version:

@@ -46,8 +46,8 @@ class ReserveSpent(Exception):
 class LeasedDraws:
     """The draws of one attempt, used by its rank 0 alone.
 
-    ``resume()``, then ``open(state)``; then ``next_draw()`` before each step, ``publish`` where
-    it returns None; ``close`` or ``succeed`` at the end. Every write carries the attempt: once
+    `resume()`, then `open(state)`; then `next_draw()` before each step, `publish` where
+    it returns None; `close` or `succeed` at the end. Every write carries the attempt: once
     another one has begun they raise `Superseded`, and only draws already leased remain.
 
     Parameters

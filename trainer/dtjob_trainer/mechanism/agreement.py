@@ -2,7 +2,7 @@
 
 A draw is a set of ids. Where an id means one record on this rank and another on that, a record
 can be in several ranks' shares of one draw: its sensitivity, and epsilon, would be too low. So it
-would where an id means another record the next time, as with a stream behind ``[i]``.
+would where an id means another record the next time, as with a stream behind `[i]`.
 """
 
 from __future__ import annotations

@@ -24,12 +24,12 @@ _KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """P rows, of which ``mask`` tells the records from the padding.
+    """P rows, of which `mask` tells the records from the padding.
 
     Attributes
     ----------
     fields
-        {name: Tensor[P, *shape]}, of the dtypes of the task's ``example_spec``.
+        {name: Tensor[P, *shape]}, of the dtypes of the task's `example_spec`.
     mask
         bool[P]; False for padding and for a record that contributes zero (Rule 20).
     """
@@ -70,7 +70,7 @@ def synthetic_examples(
     count: int,
     generator: np.random.Generator,
 ) -> Arrays:
-    """Draw ``count`` examples uniformly from the public ranges of ``example_spec``.
+    """Draw `count` examples uniformly from the public ranges of `example_spec`.
 
     Returns
     -------
@@ -96,10 +96,10 @@ def to_tensors(arrays: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 class BatchLoader:
-    """Reads records into micro-batches of ``physical_batch_size`` rows.
+    """Reads records into micro-batches of `physical_batch_size` rows.
 
     A record that raises on being read, lacks a field, has another shape or kind of dtype, is not
-    finite or leaves the range of ``example_spec`` contributes zero: its row becomes padding, it
+    finite or leaves the range of `example_spec` contributes zero: its row becomes padding, it
     is not counted, and nothing is logged (Rule 20).
 
     Parameters
@@ -114,7 +114,7 @@ class BatchLoader:
         Where the tensors go.
     on_bad_record
         Called with the id of a record that contributes zero and what is wrong with it. Only for
-        jobs that opted out of Rule 20 (``telemetry: NotCoveredByEpsilon``).
+        jobs that opted out of Rule 20 (`telemetry: NotCoveredByEpsilon`).
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class BatchLoader:
         self._padding = synthetic_examples(self._spec, 1, np.random.default_rng(_PADDING_SEED))
 
     def micro_batches(self, ids: npt.NDArray[np.int64], count: int) -> Iterator[MicroBatch]:
-        """Yield exactly ``count`` micro-batches that hold ``ids`` in order, then padding (Rule 8).
+        """Yield exactly `count` micro-batches that hold `ids` in order, then padding (Rule 8).
 
         Raises
         ------
@@ -187,7 +187,7 @@ class BatchLoader:
         mask: npt.NDArray[np.bool_],
         ids: npt.NDArray[np.int64],
     ) -> None:
-        """Take out of ``mask`` the rows with a value outside its range; NaN is outside any."""
+        """Take out of `mask` the rows with a value outside its range; NaN is outside any."""
         for name, spec in self._spec.items():
             values = arrays[name].reshape(self._size, -1)
             inside = ((values >= spec.low) & (values <= spec.high)).all(axis=1)

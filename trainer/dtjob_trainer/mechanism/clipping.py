@@ -29,16 +29,16 @@ class GradientUnreached(RuntimeError):
 
 
 class LossesInvalid(ValueError):
-    """``losses()`` didn't return one differentiable float per example (Rule 5)."""
+    """`losses()` didn't return one differentiable float per example (Rule 5)."""
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Return the trainable parameters in ``named_parameters`` order: the order of coordinates."""
+    """Return the trainable parameters in `named_parameters` order: the order of coordinates."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def check_losses(losses: object, rows: int) -> torch.Tensor:
-    """Return ``losses`` if it is one float per example that gradients can flow from (Rule 5).
+    """Return `losses` if it is one float per example that gradients can flow from (Rule 5).
 
     Raises
     ------
@@ -67,14 +67,14 @@ def check_losses(losses: object, rows: int) -> torch.Tensor:
 class PerExampleGradients:
     """The gradient of each example's loss, by Opacus' hooks on the user's own module.
 
-    The module is not wrapped, so ``losses`` sees exactly what ``Task.model`` made.
+    The module is not wrapped, so `losses` sees exactly what `Task.model` made.
 
     Parameters
     ----------
     model
         A module that the validator accepted.
     losses
-        ``losses(model, batch) -> Tensor[P]``.
+        `losses(model, batch) -> Tensor[P]`.
     """
 
     def __init__(self, model: torch.nn.Module, losses: Losses) -> None:
@@ -180,7 +180,7 @@ class Clipper(Protocol):
     def summed(
         self, model: torch.nn.Module, losses: Losses, multiple: int
     ) -> ClippedSum | PlainSum:
-        """Return a sum over the model's trainable parameters; see ``ClippedSum``."""
+        """Return a sum over the model's trainable parameters; see `ClippedSum`."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class PerExampleClip:
         return self.max_grad_norm * (2 if adjacency is Adjacency.REPLACE_ONE else 1)
 
     def summed(self, model: torch.nn.Module, losses: Losses, multiple: int) -> ClippedSum:
-        """Return the sum over ``model``, whose hooks are the sum's to take off."""
+        """Return the sum over `model`, whose hooks are the sum's to take off."""
         gradients = PerExampleGradients(model, losses)
         parameters = list(trainable(model).values())
         return ClippedSum(gradients, parameters, clipped_norm(self.max_grad_norm), multiple)
@@ -211,18 +211,18 @@ class PerExampleClip:
 
 @dataclass(frozen=True)
 class Unclipped:
-    """Σ gᵢ, for ``mode: Disabled``: one record may change it by anything."""
+    """Σ gᵢ, for `mode: Disabled`: one record may change it by anything."""
 
     def sensitivity(self, _adjacency: Adjacency, /) -> float:
         """Return infinity."""
         return math.inf
 
     def summed(self, model: torch.nn.Module, losses: Losses, multiple: int) -> PlainSum:
-        """Return the sum over ``model``."""
+        """Return the sum over `model`."""
         return PlainSum(model, losses, multiple)
 
 
-#: By ``spec.privacy.clipping``. What each of them adds is measured against what it states.
+#: By `spec.privacy.clipping`. What each of them adds is measured against what it states.
 CLIPPERS: Mapping[str, Callable[[float], Clipper]] = {
     "auto": PerExampleClip,
     "hooks": PerExampleClip,
@@ -232,8 +232,8 @@ CLIPPERS: Mapping[str, Callable[[float], Clipper]] = {
 class ClippedSum:
     """The sum of clipped per-example gradients in one flat fp64 buffer (Rules 4 and 5).
 
-    Adding or removing one example changes ``flat`` by at most ``clip_to`` in L2 norm, up to
-    rounding, which the slack between ``clip_to`` and C covers: that of one micro-batch in fp32.
+    Adding or removing one example changes `flat` by at most `clip_to` in L2 norm, up to
+    rounding, which the slack between `clip_to` and C covers: that of one micro-batch in fp32.
     An fp32 sum over all of them would round by parts of B·C (1.004·C seen at B = 131,072).
 
     Parameters
@@ -241,11 +241,11 @@ class ClippedSum:
     gradients
         Gives the per-example gradients.
     parameters
-        The trainable parameters, in order; coordinate i of ``flat`` is coordinate i of them.
+        The trainable parameters, in order; coordinate i of `flat` is coordinate i of them.
     clip_to
         C(1 − 2⁻¹⁰).
     multiple
-        ``flat`` is padded with zeros to a multiple of this, the world size.
+        `flat` is padded with zeros to a multiple of this, the world size.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class ClippedSum:
         self._gradients.reset()
 
     def add(self, batch: Batch, mask: torch.Tensor) -> None:
-        """Add the clipped gradients of the rows of a micro-batch that ``mask[P]`` selects."""
+        """Add the clipped gradients of the rows of a micro-batch that `mask[P]` selects."""
         self.accumulate(self._gradients(batch, mask.numel()), mask)
 
     def close(self) -> None:
@@ -274,7 +274,7 @@ class ClippedSum:
         self._gradients.close()
 
     def accumulate(self, gradients: Sequence[torch.Tensor | None], mask: torch.Tensor) -> None:
-        """Clip rows to ``clip_to`` and add them up (Rule 4); overwrites ``gradients``.
+        """Clip rows to `clip_to` and add them up (Rule 4); overwrites `gradients`.
 
         Norms are measured on the same fp32 operands that are then contracted. Rows that are
         masked or not finite are overwritten with zeros before the contraction: 0 × NaN is NaN.
@@ -297,7 +297,7 @@ class ClippedSum:
 
 
 class PlainSum:
-    """The sum of gradients without privacy, for ``mode: Disabled``: neither clipped nor noised."""
+    """The sum of gradients without privacy, for `mode: Disabled`: neither clipped nor noised."""
 
     def __init__(
         self,
@@ -318,7 +318,7 @@ class PlainSum:
             p.grad = None
 
     def add(self, batch: Batch, mask: torch.Tensor) -> None:
-        """Add the gradients of the rows that ``mask[P]`` selects."""
+        """Add the gradients of the rows that `mask[P]` selects."""
         losses = check_losses(self._losses(self._model, batch), mask.numel())
         torch.where(mask, losses, 0.0).sum().backward()  # type: ignore[no-untyped-call]
         for flat, p in zip(self._slices, self._parameters, strict=True):
@@ -328,7 +328,7 @@ class PlainSum:
 
 
 def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
-    """Return the squared L2 norm of each row of ``gradient[P, n]`` as fp64[P].
+    """Return the squared L2 norm of each row of `gradient[P, n]` as fp64[P].
 
     fp32 within blocks, fp64 across them: exact to 2⁻¹⁷, where one long fp32 sum of equal terms
     can fall short by more than the clip's slack (Rule 4). All in fp64 takes ten times as long.
@@ -345,7 +345,7 @@ def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def flat_buffer(parameters: Sequence[torch.nn.Parameter], multiple: int) -> torch.Tensor:
-    """Return fp64 zeros for all coordinates, padded to a multiple of ``multiple``."""
+    """Return fp64 zeros for all coordinates, padded to a multiple of `multiple`."""
     coordinates = sum(p.numel() for p in parameters)
     padded = -(-coordinates // multiple) * multiple
     return torch.zeros(padded, dtype=torch.float64, device=parameters[0].device)
@@ -364,7 +364,7 @@ def flat_slices(parameters: Sequence[torch.nn.Parameter]) -> list[slice]:
 def exact_fp32(device: torch.device) -> Iterator[None]:
     """Compute fp32 products as fp32: no TF32, no bf16 passes, no autocast (Rule 4).
 
-    Through the backends' own settings: torch's older ``get_float32_matmul_precision`` raises in a
+    Through the backends' own settings: torch's older `get_float32_matmul_precision` raises in a
     process whose task has used these.
     """
     backends: Any = torch.backends

@@ -28,9 +28,9 @@ class ParametersDiverged(RuntimeError):
 class Group:
     """All ranks of an attempt, of fixed membership.
 
-    ``Group()`` is a world of one process and uses no process group; ``Group.join`` makes a real
+    `Group()` is a world of one process and uses no process group; `Group.join` makes a real
     one. Every method that communicates is called by every rank, in the same order (Rule 1), and
-    raises `CollectiveFailed` where the collective breaks off. A ``ValueError`` is the caller's own.
+    raises `CollectiveFailed` where the collective breaks off. A `ValueError` is the caller's own.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Group:
             self._group = None
 
     def reduce_scatter(self, flat: torch.Tensor) -> torch.Tensor:
-        """Sum ``flat[W·n]`` over the ranks and return this rank's slice ``[n]`` (Rule 6)."""
+        """Sum `flat[W·n]` over the ranks and return this rank's slice `[n]` (Rule 6)."""
         if flat.numel() % self.world_size:
             raise ValueError(f"{flat.numel()} elements don't divide among {self.world_size} ranks")
         if self._group is None:
@@ -99,7 +99,7 @@ class Group:
         return own
 
     def all_gather(self, own: torch.Tensor) -> torch.Tensor:
-        """Concatenate every rank's ``own[n]`` in rank order, ``[W·n]``, on every rank."""
+        """Concatenate every rank's `own[n]` in rank order, `[W·n]`, on every rank."""
         if self._group is None:
             return own.clone()
         with self._exchange():
@@ -108,13 +108,13 @@ class Group:
         return whole
 
     def broadcast_(self, tensor: torch.Tensor) -> None:
-        """Overwrite ``tensor`` with rank 0's."""
+        """Overwrite `tensor` with rank 0's."""
         if self._group is not None:
             with self._exchange():
                 dist.broadcast(tensor, group_src=0, group=self._group)
 
     def broadcast_bytes(self, data: bytes | None, length: int) -> bytes:
-        """Return rank 0's ``data``; its length is known to every rank."""
+        """Return rank 0's `data`; its length is known to every rank."""
         if self.rank == 0 and (data is None or len(data) != length):
             raise ValueError(f"rank 0 must give {length} bytes")
         if self._group is None:
@@ -134,7 +134,7 @@ class Group:
             return [int(value) for value in tensor.tolist()]
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
-        """Return every rank's ``data`` in rank order; all of one length."""
+        """Return every rank's `data` in rank order; all of one length."""
         with self._exchange():
             own = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
             whole = self.all_gather(own).cpu().numpy().tobytes()

@@ -17,7 +17,7 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class AttemptKeys:
-    """AES-256 keys of one attempt; neither shown by ``repr`` nor picklable (Rule 2)."""
+    """AES-256 keys of one attempt; neither shown by `repr` nor picklable (Rule 2)."""
 
     sampling: bytes = field(repr=False)
     noise: bytes = field(repr=False)
@@ -44,8 +44,8 @@ def derive_keys(secret: bytes, job_uid: str, attempt: int) -> AttemptKeys:
     """Derive the sampling and the noise key of an attempt from its secret (Rule 2).
 
     HKDF-SHA256 (RFC 5869) without salt, 32 bytes each, with the info strings
-    ``dtjob/1/<purpose>/<job_uid>/<attempt>`` in UTF-8; the purposes are ``sampling`` and
-    ``noise``, the attempt is written in decimal.
+    `dtjob/1/<purpose>/<job_uid>/<attempt>` in UTF-8; the purposes are `sampling` and
+    `noise`, the attempt is written in decimal.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ class Mechanism:
     clipper
         Bounds what a record adds to the sum, and states Δ.
     noise_multiplier
-        σ. Zero is no noise, which ``of`` gives to mode ``Disabled`` alone (Rule 6).
+        σ. Zero is no noise, which `of` gives to mode `Disabled` alone (Rule 6).
     adjacency
         Whose difference is hidden.
 
@@ -96,7 +96,7 @@ class Mechanism:
         Raises
         ------
         ValueError
-            The plan describes none. Mode ``DPSGD`` without noise is none (Rule 6), and so is a
+            The plan describes none. Mode `DPSGD` without noise is none (Rule 6), and so is a
             sample rate, which is what is accounted, below that of the draws (Rule 3).
         """
         sampler = PoissonSampler(plan.batch_size, plan.dataset_size)
@@ -127,7 +127,7 @@ class Mechanism:
         Raises
         ------
         ValueError
-            See ``Lattice``.
+            See `Lattice`.
         """
         if not self.noise_multiplier:
             return None

@@ -30,7 +30,7 @@ def clipped_norm(max_grad_norm: float) -> float:
 
 
 def gaussian(key: bytes, draw: int, start: int, count: int) -> npt.NDArray[np.float64]:
-    """Return standard normals for coordinates ``start .. start + count - 1`` (Rule 7).
+    """Return standard normals for coordinates `start .. start + count - 1` (Rule 7).
 
     Box and Muller (1958) in fp64: coordinate i uses words w = 2⌊i/2⌋ and the next as
     u = (w + ½)·2⁻⁶⁴ and v likewise, and is √(−2 ln u)·cos 2πv for even i, √(−2 ln u)·sin 2πv for
@@ -120,14 +120,14 @@ class Lattice:
         Parameters
         ----------
         total
-            float64[n]: coordinates ``start .. start + n - 1`` of the sum over all ranks.
+            float64[n]: coordinates `start .. start + n - 1` of the sum over all ranks.
         key, draw, start
             The attempt's noise key, the charge index, the slice's first coordinate.
 
         Returns
         -------
         ndarray[n] of float64
-            Multiples of ``grid``; a slice equals that slice of the whole, bit for bit.
+            Multiples of `grid`; a slice equals that slice of the whole, bit for bit.
 
         Raises
         ------

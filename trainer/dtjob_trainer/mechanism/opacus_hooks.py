@@ -1,6 +1,6 @@
 """What is used of Opacus beyond what it documents; no other module knows these names.
 
-Tried with Opacus 1.6.0. ``test_opacus_hooks.py`` fails where another release has other names.
+Tried with Opacus 1.6.0. `test_opacus_hooks.py` fails where another release has other names.
 """
 
 from __future__ import annotations

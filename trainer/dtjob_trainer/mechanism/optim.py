@@ -20,16 +20,16 @@ SCHEDULES = ("Constant", "Linear", "Cosine")
 class LearningRate:
     """The learning rate of a step, from public constants only (Rule 5).
 
-    The first ``warmup_steps`` steps rise linearly: step s has peak·(s + 1)/warmup_steps. Then
-    ``Constant`` stays at the peak, ``Linear`` and ``Cosine`` (half a period) fall from it
-    towards zero, which they would reach at step ``total_steps``.
+    The first `warmup_steps` steps rise linearly: step s has peak·(s + 1)/warmup_steps. Then
+    `Constant` stays at the peak, `Linear` and `Cosine` (half a period) fall from it
+    towards zero, which they would reach at step `total_steps`.
 
     Parameters
     ----------
     peak
         Positive.
     schedule
-        One of ``SCHEDULES``.
+        One of `SCHEDULES`.
     total_steps, warmup_steps
         The plan's T >= 1 and 0 <= warmup_steps < T.
     """
@@ -51,7 +51,7 @@ class LearningRate:
             )
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of step ``step``, counted from 0."""
+        """Return the learning rate of step `step`, counted from 0."""
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)

@@ -12,9 +12,9 @@ _WORDS_PER_BLOCK = _BLOCK_BYTES // _WORD_BYTES
 
 
 def words(key: bytes, draw: int, first_word: int, count: int) -> npt.NDArray[np.uint64]:
-    """Return words ``first_word .. first_word + count - 1`` of the stream of ``(key, draw)``.
+    """Return words `first_word .. first_word + count - 1` of the stream of `(key, draw)`.
 
-    Block b of the stream is AES-256 of the counter block ``draw ‖ b``, both 64 bits, big endian
+    Block b of the stream is AES-256 of the counter block `draw ‖ b`, both 64 bits, big endian
     (NIST SP 800-38A, counter mode over zeros); word w is bytes 8(w mod 2) to 8(w mod 2) + 7 of
     block ⌊w/2⌋, little endian. Any part of a stream equals that part of the whole.
 

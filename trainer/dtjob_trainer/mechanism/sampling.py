@@ -38,7 +38,7 @@ class PoissonSampler:
         return draws.batch_size_quantile(self.dataset_size, self.batch_size)
 
     def ids(self, key: bytes, draw: int, records: int) -> npt.NDArray[np.int64]:
-        """Return the ids of draw c among the records that there are; see ``drawn_ids``."""
+        """Return the ids of draw c among the records that there are; see `drawn_ids`."""
         threshold = draws.sampling_threshold(self.batch_size, self.dataset_size)
         return drawn_ids(key, draw, records, threshold)
 
@@ -57,7 +57,7 @@ def drawn_ids(key: bytes, draw: int, records: int, threshold: int) -> npt.NDArra
     records
         The real number of records |D|, at least 1; it changes nothing but the ids that exist.
     threshold
-        ⌊q·2⁶⁴⌋ for the public rate q (``dtjob_accounting.draws.sampling_threshold``);
+        ⌊q·2⁶⁴⌋ for the public rate q (`dtjob_accounting.draws.sampling_threshold`);
         2⁶⁴ takes every record.
 
     Returns

@@ -36,10 +36,10 @@ class Learner:
     Attributes
     ----------
     model
-        The module to train, on the group's device, accepted by ``task_validation.preflight``,
+        The module to train, on the group's device, accepted by `task_validation.preflight`,
         equal on all ranks.
     losses
-        ``losses(model, batch) -> Tensor[P]``.
+        `losses(model, batch) -> Tensor[P]`.
     optimizer
         Over exactly the model's trainable parameters.
     learning_rate
@@ -81,7 +81,7 @@ class PrivateData:
     example_spec
         Describes one of them.
     on_bad_record
-        See ``BatchLoader``.
+        See `BatchLoader`.
     """
 
     records: Records
@@ -92,7 +92,7 @@ class PrivateData:
 class PrivateStep:
     """Executes logical batches; keeps no state from one to the next but model and optimizer.
 
-    Every rank constructs one and calls ``run`` for every step, in the same order (Rule 1).
+    Every rank constructs one and calls `run` for every step, in the same order (Rule 1).
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class PrivateStep:
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, draw: int, step: int) -> None:
-        """Execute draw c as step ``step`` of the model: one logical batch, whole or not at all.
+        """Execute draw c as step `step` of the model: one logical batch, whole or not at all.
 
         An empty draw is a step like any other (Rule 1). Whatever interrupts it, nothing of it
         reaches a later step (Rule 8): the model and the optimizer are written last.

@@ -161,7 +161,7 @@ def state_of(model: torch.nn.Module) -> State:
 def recall(task: Task, model: torch.nn.Module, batch: Batch) -> Recalled:
     """Return the losses of a batch in evaluation mode; None where the task can't compute them.
 
-    A task need not be able to: nothing else calls ``losses`` so.
+    A task need not be able to: nothing else calls `losses` so.
     """
     model.eval()
     try:

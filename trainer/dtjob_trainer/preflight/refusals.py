@@ -1,6 +1,6 @@
 """What the validator refuses, one function for each reason, on synthetic data (Rules 4, 5, 21).
 
-Every function raises ``TaskError`` with the module's or the parameter's name and the remedy.
+Every function raises `TaskError` with the module's or the parameter's name and the remedy.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def preflight(
 
 
 def build_model(task: Task, device: torch.device) -> torch.nn.Module:
-    """Make the task's model and move it to ``device``.
+    """Make the task's model and move it to `device`.
 
     Raises
     ------
@@ -118,14 +118,14 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
 
 
 def check_evaluation(task: Task, device: torch.device) -> None:
-    """Try ``Task.evaluate`` on an untrained model of its own, before epsilon is spent on one.
+    """Try `Task.evaluate` on an untrained model of its own, before epsilon is spent on one.
 
     It reads public data only, so the task's own errors are shown in full (Rule 20).
 
     Raises
     ------
     TaskError
-        It raises, changes the model, or its figures are refused by ``public_figures``: what a
+        It raises, changes the model, or its figures are refused by `public_figures`: what a
         model that knows nothing gives has to be a finite number too.
     """
     if task.evaluate is None:
@@ -156,14 +156,14 @@ def check_evaluation(task: Task, device: torch.device) -> None:
 
 
 def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
-    """Run ``Task.evaluate`` on the model in evaluation mode, without gradients (Rule 19).
+    """Run `Task.evaluate` on the model in evaluation mode, without gradients (Rule 19).
 
     It finds the same random numbers each time, and training finds its own unchanged.
 
     Returns
     -------
     dict
-        {name: finite figure}, small enough for the result; empty without ``Task.evaluate``.
+        {name: finite figure}, small enough for the result; empty without `Task.evaluate`.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send ``number`` to this process when the thread that started it ends.
+    """Have the kernel send `number` to this process when the thread that started it ends.
 
     Called once at start. A parent that died just before is noticed by its changed id; PID 1 of a
     container has the parent 0 and is left alone.

@@ -22,7 +22,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int, name: str) -> socket.socket:
-    """Listen on ``port``; a predecessor that was just killed may hold it for a moment."""
+    """Listen on `port`; a predecessor that was just killed may hold it for a moment."""
     deadline = time.monotonic() + _PORT_SECONDS
     while True:
         try:

@@ -14,10 +14,10 @@ Logger = structlog.typing.FilteringBoundLogger
 
 
 def own_logger(stream: TextIO, **fields: Any) -> Logger:
-    """Return a logger that writes JSON to ``stream``, and goes on where that takes no more.
+    """Return a logger that writes JSON to `stream`, and goes on where that takes no more.
 
     structlog's own configuration stays as it is, and its context variables are not looked at:
-    a task that logs with structlog must neither reach ``stream`` nor add to its lines (Rule 20).
+    a task that logs with structlog must neither reach `stream` nor add to its lines (Rule 20).
     """
     logger: Logger = structlog.wrap_logger(
         structlog.WriteLogger(unfailing(stream)),

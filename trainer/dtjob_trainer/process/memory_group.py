@@ -1,7 +1,7 @@
 """The memory cgroup that this process is in: its limit, and how many processes it has killed.
 
-In a pod that is the container's. Version 2 of cgroups counts in ``memory.events``, version 1 in
-``memory.oom_control`` and ``memory.failcnt``.
+In a pod that is the container's. Version 2 of cgroups counts in `memory.events`, version 1 in
+`memory.oom_control` and `memory.failcnt`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MemoryCount:
 
 
 def read(process: Path = Path("/proc/self")) -> MemoryCount | None:
-    """Return what the memory group of ``process`` has counted; None where that is unknown."""
+    """Return what the memory group of `process` has counted; None where that is unknown."""
     try:
         place, version = folder(process)
         if version == 2:
@@ -67,7 +67,7 @@ def folder(process: Path) -> tuple[Path, int]:
 
 
 def _mount(line: str) -> dict[str, str]:
-    """Return root, place, type and options of a mount, from its line of ``mountinfo``."""
+    """Return root, place, type and options of a mount, from its line of `mountinfo`."""
     before, _, after = line.partition(" - ")
     fields, rest = before.split(), after.split()
     return {

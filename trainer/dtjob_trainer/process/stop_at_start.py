@@ -13,9 +13,9 @@ from types import FrameType
 
 
 def exit_on_signal(exit_code: int = 0) -> None:
-    """Have this process end with ``exit_code``, as after any stop in order, until others are set.
+    """Have this process end with `exit_code`, as after any stop in order, until others are set.
 
-    What is ignored stays so, as ``nohup`` wants it.
+    What is ignored stays so, as `nohup` wants it.
     """
 
     def leave(_number: int, _frame: FrameType | None) -> None:

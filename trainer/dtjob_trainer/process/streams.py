@@ -20,7 +20,7 @@ class Unfailing:
     failure
         What was raised first; None while all went well.
     is_acknowledged
-        Whether a caller has looked at ``failure``: to report it, or to go on in spite of it.
+        Whether a caller has looked at `failure`: to report it, or to go on in spite of it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -29,7 +29,7 @@ class Unfailing:
         self.is_acknowledged = False
 
     def write(self, text: str) -> int:
-        """Write ``text``, or lose it."""
+        """Write `text`, or lose it."""
         try:
             return self._stream.write(text)
         except (OSError, ValueError) as error:  # a closed stream raises ValueError
@@ -37,7 +37,7 @@ class Unfailing:
             return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write each of ``lines``, or lose it."""
+        """Write each of `lines`, or lose it."""
         for line in lines:
             self.write(line)
 
@@ -53,7 +53,7 @@ class Unfailing:
 
 
 def unfailing(stream: TextIO, *, errors: str = "backslashreplace") -> TextIO:
-    """Return ``stream`` so that writing to it never raises.
+    """Return `stream` so that writing to it never raises.
 
     Parameters
     ----------

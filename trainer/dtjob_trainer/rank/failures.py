@@ -88,7 +88,7 @@ class Failures:
     rank
         Whose exceptions they are.
     shows_private_data
-        The job opted out of Rule 20 (``telemetry: NotCoveredByEpsilon``).
+        The job opted out of Rule 20 (`telemetry: NotCoveredByEpsilon`).
     charged
         Draws are charged, as far as this rank knows.
     """

@@ -19,12 +19,12 @@ _SHOWN = 3
 
 
 def load(checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give ``model`` and ``optimizer`` the state of a checkpoint.
+    """Give `model` and `optimizer` the state of a checkpoint.
 
     Raises
     ------
     TrainingHeld
-        ``CheckpointMismatch``: it was saved of another model; the message names what differs.
+        `CheckpointMismatch`: it was saved of another model; the message names what differs.
     """
     state = checkpoint.state
     wrong = list(differences(state.model, model.state_dict()))

@@ -50,7 +50,7 @@ def of_gloo(value: str, existing: Sequence[str]) -> str | None:
 def of_nccl(value: str, existing: Sequence[str]) -> str | None:
     """What is wrong with NCCL's list: of it any interface will do; None if there is one.
 
-    ``eth`` means all whose names begin so, ``=eth0`` that name alone, ``^docker`` and ``^=eth0``
+    `eth` means all whose names begin so, `=eth0` that name alone, `^docker` and `^=eth0`
     all others.
     """
     exclude = value.startswith("^")

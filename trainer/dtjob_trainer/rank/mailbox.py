@@ -72,7 +72,7 @@ class Mailbox:
         return self._drain
 
     def epsilon(self, charged: int, timeout: float) -> str | None:
-        """Epsilon of ``charged`` draws once the supervisor has sent it; None after the timeout."""
+        """Epsilon of `charged` draws once the supervisor has sent it; None after the timeout."""
         deadline = time.monotonic() + timeout
         while charged not in self._epsilon and (left := deadline - time.monotonic()) > 0:
             self._read(left)

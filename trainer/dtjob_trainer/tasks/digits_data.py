@@ -1,7 +1,7 @@
 """scikit-learn's 1,797 handwritten digits, split once and for all.
 
-``digits_train.txt`` holds the 1,437 private ids, one per line: the first of
-``torch.randperm(1797)`` under a generator seeded 0. The other 360 are the public test data. The
+`digits_train.txt` holds the 1,437 private ids, one per line: the first of
+`torch.randperm(1797)` under a generator seeded 0. The other 360 are the public test data. The
 set is ordered by writer, so a split without shuffling tests on other writers than it trains on.
 """
 

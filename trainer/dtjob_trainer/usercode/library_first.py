@@ -1,7 +1,7 @@
 """Python's own modules come first, whatever files lie beside a task.
 
-Python looks into the working folder and into ``PYTHONPATH`` before its own library, so that a
-``random.py`` there would be what ``tempfile`` imports. Here the library comes first, in this
+Python looks into the working folder and into `PYTHONPATH` before its own library, so that a
+`random.py` there would be what `tempfile` imports. Here the library comes first, in this
 process and in those that it starts. Of the library this imports only what every interpreter has
 loaded by then: any other import could be such a file.
 """
@@ -17,7 +17,7 @@ _PYTHONPATH = "PYTHONPATH"
 def apply() -> None:
     """Put the library first in this process, and in every Python that it starts.
 
-    Those are started with ``-P``, which keeps their working folder out. Programs that are not
+    Those are started with `-P`, which keeps their working folder out. Programs that are not
     dtjob's get the environment of `given`: another Python must not find this one's library.
     """
     library = _library()
@@ -26,14 +26,14 @@ def apply() -> None:
 
 
 def given(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Return ``environment`` as it was before `apply`."""
+    """Return `environment` as it was before `apply`."""
     before = {name: value for name, value in environment.items() if name != _PYTHONPATH}
     path = user_path(environment)
     return {**before, _PYTHONPATH: os.pathsep.join(path)} if path else before
 
 
 def user_path(environment: os._Environ[str] | dict[str, str]) -> list[str]:
-    """Return the folders of the user's own ``PYTHONPATH``."""
+    """Return the folders of the user's own `PYTHONPATH`."""
     library = set(_library())
     entries = environment.get(_PYTHONPATH, "").split(os.pathsep)
     return [entry for entry in entries if entry and entry not in library]

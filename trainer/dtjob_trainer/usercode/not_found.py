@@ -6,7 +6,7 @@ import os
 
 
 def remedy(module_name: str, missing: str, *, in_pod: bool) -> str:
-    """How to make ``missing`` importable, which the task's ``module_name`` imports."""
+    """How to make `missing` importable, which the task's `module_name` imports."""
     installed = "in the image (spec.image)" if in_pod else "in this environment"
     if not (module_name == missing or module_name.startswith(f"{missing}.")):
         return f"{module_name} imports it; install {missing} {installed}"

@@ -128,7 +128,7 @@ class MemoryKills:
 
 
 def name_of(number: int) -> str:
-    """Return ``SIGKILL`` for 9."""
+    """Return `SIGKILL` for 9."""
     try:
         return signal.Signals(number).name
     except ValueError:

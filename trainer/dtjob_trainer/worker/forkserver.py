@@ -3,7 +3,7 @@
 Loading takes 13.4 s once, and a new attempt 0.04 s. This module imports no torch.
 
 No other module relies on private parts of multiprocessing. Tried with Python 3.11;
-``test_forkserver.py`` fails where another release has it otherwise.
+`test_forkserver.py` fails where another release has it otherwise.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Forkserver:
         return self._context.Process(target=self._rank_main, args=(setup, pipe), name=name)
 
     def store(self, listener: socket.socket) -> ForkServerProcess:
-        """The store, on ``listener``."""
+        """The store, on `listener`."""
         return self._context.Process(target=serve_store, args=(listener,), name="store")
 
     def accountant(self) -> SegmentAccountant:

@@ -34,7 +34,7 @@ class SegmentAccountant(Protocol):
     def submit_epsilon_of_segments(
         self, segments: Sequence[Segment], delta: float
     ) -> Future[float]:
-        """Return the epsilon of these draws at ``delta``, once it is computed."""
+        """Return the epsilon of these draws at `delta`, once it is computed."""
         ...
 
     def close(self) -> None:
@@ -50,9 +50,9 @@ class _Question:
 
 
 class Pricing:
-    """Keeps ``charged`` and ``epsilon_spent`` of the report true together.
+    """Keeps `charged` and `epsilon_spent` of the report true together.
 
-    Shown is a pair: epsilon is never of fewer draws than the ``charged`` beside it, and neither
+    Shown is a pair: epsilon is never of fewer draws than the `charged` beside it, and neither
     goes down. While the figure of new draws is computed the pair before them stays.
 
     Parameters

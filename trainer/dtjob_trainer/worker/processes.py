@@ -25,7 +25,7 @@ RANKS_CANNOT_START = "RanksCannotStart"
 
 
 class CannotStart(Exception):
-    """No child starts: what starts them has died, or (``lasting``) will never start one."""
+    """No child starts: what starts them has died, or (`lasting`) will never start one."""
 
     def __init__(self, why: str, *, lasting: bool = False) -> None:
         super().__init__(why)
@@ -79,7 +79,7 @@ class Nursery(Protocol):
         ...
 
     def open(self, ranks: int) -> None:
-        """Begin to get ready for ``ranks`` at a time; called from the main thread."""
+        """Begin to get ready for `ranks` at a time; called from the main thread."""
         ...
 
     async def warm_up(self) -> None:
@@ -108,7 +108,7 @@ def start(child: Child) -> None:
 
 
 def serve_store(listener: socket.socket) -> None:
-    """Hold torch's TCPStore on ``listener`` until the supervisor ends."""
+    """Hold torch's TCPStore on `listener` until the supervisor ends."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     confine.end_with_parent(signal.SIGKILL)
@@ -163,8 +163,8 @@ class Store:
 class Ranks:
     """The rank processes of one attempt on this worker.
 
-    ``on_progress(rank, progress)`` is called in the event loop for all that a rank reports, and
-    ``on_end(End)`` once for each rank when its process is gone.
+    `on_progress(rank, progress)` is called in the event loop for all that a rank reports, and
+    `on_end(End)` once for each rank when its process is gone.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """PID 1 of a worker: starts ranks from a warm forkserver, watches them, and answers for them.
 
 It imports no torch. Every supervisor follows the directives of the one on ordinal 0, which also
-leads (see :mod:`dtjob_trainer.gang.leader`).
+leads (see `dtjob_trainer.gang.leader`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from dtjob_trainer.worker.processes import CannotStart, Nursery, Ranks, Store, t
 
 
 class Supervisor:
-    """One worker, as its supervisor sees it; ``run`` returns the process's exit code.
+    """One worker, as its supervisor sees it; `run` returns the process's exit code.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ Figure = TypeVar("Figure", int, float)
 
 
 def worker_report(view: WorkerView, batch_size: int) -> WorkerReport:
-    """What the operator scrapes and `dtjob run` shows."""
+    """The worker report, which the operator scrapes and `dtjob run` shows."""
     return replace(
         view.report,
         estimated_completion=_estimated_completion(view.report, batch_size),
