@@ -114,12 +114,30 @@ def test_a_tie_goes_up_whether_cells_are_even_or_odd(monkeypatch):
 
 
 @pytest.mark.rule(7)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 2.0**23])
-def test_a_sum_outside_the_exact_range_is_refused(bad):
-    lattice = Lattice(1.0, 1.0, 2)  # 2**52 * g = 2**22
-    with pytest.raises(OverflowError, match="lattice"):
-        lattice.noised(np.array([0.0, bad], np.float64), KEY, 0, 0)
-    lattice.noised(np.array([0.0, 2.0**21], np.float64), KEY, 0, 0)
+@pytest.mark.parametrize("sigma", [2.0**-20, 1.0, 1.999, 2.0**18])
+def test_a_sum_beyond_the_exact_range_is_noised_where_it_ends(sigma):
+    """An error would tell of the data. Each coordinate is moved by itself."""
+    lattice = Lattice(sigma, 1.0, 8)
+    end = (2.0**52 - 1) * lattice.grid
+    total = np.array([math.nan, math.inf, -math.inf, 1.5e308, -2 * end, end, 0.0, -3.25])
+    moved = np.array([0.0, end, -end, end, -end, end, 0.0, -3.25])
+    with np.errstate(all="raise"):
+        noised = lattice.noised(total, KEY, 4, 0) / lattice.grid
+    alone = lattice.noised(np.zeros(8), KEY, 4, 0) / lattice.grid
+    exact = [int(z) + round(m / lattice.grid) for z, m in zip(alone, moved, strict=True)]
+    assert [int(cell) for cell in noised] == exact
+    assert np.array_equal(noised, np.rint(noised))
+
+
+@pytest.mark.rule(7)
+def test_neighbours_come_no_further_apart_at_the_end_of_the_range():
+    lattice = Lattice(1.0, 1.0, 1000)
+    end, cell = 2.0**52 * lattice.grid, lattice.grid
+    generator = np.random.default_rng(0)
+    total = generator.choice([-end, end, 0.0], 1000) + generator.normal(0, 1, 1000)
+    neighbour = total + generator.normal(0, 1, 1000)
+    one, other = (lattice.noised(t, KEY, 4, 0) for t in (total, neighbour))
+    assert np.all(np.abs(one - other) <= np.abs(total - neighbour) + cell)
 
 
 @pytest.mark.rule(6)

@@ -15,7 +15,8 @@ NOISE_FORMAT = 2
 # The part of C that clipping leaves free for rounding to the lattice (Rule 4).
 CLIP_SLACK = 2.0**-10
 _GRID_BITS = 30
-_EXACT_BITS = 52
+# In cells: with the noise, which is below 2³⁶, less than the 2⁵³ up to which fp64 is exact.
+_FARTHEST = 2.0**52 - 1
 # Coordinates at a time: bounds what noise needs beside the sum itself.
 _CHUNK = 1 << 20
 # Keeps squares of gradients near C, and every multiple of g, well inside fp32's range.
@@ -87,6 +88,11 @@ class Lattice:
     ) -> npt.NDArray[np.float64]:
         """Round a slice of the reduced sum to the lattice and add its noise, exactly (Rule 7).
 
+        Whatever the sum is, it is noised: an error would tell of the data. Coordinates beyond
+        (2⁵² − 1)·g, where sums stop being exact, are moved there first, each by itself. That
+        projects onto a box, so that sums of neighbours come no further apart (1-Lipschitz), and
+        the sensitivity stays. NaN, which no sum of clipped rows holds, counts as zero.
+
         Parameters
         ----------
         total
@@ -98,19 +104,13 @@ class Lattice:
         -------
         ndarray[n] of float64
             Multiples of `grid`; a slice equals that slice of the whole, bit for bit.
-
-        Raises
-        ------
-        OverflowError
-            A coordinate is not finite or reaches 2⁵²·g, where sums stop being exact.
         """
         grid, scale = self.grid, self.scale
+        farthest = _FARTHEST * grid
         noised = np.empty(total.size)
         for first in range(0, total.size, _CHUNK):
-            part = total[first : first + _CHUNK]
-            if not np.all(np.abs(part) < math.ldexp(grid, _EXACT_BITS)):
-                raise OverflowError("the summed gradient left the range of the noise lattice")
-            cells = np.rint(part / grid)
+            part = np.clip(total[first : first + _CHUNK], -farthest, farthest)
+            cells = np.rint(np.where(np.isnan(part), 0.0, part) / grid)
             noise = gaussian(key, draw, start + first, part.size) * (scale / grid)
             # Ties go up: to even, as by rint, even cells would get more than their share.
             noised[first : first + _CHUNK] = (cells + np.floor(noise + 0.5)) * grid
