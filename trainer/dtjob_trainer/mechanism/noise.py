@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from dtjob_trainer.mechanism.normals import gaussian
 
-NOISE_FORMAT = 2
-"""Of what noise a key, a draw and a coordinate have: kept with the draws, it changes with that."""
 # The part of C that clipping leaves free for rounding to the lattice (Rule 4).
 CLIP_SLACK = 2.0**-10
 _GRID_BITS = 30
