@@ -95,6 +95,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
                 "No job begins with such a plan: put the ledger back from a copy.",
             ) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
+        report["formats"] = _formats(ledger)
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
     refused = [record for record in status.attempts if record.reason in TRAINING_HELD]
     if refused:
@@ -129,6 +130,15 @@ def _in_utf_8(path: Path) -> str:
 def _of_job(ledger: PrivacyLedger) -> Report:
     images = (shown.image(segment.image) for segment in ledger.status.segments)
     return {"images": list(dict.fromkeys(filter(None, images)))}
+
+
+def _formats(ledger: PrivacyLedger) -> list[dict[str, int]]:
+    """Return by which formats draws were made, in their order."""
+    made: list[dict[str, int]] = []
+    for segment in ledger.status.segments:
+        if segment.formats and segment.formats.to_dict() not in made:
+            made.append(segment.formats.to_dict())
+    return made
 
 
 def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None:

@@ -127,6 +127,7 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
         ),
         *([("released", _released(report["released"]))] if "released" in report else []),
         ("accountant", f"{plan['accountant']}, {plan['accountantVersion']}"),
+        *([("formats", _formats(report["formats"]))] if report["formats"] else []),
     ]
 
 
@@ -144,6 +145,12 @@ def _provenance(report: Report) -> list[tuple[str, str]]:
 
 def _released(what: Sequence[str]) -> str:
     return ", ".join(what) or "nothing: no batch was drawn"
+
+
+def _formats(made: Sequence[dict[str, int]]) -> str:
+    return ", then ".join(
+        " and ".join(f"{name} {number}" for name, number in each.items()) for each in made
+    )
 
 
 def _attempts(report: Report) -> str:

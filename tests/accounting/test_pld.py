@@ -11,7 +11,7 @@ from dp_accounting.pld import common, privacy_loss_distribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import ncx2, norm
 
 from dtjob_accounting import draws, pld, rdp
 from dtjob_accounting.errors import PlanError
@@ -218,11 +218,34 @@ def test_an_empty_segment_changes_nothing() -> None:
     )
 
 
+def outside(shift: float) -> float:
+    """The chance that a pair of normals, shifted, lies beyond the reach: Marcum's Q."""
+    return float(ncx2.sf(14.89**2, 2, shift**2))
+
+
+@pytest.mark.rule(7)
+@pytest.mark.parametrize("shift", [0.1, 1.0, 2.0, 5.0, 1 / 0.13, 10.0, 14.0, 14.89, 15.0, 25.0, 50])
+def test_the_end_of_the_noise_is_bounded_from_above_and_closely(shift: float) -> None:
+    exact = outside(shift)  # whose own error is 5e-8 where it is least
+    assert exact * (1 - 1e-7) <= pld._outside(shift) <= min(1.0, 1.01 * exact + (shift > 10))
+    assert pld._outside(shift) <= 1
+
+
+@pytest.mark.rule(7)
+@pytest.mark.parametrize("shift", [2.0, 5.0, 10.0, 14.0, 20.0])
+def test_the_end_of_the_noise_shows_most_where_one_pair_is_shifted(shift: float) -> None:
+    """Over pairs that share the shift, the noise stays within all circles more often."""
+    alone = 1 - outside(shift)
+    for part in np.linspace(0, 1, 21):
+        shared = (1 - outside(shift * part**0.5)) * (1 - outside(shift * (1 - part) ** 0.5))
+        assert shared >= alone - 1e-15
+
+
 @pytest.mark.rule(7)
 @pytest.mark.parametrize(("sigma", "rate", "count"), [(0.1, 1.0, 1), (0.13, 1e-3, 5_000)])
 def test_the_end_of_the_noise_is_in_delta(sigma: float, rate: float, count: int) -> None:
     """No epsilon covers a sum that only a drawn record explains, so no delta may be below that."""
-    beyond = rate * count * norm.sf(13.37 - 1 / sigma)
+    beyond = rate * count * outside(1 / sigma)
     (delta,) = pld.profile([(sigma, rate, count)], [100.0])
     assert delta >= beyond * (1 - 1e-9)
     with pytest.raises(PlanError, match="too small for delta"):
@@ -233,5 +256,5 @@ def test_the_end_of_the_noise_is_in_delta(sigma: float, rate: float, count: int)
 @pytest.mark.rule(9)
 def test_a_target_that_short_noise_would_miss_gets_more_of_it() -> None:
     sigma = pld.noise_multiplier(90.0, 1e-12, 1.0, 1)
-    assert norm.sf(13.37 - 1 / sigma) <= 0.5e-12
+    assert outside(1 / sigma) <= 0.5e-12
     assert pld.epsilon(sigma, 1.0, 1, 1e-12) <= 90.0

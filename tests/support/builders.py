@@ -10,6 +10,7 @@ from dtjob_api.derive import child_name
 from dtjob_api.job.privacy import PrivacyMode
 from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
+    Formats,
     LedgerSpec,
     LedgerStatus,
     Order,
@@ -23,6 +24,7 @@ Json = dict[str, Any]
 
 UID = "0a1b2c3d-0000-4000-8000-000000000001"
 IMAGE = "example.test/trainer@sha256:" + "0" * 64
+FORMATS = Formats(noise=2)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -146,6 +148,7 @@ def segment(plan: PrivacyPlan, draws: int, image: str = IMAGE) -> Segment:
         sample_rate=plan.sample_rate,
         draws=draws,
         image=image,
+        formats=FORMATS,
     )
 
 

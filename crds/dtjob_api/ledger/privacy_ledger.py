@@ -117,13 +117,22 @@ class Lease(Model):
     begin there; a lease that is not closed is spent whole."""
 
 
+class Formats(Model):
+    """How draws get their numbers from keys: each changes with the code that makes them."""
+
+    noise: Number
+    """`NOISE_FORMAT` of the trainer (Rule 7)."""
+
+
 class Segment(Model):
-    """Draws charged at one noise multiplier, sample rate and image (Rule 14)."""
+    """Draws charged at one noise multiplier, sample rate, image and format (Rule 14)."""
 
     noise_multiplier: Annotated[float, Field(gt=0)] | None = None
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     draws: Draws
     image: Image
+    formats: Formats | None = None
+    """Absent where they are not known: in a ledger that was raised before its first lease."""
 
 
 class CheckpointRecord(Model):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dtjob_api.ledger.privacy_ledger import LedgerStatus, Outcome, OutcomeState
+from dtjob_api.ledger.privacy_ledger import Formats, LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
 from tests.support.builders import new_ledger
@@ -41,6 +41,19 @@ def test_a_run_that_drew_has_released_its_model(tmp_path: Path) -> None:
 
     assert "the model" in json.loads(report(str(run.path), "-o", "json").stdout)["released"]
     assert "released the model, " in words(report(str(run.path)))
+
+
+@pytest.mark.rule(7)
+def test_a_report_tells_by_which_formats_draws_were_made() -> None:
+    """Once each, in their order; of a segment that has none, none."""
+    (segment,) = drawn(5).segments
+    formats = (None, Formats(noise=2), Formats(noise=2), Formats(noise=3))
+    segments = [segment.model_copy(update={"formats": each}) for each in formats]
+    ledger = new_ledger(PLAN, **dict(drawn(20)) | {"segments": segments}).to_dict()
+    told = [report("-", "-o", form, stdin=json.dumps(ledger).encode()) for form in ("json", "text")]
+
+    assert json.loads(told[0].stdout)["formats"] == [{"noise": 2}, {"noise": 3}]
+    assert "formats noise 2, then noise 3" in words(told[1])
 
 
 def forged(charged: int) -> LedgerStatus:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dtjob_api.ledger.privacy_ledger import (
+    Formats,
     LedgerStatus,
     PrivacyLedger,
     PrivacyPlan,
@@ -24,7 +25,7 @@ from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.recovery import contradiction
-from tests.support.builders import IMAGE, START, UID, new_ledger, tiny_plan
+from tests.support.builders import FORMATS, IMAGE, START, UID, new_ledger, tiny_plan
 
 
 def state_at(step: int) -> TrainingState:
@@ -72,9 +73,13 @@ class Job:
     def begin(self) -> int:
         return begin_attempt(self.ledger, self.clock()).ledger.status.attempt
 
-    def leased(self, attempt: int, *, keep: int = 2, image: str = IMAGE) -> LeasedDraws:
+    def leased(
+        self, attempt: int, *, keep: int = 2, image: str = IMAGE, formats: Formats = FORMATS
+    ) -> LeasedDraws:
         store = CheckpointStore(self.state_dir, UID, self.plan, keep)
-        return LeasedDraws(self.ledger, store, attempt, image=image, clock=self.clock)
+        return LeasedDraws(
+            self.ledger, store, attempt, image=image, formats=formats, clock=self.clock
+        )
 
     def opened(self, **options: Any) -> tuple[LeasedDraws, int]:
         """A new attempt's leased, resumed and opened, and the step to go on from."""

@@ -34,22 +34,21 @@ def drawn(key: bytes, draw: int, records: int, batch_size: int, dataset_size: in
 def normal(key: bytes, draw: int, coordinate: int) -> float:
     """The standard normal of one coordinate."""
     pair = coordinate // 2
-    return from_words(
-        word(key, draw, 2 * pair),
-        word(key, draw, 2 * pair + 1),
-        word(key, draw, 2**64 + pair),
-        coordinate % 2,
-    )
+    first, angle = (word(key, draw, 2 * pair + i) for i in (0, 1))
+    further = [word(key, draw, 2**64 + 2 * pair + i) for i in (0, 1)]
+    return from_words(first, angle, *further)[coordinate % 2]
 
 
-def from_words(w: int, v: int, second: int, odd: int) -> float:
-    """Box and Muller from a pair's two words, and a third where the first is small."""
-    fraction = Fraction(2 * w + 1, 2**65)
-    if w < 2**32:
-        fraction = Fraction(w, 2**64) + Fraction(2 * second + 1, 2**129)
-    radius = math.sqrt(-2 * math.log(fraction))
-    wave = math.sin if odd else math.cos
-    return radius * wave(2 * math.pi * float(Fraction(2 * v + 1, 2**65)))
+def from_words(w: int, v: int, s: int, t: int) -> tuple[float, float]:
+    """Box and Muller from a pair's two words, and two more where the first is near an end."""
+    below = min(w, 2**64 - 1 - w)
+    below_by = Fraction(1, 2)
+    if below < 2**40:
+        below_by = Fraction(s, 2**64) + Fraction(2 * t + 1, 2**129)
+    share = (below + below_by) / 2**64
+    radius = math.sqrt(-2 * (math.log(share) if w < 2**63 else math.log1p(-share)))
+    angle = 2 * math.pi * float(Fraction(2 * v + 1, 2**65))
+    return radius * math.cos(angle), radius * math.sin(angle)
 
 
 def grid(noise_multiplier: float, max_grad_norm: float) -> float:
@@ -63,7 +62,12 @@ def noise(
     """What is added to the sum: float64[coordinates]."""
     step = grid(noise_multiplier, max_grad_norm)
     scale = noise_multiplier * max_grad_norm
-    return np.array([round(scale * normal(key, draw, i) / step) * step for i in range(coordinates)])
+    return np.array(
+        [
+            math.floor(Fraction(scale * normal(key, draw, i) / step) + Fraction(1, 2)) * step
+            for i in range(coordinates)
+        ]
+    )
 
 
 def clipped_gradient(

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS
+from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS, Formats
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang.attempts import AttemptEnd, fail
 from dtjob_trainer.ledger import durable, recovery
@@ -29,7 +29,7 @@ from dtjob_trainer.ledger.lease import next_lease, with_lease
 from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.volume import read_volume
 from testing.examples import examples
-from tests.support.builders import IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
+from tests.support.builders import FORMATS, IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
 from tests.support.ledgers.durability import (
     Crash,
     Disk,
@@ -288,8 +288,8 @@ def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job:
 
     message = rf"status\.segments has {MAX_SEGMENTS} .* spec\.image back to {re.escape(IMAGE)}, "
     with pytest.raises(LedgerRejected, match=message):
-        with_lease(full, lease, status.checkpoint, "another")
-    goes_on = with_lease(full, lease, status.checkpoint, IMAGE)
+        with_lease(full, lease, status.checkpoint, "another", FORMATS)
+    goes_on = with_lease(full, lease, status.checkpoint, IMAGE, FORMATS)
     assert (len(goes_on.segments), goes_on.segments[-1].draws) == (MAX_SEGMENTS, 4)
 
 
@@ -302,6 +302,18 @@ def test_change_of_image_opens_a_segment(job: Job) -> None:
     leased, _ = job.opened(image="other")
     segments = job.check().status.segments
     assert [(segment.image, segment.draws) for segment in segments] == [(IMAGE, 2), ("other", 2)]
+
+
+@pytest.mark.rule(7, 14)
+def test_a_change_of_format_opens_a_segment(job: Job) -> None:
+    """A name of an image may lead to newer code."""
+    leased, _ = job.opened()
+    use(job, leased, 2)
+    leased.close(2, state_at(2))
+    later = Formats(noise=FORMATS.noise + 1)
+    leased, _ = job.opened(formats=later)
+    segments = job.check().status.segments
+    assert [(segment.formats, segment.draws) for segment in segments] == [(FORMATS, 2), (later, 2)]
 
 
 # Two incarnations

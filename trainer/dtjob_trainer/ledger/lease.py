@@ -5,6 +5,7 @@ from __future__ import annotations
 from dtjob_api.ledger.privacy_ledger import (
     MAX_SEGMENTS,
     CheckpointRecord,
+    Formats,
     Lease,
     LedgerStatus,
     PrivacyLedger,
@@ -39,9 +40,11 @@ def next_lease(ledger: PrivacyLedger, attempt: int, next_draw: int, step: int) -
 
 
 def with_lease(
-    ledger: PrivacyLedger, lease: Lease, record: CheckpointRecord, image: str
+    ledger: PrivacyLedger, lease: Lease, record: CheckpointRecord, image: str, formats: Formats
 ) -> LedgerStatus:
     """The status that charges `lease` and names the checkpoint it starts from (rules 10, 14).
+
+    Another image, or other formats, open a segment.
 
     Raises
     ------
@@ -54,9 +57,10 @@ def with_lease(
         sample_rate=plan.sample_rate,
         draws=max(0, lease.to_draw - status.charged),
         image=image,
+        formats=formats,
     )
     segments = list(status.segments)
-    if segments and segments[-1].image == image:
+    if segments and (segments[-1].image, segments[-1].formats) == (image, formats):
         last = segments.pop()
         segment = last.model_copy(update={"draws": last.draws + segment.draws})
     elif len(segments) >= MAX_SEGMENTS:

@@ -15,6 +15,7 @@ from typing import Any
 from dtjob_api.ledger.privacy_ledger import (
     MAX_RESULT_BYTES,
     CheckpointRecord,
+    Formats,
     Lease,
     LedgerSpec,
     LedgerStatus,
@@ -37,6 +38,7 @@ from dtjob_trainer.ledger.checkpoint_format import Format
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.lease import next_lease, with_lease
 from dtjob_trainer.ledger.recovery import ResumePoint, TrainingHeld
+from dtjob_trainer.mechanism.formats import NOISE_FORMAT
 
 
 class ReserveSpent(Exception):
@@ -56,6 +58,8 @@ class LeasedDraws:
         Number from `dtjob_trainer.gang.attempts.begin_attempt`; nobody else has it.
     image
         Image digest, or name, of the running code; a change opens a segment (rule 14).
+    formats
+        By which that code makes numbers from keys; a change opens one too.
     clock
         Gives the aware time that records carry.
     """
@@ -67,10 +71,11 @@ class LeasedDraws:
         attempt: int,
         *,
         image: str,
+        formats: Formats,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger, self._checkpoints, self._attempt = ledger, checkpoints, attempt
-        self._image, self._clock = image, clock
+        self._image, self._formats, self._clock = image, formats, clock
         self._journal: Journal | None = None
         self._record: CheckpointRecord | None = None
         self._charged = 0
@@ -264,7 +269,7 @@ class LeasedDraws:
             if lease is None:
                 changed = status.model_copy(update={"checkpoint": record})
                 return None if changed == status else changed
-            leased = with_lease(newest, lease, record, self._image)
+            leased = with_lease(newest, lease, record, self._image, self._formats)
             return leased.model_copy(update={"initial_model_digest": self._initial_model_digest})
 
         newest = update(self._ledger, self._attempt, change).ledger
@@ -345,7 +350,12 @@ def resumed(
     spec = ledger.read().ledger.spec
     store = volume.store(spec, config, format)
     leased = LeasedDraws(
-        ledger, store, attempt, image=config.job.image, clock=lambda: datetime.now(UTC)
+        ledger,
+        store,
+        attempt,
+        image=config.job.image,
+        formats=Formats(noise=NOISE_FORMAT),
+        clock=lambda: datetime.now(UTC),
     )
     _, checkpoint = leased.resume()
     return leased, spec, checkpoint

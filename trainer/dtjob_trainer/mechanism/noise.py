@@ -1,4 +1,4 @@
-"""Gaussian noise on a lattice, as a pure function of key, draw and coordinate (Rule 7)."""
+"""The Gaussian mechanism's noise, on a lattice and added exactly (Rule 7)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dtjob_trainer.mechanism.prf import words
+from dtjob_trainer.mechanism.normals import gaussian
 
 # The part of C that clipping leaves free for rounding to the lattice (Rule 4).
 CLIP_SLACK = 2.0**-10
 _GRID_BITS = 30
-_EXACT_BITS = 52
-# Radii of words below this are the ends of the noise, where 64 bits leave gaps that show through
-# the lattice: a second word, from a part of the stream that nothing else uses, fills them.
-_TAIL_LIMIT = 1 << 32
-_SECOND_WORDS = 1 << 64
+# In cells: with the noise, which is below 2³⁶, less than the 2⁵³ up to which fp64 is exact.
+_FARTHEST = 2.0**52 - 1
 # Coordinates at a time: bounds what noise needs beside the sum itself.
 _CHUNK = 1 << 20
 # Keeps squares of gradients near C, and every multiple of g, well inside fp32's range.
@@ -27,34 +24,6 @@ _SMALLEST = 2.0**-40
 def clipped_norm(max_grad_norm: float) -> float:
     """The norm that examples are clipped to: C(1 − 2⁻¹⁰) (Rule 4)."""
     return max_grad_norm * (1 - CLIP_SLACK)
-
-
-def gaussian(key: bytes, draw: int, start: int, count: int) -> npt.NDArray[np.float64]:
-    """Return standard normals for coordinates `start .. start + count - 1` (Rule 7).
-
-    Box and Muller (1958) in fp64: coordinate i uses words w = 2⌊i/2⌋ and the next as
-    u = (w + ½)·2⁻⁶⁴ and v likewise, and is √(−2 ln u)·cos 2πv for even i, √(−2 ln u)·sin 2πv for
-    odd i. Where w < 2³², u = (w + (w' + ½)·2⁻⁶⁴)·2⁻⁶⁴ with word w' = 2⁶⁴ + ⌊i/2⌋ of the same
-    stream. The tail ends at √(2·129·ln 2) = 13.37.
-    """
-    first_pair, skip = divmod(start, 2)
-    pairs = (skip + count + 1) // 2
-    stream = words(key, draw, 2 * first_pair, 2 * pairs).reshape(pairs, 2)
-    uniforms = _uniform(stream)
-    for pair in np.flatnonzero(stream[:, 0] < _TAIL_LIMIT).tolist():
-        second = words(key, draw, _SECOND_WORDS + first_pair + pair, 1)
-        uniforms[pair, 0] = (float(stream[pair, 0]) + _uniform(second)[0]) * 2.0**-64
-    radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(uniforms[:, 0])))
-    angle = (2.0 * np.pi) * np.ascontiguousarray(uniforms[:, 1])
-    normals = np.empty((pairs, 2))
-    np.multiply(radius, np.cos(angle), out=normals[:, 0])
-    np.multiply(radius, np.sin(angle), out=normals[:, 1])
-    return normals.reshape(-1)[skip : skip + count]
-
-
-def _uniform(stream: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """(w + ½)·2⁻⁶⁴ in (0, 1]."""
-    return np.asarray((stream.astype(np.float64) + 0.5) * 2.0**-64)
 
 
 @dataclass(frozen=True)
@@ -117,6 +86,11 @@ class Lattice:
     ) -> npt.NDArray[np.float64]:
         """Round a slice of the reduced sum to the lattice and add its noise, exactly (Rule 7).
 
+        Whatever the sum is, it is noised: an error would tell of the data. Coordinates beyond
+        (2⁵² − 1)·g, where sums stop being exact, are moved there first, each by itself. That
+        projects onto a box, so that sums of neighbours come no further apart (1-Lipschitz), and
+        the sensitivity stays. NaN, which no sum of clipped rows holds, counts as zero.
+
         Parameters
         ----------
         total
@@ -128,18 +102,14 @@ class Lattice:
         -------
         ndarray[n] of float64
             Multiples of `grid`; a slice equals that slice of the whole, bit for bit.
-
-        Raises
-        ------
-        OverflowError
-            A coordinate is not finite or reaches 2⁵²·g, where sums stop being exact.
         """
         grid, scale = self.grid, self.scale
+        farthest = _FARTHEST * grid
         noised = np.empty(total.size)
         for first in range(0, total.size, _CHUNK):
-            part = total[first : first + _CHUNK]
-            if not np.all(np.abs(part) < math.ldexp(grid, _EXACT_BITS)):
-                raise OverflowError("the summed gradient left the range of the noise lattice")
-            noise = np.rint(gaussian(key, draw, start + first, part.size) * scale / grid)
-            noised[first : first + _CHUNK] = (np.rint(part / grid) + noise) * grid
+            part = np.clip(total[first : first + _CHUNK], -farthest, farthest)
+            cells = np.rint(np.where(np.isnan(part), 0.0, part) / grid)
+            noise = gaussian(key, draw, start + first, part.size) * (scale / grid)
+            # Ties go up: to even, as by rint, even cells would get more than their share.
+            noised[first : first + _CHUNK] = (cells + np.floor(noise + 0.5)) * grid
         return noised
