@@ -1,6 +1,7 @@
 """Rules 4, 5 and 21: what the validator refuses on synthetic data, by name and with a remedy."""
 
 import math
+import random
 import warnings
 from typing import Any
 
@@ -237,6 +238,36 @@ def test_state_outside_buffers():
         return m.second(m.first(x)) + m.seen * x[:, :CLASSES]
 
     refused(block(forward), "ModelRefused", "keeps state")
+
+
+def seeded_mask(m, x):
+    torch.manual_seed(0)
+    return m.second(m.first(x) * (torch.rand(len(x), 1) > 0.5))
+
+
+def seeded_losses(model, batch):
+    random.seed(4)
+    return cross_entropy(model, batch)
+
+
+SEEDING = {"forward": block(seeded_mask), "losses": make_task(losses=seeded_losses)}
+
+
+@pytest.mark.rule(2)
+@pytest.mark.parametrize(("name", "generator"), [("forward", "torch's"), ("losses", "Python's")])
+def test_a_seed_in_a_pass_is_refused(name, generator):
+    refused(SEEDING[name], "ModelRefused", f"seeds {generator} global generator")
+
+
+@pytest.mark.rule(2)
+def test_what_checkpointing_repeats_in_the_backward_pass_is_no_seed():
+    def forward(m, x):
+        hidden = torch.utils.checkpoint.checkpoint(
+            functional.dropout, m.first(x), use_reentrant=False
+        )
+        return m.second(hidden)
+
+    preflight(block(forward))
 
 
 class Centre(nn.Module):

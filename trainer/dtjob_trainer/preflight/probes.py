@@ -22,7 +22,7 @@ from dtjob_trainer.task import (
     shown_in_full,
 )
 from dtjob_trainer.usercode.passing import may_pass
-from dtjob_trainer.usercode.randomness import same_randomness
+from dtjob_trainer.usercode.randomness import same_randomness, seeded_by
 
 Batch = dict[str, torch.Tensor]
 State = dict[str, torch.Tensor]
@@ -95,6 +95,12 @@ def losses_of(task: Task, model: torch.nn.Module, batch: Batch, seed: int = 0) -
         return check_losses(losses, rows_of(batch))
     except LossesInvalid as error:
         raise TaskError(Reason.TASK_INVALID, str(error)) from None
+
+
+def seeded(task: Task, model: torch.nn.Module, batch: Batch) -> list[str]:
+    """Return the generators that a forward pass seeds; the backward pass may, to repeat it."""
+    model.train()
+    return seeded_by(lambda: task.losses(model, dict(batch)), device_of(batch))
 
 
 def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:

@@ -123,6 +123,17 @@ def check_repeatable(
         )
 
 
+def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:
+    """Refuse a model or losses that seed a generator: its numbers would be public (Rule 2)."""
+    if seeded := probes.dry_run(lambda: probes.seeded(task, model, batch)):
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"the model or losses() seeds {' and '.join(seeded)} global generator, so that each "
+            "batch gets the same random numbers; take them as they come, or from a generator of "
+            "your own",
+        )
+
+
 def check_reached(measured: probes.Measured) -> None:
     """Refuse a trainable parameter that no loss depends on (Rule 4)."""
     unreached = [name for name, gradient in measured.gradients.items() if gradient is None]

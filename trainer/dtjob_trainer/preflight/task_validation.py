@@ -71,6 +71,7 @@ def preflight(
     copies.check_copyable(model)
     refusals.check_written(before, probes.state_of(model))
     refusals.check_finite(measured)
+    refusals.check_seeds_nothing(task, model, batch)
     refusals.check_repeatable(task, model, batch, measured)
     refusals.check_remembers_nothing(recalled, probes.recall(task, model, other))
     refusals.check_reached(measured)
