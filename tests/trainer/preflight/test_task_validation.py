@@ -240,6 +240,22 @@ def test_state_outside_buffers():
     refused(block(forward), "ModelRefused", "keeps state")
 
 
+class Averaging(nn.Linear):
+    """Keeps a mean beside its weights, where only state_dict() finds it."""
+
+    def get_extra_state(self):
+        return {"mean": 0.0}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.rule(21)
+def test_state_beside_parameters_and_buffers():
+    task = make_task(model=lambda: Averaging(FEATURES, CLASSES))
+    refused(task, "ModelRefused", "state_dict() of the model has _extra_state")
+
+
 def seeded_mask(m, x):
     torch.manual_seed(0)
     return m.second(m.first(x) * (torch.rand(len(x), 1) > 0.5))

@@ -60,6 +60,7 @@ def preflight(
     refusals.check_tied(model)
     refusals.check_batch_norm(model)
     refusals.check_renormalised(model)
+    refusals.check_state(model)
     probes.move_off_initial_weights(model)
     generator = np.random.default_rng(1)
     batch = to_tensors(synthetic_examples(task.example_spec, _ROWS, generator), place)
