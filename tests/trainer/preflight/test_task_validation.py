@@ -572,6 +572,39 @@ def test_evaluation_is_tried_on_an_untrained_model(evaluate, words):
     assert words in caught.value.message
 
 
+def collecting():
+    """A task that shows the mean loss of what it was trained on as its evaluation."""
+    losses_so_far: list[float] = [1.0]
+
+    def losses(model, batch):
+        found = cross_entropy(model, batch)
+        losses_so_far.append(float(found.detach().mean()))
+        return found
+
+    return make_task(
+        losses=losses, evaluate=lambda _: {"loss": sum(losses_so_far) / len(losses_so_far)}
+    )
+
+
+def revealing():
+    """The same, but under a name of its own once there is something to show."""
+    seen: list[int] = []
+
+    def losses(model, batch):
+        seen.append(len(batch["y"]))
+        return cross_entropy(model, batch)
+
+    return make_task(losses=losses, evaluate=lambda _: {"rows": 1.0} if seen else {})
+
+
+@pytest.mark.rule(19)
+@pytest.mark.parametrize(("task", "name"), [(collecting, "loss"), (revealing, "rows")])
+def test_evaluation_shows_nothing_of_what_is_trained_on(task, name):
+    with pytest.raises(TaskError, match=f"another {name} after losses") as caught:
+        check_evaluation(task(), torch.device("cpu"))
+    assert caught.value.reason == "EvaluationInvalid"
+
+
 def test_evaluation_that_works_is_accepted():
     check_evaluation(make_task(), torch.device("cpu"))
     check_evaluation(make_task(evaluate=lambda _: {"accuracy": 0.5}), torch.device("cpu"))

@@ -13,9 +13,8 @@ from dtjob_trainer.usercode import data_place
 def folder(tmp_path, monkeypatch):
     monkeypatch.delenv(data_place.VARIABLE, raising=False)
     (tmp_path / "people.csv").write_text("Jane Doe, 555-0100\n")
-    data_place.close(str(tmp_path))
-    yield tmp_path
-    data_place.announce(str(tmp_path))
+    with data_place.closed(str(tmp_path)):
+        yield tmp_path
 
 
 READS = {
@@ -48,16 +47,21 @@ def test_what_lies_elsewhere_is_read_and_code_beside_the_data(folder, tmp_path_f
     assert other.read_text() == "{}"
     (folder.parent / (folder.name + "-2")).write_text("a name that begins like the folder's")
     assert (folder.parent / (folder.name + "-2")).read_text()
-    code = folder / "helper.py"
-    data_place.announce(str(folder))
-    code.write_text("x = 1")
-    data_place.close(str(folder))
-    assert code.read_text() == "x = 1"
 
 
-def test_dataset_finds_them(folder):
-    data_place.announce(str(folder))
-    assert (Path(os.environ[data_place.VARIABLE]) / "people.csv").read_text().startswith("Jane")
+def test_code_beside_the_data_is_read(tmp_path):
+    (tmp_path / "helper.py").write_text("x = 1")
+    with data_place.closed(str(tmp_path)):
+        assert (tmp_path / "helper.py").read_text() == "x = 1"
+
+
+def test_dataset_finds_them(tmp_path, monkeypatch):
+    monkeypatch.setenv(data_place.VARIABLE, "of the shell")
+    (tmp_path / "people.csv").write_text("Jane Doe")
+    with data_place.closed(str(tmp_path)):
+        assert data_place.VARIABLE not in os.environ
+    data_place.announce(str(tmp_path))
+    assert (Path(os.environ[data_place.VARIABLE]) / "people.csv").read_text() == "Jane Doe"
 
 
 def test_who_looks_too_early_learns_where_to_look(folder):

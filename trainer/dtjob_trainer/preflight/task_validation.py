@@ -127,15 +127,18 @@ def check_evaluation(task: Task, device: torch.device) -> None:
     Raises
     ------
     TaskError
-        It raises, changes the model, or its figures are refused by `public_figures`: what a
-        model that knows nothing gives has to be a finite number too.
+        It raises, changes the model, its figures are refused by `public_figures`: what a model
+        that knows nothing gives has to be a finite number too. Or it gives others after a pass
+        over synthetic examples, so that it shows something of what is trained on (Rule 19).
     """
     if task.evaluate is None:
         return
     model = build_model(task, device)
     before = parameter_digest(model.state_dict())
     try:
-        public_figures(task, model)
+        figures = public_figures(task, model)
+        probes.pass_over_synthetic(task, model, device)
+        again = public_figures(task, model)
     except TaskError:
         raise
     except Exception as error:
@@ -154,6 +157,14 @@ def check_evaluation(task: Task, device: torch.device) -> None:
             Reason.EVALUATION_INVALID,
             "Task.evaluate changes the parameters or buffers of the model that it is given; let "
             "it work on a copy.deepcopy of the model",
+        )
+    if differing := sorted(figures.keys() ^ again.keys()) or _moved(figures, again):
+        raise TaskError(
+            Reason.EVALUATION_INVALID,
+            f"Task.evaluate gives another {differing[0]} after losses() has run, though the model "
+            "is the same: its figures are published as those of public data, and would show "
+            "something of the records that are trained on. Compute them from the model and public "
+            "data alone; what is random of it comes from the global generators",
         )
 
 
@@ -198,6 +209,14 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
             "shorter names",
         )
     return checked
+
+
+def _moved(figures: dict[str, float], again: dict[str, float]) -> list[str]:
+    return [
+        name
+        for name, figure in sorted(figures.items())
+        if not math.isclose(figure, again[name], rel_tol=probes.TOLERANCE)
+    ]
 
 
 def _named(name: object) -> str:

@@ -123,8 +123,6 @@ class _Rank:
         config, setup = self._config, self._setup
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
         device = _prepare_device(config, setup)
-        if config.data_dir is not None:
-            data_place.close(config.data_dir)
         leased, spec, checkpoint = None, None, None
         if setup.rank == 0:
             # Before the task can fail: a fault of the ledger is reported first.
@@ -184,7 +182,8 @@ class _Rank:
     def _trying(self) -> Iterator[None]:
         """Whatever is raised inside is the task's fault."""
         self._phase = Phase.TRIED
-        yield
+        with data_place.closed(self._config.data_dir):
+            yield
         self._phase = Phase.OURS
 
     def _train(self, attempt: _Attempt, watch: Watch | None) -> EndKind:

@@ -5,9 +5,11 @@ Until then the words of its errors leave the pod in full, a record that a librar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 
 #: Names the folder to the task, if the job has a data volume.
 VARIABLE = "DTJOB_DATA_DIR"
@@ -39,8 +41,8 @@ class _Gate:
         self.folder: str | None = None
         self._is_installed = False
 
-    def close(self, folder: str) -> None:
-        self.folder = os.path.realpath(folder)
+    def close(self, folder: str | None) -> None:
+        self.folder = None if folder is None else os.path.realpath(folder)
         if not self._is_installed:
             sys.addaudithook(self._refuse)
             self._is_installed = True
@@ -63,15 +65,19 @@ class _Gate:
 _GATE = _Gate()
 
 
-def close(folder: str) -> None:
-    """Refuse to have files of the data folder opened, but for code, until `announce`."""
+@contextlib.contextmanager
+def closed(folder: str | None) -> Iterator[None]:
+    """While task code runs herein, refuse to have files of the data folder opened, but for code."""
     os.environ.pop(VARIABLE, None)
     _GATE.close(folder)
+    try:
+        yield
+    finally:
+        _GATE.close(None)
 
 
 def announce(folder: str) -> None:
-    """Name the data folder to the task, which may read it from now on."""
-    _GATE.folder = None
+    """Name the data folder to the task, for the call of `dataset()` and what follows."""
     os.environ[VARIABLE] = folder
 
 
