@@ -256,6 +256,44 @@ def test_state_beside_parameters_and_buffers():
     refused(task, "ModelRefused", "state_dict() of the model has _extra_state")
 
 
+def one_global_model():
+    kept = linear()
+    return lambda: kept
+
+
+def new_modules_of_one_memory():
+    memory = torch.zeros(CLASSES, FEATURES)
+
+    def model():
+        made = linear()
+        made.weight = nn.Parameter(memory)
+        return made
+
+    return model
+
+
+@pytest.mark.rule(5)
+@pytest.mark.parametrize("make", [one_global_model, new_modules_of_one_memory])
+def test_a_model_of_an_earlier_call(make):
+    model = make()
+    before = [p.detach().clone() for p in model().parameters()]
+    task = make_task(model=model)
+    build_model(task, torch.device("cpu"))
+    with pytest.raises(TaskError, match=r"parameter weight of an earlier call again") as caught:
+        preflight(task)
+    assert caught.value.reason == "ModelRefused"
+    assert all(map(torch.equal, before, model().parameters()))
+
+
+def test_a_frozen_base_is_loaded_once():
+    base = linear()
+    base.requires_grad_(False)
+    task = make_task(model=lambda: nn.Sequential(base, nn.Linear(CLASSES, CLASSES)))
+    for _ in range(3):
+        build_model(task, torch.device("cpu"))
+    preflight(task)
+
+
 def seeded_mask(m, x):
     torch.manual_seed(0)
     return m.second(m.first(x) * (torch.rand(len(x), 1) > 0.5))

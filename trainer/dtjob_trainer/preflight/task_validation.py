@@ -14,7 +14,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import synthetic_examples, to_tensors
 from dtjob_trainer.mechanism.clipping import trainable
 from dtjob_trainer.mechanism.digest import parameter_digest
-from dtjob_trainer.preflight import copies, probes, refusals
+from dtjob_trainer.preflight import copies, own_weights, probes, refusals
 from dtjob_trainer.task import (
     Task,
     TaskError,
@@ -89,7 +89,8 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
     Raises
     ------
     TaskError
-        It raises, is no module, or its trainable parameters are absent or not float32.
+        It raises, is no module, or its trainable parameters are absent, not float32 or those of
+        an earlier call.
     """
     model = probes.dry_run(task.model)
     if not isinstance(model, torch.nn.Module):
@@ -116,6 +117,7 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
                 f"parameter {name} has dtype {p.dtype}; trainable parameters must be float32 "
                 "(call .float() on the model, or freeze the parameter)",
             )
+    own_weights.check(model)
     return model.to(device)
 
 
