@@ -290,7 +290,8 @@ def _other_file(module_name: str) -> str:
 
 
 def _no_data(error: Exception) -> str:
-    return f".\n{data_place.NOT_SET}" if data_place.is_missed(error) else ""
+    remedy = data_place.remedy(error)
+    return f".\n{remedy}" if remedy else ""
 
 
 def _checked(task: object, entrypoint: str) -> Task:

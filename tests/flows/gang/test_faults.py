@@ -320,7 +320,16 @@ def test_stopped_gang_is_superseded_and_woken(
         ("slow_task:raises_in_evaluation", "EvaluationInvalid", "no public data here"),
         ("slow_task:with_batch_norm", "ModelRefused", "BatchNorm"),
         ("slow_task:with_mean_loss", "TaskInvalid", "losses"),
-        ("slow_task:with_extra_state", "DryRunFailed", "dry run on synthetic data failed"),
+        (
+            "slow_task:with_extra_state",
+            "ModelRefused",
+            "state_dict() of the model has _extra_state",
+        ),
+        (
+            "slow_task:with_a_private_mean",
+            "ModelRefused",
+            "Task.dataset() changes mean of the model",
+        ),
         ("slow_task:with_lock", "TaskInvalid", "attribute lock (a lock) of module model"),
         ("slow_task:with_panic", "TaskFailed", "raised Panic ("),
         ("slow_task:raises_on_private_data", "TaskFailed", "opening the data raised ValueError"),
@@ -338,6 +347,20 @@ def test_task_can_not_work(start: Any, entrypoint: str, reason: str, message: st
     written = run.logs() + run.ledger.read().ledger.model_dump_json()
     assert "JANE DOE" not in written
     assert "Traceback" not in run.logs() or reason in ("DryRunFailed", "EvaluationInvalid")
+
+
+@pytest.mark.rule(20)
+def test_private_data_are_opened_in_dataset_and_not_before(start: Any, tmp_path: Path) -> None:
+    """Before, the words of an error leave the pod, and numpy's quote a record."""
+    (tmp_path / "people.csv").write_text("JANE DOE, 555-0100\n")
+    too_early = {"entrypoint": "slow_task:reads_too_early", "args": {"data": str(tmp_path)}}
+    run = start(workers=1, task=too_early, data=tmp_path)
+    assert run.wait_for_exit() == [1], run.logs()
+    status = run.ledger.read().ledger.status
+    assert status.outcome is not None
+    assert (status.outcome.reason, status.charged) == ("EntrypointInvalid", 0)
+    assert "before dataset() is called" in status.outcome.message
+    assert "JANE DOE" not in run.logs() + run.ledger.read().ledger.model_dump_json()
 
 
 def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any) -> None:

@@ -74,6 +74,7 @@ class GangRun:
     stays_after_outcome: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
+    data: Path | None = None
     name: str = "a"
     gate_at: int | None = None
     executed_anew: bool = False
@@ -116,6 +117,7 @@ class GangRun:
             processes_per_worker=self.processes_per_worker,
             ledger=LedgerRef(kind=LedgerKind.FILE, path=str(self.ledger.path)),
             state_dir=str(self.state),
+            data_dir=str(self.data) if self.data else None,
             stall_seconds=self.stall_seconds,
             max_restarts=self.max_restarts,
             coordinator_host="127.0.0.1",

@@ -168,7 +168,9 @@ def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, 
     torch.manual_seed(rank)
     random.seed(rank)
     np.random.seed(rank)
-    opened = open_records(replace(make_task(), dataset=split_without_generator), group.device)
+    opened = open_records(
+        replace(make_task(), dataset=split_without_generator), linear(), group.device
+    )
     close = {"x": rows()["x"] * (1 + rank * 1e-7), "y": rows()["y"]}
     cases = {
         "same": Records(rows()),

@@ -108,7 +108,7 @@ def with_batch_norm(args: Mapping[str, Any]) -> Task:
 
 
 def with_extra_state(args: Mapping[str, Any]) -> Task:
-    """Passes the validator; what a checkpoint makes of its state only a rehearsal shows."""
+    """A checkpoint would release what is neither parameter nor buffer."""
     import torch
 
     class Linear(torch.nn.Linear):
@@ -119,6 +119,35 @@ def with_extra_state(args: Mapping[str, Any]) -> Task:
             pass
 
     return replace(digits.task({}), model=lambda: Linear(65, 10))
+
+
+def with_a_private_mean(args: Mapping[str, Any]) -> Task:
+    """Stores a mean of its records where the model is released with it."""
+    import torch
+
+    kept: list[Any] = []
+
+    def model() -> Any:
+        made = digits.model()
+        made.register_buffer("mean", torch.zeros(1))
+        kept.append(made)
+        return made
+
+    def dataset() -> Any:
+        records = digits.task({}).dataset()
+        for made in kept:
+            made.mean.fill_(float(records[0]["pixels"].mean()) + 1)
+        return records
+
+    return replace(digits.task({}), model=model, dataset=dataset)
+
+
+def reads_too_early(args: Mapping[str, Any]) -> Task:
+    """Looks into its data for what they hold, as a vocabulary is made."""
+    import numpy as np
+
+    np.loadtxt(Path(args["data"], "people.csv"))
+    return digits.task({})
 
 
 def with_another_model(args: Mapping[str, Any]) -> Task:

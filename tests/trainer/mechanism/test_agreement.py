@@ -64,3 +64,29 @@ def test_a_field_that_nothing_seeds_and_no_other_is_refused():
     """It can't be told from a stream; the message says how to seed it."""
     with pytest.raises(TaskError, match="global generator"):
         agreed_length(Augmented(rows()), {"x": make_task().example_spec["x"]}, Group())
+
+
+class Seeding(Records):
+    """Augments each record by its own number, as tutorials do."""
+
+    def __getitem__(self, index):
+        torch.manual_seed(index)
+        np.random.seed(index)
+        return super().__getitem__(index)
+
+
+@pytest.mark.rule(2)
+def test_records_that_seed_a_generator_are_refused():
+    with pytest.raises(TaskError, match="seeds numpy's and torch's global generator") as caught:
+        agreed_length(Seeding(rows()), make_task().example_spec, Group())
+    assert caught.value.reason is Reason.DATASET_INVALID
+
+
+class Unreadable(Records):
+    def __getitem__(self, index):
+        raise OSError("torn file")
+
+
+@pytest.mark.rule(20)
+def test_a_first_record_that_cannot_be_read_ends_nothing():
+    assert agreed_length(Unreadable(rows()), make_task().example_spec, Group()) == 64

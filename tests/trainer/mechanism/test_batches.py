@@ -1,14 +1,16 @@
 """Rules 8 and 20: fixed shapes with masks; a bad record contributes zero and nobody hears of it."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import BatchLoader, open_records, synthetic_examples
 from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
-from tests.support.mechanism.models import FEATURES, Records, make_task, rows
+from tests.support.mechanism.models import FEATURES, Records, linear, make_task, rows
 
 CPU = torch.device("cpu")
 SPEC = make_task().example_spec
@@ -146,7 +148,39 @@ def test_synthetic_examples_of_the_whole_range(dtype):
 
 def test_a_data_set_must_be_map_style_and_not_empty():
     with pytest.raises(TaskError, match="map-style"):
-        open_records(make_task(records=iter([])), CPU)
+        open_records(make_task(records=iter([])), linear(), CPU)
     with pytest.raises(TaskError, match="no records"):
-        open_records(make_task(records=[]), CPU)
-    assert len(open_records(make_task(), CPU)) == 64
+        open_records(make_task(records=[]), linear(), CPU)
+    assert len(open_records(make_task(), linear(), CPU)) == 64
+
+
+def normalised(how):
+    """A task whose dataset() stores the mean of its records in the model."""
+    model = torch.nn.Sequential(torch.nn.Linear(FEATURES, 3), torch.nn.Linear(3, 3))
+    model[0].register_buffer("mean", torch.zeros(FEATURES))
+    model[1].requires_grad_(False)
+
+    def dataset():
+        records = Records(rows())
+        with torch.no_grad():
+            how(model, torch.from_numpy(records.arrays["x"].mean(0)))
+        return records
+
+    return replace(make_task(), dataset=dataset), model
+
+
+WRITES = {
+    "0.mean": lambda model, mean: model[0].mean.copy_(mean),
+    "0.mean, exchanged": lambda model, mean: setattr(model[0], "mean", mean),
+    "0.bias": lambda model, mean: model[0].bias.data.fill_(float(mean[0])),
+    "1.bias": lambda model, mean: model[1].bias.numpy().fill(float(mean[0])),
+}
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize("name", WRITES)
+def test_dataset_writes_nothing_into_the_model(name):
+    task, model = normalised(WRITES[name])
+    with pytest.raises(TaskError, match=f"dataset.. changes {name.partition(',')[0]} of") as caught:
+        open_records(task, model, CPU)
+    assert caught.value.reason is Reason.MODEL_REFUSED

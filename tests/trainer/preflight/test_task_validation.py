@@ -1,6 +1,7 @@
 """Rules 4, 5 and 21: what the validator refuses on synthetic data, by name and with a remedy."""
 
 import math
+import random
 import warnings
 from typing import Any
 
@@ -237,6 +238,90 @@ def test_state_outside_buffers():
         return m.second(m.first(x)) + m.seen * x[:, :CLASSES]
 
     refused(block(forward), "ModelRefused", "keeps state")
+
+
+class Averaging(nn.Linear):
+    """Keeps a mean beside its weights, where only state_dict() finds it."""
+
+    def get_extra_state(self):
+        return {"mean": 0.0}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.rule(21)
+def test_state_beside_parameters_and_buffers():
+    task = make_task(model=lambda: Averaging(FEATURES, CLASSES))
+    refused(task, "ModelRefused", "state_dict() of the model has _extra_state")
+
+
+def one_global_model():
+    kept = linear()
+    return lambda: kept
+
+
+def new_modules_of_one_memory():
+    memory = torch.zeros(CLASSES, FEATURES)
+
+    def model():
+        made = linear()
+        made.weight = nn.Parameter(memory)
+        return made
+
+    return model
+
+
+@pytest.mark.rule(5)
+@pytest.mark.parametrize("make", [one_global_model, new_modules_of_one_memory])
+def test_a_model_of_an_earlier_call(make):
+    model = make()
+    before = [p.detach().clone() for p in model().parameters()]
+    task = make_task(model=model)
+    build_model(task, torch.device("cpu"))
+    with pytest.raises(TaskError, match=r"parameter weight of an earlier call again") as caught:
+        preflight(task)
+    assert caught.value.reason == "ModelRefused"
+    assert all(map(torch.equal, before, model().parameters()))
+
+
+def test_a_frozen_base_is_loaded_once():
+    base = linear()
+    base.requires_grad_(False)
+    task = make_task(model=lambda: nn.Sequential(base, nn.Linear(CLASSES, CLASSES)))
+    for _ in range(3):
+        build_model(task, torch.device("cpu"))
+    preflight(task)
+
+
+def seeded_mask(m, x):
+    torch.manual_seed(0)
+    return m.second(m.first(x) * (torch.rand(len(x), 1) > 0.5))
+
+
+def seeded_losses(model, batch):
+    random.seed(4)
+    return cross_entropy(model, batch)
+
+
+SEEDING = {"forward": block(seeded_mask), "losses": make_task(losses=seeded_losses)}
+
+
+@pytest.mark.rule(2)
+@pytest.mark.parametrize(("name", "generator"), [("forward", "torch's"), ("losses", "Python's")])
+def test_a_seed_in_a_pass_is_refused(name, generator):
+    refused(SEEDING[name], "ModelRefused", f"seeds {generator} global generator")
+
+
+@pytest.mark.rule(2)
+def test_what_checkpointing_repeats_in_the_backward_pass_is_no_seed():
+    def forward(m, x):
+        hidden = torch.utils.checkpoint.checkpoint(
+            functional.dropout, m.first(x), use_reentrant=False
+        )
+        return m.second(hidden)
+
+    preflight(block(forward))
 
 
 class Centre(nn.Module):
@@ -523,6 +608,39 @@ def test_evaluation_is_tried_on_an_untrained_model(evaluate, words):
         check_evaluation(make_task(evaluate=evaluate), torch.device("cpu"))
     assert caught.value.reason == "EvaluationInvalid"
     assert words in caught.value.message
+
+
+def collecting():
+    """A task that shows the mean loss of what it was trained on as its evaluation."""
+    losses_so_far: list[float] = [1.0]
+
+    def losses(model, batch):
+        found = cross_entropy(model, batch)
+        losses_so_far.append(float(found.detach().mean()))
+        return found
+
+    return make_task(
+        losses=losses, evaluate=lambda _: {"loss": sum(losses_so_far) / len(losses_so_far)}
+    )
+
+
+def revealing():
+    """The same, but under a name of its own once there is something to show."""
+    seen: list[int] = []
+
+    def losses(model, batch):
+        seen.append(len(batch["y"]))
+        return cross_entropy(model, batch)
+
+    return make_task(losses=losses, evaluate=lambda _: {"rows": 1.0} if seen else {})
+
+
+@pytest.mark.rule(19)
+@pytest.mark.parametrize(("task", "name"), [(collecting, "loss"), (revealing, "rows")])
+def test_evaluation_shows_nothing_of_what_is_trained_on(task, name):
+    with pytest.raises(TaskError, match=f"another {name} after losses") as caught:
+        check_evaluation(task(), torch.device("cpu"))
+    assert caught.value.reason == "EvaluationInvalid"
 
 
 def test_evaluation_that_works_is_accepted():

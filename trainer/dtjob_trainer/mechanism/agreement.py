@@ -7,6 +7,7 @@ would where an id means another record the next time, as with a stream behind `[
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.task import ArraySpec, Records, TaskError
-from dtjob_trainer.usercode.randomness import same_randomness
+from dtjob_trainer.usercode.randomness import same_randomness, seeded_by
 
 #: How many records are compared. Another order of the records moves nearly all of them; but
 #: labels of a stream, nine in ten alike, are only by chance the same twice in all of so many.
@@ -47,6 +48,7 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
             "the ranks see different numbers of records; every worker must mount the same data",
         )
     ids = np.linspace(0, length - 1, min(_COMPARED, length)).astype(int).tolist()
+    _refuse_seeding(records, ids[0], group.device)
     own = _stable_fingerprints(records, example_spec, ids, group.device)
     every = np.stack(
         [np.frombuffer(data).reshape(own.shape) for data in group.gather_bytes(own.tobytes())]
@@ -67,6 +69,27 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
             "its own, and mount the same data on every worker",
         )
     return length
+
+
+def _refuse_seeding(records: Records, index: int, device: torch.device) -> None:
+    """Refuse a data set that seeds a generator on a read: that of a step is the keys' (Rule 2).
+
+    Raises
+    ------
+    TaskError
+    """
+
+    def read() -> None:
+        with contextlib.suppress(Exception):
+            records[index]
+
+    if seeded := seeded_by(read, device):
+        raise TaskError(
+            Reason.DATASET_INVALID,
+            f"reading a record of Task.dataset() seeds {' and '.join(seeded)} global generator: "
+            "each record would get the same random numbers in every draw. Take them as they come: "
+            "each read finds its own; or from a generator of your own",
+        )
 
 
 def _stable_fingerprints(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness
 
@@ -38,20 +39,37 @@ class MicroBatch:
     mask: torch.Tensor
 
 
-def open_records(task: Task, device: torch.device) -> Records:
+def open_records(task: Task, model: torch.nn.Module, device: torch.device) -> Records:
     """Open the task's private records: the first private read of a run.
 
     It finds the same random numbers on every rank, so that a split or a shuffle that takes them
     from Python, numpy or torch gives all ranks the same records; training's come from its keys.
 
+    Parameters
+    ----------
+    model
+        The one that is trained and released, which the task must not write its records into.
+
     Raises
     ------
     TaskError
-        The data set isn't map-style (Rule 3) or is empty. Exceptions of the task's own code pass
-        through unchanged; the rank reports its class and place only (Rule 20).
+        The data set isn't map-style (Rule 3) or is empty, or the model was changed. Exceptions of
+        the task's own code pass through unchanged; the rank reports its class and place only
+        (Rule 20).
     """
+    untouched = Untouched(model)
     with same_randomness(device):
         records = task.dataset()
+    try:
+        untouched.check()
+        untouched.check_frozen()
+    except ModelWritten as error:
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"Task.dataset() changes {error.tensor} of the model, which is released: what is "
+            "computed from private records, such as their mean, would leave without noise. Take "
+            "such figures from public data, in Task.model()",
+        ) from None
     if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
         raise TaskError(
             Reason.DATASET_INVALID,

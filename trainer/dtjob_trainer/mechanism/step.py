@@ -178,6 +178,19 @@ class PrivateStep:
         finally:
             self._discard()
 
+    def check_publishable(self) -> None:
+        """Refuse to publish a model that something else than the optimizer has written to.
+
+        Raises
+        ------
+        TaskError
+            Names the frozen tensor; `run` sees to the others.
+        """
+        try:
+            self._untouched.check_frozen()
+        except ModelWritten as error:
+            raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
+
     def close(self) -> None:
         """Take the hooks off the model."""
         if isinstance(self._sum, ClippedSum):

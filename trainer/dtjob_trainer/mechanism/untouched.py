@@ -2,52 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+
+# Entries at a time: bounds the memory of a checksum.
+_CHUNK = 1 << 20
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class ModelWritten(RuntimeError):
-    """A pass over private records wrote to the model: that write has no noise."""
+    """A tensor of the model was written to where no noise is added.
+
+    Attributes
+    ----------
+    tensor
+        Its name.
+    """
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(writes_without_noise(tensor))
+        self.tensor = tensor
 
 
 class Untouched:
-    """Sees in-place writes and exchanged tensors, by torch's own count of writes to each.
+    """Sees every write to a model's tensors, by their checksums, and exchanged ones.
 
     The dry run refuses models that write to themselves on synthetic data; this one sees those
-    that do so on other data only.
+    that do so on other data only, through `.data` or numpy too.
 
     Parameters
     ----------
     model
-        Its buffers keep the values that they have now: training changes none.
+        Its buffers and frozen parameters keep the values that they have now: training changes
+        none.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
-        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        self._before = _writes(model)
+        frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+        self._frozen = {name: checksum(tensor) for name, tensor in frozen.items()}
+        self._buffers = {name: checksum(tensor) for name, tensor in model.named_buffers()}
+        self._trainable: dict[str, tuple[int, int]] = {}
+        self.begin()
 
     def begin(self) -> None:
-        """Before the first pass of a step."""
-        self._before = _writes(self._model)
+        """Before the first pass of a step: what is trained is now as it has to stay."""
+        self._trainable = self._trainable_now()
 
     def check(self) -> None:
-        """After the last pass, before the optimizer.
+        """After the last pass, before the optimizer: buffers and what is trained.
 
         Raises
         ------
         ModelWritten
             Names the tensor; nothing of the data.
         """
-        now = _writes(self._model)
-        if now == self._before:
-            return
-        changed = [name for name in now | self._before if now.get(name) != self._before.get(name)]
+        _compare(self._trainable, self._trainable_now())
         buffers = dict(self._model.named_buffers())
-        for name in changed:
-            both = name in self._buffers and name in buffers
-            if both and same(self._buffers[name], buffers[name]):
-                continue  # written anew with what it was
-            raise ModelWritten(writes_without_noise(name))
+        _compare(self._buffers, {name: checksum(tensor) for name, tensor in buffers.items()})
+
+    def check_frozen(self) -> None:
+        """Before the model is published: all that is not trained, which may be large.
+
+        Raises
+        ------
+        ModelWritten
+        """
+        parameters = self._model.named_parameters()
+        now = {name: checksum(p) for name, p in parameters if not p.requires_grad}
+        _compare(self._frozen, now)
+
+    def _trainable_now(self) -> dict[str, tuple[int, int]]:
+        """Also which tensor it is: the optimizer goes on with the one that it was given."""
+        parameters = self._model.named_parameters()
+        return {name: (id(p), checksum(p)) for name, p in parameters if p.requires_grad}
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """Return Σ (2i + 1)·bᵢ modulo 2⁶⁴ over the bits bᵢ of a tensor's entries.
+
+    Another one for any change of one entry: 2i + 1 is odd. A hash would be slower, and nobody
+    here writes so as not to be seen.
+    """
+    flat = tensor.detach().contiguous().reshape(-1)
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).reshape(-1)
+    bits = flat.view(_BITS[flat.element_size()])
+    weights = 2 * torch.arange(min(_CHUNK, len(bits)), device=bits.device) + 1
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    for first in range(0, len(bits), _CHUNK):
+        part = bits[first : first + _CHUNK].to(torch.int64)
+        total += (part * (weights[: len(part)] + 2 * first)).sum()
+    return int(total)
 
 
 def writes_without_noise(name: str) -> str:
@@ -69,7 +116,7 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one, other)
 
 
-def _writes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
-    """For each tensor of the model: which one it is, and how often it was written in place."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return {name: (id(tensor), tensor._version) for name, tensor in tensors}
+def _compare(before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    for name in {**before, **now}:
+        if now.get(name) != before.get(name):
+            raise ModelWritten(name)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.batches import synthetic_examples, to_tensors
 from dtjob_trainer.mechanism.clipping import (
     LossesInvalid,
     PerExampleGradients,
@@ -22,7 +24,7 @@ from dtjob_trainer.task import (
     shown_in_full,
 )
 from dtjob_trainer.usercode.passing import may_pass
-from dtjob_trainer.usercode.randomness import same_randomness
+from dtjob_trainer.usercode.randomness import same_randomness, seeded_by
 
 Batch = dict[str, torch.Tensor]
 State = dict[str, torch.Tensor]
@@ -95,6 +97,18 @@ def losses_of(task: Task, model: torch.nn.Module, batch: Batch, seed: int = 0) -
         return check_losses(losses, rows_of(batch))
     except LossesInvalid as error:
         raise TaskError(Reason.TASK_INVALID, str(error)) from None
+
+
+def seeded(task: Task, model: torch.nn.Module, batch: Batch) -> list[str]:
+    """Return the generators that a forward pass seeds; the backward pass may, to repeat it."""
+    model.train()
+    return seeded_by(lambda: task.losses(model, dict(batch)), device_of(batch))
+
+
+def pass_over_synthetic(task: Task, model: torch.nn.Module, device: torch.device) -> None:
+    """Compute losses in training mode, as a step does first; nothing of the model changes."""
+    examples = synthetic_examples(task.example_spec, 4, np.random.default_rng(3))
+    losses_of(task, model, to_tensors(examples, device))
 
 
 def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:

@@ -78,6 +78,27 @@ def check_written(before: probes.State, after: probes.State) -> None:
             raise TaskError(Reason.MODEL_REFUSED, writes_without_noise(name))
 
 
+def check_state(model: torch.nn.Module) -> None:
+    """Refuse a `state_dict()` with more in it than parameters and buffers (Rule 21).
+
+    It is what a checkpoint releases. Extra state is watched by nobody.
+    """
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    for name, value in model.state_dict().items():
+        own = tensors.get(name)
+        if own is not None and isinstance(value, torch.Tensor) and same(own.detach(), value):
+            continue
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"state_dict() of the model has {name}, which is no parameter or buffer of it as it "
+            "is: what a pass leaves there would be released without noise; remove "
+            "get_extra_state() and hooks that change state_dict()",
+        )
+
+
 def check_remembers_nothing(before: probes.Recalled, after: probes.Recalled) -> None:
     """Refuse what else training leaves behind and evaluation finds: plain attributes (Rule 21)."""
     if not probes.equal_recall(before, after):
@@ -120,6 +141,17 @@ def check_repeatable(
             "the same batch under the same random seed gives other losses the second time: the "
             "model or losses() keeps state between calls; remove it (random numbers must come "
             "from torch's, numpy's or Python's global generator)",
+        )
+
+
+def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:
+    """Refuse a model or losses that seed a generator: its numbers would be public (Rule 2)."""
+    if seeded := probes.dry_run(lambda: probes.seeded(task, model, batch)):
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"the model or losses() seeds {' and '.join(seeded)} global generator, so that each "
+            "batch gets the same random numbers; take them as they come, or from a generator of "
+            "your own",
         )
 
 

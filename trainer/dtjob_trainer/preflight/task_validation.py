@@ -14,7 +14,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import synthetic_examples, to_tensors
 from dtjob_trainer.mechanism.clipping import trainable
 from dtjob_trainer.mechanism.digest import parameter_digest
-from dtjob_trainer.preflight import copies, probes, refusals
+from dtjob_trainer.preflight import copies, own_weights, probes, refusals
 from dtjob_trainer.task import (
     Task,
     TaskError,
@@ -60,6 +60,7 @@ def preflight(
     refusals.check_tied(model)
     refusals.check_batch_norm(model)
     refusals.check_renormalised(model)
+    refusals.check_state(model)
     probes.move_off_initial_weights(model)
     generator = np.random.default_rng(1)
     batch = to_tensors(synthetic_examples(task.example_spec, _ROWS, generator), place)
@@ -71,6 +72,7 @@ def preflight(
     copies.check_copyable(model)
     refusals.check_written(before, probes.state_of(model))
     refusals.check_finite(measured)
+    refusals.check_seeds_nothing(task, model, batch)
     refusals.check_repeatable(task, model, batch, measured)
     refusals.check_remembers_nothing(recalled, probes.recall(task, model, other))
     refusals.check_reached(measured)
@@ -87,7 +89,8 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
     Raises
     ------
     TaskError
-        It raises, is no module, or its trainable parameters are absent or not float32.
+        It raises, is no module, or its trainable parameters are absent, not float32 or those of
+        an earlier call.
     """
     model = probes.dry_run(task.model)
     if not isinstance(model, torch.nn.Module):
@@ -114,6 +117,7 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
                 f"parameter {name} has dtype {p.dtype}; trainable parameters must be float32 "
                 "(call .float() on the model, or freeze the parameter)",
             )
+    own_weights.check(model)
     return model.to(device)
 
 
@@ -125,15 +129,18 @@ def check_evaluation(task: Task, device: torch.device) -> None:
     Raises
     ------
     TaskError
-        It raises, changes the model, or its figures are refused by `public_figures`: what a
-        model that knows nothing gives has to be a finite number too.
+        It raises, changes the model, its figures are refused by `public_figures`: what a model
+        that knows nothing gives has to be a finite number too. Or it gives others after a pass
+        over synthetic examples, so that it shows something of what is trained on (Rule 19).
     """
     if task.evaluate is None:
         return
     model = build_model(task, device)
     before = parameter_digest(model.state_dict())
     try:
-        public_figures(task, model)
+        figures = public_figures(task, model)
+        probes.pass_over_synthetic(task, model, device)
+        again = public_figures(task, model)
     except TaskError:
         raise
     except Exception as error:
@@ -152,6 +159,14 @@ def check_evaluation(task: Task, device: torch.device) -> None:
             Reason.EVALUATION_INVALID,
             "Task.evaluate changes the parameters or buffers of the model that it is given; let "
             "it work on a copy.deepcopy of the model",
+        )
+    if differing := sorted(figures.keys() ^ again.keys()) or _moved(figures, again):
+        raise TaskError(
+            Reason.EVALUATION_INVALID,
+            f"Task.evaluate gives another {differing[0]} after losses() has run, though the model "
+            "is the same: its figures are published as those of public data, and would show "
+            "something of the records that are trained on. Compute them from the model and public "
+            "data alone; what is random of it comes from the global generators",
         )
 
 
@@ -196,6 +211,14 @@ def public_figures(task: Task, model: torch.nn.Module) -> dict[str, float]:
             "shorter names",
         )
     return checked
+
+
+def _moved(figures: dict[str, float], again: dict[str, float]) -> list[str]:
+    return [
+        name
+        for name, figure in sorted(figures.items())
+        if not math.isclose(figure, again[name], rel_tol=probes.TOLERANCE)
+    ]
 
 
 def _named(name: object) -> str:

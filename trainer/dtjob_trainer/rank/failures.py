@@ -170,8 +170,8 @@ class Failures:
         # Another attempt would run into it again, and spend a lease each time.
         what = "opening the data" if phase is Phase.OPENING else "training"
         remedy = _LOGGED if self.shows_private_data else _HIDDEN
-        if data_place.is_missed(error):
-            remedy = f"; {data_place.NOT_SET}"
+        if place := data_place.remedy(error):
+            remedy = f"; {place}"
         return EndKind.FAILED, Reason.TASK_FAILED, f"{what} raised {description}{remedy}"
 
     def _out_of_memory(self, description: str, when: str = "") -> tuple[EndKind, Reason, str]:

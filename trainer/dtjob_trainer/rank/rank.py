@@ -123,8 +123,6 @@ class _Rank:
         config, setup = self._config, self._setup
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
         device = _prepare_device(config, setup)
-        if config.data_dir is not None:
-            os.environ[data_place.VARIABLE] = config.data_dir
         leased, spec, checkpoint = None, None, None
         if setup.rank == 0:
             # Before the task can fail: a fault of the ledger is reported first.
@@ -184,7 +182,8 @@ class _Rank:
     def _trying(self) -> Iterator[None]:
         """Whatever is raised inside is the task's fault."""
         self._phase = Phase.TRIED
-        yield
+        with data_place.closed(self._config.data_dir):
+            yield
         self._phase = Phase.OURS
 
     def _train(self, attempt: _Attempt, watch: Watch | None) -> EndKind:
@@ -194,12 +193,16 @@ class _Rank:
 
         learner = self._learner(attempt)
         model, optimizer, task = learner.model, learner.optimizer, attempt.task
-        step: Stepper = self._private_step(attempt, learner)
-        if watch is not None:
-            step = watch(step)
+        private = self._private_step(attempt, learner)
+        step: Stepper = private if watch is None else watch(private)
+
+        def state() -> TrainingState:
+            private.check_publishable()
+            return TrainingState(model.state_dict(), optimizer.state_dict())
+
         trainee = loop.Trainee(
             _NotifyingStep(step, self._begin_stepped),
-            state=lambda: TrainingState(model.state_dict(), optimizer.state_dict()),
+            state=state,
             compare=lambda: agreed_digest(model, attempt.group),
             evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
         )
@@ -253,8 +256,10 @@ class _Rank:
         task, group = attempt.task, attempt.group
         self._mail.stage("opening the dataset")
         self._begin_private()
+        if self._config.data_dir is not None:
+            data_place.announce(self._config.data_dir)
         with self._mail.waiting("opening the dataset", state=WorkerState.STARTING):
-            records = batches.open_records(task, group.device)
+            records = batches.open_records(task, learner.model, group.device)
         self._phase = Phase.PRIVATE
         on_bad_record = self._on_bad_record if self._shows_private_data else None
         secret = keys.fresh_secret(group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -23,3 +23,29 @@ def same_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def seeded_by(call: Callable[[], object], device: torch.device) -> list[str]:
+    """Return the generators that a call seeds, by name.
+
+    It is made from two states of each. Where a generator's state afterwards is the same, it does
+    not follow from the one before: the call has set it. A call that puts the state of before back
+    seeds nothing.
+    """
+    after = []
+    for seed in (1, 2):
+        with same_randomness(device, seed):
+            call()
+            after.append(_states(device))
+    return [name for name, state in after[0].items() if state == after[1][name]]
+
+
+def _states(device: torch.device) -> dict[str, object]:
+    states: dict[str, object] = {
+        "Python's": random.getstate(),
+        "numpy's": repr(np.random.get_state(legacy=False)),
+        "torch's": torch.get_rng_state().numpy().tobytes(),
+    }
+    if device.type == "cuda":
+        states["torch's on the GPU"] = torch.cuda.get_rng_state(device).numpy().tobytes()
+    return states
