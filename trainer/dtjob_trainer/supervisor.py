@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import argparse
 import asyncio
+import hashlib
 import os
 import signal
 import sys
@@ -72,7 +73,9 @@ def main(
     try:
         ordinal = options.ordinal if options.ordinal is not None else _ordinal_of_host()
         log = log.bind(worker=ordinal)
-        worker = (make or _training_worker)(_read_config(options.config), ordinal, log)
+        config = _read_config(options.config)
+        os.environ.setdefault("PYTHONHASHSEED", _hash_seed(config.job.uid))
+        worker = (make or _training_worker)(config, ordinal, log)
         loop = asyncio.new_event_loop()
         for number in confine.STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` wants it
@@ -96,6 +99,11 @@ def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Supervi
     from dtjob_trainer.worker.supervision import Supervisor
 
     return Supervisor(config, ordinal, Forkserver(rank.main), log)
+
+
+def _hash_seed(job_uid: str) -> str:
+    """One for the job: a vocabulary that is made from a set is in one order in each attempt."""
+    return str(int.from_bytes(hashlib.sha256(job_uid.encode()).digest()[:4], "big"))
 
 
 def _read_config(path: Path | None) -> WorkerConfig:

@@ -1,8 +1,13 @@
-"""Reading a manifest: YAML 1.2, in which `1e-5` is a number."""
+"""Reading a manifest as kubectl does, though that reads YAML 1.1.
+
+Numbers are those of YAML 1.2, so `1e-5` is one. What the two versions read differently, such as
+`no` and `017`, is refused: a run on this machine would get other values than one in a cluster.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -10,12 +15,22 @@ from typing import Any, cast
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import ScalarNode
 
 from dtjob_api.model import Json
 
 # Far beyond any object's; an alias that is within what it stands for has no end.
 _MAX_DEPTH = 60
 _TOO_DEEP = f"nested too deeply: give an object of at most {_MAX_DEPTH} levels"
+
+
+#: Beyond it an integer is another one where JSON's numbers are read as floating point.
+_LARGEST_INTEGER = 1 << 53
+#: What the API server holds against no schema.
+_ARGS = "spec.training.args."
+# YAML 1.1, as kubectl reads it (sigs.k8s.io/yaml): https://yaml.org/type/bool.html, and octal.
+_TRUTH = re.compile(r"(?:y|n|on|off|yes|no)", re.IGNORECASE)
+_LEGACY_OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
 
 class ManifestError(ValueError):
@@ -27,6 +42,8 @@ class _Constructor(SafeConstructor):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         """Locate a value that Python can't make of its text, such as `!!int x`."""
+        if isinstance(node, ScalarNode) and not node.style:
+            _refuse_ambiguous(node)
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError) as error:
@@ -34,6 +51,17 @@ class _Constructor(SafeConstructor):
             raise ConstructorError(
                 None, None, f"can't be read as {kind}: {error}", node.start_mark
             ) from None
+
+
+def _refuse_ambiguous(node: ScalarNode) -> None:
+    """Refuse a scalar without quotes that YAML 1.1 and 1.2 read differently."""
+    text, problem = str(node.value), None
+    if _TRUTH.fullmatch(text):
+        problem = f"{text} is true or false to kubectl, and a word to others: write true or false"
+    elif _LEGACY_OCTAL.fullmatch(text) and int(text, 8) != int(text):
+        problem = f"{text} is {int(text, 8)} to kubectl, and {int(text)} to others: write that"
+    if problem:
+        raise ConstructorError(None, None, f"{problem}, or put it in quotes", node.start_mark)
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -110,6 +138,18 @@ def _plain(value: Any, source: str, path: str = "", depth: int = 0) -> Any:
     if isinstance(value, str) and not _is_text(value):
         half = next(c for c in value if not _is_text(c))
         raise ManifestError(f"{source}: {path}: holds half a character, {half!a}")
+    return _as_it_comes_back(value, source, path) if path.startswith(_ARGS) else value
+
+
+def _as_it_comes_back(value: Any, source: str, path: str) -> Any:
+    """What an API server gives back of a number that no schema has a type for."""
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise ManifestError(
+            f"{source}: {path}: an integer beyond 2^53 may change on its way; give a smaller one, "
+            "or put it in quotes"
+        )
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_INTEGER:
+        return int(value)
     return value
 
 

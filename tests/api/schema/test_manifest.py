@@ -1,4 +1,4 @@
-"""Reading YAML 1.2: the numbers people write, and errors that say where."""
+"""Reading a manifest as kubectl does: the numbers people write, and errors that say where."""
 
 from __future__ import annotations
 
@@ -11,12 +11,39 @@ from dtjob_api.schema.manifest import ManifestError, load, loads
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-5", 1e-5), ("1.0", 1.0), ("8", 8), ("no", "no"), ("0o17", 15), ("012", 12)],
+    [
+        ("1e-5", 1e-5),
+        ("1.5", 1.5),
+        ("1.0", 1.0),
+        ("1e3", 1e3),
+        ("8", 8),
+        ('"no"', "no"),
+        ("nope", "nope"),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1_000", 1000),
+        ("00", 0),
+        ("07", 7),
+        ("08", 8),
+        ('"017"', "017"),
+        ("12:30", "12:30"),
+        ("True", True),
+        ("~", None),
+    ],
 )
-def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+def test_scalars_are_those_of_kubectl(text: str, value: object) -> None:
     read = loads(f"x: {text}")["x"]
     assert read == value
     assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1.0", 1), ("1e3", 1000), ("-0.0", 0), ("1e17", 1e17)]
+)
+def test_a_whole_number_of_the_arguments_is_one_of_the_api_server(text: str, value: float) -> None:
+    read = loads(f"spec: {{training: {{args: {{x: [{text}]}}}}}}")
+    (found,) = read["spec"]["training"]["args"]["x"]
+    assert (found, type(found)) == (value, type(value))
 
 
 def test_json_is_yaml() -> None:
@@ -58,6 +85,15 @@ def test_one_object_among_empty_documents() -> None:
         ('spec: {"\\ud800": 1}', "spec: the key '.ud800' holds half a character"),
         ("a: " + 100 * "[" + 100 * "]", "job.yaml: nested too deeply"),
         (500 * "- ", "job.yaml: nested too deeply"),
+        ("spec:\n  args: {country: no}", r"^job.yaml:2:19: no is true or false to kubectl"),
+        ("spec:\n  on: 1", r"^job.yaml:2:3: on is true or false to kubectl"),
+        ("a: [Yes]", r"^job.yaml:1:5: Yes is true or false to kubectl"),
+        ("a: 017", r"^job.yaml:1:4: 017 is 15 to kubectl, and 17 to others: write that, or put"),
+        ("a: -0_17", r"^job.yaml:1:4: -0_17 is -15 to kubectl, and -17 to others"),
+        (
+            "spec: {training: {args: {seeds: [9007199254740993]}}}",
+            r"spec.training.args.seeds.0.: an integer beyond 2.53 may change",
+        ),
         ("a: &a [*a]", "nested too deeply"),
         ("a: &a {b: *a}", "nested too deeply"),
     ],

@@ -363,6 +363,22 @@ def test_private_data_are_opened_in_dataset_and_not_before(start: Any, tmp_path:
     assert "JANE DOE" not in run.logs() + run.ledger.read().ledger.model_dump_json()
 
 
+def test_a_set_has_one_order_in_every_process_and_attempt_of_a_job(
+    start: Any, tmp_path: Path
+) -> None:
+    """A vocabulary that is made from one would name other words after a restart."""
+    orders = tmp_path / "orders"
+    task = {"entrypoint": "slow_task:with_a_set_of_words", "args": {"orders": str(orders)}}
+    run = start(task=task, gate_at=3, executed_anew=True)
+    victim = next(e for e in run.wait_for_step(3) if e.rank == 1)
+    signal_all([victim.pid], signal.SIGKILL)
+    run.open_gate()
+    assert_finished(run)
+    read = orders.read_text().splitlines()
+    assert len(read) == 4
+    assert len(set(read)) == 1
+
+
 def test_what_a_start_finds_wrong_holds_a_run_that_has_charged_draws(start: Any) -> None:
     """Nothing is lost and no restart counted: put right, the run goes on and ends."""
     run = start(workers=1, steps=20, max_restarts=1, gate_at=8)

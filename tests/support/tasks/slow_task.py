@@ -160,6 +160,13 @@ def with_another_model(args: Mapping[str, Any]) -> Task:
     return replace(digits.task({}), model=model)
 
 
+def with_a_set_of_words(args: Mapping[str, Any]) -> Task:
+    """Writes down in which order this process finds the words of a set."""
+    with Path(args["orders"]).open("a") as file:
+        file.write(" ".join({f"word{number}" for number in range(50)}) + "\n")
+    return digits.task({})
+
+
 def with_lock(args: Mapping[str, Any]) -> Task:
     def model() -> Any:
         locked: Any = digits.model()
