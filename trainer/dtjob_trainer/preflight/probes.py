@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.clipping import (
+from dtjob_trainer.mechanism.per_example import (
     LossesInvalid,
     PerExampleGradients,
     check_losses,

@@ -17,12 +17,12 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import synthetic_examples
-from dtjob_trainer.mechanism.clipping import trainable
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import KEY_BYTES, derive_keys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
+from dtjob_trainer.mechanism.per_example import trainable
 from dtjob_trainer.mechanism.sampling import PoissonSampler
 from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.preflight import probes

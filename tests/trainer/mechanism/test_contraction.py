@@ -1,0 +1,78 @@
+"""Rule 4: fp32 norms and products, and that they are of fp32."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from dtjob_trainer.mechanism.clipping import PerExampleClip
+from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms
+from dtjob_trainer.mechanism.noise import clipped_norm
+from tests.support.mechanism.models import cross_entropy, linear, rows
+
+
+@pytest.mark.rule(4)
+def test_long_rows_are_measured_better_than_the_slack():
+    """One fp32 sum over a long row falls short of its norm by more than 2⁻¹⁰."""
+    worst = 0.0
+    for value in (0.3, 0.7, 1 + 2**-12, 0.1, 1.7):
+        row = torch.full((1, 4_000_001), value)
+        exact = float(row[0, 0]) * math.sqrt(row.numel())
+        worst = max(worst, abs(squared_norms(row).sqrt().item() / exact - 1))
+        generator = torch.Generator().manual_seed(0)
+        row = torch.randn(1, 100_001, generator=generator)
+        exact = row.double().norm().item()
+        worst = max(worst, abs(squared_norms(row).sqrt().item() / exact - 1))
+    assert worst < 2**-17
+
+
+@pytest.mark.parametrize("columns", [1, 255, 256, 257, 1000])
+def test_norms_of_every_length(columns):
+    rows_ = torch.randn(3, columns, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(squared_norms(rows_), rows_.double().square().sum(1), rtol=1e-5)
+
+
+_ON_CPU: Any = torch.backends.mkldnn
+PRODUCTS = (torch.backends.cuda.matmul, _ON_CPU.matmul)
+
+
+def set_for_all(precision):
+    for each in PRODUCTS:
+        each.fp32_precision = precision
+
+
+# torch's older switch, and the newer ones, after which the older one can't be read any more.
+LOWERED = {
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "tf32": lambda: set_for_all("tf32"),
+}
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("how", LOWERED)
+def test_autocast_and_low_precision_products_do_not_reach_the_clip(how):
+    def half(model, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return cross_entropy(model, batch).float()
+
+    before = [each.fp32_precision for each in PRODUCTS]
+    LOWERED[how]()
+    lowered = [each.fp32_precision for each in PRODUCTS]
+    assert lowered != before
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            one = PerExampleClip(0.01).summed(linear(), half, 1)
+            batch = {name: torch.from_numpy(array) for name, array in rows(1).items()}
+            one.add(batch, torch.ones(1, dtype=torch.bool))
+            with exact_fp32(torch.device("cpu")):
+                product = torch.full((64, 64), 1 + 2**-9) @ torch.ones(64, 64)
+                assert [each.fp32_precision for each in PRODUCTS] == ["ieee", "ieee"]
+        assert [each.fp32_precision for each in PRODUCTS] == lowered
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for each, precision in zip(PRODUCTS, before, strict=True):
+            each.fp32_precision = precision
+    assert product.dtype == torch.float32
+    assert product[0, 0] == 64 * (1 + 2**-9)
+    assert one.flat.norm().item() == pytest.approx(clipped_norm(0.01), rel=1e-6)
