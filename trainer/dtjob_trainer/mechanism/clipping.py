@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from dtjob_accounting.event import Adjacency
-from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms
+from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms, weighted_sum
 from dtjob_trainer.mechanism.noise import clipped_norm
 from dtjob_trainer.mechanism.per_example import (
     Batch,
@@ -86,8 +86,8 @@ class ClippedSum:
     """The sum of clipped per-example gradients in one flat fp64 buffer (Rules 4 and 5).
 
     Adding or removing one example changes ``flat`` by at most ``clip_to`` in L2 norm, up to
-    rounding, which the slack between ``clip_to`` and C covers: that of one micro-batch in fp32.
-    An fp32 sum over all of them would round by parts of B·C (1.004·C seen at B = 131,072).
+    rounding, which the slack between ``clip_to`` and C covers: that of ``CHAIN_ROWS`` rows in
+    fp32. An fp32 sum of all of them would round by parts of B²·2⁻²⁴·C.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class ClippedSum:
             factors = torch.where(keep, (self._clip_to / norms).clamp(max=1.0), 0.0).float()
             for flat, gradient in present:
                 gradient.masked_fill_(~keep[:, None], 0.0)
-                self.flat[flat] += gradient.t() @ factors
+                self.flat[flat] += weighted_sum(factors, gradient)
 
 
 class PlainSum:

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 
-_NORM_BLOCK = 256
+#: Coordinates whose squares one fp32 chain adds up.
+NORM_BLOCK = 256
+#: Rows that one fp32 chain adds up: r rows round by up to 2r²·2⁻²⁴·C for one record.
+CHAIN_ROWS = 32
+# Coordinates at a time, of which a CPU's cache holds the sums; on a GPU each piece is a launch.
+_CACHED_COLUMNS = 1 << 16
 
 
 def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
@@ -18,14 +23,35 @@ def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
     can fall short by more than the clip's slack (Rule 4). All in fp64 takes ten times as long.
     """
     rows, n = gradient.shape
-    whole = n - n % _NORM_BLOCK
+    whole = n - n % NORM_BLOCK
     squares = torch.zeros(rows, dtype=torch.float64, device=gradient.device)
     if whole:
-        blocks = gradient[:, :whole].reshape(rows, -1, _NORM_BLOCK)
+        blocks = gradient[:, :whole].reshape(rows, -1, NORM_BLOCK)
         squares += torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
     if whole < n:
         squares += torch.linalg.vector_norm(gradient[:, whole:], dim=1).double().square()
     return squares
+
+
+def weighted_sum(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return Σᵢ weightsᵢ·rowsᵢ of ``weights[P]`` and ``rows[P, n]``, both fp32, as fp64[n].
+
+    fp32 within blocks of ``CHAIN_ROWS`` rows, fp64 across them. Where one fp32 chain adds all
+    rows, a record may round each of its partial sums anew: it moved the sum by 1.0028·C at
+    P = 512, and by 63·C at P = 65,536. Each block is a product of its own, of which no library
+    joins two. Takes P/32 numbers a coordinate beside the result.
+    """
+    whole = len(rows) - len(rows) % CHAIN_ROWS
+    factors = weights[:whole].view(-1, 1, CHAIN_ROWS)
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    columns = _CACHED_COLUMNS if rows.device.type == "cpu" else max(1, rows.shape[1])
+    pieces = zip(torch.split(total, columns), torch.split(rows, columns, dim=1), strict=True)
+    for part, own in pieces:
+        blocks = own[:whole].unflatten(0, (-1, CHAIN_ROWS))
+        part += torch.bmm(factors, blocks).sum((0, 1), dtype=torch.float64)
+        if whole < len(rows):
+            part += weights[whole:] @ own[whole:]
+    return total
 
 
 @contextlib.contextmanager
