@@ -17,7 +17,7 @@ from dtjob_trainer.mechanism.clipping import (
     PerExampleClip,
     PlainSum,
 )
-from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.slack import clipped_norm
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
     CLASSES,

@@ -14,7 +14,7 @@ from dtjob_accounting.draws import MAX_PHYSICAL_BATCH_SIZE
 from dtjob_accounting.event import Adjacency
 from dtjob_trainer.mechanism.clipping import CLIPPERS, ClippedSum
 from dtjob_trainer.mechanism.contraction import CHAIN_ROWS
-from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.slack import clipped_norm
 from testing.examples import examples
 from tests.support.mechanism.octave_rows import in_one_chain, octave_rows
 

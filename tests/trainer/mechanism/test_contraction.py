@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from dtjob_trainer.mechanism import contraction
 from dtjob_trainer.mechanism.clipping import PerExampleClip
-from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms
-from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.contraction import (
+    exact_fp32,
+    squared_norms,
+    weighted_sum,
+)
+from dtjob_trainer.mechanism.slack import clipped_norm
 from tests.support.mechanism.models import cross_entropy, linear, rows
 
 
@@ -76,3 +81,32 @@ def test_autocast_and_low_precision_products_do_not_reach_the_clip(how):
     assert product.dtype == torch.float32
     assert product[0, 0] == 64 * (1 + 2**-9)
     assert one.flat.norm().item() == pytest.approx(clipped_norm(0.01), rel=1e-6)
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 64, 100])
+@pytest.mark.parametrize("columns", [0, 1, 300, 1000])
+def test_a_weighted_sum_is_that_of_fp64(count, columns, monkeypatch):
+    monkeypatch.setattr(contraction, "_CACHED_COLUMNS", 300)
+    generator = torch.Generator().manual_seed(0)
+    rows_ = torch.randn(count, columns, generator=generator)
+    weights = torch.rand(count, generator=generator)
+    found = weighted_sum(weights, rows_)
+    assert found.dtype == torch.float64
+    bound = 32 * 2**-24 * (weights.double() @ rows_.double().abs())
+    assert ((found - weights.double() @ rows_.double()).abs() <= bound).all()
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("place", [0, 31, 32, 63, 64, 70])
+def test_a_row_rounds_no_other_chain_anew(place):
+    """One row more changes the chain that it is in, by less than its own rounding of 32 rows."""
+    generator = torch.Generator().manual_seed(0)
+    rows_ = torch.randn(71, 50, generator=generator)
+    chain = slice(place // 32 * 32, place // 32 * 32 + 32)
+    weights = torch.ones(71)
+    without = weights.clone()
+    without[place] = 0
+    whole = weighted_sum(weights, rows_) - weighted_sum(without, rows_)
+    alone = weighted_sum(weights[chain], rows_[chain]) - weighted_sum(without[chain], rows_[chain])
+    assert (whole - alone).abs().max() <= 2**-45

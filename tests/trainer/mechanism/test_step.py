@@ -10,7 +10,7 @@ from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency
 from dtjob_trainer.mechanism.clipping import CLIPPERS
 from dtjob_trainer.mechanism.keys import derive_keys
-from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.slack import clipped_norm
 from dtjob_trainer.task import TaskError
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
@@ -290,6 +290,13 @@ def test_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
     model, _, _ = train(plan, [0, 1], records=Records(arrays))
     assert np.isfinite(flat(model)).all()
     assert difference(flat(model), expected) < 1e-6
+
+
+@pytest.mark.rule(7)
+def test_no_step_is_made_whose_rounding_the_clip_does_not_cover():
+    task = make_task()
+    with pytest.raises(ValueError, match="too large for 21 coordinates"):
+        make_step(task, task.model(), Plan(noise_multiplier=2.0**18), task.dataset())
 
 
 @pytest.mark.rule(6)

@@ -11,7 +11,6 @@ import torch
 
 from dtjob_accounting.event import Adjacency
 from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms, weighted_sum
-from dtjob_trainer.mechanism.noise import clipped_norm
 from dtjob_trainer.mechanism.per_example import (
     Batch,
     Losses,
@@ -19,6 +18,7 @@ from dtjob_trainer.mechanism.per_example import (
     check_losses,
     trainable,
 )
+from dtjob_trainer.mechanism.slack import clipped_norm
 
 # Rows of a larger norm become zero: their squares leave fp32's range somewhere beyond.
 _LARGEST_NORM = 2.0**60

@@ -41,16 +41,17 @@ def weighted_sum(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     P = 512, and by 63·C at P = 65,536. Each block is a product of its own, of which no library
     joins two. Takes P/32 numbers a coordinate beside the result.
     """
-    whole = len(rows) - len(rows) % CHAIN_ROWS
-    factors = weights[:whole].view(-1, 1, CHAIN_ROWS)
+    chains, rest = divmod(len(rows), CHAIN_ROWS)
+    whole = chains * CHAIN_ROWS
+    factors = weights[:whole].view(chains, 1, CHAIN_ROWS)
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     columns = _CACHED_COLUMNS if rows.device.type == "cpu" else max(1, rows.shape[1])
     pieces = zip(torch.split(total, columns), torch.split(rows, columns, dim=1), strict=True)
     for part, own in pieces:
-        blocks = own[:whole].unflatten(0, (-1, CHAIN_ROWS))
-        part += torch.bmm(factors, blocks).sum((0, 1), dtype=torch.float64)
-        if whole < len(rows):
-            part += weights[whole:] @ own[whole:]
+        blocks = own[:whole].view(chains, CHAIN_ROWS, own.shape[1])
+        part.add_(torch.bmm(factors, blocks).sum((0, 1), dtype=torch.float64))
+        if rest:
+            part.add_(weights[whole:] @ own[whole:])
     return total
 
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from dtjob_trainer.mechanism.prf import words
 
-# The part of C that clipping leaves free for rounding to the lattice (Rule 4).
-CLIP_SLACK = 2.0**-10
 _GRID_BITS = 30
 _EXACT_BITS = 52
 # Radii of words below this are the ends of the noise, where 64 bits leave gaps that show through
@@ -22,11 +20,6 @@ _SECOND_WORDS = 1 << 64
 _CHUNK = 1 << 20
 # Keeps squares of gradients near C, and every multiple of g, well inside fp32's range.
 _SMALLEST = 2.0**-40
-
-
-def clipped_norm(max_grad_norm: float) -> float:
-    """The norm that examples are clipped to: C(1 − 2⁻¹⁰) (Rule 4)."""
-    return max_grad_norm * (1 - CLIP_SLACK)
 
 
 def gaussian(key: bytes, draw: int, start: int, count: int) -> npt.NDArray[np.float64]:
@@ -74,7 +67,8 @@ class Lattice:
     Raises
     ------
     ValueError
-        Δ(1 − 2⁻¹⁰) + g√d > Δ: the clip's slack doesn't cover the rounding (Rule 7).
+        σ, Δ or d is out of range. That the clip's slack covers the rounding is for
+        `slack.Roundings` to check.
     """
 
     noise_multiplier: float
@@ -88,14 +82,6 @@ class Lattice:
                 raise ValueError(f"{name} {value} must lie between 2⁻⁴⁰ and 2⁴⁰")
         if self.coordinates < 1:
             raise ValueError(f"a model needs a trainable coordinate, not {self.coordinates}")
-        rounding = self.grid * math.sqrt(self.coordinates)
-        if not clipped_norm(self.sensitivity) + rounding <= self.sensitivity:
-            raise ValueError(
-                f"noise_multiplier {self.noise_multiplier} is too large for {self.coordinates} "
-                f"coordinates: rounding to the noise lattice may add {rounding:.3g} to the "
-                f"sensitivity, and the clip leaves {CLIP_SLACK * self.sensitivity:.3g} "
-                "(noise_multiplier·√coordinates up to 2²⁰ always fits)",
-            )
 
     @property
     def scale(self) -> float:

@@ -142,7 +142,11 @@ class PrivateStep:
         )
         self._untouched = Untouched(learner.model)
         self._slices = flat_slices(self._parameters)
-        self._lattice = mechanism.noise(sum(p.numel() for p in self._parameters))
+        self._lattice = mechanism.noise(
+            sum(p.numel() for p in self._parameters),
+            rows=physical_batch_size,
+            ranks=group.world_size,
+        )
         self._sum = mechanism.clipper.summed(learner.model, learner.losses, group.world_size)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 

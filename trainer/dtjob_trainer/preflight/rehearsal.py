@@ -49,7 +49,7 @@ class _Synthetic(Sequence[Mapping[str, Any]]):
 
 
 def require_fit(
-    task: Task, device: torch.device, mechanism: Mechanism, *, rows: int, memory: int
+    task: Task, device: torch.device, mechanism: Mechanism, *, rows: int, ranks: int, memory: int
 ) -> None:
     """Refuse what no step can do with this model, before the first pass is tried.
 
@@ -59,20 +59,22 @@ def require_fit(
         The job's.
     rows
         P, the rows of a micro-batch.
+    ranks
+        W, those of the whole job.
     memory
         Bytes that this rank may use.
 
     Raises
     ------
     TaskError
-        σ and the model don't fit each other, or P rows don't fit the memory.
+        Plan and model don't fit each other, or P rows don't fit the memory.
     """
     if mechanism.event is None:
         return
     with same_randomness(device):
         model = build_model(task, device)
     coordinates = sum(p.numel() for p in trainable(model).values())
-    _require_lattice(mechanism, coordinates)
+    _require_slack(mechanism, coordinates, rows, ranks)
     _require_memory(rows, coordinates, memory)
 
 
@@ -133,14 +135,13 @@ def memory_of_a_rank(ranks: int, device: torch.device) -> int:
     return min(limits) // ranks
 
 
-def _require_lattice(mechanism: Mechanism, coordinates: int) -> None:
+def _require_slack(mechanism: Mechanism, coordinates: int, rows: int, ranks: int) -> None:
     try:
-        mechanism.noise(coordinates)
+        mechanism.noise(coordinates, rows=rows, ranks=ranks)
     except ValueError as error:
         raise TaskError(
             Reason.MODEL_REFUSED,
-            f"the noise does not fit the model: {error}. Change spec.privacy, or train fewer "
-            "parameters",
+            f"spec.privacy and spec.training do not fit the model: {error}",
         ) from None
 
 
