@@ -10,6 +10,7 @@ from dtjob_trainer.mechanism import contraction
 from dtjob_trainer.mechanism.clipping import PerExampleClip
 from dtjob_trainer.mechanism.contraction import (
     exact_fp32,
+    lowering_switches,
     squared_norms,
     weighted_sum,
 )
@@ -81,6 +82,23 @@ def test_autocast_and_low_precision_products_do_not_reach_the_clip(how):
     assert product.dtype == torch.float32
     assert product[0, 0] == 64 * (1 + 2**-9)
     assert one.flat.norm().item() == pytest.approx(clipped_norm(0.01), rel=1e-6)
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize(
+    ("name", "value", "harmless"),
+    [
+        ("NVIDIA_TF32_OVERRIDE", "1", "0"),
+        ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1", "0"),
+        ("CUBLAS_EMULATE_SINGLE_PRECISION", "1", "0"),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "bf16", "strict"),
+        ("DNNL_DEFAULT_FPMATH_MODE", "ANY", "STRICT"),
+        ("MKL_BLAS_COMPUTE_MODE", "FLOAT_TO_BF16X2,FLOAT_TO_TF32", "STANDARD"),
+    ],
+)
+def test_switches_outside_the_process_are_found(name, value, harmless):
+    assert list(lowering_switches({name: value})) == [name]
+    assert lowering_switches({name: harmless}) == lowering_switches({name: ""}) == {}
 
 
 @pytest.mark.rule(4)

@@ -47,6 +47,18 @@ def test_noise_too_large_for_the_number_of_parameters():
 
 
 @pytest.mark.rule(4)
+def test_an_environment_that_lowers_fp32(monkeypatch):
+    """cuBLAS and oneDNN read it themselves, whatever torch asks them for."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    message = refused()
+    assert "NVIDIA_TF32_OVERRIDE is '1'" in message
+    assert "Set it to 0" in message
+    rehearsed(plan=Plan(mode="Disabled"))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    rehearsed()
+
+
+@pytest.mark.rule(4)
 def test_a_batch_too_large_for_the_number_of_ranks():
     plan = Plan(batch_size=2**27, dataset_size=2**27)
     rehearsed(plan=plan, rows=512, ranks=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,16 @@ NORM_BLOCK = 256
 CHAIN_ROWS = 32
 # Coordinates at a time, of which a CPU's cache holds the sums; on a GPU each piece is a launch.
 _CACHED_COLUMNS = 1 << 16
+# Variables by which NVIDIA's libraries, torch, oneDNN and MKL compute products of fp32 numbers with
+# fewer bits whatever a program asks for, and the values that leave them as they are.
+_SWITCHES = {
+    "NVIDIA_TF32_OVERRIDE": "0",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
+    "CUBLAS_EMULATE_SINGLE_PRECISION": "0",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
+    "MKL_BLAS_COMPUTE_MODE": "STANDARD",
+}
 
 
 def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
@@ -73,3 +83,15 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
     finally:
         for each, precision in zip(products, before, strict=True):
             each.fp32_precision = precision
+
+
+def lowering_switches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that lower fp32 products from without, each with a value that doesn't.
+
+    `exact_fp32` is overridden by them, or can't see whether it is.
+    """
+    return {
+        name: harmless
+        for name, harmless in _SWITCHES.items()
+        if environment.get(name, "").upper() not in ("", harmless)
+    }

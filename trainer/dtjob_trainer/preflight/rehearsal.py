@@ -17,6 +17,7 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import synthetic_examples
+from dtjob_trainer.mechanism.contraction import lowering_switches
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import KEY_BYTES, derive_keys
@@ -67,10 +68,12 @@ def require_fit(
     Raises
     ------
     TaskError
-        Plan and model don't fit each other, or P rows don't fit the memory.
+        The environment lowers fp32, plan and model don't fit each other, or P rows don't fit the
+        memory.
     """
     if mechanism.event is None:
         return
+    _require_fp32(os.environ)
     with same_randomness(device):
         model = build_model(task, device)
     coordinates = sum(p.numel() for p in trainable(model).values())
@@ -133,6 +136,17 @@ def memory_of_a_rank(ranks: int, device: torch.device) -> int:
     if group is not None and group.limit is not None:
         limits.append(group.limit)
     return min(limits) // ranks
+
+
+def _require_fp32(environment: Mapping[str, str]) -> None:
+    for name, harmless in lowering_switches(environment).items():
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"the environment variable {name} is {environment[name]!r}: with it products of fp32 "
+            "numbers are computed with fewer bits, and more of a record shows than the noise is "
+            f"made for. Set it to {harmless}, in the shell of a local run or in "
+            "spec.workers.template.env, or take it out of the image",
+        )
 
 
 def _require_slack(mechanism: Mechanism, coordinates: int, rows: int, ranks: int) -> None:
