@@ -20,7 +20,7 @@ def roundings(noise_multiplier=1.0, norm=1.0, coordinates=1, layout=SMALL):
 
 
 def inequality(one):
-    """Its left side by hand, exactly, but for what is flushed to zero by a chain and the root."""
+    """Its left side by hand, exactly, up to the root of d."""
     c, d = Fraction(one.lattice.sensitivity), one.lattice.coordinates
     p, m = one.layout.rows, one.layout.micro_batches
     w, q = one.layout.ranks, one.layout.quantile

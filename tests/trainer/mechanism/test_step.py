@@ -292,11 +292,18 @@ def test_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
     assert difference(flat(model), expected) < 1e-6
 
 
-@pytest.mark.rule(7)
-def test_no_step_is_made_whose_rounding_the_clip_does_not_cover():
+@pytest.mark.rule(4, 7)
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(noise_multiplier=2.0**18), "too large for 21 coordinates"),
+        (Plan(batch_size=2**27, dataset_size=2**27), "too large for 1 ranks"),
+    ],
+)
+def test_no_step_is_made_whose_rounding_the_clip_does_not_cover(plan, message):
     task = make_task()
-    with pytest.raises(ValueError, match="too large for 21 coordinates"):
-        make_step(task, task.model(), Plan(noise_multiplier=2.0**18), task.dataset())
+    with pytest.raises(ValueError, match=message):
+        make_step(task, task.model(), plan, task.dataset())
 
 
 @pytest.mark.rule(6)

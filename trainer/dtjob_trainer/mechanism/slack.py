@@ -14,11 +14,11 @@ norm
     ‖f·g‖ over C'. A chain of 256 squares is off by γ₂₅₆, its root by u more, the sum of chains
     and its root by less than dv + 2v, the quotient C'/n̂ by v and its cast to fp32 by u. Squares
     that are flushed are 2⁻¹²⁶d in all: f²‖g‖² <= C'²(1 + 131u + dv)² + 2⁻¹²⁶d. As γ₂₅₆/2 + 2u is
-    130.01u, the rest of 131u is left for this very computation.
+    130.01u, the rest of 131u is left for this very computation, and for what chains flush.
 chains
     The record's chain has r = `CHAIN_ROWS` rows of norm at most C. By coordinate it is off by γᵣ
-    of Σ|fᵢgᵢⱼ|, which makes γᵣ·r·C in L2 norm (Σᵢ fᵢ‖gᵢ‖ <= rC), and by 2r flushed numbers. This
-    is true of either neighbour. All other chains are equal.
+    of Σ|fᵢgᵢⱼ|, which makes γᵣ·r·C in L2 norm (Σᵢ fᵢ‖gᵢ‖ <= rC), and by 2r flushed numbers, which
+    make 2⁻¹²⁰√d. This is true of either neighbour. All other chains are equal.
 sums
     Later numbers are fp64, and all of them may round anew. The chains of the record's micro-batch
     are added up in ⌈P/r⌉ additions to sums of norm at most P·C. A rank adds up at most 2M
@@ -102,8 +102,7 @@ class Roundings:
         return {
             "norm": norm * ((NORM_BLOCK / 2 + 3) * _FP32 + coordinates * _FP64)
             + coordinates * _FLUSHED / (2 * clipped_norm(norm)),
-            "chains": norm * 2 * _gamma(CHAIN_ROWS) * CHAIN_ROWS
-            + 4 * CHAIN_ROWS * _FLUSHED * math.sqrt(coordinates),
+            "chains": norm * 2 * _gamma(CHAIN_ROWS) * CHAIN_ROWS,
             "sums": norm * 2 * (of_micro_batch + of_draw) * _FP64,
             "lattice": self.lattice.grid * math.sqrt(coordinates),
         }
