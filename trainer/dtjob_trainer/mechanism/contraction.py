@@ -29,8 +29,8 @@ _SWITCHES = {
 def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
     """Return the squared L2 norm of each row of ``gradient[P, n]`` as fp64[P].
 
-    fp32 within blocks, fp64 across them: exact to 2⁻¹⁷, where one long fp32 sum of equal terms
-    can fall short by more than the clip's slack (Rule 4). All in fp64 takes ten times as long.
+    fp32 within blocks, fp64 across them: norms are exact to 2⁻¹⁶. One long fp32 sum of equal terms
+    can fall short by more than the slack of the clip. All in fp64 takes ten times as long.
     """
     rows, n = gradient.shape
     whole = n - n % NORM_BLOCK
