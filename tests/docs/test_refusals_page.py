@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dtjob_trainer.preflight.task_validation import preflight
+from dtjob_trainer.preflight.task_validation import build_model, preflight
 from dtjob_trainer.task import ArraySpec, Task, TaskError
 from tests.support.checkout import ROOT
 
@@ -145,6 +145,25 @@ def infinite(model: nn.Module, batch: Batch) -> torch.Tensor:
     return losses(model, batch) + batch["x"].sum(1).log()
 
 
+class WithExtraState(nn.Linear):
+    """Has what state_dict() alone finds."""
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"mean": 0.0}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        pass
+
+
+def seeded(model: nn.Module, batch: Batch) -> torch.Tensor:
+    torch.manual_seed(0)
+    return losses(model, batch)
+
+
+#: One global model, which the first dry run has moved.
+KEPT = nn.Linear(4, 2)
+build_model(task(lambda: KEPT), torch.device("cpu"))
+
 CASES = {
     "BatchNorm": task(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))),
     "a loss that is averaged": task(losses=averaged),
@@ -159,6 +178,9 @@ CASES = {
     "weights used outside their module's forward": task(Functional),
     "a lock, an open file, a generator or a kept activation in a module": task(Locked),
     "modules of torch.jit.script and torch.jit.trace": task(scripted),
+    "more in state_dict() than parameters and buffers": task(lambda: WithExtraState(4, 2)),
+    "a model or a loss that seeds a global generator": task(losses=seeded),
+    "a model that returns a parameter of an earlier call again": task(lambda: KEPT),
     "a loss that is not finite on values of example_spec": task(losses=infinite),
 }
 

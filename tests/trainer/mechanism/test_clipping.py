@@ -1,7 +1,5 @@
 """Rules 4 and 5: what one example can change, measured in fp64."""
 
-import math
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,13 +14,10 @@ from dtjob_accounting.event import Adjacency
 from dtjob_trainer.mechanism.clipping import (
     CLIPPERS,
     ClippedSum,
-    GradientUnreached,
     PerExampleClip,
     PlainSum,
-    exact_fp32,
-    squared_norms,
 )
-from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.slack import clipped_norm
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
     CLASSES,
@@ -71,11 +66,10 @@ class Twice(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    """One layer called twice, each call with activation checkpointing: passes of their own."""
+    """One layer called twice, each call with activation checkpointing."""
 
-    def __init__(self, use_reentrant):
+    def __init__(self):
         super().__init__()
-        self.use_reentrant = use_reentrant
         self.first = nn.Linear(FEATURES, FEATURES)
         self.layer = nn.Linear(FEATURES, FEATURES)
         self.head = nn.Linear(FEATURES, CLASSES)
@@ -83,7 +77,7 @@ class Checkpointed(nn.Module):
     def forward(self, x):
         x = self.first(x)
         for _ in range(2):
-            x = torch.tanh(checkpoint(self.layer, x, use_reentrant=self.use_reentrant))
+            x = torch.tanh(checkpoint(self.layer, x, use_reentrant=False))
         return self.head(x)
 
 
@@ -122,7 +116,7 @@ MODELS = {
     "lstm": seeded(lambda: Sequences(DPLSTM(8, 8, batch_first=True))),
     "attention": seeded(lambda: Sequences(DPMultiheadAttention(8, 2, batch_first=True))),
     "called twice": seeded(Twice),
-    "checkpointed": seeded(lambda: Checkpointed(use_reentrant=False)),
+    "checkpointed": seeded(Checkpointed),
     "own layer": seeded(lambda: nn.Sequential(Scale(), nn.Linear(FEATURES, CLASSES))),
     "partly frozen": seeded(
         lambda: nn.Sequential(
@@ -273,116 +267,6 @@ def test_a_row_that_is_not_finite_becomes_zero_and_spoils_no_other(bad):
 
 
 @pytest.mark.rule(4)
-def test_long_rows_are_measured_better_than_the_slack():
-    """One fp32 sum over a long row falls short of its norm by more than 2⁻¹⁰."""
-    worst = 0.0
-    for value in (0.3, 0.7, 1 + 2**-12, 0.1, 1.7):
-        row = torch.full((1, 4_000_001), value)
-        exact = float(row[0, 0]) * math.sqrt(row.numel())
-        worst = max(worst, abs(squared_norms(row).sqrt().item() / exact - 1))
-        generator = torch.Generator().manual_seed(0)
-        row = torch.randn(1, 100_001, generator=generator)
-        exact = row.double().norm().item()
-        worst = max(worst, abs(squared_norms(row).sqrt().item() / exact - 1))
-    assert worst < 2**-17
-
-
-@pytest.mark.parametrize("columns", [1, 255, 256, 257, 1000])
-def test_norms_of_every_length(columns):
-    rows_ = torch.randn(3, columns, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(squared_norms(rows_), rows_.double().square().sum(1), rtol=1e-5)
-
-
-_ON_CPU: Any = torch.backends.mkldnn
-PRODUCTS = (torch.backends.cuda.matmul, _ON_CPU.matmul)
-
-
-def set_for_all(precision):
-    for each in PRODUCTS:
-        each.fp32_precision = precision
-
-
-# torch's older switch, and the newer ones, after which the older one can't be read any more.
-LOWERED = {
-    "medium": lambda: torch.set_float32_matmul_precision("medium"),
-    "tf32": lambda: set_for_all("tf32"),
-}
-
-
-@pytest.mark.rule(4)
-@pytest.mark.parametrize("how", LOWERED)
-def test_autocast_and_low_precision_products_do_not_reach_the_clip(how):
-    def half(model, batch):
-        with torch.autocast("cpu", torch.bfloat16):
-            return cross_entropy(model, batch).float()
-
-    before = [each.fp32_precision for each in PRODUCTS]
-    LOWERED[how]()
-    lowered = [each.fp32_precision for each in PRODUCTS]
-    assert lowered != before
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            found = total(linear(), rows(1), losses=half, norm=0.01)
-            with exact_fp32(torch.device("cpu")):
-                product = torch.full((64, 64), 1 + 2**-9) @ torch.ones(64, 64)
-                assert [each.fp32_precision for each in PRODUCTS] == ["ieee", "ieee"]
-        assert [each.fp32_precision for each in PRODUCTS] == lowered
-    finally:
-        torch.set_float32_matmul_precision("highest")
-        for each, precision in zip(PRODUCTS, before, strict=True):
-            each.fp32_precision = precision
-    assert product.dtype == torch.float32
-    assert product[0, 0] == 64 * (1 + 2**-9)
-    assert found.double().norm().item() == pytest.approx(clipped_norm(0.01), rel=1e-6)
-
-
-class AgainIfHard(nn.Module):
-    """A layer that some rows pass a second time: only those whose record is unusual."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(FEATURES, FEATURES)
-        self.head = nn.Linear(FEATURES, CLASSES)
-
-    def forward(self, x):
-        hidden = self.layer(x)
-        hard = (x.mean(1) > 0.9).nonzero().flatten()
-        if len(hard):
-            again = self.layer(torch.tanh(hidden[hard]))
-            hidden = hidden.index_copy(0, hard, again)
-        return self.head(hidden)
-
-
-@pytest.mark.rule(4)
-def test_a_module_called_on_a_part_of_the_rows_is_refused():
-    """Opacus would take the part's first row for the batch's: 2.6·C were seen from one record."""
-    arrays = rows(12)
-    assert total(AgainIfHard(), arrays).isfinite().all()
-    arrays["x"][5:7] = 0.95
-    with pytest.raises(GradientUnreached, match="module layer is called on other rows"):
-        total(AgainIfHard(), arrays)
-
-
-@pytest.mark.rule(4)
-def test_a_packed_sequence_is_refused():
-    class Packed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm = DPLSTM(1, 4, batch_first=True)
-            self.head = nn.Linear(4, CLASSES)
-
-        def forward(self, x):
-            lengths = 1 + (x[:, 0] > 0).long()
-            packed = nn.utils.rnn.pack_padded_sequence(
-                x[:, :2, None], lengths, batch_first=True, enforce_sorted=False
-            )
-            return self.head(self.lstm(packed)[1][0][-1])
-
-    with pytest.raises(GradientUnreached, match="packed sequence"):
-        total(seeded(Packed)(), rows(8))
-
-
-@pytest.mark.rule(4)
 @pytest.mark.slow
 def test_a_large_batch_of_like_records_stays_within_c():
     """An fp32 sum would round by parts of B·C."""
@@ -441,42 +325,8 @@ def test_sums_add_up_over_micro_batches():
     assert torch.allclose(one.flat, total(model, arrays), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.rule(4)
-def test_a_gradient_that_bypasses_the_hooks_is_never_used():
-    class Bypass(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(FEATURES, CLASSES)
-
-        def forward(self, x):
-            return x @ self.layer.weight.t()
-
-    with pytest.raises(GradientUnreached, match=r"layer\.weight"):
-        total(Bypass(), rows(4))
-
-
-@pytest.mark.rule(4)
-def test_several_passes_over_a_module_in_one_batch_are_refused():
-    with pytest.raises(GradientUnreached, match=r"parameter layer\..*several passes"):
-        total(Checkpointed(use_reentrant=True), rows(4))
-
-
 def test_a_pass_without_any_gradient_adds_nothing():
     assert not total(linear(), rows(4), losses=silent).any()
-
-
-def test_no_warning_reaches_the_log():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        total(linear(), rows(4))
-
-
-def test_hooks_leave_no_trace_on_the_users_model():
-    model = linear()
-    before = set(vars(model.weight)), list(model.state_dict())
-    total(model, rows(4))
-    assert (set(vars(model.weight)), list(model.state_dict())) == before
-    assert model.weight.grad is None
 
 
 def test_mode_disabled_sums_plain_gradients_of_unmasked_rows():

@@ -28,7 +28,7 @@ PLAN = Plan(noise_multiplier=1.5, max_grad_norm=0.5)
 
 
 def scale(mechanism: Mechanism) -> float:
-    lattice = mechanism.noise(10)
+    lattice = mechanism.noise(10, rows=16, ranks=2)
     assert lattice is not None
     return lattice.scale
 
@@ -59,6 +59,15 @@ def test_a_step_adds_the_noise_of_its_mechanism():
     assert np.allclose(flat(model) - flat(linear()), -noise / 16, rtol=0, atol=1e-6)
 
 
+@pytest.mark.rule(4)
+@pytest.mark.parametrize(("ranks", "rows"), [(1, 512), (64, 2**24)])
+def test_a_batch_whose_sums_round_too_much_is_refused(ranks, rows):
+    mechanism = Mechanism.of(Plan(batch_size=2**27, dataset_size=2**27))
+    assert mechanism.noise(10, rows=512, ranks=64) is not None
+    with pytest.raises(ValueError, match="lower batchSize"):
+        mechanism.noise(10, rows=rows, ranks=ranks)
+
+
 @pytest.mark.rule(9)
 def test_the_account_is_of_the_noise_and_the_draws_that_are_made():
     mechanism = Mechanism.of(PLAN)
@@ -79,7 +88,7 @@ def test_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
 def test_without_privacy_there_is_nothing_to_account():
     mechanism = Mechanism.of(Plan(mode="Disabled"))
     assert mechanism.event is None
-    assert mechanism.noise(10) is None
+    assert mechanism.noise(10, rows=16, ranks=2) is None
     assert mechanism.clipper.sensitivity(mechanism.adjacency) == math.inf
     assert mechanism_of(PLAN, allow_zero_noise=True).event is None
 

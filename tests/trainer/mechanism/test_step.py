@@ -10,7 +10,7 @@ from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency
 from dtjob_trainer.mechanism.clipping import CLIPPERS
 from dtjob_trainer.mechanism.keys import derive_keys
-from dtjob_trainer.mechanism.noise import clipped_norm
+from dtjob_trainer.mechanism.slack import clipped_norm
 from dtjob_trainer.task import TaskError
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
@@ -290,6 +290,20 @@ def test_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
     model, _, _ = train(plan, [0, 1], records=Records(arrays))
     assert np.isfinite(flat(model)).all()
     assert difference(flat(model), expected) < 1e-6
+
+
+@pytest.mark.rule(4, 7)
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(noise_multiplier=2.0**18), "too large for 21 coordinates"),
+        (Plan(batch_size=2**27, dataset_size=2**27), "too large for 1 ranks"),
+    ],
+)
+def test_no_step_is_made_whose_rounding_the_clip_does_not_cover(plan, message):
+    task = make_task()
+    with pytest.raises(ValueError, match=message):
+        make_step(task, task.model(), plan, task.dataset())
 
 
 @pytest.mark.rule(6)

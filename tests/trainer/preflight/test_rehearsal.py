@@ -12,10 +12,10 @@ from tests.support.mechanism.models import CLASSES, FEATURES, Plan, cross_entrop
 CPU = torch.device("cpu")
 
 
-def rehearsed(task=None, plan=None, rows=8, memory=2**40):
+def rehearsed(task=None, plan=None, rows=8, ranks=2, memory=2**40):
     task, plan = task or make_task(), plan or Plan()
     mechanism = Mechanism.of(plan)
-    require_fit(task, CPU, mechanism, rows=rows, memory=memory)
+    require_fit(task, CPU, mechanism, rows=rows, ranks=ranks, memory=memory)
     rehearse(task, CPU, mechanism, optimizer="adam")
 
 
@@ -42,8 +42,27 @@ def test_noise_too_large_for_the_number_of_parameters():
         return nn.Sequential(nn.Linear(FEATURES, 4000), nn.Linear(4000, CLASSES))
 
     message = refused(task=make_task(model=wide), plan=Plan(noise_multiplier=2.0**14))
-    assert "too large for 40003 coordinates" in message
+    assert "noiseMultiplier 16384 is too large for 40003 coordinates" in message
     assert "spec.privacy" in message
+
+
+@pytest.mark.rule(4)
+def test_an_environment_that_lowers_fp32(monkeypatch):
+    """cuBLAS and oneDNN read it themselves, whatever torch asks them for."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    message = refused()
+    assert "NVIDIA_TF32_OVERRIDE is '1'" in message
+    assert "Set it to 0" in message
+    rehearsed(plan=Plan(mode="Disabled"))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    rehearsed()
+
+
+@pytest.mark.rule(4)
+def test_a_batch_too_large_for_the_number_of_ranks():
+    plan = Plan(batch_size=2**27, dataset_size=2**27)
+    rehearsed(plan=plan, rows=512, ranks=64)
+    assert "too large for 1 ranks: lower batchSize" in refused(plan=plan, rows=512, ranks=1)
 
 
 def test_rows_that_no_memory_holds_are_refused_in_words():

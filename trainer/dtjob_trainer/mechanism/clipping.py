@@ -1,174 +1,27 @@
-"""Per-example gradients, clipped and summed in fp32 (Rules 4 and 5)."""
+"""Sums of per-example gradients, clipped and not (Rules 4 and 5)."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from dtjob_accounting.event import Adjacency
-from dtjob_trainer.mechanism.noise import clipped_norm
-from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks
-
-Batch = Mapping[str, torch.Tensor]
-Losses = Callable[[torch.nn.Module, Batch], torch.Tensor]
+from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms, weighted_sum
+from dtjob_trainer.mechanism.per_example import (
+    Batch,
+    Losses,
+    PerExampleGradients,
+    check_losses,
+    trainable,
+)
+from dtjob_trainer.mechanism.slack import clipped_norm
 
 # Rows of a larger norm become zero: their squares leave fp32's range somewhere beyond.
 _LARGEST_NORM = 2.0**60
-_NORM_BLOCK = 256
-
-
-class GradientUnreached(RuntimeError):
-    """Autograd gave a parameter a gradient that no per-example gradient accounts for (Rule 4)."""
-
-
-class LossesInvalid(ValueError):
-    """`losses()` didn't return one differentiable float per example (Rule 5)."""
-
-
-def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Return the trainable parameters in `named_parameters` order: the order of coordinates."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def check_losses(losses: object, rows: int) -> torch.Tensor:
-    """Return `losses` if it is one float per example that gradients can flow from (Rule 5).
-
-    Raises
-    ------
-    LossesInvalid
-        Otherwise, with the remedy.
-    """
-    if not isinstance(losses, torch.Tensor):
-        raise LossesInvalid(f"losses() returned a {type(losses).__name__}, not a tensor")
-    if losses.shape != (rows,):
-        raise LossesInvalid(
-            f"losses() returned shape {tuple(losses.shape)} for a batch of {rows}, not one loss "
-            'per example; use reduction="none" and reduce over everything but the first dimension',
-        )
-    if not losses.is_floating_point():
-        raise LossesInvalid(
-            f"losses() returned dtype {losses.dtype}; it must be a floating point one"
-        )
-    if not losses.requires_grad:
-        raise LossesInvalid(
-            "losses() returned a tensor without a graph: remove detach(), item(), no_grad() or "
-            "a conversion to numpy between the parameters and the losses",
-        )
-    return losses
-
-
-class PerExampleGradients:
-    """The gradient of each example's loss, by Opacus' hooks on the user's own module.
-
-    The module is not wrapped, so `losses` sees exactly what `Task.model` made.
-
-    Parameters
-    ----------
-    model
-        A module that the validator accepted.
-    losses
-        `losses(model, batch) -> Tensor[P]`.
-    """
-
-    def __init__(self, model: torch.nn.Module, losses: Losses) -> None:
-        self._model = model
-        self._losses = losses
-        self._parameters = trainable(model)
-        self._rows = 0
-        self._astray: str | None = None
-        self._watches = [
-            module.register_forward_hook(functools.partial(self._note_rows, name))
-            for name, module in model.named_modules()
-            if any(p.requires_grad for p in module.parameters(recurse=False))
-        ]
-        self._hooks = ExampleHooks(model, list(self._parameters.values()))
-
-    def __call__(self, batch: Batch, rows: int) -> list[torch.Tensor | None]:
-        """Return Tensor[P, n_k] for each trainable parameter, None where no gradient reached it.
-
-        The tensors are the caller's to overwrite. Nothing of an earlier call, complete or
-        interrupted, enters (Rule 8).
-
-        Raises
-        ------
-        GradientUnreached
-            A gradient can't be told apart by example; the words hold nothing of the data.
-        """
-        self.reset()
-        self._rows = rows
-        losses = check_losses(self._losses(self._model, batch), rows)
-        with warnings.catch_warnings():
-            # The first layer's inputs need no gradient, as everywhere in training.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-        if self._astray is not None:
-            raise GradientUnreached(
-                f"module {self._astray or 'model'} is called on other rows than those of the batch "
-                "(a part of them, a packed sequence, or something that doesn't have the batch "
-                "first), so that its gradients can't be told apart by example; call it on the "
-                "whole batch, and mask what is not wanted",
-            )
-        gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
-        self.reset()
-        return gradients
-
-    def reset(self) -> None:
-        """Forget every activation and gradient that a pass may have left behind (Rule 8)."""
-        self._astray = None
-        for p in self._parameters.values():
-            p.grad = None
-        self._hooks.forget()
-
-    def close(self) -> None:
-        """Take the hooks off the module."""
-        self.reset()
-        self._hooks.remove()
-        for watch in self._watches:
-            watch.remove()
-
-    def _note_rows(
-        self, name: str, _module: torch.nn.Module, inputs: object, output: object
-    ) -> None:
-        """Note a call on other rows than the batch's: Opacus takes its row i for example i.
-
-        A record could then decide whose gradients are added up as one, and change the sum by a
-        multiple of C. Not raised here, where it would look like an error of the task's own code.
-        """
-        whole = True
-        for value in (inputs, output):
-            first = value[0] if isinstance(value, tuple) and value else value
-            if isinstance(first, torch.Tensor):
-                whole &= first.dim() > 0 and len(first) == self._rows
-        if not whole and self._astray is None:
-            self._astray = name
-
-    def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
-        sample = self._hooks.gradient(p)
-        if sample is None:
-            if p.grad is not None:
-                raise GradientUnreached(
-                    f"parameter {name} got a gradient outside its module's forward; call the "
-                    "module, and read its weights nowhere else",
-                )
-            return None
-        if isinstance(sample, list):
-            raise GradientUnreached(
-                f"parameter {name} got gradients in several passes over one batch; use activation "
-                "checkpointing with use_reentrant=False",
-            )
-        if sample.shape != (rows, *p.shape):
-            raise GradientUnreached(
-                f"parameter {name} has no gradient for each example; give its module inputs that "
-                "have the batch first",
-            )
-        return sample.reshape(rows, -1).float()
 
 
 class Clipper(Protocol):
@@ -233,8 +86,8 @@ class ClippedSum:
     """The sum of clipped per-example gradients in one flat fp64 buffer (Rules 4 and 5).
 
     Adding or removing one example changes `flat` by at most `clip_to` in L2 norm, up to
-    rounding, which the slack between `clip_to` and C covers: that of one micro-batch in fp32.
-    An fp32 sum over all of them would round by parts of B·C (1.004·C seen at B = 131,072).
+    rounding, which the slack between `clip_to` and C covers: that of `CHAIN_ROWS` rows in
+    fp32. An fp32 sum of all of them would round by parts of B²·2⁻²⁴·C.
 
     Parameters
     ----------
@@ -293,7 +146,7 @@ class ClippedSum:
             factors = torch.where(keep, (self._clip_to / norms).clamp(max=1.0), 0.0).float()
             for flat, gradient in present:
                 gradient.masked_fill_(~keep[:, None], 0.0)
-                self.flat[flat] += gradient.t() @ factors
+                self.flat[flat] += weighted_sum(factors, gradient)
 
 
 class PlainSum:
@@ -327,23 +180,6 @@ class PlainSum:
             p.grad = None
 
 
-def squared_norms(gradient: torch.Tensor) -> torch.Tensor:
-    """Return the squared L2 norm of each row of `gradient[P, n]` as fp64[P].
-
-    fp32 within blocks, fp64 across them: exact to 2⁻¹⁷, where one long fp32 sum of equal terms
-    can fall short by more than the clip's slack (Rule 4). All in fp64 takes ten times as long.
-    """
-    rows, n = gradient.shape
-    whole = n - n % _NORM_BLOCK
-    squares = torch.zeros(rows, dtype=torch.float64, device=gradient.device)
-    if whole:
-        blocks = gradient[:, :whole].reshape(rows, -1, _NORM_BLOCK)
-        squares += torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
-    if whole < n:
-        squares += torch.linalg.vector_norm(gradient[:, whole:], dim=1).double().square()
-    return squares
-
-
 def flat_buffer(parameters: Sequence[torch.nn.Parameter], multiple: int) -> torch.Tensor:
     """Return fp64 zeros for all coordinates, padded to a multiple of `multiple`."""
     coordinates = sum(p.numel() for p in parameters)
@@ -358,23 +194,3 @@ def flat_slices(parameters: Sequence[torch.nn.Parameter]) -> list[slice]:
         slices.append(slice(start, start + p.numel()))
         start += p.numel()
     return slices
-
-
-@contextlib.contextmanager
-def exact_fp32(device: torch.device) -> Iterator[None]:
-    """Compute fp32 products as fp32: no TF32, no bf16 passes, no autocast (Rule 4).
-
-    Through the backends' own settings: torch's older `get_float32_matmul_precision` raises in a
-    process whose task has used these.
-    """
-    backends: Any = torch.backends
-    products = (backends.cuda.matmul, backends.mkldnn.matmul)
-    before = [each.fp32_precision for each in products]
-    for each in products:
-        each.fp32_precision = "ieee"
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for each, precision in zip(products, before, strict=True):
-            each.fp32_precision = precision

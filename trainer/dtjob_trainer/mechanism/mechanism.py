@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
 from dtjob_trainer.mechanism.clipping import CLIPPERS, Clipper, Unclipped
 from dtjob_trainer.mechanism.noise import Lattice
 from dtjob_trainer.mechanism.sampling import PoissonSampler
+from dtjob_trainer.mechanism.slack import Layout, Roundings
 
 
 class MechanismPlan(Protocol):
@@ -121,14 +123,28 @@ class Mechanism:
             return None
         return SampledGaussian(self.noise_multiplier, self.sampler.rate)
 
-    def noise(self, coordinates: int) -> Lattice | None:
+    def noise(self, coordinates: int, *, rows: int, ranks: int) -> Lattice | None:
         """Return the noise of a model of so many trainable coordinates; None where there is none.
+
+        Parameters
+        ----------
+        coordinates
+            d.
+        rows
+            P, the rows of a micro-batch.
+        ranks
+            W.
 
         Raises
         ------
         ValueError
-            See `Lattice`.
+            What the sum and the lattice round is not covered by the clip; see `Roundings`.
         """
         if not self.noise_multiplier:
             return None
-        return Lattice(self.noise_multiplier, self.clipper.sensitivity(self.adjacency), coordinates)
+        quantile = self.sampler.quantile
+        layout = Layout(quantile, rows, draws.micro_batches(quantile, ranks, rows), ranks)
+        sensitivity = self.clipper.sensitivity(self.adjacency)
+        lattice = Lattice(self.noise_multiplier, sensitivity, coordinates)
+        Roundings(lattice, layout).check()
+        return lattice

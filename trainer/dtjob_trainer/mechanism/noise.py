@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from dtjob_trainer.mechanism.normals import gaussian
 
-# The part of C that clipping leaves free for rounding to the lattice (Rule 4).
-CLIP_SLACK = 2.0**-10
 _GRID_BITS = 30
 # In cells: with the noise, which is below 2³⁶, less than the 2⁵³ up to which fp64 is exact.
 _FARTHEST = 2.0**52 - 1
@@ -19,11 +17,6 @@ _FARTHEST = 2.0**52 - 1
 _CHUNK = 1 << 20
 # Keeps squares of gradients near C, and every multiple of g, well inside fp32's range.
 _SMALLEST = 2.0**-40
-
-
-def clipped_norm(max_grad_norm: float) -> float:
-    """The norm that examples are clipped to: C(1 − 2⁻¹⁰) (Rule 4)."""
-    return max_grad_norm * (1 - CLIP_SLACK)
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,8 @@ class Lattice:
     Raises
     ------
     ValueError
-        Δ(1 − 2⁻¹⁰) + g√d > Δ: the clip's slack doesn't cover the rounding (Rule 7).
+        σ, Δ or d is out of range. That the clip's slack covers the rounding is for
+        `slack.Roundings` to check.
     """
 
     noise_multiplier: float
@@ -57,14 +51,6 @@ class Lattice:
                 raise ValueError(f"{name} {value} must lie between 2⁻⁴⁰ and 2⁴⁰")
         if self.coordinates < 1:
             raise ValueError(f"a model needs a trainable coordinate, not {self.coordinates}")
-        rounding = self.grid * math.sqrt(self.coordinates)
-        if not clipped_norm(self.sensitivity) + rounding <= self.sensitivity:
-            raise ValueError(
-                f"noise_multiplier {self.noise_multiplier} is too large for {self.coordinates} "
-                f"coordinates: rounding to the noise lattice may add {rounding:.3g} to the "
-                f"sensitivity, and the clip leaves {CLIP_SLACK * self.sensitivity:.3g} "
-                "(noise_multiplier·√coordinates up to 2²⁰ always fits)",
-            )
 
     @property
     def scale(self) -> float:

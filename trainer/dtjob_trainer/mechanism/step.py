@@ -14,16 +14,11 @@ from dtjob_accounting import draws
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.agreement import agreed_length
 from dtjob_trainer.mechanism.batches import BatchLoader
-from dtjob_trainer.mechanism.clipping import (
-    ClippedSum,
-    GradientUnreached,
-    Losses,
-    flat_slices,
-    trainable,
-)
+from dtjob_trainer.mechanism.clipping import ClippedSum, flat_slices
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
+from dtjob_trainer.mechanism.per_example import GradientUnreached, Losses, trainable
 from dtjob_trainer.mechanism.sampling import deal
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, TaskError
@@ -147,7 +142,11 @@ class PrivateStep:
         )
         self._untouched = Untouched(learner.model)
         self._slices = flat_slices(self._parameters)
-        self._lattice = mechanism.noise(sum(p.numel() for p in self._parameters))
+        self._lattice = mechanism.noise(
+            sum(p.numel() for p in self._parameters),
+            rows=physical_batch_size,
+            ranks=group.world_size,
+        )
         self._sum = mechanism.clipper.summed(learner.model, learner.losses, group.world_size)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 

@@ -10,7 +10,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.clipping import trainable
+from dtjob_trainer.mechanism.per_example import trainable
 from dtjob_trainer.task import TaskError
 
 # Storages of all models that this process has built and that somebody still holds.

@@ -11,7 +11,7 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import synthetic_examples, to_tensors
-from dtjob_trainer.mechanism.clipping import (
+from dtjob_trainer.mechanism.per_example import (
     LossesInvalid,
     PerExampleGradients,
     check_losses,

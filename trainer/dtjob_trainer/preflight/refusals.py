@@ -10,8 +10,8 @@ import copy
 import torch
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.clipping import GradientUnreached
 from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
+from dtjob_trainer.mechanism.per_example import GradientUnreached
 from dtjob_trainer.mechanism.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError

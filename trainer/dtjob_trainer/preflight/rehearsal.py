@@ -17,12 +17,13 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import synthetic_examples
-from dtjob_trainer.mechanism.clipping import trainable
+from dtjob_trainer.mechanism.contraction import lowering_switches
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import KEY_BYTES, derive_keys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
+from dtjob_trainer.mechanism.per_example import trainable
 from dtjob_trainer.mechanism.sampling import PoissonSampler
 from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.preflight import probes
@@ -49,7 +50,7 @@ class _Synthetic(Sequence[Mapping[str, Any]]):
 
 
 def require_fit(
-    task: Task, device: torch.device, mechanism: Mechanism, *, rows: int, memory: int
+    task: Task, device: torch.device, mechanism: Mechanism, *, rows: int, ranks: int, memory: int
 ) -> None:
     """Refuse what no step can do with this model, before the first pass is tried.
 
@@ -59,20 +60,24 @@ def require_fit(
         The job's.
     rows
         P, the rows of a micro-batch.
+    ranks
+        W, those of the whole job.
     memory
         Bytes that this rank may use.
 
     Raises
     ------
     TaskError
-        σ and the model don't fit each other, or P rows don't fit the memory.
+        The environment lowers fp32, plan and model don't fit each other, or P rows don't fit the
+        memory.
     """
     if mechanism.event is None:
         return
+    _require_fp32(os.environ)
     with same_randomness(device):
         model = build_model(task, device)
     coordinates = sum(p.numel() for p in trainable(model).values())
-    _require_lattice(mechanism, coordinates)
+    _require_slack(mechanism, coordinates, rows, ranks)
     _require_memory(rows, coordinates, memory)
 
 
@@ -133,14 +138,24 @@ def memory_of_a_rank(ranks: int, device: torch.device) -> int:
     return min(limits) // ranks
 
 
-def _require_lattice(mechanism: Mechanism, coordinates: int) -> None:
+def _require_fp32(environment: Mapping[str, str]) -> None:
+    for name, harmless in lowering_switches(environment).items():
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"the environment variable {name} is {environment[name]!r}: with it products of fp32 "
+            "numbers are computed with fewer bits, and more of a record shows than the noise is "
+            f"made for. Set it to {harmless}, in the shell of a local run or in "
+            "spec.workers.template.env, or take it out of the image",
+        )
+
+
+def _require_slack(mechanism: Mechanism, coordinates: int, rows: int, ranks: int) -> None:
     try:
-        mechanism.noise(coordinates)
+        mechanism.noise(coordinates, rows=rows, ranks=ranks)
     except ValueError as error:
         raise TaskError(
             Reason.MODEL_REFUSED,
-            f"the noise does not fit the model: {error}. Change spec.privacy, or train fewer "
-            "parameters",
+            f"spec.privacy and spec.training do not fit the model: {error}",
         ) from None
 
 

@@ -160,7 +160,8 @@ class _Rank:
         config = self._config
         task = replace(task, losses=self._with_heartbeats(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
-        rehearsal.require_fit(task, device, mechanism, rows=rows, memory=memory)
+        ranks = self._setup.world_size
+        rehearsal.require_fit(task, device, mechanism, rows=rows, ranks=ranks, memory=memory)
         task_validation.preflight(task, device, rows)
         optimizer = config.training.optimizer.name
         rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)

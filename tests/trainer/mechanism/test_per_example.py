@@ -1,0 +1,116 @@
+"""Rules 4 and 5: a gradient for each example, or none at all."""
+
+import warnings
+
+import pytest
+import torch
+from opacus.layers import DPLSTM
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dtjob_trainer.mechanism.per_example import GradientUnreached, PerExampleGradients
+from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, linear, rows
+
+
+def gradients(model, arrays):
+    one = PerExampleGradients(model, cross_entropy)
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    try:
+        return one(batch, len(arrays["y"]))
+    finally:
+        one.close()
+
+
+class AgainIfHard(nn.Module):
+    """A layer that some rows pass a second time: only those whose record is unusual."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, FEATURES)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        hidden = self.layer(x)
+        hard = (x.mean(1) > 0.9).nonzero().flatten()
+        if len(hard):
+            again = self.layer(torch.tanh(hidden[hard]))
+            hidden = hidden.index_copy(0, hard, again)
+        return self.head(hidden)
+
+
+@pytest.mark.rule(4)
+def test_a_module_called_on_a_part_of_the_rows_is_refused():
+    """Opacus would take the part's first row for the batch's: 2.6·C were seen from one record."""
+    arrays = rows(12)
+    assert all(g.isfinite().all() for g in gradients(AgainIfHard(), arrays))
+    arrays["x"][5:7] = 0.95
+    with pytest.raises(GradientUnreached, match="module layer is called on other rows"):
+        gradients(AgainIfHard(), arrays)
+
+
+@pytest.mark.rule(4)
+def test_a_packed_sequence_is_refused():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = DPLSTM(1, 4, batch_first=True)
+            self.head = nn.Linear(4, CLASSES)
+
+        def forward(self, x):
+            lengths = 1 + (x[:, 0] > 0).long()
+            packed = nn.utils.rnn.pack_padded_sequence(
+                x[:, :2, None], lengths, batch_first=True, enforce_sorted=False
+            )
+            return self.head(self.lstm(packed)[1][0][-1])
+
+    with pytest.raises(GradientUnreached, match="packed sequence"):
+        gradients(Packed(), rows(8))
+
+
+@pytest.mark.rule(4)
+def test_a_gradient_that_bypasses_the_hooks_is_never_used():
+    class Bypass(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(FEATURES, CLASSES)
+
+        def forward(self, x):
+            return x @ self.layer.weight.t()
+
+    with pytest.raises(GradientUnreached, match=r"layer\.weight"):
+        gradients(Bypass(), rows(4))
+
+
+class Reentrant(nn.Module):
+    """One layer called twice, each call with activation checkpointing: passes of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, FEATURES)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        x.requires_grad_(True)
+        for _ in range(2):
+            x = torch.tanh(checkpoint(self.layer, x, use_reentrant=True))
+        return self.head(x)
+
+
+@pytest.mark.rule(4)
+def test_several_passes_over_a_module_in_one_batch_are_refused():
+    with pytest.raises(GradientUnreached, match=r"parameter layer\..*several passes"):
+        gradients(Reentrant(), rows(4))
+
+
+def test_no_warning_reaches_the_log():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradients(linear(), rows(4))
+
+
+def test_hooks_leave_no_trace_on_the_users_model():
+    model = linear()
+    before = set(vars(model.weight)), list(model.state_dict())
+    gradients(model, rows(4))
+    assert (set(vars(model.weight)), list(model.state_dict())) == before
+    assert model.weight.grad is None

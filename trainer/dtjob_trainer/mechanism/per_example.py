@@ -1,0 +1,161 @@
+"""The gradient of each example's loss (Rules 4 and 5)."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+
+import torch
+
+from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks
+
+Batch = Mapping[str, torch.Tensor]
+Losses = Callable[[torch.nn.Module, Batch], torch.Tensor]
+
+
+class GradientUnreached(RuntimeError):
+    """Autograd gave a parameter a gradient that no per-example gradient accounts for (Rule 4)."""
+
+
+class LossesInvalid(ValueError):
+    """`losses()` didn't return one differentiable float per example (Rule 5)."""
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the trainable parameters in `named_parameters` order: the order of coordinates."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def check_losses(losses: object, rows: int) -> torch.Tensor:
+    """Return `losses` if it is one float per example that gradients can flow from (Rule 5).
+
+    Raises
+    ------
+    LossesInvalid
+        Otherwise, with the remedy.
+    """
+    if not isinstance(losses, torch.Tensor):
+        raise LossesInvalid(f"losses() returned a {type(losses).__name__}, not a tensor")
+    if losses.shape != (rows,):
+        raise LossesInvalid(
+            f"losses() returned shape {tuple(losses.shape)} for a batch of {rows}, not one loss "
+            'per example; use reduction="none" and reduce over everything but the first dimension',
+        )
+    if not losses.is_floating_point():
+        raise LossesInvalid(
+            f"losses() returned dtype {losses.dtype}; it must be a floating point one"
+        )
+    if not losses.requires_grad:
+        raise LossesInvalid(
+            "losses() returned a tensor without a graph: remove detach(), item(), no_grad() or "
+            "a conversion to numpy between the parameters and the losses",
+        )
+    return losses
+
+
+class PerExampleGradients:
+    """The gradient of each example's loss, by Opacus' hooks on the user's own module.
+
+    The module is not wrapped, so `losses` sees exactly what `Task.model` made.
+
+    Parameters
+    ----------
+    model
+        A module that the validator accepted.
+    losses
+        `losses(model, batch) -> Tensor[P]`.
+    """
+
+    def __init__(self, model: torch.nn.Module, losses: Losses) -> None:
+        self._model = model
+        self._losses = losses
+        self._parameters = trainable(model)
+        self._rows = 0
+        self._astray: str | None = None
+        self._watches = [
+            module.register_forward_hook(functools.partial(self._note_rows, name))
+            for name, module in model.named_modules()
+            if any(p.requires_grad for p in module.parameters(recurse=False))
+        ]
+        self._hooks = ExampleHooks(model, list(self._parameters.values()))
+
+    def __call__(self, batch: Batch, rows: int) -> list[torch.Tensor | None]:
+        """Return Tensor[P, n_k] for each trainable parameter, None where no gradient reached it.
+
+        The tensors are the caller's to overwrite. Nothing of an earlier call, complete or
+        interrupted, enters (Rule 8).
+
+        Raises
+        ------
+        GradientUnreached
+            A gradient can't be told apart by example; the words hold nothing of the data.
+        """
+        self.reset()
+        self._rows = rows
+        losses = check_losses(self._losses(self._model, batch), rows)
+        with warnings.catch_warnings():
+            # The first layer's inputs need no gradient, as everywhere in training.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        if self._astray is not None:
+            raise GradientUnreached(
+                f"module {self._astray or 'model'} is called on other rows than those of the batch "
+                "(a part of them, a packed sequence, or something that doesn't have the batch "
+                "first), so that its gradients can't be told apart by example; call it on the "
+                "whole batch, and mask what is not wanted",
+            )
+        gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
+        self.reset()
+        return gradients
+
+    def reset(self) -> None:
+        """Forget every activation and gradient that a pass may have left behind (Rule 8)."""
+        self._astray = None
+        for p in self._parameters.values():
+            p.grad = None
+        self._hooks.forget()
+
+    def close(self) -> None:
+        """Take the hooks off the module."""
+        self.reset()
+        self._hooks.remove()
+        for watch in self._watches:
+            watch.remove()
+
+    def _note_rows(
+        self, name: str, _module: torch.nn.Module, inputs: object, output: object
+    ) -> None:
+        """Note a call on other rows than the batch's: Opacus takes its row i for example i.
+
+        A record could then decide whose gradients are added up as one, and change the sum by a
+        multiple of C. Not raised here, where it would look like an error of the task's own code.
+        """
+        whole = True
+        for value in (inputs, output):
+            first = value[0] if isinstance(value, tuple) and value else value
+            if isinstance(first, torch.Tensor):
+                whole &= first.dim() > 0 and len(first) == self._rows
+        if not whole and self._astray is None:
+            self._astray = name
+
+    def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
+        sample = self._hooks.gradient(p)
+        if sample is None:
+            if p.grad is not None:
+                raise GradientUnreached(
+                    f"parameter {name} got a gradient outside its module's forward; call the "
+                    "module, and read its weights nowhere else",
+                )
+            return None
+        if isinstance(sample, list):
+            raise GradientUnreached(
+                f"parameter {name} got gradients in several passes over one batch; use activation "
+                "checkpointing with use_reentrant=False",
+            )
+        if sample.shape != (rows, *p.shape):
+            raise GradientUnreached(
+                f"parameter {name} has no gradient for each example; give its module inputs that "
+                "have the batch first",
+            )
+        return sample.reshape(rows, -1).float()
