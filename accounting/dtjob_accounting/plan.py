@@ -13,6 +13,7 @@ from dtjob_accounting.event import Adjacency
 __all__ = ["Accountant", "Plan", "PlanError", "PlanRequest", "make_plan", "warnings"]
 
 
+COVERED = "CoveredByEpsilon"
 #: Beyond it what is released may multiply an attacker's odds by more than 10^8.
 _HARDLY_ANY_EPSILON = 20.0
 #: Below it a single draw that is known to hold a record has ε above 19, at a δ of 1e-5.
@@ -56,6 +57,8 @@ class PlanRequest:
         Lease length n; default clamp(⌈T/100⌉, 10, 100). Never more than T.
     replay_reserve_steps
         R; default 3n.
+    telemetry
+        `CoveredByEpsilon`, or `NotCoveredByEpsilon`: whether more is shown than ε covers.
     """
 
     dataset_size: int
@@ -68,6 +71,7 @@ class PlanRequest:
     max_grad_norm: float | None = None
     every_steps: int | None = None
     replay_reserve_steps: int | None = None
+    telemetry: str = COVERED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,8 @@ class Plan:
         Expected batch size B and nominal dataset size N, public constants (rule 5).
     steps, replay_reserve_steps, lease_steps
         T, R and n.
+    telemetry
+        As in the request; it enters no figure, and no report may leave it out.
     """
 
     mode: str
@@ -114,6 +120,7 @@ class Plan:
     clipping: str = "hooks"
     accountant: str = "PLD"
     accountant_version: str
+    telemetry: str = COVERED
 
     @property
     def reserved_draws(self) -> int:
@@ -170,6 +177,7 @@ def make_plan(request: PlanRequest, accountant: Accountant) -> Plan:
         replay_reserve_steps=reserve,
         lease_steps=lease,
         accountant_version=accountant.version(),
+        telemetry=request.telemetry,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dtjob_accounting import draws
 from dtjob_accounting.plan import Accountant, Plan, PlanError, make_plan
 from dtjob_accounting.process import HelperFailed
-from dtjob_accounting.rounding import decimal_up
+from dtjob_accounting.rounding import decimal_up, significant_up
 from dtjob_api.derive import plan_request
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_cli.errors import BadInput, CommandError, ExitCode
@@ -78,11 +78,11 @@ def answered() -> Iterator[None]:
 def summary(plan: Plan) -> str:
     """Return the plan in one line."""
     draws_paid = f"{plan.steps} steps and {plan.replay_reserve_steps} in reserve"
-    if plan.noise_multiplier is None or plan.epsilon_guaranteed is None:
+    if plan.noise_multiplier is None or plan.epsilon_guaranteed is None or plan.delta is None:
         return f"no privacy: {draws_paid}"
     return (
         f"σ = {plan.noise_multiplier:.4g} keeps ε within {decimal_up(plan.epsilon_guaranteed)} at "
-        f"δ = {plan.delta:.3g} for {draws_paid}"
+        f"δ = {significant_up(plan.delta, 3)} for {draws_paid}"
     )
 
 

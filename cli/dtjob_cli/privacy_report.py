@@ -20,7 +20,6 @@ from dtjob_api.job.privacy import PrivacyMode, Telemetry
 from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.reasons import TRAINING_HELD, Reason
-from dtjob_cli import manifests
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs.run_directory import RunDirectory, naming
 
@@ -38,6 +37,13 @@ ASSUMED = (
     "Other runs on the same data, and settings chosen after seeing their results, are not covered.",
     "Ledger and journal of the run are not lost or set back together.",
     "Crashes and their number do not depend on a single record.",
+    "The task keeps its contract: a record more is one element more of its data and changes no "
+    "other, and a loss depends on its own record alone.",
+    "What all records have in common is public: their fields, shapes and types.",
+    "The data have at most datasetSize records; of more, draws may overflow more often than delta "
+    "allows for.",
+    "Nobody watches which records a step reads: a slow one, or one that ends the process, shows "
+    "that it was read.",
     "Epsilon spent: when the run stopped did not depend on what it had shown. Epsilon guaranteed "
     "needs no such assumption.",
 )
@@ -96,6 +102,7 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
             ) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
         report["formats"] = _formats(ledger)
+        report["released"] = _released(plan.telemetry, status.charged)
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
     refused = [record for record in status.attempts if record.reason in TRAINING_HELD]
     if refused:
@@ -115,8 +122,6 @@ def _of_run(run: RunDirectory, report: Report) -> Report:
         "run": _in_utf_8(run.path),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
-    if report["plan"]["mode"] == PrivacyMode.DPSGD:
-        added["released"] = _released(run, report["spent"]["draws"])
     if "checkpoint" in report:
         added["checkpoint"] = _in_utf_8(run.state / report["checkpoint"])
     return added
@@ -207,9 +212,8 @@ def _ended(ledger: PrivacyLedger) -> Report:
     return {name: value for name, value in added.items() if value}
 
 
-def _released(run: RunDirectory, draws: int) -> list[str]:
+def _released(telemetry: Telemetry, draws: int) -> list[str]:
     """Return what the run gave away; without a draw at most what its task prints."""
-    telemetry = manifests.job(manifests.read(run.manifest)).spec.privacy.telemetry
     released = ["the model", "steps, draws and times", "metrics on public data"] if draws else []
     if telemetry is Telemetry.NOT_COVERED_BY_EPSILON:
         released.append("statistics of the private data, NOT covered by epsilon (telemetry)")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dtjob_accounting.rounding import decimal_up
+from dtjob_accounting.rounding import decimal_up, percent_up, significant_up
 from dtjob_cli import standard_streams
 from dtjob_cli.privacy_report import Report, dumps
 
@@ -107,18 +107,18 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
             else []
         ),
         ("ε spent", f"{decimal_up(report['spent']['epsilon'])} (the charged draws)"),
-        ("δ", f"{plan['delta']:g}"),
+        ("δ", significant_up(plan["delta"])),
         ("neighbours", f"{plan['adjacency']}: one {plan['unit']} added or removed"),
         (
             "mechanism",
             f"DP-SGD: {plan['sampler']} draws, q = {plan['batchSize']}/{plan['datasetSize']} = "
-            f"{plan['sampleRate']:.6g}; each gradient clipped to C = {plan['maxGradNorm']:g}; "
-            f"Gaussian noise, σ = {plan['noiseMultiplier']:g}",
+            f"{significant_up(plan['sampleRate'])}; each gradient clipped to C = "
+            f"{plan['maxGradNorm']}; Gaussian noise, σ = {plan['noiseMultiplier']}",
         ),
         (
             "an attacker",
-            f"who is wrong about {wrong:.0%} of those not in the data finds at most {share:.1%} "
-            "of those in it",
+            f"who is wrong about {wrong:.0%} of those not in the data finds at most "
+            f"{percent_up(share)} of those in it",
         ),
         ("replace one", f"ε {_epsilon(meaning['replaceOneEpsilon'])} when a record is exchanged"),
         *(

@@ -56,6 +56,7 @@ def plan_request(spec: JobSpec) -> PlanRequest:
         max_grad_norm=privacy.max_grad_norm,
         every_steps=spec.checkpoint.every_steps,
         replay_reserve_steps=privacy.replay_reserve_steps,
+        telemetry=privacy.telemetry.value,
     )
 
 

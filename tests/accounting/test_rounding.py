@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtjob_accounting.rounding import round_up
+from dtjob_accounting.rounding import percent_up, round_up, significant_up
 
 
 @pytest.mark.rule(3)
@@ -18,6 +19,18 @@ def test_rounding_is_upwards_tight_and_idempotent(value: float, digits: int) -> 
     assert value <= rounded <= value * (1 + 10.0 ** (1 - digits)) * (1 + 1e-15)
     assert round_up(rounded, digits) == rounded
     assert float(f"{rounded:.{digits - 1}e}") == rounded
+
+
+@pytest.mark.rule(13)
+@given(st.floats(1e-12, 0.999999), st.integers(1, 7))
+def test_no_figure_is_shown_below_its_value(value: float, digits: int) -> None:
+    assert value <= float(significant_up(value, digits)) <= value * (1 + 10.0 ** (1 - digits))
+    assert Decimal(value) <= Decimal(percent_up(value, digits).rstrip("%")) / 100
+
+
+def test_figures_as_a_report_words_them() -> None:
+    assert (percent_up(0.02916), percent_up(0.0301), percent_up(1.0)) == ("3.0%", "3.1%", "100.0%")
+    assert (significant_up(1e-5), significant_up(6.9589e-05, 3)) == ("1e-05", "6.96e-05")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dtjob_accounting import pld
 from dtjob_accounting.plan import Plan, warnings
-from dtjob_accounting.rounding import decimal_up
+from dtjob_accounting.rounding import decimal_up, significant_up
 from dtjob_api.derive import frozen_plan
 from dtjob_cli import manifests, planning, standard_streams
 from dtjob_cli.display import for_stream
@@ -76,13 +76,13 @@ def _table(name: str, plan: Plan, shape: StepShape) -> Table:
 
 def _rows(plan: Plan, shape: StepShape) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
-    if plan.noise_multiplier is None or plan.epsilon_guaranteed is None:
+    if plan.noise_multiplier is None or plan.epsilon_guaranteed is None or plan.delta is None:
         rows.append(("privacy", "Disabled", "no noise, no clipping, no guarantee"))
     else:
         rows += [
             ("σ", f"{plan.noise_multiplier:.6g}", "noise multiplier: noise over maxGradNorm"),
             ("ε guaranteed", decimal_up(plan.epsilon_guaranteed), "after all reserved draws"),
-            ("δ", f"{plan.delta:.3g}", f"below 1/N = {1 / plan.dataset_size:.3g}"),
+            ("δ", significant_up(plan.delta, 3), f"below 1/N = {1 / plan.dataset_size:.3g}"),
             ("C", f"{plan.max_grad_norm:g}", "maxGradNorm: bound of an example's contribution"),
         ]
     rows += [

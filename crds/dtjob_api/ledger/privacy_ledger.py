@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from dtjob_api.job.privacy import Clipping, PrivacyMode, PrivacyUnit
+from dtjob_api.job.privacy import Clipping, PrivacyMode, PrivacyUnit, Telemetry
 from dtjob_api.job.training import MAX_STEPS
 from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta
 from dtjob_api.reasons import Reason
@@ -88,6 +88,8 @@ class PrivacyPlan(Model):
     clipping: Clipping = Clipping.AUTO
     accountant: Literal["PLD"] = "PLD"
     accountant_version: Annotated[str, Field(max_length=64)]
+    telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON
+    """Whether the workers' logs show more than epsilon covers."""
 
 
 class LedgerSpec(Model):

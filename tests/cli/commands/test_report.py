@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from dtjob_api.job.privacy import Telemetry
 from dtjob_api.ledger.privacy_ledger import Formats, LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
@@ -41,6 +42,18 @@ def test_a_run_that_drew_has_released_its_model(tmp_path: Path) -> None:
 
     assert "the model" in json.loads(report(str(run.path), "-o", "json").stdout)["released"]
     assert "released the model, " in words(report(str(run.path)))
+
+
+@pytest.mark.rule(19)
+@pytest.mark.parametrize("opted_out", [False, True])
+def test_a_report_of_a_ledger_says_what_epsilon_does_not_cover(opted_out: bool) -> None:
+    """As that of a run does; both read it in the frozen plan."""
+    telemetry = Telemetry.NOT_COVERED_BY_EPSILON if opted_out else Telemetry.COVERED_BY_EPSILON
+    plan = PLAN.model_copy(update={"telemetry": telemetry})
+    ledger = json.dumps(new_ledger(plan, **dict(drawn(20))).to_dict()).encode()
+    released = json.loads(report("-", "-o", "json", stdin=ledger).stdout)["released"]
+    assert "the model" in released
+    assert any("NOT covered by epsilon" in each for each in released) is opted_out
 
 
 @pytest.mark.rule(7)
