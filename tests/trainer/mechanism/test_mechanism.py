@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
@@ -65,7 +66,7 @@ def test_the_account_is_of_the_noise_and_the_draws_that_are_made():
     assert mechanism.event == SampledGaussian(1.5, draws.sample_rate(16, 64))
     stated = mechanism.clipper.sensitivity(mechanism.adjacency)
     assert scale(mechanism) / stated == mechanism.event.noise_multiplier
-    assert mechanism.sampler == PoissonSampler(16, 64)
+    assert mechanism.sampler == PoissonSampler(16, 64, draws.overflow_tail(1e-5, 366))
 
 
 @pytest.mark.rule(3)
@@ -74,6 +75,21 @@ def test_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
     with pytest.raises(ValueError, match="sample_rate"):
         Mechanism.of(dataclasses.replace(PLAN, sample_rate=rate))
     Mechanism.of(dataclasses.replace(PLAN, sample_rate=0.25))
+
+
+@pytest.mark.rule(8)
+@pytest.mark.parametrize("delta", [None, 0.0])
+def test_a_plan_without_delta_is_refused(delta):
+    """Of it the slots of a draw are counted out."""
+    with pytest.raises(ValueError, match="delta"):
+        Mechanism.of(dataclasses.replace(PLAN, delta=delta))
+
+
+@pytest.mark.rule(8)
+def test_a_step_has_room_for_all_but_a_hundredth_of_delta():
+    sampler = Mechanism.of(dataclasses.replace(PLAN, steps=500, replay_reserve_steps=60)).sampler
+    beyond = 560 * binom.sf([sampler.quantile - 1, sampler.quantile], 64, 16 / 64)
+    assert beyond[0] > 1e-5 / 100 >= beyond[1]
 
 
 def test_without_privacy_there_is_nothing_to_account():

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from dtjob_accounting import draws
-from dtjob_trainer.mechanism.sampling import deal, drawn_ids
+from dtjob_trainer.mechanism.prf import words
+from dtjob_trainer.mechanism.sampling import least_words
 from tests.support.mechanism import reference
 
 KEY = bytes(range(32))
@@ -17,6 +18,12 @@ ALARM = 1e-6
 RECORDS, DRAWS = 1437, 1500
 RATE = 256 / 1437
 THRESHOLD = draws.sampling_threshold(256, 1437)
+SLOTS = 350
+
+
+def drawn_ids(key, draw, records, threshold, slots=SLOTS):
+    ids, drawn = least_words(key, draw, records, threshold, slots)
+    return ids[drawn]
 
 
 @pytest.fixture(scope="module")
@@ -83,23 +90,89 @@ def test_draws_under_two_keys_are_independent(masks):
 
 
 def test_a_rate_of_one_draws_everything_and_of_zero_nothing():
-    assert drawn_ids(KEY, 3, 50, 2**64).tolist() == list(range(50))
-    assert drawn_ids(KEY, 3, 50, 0).size == 0
+    everything = least_words(KEY, 3, 50, 2**64, 20)
+    assert everything.ids.tolist() == list(range(50))
+    assert everything.drawn.all()
+    nothing = least_words(KEY, 3, 50, 0, 20)
+    assert nothing.ids.tolist() == reference.read(KEY, 3, 50, 0, 1, 20)
+    assert not nothing.drawn.any()
 
 
 @pytest.mark.rule(8)
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 50])
-def test_dealing_gives_every_id_to_one_rank_evenly(world_size):
-    ids = drawn_ids(KEY, 1, 200, THRESHOLD)
-    shares = [deal(ids, rank, world_size) for rank in range(world_size)]
-    assert sorted(np.concatenate(shares).tolist()) == ids.tolist()
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    with pytest.raises(ValueError, match="rank"):
-        deal(ids, world_size, world_size)
+@pytest.mark.parametrize("slots", [0, 1, 17, 18, 99, 100, 101])
+def test_the_records_of_the_least_words_are_read(slots):
+    """Fewer than are drawn (18), as many, and as many as there are."""
+    ids, drawn = least_words(KEY, 1, 100, THRESHOLD, slots)
+    assert ids.tolist() == reference.read(KEY, 1, 100, 256, 1437, slots)
+    assert ids[drawn].tolist() == reference.drawn(KEY, 1, 100, 256, 1437)
+
+
+@pytest.mark.rule(3)
+@pytest.mark.parametrize("slots", [0, 1, 100, 250, 256, 1000, 1437, 5000])
+def test_whether_a_record_is_drawn_does_not_depend_on_the_slots(slots):
+    expected = drawn_ids(KEY, 9, RECORDS, THRESHOLD)
+    assert np.array_equal(drawn_ids(KEY, 9, RECORDS, THRESHOLD, slots), expected)
+
+
+@pytest.mark.rule(8)
+@pytest.mark.parametrize("chunk", [1, 7, 99, 100, 101])
+def test_chunks_change_nothing_at_their_borders(monkeypatch, chunk):
+    expected = least_words(KEY, 2, 100, THRESHOLD, 40)
+    monkeypatch.setattr("dtjob_trainer.mechanism.sampling._CHUNK", chunk)
+    found = least_words(KEY, 2, 100, THRESHOLD, 40)
+    assert np.array_equal(found.ids, expected.ids)
+    assert np.array_equal(found.drawn, expected.drawn)
+
+
+def given(monkeypatch, values):
+    """Let the records have these words; the list of the passes over them."""
+    passes = []
+
+    def some(_key, _draw, first, count):
+        passes.append(first)
+        return np.array(values[first : first + count], dtype=np.uint64)
+
+    monkeypatch.setattr("dtjob_trainer.mechanism.sampling.words", some)
+    return passes
+
+
+@pytest.mark.rule(8)
+def test_of_equal_words_the_least_id_is_read(monkeypatch):
+    given(monkeypatch, [5, 3, 5, 3, 5, 9, 5])
+    assert least_words(KEY, 0, 7, 4, 4).ids.tolist() == [0, 1, 2, 3]
+    assert least_words(KEY, 0, 7, 0, 5).ids.tolist() == [0, 1, 2, 3, 4]
+    assert drawn_ids(KEY, 0, 7, 4, 4).tolist() == [1, 3]  # drawn is what is below the threshold
+    assert drawn_ids(KEY, 0, 7, 3, 4).tolist() == []
+
+
+@pytest.mark.rule(8)
+def test_where_too_few_words_are_small_all_are_looked_at_again(monkeypatch):
+    """At most one draw in 100,000 needs it, so the words are made up."""
+    values = [2**64 - 1 - (7919 * i) % 1000 for i in range(1000)]
+    passes = given(monkeypatch, values)
+    ids, drawn = least_words(KEY, 0, 1000, 2**50, 3)
+    assert len(passes) > 1
+    assert ids.tolist() == sorted(sorted(range(1000), key=values.__getitem__)[:3])
+    assert not drawn.any()
+
+
+@pytest.mark.rule(8)
+def test_one_look_is_enough_at_any_size(monkeypatch):
+    looks = []
+
+    def counted(key, draw, first, count):
+        looks.append(first)
+        return words(key, draw, first, count)
+
+    monkeypatch.setattr("dtjob_trainer.mechanism.sampling.words", counted)
+    for records, slots in ((1, 1), (2, 1), (50, 3), (1437, 350), (100_000, 1), (100_000, 4096)):
+        looks.clear()
+        least_words(KEY, 0, records, 0, slots)
+        assert looks == [0]
 
 
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="at least one record"):
-        drawn_ids(KEY, 0, 0, THRESHOLD)
+        least_words(KEY, 0, 0, THRESHOLD, SLOTS)
     with pytest.raises(ValueError, match="threshold"):
-        drawn_ids(KEY, 0, 1, 2**64 + 1)
+        least_words(KEY, 0, 1, 2**64 + 1, SLOTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
 from dtjob_trainer.mechanism.clipping import CLIPPERS, Clipper, Unclipped
 from dtjob_trainer.mechanism.noise import Lattice
@@ -42,6 +43,21 @@ class MechanismPlan(Protocol):
     @property
     def sample_rate(self) -> float | None:
         """q = B / N; None without privacy."""
+        ...
+
+    @property
+    def delta(self) -> float | None:
+        """δ; None without privacy."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        ...
+
+    @property
+    def replay_reserve_steps(self) -> int:
+        """R: no more than T + R draws are ever made."""
         ...
 
     @property
@@ -99,13 +115,14 @@ class Mechanism:
             The plan describes none. Mode `DPSGD` without noise is none (Rule 6), and so is a
             sample rate, which is what is accounted, below that of the draws (Rule 3).
         """
-        sampler = PoissonSampler(plan.batch_size, plan.dataset_size)
+        tail = draws.overflow_tail(plan.delta, plan.steps + plan.replay_reserve_steps)
+        sampler = PoissonSampler(plan.batch_size, plan.dataset_size, tail)
         if plan.mode == "Disabled":
             return cls(sampler, Unclipped(), 0.0)
         if plan.mode != "DPSGD":
             raise ValueError(f"privacy mode {plan.mode!r} must be DPSGD or Disabled")
-        if not plan.noise_multiplier or not plan.max_grad_norm:
-            raise ValueError("a plan of mode DPSGD needs noise_multiplier and max_grad_norm")
+        if not (plan.noise_multiplier and plan.max_grad_norm and plan.delta):
+            raise ValueError("a plan of mode DPSGD needs noise_multiplier, max_grad_norm and delta")
         if not (plan.sample_rate or 0.0) >= sampler.rate:
             raise ValueError(
                 f"sample_rate {plan.sample_rate} is below {plan.batch_size} / {plan.dataset_size}, "

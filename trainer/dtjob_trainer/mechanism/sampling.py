@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +12,26 @@ import numpy.typing as npt
 from dtjob_accounting import draws
 from dtjob_trainer.mechanism.prf import words
 
+#: Of a record's word in a draw, and of the order of its slots; the ledger keeps it with the draws.
+SAMPLING_FORMAT = 2
 # Records tested at a time: bounds the memory of a draw over 1e8 records to a few MiB.
 _CHUNK = 1 << 18
+_WORDS = 1 << 64
+
+
+class Reading(NamedTuple):
+    """The records that a step reads, and which of them are drawn.
+
+    Attributes
+    ----------
+    ids
+        int64[n], ascending.
+    drawn
+        bool[n].
+    """
+
+    ids: npt.NDArray[np.int64]
+    drawn: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -22,10 +42,13 @@ class PoissonSampler:
     ----------
     batch_size, dataset_size
         The expected batch size B and the nominal dataset size N, public constants (Rule 5).
+    overflow_tail
+        How likely a draw of N records may be to have more than `quantile` of them (Rule 8).
     """
 
     batch_size: int
     dataset_size: int
+    overflow_tail: float
 
     @property
     def rate(self) -> float:
@@ -34,19 +57,21 @@ class PoissonSampler:
 
     @property
     def quantile(self) -> int:
-        """Q, the rows that every step has room for (Rule 8)."""
-        return draws.batch_size_quantile(self.dataset_size, self.batch_size)
+        """Q, the slots that every step has at least (Rule 8)."""
+        return draws.batch_size_quantile(self.dataset_size, self.batch_size, self.overflow_tail)
 
-    def ids(self, key: bytes, draw: int, records: int) -> npt.NDArray[np.int64]:
-        """Return the ids of draw c among the records that there are; see `drawn_ids`."""
+    def reading(self, key: bytes, draw: int, records: int, slots: int) -> Reading:
+        """Return what draw c reads of the records that there are; see `least_words`."""
         threshold = draws.sampling_threshold(self.batch_size, self.dataset_size)
-        return drawn_ids(key, draw, records, threshold)
+        return least_words(key, draw, records, threshold, slots)
 
 
-def drawn_ids(key: bytes, draw: int, records: int, threshold: int) -> npt.NDArray[np.int64]:
-    """Return the ids of draw c: record i is in it iff PRF64(key, c, i) < threshold (Rule 3).
+def least_words(key: bytes, draw: int, records: int, threshold: int, slots: int) -> Reading:
+    """Return the records of the least words, of which those below `threshold` are drawn (Rule 3).
 
-    A function of its arguments alone: not of rank, world size, batch shape or attempt state.
+    Record i has the word PRF64(key, c, i), and is drawn iff that is below `threshold`: whether it
+    is depends on nothing else, `slots` included. Given how many are drawn, any records may have
+    the least words in any order, so what is read tells nothing of that number (Rule 8).
 
     Parameters
     ----------
@@ -57,30 +82,44 @@ def drawn_ids(key: bytes, draw: int, records: int, threshold: int) -> npt.NDArra
     records
         The real number of records |D|, at least 1; it changes nothing but the ids that exist.
     threshold
-        ⌊q·2⁶⁴⌋ for the public rate q (`dtjob_accounting.draws.sampling_threshold`);
-        2⁶⁴ takes every record.
-
-    Returns
-    -------
-    ndarray of int64
-        Ascending ids, possibly none.
+        ⌊q·2⁶⁴⌋ for the public rate q (`dtjob_accounting.draws.sampling_threshold`); 2⁶⁴ draws
+        every record.
+    slots
+        K, how many records are read. All are, where there are no more; all that are drawn are,
+        where these are more.
     """
     if records < 1:
         raise ValueError(f"a data set needs at least one record, not {records}")
-    if not 0 <= threshold <= 1 << 64:
+    if not 0 <= threshold <= _WORDS:
         raise ValueError(f"threshold {threshold} is outside 0 .. 2**64")
-    if threshold == 1 << 64:
-        return np.arange(records, dtype=np.int64)
-    limit = np.uint64(threshold)
-    parts = [
-        np.flatnonzero(words(key, draw, first, min(_CHUNK, records - first)) < limit) + first
-        for first in range(0, records, _CHUNK)
-    ]
-    return np.concatenate(parts).astype(np.int64, copy=False)
+    wanted = min(slots, records)
+    # Eight standard deviations more than are wanted: nearly never too few.
+    limit = max(threshold, ((wanted + 8 * math.isqrt(wanted) + 8) * _WORDS) // records)
+    ids, found = _below(key, draw, records, limit)
+    while len(ids) < wanted:
+        limit *= 2
+        ids, found = _below(key, draw, records, limit)
+    drawn = _is_below(found, threshold)
+    if drawn.sum() >= wanted:
+        return Reading(ids[drawn], drawn[drawn])
+    kept = np.sort(np.argsort(found, kind="stable")[:wanted])
+    return Reading(ids[kept], drawn[kept])
 
 
-def deal(ids: npt.NDArray[np.int64], rank: int, world_size: int) -> npt.NDArray[np.int64]:
-    """Deal drawn ids round-robin: rank r gets positions r, r + W, r + 2W, … (Rule 8)."""
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} is outside 0 .. {world_size - 1}")
-    return ids[rank::world_size]
+def _below(
+    key: bytes, draw: int, records: int, limit: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Return the ids of all words below a limit, ascending, and these words."""
+    ids, found = [], []
+    for first in range(0, records, _CHUNK):
+        chunk = words(key, draw, first, min(_CHUNK, records - first))
+        at = np.flatnonzero(_is_below(chunk, limit))
+        ids.append(at + first)
+        found.append(chunk[at])
+    return np.concatenate(ids).astype(np.int64, copy=False), np.concatenate(found)
+
+
+def _is_below(found: npt.NDArray[np.uint64], limit: int) -> npt.NDArray[np.bool_]:
+    if limit >= _WORDS:
+        return np.ones(len(found), dtype=np.bool_)
+    return found < np.uint64(limit)

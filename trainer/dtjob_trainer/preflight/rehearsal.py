@@ -32,6 +32,7 @@ from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness
 
 _RECORDS = 2
+_ANY_TAIL = 0.1  # of a draw that always takes every record
 _FLOAT_BYTES = 4
 _GIB = 2.0**30
 
@@ -110,7 +111,7 @@ def _one_step(
     step = PrivateStep(
         Learner(model, task.losses, own_optimizer, learning_rate=lambda _step: 0.0),
         PrivateData(_Synthetic(task), task.example_spec),
-        replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS)),
+        replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS, _ANY_TAIL)),
         derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
         Group(device),
         physical_batch_size=_RECORDS,

@@ -349,9 +349,8 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
 def _take_own_randomness() -> None:
     """Give task code random numbers of this process's own, from the kernel.
 
-    All ranks of a forkserver, and of every attempt, are born with its state: they would drop the
-    same units and flip the same images. Never from the attempt's keys, which task code could then
-    learn of (Rule 2).
+    All ranks of a forkserver, and of every attempt, are born with its state. Each read and each
+    micro-batch of a step has one of its own (`mechanism.coins`); this is for all the rest.
     """
     import numpy as np
     import torch
