@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -70,9 +71,8 @@ def rank(
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     from dtjob_trainer.mechanism import optim
-    from dtjob_trainer.mechanism.batches import BatchLoader
     from dtjob_trainer.mechanism.group import Group
-    from dtjob_trainer.mechanism.keys import AttemptKeys
+    from dtjob_trainer.mechanism.keys import derive_keys
     from dtjob_trainer.mechanism.mechanism import Mechanism
     from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 
@@ -88,7 +88,7 @@ def rank(
         Learner(model, task.losses, optimizer, lambda _: 0.1),
         PrivateData(records, task.example_spec),
         Mechanism.of(plan(steps)),
-        AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
+        derive_keys(bytes(32), "benchmark", 1),
         group,
     )
     step.run(0, 0)
@@ -99,13 +99,19 @@ def rank(
 
     plain_model = task.model()
     sgd = torch.optim.SGD(plain_model.parameters(), lr=0.1)
-    loader = BatchLoader(records, task.example_spec, step.physical_batch_size, group.device)
-    ids = np.arange(number, 256, world)
+    shape = (step.layout.micro_batches, step.layout.rows)
+    ids = number * math.prod(shape) + np.arange(math.prod(shape)).reshape(shape)
+    fields = task.example_spec
+
+    def plain_batch(rows: Any) -> dict[str, Any]:
+        """Of as many records, read as plainly as training without privacy would."""
+        read = [records[i] for i in rows.tolist()]
+        return {name: torch.from_numpy(np.stack([r[name] for r in read])) for name in fields}
 
     def plain_step(_: int) -> None:
         sgd.zero_grad()
-        for batch in loader.micro_batches(ids, step.micro_batches):
-            task.losses(plain_model, batch.fields).sum().backward()
+        for rows in ids:
+            task.losses(plain_model, plain_batch(rows)).sum().backward()
         flat = torch.cat([p.grad.reshape(-1) for p in plain_model.parameters()])
         if world > 1:
             torch.distributed.all_reduce(flat)
@@ -125,7 +131,7 @@ def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState, expected_bytes
     from dtjob_trainer.ledger.file_ledger import FileLedger
     from dtjob_trainer.ledger.leasing import LeasedDraws
-    from dtjob_trainer.mechanism.formats import NOISE_FORMAT
+    from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 
     ledger = FileLedger(folder / "ledger")
     spec = LedgerSpec(
@@ -140,7 +146,7 @@ def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     attempt = begin_attempt(ledger, datetime.now(UTC)).ledger.status.attempt
     (folder / "state").mkdir()
     store = CheckpointStore(folder / "state", "benchmark", spec.plan, keep=2)
-    formats = Formats(noise=NOISE_FORMAT)
+    formats = Formats(sampling=SAMPLING_FORMAT, noise=NOISE_FORMAT)
     leased = LeasedDraws(
         ledger, store, attempt, image="x", formats=formats, clock=lambda: datetime.now(UTC)
     )

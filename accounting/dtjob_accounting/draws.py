@@ -11,6 +11,10 @@ import math
 from fractions import Fraction
 
 MAX_PHYSICAL_BATCH_SIZE = 512
+_OVERFLOW_SHARE = 0.01
+#: How seldom a draw has more, where there is no δ.
+_OVERFLOW_WITHOUT_PRIVACY = 1e-6
+_SMALLEST_TAIL = 1e-200
 
 
 def sampling_threshold(batch_size: int, dataset_size: int) -> int:
@@ -43,10 +47,31 @@ def sample_rate(batch_size: int, dataset_size: int) -> float:
     return nearest
 
 
-def batch_size_quantile(dataset_size: int, batch_size: int, tail: float = 1e-6) -> int:
+def overflow_delta(delta: float) -> float:
+    """Return the part of δ that is left to draws of more records than a step has slots (rule 8)."""
+    return delta * _OVERFLOW_SHARE
+
+
+def overflow_tail(delta: float | None, reserved_draws: int) -> float:
+    """Return how likely a draw may be to overflow: `overflow_delta` for all reserved ones (rule 8).
+
+    Less by a thousandth, for what `batch_size_quantile` rounds.
+
+    Raises
+    ------
+    ValueError
+        Unless reserved_draws is at least 1.
+    """
+    _check_positive(reserved_draws=reserved_draws)
+    if delta is None:
+        return _OVERFLOW_WITHOUT_PRIVACY
+    return overflow_delta(delta) * 0.999 / reserved_draws
+
+
+def batch_size_quantile(dataset_size: int, batch_size: int, tail: float) -> int:
     """Return the smallest Q with P[Binomial(N, B/N) > Q] <= tail (rule 8).
 
-    Step time must not show how many records were drawn, so every step has room for Q rows.
+    Every step has at least Q slots, so that nobody can tell how many records were drawn.
     Probabilities are taken relative to the mode by the exact ratio of neighbouring terms, which
     needs no logarithm of a factorial and keeps full precision at N = 1e8 (about 20 ms).
 
@@ -55,7 +80,7 @@ def batch_size_quantile(dataset_size: int, batch_size: int, tail: float = 1e-6) 
     dataset_size, batch_size
         N and the expected batch size B, 1 <= B <= N.
     tail
-        The admitted probability of a larger draw, between 1e-12 and 1.
+        The admitted probability of a larger draw, at least 1e-200 and below one half.
 
     Raises
     ------
@@ -63,8 +88,8 @@ def batch_size_quantile(dataset_size: int, batch_size: int, tail: float = 1e-6) 
         On arguments outside these ranges.
     """
     _check_batch(batch_size, dataset_size)
-    if not 1e-12 <= tail < 0.5:
-        raise ValueError(f"tail {tail} must lie in [1e-12, 0.5)")
+    if not _SMALLEST_TAIL <= tail < 0.5:
+        raise ValueError(f"tail {tail} must lie in [{_SMALLEST_TAIL:g}, 0.5)")
     # B = N·q is an integer, hence both mode and median: Q >= B for every tail below one half.
     above = _weights(batch_size, dataset_size - batch_size, tail)
     below = _weights(dataset_size - batch_size, batch_size, tail)

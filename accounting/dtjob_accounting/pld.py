@@ -9,6 +9,7 @@ an upper bound:
   T times, in either direction: up to 1e-10 of δ at T = 1e6, so that its estimate alone is not an
   upper bound. δ gives up T·2⁻⁵¹ before ε is read off it, four times the largest error seen
   against extended precision;
+- δ also gives up what the ends of the noise and draws that overflow their slots may tell;
 - where the Rényi bound is smaller (δ near that error, or σ in the hundreds), it is taken;
 - the result is rounded up to 6 significant digits.
 
@@ -30,6 +31,7 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from scipy import optimize, special, stats
 
 from dtjob_accounting import rdp
+from dtjob_accounting.draws import overflow_delta
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.limits import (
     MAX_EXPECTED_LOSS,
@@ -131,6 +133,9 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
 def profile(segments: Sequence[Segment], epsilons: Sequence[float]) -> list[float]:
     """Return upper bounds of δ(ε) after all segments, for each ε >= 0 in ascending order.
 
+    Of draws that have room for all their records: what overflow costs is a part of the δ of the
+    job, which this doesn't know (`draws.overflow_delta`).
+
     Raises
     ------
     PlanError
@@ -160,7 +165,7 @@ def group_epsilon(segments: Sequence[Segment], delta: float, group_size: int) ->
         draws * group_size * q * (1 + (group_size - 1) * q) / (2 * sigma**2)
         for sigma, q, draws in segments
     )
-    usable = delta - _slack(segments) - _tail(segments, group_size)
+    usable = delta - overflow_delta(delta) - _slack(segments) - _tail(segments, group_size)
     if expected_loss > MAX_EXPECTED_LOSS or usable < delta / 2:
         return math.inf
     composed = _composed(segments, group_size)
@@ -169,7 +174,7 @@ def group_epsilon(segments: Sequence[Segment], delta: float, group_size: int) ->
 
 def _epsilon(segments: Sequence[Segment], delta: float) -> float:
     """Return the smaller of both upper bounds, before rounding; infinite where δ is too small."""
-    delta_left = delta - _tail(segments)
+    delta_left = delta - overflow_delta(delta) - _tail(segments)
     if delta_left < delta / 2:
         return math.inf
     bound = rdp.least_epsilon(segments, delta_left)

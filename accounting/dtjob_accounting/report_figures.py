@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dtjob_accounting import draws
 from dtjob_accounting.limits import Segment
 from dtjob_accounting.rounding import round_up
 
@@ -28,7 +29,7 @@ class ProfileAccountant(Protocol):
     """What a report asks of an accountant: the module `pld`."""
 
     def profile(self, segments: Sequence[Segment], epsilons: Sequence[float]) -> list[float]:
-        """Return an upper bound of δ at each ε."""
+        """Return an upper bound of δ at each ε, without what overflow takes of a job's δ."""
 
     def group_epsilon(self, segments: Sequence[Segment], delta: float, group_size: int) -> float:
         """Return an upper bound of ε at δ for a group of records."""
@@ -67,17 +68,21 @@ def figures(
 ) -> Figures:
     """Return the report's figures after all segments (σ, q, draws).
 
+    What draws that overflow their slots may tell comes on top of the profile (rule 8), and where a
+    record is exchanged no more than once: such draws are set aside before ε is doubled.
+
     Raises
     ------
     PlanError
         When an argument lies outside what is supported.
     """
-    deltas = accountant.profile(segments, _EPSILONS)
-    profile = list(zip(_EPSILONS, deltas, strict=True))
+    profile = list(zip(_EPSILONS, accountant.profile(segments, _EPSILONS), strict=True))
+    overflow = draws.overflow_delta(delta)
+    whole = [(e, d + overflow) for e, d in profile]
     return Figures(
-        attack_tpr=attack_true_positive_rate(profile, FALSE_POSITIVE_RATE),
+        attack_tpr=attack_true_positive_rate(whole, FALSE_POSITIVE_RATE),
         attack_fpr=FALSE_POSITIVE_RATE,
-        replace_one_epsilon=replace_one_epsilon(profile, delta),
+        replace_one_epsilon=replace_one_epsilon(profile, delta - overflow),
         group_epsilon={k: accountant.group_epsilon(segments, delta, k) for k in group_sizes},
         delta=delta,
     )

@@ -16,9 +16,9 @@ def upper_bound(
 ) -> str | None:
     """A bound of epsilon that needs no helper; None where there is none.
 
-    By the Rényi accountant, with half of δ left to the ends of the noise, of which it knows
-    nothing: a plan that needed more was refused. And no more than what the plan guarantees of all
-    reserved draws.
+    By the Rényi accountant, with half of δ left to the ends of the noise and to overflow, of which
+    it knows nothing: a plan that needed more was refused. And no more than what the plan guarantees
+    of all reserved draws.
     """
     try:
         bound = rdp.epsilon_of_segments(segments, delta / 2)

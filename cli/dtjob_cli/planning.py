@@ -86,11 +86,12 @@ def summary(plan: Plan) -> str:
     )
 
 
-def step_shape(job: DistributedTrainingJob, workers: int) -> StepShape:
+def step_shape(job: DistributedTrainingJob, plan: Plan, workers: int) -> StepShape:
     """Return how `workers` workers share a step of the job."""
     spec = job.spec
     ranks = workers * spec.workers.ranks_per_worker
-    rows = draws.batch_size_quantile(spec.privacy.dataset_size, spec.training.batch_size)
+    tail = draws.overflow_tail(plan.delta, plan.reserved_draws)
+    rows = draws.batch_size_quantile(plan.dataset_size, plan.batch_size, tail)
     asked = spec.training.physical_batch_size
     physical = asked if isinstance(asked, int) else draws.physical_batch_size(rows, ranks)
     return StepShape(ranks, rows, physical, draws.micro_batches(rows, ranks, physical))

@@ -32,7 +32,7 @@ def test_the_threshold_never_exceeds_the_accounted_rate(size: tuple[int, int]) -
 def test_a_full_batch_draws_every_record() -> None:
     assert draws.sampling_threshold(7, 7) == 2**64
     assert draws.sample_rate(7, 7) == 1.0
-    assert draws.batch_size_quantile(7, 7) == 7
+    assert draws.batch_size_quantile(7, 7, 1e-20) == 7
 
 
 @pytest.mark.rule(8)
@@ -59,8 +59,62 @@ def test_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], tail: flo
     ],
 )
 def test_quantiles_at_one_in_a_million(dataset_size: int, batch_size: int, quantile: int) -> None:
-    assert draws.batch_size_quantile(dataset_size, batch_size) == quantile
+    assert draws.batch_size_quantile(dataset_size, batch_size, 1e-6) == quantile
     assert binom.isf(1e-6, dataset_size, batch_size / dataset_size) == quantile
+
+
+def beyond(quantile: int, dataset_size: int, batch_size: int) -> Fraction:
+    """P[Binomial(N, B/N) > quantile], exactly."""
+    other = dataset_size - batch_size
+    terms = (
+        math.comb(dataset_size, k) * batch_size**k * other ** (dataset_size - k)
+        for k in range(quantile + 1, dataset_size + 1)
+    )
+    return Fraction(sum(terms), dataset_size**dataset_size)
+
+
+@pytest.mark.rule(8)
+@pytest.mark.parametrize("tail", [1e-3, 1e-9, 1e-13, 1e-20, 1e-60])
+@pytest.mark.parametrize("size", [(16, 64), (1, 100), (150, 300), (290, 300), (1, 1)])
+def test_the_quantile_is_exact_however_small_the_tail(size: tuple[int, int], tail: float) -> None:
+    batch_size, dataset_size = size
+    quantile = draws.batch_size_quantile(dataset_size, batch_size, tail)
+    assert beyond(quantile, dataset_size, batch_size) <= Fraction(tail)
+    if quantile > batch_size:
+        assert beyond(quantile - 1, dataset_size, batch_size) > Fraction(tail)
+
+
+@pytest.mark.rule(8)
+@pytest.mark.parametrize("size", [(256, 1437), (4096, 10**6), (10**4, 10**8), (3, 10**7)])
+@pytest.mark.parametrize("tail", [1e-13, 1e-20, 1e-21])
+def test_the_quantile_at_large_sizes_is_that_of_scipy(size: tuple[int, int], tail: float) -> None:
+    batch_size, dataset_size = size
+    quantile = draws.batch_size_quantile(dataset_size, batch_size, tail)
+    rate = batch_size / dataset_size
+    assert binom.sf(quantile, dataset_size, rate) <= tail * (1 + 1e-6)
+    assert binom.sf(quantile - 1, dataset_size, rate) > tail * (1 - 1e-6)
+
+
+@pytest.mark.rule(8)
+@given(st.floats(1e-12, 0.5), st.integers(1, 10**7))
+def test_all_reserved_draws_overflow_for_less_than_their_part_of_delta(
+    delta: float, reserved: int
+) -> None:
+    tail = draws.overflow_tail(delta, reserved)
+    assert reserved * tail < draws.overflow_delta(delta) < reserved * tail * 1.002
+    draws.batch_size_quantile(64, 16, tail)  # is never too small a tail
+
+
+def test_without_privacy_a_draw_overflows_once_in_a_million() -> None:
+    assert draws.overflow_tail(None, 1) == draws.overflow_tail(None, 10**9) == 1e-6
+    with pytest.raises(ValueError, match="reserved_draws"):
+        draws.overflow_tail(1e-5, 0)
+
+
+@pytest.mark.parametrize("tail", [0.0, 1e-201, 0.5, math.nan])
+def test_a_tail_out_of_bounds_is_refused(tail: float) -> None:
+    with pytest.raises(ValueError, match="tail"):
+        draws.batch_size_quantile(64, 16, tail)
 
 
 @pytest.mark.rule(8)
@@ -68,17 +122,17 @@ def test_quantiles_at_one_in_a_million(dataset_size: int, batch_size: int, quant
 def test_micro_batches_hold_every_drawn_record(
     quantile: int, world_size: int, physical: int
 ) -> None:
-    """Dealt round-robin, the fullest rank gets ⌈Q/W⌉ records; they must just fit."""
+    """W·M·P slots are enough for Q, and with fewer micro-batches they would not be."""
     batches = draws.micro_batches(quantile, world_size, physical)
-    fullest = math.ceil(quantile / world_size)
-    assert (batches - 1) * physical < fullest <= batches * physical
+    row = world_size * physical
+    assert (batches - 1) * row < quantile <= batches * row
 
 
 @pytest.mark.rule(8)
 @pytest.mark.parametrize(
     ("quantile", "world_size", "rows", "batches"),
     [
-        (327, 2, 164, 1),
+        (350, 2, 175, 1),
         (512, 1, 512, 1),
         (513, 1, 257, 2),
         (617, 1, 309, 2),  # 512 would compute 1,024 rows
@@ -128,4 +182,4 @@ def test_impossible_batches_are_refused(batch_size: int, dataset_size: int) -> N
         with pytest.raises(ValueError, match="size"):
             function(batch_size, dataset_size)
     with pytest.raises(ValueError, match="size"):
-        draws.batch_size_quantile(dataset_size, batch_size)
+        draws.batch_size_quantile(dataset_size, batch_size, 1e-6)

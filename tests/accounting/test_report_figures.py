@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from dtjob_accounting import draws, pld, report_figures
+from dtjob_accounting import draws, pld, rdp, report_figures
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +155,44 @@ def test_a_group_costs_more_than_one_and_less_than_generic_group_privacy() -> No
 @pytest.mark.rule(23)
 def test_a_group_without_any_protection_says_so() -> None:
     assert pld.group_epsilon([(1.0, 1.0, 100)], 1e-5, 50) == math.inf
+
+
+@pytest.mark.rule(8, 23)
+def test_overflow_is_in_delta() -> None:
+    """A hundredth of δ is left to draws that overflow their slots, in every figure."""
+    left = 0.99e-5
+    composed = pld._composed(DIGITS)
+    assert pld.epsilon(*DIGITS[0], 1e-5) >= composed.get_epsilon_for_delta(left)
+    # A δ below the error of the composition: the Rényi bound alone.
+    assert pld.epsilon(1000.0, 1e-3, 10**6, 1e-11) >= rdp.epsilon(1000.0, 1e-3, 10**6, 0.99e-11)
+    pair = pld._composed(DIGITS, 2).get_epsilon_for_delta(left)
+    figures = report_figures.figures(DIGITS, 1e-5, pld)
+    assert figures.group_epsilon[2] >= pair
+
+    profile = list(
+        zip(report_figures._EPSILONS, pld.profile(DIGITS, report_figures._EPSILONS), strict=True)
+    )
+    attack = report_figures.attack_true_positive_rate(profile, 0.01)
+    large = report_figures.figures(DIGITS, 0.1, pld, group_sizes=())
+    assert large.attack_tpr >= attack + 0.0009
+
+
+@pytest.mark.rule(8, 23)
+@pytest.mark.parametrize(("share", "epsilon"), [(0.9899, 0.0), (0.9901, math.inf)])
+def test_overflow_is_in_delta_once_where_a_record_is_exchanged(
+    share: float, epsilon: float
+) -> None:
+    class Accountant:
+        """Of a profile that takes this share of δ at every ε."""
+
+        def profile(self, _segments: Any, epsilons: Any) -> list[float]:
+            return [share * 1e-5 / (1 + math.exp(min(e, 700.0))) for e in epsilons]
+
+        def group_epsilon(self, *_: Any) -> float:
+            raise NotImplementedError
+
+    figures = report_figures.figures(DIGITS, 1e-5, Accountant(), group_sizes=())
+    assert figures.replace_one_epsilon == epsilon
 
 
 @pytest.mark.rule(23)

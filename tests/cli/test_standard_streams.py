@@ -103,7 +103,7 @@ def test_a_report_is_spelled_out_where_the_encoding_is_narrow(
 
     assert (shown.returncode, _but_progress(shown.stderr)) == (0, b"")
     text = shown.stdout.decode("latin-1")
-    for words in ("epsilon guaranteed", "epsilon spent", "sigma = 2.2027", "delta"):
+    for words in ("epsilon guaranteed", "epsilon spent", "sigma = 2.2035", "delta"):
         assert words in text
     assert "?" not in text
     # What is beside the labels stays in one column.
@@ -126,7 +126,7 @@ def test_a_plan_is_spelled_out_too(kind: str) -> None:
 
     assert shown.returncode == 0, shown.stderr
     text = shown.stdout.decode("latin-1")
-    for words in ("sigma", "epsilon guaranteed", "delta", "2.2027"):
+    for words in ("sigma", "epsilon guaranteed", "delta", "2.2035"):
         assert words in text
     assert b"calibrating the noise ..." in shown.stderr
 

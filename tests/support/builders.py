@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 UID = "0a1b2c3d-0000-4000-8000-000000000001"
 IMAGE = "example.test/trainer@sha256:" + "0" * 64
-FORMATS = Formats(noise=2)
+FORMATS = Formats(sampling=2, noise=2)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -63,10 +63,10 @@ def privacy_plan(**changes: Any) -> PrivacyPlan:
     """The plan of examples/digits.yaml, as it is calibrated; `changes` replaces fields."""
     fields: dict[str, Any] = {
         "mode": PrivacyMode.DPSGD,
-        "noise_multiplier": 2.2027,
+        "noise_multiplier": 2.2035,
         "sample_rate": draws.sample_rate(256, 1437),
         "epsilon": 8.0,
-        "epsilon_guaranteed": 7.99971,
+        "epsilon_guaranteed": 7.99989,
         "delta": 1e-5,
         "max_grad_norm": 1.0,
         "batch_size": 256,

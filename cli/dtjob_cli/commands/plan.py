@@ -32,7 +32,7 @@ def plan(file: Path, *, as_json: bool) -> None:
     with for_stream() as screen:
         screen.waiting("calibrating the noise")
         plan = planning.privacy_plan(job, pld)
-        shape = planning.step_shape(job, job.spec.workers.replicas)
+        shape = planning.step_shape(job, plan, job.spec.workers.replicas)
     if as_json:
         sys.stdout.write(json.dumps(as_object(job.metadata.name, plan, shape), indent=2) + "\n")
     else:

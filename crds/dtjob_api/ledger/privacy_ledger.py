@@ -122,6 +122,8 @@ class Lease(Model):
 class Formats(Model):
     """How draws get their numbers from keys: each changes with the code that makes them."""
 
+    sampling: Number
+    """`SAMPLING_FORMAT` of the trainer (Rules 3 and 8)."""
     noise: Number
     """`NOISE_FORMAT` of the trainer (Rule 7)."""
 

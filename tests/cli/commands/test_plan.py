@@ -28,13 +28,13 @@ def test_the_plan_of_the_example_is_the_designs() -> None:
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     plan = found["plan"]
-    assert plan["noiseMultiplier"] == pytest.approx(2.203, abs=1e-3)
+    assert plan["noiseMultiplier"] == pytest.approx(2.2035, abs=1e-3)
     assert plan["epsilonGuaranteed"] <= 8
     assert (plan["leaseSteps"], plan["replayReserveSteps"], plan["reservedDraws"]) == (10, 30, 366)
     assert found["step"] == {
         "ranks": 2,
-        "rows": 327,
-        "physicalBatchSize": 164,
+        "rows": 350,
+        "physicalBatchSize": 175,
         "microBatches": 1,
     }
     assert found["warnings"] == []
@@ -46,7 +46,7 @@ def test_people_get_a_table_with_every_symbol() -> None:
     assert result.exit_code == 0
     for symbol in ("σ", "ε guaranteed", "δ", "q", "T", "R", "n", "Q", "W", "P", "M"):
         assert f" {symbol} " in result.stdout
-    assert "2.2027" in result.stdout
+    assert "2.2035" in result.stdout
 
 
 def test_a_narrow_terminal_cuts_no_figure() -> None:
@@ -54,7 +54,7 @@ def test_a_narrow_terminal_cuts_no_figure() -> None:
 
     assert result.exit_code == 0
     assert "…" not in result.stdout
-    assert "2.2027" in result.stdout
+    assert "2.2035" in result.stdout
     assert "dp-accounting 0.6.0" in result.stdout
 
 

@@ -60,13 +60,17 @@ def test_a_report_of_a_ledger_says_what_epsilon_does_not_cover(opted_out: bool) 
 def test_a_report_tells_by_which_formats_draws_were_made() -> None:
     """Once each, in their order; of a segment that has none, none."""
     (segment,) = drawn(5).segments
-    formats = (None, Formats(noise=2), Formats(noise=2), Formats(noise=3))
+    one, other = Formats(sampling=2, noise=2), Formats(sampling=2, noise=3)
+    formats = (None, one, one, other)
     segments = [segment.model_copy(update={"formats": each}) for each in formats]
     ledger = new_ledger(PLAN, **dict(drawn(20)) | {"segments": segments}).to_dict()
     told = [report("-", "-o", form, stdin=json.dumps(ledger).encode()) for form in ("json", "text")]
 
-    assert json.loads(told[0].stdout)["formats"] == [{"noise": 2}, {"noise": 3}]
-    assert "formats noise 2, then noise 3" in words(told[1])
+    assert json.loads(told[0].stdout)["formats"] == [
+        {"sampling": 2, "noise": 2},
+        {"sampling": 2, "noise": 3},
+    ]
+    assert "formats sampling 2 and noise 2, then sampling 2 and noise 3" in words(told[1])
 
 
 def forged(charged: int) -> LedgerStatus:

@@ -14,9 +14,9 @@ from tests.support.mechanism.models import KEYS, Plan, Records, make_step
 
 RECORDS, FEATURES = 64, 6
 DIGESTS = {
-    "clipped and noised": "5307b845f2ee9f1974294ba3f681ae3adb8dc0146811b7408fec7801aecea7ab",
-    "clipped": "5f340847b08502f8716cd833e78b06f8b2d2fe1eab0d1c90370d18e3a02d2f4e",
-    "without privacy": "7fc3e0eddb73f65fc0712157c0060d11d57d4dca2f3498d67708f10f38ef5468",
+    "clipped and noised": "2a15462ff6f09863cd77b03e27655e297c2d56ba2c877034ce83954117991db2",
+    "clipped": "bad6cf5b89bf91950fe0dbe3e9d9af3e6c16fb114fc9c46d5c28ec46ed8be91b",
+    "without privacy": "09b947516431d0eeb109db0d6e8a96cf53c2cffc931863cf888a856a453556ac",
 }
 PLANS: dict[str, tuple[Plan, bool]] = {
     "clipped and noised": (Plan(noise_multiplier=2.203), False),

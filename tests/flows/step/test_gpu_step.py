@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from dtjob_trainer.mechanism.group import Group
-from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.tasks import digits_cnn
 from tests.support.builders import privacy_plan
+from tests.support.mechanism.models import KEYS
 
 pytestmark = pytest.mark.gpu
 
@@ -27,7 +27,7 @@ def _trained(device: torch.device, model: torch.nn.Module) -> list[torch.Tensor]
         Learner(model, task.losses, make_optimizer("sgd", model.parameters()), lambda _: 0.1),
         PrivateData(task.dataset(), task.example_spec),
         Mechanism.of(PLAN),
-        AttemptKeys(sampling=b"s" * 32, noise=b"n" * 32),
+        KEYS,
         Group(device),
     )
     step.run(0, 0)

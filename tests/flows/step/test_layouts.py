@@ -1,5 +1,7 @@
 """Rule 15: the same training in any layout, against the single-process per-example reference.
 
+Of models that use no random numbers: these are another's with every layout.
+
 To a step a layout is its ranks: two workers with two processes each are the world of four.
 """
 
@@ -37,38 +39,39 @@ def test_updates_equal_the_reference(worlds, size, name):
     task = dataclasses.replace(task, dataset=lambda: records)
     expected = reference.train(task, plan, KEYS.sampling, KEYS.noise, charges, lambda _: 0.5)
     start = flat(task.model()).astype(np.float64)
-    found = worlds[size][0][name][0]
+    found = worlds[size][0][name].parameters
     assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
     # The update itself, up to the fp32 rounding of the parameters it is added to.
     rounding = 2.0**-24 * np.linalg.norm(start) * len(charges)
     assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected - start) + rounding
 
 
-@pytest.mark.rule(15)
+@pytest.mark.rule(8, 15)
 @pytest.mark.parametrize("size", WORLDS)
 @pytest.mark.parametrize("name", list(scenarios()))
-def test_masks_are_the_same_in_any_layout(worlds, size, name):
+def test_every_rank_reads_its_own_slots(worlds, size, name):
     _, records, plan, charges, _ = scenarios()[name]
+    layout = worlds[size][0][name].layout
+    assert layout[0] == size
     for number, charge in enumerate(charges):
-        shares = [rank[name][1][number] for rank in worlds[size]]
-        drawn = reference.drawn(
-            KEYS.sampling, charge, len(records), plan.batch_size, plan.dataset_size
-        )
-        assert [shares[i % size][i // size] for i in range(len(drawn))] == drawn
-        assert sum(map(len, shares)) == len(drawn)
+        slots = reference.slots(KEYS, charge, len(records), plan, *layout)
+        for rank, own in zip(worlds[size], slots, strict=True):
+            expected = [i for batch in own for i, _ in batch if i is not None]
+            assert rank[name].read[number] == expected
 
 
 @pytest.mark.rule(15)
 @pytest.mark.parametrize("size", WORLDS)
 def test_noise_is_bit_equal_in_any_layout(worlds, size):
-    assert np.array_equal(worlds[size][0]["noise alone"][0], worlds[1][0]["noise alone"][0])
+    found, expected = (worlds[w][0]["noise alone"].parameters for w in (size, 1))
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.rule(6)
 @pytest.mark.parametrize("size", WORLDS)
 def test_all_ranks_hold_the_same_model(worlds, size):
     for name in scenarios():
-        assert len({rank[name][2] for rank in worlds[size]}) == 1
+        assert len({rank[name].digest for rank in worlds[size]}) == 1
 
 
 def test_the_scenarios_cover_empty_shares_and_overflow():

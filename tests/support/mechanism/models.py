@@ -33,6 +33,9 @@ class Plan:
     dataset_size: int = 64
     mode: str = "DPSGD"
     sample_rate: float | None = 1.0
+    delta: float | None = 1e-5
+    steps: int = 336
+    replay_reserve_steps: int = 30
     clipping: str = "hooks"
     adjacency: str = "AddRemove"
 

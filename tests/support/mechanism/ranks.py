@@ -6,14 +6,12 @@ import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from dtjob_trainer.mechanism.agreement import agreed_length
-from dtjob_trainer.mechanism.batches import open_records
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import (
     CollectiveFailed,
@@ -23,6 +21,9 @@ from dtjob_trainer.mechanism.group import (
     share_parameters,
 )
 from dtjob_trainer.mechanism.keys import fresh_secret
+from dtjob_trainer.mechanism.records.agreement import agreed_length
+from dtjob_trainer.mechanism.records.batches import open_records
+from dtjob_trainer.mechanism.records.scatter import Layout
 from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.tasks import digits, digits_cnn
 from tests.support.mechanism.models import (
@@ -66,8 +67,17 @@ def scenarios() -> dict[str, Scenario]:
     }
 
 
-def train_all(group: Group) -> dict[str, tuple[np.ndarray, list[list[int]], str]]:
-    """Every scenario on this rank: {name: (parameters, ids read per draw, digest)}."""
+class Trained(NamedTuple):
+    """What a rank did in a scenario: `read` are the ids for each draw."""
+
+    parameters: np.ndarray
+    read: list[list[int]]
+    digest: str
+    layout: Layout
+
+
+def train_all(group: Group) -> dict[str, Trained]:
+    """Every scenario on this rank, by name."""
     results = {}
     for name, (task, records, plan, charges, options) in scenarios().items():
         model = task.model()
@@ -78,7 +88,8 @@ def train_all(group: Group) -> dict[str, tuple[np.ndarray, list[list[int]], str]
             step.run(charge, number)
             read.append(list(records.read))
         step.close()
-        results[name] = (flat(model), read, parameter_digest(model.state_dict()))
+        digest = parameter_digest(model.state_dict())
+        results[name] = Trained(flat(model), read, digest, step.layout)
     return results
 
 

@@ -31,6 +31,45 @@ def drawn(key: bytes, draw: int, records: int, batch_size: int, dataset_size: in
     return [i for i in range(records) if word(key, draw, i) < threshold]
 
 
+def read(
+    key: bytes, draw: int, records: int, batch_size: int, dataset_size: int, slots: int
+) -> list[int]:
+    """Ids that a draw reads: of the least words, one a slot, and whatever is drawn beyond."""
+    by_word = sorted(range(records), key=lambda i: (word(key, draw, i), i))
+    count = len(drawn(key, draw, records, batch_size, dataset_size))
+    return sorted(by_word[: max(slots, count)])
+
+
+def order(key: bytes, draw: int, count: int) -> list[int]:
+    """A permutation of range(count), by words of which each has two."""
+    return sorted(range(count), key=lambda j: (word(key, draw, j), word(key, draw, 2**63 + j)))
+
+
+Slot = tuple[int | None, bool]
+"""The id of a record, and whether it counts."""
+
+
+def slots(
+    keys: Any, draw: int, records: int, plan: Any, ranks: int, micro_batches: int, rows: int
+) -> list[list[list[Slot]]]:
+    """What is in each slot, by rank, micro-batch and row; with more micro-batches on overflow."""
+    room = ranks * micro_batches * rows
+    public = (keys.sampling, draw, records, plan.batch_size, plan.dataset_size)
+    counting = set(drawn(*public))
+    held: list[Slot] = [(i, i in counting) for i in read(*public, room)]
+    held += [(None, False)] * (room - len(held))
+    placed = [held[j] for j in order(keys.order, draw, len(held))]
+    extra = math.ceil((len(placed) - room) / (ranks * rows))
+    placed += [(None, False)] * (room + extra * ranks * rows - len(placed))
+    result: list[list[list[Slot]]] = [
+        [[(None, False)] * rows for _ in range(micro_batches + extra)] for _ in range(ranks)
+    ]
+    for s, slot in enumerate(placed):
+        first, batches, t = (0, micro_batches, s) if s < room else (micro_batches, extra, s - room)
+        result[t // (batches * rows)][first + t // rows % batches][t % rows] = slot
+    return result
+
+
 def normal(key: bytes, draw: int, coordinate: int) -> float:
     """The standard normal of one coordinate."""
     pair = coordinate // 2

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS, Formats
+from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang.attempts import AttemptEnd, fail
 from dtjob_trainer.ledger import durable, recovery
@@ -304,13 +304,14 @@ def test_change_of_image_opens_a_segment(job: Job) -> None:
     assert [(segment.image, segment.draws) for segment in segments] == [(IMAGE, 2), ("other", 2)]
 
 
-@pytest.mark.rule(7, 14)
-def test_a_change_of_format_opens_a_segment(job: Job) -> None:
+@pytest.mark.rule(7, 8, 14)
+@pytest.mark.parametrize("changed", ["sampling", "noise"])
+def test_a_change_of_format_opens_a_segment(job: Job, changed: str) -> None:
     """A name of an image may lead to newer code."""
     leased, _ = job.opened()
     use(job, leased, 2)
     leased.close(2, state_at(2))
-    later = Formats(noise=FORMATS.noise + 1)
+    later = FORMATS.model_copy(update={changed: 3})
     leased, _ = job.opened(formats=later)
     segments = job.check().status.segments
     assert [(segment.formats, segment.draws) for segment in segments] == [(FORMATS, 2), (later, 2)]

@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
 from dtjob_api.job.privacy import Clipping
 from dtjob_trainer.mechanism.clipping import CLIPPERS, PerExampleClip
 from dtjob_trainer.mechanism.mechanism import Mechanism
-from dtjob_trainer.mechanism.sampling import PoissonSampler
+from dtjob_trainer.mechanism.records.sampling import PoissonSampler
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
     KEYS,
@@ -28,7 +29,7 @@ PLAN = Plan(noise_multiplier=1.5, max_grad_norm=0.5)
 
 
 def scale(mechanism: Mechanism) -> float:
-    lattice = mechanism.noise(10, rows=16, ranks=2)
+    lattice = mechanism.noise(10, mechanism.layout(2, 16))
     assert lattice is not None
     return lattice.scale
 
@@ -63,9 +64,9 @@ def test_a_step_adds_the_noise_of_its_mechanism():
 @pytest.mark.parametrize(("ranks", "rows"), [(1, 512), (64, 2**24)])
 def test_a_batch_whose_sums_round_too_much_is_refused(ranks, rows):
     mechanism = Mechanism.of(Plan(batch_size=2**27, dataset_size=2**27))
-    assert mechanism.noise(10, rows=512, ranks=64) is not None
+    assert mechanism.noise(10, mechanism.layout(64, 512)) is not None
     with pytest.raises(ValueError, match="lower batchSize"):
-        mechanism.noise(10, rows=rows, ranks=ranks)
+        mechanism.noise(10, mechanism.layout(ranks, rows))
 
 
 @pytest.mark.rule(9)
@@ -74,7 +75,7 @@ def test_the_account_is_of_the_noise_and_the_draws_that_are_made():
     assert mechanism.event == SampledGaussian(1.5, draws.sample_rate(16, 64))
     stated = mechanism.clipper.sensitivity(mechanism.adjacency)
     assert scale(mechanism) / stated == mechanism.event.noise_multiplier
-    assert mechanism.sampler == PoissonSampler(16, 64)
+    assert mechanism.sampler == PoissonSampler(16, 64, draws.overflow_tail(1e-5, 366))
 
 
 @pytest.mark.rule(3)
@@ -85,10 +86,25 @@ def test_a_plan_that_accounts_less_than_is_drawn_is_refused(rate):
     Mechanism.of(dataclasses.replace(PLAN, sample_rate=0.25))
 
 
+@pytest.mark.rule(8)
+@pytest.mark.parametrize("delta", [None, 0.0])
+def test_a_plan_without_delta_is_refused(delta):
+    """Of it the slots of a draw are counted out."""
+    with pytest.raises(ValueError, match="delta"):
+        Mechanism.of(dataclasses.replace(PLAN, delta=delta))
+
+
+@pytest.mark.rule(8)
+def test_a_step_has_room_for_all_but_a_hundredth_of_delta():
+    sampler = Mechanism.of(dataclasses.replace(PLAN, steps=500, replay_reserve_steps=60)).sampler
+    beyond = 560 * binom.sf([sampler.quantile - 1, sampler.quantile], 64, 16 / 64)
+    assert beyond[0] > 1e-5 / 100 >= beyond[1]
+
+
 def test_without_privacy_there_is_nothing_to_account():
     mechanism = Mechanism.of(Plan(mode="Disabled"))
     assert mechanism.event is None
-    assert mechanism.noise(10, rows=16, ranks=2) is None
+    assert mechanism.noise(10, mechanism.layout(2, 16)) is None
     assert mechanism.clipper.sensitivity(mechanism.adjacency) == math.inf
     assert mechanism_of(PLAN, allow_zero_noise=True).event is None
 

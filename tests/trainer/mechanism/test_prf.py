@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dtjob_trainer.mechanism.prf import words
+from dtjob_trainer.mechanism.prf import words, words_of_blocks
 from tests.support.mechanism import reference
 
 KEY = bytes(range(32))
@@ -40,3 +40,13 @@ def test_streams_of_draws_and_keys_differ():
 def test_what_does_not_exist_is_refused(arguments):
     with pytest.raises(ValueError, match=r"draw|words"):
         words(KEY, *arguments)
+
+
+def test_blocks_are_those_of_the_stream():
+    blocks = np.array([7, 0, 2**40, 7, 2**62])
+    found = words_of_blocks(KEY, 12, blocks)
+    assert found.tolist() == [words(KEY, 12, 2 * b, 2).tolist() for b in blocks.tolist()]
+    assert words_of_blocks(KEY, 12, blocks[:0]).shape == (0, 2)
+    for draw, bad in ((-1, 0), (2**64, 0), (0, -1)):
+        with pytest.raises(ValueError, match=r"draw|block"):
+            words_of_blocks(KEY, draw, np.array([bad]))

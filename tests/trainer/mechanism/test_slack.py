@@ -9,21 +9,24 @@ import torch
 from dtjob_trainer.mechanism import slack
 from dtjob_trainer.mechanism.contraction import exact_fp32, squared_norms, weighted_sum
 from dtjob_trainer.mechanism.noise import Lattice
-from dtjob_trainer.mechanism.slack import Layout, Roundings, clipped_norm
+from dtjob_trainer.mechanism.records.scatter import Layout
+from dtjob_trainer.mechanism.slack import Roundings, clipped_norm
 from tests.support.mechanism.octave_rows import octave_rows
 
-SMALL = Layout(quantile=350, rows=350, micro_batches=1, ranks=1)
+SMALL = Layout(ranks=1, micro_batches=1, rows=350)
 
 
-def roundings(noise_multiplier=1.0, norm=1.0, coordinates=1, layout=SMALL):
-    return Roundings(Lattice(noise_multiplier, norm, coordinates), layout)
+def roundings(noise_multiplier=1.0, norm=1.0, coordinates=1, layout=SMALL, quantile=None):
+    """As many records as slots, if no other number is given."""
+    lattice = Lattice(noise_multiplier, norm, coordinates)
+    return Roundings(lattice, layout, quantile or layout.slots)
 
 
 def inequality(one):
     """Its left side by hand, exactly, up to the root of d."""
     c, d = Fraction(one.lattice.sensitivity), one.lattice.coordinates
     p, m = one.layout.rows, one.layout.micro_batches
-    w, q = one.layout.ranks, one.layout.quantile
+    w, q = one.layout.ranks, one.quantile
     u, v = Fraction(1, 2**24), Fraction(1, 2**53)
     norm = c * (131 * u + d * v) + Fraction(d, 2**127) / (c * (1 - Fraction(1, 2**10)))
     chains = 2 * 32 * u / (1 - 32 * u) * 32 * c
@@ -32,7 +35,7 @@ def inequality(one):
     return norm + chains + sums + lattice
 
 
-LAYOUTS = [SMALL, Layout(2**20, 512, 2**9, 4), Layout(2**24, 2**10, 2**8, 64)]
+LAYOUTS = [SMALL, Layout(4, 2**9, 512), Layout(64, 2**8, 2**10)]
 
 
 @pytest.mark.rule(4, 7)
@@ -62,8 +65,8 @@ def test_noise_just_within_the_slack_is_accepted_and_just_beyond_refused(norm):
     [
         ("norm", "maxGradNorm 1e-12 is too small", roundings(2.0**-10, 1e-12, 2**38)),
         ("norm", "train fewer parameters", roundings(2.0**-10, 1.0, 2**44)),
-        ("sums", "lower batchSize", roundings(layout=Layout(2**26, 512, 2**17, 1))),
-        ("sums", "or physicalBatchSize", roundings(layout=Layout(2, 2**25, 1, 1))),
+        ("sums", "lower batchSize", roundings(layout=Layout(1, 2**17, 512))),
+        ("sums", "or physicalBatchSize", roundings(layout=Layout(1, 1, 2**25), quantile=2)),
         ("lattice", "lower it", roundings(2.0**10, 1.0, 2**20)),
         ("lattice", "train fewer", roundings(8.0, 1.0, 2**34)),
     ],
@@ -104,7 +107,7 @@ def test_what_is_measured_is_within_what_is_proved(rows):
         made[0] = 0
         other = weighted_sum(ones, made)
     excess = (one - other).norm().item() - 1.03
-    parts = roundings(1.0, 1.03, 64, Layout(rows, rows, 1, 1)).parts
+    parts = roundings(1.0, 1.03, 64, Layout(1, 1, rows)).parts
     assert abs(excess) <= parts["chains"] + parts["sums"]
 
 

@@ -23,8 +23,8 @@ from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.durable import VolumeUnusable
-from dtjob_trainer.mechanism.batches import open_records
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
+from dtjob_trainer.mechanism.records.batches import open_records
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened

@@ -38,7 +38,7 @@ from dtjob_trainer.ledger.checkpoint_format import Format
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.lease import next_lease, with_lease
 from dtjob_trainer.ledger.recovery import ResumePoint, TrainingHeld
-from dtjob_trainer.mechanism.formats import NOISE_FORMAT
+from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 
 
 class ReserveSpent(Exception):
@@ -354,7 +354,7 @@ def resumed(
         store,
         attempt,
         image=config.job.image,
-        formats=Formats(noise=NOISE_FORMAT),
+        formats=Formats(sampling=SAMPLING_FORMAT, noise=NOISE_FORMAT),
         clock=lambda: datetime.now(UTC),
     )
     _, checkpoint = leased.resume()

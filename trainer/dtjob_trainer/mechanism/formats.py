@@ -6,5 +6,7 @@ stand in a module of their own because a ledger is also written where no numpy i
 
 from __future__ import annotations
 
+SAMPLING_FORMAT = 2
+"""Which records a key and a draw take, and in which slots: `sampling`, `scatter`, `keys`, `prf`."""
 NOISE_FORMAT = 2
 """What noise a key, a draw and a coordinate have: `noise`, `normals`, `prf`."""

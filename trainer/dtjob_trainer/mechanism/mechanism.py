@@ -9,8 +9,9 @@ from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency, SampledGaussian
 from dtjob_trainer.mechanism.clipping import CLIPPERS, Clipper, Unclipped
 from dtjob_trainer.mechanism.noise import Lattice
-from dtjob_trainer.mechanism.sampling import PoissonSampler
-from dtjob_trainer.mechanism.slack import Layout, Roundings
+from dtjob_trainer.mechanism.records.sampling import PoissonSampler
+from dtjob_trainer.mechanism.records.scatter import Layout
+from dtjob_trainer.mechanism.slack import Roundings
 
 
 class MechanismPlan(Protocol):
@@ -44,6 +45,21 @@ class MechanismPlan(Protocol):
     @property
     def sample_rate(self) -> float | None:
         """q = B / N; None without privacy."""
+        ...
+
+    @property
+    def delta(self) -> float | None:
+        """δ; None without privacy."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        ...
+
+    @property
+    def replay_reserve_steps(self) -> int:
+        """R: no more than T + R draws are ever made."""
         ...
 
     @property
@@ -101,13 +117,14 @@ class Mechanism:
             The plan describes none. Mode `DPSGD` without noise is none (Rule 6), and so is a
             sample rate, which is what is accounted, below that of the draws (Rule 3).
         """
-        sampler = PoissonSampler(plan.batch_size, plan.dataset_size)
+        tail = draws.overflow_tail(plan.delta, plan.steps + plan.replay_reserve_steps)
+        sampler = PoissonSampler(plan.batch_size, plan.dataset_size, tail)
         if plan.mode == "Disabled":
             return cls(sampler, Unclipped(), 0.0)
         if plan.mode != "DPSGD":
             raise ValueError(f"privacy mode {plan.mode!r} must be DPSGD or Disabled")
-        if not plan.noise_multiplier or not plan.max_grad_norm:
-            raise ValueError("a plan of mode DPSGD needs noise_multiplier and max_grad_norm")
+        if not (plan.noise_multiplier and plan.max_grad_norm and plan.delta):
+            raise ValueError("a plan of mode DPSGD needs noise_multiplier, max_grad_norm and delta")
         if not (plan.sample_rate or 0.0) >= sampler.rate:
             raise ValueError(
                 f"sample_rate {plan.sample_rate} is below {plan.batch_size} / {plan.dataset_size}, "
@@ -123,17 +140,27 @@ class Mechanism:
             return None
         return SampledGaussian(self.noise_multiplier, self.sampler.rate)
 
-    def noise(self, coordinates: int, *, rows: int, ranks: int) -> Lattice | None:
+    def layout(self, ranks: int, rows: int | None = None) -> Layout:
+        """Return the slots of a step on so many ranks.
+
+        Parameters
+        ----------
+        rows
+            P, or None for the least that needs no more micro-batches than 512 rows would.
+        """
+        quantile = self.sampler.quantile
+        rows = rows or draws.physical_batch_size(quantile, ranks)
+        return Layout(ranks, draws.micro_batches(quantile, ranks, rows), rows)
+
+    def noise(self, coordinates: int, layout: Layout) -> Lattice | None:
         """Return the noise of a model of so many trainable coordinates; None where there is none.
 
         Parameters
         ----------
         coordinates
             d.
-        rows
-            P, the rows of a micro-batch.
-        ranks
-            W.
+        layout
+            How a step adds up a draw.
 
         Raises
         ------
@@ -142,9 +169,7 @@ class Mechanism:
         """
         if not self.noise_multiplier:
             return None
-        quantile = self.sampler.quantile
-        layout = Layout(quantile, rows, draws.micro_batches(quantile, ranks, rows), ranks)
         sensitivity = self.clipper.sensitivity(self.adjacency)
         lattice = Lattice(self.noise_multiplier, sensitivity, coordinates)
-        Roundings(lattice, layout).check()
+        Roundings(lattice, layout, self.sampler.quantile).check()
         return lattice

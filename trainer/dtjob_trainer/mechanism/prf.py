@@ -42,3 +42,22 @@ def words(key: bytes, draw: int, first_word: int, count: int) -> npt.NDArray[np.
     stream = encryptor.update(bytes(blocks * _BLOCK_BYTES))
     part = np.frombuffer(stream, dtype="<u8")[skip : skip + count]
     return part.astype(np.uint64, copy=False)
+
+
+def words_of_blocks(key: bytes, draw: int, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return both words of each of these blocks of the stream of `(key, draw)`: uint64[n, 2].
+
+    Parameters
+    ----------
+    blocks
+        int64[n], none negative; word w is in block ⌊w/2⌋.
+    """
+    if not 0 <= draw < 1 << 64:
+        raise ValueError(f"draw {draw} is outside 0 .. 2**64 - 1")
+    if blocks.size and blocks.min() < 0:
+        raise ValueError(f"block {blocks.min()} doesn't exist")
+    counters = np.empty((len(blocks), _WORDS_PER_BLOCK), dtype=">u8")
+    counters[:, 0], counters[:, 1] = draw, blocks
+    encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305
+    stream = np.frombuffer(encryptor.update(counters.tobytes()), dtype="<u8")
+    return stream.astype(np.uint64, copy=False).reshape(-1, _WORDS_PER_BLOCK)

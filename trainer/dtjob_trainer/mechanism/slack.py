@@ -40,6 +40,7 @@ from dataclasses import dataclass
 
 from dtjob_trainer.mechanism.contraction import CHAIN_ROWS, NORM_BLOCK
 from dtjob_trainer.mechanism.noise import Lattice
+from dtjob_trainer.mechanism.records.scatter import Layout
 
 # The part of C that clipping leaves free for rounding.
 CLIP_SLACK = 2.0**-10
@@ -54,28 +55,6 @@ def clipped_norm(max_grad_norm: float) -> float:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a step adds up a draw: public numbers.
-
-    Attributes
-    ----------
-    quantile
-        Q, the records that a draw has up to but for a small probability.
-    rows
-        P, the rows of a micro-batch.
-    micro_batches
-        M, those of each rank.
-    ranks
-        W.
-    """
-
-    quantile: int
-    rows: int
-    micro_batches: int
-    ranks: int
-
-
-@dataclass(frozen=True)
 class Roundings:
     """What rounding adds at most to ‖sum(D) − sum(D')‖ of neighbours, in parts.
 
@@ -86,11 +65,14 @@ class Roundings:
     lattice
         Has C, σ and d.
     layout
-        Has P, M, W and Q.
+        Has P, M and W.
+    quantile
+        Q, the records that a draw has up to but for a small probability.
     """
 
     lattice: Lattice
     layout: Layout
+    quantile: int
 
     @property
     def parts(self) -> dict[str, float]:
@@ -98,7 +80,7 @@ class Roundings:
         norm, coordinates = self.lattice.sensitivity, self.lattice.coordinates
         rows, ranks = self.layout.rows, self.layout.ranks
         of_micro_batch = math.ceil(rows / CHAIN_ROWS) * rows
-        of_draw = (2 * self.layout.micro_batches + ranks) * 2 * self.layout.quantile
+        of_draw = (2 * self.layout.micro_batches + ranks) * 2 * self.quantile
         return {
             "norm": norm * ((NORM_BLOCK / 2 + 3) * _FP32 + coordinates * _FP64)
             + coordinates * _FLUSHED / (2 * clipped_norm(norm)),
@@ -138,7 +120,7 @@ class Roundings:
         return {
             "norm": f"maxGradNorm {lattice.sensitivity:g} is too small for {lattice.coordinates} "
             "coordinates: raise it, or train fewer parameters",
-            "sums": f"batches of {layout.quantile} records, {layout.rows} at once, are too large "
+            "sums": f"batches of {self.quantile} records, {layout.rows} at once, are too large "
             f"for {layout.ranks} ranks: lower batchSize or physicalBatchSize, or train on more",
             "lattice": f"noiseMultiplier {lattice.noise_multiplier:g} is too large for "
             f"{lattice.coordinates} coordinates: lower it (by a larger epsilon, where it follows "

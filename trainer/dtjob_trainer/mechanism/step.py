@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import torch
 
-from dtjob_accounting import draws
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.agreement import agreed_length
-from dtjob_trainer.mechanism.batches import BatchLoader
 from dtjob_trainer.mechanism.clipping import ClippedSum, flat_slices
+from dtjob_trainer.mechanism.coins import Coins
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.per_example import GradientUnreached, Losses, trainable
-from dtjob_trainer.mechanism.sampling import deal
+from dtjob_trainer.mechanism.records.agreement import agreed_length
+from dtjob_trainer.mechanism.records.batches import BatchLoader
+from dtjob_trainer.mechanism.records.scatter import scatter
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, TaskError
 
@@ -102,8 +102,8 @@ class PrivateStep:
 
     Attributes
     ----------
-    physical_batch_size, micro_batches
-        P, and the M micro-batches that every step executes.
+    layout
+        The ranks, the M micro-batches that every step executes on each, and their P rows.
     seconds
         Wall-clock time of all steps so far, by part: draw, load, gradients, reduce, noise,
         update. With a GPU, when the host waited for it.
@@ -132,21 +132,15 @@ class PrivateStep:
         self._keys = keys
         self._sampler = mechanism.sampler
         self._dataset_size = agreed_length(data.records, data.example_spec, group)
-        quantile = mechanism.sampler.quantile
-        if physical_batch_size is None:
-            physical_batch_size = draws.physical_batch_size(quantile, group.world_size)
-        self.physical_batch_size = physical_batch_size
-        self.micro_batches = draws.micro_batches(quantile, group.world_size, physical_batch_size)
+        self.layout = mechanism.layout(group.world_size, physical_batch_size)
         self._loader = BatchLoader(
-            data.records, data.example_spec, physical_batch_size, group.device, data.on_bad_record
+            data.records, data.example_spec, keys.loading, group.device, data.on_bad_record
         )
+        self._coins = Coins(keys.coins, group.rank, group.device)
         self._untouched = Untouched(learner.model)
         self._slices = flat_slices(self._parameters)
-        self._lattice = mechanism.noise(
-            sum(p.numel() for p in self._parameters),
-            rows=physical_batch_size,
-            ranks=group.world_size,
-        )
+        coordinates = sum(p.numel() for p in self._parameters)
+        self._lattice = mechanism.noise(coordinates, self.layout)
         self._sum = mechanism.clipper.summed(learner.model, learner.losses, group.world_size)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
@@ -198,18 +192,19 @@ class PrivateStep:
     def _sum_gradients(self, draw: int) -> None:
         """Sum over this rank's share of the draw, in the same number of passes on every rank."""
         with self._timed("draw"):
-            ids = self._sampler.ids(self._keys.sampling, draw, self._dataset_size)
-            own = deal(ids, self._group.rank, self._group.world_size)
-        rows = self._group.world_size * self.physical_batch_size
-        count = max(self.micro_batches, -(-len(ids) // rows))
+            reading = self._sampler.reading(
+                self._keys.sampling, draw, self._dataset_size, self.layout.slots
+            )
+            slots = scatter(self._keys.order, draw, reading, self.layout)
         self._learner.model.train()
         self._untouched.begin()
-        batches = self._loader.micro_batches(own, count)
+        own = zip(slots.ids[self._group.rank], slots.drawn[self._group.rank], strict=True)
         try:
-            for _ in range(count):
+            for number, (ids, drawn) in enumerate(own):
                 with self._timed("load"):
-                    batch = next(batches)
+                    batch = self._loader.micro_batch(draw, ids, drawn)
                 with self._timed("gradients"):
+                    self._coins.begin(draw, number)
                     self._sum.add(batch.fields, batch.mask)
             self._untouched.check()
         except (GradientUnreached, ModelWritten) as error:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.batches import synthetic_examples, to_tensors
 from dtjob_trainer.mechanism.per_example import (
     LossesInvalid,
     PerExampleGradients,
     check_losses,
     trainable,
 )
+from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
     Task,

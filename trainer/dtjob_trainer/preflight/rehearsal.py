@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.batches import synthetic_examples
 from dtjob_trainer.mechanism.contraction import lowering_switches
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import Group
@@ -24,7 +23,8 @@ from dtjob_trainer.mechanism.keys import KEY_BYTES, derive_keys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.mechanism.per_example import trainable
-from dtjob_trainer.mechanism.sampling import PoissonSampler
+from dtjob_trainer.mechanism.records.batches import synthetic_examples
+from dtjob_trainer.mechanism.records.sampling import PoissonSampler
 from dtjob_trainer.mechanism.step import Learner, PrivateData, PrivateStep
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.preflight.task_validation import build_model
@@ -33,6 +33,7 @@ from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness
 
 _RECORDS = 2
+_ANY_TAIL = 0.1  # of a draw that always takes every record
 _FLOAT_BYTES = 4
 _GIB = 2.0**30
 
@@ -115,7 +116,7 @@ def _one_step(
     step = PrivateStep(
         Learner(model, task.losses, own_optimizer, learning_rate=lambda _step: 0.0),
         PrivateData(_Synthetic(task), task.example_spec),
-        replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS)),
+        replace(mechanism, sampler=PoissonSampler(_RECORDS, _RECORDS, _ANY_TAIL)),
         derive_keys(secrets.token_bytes(KEY_BYTES), "rehearsal", 0),
         Group(device),
         physical_batch_size=_RECORDS,
@@ -151,7 +152,7 @@ def _require_fp32(environment: Mapping[str, str]) -> None:
 
 def _require_slack(mechanism: Mechanism, coordinates: int, rows: int, ranks: int) -> None:
     try:
-        mechanism.noise(coordinates, rows=rows, ranks=ranks)
+        mechanism.noise(coordinates, mechanism.layout(ranks, rows))
     except ValueError as error:
         raise TaskError(
             Reason.MODEL_REFUSED,

@@ -11,9 +11,9 @@ import torch
 from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import MAX_RESULT_BYTES
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.batches import synthetic_examples, to_tensors
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.per_example import trainable
+from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
 from dtjob_trainer.preflight import copies, own_weights, probes, refusals
 from dtjob_trainer.task import (
     Task,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from dtjob_accounting import draws
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.ledger.privacy_ledger import LedgerSpec
 from dtjob_api.reasons import Reason
@@ -140,16 +139,15 @@ class _Rank:
         group = meeting.join(setup, device)
         spec = meeting.share_spec(spec, group)
         mechanism = Mechanism.of(spec.plan)
-        quantile = mechanism.sampler.quantile
         self._mail.stage("dry run on synthetic data")
-        rows = _physical_batch_size(config, quantile, group.world_size)
+        given = config.training.physical_batch_size
+        layout = mechanism.layout(group.world_size, given if isinstance(given, int) else None)
         began = time.monotonic()
         with self._trying():
-            self._dry_run(task, device, mechanism, rows, untrained=checkpoint is None)
+            self._dry_run(task, device, mechanism, layout.rows, untrained=checkpoint is None)
         # It has passed P rows, among others: a step takes less than M times as long.
-        passes = draws.micro_batches(quantile, group.world_size, rows)
-        self._mail.progress(step_estimate=passes * (time.monotonic() - began))
-        attempt = _Attempt(task, group, spec, mechanism, rows, leased, checkpoint)
+        self._mail.progress(step_estimate=layout.micro_batches * (time.monotonic() - began))
+        attempt = _Attempt(task, group, spec, mechanism, layout.rows, leased, checkpoint)
         return self._train(attempt, watch)
 
     def _dry_run(
@@ -251,7 +249,8 @@ class _Rank:
 
     def _private_step(self, attempt: _Attempt, learner: Learner) -> PrivateStep:
         """The step on the private records, which are opened here."""
-        from dtjob_trainer.mechanism import batches, keys
+        from dtjob_trainer.mechanism import keys
+        from dtjob_trainer.mechanism.records import batches
         from dtjob_trainer.mechanism.step import PrivateData, PrivateStep
 
         task, group = attempt.task, attempt.group
@@ -355,9 +354,8 @@ def _prepare_device(config: WorkerConfig, setup: RankSetup) -> torch.device:
 def _take_own_randomness() -> None:
     """Give task code random numbers of this process's own, from the kernel.
 
-    All ranks of a forkserver, and of every attempt, are born with its state: they would drop the
-    same units and flip the same images. Never from the attempt's keys, which task code could then
-    learn of (Rule 2).
+    All ranks of a forkserver, and of every attempt, are born with its state. Each read and each
+    micro-batch of a step has one of its own (`mechanism.coins`); this is for all the rest.
     """
     import numpy as np
     import torch
@@ -365,10 +363,3 @@ def _take_own_randomness() -> None:
     torch.seed()
     random.seed()
     np.random.seed()
-
-
-def _physical_batch_size(config: WorkerConfig, quantile: int, world_size: int) -> int:
-    given = config.training.physical_batch_size
-    if isinstance(given, int):
-        return given
-    return draws.physical_batch_size(quantile, world_size)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.agreement import agreed_length
 from dtjob_trainer.mechanism.group import Group
+from dtjob_trainer.mechanism.records.agreement import agreed_length
 from dtjob_trainer.task import ArraySpec, TaskError
 from tests.support.mechanism.layouts import run_world
 from tests.support.mechanism.models import Records, make_task, rows

@@ -1,9 +1,9 @@
-"""From drawn ids to micro-batches of one fixed shape with masks (Rule 8)."""
+"""From the ids of slots to micro-batches with masks (Rule 8)."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism import coins
+from dtjob_trainer.mechanism.records.scatter import PADDING
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness
@@ -25,7 +27,7 @@ _KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """P rows, of which `mask` tells the records from the padding.
+    """P rows, of which `mask` tells the drawn records from the padding.
 
     Attributes
     ----------
@@ -114,11 +116,12 @@ def to_tensors(arrays: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 class BatchLoader:
-    """Reads records into micro-batches of `physical_batch_size` rows.
+    """Reads records into micro-batches.
 
-    A record that raises on being read, lacks a field, has another shape or kind of dtype, is not
-    finite or leaves the range of `example_spec` contributes zero: its row becomes padding, it
-    is not counted, and nothing is logged (Rule 20).
+    A record that is not drawn goes the whole way of one that is: read, converted, its range
+    checked; then its row becomes padding. So does the row of a record that raises on being read,
+    lacks a field, has another shape or kind of dtype, is not finite or leaves the range of
+    `example_spec`: it contributes zero and is not counted (Rule 20).
 
     Parameters
     ----------
@@ -126,8 +129,8 @@ class BatchLoader:
         The private records.
     example_spec
         The public description of one example.
-    physical_batch_size
-        P >= 1.
+    key
+        The attempt's key for loading: from it, draw and id come the random numbers of a read.
     device
         Where the tensors go.
     on_bad_record
@@ -139,48 +142,66 @@ class BatchLoader:
         self,
         records: Records,
         example_spec: Mapping[str, ArraySpec],
-        physical_batch_size: int,
+        key: bytes,
         device: torch.device,
         on_bad_record: Callable[[int, str], None] | None = None,
     ) -> None:
-        if physical_batch_size < 1:
-            raise ValueError(f"physical batch size {physical_batch_size} must be at least 1")
         self._records = records
         self._spec = dict(example_spec)
-        self._size = physical_batch_size
+        self._key = key
         self._device = device
         self._on_bad_record = on_bad_record
+        self._seeds_each = False
         # Never zeros: a model that divides by a norm gives NaN on them.
         self._padding = synthetic_examples(self._spec, 1, np.random.default_rng(_PADDING_SEED))
 
-    def micro_batches(self, ids: npt.NDArray[np.int64], count: int) -> Iterator[MicroBatch]:
-        """Yield exactly `count` micro-batches that hold `ids` in order, then padding (Rule 8).
+    def micro_batch(
+        self, draw: int, ids: npt.NDArray[np.int64], drawn: npt.NDArray[np.bool_]
+    ) -> MicroBatch:
+        """Read one micro-batch.
 
-        Raises
-        ------
-        ValueError
-            The ids don't fit: a record would be dropped.
+        Parameters
+        ----------
+        ids
+            int64[P]: the record of each row, or `PADDING`.
+        drawn
+            bool[P]: the rows that count.
         """
-        if len(ids) > count * self._size:
-            raise ValueError(f"{len(ids)} records don't fit {count} batches of {self._size} rows")
-        for first in range(0, count * self._size, self._size):
-            yield self._micro_batch(ids[first : first + self._size])
-
-    def _micro_batch(self, ids: npt.NDArray[np.int64]) -> MicroBatch:
         arrays: Arrays = {
-            name: np.repeat(padding, self._size, axis=0) for name, padding in self._padding.items()
+            name: np.repeat(padding, len(ids), axis=0) for name, padding in self._padding.items()
         }
-        mask = np.zeros(self._size, dtype=np.bool_)
-        for row, index in enumerate(ids.tolist()):
-            mask[row] = self._read(arrays, row, index)
-        self._refuse_out_of_range(arrays, mask, ids)
-        for row in np.flatnonzero(~mask[: len(ids)]).tolist():
-            for name, padding in self._padding.items():
-                arrays[name][row] = padding[0]
+        whole = self._read_rows(arrays, draw, ids)
+        self._refuse_out_of_range(arrays, whole, ids)
+        mask = whole & drawn
+        for name, padding in self._padding.items():
+            arrays[name][~mask] = padding[0]
         return MicroBatch(
             fields=to_tensors(arrays, self._device),
             mask=torch.from_numpy(mask).to(self._device),
         )
+
+    def _read_rows(
+        self, arrays: Arrays, draw: int, ids: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Read the records of these rows; return which of them are whole.
+
+        Seeding takes ten times as long as reading an array. So until a read has used a generator,
+        the seed of the first serves them all; where one did, all are read anew with their own. A
+        read that puts the generators back as they were is not noticed, and may share its numbers.
+        """
+        whole = np.zeros(len(ids), dtype=np.bool_)
+        rows = np.flatnonzero(ids != PADDING)
+        seeds = coins.read_seeds(self._key, draw, ids[rows]).tolist()
+        before: tuple[object, ...] | None = None
+        for row, index, seed in zip(rows.tolist(), ids[rows].tolist(), seeds, strict=True):
+            if self._seeds_each or before is None:
+                coins.begin_read(*seed)
+                before = before or coins.states()
+            whole[row] = self._read(arrays, row, index)
+        if before is None or self._seeds_each or coins.states() == before:
+            return whole
+        self._seeds_each = True
+        return self._read_rows(arrays, draw, ids)
 
     def _read(self, arrays: Arrays, row: int, index: int) -> bool:
         try:
@@ -207,7 +228,7 @@ class BatchLoader:
     ) -> None:
         """Take out of `mask` the rows with a value outside its range; NaN is outside any."""
         for name, spec in self._spec.items():
-            values = arrays[name].reshape(self._size, -1)
+            values = arrays[name].reshape(len(ids), -1)
             inside = ((values >= spec.low) & (values <= spec.high)).all(axis=1)
             if self._on_bad_record is not None:
                 for row in np.flatnonzero(mask & ~inside).tolist():
