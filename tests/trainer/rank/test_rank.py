@@ -23,12 +23,19 @@ from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_trainer.ledger.durable import VolumeUnusable
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.batches import open_records
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened
-from dtjob_trainer.rank.rank import _NotifyingStep, _Rank, _take_own_randomness, main
+from dtjob_trainer.rank.rank import (
+    _NotifyingStep,
+    _prepare_device,
+    _Rank,
+    _take_own_randomness,
+    main,
+)
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.task import TaskError
 from tests.support.gangs.gang_run import GangRun
@@ -405,3 +412,18 @@ def test_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None
     kind, reason, message = rank(tmp_path).explain(TaskError(Reason.DATASET_INVALID, "JANE DOE"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_a_worker_without_its_gpus_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: int
+) -> None:
+    """Another node may have them, so that no job is failed by it."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: seen)
+    config = GangRun(tmp_path).config(0).model_copy(update={"gpus_per_worker": 2})
+    setup = RankSetup(
+        config.model_dump_json(by_alias=True), 1, 1, seen, 2, torch.get_num_threads(), 0
+    )
+    with pytest.raises(TrainingHeld, match=f"this worker sees {seen} GPUs") as caught:
+        _prepare_device(config, setup)
+    assert caught.value.reason is Reason.GPU_MISSING
