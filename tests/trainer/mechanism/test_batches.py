@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.batches import BatchLoader, open_records, synthetic_examples
 from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
 from tests.support.mechanism.models import FEATURES, Records, make_task, rows
@@ -145,8 +146,8 @@ def test_synthetic_examples_of_the_whole_range(dtype):
 
 
 def test_a_data_set_must_be_map_style_and_not_empty():
-    with pytest.raises(TaskError, match="map-style"):
-        open_records(make_task(records=iter([])), CPU)
-    with pytest.raises(TaskError, match="no records"):
-        open_records(make_task(records=[]), CPU)
+    for records, said in ((iter([]), "map-style"), ([], "no records")):
+        with pytest.raises(TaskError, match=said) as caught:
+            open_records(make_task(records=records), CPU)
+        assert caught.value.reason is Reason.DATASET_INVALID
     assert len(open_records(make_task(), CPU)) == 64
