@@ -103,34 +103,6 @@ def _ranges(mean: int) -> dict[str, int]:
     return {"min": mean - 3, "mean": mean, "max": mean + 2}
 
 
-def test_telemetry_is_written_every_15_seconds_and_only_if_it_moves() -> None:
-    world = running()
-    world.see(report=report(1))
-    world.settle()
-    before = len(world.patches)
-    for second in range(60):
-        world.later(1)
-        world.see(report=report(2 + second))
-        world.reconcile()
-    assert len(world.patches) - before == 4
-    standing = len(world.patches)
-    for _ in range(60):
-        world.later(1)
-        world.see(report=report(61, heartbeatTime=stamp(world.now)))
-        world.reconcile()
-    assert len(world.patches) <= standing + 1
-
-
-def test_the_first_figures_are_written_at_once() -> None:
-    world = running()
-    assert world.decide().wake_after == 1.0
-    world.later(1)
-    world.see(report=report(3))
-    world.reconcile()
-    assert world.status["progress"]["step"] == 3
-    assert world.decide().wake_after == 15.0
-
-
 def test_an_operator_that_restarts_writes_nothing_new() -> None:
     world = running()
     world.see(status_written=None)
@@ -210,17 +182,6 @@ def test_an_attempt_that_would_not_train_is_no_restart() -> None:
     world.lease(attempt=2, charged=60, step=30)
     world.settle()
     assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
-
-
-def test_a_clock_that_is_put_back_holds_up_no_figures() -> None:
-    world = running()
-    world.later(20)
-    world.see(report=report(40))
-    world.settle()
-    world.later(-2 * 86400)
-    world.see(report=report(60))
-    world.settle()
-    assert world.status["progress"]["step"] == 60
 
 
 RESULT = {"epsilonSpent": "0.0100", "steps": 336, "evaluation": {"accuracy": 0.943}}
@@ -477,63 +438,3 @@ def test_an_operator_that_has_not_heard_of_a_job_yet_takes_nothing_back() -> Non
     world.settle()
     world.see(report=None, status_written=None)
     assert world.decide().status == world.status
-
-
-def test_a_job_without_figures_is_looked_at_often_in_its_first_minute_only() -> None:
-    world = running()
-    assert world.decide().wake_after == 1.0
-    world.later(61)
-    world.settle()
-    assert world.decide().wake_after == 15.0
-
-
-def changed(world: World, **policy: int) -> None:
-    job = copy.deepcopy(world.observed.job)
-    job["spec"]["runPolicy"] |= policy
-    job["metadata"]["generation"] += 1
-    world.see(job=job)
-    world.settle()
-
-
-def test_a_changed_run_policy_is_told_to_wait() -> None:
-    world = running()
-    changed(world, maxRestarts=3, stallSeconds=600)
-    assert world.applied.count("StatefulSet") == 1
-    assert world.events.count("RunPolicyDeferred") == 1
-    world.later(60)
-    world.settle()
-    assert world.events.count("RunPolicyDeferred") == 1
-    changed(world, maxRestarts=10, stallSeconds=300)
-    assert world.events.count("RunPolicyDeferred") == 1, "that is what the workers have"
-
-
-def test_the_event_names_what_was_changed_and_what_holds() -> None:
-    world = running()
-    job = copy.deepcopy(world.observed.job)
-    job["spec"]["runPolicy"]["stallSeconds"] = 600
-    job["metadata"]["generation"] += 1
-    world.see(job=job)
-    (event,) = world.decide().events
-    assert event.message.startswith(
-        "spec.runPolicy.stallSeconds is 600, but the workers were started with 300"
-    )
-    assert "maxRestarts" not in event.message
-
-
-def test_a_changed_run_policy_without_pods_is_followed_at_once() -> None:
-    world = running()
-    assert world.observed.stateful_set is not None
-    stopped = copy.deepcopy(world.observed.stateful_set)
-    stopped["spec"]["replicas"] = 0
-    world.see(stateful_set=stopped, pods=())
-    changed(world, stallSeconds=600)
-    assert "RunPolicyDeferred" not in world.events
-    (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
-    assert any('"stallSeconds":600' in v.get("value", "") for v in container["env"])
-
-
-def test_a_finished_job_is_told_nothing_of_its_run_policy() -> None:
-    world = succeeded()
-    world.settle()
-    changed(world, stallSeconds=600)
-    assert "RunPolicyDeferred" not in world.events
