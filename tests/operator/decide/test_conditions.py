@@ -87,6 +87,26 @@ def test_there_is_no_checkpoint_before_the_first_draw() -> None:
     assert told(world, "CheckpointFresh") == ("True", "CheckpointRecorded", recorded)
 
 
+def test_the_end_of_a_job_is_that_of_its_conditions() -> None:
+    world = running()
+    world.end()
+    world.settle()
+    for kind in ("ResourcesReady", "RendezvousReady", "Running", "NetworkRestricted"):
+        assert told(world, kind) == ("False", "Finished", "the job has ended")
+
+
+def test_a_slow_job_has_no_stale_checkpoint() -> None:
+    world = running()
+    assert world.observed.ledger is not None
+    spec = world.observed.ledger["spec"]
+    large = spec["plan"] | {"batchSize": 10**9, "datasetSize": 10**10}
+    world.see(ledger=world.observed.ledger | {"spec": spec | {"plan": large}})
+    world.see(report=report(7, samplesPerSecond=2e-6))
+    world.later(10**6)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
+
+
 def test_so_much_noise_that_epsilon_is_nought() -> None:
     none = {"epsilon": None, "noise_multiplier": 10_000.0, "epsilon_guaranteed": 0.0}
     world = World.of(privacy_plan=PLAN.model_copy(update=none))
