@@ -121,6 +121,15 @@ def test_another_kind_is_no_job(tmp_path: Path) -> None:
     assert "Deployment" in result.stderr
 
 
+def test_a_manifest_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+
+    result = _plan(missing)
+
+    assert result.exit_code == 2
+    assert f"error (UnreadableManifest): {missing}: No such file or directory" in result.stderr
+
+
 def test_a_ledger_is_no_job(tmp_path: Path) -> None:
     """Though its manifest is valid."""
     file = tmp_path / "ledger.yaml"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.preflight.rehearsal import memory_of_a_rank, rehearse, require_fit
 from dtjob_trainer.task import TaskError
@@ -19,9 +20,10 @@ def rehearsed(task=None, plan=None, rows=8, memory=2**40):
     rehearse(task, CPU, mechanism, optimizer="adam")
 
 
-def refused(**options):
+def refused(reason, **options):
     with pytest.raises(TaskError) as caught:
         rehearsed(**options)
+    assert caught.value.reason is reason
     return caught.value.message
 
 
@@ -33,7 +35,8 @@ def test_an_ordinary_task_passes(mode):
 
 
 def test_a_clip_norm_beyond_what_the_lattice_holds():
-    assert "max_grad_norm 1e-13 must lie between" in refused(plan=Plan(max_grad_norm=1e-13))
+    message = refused(Reason.MODEL_REFUSED, plan=Plan(max_grad_norm=1e-13))
+    assert "max_grad_norm 1e-13 must lie between" in message
 
 
 @pytest.mark.rule(7)
@@ -41,13 +44,14 @@ def test_noise_too_large_for_the_number_of_parameters():
     def wide():
         return nn.Sequential(nn.Linear(FEATURES, 4000), nn.Linear(4000, CLASSES))
 
-    message = refused(task=make_task(model=wide), plan=Plan(noise_multiplier=2.0**14))
+    task, plan = make_task(model=wide), Plan(noise_multiplier=2.0**14)
+    message = refused(Reason.MODEL_REFUSED, task=task, plan=plan)
     assert "too large for 40003 coordinates" in message
     assert "spec.privacy" in message
 
 
 def test_rows_that_no_memory_holds_are_refused_in_words():
-    message = refused(rows=10_000_000, memory=2**28)
+    message = refused(Reason.DRY_RUN_FAILED, rows=10_000_000, memory=2**28)
     assert "take 0.8 GiB, and a rank has 0.2 GiB" in message
     assert f"physicalBatchSize to {2**28 // (4 * 4 * 21)} or less" in message
     assert 0 < memory_of_a_rank(2, CPU) <= memory_of_a_rank(1, CPU)
@@ -66,7 +70,8 @@ def test_an_error_of_the_step_is_shown_in_full():
         def set_extra_state(self, state):
             pass
 
-    assert "the dry run on synthetic data failed" in refused(task=make_task(model=Extra))
+    message = refused(Reason.DRY_RUN_FAILED, task=make_task(model=Extra))
+    assert "the dry run on synthetic data failed" in message
 
 
 @pytest.mark.rule(4)

@@ -1,6 +1,7 @@
 """Rules 4, 5 and 21: what the validator refuses on synthetic data, by name and with a remedy."""
 
 import math
+import threading
 import warnings
 from typing import Any
 
@@ -10,6 +11,8 @@ from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.nn import functional
 
+from dtjob_api.reasons import Reason
+from dtjob_trainer.preflight import copies, refusals
 from dtjob_trainer.preflight.task_validation import (
     build_model,
     check_evaluation,
@@ -528,3 +531,27 @@ def test_evaluation_is_tried_on_an_untrained_model(evaluate, words):
 def test_evaluation_that_works_is_accepted():
     check_evaluation(make_task(), torch.device("cpu"))
     check_evaluation(make_task(evaluate=lambda _: {"accuracy": 0.5}), torch.device("cpu"))
+
+
+def locked():
+    model: Any = linear()
+    model.lock = threading.Lock()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("check", "model", "reason"),
+    [
+        (copies.check_scripted, torch.jit.ScriptModule, Reason.TASK_INVALID),
+        (copies.check_copyable, locked, Reason.TASK_INVALID),
+        (
+            refusals.check_renormalised,
+            lambda: nn.Embedding(3, 4, max_norm=1.0),
+            Reason.MODEL_REFUSED,
+        ),
+    ],
+)
+def test_a_model_that_no_pass_is_needed_to_refuse(check, model, reason):
+    with pytest.raises(TaskError) as caught:
+        check(model())
+    assert caught.value.reason is reason

@@ -318,6 +318,13 @@ def test_a_record_that_lets_no_rank_go_on_is_no_fault_of_the_task(
     assert rank(tmp_path).explain(error)[:2] == (kind, reason)
 
 
+def test_an_error_of_our_own_before_the_task_is_tried_again(tmp_path: Path) -> None:
+    ours = rank(tmp_path)
+    ours._phase = Phase.OURS
+    found = ours.explain(RuntimeError("a bug"))
+    assert found == (EndKind.CRASHED, Reason.RANK_FAILED, "RuntimeError: a bug")
+
+
 def end_of_main(
     folder: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., EndKind]
 ) -> RankEnd:
