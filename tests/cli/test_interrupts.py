@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dtjob_cli.errors import CommandError, ExitCode
+from dtjob_cli.interrupts import Interrupts
 from dtjob_trainer.process import stop_at_start
 from tests.support.checkout import ROOT
 
@@ -72,6 +74,16 @@ def test_a_stop_ends_a_command_that_counts_none_as_ctrl_c_does(
             process.kill()
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+def test_a_command_that_counts_stops_ends_where_it_looks() -> None:
+    """And before it does what was not wanted any more."""
+    interrupts = Interrupts()
+    interrupts.check("nothing was asked")
+    interrupts.note(signal.SIGTERM, None)
+    with pytest.raises(CommandError, match="nothing was raised") as caught:
+        interrupts.check("nothing was raised")
+    assert (caught.value.exit_code, caught.value.reason) == (ExitCode.INTERRUPTED, "Interrupted")
 
 
 def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

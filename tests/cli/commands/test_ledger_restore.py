@@ -307,5 +307,6 @@ def test_of_a_ledger_that_may_not_last_it_is_told_that_it_is_there(
     monkeypatch.setattr(os, "link", failing)
     result = restore(job)
     assert result.exit_code == 3
+    assert "error (LedgerNotWritten): " in result.stderr
     assert "It is there all the same" in result.stderr
     assert newest(job) > before

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dtjob_cli.main import app
+from tests.support.builders import new_ledger, tiny_plan
 from tests.support.checkout import DIGITS
 
 
@@ -69,7 +70,7 @@ def test_an_impossible_target_is_bad_input_with_a_remedy(tmp_path: Path) -> None
     result = _plan(_changed(tmp_path, "epsilon: 8", "epsilon: 1e-9"))
 
     assert result.exit_code == 2
-    assert "spec.privacy.epsilon" in result.stderr
+    assert "error (ImpossiblePlan): spec.privacy.epsilon" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -116,4 +117,34 @@ def test_another_kind_is_no_job(tmp_path: Path) -> None:
     result = _plan(file)
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("error (InvalidManifest): ")
     assert "Deployment" in result.stderr
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+
+    result = _plan(missing)
+
+    assert result.exit_code == 2
+    assert f"error (UnreadableManifest): {missing}: No such file or directory" in result.stderr
+
+
+def test_a_ledger_is_no_job(tmp_path: Path) -> None:
+    """Though its manifest is valid."""
+    file = tmp_path / "ledger.yaml"
+    file.write_text(json.dumps(new_ledger(tiny_plan()).to_dict()))
+
+    result = _plan(file)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error (NotAJob): ")
+    assert "is a PrivacyLedger, not a DistributedTrainingJob" in result.stderr
+
+
+def test_a_name_that_only_a_cluster_makes_is_missing_here(tmp_path: Path) -> None:
+    result = _plan(_changed(tmp_path, "name: digits", "generateName: digits-"))
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error (NameMissing): ")
+    assert result.stderr.endswith("Give the job a metadata.name.\n")

@@ -202,6 +202,7 @@ def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes, message: str
 
     for result in (report(str(file)), report("-", stdin=content)):
         assert result.exit_code == 2
+        assert result.stderr.startswith("error (NoLedger): ")
         assert message in result.stderr
         assert "kubectl get privacyledger NAME" in result.stderr
 
@@ -215,6 +216,7 @@ def test_a_report_is_not_the_run(tmp_path: Path) -> None:
     result = report(str(run.privacy_report))
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("error (NoLedger): ")
     assert "is the report that a run has left" in result.stderr
     assert f"dtjob report '{run.path}'" in result.stderr
 
@@ -227,5 +229,6 @@ def test_a_version_of_a_runs_ledger_is_not_the_run(tmp_path: Path) -> None:
     result = report(str(next(run.ledger.iterdir())))
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("error (NoLedger): ")
     assert "is one version of a run's ledger" in result.stderr
     assert f"dtjob report {run.path}" in result.stderr

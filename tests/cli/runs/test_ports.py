@@ -32,8 +32,10 @@ def test_ports_that_are_promised_already_are_not_given_again(
     monkeypatch.setattr(ports, "is_free", lambda port: port < 20_003)
 
     assert ports.free(apart_from=range(20_001, 20_003)) == 20_000
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput) as caught:
         ports.free(2, apart_from=range(20_001, 20_002))
+
+    assert caught.value.reason == "NoFreePort"
 
 
 def test_a_taken_port_is_refused_with_its_number_and_the_remedy(taken: int) -> None:

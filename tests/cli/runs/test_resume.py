@@ -68,6 +68,7 @@ def test_a_change_of_what_was_promised_is_refused_by_field(
     result = _dtjob("run", "digits.yaml", "--resume", *directory)
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("error (FieldChanged): ")
     assert "spec.training.steps: 336 in the run, now 400" in result.stderr
     assert "without" in result.stderr or "leave out --resume" in result.stderr
     assert _versions(run) == ["0000000001.json"]
@@ -181,13 +182,14 @@ def test_without_an_earlier_run_nothing_is_resumed(manifest: Path) -> None:
     result = _dtjob("run", "digits.yaml", "--resume")
 
     assert result.exit_code == 2
-    assert "no run of job digits in dtjob-runs" in result.stderr
+    assert result.stderr.startswith("error (NoSuchRun): no run of job digits in dtjob-runs")
 
 
 def test_a_directory_without_resume_is_a_mistake(run: run_directory.RunDirectory) -> None:
     result = _dtjob("run", "digits.yaml", str(run.path))
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("error (UnexpectedArgument): ")
     assert "--resume" in result.stderr
 
 
@@ -224,4 +226,13 @@ def test_data_in_a_claim_needs_a_path_here(manifest: Path) -> None:
     result = _dtjob("run", "digits.yaml")
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("error (DataMissing): ")
     assert "--data" in result.stderr
+
+
+def test_data_that_are_not_there_are_named(manifest: Path) -> None:
+    result = _dtjob("run", "digits.yaml", "--data", "nowhere")
+
+    assert result.exit_code == 2
+    assert result.stderr == "error (NoSuchData): --data nowhere: there is nothing there.\n"
+    assert not Path("dtjob-runs").exists()

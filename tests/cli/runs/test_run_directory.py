@@ -236,7 +236,8 @@ def test_a_run_that_one_may_not_write_is_not_raised(
     result = CliRunner().invoke(app, restored, catch_exceptions=False)
 
     assert result.exit_code == 3
-    assert f"{run.lock}: Permission denied. Nothing was changed." in result.stderr
+    refusal = f"error (RunDirectory): {run.lock}: Permission denied. Nothing was changed."
+    assert refusal in result.stderr
 
 
 def test_without_a_run_to_resume_the_message_says_where_it_looked(tmp_path: Path) -> None:
@@ -321,8 +322,17 @@ def test_a_run_is_held_until_the_last_process_that_inherited_it_ends(tmp_path: P
 def test_a_place_that_can_not_be_written_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(BadInput, match="run directory"):
+    with pytest.raises(BadInput, match="run directory") as caught:
         run_directory.create(tmp_path / "file", "digits-00000001", tmp_path / "file")
+
+    assert caught.value.reason == "RunDirectory"
+
+
+def test_what_is_no_run_directory_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not the directory of a run") as caught:
+        run_directory.existing(tmp_path)
+
+    assert caught.value.reason == "NoSuchRun"
 
 
 def test_only_its_user_can_read_the_secret_of_a_run(tmp_path: Path) -> None:

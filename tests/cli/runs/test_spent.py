@@ -283,6 +283,7 @@ def test_a_folder_that_the_ledger_does_not_know_is_named_with_what_to_do(
     (run.state / "attempt-9").mkdir()
     result = CliRunner().invoke(app, [*command.split(), str(run.path)])
     assert result.exit_code == ExitCode.REFUSED
+    assert "error (PrivacyStateLost): " in result.stderr
     assert "the folder of attempt 9 is on the volume" in result.stderr
     assert "take it away or give it its name back" in " ".join(result.stderr.split())
 

@@ -68,7 +68,7 @@ def test_the_outcome_in_the_ledger_speaks_first() -> None:
 def test_an_interrupted_run_says_where_it_stands_and_how_to_go_on() -> None:
     error = _error(_report(), _end(0), interrupted=True)
 
-    assert error.exit_code == ExitCode.INTERRUPTED
+    assert (error.exit_code, error.reason) == (ExitCode.INTERRUPTED, "Interrupted")
     assert "step 11 of 336" in error.message
     assert "1.7606" in error.message
     more = _report(spent={"draws": 20, "epsilon": 1.76061})
@@ -77,7 +77,10 @@ def test_an_interrupted_run_says_where_it_stands_and_how_to_go_on() -> None:
 
 
 def test_before_the_ledger_nothing_was_spent() -> None:
-    assert "no privacy was spent" in _error(None, interrupted=True).message
+    error = _error(None, interrupted=True)
+
+    assert (error.exit_code, error.reason) == (ExitCode.INTERRUPTED, "Interrupted")
+    assert "no privacy was spent" in error.message
 
 
 @pytest.mark.parametrize(

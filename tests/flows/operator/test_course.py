@@ -11,12 +11,10 @@ import pytest
 
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.status import JobStatus
-from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.observed import Spent
 from tests.support.builders import UID
 from tests.support.worlds.world import (
-    CHILD,
     NOW,
     PLAN,
     World,
@@ -25,14 +23,9 @@ from tests.support.worlds.world import (
     digits,
     pod,
     report,
+    running,
     stamp,
 )
-
-
-def running() -> World:
-    world = World.of()
-    world.start()
-    return world
 
 
 def phases(world: World) -> list[str]:
@@ -110,128 +103,12 @@ def _ranges(mean: int) -> dict[str, int]:
     return {"min": mean - 3, "mean": mean, "max": mean + 2}
 
 
-def test_columns() -> None:
-    world = running()
-    world.later(20)
-    gpu = {
-        "count": 2,
-        "utilizationPercent": _ranges(93),
-        "memoryUsedBytes": 61 * 2**30,
-        "memoryTotalBytes": 160 * 2**30,
-    }
-    world.see(
-        report=report(195, gpu=gpu, evaluation={"step": 190, "accuracy": 0.94321987}),
-        spent=Spent("2.3012", 60),
-    )
-    world.settle()
-    assert world.status["display"] == {
-        "reason": "Training",
-        "ready": "2/2",
-        "progress": "58%",
-        "epsilon": "2.31/8",
-        "gpu": "93%",
-        "memory": "61/160Gi",
-        "eta": "14:05Z",
-    }
-    progress = world.status["progress"]
-    assert (progress["step"], progress["totalSteps"], progress["percent"]) == (195, 336, 58)
-    assert progress["samplesPerSecond"] == "2560.0"
-    assert progress["epoch"] == "34.74"
-    assert progress["evaluation"]["accuracy"] == "0.94322"
-    assert world.status["privacy"] == {
-        "epsilonSpent": "2.3012",
-        "epsilonDraws": 60,
-        "epsilonTarget": "8",
-        "epsilonGuaranteed": "7.9992",
-        "delta": "1e-5",
-        "noiseMultiplier": "2.2031",
-        "sampleRate": "0.178149",
-        "drawsReserved": 366,
-        "drawsCharged": 10,
-        "accountant": "PLD (dp-accounting 0.6.0)",
-    }
-    assert world.status["checkpoint"]["location"] == (f"checkpoints-{CHILD}-0:attempt-1/step-0.pt")
-
-
-def test_so_much_noise_that_epsilon_is_nought() -> None:
-    none = {"epsilon": None, "noise_multiplier": 10_000.0, "epsilon_guaranteed": 0.0}
-    world = World.of(privacy_plan=PLAN.model_copy(update=none))
-    world.settle()
-    assert "epsilon at most 0.000" in world.condition("Accepted")["message"]
-    assert world.status["privacy"]["epsilonGuaranteed"] == "0.0000"
-    assert world.status["display"]["epsilon"] == "0/0.00"
-
-
-@pytest.mark.parametrize(
-    ("at", "shown"), [(timedelta(hours=2), "16:00Z"), (timedelta(hours=30), "03-02 20:00Z")]
-)
-def test_a_distant_end_names_its_day(at: timedelta, shown: str) -> None:
-    world = running()
-    world.later(20)
-    world.see(report=report(5, estimatedCompletionTime=stamp(NOW + at)))
-    world.settle()
-    assert world.status["display"]["eta"] == shown
-
-
-def test_without_privacy_no_epsilon_is_shown() -> None:
-    spends = ("noiseMultiplier", "epsilon", "epsilonGuaranteed", "delta", "maxGradNorm")
-    fields = {name: value for name, value in PLAN.to_dict().items() if name not in spends}
-    plan = PrivacyPlan.model_validate(fields | {"mode": "Disabled"})
-    privacy = {"mode": "Disabled", "datasetSize": 1437}
-    world = World.of(digits(privacy=privacy), privacy_plan=plan)
-    world.settle()
-    assert world.status["display"]["epsilon"] == "Disabled"
-    assert world.status["privacy"] == {"drawsReserved": 366, "drawsCharged": 0}
-    assert "without privacy" in world.condition("Accepted")["message"]
-
-
-def test_telemetry_is_written_every_15_seconds_and_only_if_it_moves() -> None:
-    world = running()
-    world.see(report=report(1))
-    world.settle()
-    before = len(world.patches)
-    for second in range(60):
-        world.later(1)
-        world.see(report=report(2 + second))
-        world.reconcile()
-    assert len(world.patches) - before == 4
-    standing = len(world.patches)
-    for _ in range(60):
-        world.later(1)
-        world.see(report=report(61, heartbeatTime=stamp(world.now)))
-        world.reconcile()
-    assert len(world.patches) <= standing + 1
-
-
-def test_the_first_figures_are_written_at_once() -> None:
-    world = running()
-    assert world.decide().wake_after == 1.0
-    world.later(1)
-    world.see(report=report(3))
-    world.reconcile()
-    assert world.status["progress"]["step"] == 3
-    assert world.decide().wake_after == 15.0
-
-
 def test_an_operator_that_restarts_writes_nothing_new() -> None:
     world = running()
     world.see(status_written=None)
     decision = world.decide()
     assert decision.applies == ()
     assert decision.status == world.status
-
-
-def test_a_transition_time_moves_only_with_the_status() -> None:
-    world = running()
-    was = world.condition("Running")["lastTransitionTime"]
-    job = copy.deepcopy(world.observed.job)
-    job["metadata"]["generation"] = 7
-    world.see(job=job)
-    world.later(60)
-    world.settle()
-    condition = world.condition("Running")
-    assert condition["lastTransitionTime"] == was
-    assert condition["observedGeneration"] == 7
 
 
 def restarted(**end: Any) -> World:
@@ -285,47 +162,6 @@ def test_an_orderly_stop_is_no_failure() -> None:
     assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
 
 
-@pytest.mark.parametrize("last_sight", ["ending", "not ready"])
-def test_a_coordinator_that_is_deleted_runs_until_it_says_how_it_ends(last_sight: str) -> None:
-    world = running()
-    world.later(20)
-    world.see(report=report(40))
-    world.settle()
-    ready = {"type": "Ready", "status": "True" if last_sight == "ending" else "False"}
-    ending = pod(0, conditions=[ready])
-    ending["metadata"]["deletionTimestamp"] = stamp(world.now + timedelta(seconds=60))
-    told = list(world.events)
-    world.see(pods=(ending, pod(1)))
-    world.settle()
-    lease = world.observed.ledger and world.observed.ledger["status"]["lease"]
-    world.ledger_status(lease={**(lease or {}), "closedAt": 7})
-    world.settle()
-    assert (world.status["phase"], world.events) == ("Running", told)
-    first = {"attempt": 1, "start": stamp(NOW + timedelta(seconds=5)), "end": stamp(world.now)}
-    world.ledger_status(attempts=[first | {"reason": "Stopped", "message": ""}])
-    (event,) = world.decide().events
-    assert event.message == "attempt 1 has ended: it was drained"
-    world.settle()
-    assert world.status["phase"] == "Restarting"
-
-
-def test_a_coordinator_that_no_kubelet_ends_does_not_run_for_ever() -> None:
-    world = running()
-    world.later(20)
-    ending = pod(0)
-    ending["metadata"]["deletionTimestamp"] = stamp(world.now + timedelta(seconds=60))
-    world.see(pods=(ending, pod(1)))
-    world.later(69)
-    world.see(report=report(40, heartbeatTime=stamp(world.now)))
-    world.settle()
-    assert world.status["phase"] == "Running", "its kubelet may be killing it just now"
-    world.later(2)
-    world.see(report=report(40, heartbeatTime=stamp(world.now)))
-    world.settle()
-    assert world.status["phase"] == "Restarting"
-    assert "worker 0 is gone or does not answer" in world.condition("Running")["message"]
-
-
 def test_attempts_that_ended_before_the_first_draw_were_starts() -> None:
     world = World.of(privacy_plan=PLAN)
     world.settle()
@@ -346,76 +182,6 @@ def test_an_attempt_that_would_not_train_is_no_restart() -> None:
     world.lease(attempt=2, charged=60, step=30)
     world.settle()
     assert (world.status["attempts"], world.status["restarts"]) == (2, 0)
-
-
-def test_a_lost_coordinator_is_not_running() -> None:
-    """Before the ledger tells of a new attempt: its pod, or its container, is another one."""
-    world = running()
-    world.later(60)
-    world.see(pods=(pod(1),))
-    world.settle()
-    assert world.status["phase"] == "Restarting"
-    world.see(pods=(pod(0, since=world.now), pod(1)))
-    world.settle()
-    assert world.status["phase"] == "Restarting"
-    world.later(10)
-    world.lease(attempt=2, charged=20)
-    world.settle()
-    assert world.status["phase"] == "Running"
-
-
-def test_a_pod_whose_node_is_silent_trains_on() -> None:
-    """The node controller calls it not ready; its ledger and its report tell of its life."""
-    unready = pod(0, conditions=[{"type": "Ready", "status": "False"}])
-    for sign in ("checkpoint", "report"):
-        world = running()
-        world.later(300)
-        world.see(pods=(unready, pod(1)))
-        if sign == "checkpoint":
-            world.ledger_status(checkpoint=checkpoint(20, 1, 20, world.now - timedelta(seconds=20)))
-        else:
-            world.see(report=report(20, heartbeatTime=stamp(world.now - timedelta(seconds=20))))
-        world.settle()
-        assert world.status["phase"] == "Running"
-        world.later(15)
-        world.settle()
-        assert world.status["phase"] == "Restarting"
-
-
-def test_a_sign_of_life_of_a_time_to_come_is_none() -> None:
-    """The coordinator's clock was ahead: such a sign would be one for days."""
-    world = running()
-    ahead = world.now + timedelta(days=2)
-    world.ledger_status(
-        attempts=[{"attempt": 1, "start": stamp(ahead)}], checkpoint=checkpoint(20, 1, 20, ahead)
-    )
-    world.later(300)
-    unready = pod(0, conditions=[{"type": "Ready", "status": "False"}])
-    world.see(pods=(unready, pod(1)), report=report(20, heartbeatTime=stamp(ahead)))
-    world.settle()
-    assert world.status["phase"] == "Restarting"
-
-
-def test_a_clock_that_is_put_back_holds_up_no_figures() -> None:
-    world = running()
-    world.later(20)
-    world.see(report=report(40))
-    world.settle()
-    world.later(-2 * 86400)
-    world.see(report=report(60))
-    world.settle()
-    assert world.status["progress"]["step"] == 60
-
-
-def test_a_stale_checkpoint_is_told() -> None:
-    world = running()
-    world.see(report=report(50))
-    world.later(119)
-    world.settle()
-    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
-    world.later(20)
-    world.settle()
-    assert world.reason("CheckpointFresh") == ("False", "CheckpointStale")
 
 
 RESULT = {"epsilonSpent": "0.0100", "steps": 336, "evaluation": {"accuracy": 0.943}}
@@ -672,85 +438,3 @@ def test_an_operator_that_has_not_heard_of_a_job_yet_takes_nothing_back() -> Non
     world.settle()
     world.see(report=None, status_written=None)
     assert world.decide().status == world.status
-
-
-def test_a_job_without_figures_is_looked_at_often_in_its_first_minute_only() -> None:
-    world = running()
-    assert world.decide().wake_after == 1.0
-    world.later(61)
-    world.settle()
-    assert world.decide().wake_after == 15.0
-
-
-def test_a_calibration_that_fails_is_told() -> None:
-    world = World.of()
-    world.settle()
-    assert "is being calibrated" in world.condition("Accepted")["message"]
-    assert world.decide().wake_after is None
-    world.later(10)
-    world.see(planning_trouble="the helper process was killed (SIGKILL)")
-    pause = world.reconcile().wake_after
-    assert pause is not None, "the write has to wait, so the job is looked at again"
-    world.later(pause)
-    world.settle()
-    assert world.decide().wake_after is None
-    assert world.reason("Accepted") == ("Unknown", "Planning")
-    assert world.reason("Running") == ("False", "Planning")
-    message = world.condition("Accepted")["message"]
-    for words in ("could not be calibrated", "killed (SIGKILL)", "memory"):
-        assert words in message
-    world.see(privacy_plan=PLAN, planning_trouble=None)
-    world.settle()
-    assert world.reason("Accepted") == ("True", "Planned")
-
-
-def changed(world: World, **policy: int) -> None:
-    job = copy.deepcopy(world.observed.job)
-    job["spec"]["runPolicy"] |= policy
-    job["metadata"]["generation"] += 1
-    world.see(job=job)
-    world.settle()
-
-
-def test_a_changed_run_policy_is_told_to_wait() -> None:
-    world = running()
-    changed(world, maxRestarts=3, stallSeconds=600)
-    assert world.applied.count("StatefulSet") == 1
-    assert world.events.count("RunPolicyDeferred") == 1
-    world.later(60)
-    world.settle()
-    assert world.events.count("RunPolicyDeferred") == 1
-    changed(world, maxRestarts=10, stallSeconds=300)
-    assert world.events.count("RunPolicyDeferred") == 1, "that is what the workers have"
-
-
-def test_the_event_names_what_was_changed_and_what_holds() -> None:
-    world = running()
-    job = copy.deepcopy(world.observed.job)
-    job["spec"]["runPolicy"]["stallSeconds"] = 600
-    job["metadata"]["generation"] += 1
-    world.see(job=job)
-    (event,) = world.decide().events
-    assert event.message.startswith(
-        "spec.runPolicy.stallSeconds is 600, but the workers were started with 300"
-    )
-    assert "maxRestarts" not in event.message
-
-
-def test_a_changed_run_policy_without_pods_is_followed_at_once() -> None:
-    world = running()
-    assert world.observed.stateful_set is not None
-    stopped = copy.deepcopy(world.observed.stateful_set)
-    stopped["spec"]["replicas"] = 0
-    world.see(stateful_set=stopped, pods=())
-    changed(world, stallSeconds=600)
-    assert "RunPolicyDeferred" not in world.events
-    (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
-    assert any('"stallSeconds":600' in v.get("value", "") for v in container["env"])
-
-
-def test_a_finished_job_is_told_nothing_of_its_run_policy() -> None:
-    world = succeeded()
-    world.settle()
-    changed(world, stallSeconds=600)
-    assert "RunPolicyDeferred" not in world.events

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from dtjob_operator.terms.observed import Spent
@@ -18,19 +16,13 @@ from tests.support.worlds.world import (
     digits,
     pod,
     report,
+    running,
     stamp,
-    waiting_pod,
 )
 
 VOLUME = {"attempt": 1, "leased": 1, "charged": 300}
 REFUSED = {"attempt": 1, "start": stamp(NOW), "end": stamp(NOW), "reason": "PrivacyStateLost"}
 NOTHING: Json = {"charged": 0, "segments": [], "lease": None, "attempts": []}
-
-
-def running() -> World:
-    world = World.of()
-    world.start()
-    return world
 
 
 def replicas(world: World) -> int:
@@ -179,29 +171,6 @@ def test_a_refused_attempt_is_told_but_not_final(reason: str) -> None:
     assert world.reason("Running") == ("True", "Training")
 
 
-def test_the_last_words_of_a_supervisor_that_refuses_are_told() -> None:
-    world = running()
-    last = {"level": "error", "message": "finished", "reason": "PrivacyStateLost", "detail": "why"}
-    ended = {"exitCode": 3, "reason": "Error", "message": "starting\n" + json.dumps(last) + "\n"}
-    crashed = waiting_pod("CrashLoopBackOff", lastState={"terminated": ended})
-    world.later(10)
-    world.see(pods=(crashed, pod(1)))
-    world.settle()
-    assert world.reason("Running") == ("False", "PrivacyStateLost")
-    assert world.condition("Running")["message"] == "why"
-
-
-@pytest.mark.parametrize("state", ["Held", "Waiting"])
-def test_a_refusal_in_the_report_is_told(state: str) -> None:
-    world = World.of()
-    world.see(privacy_plan=PLAN)
-    world.settle()
-    said = report(0, attempt=0, state=state, reason="LedgerUnreadable", message="why")
-    world.see(pods=(pod(0), pod(1)), report=said)
-    world.settle()
-    assert world.reason("Running") == ("False", "LedgerUnreadable")
-
-
 def test_a_ledger_of_another_version_is_neither_replaced_nor_run_from() -> None:
     world = running()
     assert world.observed.ledger is not None
@@ -254,40 +223,6 @@ def test_what_has_ended_is_put_away_though_ledgers_are_not_protected() -> None:
     world.settle()
     assert world.status["phase"] == "Succeeded"
     assert replicas(world) == 0
-
-
-@pytest.mark.rule(13)
-def test_epsilon_never_goes_down() -> None:
-    world = running()
-    for told, shown in (
-        (Spent("2.31", 10), ("2.31", 10)),
-        (Spent("1.9", 20), ("2.31", 20)),
-        (None, ("2.31", 20)),
-        (Spent("2.31", 10), ("2.31", 20)),
-        (Spent("10.2", 30), ("10.2", 30)),
-    ):
-        world.see(spent=told)
-        world.later(20)
-        world.settle()
-        privacy = world.status["privacy"]
-        assert (privacy["epsilonSpent"], privacy["epsilonDraws"]) == shown
-
-
-@pytest.mark.rule(13)
-def test_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> None:
-    world = running()
-    world.see(spent=Spent("2.31", 10))
-    world.ledger_status(charged=336)
-    world.end()
-    world.settle()
-    assert world.status["privacy"]["epsilonDraws"] == 10
-    world.see(spent=Spent("7.48", 336))
-    world.later(20)
-    world.settle()
-    assert world.status["privacy"]["epsilonSpent"] == "7.48"
-    assert world.status["privacy"]["epsilonDraws"] == 336
-    assert world.status["privacy"]["drawsCharged"] == 336
-    assert world.status["display"]["epsilon"] == "7.48/8"
 
 
 @pytest.mark.parametrize("lost", ["ledger", "claim"])

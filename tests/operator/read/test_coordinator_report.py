@@ -10,7 +10,7 @@ import pytest
 from dtjob_api.job.status import JobStatus
 from dtjob_operator.read.coordinator_report import read
 from tests.support.builders import UID
-from tests.support.worlds.world import World, answer, report
+from tests.support.worlds.world import World, answer
 
 HUGE = 10**400
 
@@ -68,19 +68,6 @@ def test_a_stage_has_no_room_for_a_figure(stage: object, shown: str) -> None:
     found = read(answer(7, stage=stage), UID)
     assert found is not None
     assert found.stage == shown
-
-
-def test_a_slow_job_has_no_stale_checkpoint() -> None:
-    world = World.of()
-    world.start()
-    assert world.observed.ledger is not None
-    spec = world.observed.ledger["spec"]
-    large = spec["plan"] | {"batchSize": 10**9, "datasetSize": 10**10}
-    world.see(ledger=world.observed.ledger | {"spec": spec | {"plan": large}})
-    world.see(report=report(7, samplesPerSecond=2e-6))
-    world.later(10**6)
-    world.settle()
-    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
 
 
 def test_half_a_character_is_no_text_that_can_be_told() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.group import (
     CollectiveFailed,
@@ -111,8 +112,9 @@ def use_the_group(group: Group) -> dict[str, Any]:
         agreed_digest(model, group)
     share_parameters(model, group)
     found["digest"] = agreed_digest(model, group)
-    with pytest.raises(TaskError, match="different numbers of records"):
+    with pytest.raises(TaskError, match="different numbers of records") as caught:
         make_step(make_task(), linear(), Plan(), Records(rows(60 + rank)), group)
+    assert caught.value.reason is Reason.DATASET_INVALID
     return found
 
 
@@ -200,5 +202,7 @@ def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, 
         try:
             found[name] = agreed_length(records, make_task().example_spec, group) == len(records)
         except TaskError as error:
+            if error.reason is not Reason.DATASET_INVALID:
+                raise
             found[name] = "sort the files" not in error.message and "refused by itself"
     return found, torch.rand(()).item(), random.random(), np.random.random()

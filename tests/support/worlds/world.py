@@ -265,6 +265,13 @@ class World:
         self.see(**{slot: copy.deepcopy(child | {"metadata": metadata})})
 
 
+def running() -> World:
+    """A job of two workers at its first step."""
+    world = World.of()
+    world.start()
+    return world
+
+
 _DELETED = {"RoleBinding": "role_binding", "NetworkPolicy": "network_policy"}
 _SLOTS = {
     "NetworkPolicy": "network_policy",

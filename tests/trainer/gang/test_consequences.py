@@ -286,7 +286,8 @@ def test_an_attempt_too_many_ends_the_job_with_its_record_in_one_write(tmp_path:
 
 def test_a_newer_attempt_keeps_the_ledger(run: GangRun) -> None:
     attempts.begin_attempt(run.ledger, NOW)
-    assert closed(run, KILLED).follows is Follows.SUPERSEDED
+    found = closed(run, KILLED)
+    assert (found.follows, found.reason) == (Follows.SUPERSEDED, Reason.SUPERSEDED)
     assert record(run).reason == "WorkerLost"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.patience import START_FACTOR
 from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.ledger.checkpoint import CheckpointStore
+from dtjob_trainer.ledger.durable import VolumeUnusable
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.unrecorded import unrecorded_draws
 from tests.support.gangs.gang_run import GangRun
@@ -154,6 +156,21 @@ def test_who_looks_before_an_attempt_reads_no_checkpoint(
     found = unrecorded_draws(run.ledger.read().ledger, run.config(0))
     assert found is not None
     assert found.proof is not None
+
+
+def test_a_volume_that_is_away_tells_of_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = GangRun(tmp_path, workers=1)
+    run.create_ledger()
+
+    def away(*_: object) -> None:
+        raise VolumeUnusable(tmp_path / "attempt-1", errno.EIO)
+
+    monkeypatch.setattr("dtjob_trainer.ledger.volume.resume_point", away)
+    found = unrecorded_draws(run.ledger.read().ledger, run.config(0))
+    assert found is not None
+    assert found.reason is Reason.STORAGE_UNUSABLE
 
 
 def test_a_volume_that_nobody_can_read_tells_of_no_end(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 import structlog
 
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_trainer.gang import leader as leading
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.worker_view import CurrentView
-from dtjob_trainer.ledger.backend import Versioned
+from dtjob_trainer.ledger.backend import LedgerError, Versioned
+from dtjob_trainer.ledger.durable import VolumeFull
 from tests.support.gangs.gang_run import GangRun
 
 Happens = Callable[[], None]
@@ -65,6 +67,32 @@ def waits(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         return played.took
 
     return wait
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LedgerError("no answer"), Reason.LEDGER_UNREADABLE),
+        (VolumeFull(Path("journal"), 9, 0, "no space"), Reason.STORAGE_FULL),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_what_is_missing_has_a_reason(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: Reason
+) -> None:
+    missed = []
+
+    async def failing() -> None:
+        raise error
+
+    async def without(reason: Reason, _message: str) -> WorkerExit:
+        missed.append(reason)
+        return WorkerExit.HELD
+
+    monkeypatch.setattr(leader, "_next", failing)
+    monkeypatch.setattr(leader, "_without", without)
+    assert asyncio.run(leader._lead()) == WorkerExit.HELD
+    assert missed == [reason]
 
 
 def nothing() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.clipping import CLIPPERS
 from dtjob_trainer.mechanism.keys import derive_keys
 from dtjob_trainer.mechanism.slack import clipped_norm
@@ -298,8 +299,9 @@ def test_a_model_that_writes_to_itself_on_some_record_is_refused(where):
     arrays["x"][5] = 1.0
     step = make_step(task, model, plan, Records(arrays))
     before = [p.detach().clone() for p in model.layer.parameters()]
-    with pytest.raises(TaskError, match=r"changes (seen|bias) while it computes"):
+    with pytest.raises(TaskError, match=r"changes (seen|bias) while it computes") as caught:
         step.run(1, 1)
+    assert caught.value.reason is Reason.MODEL_REFUSED
     if where != "parameter":
         assert all(map(torch.equal, before, model.layer.parameters()))
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.preflight.rehearsal import memory_of_a_rank, rehearse, require_fit
 from dtjob_trainer.task import TaskError
@@ -19,9 +20,10 @@ def rehearsed(task=None, plan=None, rows=8, ranks=2, memory=2**40):
     rehearse(task, CPU, mechanism, optimizer="adam")
 
 
-def refused(**options):
+def refused(reason, **options):
     with pytest.raises(TaskError) as caught:
         rehearsed(**options)
+    assert caught.value.reason is reason
     return caught.value.message
 
 
@@ -33,7 +35,8 @@ def test_an_ordinary_task_passes(mode):
 
 
 def test_a_clip_norm_beyond_what_the_lattice_holds():
-    assert "max_grad_norm 1e-13 must lie between" in refused(plan=Plan(max_grad_norm=1e-13))
+    message = refused(Reason.MODEL_REFUSED, plan=Plan(max_grad_norm=1e-13))
+    assert "max_grad_norm 1e-13 must lie between" in message
 
 
 @pytest.mark.rule(7)
@@ -41,7 +44,8 @@ def test_noise_too_large_for_the_number_of_parameters():
     def wide():
         return nn.Sequential(nn.Linear(FEATURES, 4000), nn.Linear(4000, CLASSES))
 
-    message = refused(task=make_task(model=wide), plan=Plan(noise_multiplier=2.0**14))
+    task, plan = make_task(model=wide), Plan(noise_multiplier=2.0**14)
+    message = refused(Reason.MODEL_REFUSED, task=task, plan=plan)
     assert "noiseMultiplier 16384 is too large for 40003 coordinates" in message
     assert "spec.privacy" in message
 
@@ -50,7 +54,7 @@ def test_noise_too_large_for_the_number_of_parameters():
 def test_an_environment_that_lowers_fp32(monkeypatch):
     """cuBLAS and oneDNN read it themselves, whatever torch asks them for."""
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
-    message = refused()
+    message = refused(Reason.MODEL_REFUSED)
     assert "NVIDIA_TF32_OVERRIDE is '1'" in message
     assert "Set it to 0" in message
     rehearsed(plan=Plan(mode="Disabled"))
@@ -62,11 +66,13 @@ def test_an_environment_that_lowers_fp32(monkeypatch):
 def test_a_batch_too_large_for_the_number_of_ranks():
     plan = Plan(batch_size=2**27, dataset_size=2**27)
     rehearsed(plan=plan, rows=512, ranks=64)
-    assert "too large for 1 ranks: lower batchSize" in refused(plan=plan, rows=512, ranks=1)
+    assert "too large for 1 ranks: lower batchSize" in refused(
+        Reason.MODEL_REFUSED, plan=plan, rows=512, ranks=1
+    )
 
 
 def test_rows_that_no_memory_holds_are_refused_in_words():
-    message = refused(rows=10_000_000, memory=2**28)
+    message = refused(Reason.DRY_RUN_FAILED, rows=10_000_000, memory=2**28)
     assert "take 0.8 GiB, and a rank has 0.2 GiB" in message
     assert f"physicalBatchSize to {2**28 // (4 * 4 * 21)} or less" in message
     assert 0 < memory_of_a_rank(2, CPU) <= memory_of_a_rank(1, CPU)
@@ -85,7 +91,8 @@ def test_an_error_of_the_step_is_shown_in_full():
         def set_extra_state(self, state):
             pass
 
-    assert "the dry run on synthetic data failed" in refused(task=make_task(model=Extra))
+    message = refused(Reason.DRY_RUN_FAILED, task=make_task(model=Extra))
+    assert "the dry run on synthetic data failed" in message
 
 
 @pytest.mark.rule(4)

@@ -2,6 +2,7 @@
 
 import math
 import random
+import threading
 import warnings
 from typing import Any
 
@@ -11,6 +12,8 @@ from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.nn import functional
 
+from dtjob_api.reasons import Reason
+from dtjob_trainer.preflight import copies, refusals
 from dtjob_trainer.preflight.task_validation import (
     build_model,
     check_evaluation,
@@ -646,3 +649,27 @@ def test_evaluation_shows_nothing_of_what_is_trained_on(task, name):
 def test_evaluation_that_works_is_accepted():
     check_evaluation(make_task(), torch.device("cpu"))
     check_evaluation(make_task(evaluate=lambda _: {"accuracy": 0.5}), torch.device("cpu"))
+
+
+def locked():
+    model: Any = linear()
+    model.lock = threading.Lock()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("check", "model", "reason"),
+    [
+        (copies.check_scripted, torch.jit.ScriptModule, Reason.TASK_INVALID),
+        (copies.check_copyable, locked, Reason.TASK_INVALID),
+        (
+            refusals.check_renormalised,
+            lambda: nn.Embedding(3, 4, max_norm=1.0),
+            Reason.MODEL_REFUSED,
+        ),
+    ],
+)
+def test_a_model_that_no_pass_is_needed_to_refuse(check, model, reason):
+    with pytest.raises(TaskError) as caught:
+        check(model())
+    assert caught.value.reason is reason

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,22 @@ from structlog.testing import capture_logs
 from dtjob_api.job.distributed_training_job import Telemetry
 from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import EndKind
-from dtjob_trainer.ledger.durable import VolumeUnusable
+from dtjob_api.wire.pipe import RankEnd
+from dtjob_trainer.ledger.backend import LedgerError, Superseded
+from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
+from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.mechanism.records.batches import open_records
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened
-from dtjob_trainer.rank.rank import _NotifyingStep, _Rank, _take_own_randomness, main
+from dtjob_trainer.rank.rank import (
+    _NotifyingStep,
+    _prepare_device,
+    _Rank,
+    _take_own_randomness,
+    main,
+)
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.task import TaskError
 from tests.support.gangs.gang_run import GangRun
@@ -292,15 +302,39 @@ def test_an_interrupt_is_somebodys_signal_and_no_verdict(tmp_path: Path, phase: 
     assert "was interrupted: KeyboardInterrupt" in message
 
 
-def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (Superseded("attempt 2 has begun"), EndKind.SUPERSEDED, Reason.SUPERSEDED),
+        (LedgerError("no such ledger"), EndKind.HELD, Reason.LEDGER_UNREADABLE),
+        (VolumeFull(Path("journal"), 9, 0, "no space"), EndKind.HELD, Reason.STORAGE_FULL),
+        (TrainingHeld(Reason.CHECKPOINT_LOST, "gone"), EndKind.HELD, Reason.CHECKPOINT_LOST),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_a_record_that_lets_no_rank_go_on_is_no_fault_of_the_task(
+    tmp_path: Path, error: BaseException, kind: EndKind, reason: Reason
+) -> None:
+    assert rank(tmp_path).explain(error)[:2] == (kind, reason)
+
+
+def test_an_error_of_our_own_before_the_task_is_tried_again(tmp_path: Path) -> None:
+    ours = rank(tmp_path)
+    ours._phase = Phase.OURS
+    found = ours.explain(RuntimeError("a bug"))
+    assert found == (EndKind.CRASHED, Reason.RANK_FAILED, "RuntimeError: a bug")
+
+
+def end_of_main(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., EndKind]
+) -> RankEnd:
+    """What a rank process says last."""
+
     class Exited(BaseException):
         pass
 
     def leave(code: int) -> None:
         raise Exited(code)
-
-    def run(*_: Any) -> None:
-        sys.exit("enough")
 
     for name in (
         "end_with_parent",
@@ -315,8 +349,30 @@ def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_Rank, "run", run)
     ours, theirs = multiprocessing.Pipe()
     with pytest.raises(Exited):
-        main(rank(tmp_path)._setup, theirs)
-    assert ours.recv().reason == "TaskFailed"
+        main(rank(folder)._setup, theirs)
+    end = ours.recv()
+    assert isinstance(end, RankEnd)
+    return end
+
+
+def test_rank_main_hears_of_sys_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = end_of_main(tmp_path, monkeypatch, lambda *_: sys.exit("enough"))
+    assert end.reason == "TaskFailed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (EndKind.FINISHED, Reason.FINISHED),
+        (EndKind.DRAINED, Reason.STOPPED),
+        (EndKind.SUCCEEDED, Reason.COMPLETED),
+    ],
+)
+def test_an_end_in_order_has_a_reason_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: EndKind, reason: Reason
+) -> None:
+    end = end_of_main(tmp_path, monkeypatch, lambda *_: kind)
+    assert (end.kind, end.reason, end.message) == (kind, reason, "")
 
 
 def test_evaluation_that_calls_sys_exit_costs_its_figures_only(tmp_path: Path) -> None:
@@ -405,3 +461,18 @@ def test_our_own_error_raised_by_a_library_is_hidden_too(tmp_path: Path) -> None
     kind, reason, message = rank(tmp_path).explain(TaskError(Reason.DATASET_INVALID, "JANE DOE"))
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_a_worker_without_its_gpus_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: int
+) -> None:
+    """Another node may have them, so that no job is failed by it."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: seen)
+    config = GangRun(tmp_path).config(0).model_copy(update={"gpus_per_worker": 2})
+    setup = RankSetup(
+        config.model_dump_json(by_alias=True), 1, 1, seen, 2, torch.get_num_threads(), 0
+    )
+    with pytest.raises(TrainingHeld, match=f"this worker sees {seen} GPUs") as caught:
+        _prepare_device(config, setup)
+    assert caught.value.reason is Reason.GPU_MISSING

@@ -137,3 +137,8 @@ def test_an_exit_code_without_a_word_is_described() -> None:
 
     assert (end.exit_code, end.signal) == (7, None)
     assert "exited with code 7" in end.message
+
+
+def test_a_rank_that_exits_without_a_word_has_failed() -> None:
+    end = deaths.end_of_rank(3, 1, None, None)
+    assert (end.kind, end.reason, end.exit_code) == (EndKind.CRASHED, Reason.RANK_FAILED, 1)

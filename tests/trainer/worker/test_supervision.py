@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -238,31 +235,6 @@ def test_worker_0_hears_its_leaders_last_word_in_order(tmp_path: Path) -> None:
 
     asyncio.run(scene())
     assert obeyed == [done]
-
-
-UNABLE = """
-import sys
-from dtjob_trainer import supervisor
-from dtjob_trainer.worker.processes import CannotStart
-
-class Worker:
-    def terminate(self): ...
-    async def run(self): raise CannotStart("killed for want of memory", lasting=True)
-
-sys.exit(supervisor.main(sys.argv[1:], lambda *_: Worker()))
-"""
-
-
-@pytest.mark.processes
-def test_supervisor_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(GangRun(tmp_path).config(1).model_dump_json())
-    arguments = ["--config", str(config), "--ordinal", "1"]
-    program = [sys.executable, "-c", UNABLE, *arguments]
-    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == WorkerExit.HELD, ended.stderr
-    last = json.loads(ended.stderr.splitlines()[-1])
-    assert (last["level"], last["detail"]) == ("error", "killed for want of memory")
 
 
 def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None:

@@ -225,10 +225,10 @@ def test_synthetic_examples_of_the_whole_range(dtype):
 
 
 def test_a_data_set_must_be_map_style_and_not_empty():
-    with pytest.raises(TaskError, match="map-style"):
-        open_records(make_task(records=iter([])), linear(), CPU)
-    with pytest.raises(TaskError, match="no records"):
-        open_records(make_task(records=[]), linear(), CPU)
+    for records, message in ((iter([]), "map-style"), ([], "no records")):
+        with pytest.raises(TaskError, match=message) as caught:
+            open_records(make_task(records=records), linear(), CPU)
+        assert caught.value.reason is Reason.DATASET_INVALID
     assert len(open_records(make_task(), linear(), CPU)) == 64
 
 

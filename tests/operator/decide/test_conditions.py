@@ -1,0 +1,162 @@
+"""The conditions of a job: their reasons and messages."""
+
+from __future__ import annotations
+
+import copy
+
+from tests.support.worlds.world import PLAN, World, claim, digits, pod, report, running, stamp
+
+
+def settle(world: World) -> None:
+    """As late as it takes until figures that are no news are written too."""
+    world.later(60)
+    world.settle()
+
+
+def unmet() -> World:
+    """Both pods are up, and no attempt has begun."""
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    settle(world)
+    return world
+
+
+def met() -> World:
+    """The gang has formed and tries its task."""
+    world = unmet()
+    world.ledger_status(attempt=1, attempts=[{"attempt": 1, "start": stamp(world.now)}])
+    settle(world)
+    return world
+
+
+def told(world: World, kind: str) -> tuple[str, str, str]:
+    found = world.condition(kind)
+    return found["status"], found["reason"], found["message"]
+
+
+def test_children_wait_for_the_plan_and_then_for_pods() -> None:
+    world = World.of()
+    world.settle()
+    wait = "the workers wait for the privacy plan"
+    assert told(world, "ResourcesReady") == ("False", "CreatingResources", wait)
+    world.see(privacy_plan=PLAN)
+    settle(world)
+    pods = "0 of 2 worker pods are ready"
+    assert told(world, "ResourcesReady") == ("False", "CreatingResources", pods)
+    assert told(world, "RendezvousReady") == ("False", "WaitingForWorkers", pods)
+    assert told(world, "Running") == ("False", "WaitingForWorkers", pods)
+
+
+def test_pods_that_are_up_have_not_met_yet() -> None:
+    world = unmet()
+    up = "all children exist and their pods are up"
+    assert told(world, "ResourcesReady") == ("True", "ResourcesCreated", up)
+    pods = "2 of 2 worker pods are ready"
+    assert told(world, "RendezvousReady") == ("False", "WaitingForWorkers", pods)
+
+
+def test_a_gang_that_has_met_tries_its_task_before_it_trains() -> None:
+    world = met()
+    all_met = "all 2 workers have met"
+    assert told(world, "RendezvousReady") == ("True", "RendezvousComplete", all_met)
+    tried = "the task is tried on synthetic data"
+    assert told(world, "Running") == ("False", "Preflight", tried)
+    world.see(report=report(0, state="Starting", stage="importing the task"))
+    settle(world)
+    assert told(world, "Running") == ("False", "Preflight", "importing the task")
+
+
+def test_a_gang_of_one_has_nobody_to_meet() -> None:
+    world = World.of(digits(workers={"replicas": 1}), privacy_plan=PLAN)
+    world.settle()
+    world.later(5)
+    world.see(pods=(pod(0),), claims=(claim(0),))
+    world.lease()
+    world.settle()
+    assert told(world, "RendezvousReady") == ("True", "RendezvousComplete", "the worker is up")
+
+
+def test_there_is_no_checkpoint_before_the_first_draw() -> None:
+    world = met()
+    first = "the first checkpoint is written before the first draw"
+    assert told(world, "CheckpointFresh") == ("False", "NoCheckpointYet", first)
+    world.lease()
+    world.settle()
+    recorded = "the ledger points to a durable checkpoint (status.checkpoint)"
+    assert told(world, "CheckpointFresh") == ("True", "CheckpointRecorded", recorded)
+
+
+def test_the_end_of_a_job_is_that_of_its_conditions() -> None:
+    world = running()
+    world.end()
+    world.settle()
+    for kind in ("ResourcesReady", "RendezvousReady", "Running", "NetworkRestricted"):
+        assert told(world, kind) == ("False", "Finished", "the job has ended")
+
+
+def test_a_slow_job_has_no_stale_checkpoint() -> None:
+    world = running()
+    assert world.observed.ledger is not None
+    spec = world.observed.ledger["spec"]
+    large = spec["plan"] | {"batchSize": 10**9, "datasetSize": 10**10}
+    world.see(ledger=world.observed.ledger | {"spec": spec | {"plan": large}})
+    world.see(report=report(7, samplesPerSecond=2e-6))
+    world.later(10**6)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
+
+
+def test_so_much_noise_that_epsilon_is_nought() -> None:
+    none = {"epsilon": None, "noise_multiplier": 10_000.0, "epsilon_guaranteed": 0.0}
+    world = World.of(privacy_plan=PLAN.model_copy(update=none))
+    world.settle()
+    assert "epsilon at most 0.000" in world.condition("Accepted")["message"]
+    assert world.status["privacy"]["epsilonGuaranteed"] == "0.0000"
+    assert world.status["display"]["epsilon"] == "0/0.00"
+
+
+def test_a_stale_checkpoint_is_told() -> None:
+    world = running()
+    world.see(report=report(50))
+    world.later(119)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("True", "CheckpointRecorded")
+    world.later(20)
+    world.settle()
+    assert world.reason("CheckpointFresh") == ("False", "CheckpointStale")
+
+
+def test_a_calibration_that_fails_is_told() -> None:
+    world = World.of()
+    world.settle()
+    assert "is being calibrated" in world.condition("Accepted")["message"]
+    assert world.decide().wake_after is None
+    world.later(10)
+    world.see(planning_trouble="the helper process was killed (SIGKILL)")
+    pause = world.reconcile().wake_after
+    assert pause is not None, "the write has to wait, so the job is looked at again"
+    world.later(pause)
+    world.settle()
+    assert world.decide().wake_after is None
+    assert world.reason("Accepted") == ("Unknown", "Planning")
+    assert world.reason("Running") == ("False", "Planning")
+    message = world.condition("Accepted")["message"]
+    for words in ("could not be calibrated", "killed (SIGKILL)", "memory"):
+        assert words in message
+    world.see(privacy_plan=PLAN, planning_trouble=None)
+    world.settle()
+    assert world.reason("Accepted") == ("True", "Planned")
+
+
+def test_a_transition_time_moves_only_with_the_status() -> None:
+    world = running()
+    was = world.condition("Running")["lastTransitionTime"]
+    job = copy.deepcopy(world.observed.job)
+    job["metadata"]["generation"] = 7
+    world.see(job=job)
+    world.later(60)
+    world.settle()
+    condition = world.condition("Running")
+    assert condition["lastTransitionTime"] == was
+    assert condition["observedGeneration"] == 7

@@ -1,0 +1,52 @@
+"""How the first process of a worker ends that has no word of its job's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtjob_api.wire.exit_codes import WorkerExit
+from tests.support.gangs.gang_run import GangRun
+
+UNABLE = """
+import sys
+from dtjob_trainer import supervisor
+from dtjob_trainer.worker.processes import CannotStart
+
+class Worker:
+    def terminate(self): ...
+    async def run(self): raise CannotStart("killed for want of memory", lasting=True)
+
+sys.exit(supervisor.main(sys.argv[1:], lambda *_: Worker()))
+"""
+
+pytestmark = pytest.mark.processes
+
+
+def ended(folder: Path, configuration: str) -> tuple[int, dict[str, Any]]:
+    """The exit code and last words of one whose ranks can't be started."""
+    config = folder / "config.json"
+    config.write_text(configuration)
+    program = [sys.executable, "-c", UNABLE, "--config", str(config), "--ordinal", "1"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    last: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
+    return done.returncode, last
+
+
+def test_one_that_can_start_no_ranks_refuses_and_fails_no_job(tmp_path: Path) -> None:
+    code, last = ended(tmp_path, GangRun(tmp_path).config(1).model_dump_json())
+    assert code == WorkerExit.HELD
+    assert (last["level"], last["reason"]) == ("error", "RanksCannotStart")
+    assert last["detail"] == "killed for want of memory"
+
+
+def test_one_that_can_not_use_its_configuration_says_why(tmp_path: Path) -> None:
+    code, last = ended(tmp_path, "{}")
+    assert code == WorkerExit.CONFIGURATION
+    assert (last["level"], last["reason"]) == ("error", "ConfigurationInvalid")
+    assert "job\n  Field required" in last["detail"]
