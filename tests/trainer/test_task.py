@@ -172,7 +172,8 @@ def test_what_the_dry_run_met_and_its_traceback_are_two_sentences():
 def test_loading_a_task_imports_no_torch():
     program = (
         "import sys; from dtjob_trainer.task import load_task; "
-        "from dtjob_trainer.mechanism import keys, noise, prf, sampling; "
+        "from dtjob_trainer.mechanism import keys, noise, prf; "
+        "from dtjob_trainer.mechanism.records import sampling, scatter; "
         "load_task('dtjob_trainer.tasks.digits:task', {}); "
         "sys.exit(bool({'torch', 'opacus', 'sklearn'} & set(sys.modules)))"
     )
