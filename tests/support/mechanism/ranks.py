@@ -177,12 +177,12 @@ def split_without_generator() -> Records:
 
 def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, float]:
     """{name: whether the ranks found that they see the same}."""
-    rank = group.rank
+    rank, model = group.rank, linear()
     torch.manual_seed(rank)
     random.seed(rank)
     np.random.seed(rank)
     opened = open_records(
-        replace(make_task(), dataset=split_without_generator), linear(), group.device
+        replace(make_task(), dataset=split_without_generator), model, group.device
     )
     close = {"x": rows()["x"] * (1 + rank * 1e-7), "y": rows()["y"]}
     cases = {

@@ -78,8 +78,8 @@ def require_fit(
     with same_randomness(device):
         model = build_model(task, device)
     coordinates = sum(p.numel() for p in trainable(model).values())
-    _require_slack(mechanism, coordinates, rows, ranks)
     _require_memory(rows, coordinates, memory)
+    _require_slack(mechanism, coordinates, rows, ranks)
 
 
 def rehearse(task: Task, device: torch.device, mechanism: Mechanism, *, optimizer: str) -> None:
