@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.docs.test_rules_page import RULES, cited_numbers
 from tests.support.checkout import ROOT
+from tests.support.pages.contract import RULES, cited_numbers
 
 PAGE = ROOT / "docs" / "design" / "mutations.md"
 _TEST = re.compile(r"\b(test_\w+)(?:\[[^\]]*\])?(?: \((test_\w+\.py)\))?")
@@ -54,6 +54,19 @@ def test_a_rule_that_is_built_has_a_test(number: int) -> None:
     if number == 0 or RULES[number].partition("**")[2].strip().startswith("*Not built.*"):
         return  # rule 0 says who is trusted
     assert any(number in rules for *_, rules in MARKED)
+
+
+def test_marks_are_where_they_are_read() -> None:
+    """On a function, by plain numbers: one of a module, a class or a case would prove nothing."""
+    plain = re.compile(r"@pytest\.mark\.rule\(\d+(, \d+)*\)")
+    lines = [
+        f"{path.name}: {line}"
+        for path in (ROOT / "tests").rglob("*.py")
+        if path.name not in ("test_mutations_page.py", "conftest.py")
+        for line in map(str.strip, path.read_text().splitlines())
+        if "mark.rule" in line and not plain.fullmatch(line)
+    ]
+    assert lines == []
 
 
 def test_marks_name_rules_that_there_are() -> None:

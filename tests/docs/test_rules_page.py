@@ -8,21 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import ROOT
+from tests.support.pages.contract import CONTRACT, RULES, cited_numbers
 
-PAGE = ROOT / "docs" / "design" / "rules.md"
 PACKAGES = ("accounting", "cli", "crds", "operator", "serving", "trainer")
-RULES = {
-    int(number): text
-    for number, text in re.findall(
-        r"^\*\*(\d+)\. (.*?)(?=^\*\*\d|^## |\Z)", PAGE.read_text(), re.M | re.S
-    )
-}
 _CITED = re.compile(r"\brules? (\d+(?:(?:, | and | to )\d+)*)", re.I)
-
-
-def cited_numbers(text: str) -> set[int]:
-    """The numbers of a list such as `10, 11 and 17`."""
-    return {int(number) for number in re.findall(r"\d+", text)}
 
 
 def cited(path: Path) -> set[int]:
@@ -58,10 +47,10 @@ def test_modules_exist(number: int) -> None:
         assert (ROOT / module).is_file()
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", PAGE.read_text()))
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", CONTRACT.read_text()))
 def test_links_lead_somewhere(target: str) -> None:
     path, _, anchor = target.partition("#")
-    titles = re.findall(r"^#+ (.*)$", (PAGE.parent / path).read_text(), re.M)
+    titles = re.findall(r"^#+ (.*)$", (CONTRACT.parent / path).read_text(), re.M)
     assert anchor in {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
 
 

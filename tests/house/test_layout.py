@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_a_name_is_that_of_one_module() -> None:
     of_a_project = [p for p in MODULES if not named(p).startswith("tools/localcluster")]
     stems = Counter(p.stem for p in of_a_project if not p.stem.startswith("__"))
     assert {stem for stem, n in stems.items() if n > 1} <= _MIRRORS
+
+
+def test_no_test_imports_another() -> None:
+    """What two of them need lies in tests/support."""
+    imported = [
+        f"{named(path)}: {node.module}"
+        for path in [*TESTS, *SUPPORT]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+        if node.module.startswith("tests.") and not node.module.startswith("tests.support")
+    ]
+    assert imported == []
+
+
+def test_a_package_is_known_here() -> None:
+    """Else no test would ask for its sizes, names and places."""
+    found = {named(path.parent) for path in ROOT.glob("*/*/__init__.py")}
+    assert found - {"tests/support"} <= set(PACKAGES.values())
 
 
 def test_a_test_lies_where_its_module_lies() -> None:
