@@ -53,7 +53,7 @@ TRUSTED = (
     "The job's code: its task sees the private data.",
     "The kernel's random numbers, and AES-256 as a source of more.",
 )
-NOT_CLAIMED = ("A floating-point proof of the sampler and of the sum of gradients.",)
+NOT_CLAIMED = ("A floating-point proof of the sampler.",)
 PACKAGES = ("dtjob", "torch", "opacus", "dp-accounting")
 
 
