@@ -25,6 +25,7 @@ from dtjob_trainer.mechanism.keys import fresh_secret
 from dtjob_trainer.mechanism.records.agreement import agreed_length
 from dtjob_trainer.mechanism.records.batches import open_records
 from dtjob_trainer.mechanism.records.scatter import Layout
+from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.tasks import digits, digits_cnn
 from tests.support.mechanism.models import (
@@ -177,12 +178,12 @@ def split_without_generator() -> Records:
 
 def compare_records(group: Group) -> tuple[dict[str, bool | str], float, float, float]:
     """{name: whether the ranks found that they see the same}."""
-    rank, model = group.rank, linear()
+    rank, untouched = group.rank, Untouched(linear())
     torch.manual_seed(rank)
     random.seed(rank)
     np.random.seed(rank)
     opened = open_records(
-        replace(make_task(), dataset=split_without_generator), model, group.device
+        replace(make_task(), dataset=split_without_generator), untouched, group.device
     )
     close = {"x": rows()["x"] * (1 + rank * 1e-7), "y": rows()["y"]}
     cases = {

@@ -29,6 +29,7 @@ from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.mechanism.records.batches import open_records
+from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened
@@ -210,7 +211,7 @@ def test_other_failures_of_the_task_are_final_after_a_step_too(tmp_path: Path) -
     assert tried.explain(ValueError("JANE DOE"))[:2] == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in tried.explain(SystemExit("JANE DOE"))[2]
     with pytest.raises(TaskError) as ours:
-        open_records(replace(make_task(), dataset=list), linear(), torch.device("cpu"))
+        open_records(replace(make_task(), dataset=list), Untouched(linear()), torch.device("cpu"))
     assert tried.explain(ours.value)[:2] == (EndKind.FAILED, Reason.DATASET_INVALID)
     assert tried.explain(ours.value)[2] == ours.value.message
 

@@ -66,13 +66,6 @@ def begin_read(first: int, second: int) -> None:
     random.seed(second >> 32)
 
 
-def states() -> tuple[object, ...]:
-    """Return the states of the CPU's generators, to be compared."""
-    python, legacy = random.getstate(), np.random.get_state(legacy=False)
-    numpy = legacy["state"]["key"].tobytes(), legacy["state"]["pos"], legacy["has_gauss"]
-    return torch.get_rng_state().numpy().tobytes(), numpy, python
-
-
 def read_seeds(key: bytes, draw: int, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """Return uint64[n, 2], a function of key, draw and each id alone.
 

@@ -44,7 +44,7 @@ class MechanismPlan(Protocol):
 
     @property
     def sample_rate(self) -> float | None:
-        """q = B / N; None without privacy."""
+        """q as it is accounted, at least B / N; None where nothing is."""
         ...
 
     @property

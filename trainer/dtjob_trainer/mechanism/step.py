@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -39,6 +39,8 @@ class Learner:
         Over exactly the model's trainable parameters.
     learning_rate
         The rate as a function of the step.
+    untouched
+        The watch over all that is written to the model from now on.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Learner:
     losses: Losses
     optimizer: torch.optim.Optimizer
     learning_rate: Callable[[int], float]
+    untouched: Untouched = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -58,6 +61,7 @@ class Learner:
             raise ValueError(
                 "the optimizer must hold exactly the model's trainable parameters (Rule 21)",
             )
+        object.__setattr__(self, "untouched", Untouched(self.model))
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -137,7 +141,6 @@ class PrivateStep:
             data.records, data.example_spec, keys.loading, group.device, data.on_bad_record
         )
         self._coins = Coins(keys.coins, group.rank, group.device)
-        self._untouched = Untouched(learner.model)
         self._slices = flat_slices(self._parameters)
         coordinates = sum(p.numel() for p in self._parameters)
         self._lattice = mechanism.noise(coordinates, self.layout)
@@ -180,7 +183,7 @@ class PrivateStep:
             Names the frozen tensor; `run` sees to the others.
         """
         try:
-            self._untouched.check_frozen()
+            self._learner.untouched.check_frozen()
         except ModelWritten as error:
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
 
@@ -197,7 +200,7 @@ class PrivateStep:
             )
             slots = scatter(self._keys.order, draw, reading, self.layout)
         self._learner.model.train()
-        self._untouched.begin()
+        self._learner.untouched.begin()
         own = zip(slots.ids[self._group.rank], slots.drawn[self._group.rank], strict=True)
         try:
             for number, (ids, drawn) in enumerate(own):
@@ -206,7 +209,7 @@ class PrivateStep:
                 with self._timed("gradients"):
                     self._coins.begin(draw, number)
                     self._sum.add(batch.fields, batch.mask)
-            self._untouched.check()
+            self._learner.untouched.check()
         except (GradientUnreached, ModelWritten) as error:
             # The dry run could not see what a model does only now and then.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from None

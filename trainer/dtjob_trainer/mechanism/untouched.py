@@ -40,11 +40,9 @@ class Untouched:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
-        frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
-        self._frozen = {name: checksum(tensor) for name, tensor in frozen.items()}
-        self._buffers = {name: checksum(tensor) for name, tensor in model.named_buffers()}
-        self._trainable: dict[str, tuple[int, int]] = {}
-        self.begin()
+        self._frozen = self._frozen_now()
+        self._buffers = self._buffers_now()
+        self._trainable = self._trainable_now()
 
     def begin(self) -> None:
         """Before the first pass of a step: what is trained is now as it has to stay."""
@@ -59,8 +57,7 @@ class Untouched:
             Names the tensor; nothing of the data.
         """
         _compare(self._trainable, self._trainable_now())
-        buffers = dict(self._model.named_buffers())
-        _compare(self._buffers, {name: checksum(tensor) for name, tensor in buffers.items()})
+        _compare(self._buffers, self._buffers_now())
 
     def check_frozen(self) -> None:
         """Before the model is published: all that is not trained, which may be large.
@@ -69,18 +66,32 @@ class Untouched:
         ------
         ModelWritten
         """
+        _compare(self._frozen, self._frozen_now())
+
+    def _frozen_now(self) -> dict[str, int]:
         parameters = self._model.named_parameters()
-        now = {name: checksum(p) for name, p in parameters if not p.requires_grad}
-        _compare(self._frozen, now)
+        return _checksums({name: p for name, p in parameters if not p.requires_grad})
+
+    def _buffers_now(self) -> dict[str, int]:
+        return _checksums(dict(self._model.named_buffers()))
 
     def _trainable_now(self) -> dict[str, tuple[int, int]]:
         """Also which tensor it is: the optimizer goes on with the one that it was given."""
-        parameters = self._model.named_parameters()
-        return {name: (id(p), checksum(p)) for name, p in parameters if p.requires_grad}
+        trainable = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+        return {name: (id(trainable[name]), it) for name, it in _checksums(trainable).items()}
 
 
-def checksum(tensor: torch.Tensor) -> int:
-    """Return Σ (2i + 1)·bᵢ modulo 2⁶⁴ over the bits bᵢ of a tensor's entries.
+def _checksums(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Return all of them, for which the host waits once."""
+    if not tensors:
+        return {}
+    found = [checksum(tensor) for tensor in tensors.values()]
+    together = torch.stack([each.to(found[0].device) for each in found])
+    return dict(zip(tensors, together.tolist(), strict=True))
+
+
+def checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """Return Σ (2i + 1)·bᵢ modulo 2⁶⁴ over the bits bᵢ of a tensor's entries, as int64[].
 
     Another one for any change of one entry: 2i + 1 is odd. A hash would be slower, and nobody
     here writes so as not to be seen.
@@ -94,7 +105,7 @@ def checksum(tensor: torch.Tensor) -> int:
     for first in range(0, len(bits), _CHUNK):
         part = bits[first : first + _CHUNK].to(torch.int64)
         total += (part * (weights[: len(part)] + 2 * first)).sum()
-    return int(total)
+    return total
 
 
 def writes_without_noise(name: str) -> str:

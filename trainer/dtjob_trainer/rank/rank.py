@@ -259,7 +259,7 @@ class _Rank:
         if self._config.data_dir is not None:
             data_place.announce(self._config.data_dir)
         with self._mail.waiting("opening the dataset", state=WorkerState.STARTING):
-            records = batches.open_records(task, learner.model, group.device)
+            records = batches.open_records(task, learner.untouched, group.device)
         self._phase = Phase.PRIVATE
         on_bad_record = self._on_bad_record if self._shows_private_data else None
         secret = keys.fresh_secret(group)

@@ -36,16 +36,18 @@ def seeded_by(call: Callable[[], object], device: torch.device) -> list[str]:
     for seed in (1, 2):
         with same_randomness(device, seed):
             call()
-            after.append(_states(device))
+            after.append(states(device))
     return [name for name, state in after[0].items() if state == after[1][name]]
 
 
-def _states(device: torch.device) -> dict[str, object]:
-    states: dict[str, object] = {
+def states(device: torch.device) -> dict[str, object]:
+    """Return the states of the global generators by their names, to be compared."""
+    legacy = np.random.get_state(legacy=False)
+    found: dict[str, object] = {
         "Python's": random.getstate(),
-        "numpy's": repr(np.random.get_state(legacy=False)),
+        "numpy's": (legacy["state"]["key"].tobytes(), legacy["state"]["pos"], legacy["has_gauss"]),
         "torch's": torch.get_rng_state().numpy().tobytes(),
     }
     if device.type == "cuda":
-        states["torch's on the GPU"] = torch.cuda.get_rng_state(device).numpy().tobytes()
-    return states
+        found["torch's on the GPU"] = torch.cuda.get_rng_state(device).numpy().tobytes()
+    return found

@@ -11,6 +11,7 @@ import torch
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.records.batches import BatchLoader, open_records, synthetic_examples
 from dtjob_trainer.mechanism.records.scatter import PADDING
+from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
 from tests.support.mechanism.models import FEATURES, KEYS, Records, linear, make_task, rows
 
@@ -227,9 +228,9 @@ def test_synthetic_examples_of_the_whole_range(dtype):
 def test_a_data_set_must_be_map_style_and_not_empty():
     for records, message in ((iter([]), "map-style"), ([], "no records")):
         with pytest.raises(TaskError, match=message) as caught:
-            open_records(make_task(records=records), linear(), CPU)
+            open_records(make_task(records=records), Untouched(linear()), CPU)
         assert caught.value.reason is Reason.DATASET_INVALID
-    assert len(open_records(make_task(), linear(), CPU)) == 64
+    assert len(open_records(make_task(), Untouched(linear()), CPU)) == 64
 
 
 def normalised(how):
@@ -260,5 +261,5 @@ WRITES = {
 def test_dataset_writes_nothing_into_the_model(name):
     task, model = normalised(WRITES[name])
     with pytest.raises(TaskError, match=f"dataset.. changes {name.partition(',')[0]} of") as caught:
-        open_records(task, model, CPU)
+        open_records(task, Untouched(model), CPU)
     assert caught.value.reason is Reason.MODEL_REFUSED

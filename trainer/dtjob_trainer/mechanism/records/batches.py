@@ -16,12 +16,13 @@ from dtjob_trainer.mechanism import coins
 from dtjob_trainer.mechanism.records.scatter import PADDING
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
-from dtjob_trainer.usercode.randomness import same_randomness
+from dtjob_trainer.usercode.randomness import same_randomness, states
 
 Array = npt.NDArray[Any]  # of the dtype that the field's ArraySpec names
 Arrays = dict[str, Array]
 
 _PADDING_SEED = 0
+_CPU = torch.device("cpu")  # whose generators a read finds
 _KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
 
@@ -41,7 +42,7 @@ class MicroBatch:
     mask: torch.Tensor
 
 
-def open_records(task: Task, model: torch.nn.Module, device: torch.device) -> Records:
+def open_records(task: Task, untouched: Untouched, device: torch.device) -> Records:
     """Open the task's private records: the first private read of a run.
 
     It finds the same random numbers on every rank, so that a split or a shuffle that takes them
@@ -49,8 +50,8 @@ def open_records(task: Task, model: torch.nn.Module, device: torch.device) -> Re
 
     Parameters
     ----------
-    model
-        The one that is trained and released, which the task must not write its records into.
+    untouched
+        Of the model that is trained and released: the task must not write its records into it.
 
     Raises
     ------
@@ -59,7 +60,6 @@ def open_records(task: Task, model: torch.nn.Module, device: torch.device) -> Re
         the task's own code pass through unchanged; the rank reports its class and place only
         (Rule 20).
     """
-    untouched = Untouched(model)
     with same_randomness(device):
         records = task.dataset()
     try:
@@ -192,13 +192,13 @@ class BatchLoader:
         whole = np.zeros(len(ids), dtype=np.bool_)
         rows = np.flatnonzero(ids != PADDING)
         seeds = coins.read_seeds(self._key, draw, ids[rows]).tolist()
-        before: tuple[object, ...] | None = None
+        before: dict[str, object] | None = None
         for row, index, seed in zip(rows.tolist(), ids[rows].tolist(), seeds, strict=True):
             if self._seeds_each or before is None:
                 coins.begin_read(*seed)
-                before = before or coins.states()
+                before = before or states(_CPU)
             whole[row] = self._read(arrays, row, index)
-        if before is None or self._seeds_each or coins.states() == before:
+        if before is None or self._seeds_each or states(_CPU) == before:
             return whole
         self._seeds_each = True
         return self._read_rows(arrays, draw, ids)
