@@ -49,8 +49,6 @@ def load(path: Path) -> Manifest:
         return manifest_file.load(path)
     except manifest_file.ManifestError as error:
         raise BadInput("UnreadableManifest", str(error)) from None
-    except OSError as error:
-        raise BadInput("UnreadableManifest", f"{path}: {error.strerror}.") from None
 
 
 def job(manifest: Manifest, uid: str | None = None) -> DistributedTrainingJob:

@@ -35,15 +35,19 @@ def test_a_full_batch_draws_every_record() -> None:
     assert draws.batch_size_quantile(7, 7, 1e-20) == 7
 
 
-@pytest.mark.rule(8)
-@given(sizes.filter(lambda s: s[1] < 10**6), st.floats(1e-9, 0.4))
-def test_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], tail: float) -> None:
+def assert_scipy_agrees(size: tuple[int, int], tail: float) -> None:
+    """Its own sums are good to about 1e-9 (relative); q is rounded in it as well."""
     batch_size, dataset_size = size
     quantile = draws.batch_size_quantile(dataset_size, batch_size, tail)
     rate = batch_size / dataset_size
-    # scipy's own sums are good to about 1e-9 (relative); q is rounded in it as well.
     assert binom.sf(quantile, dataset_size, rate) <= tail * (1 + 1e-6)
     assert binom.sf(quantile - 1, dataset_size, rate) > tail * (1 - 1e-6)
+
+
+@pytest.mark.rule(8)
+@given(sizes.filter(lambda s: s[1] < 10**6), st.floats(1e-9, 0.4))
+def test_the_quantile_is_the_exact_binomial_one(size: tuple[int, int], tail: float) -> None:
+    assert_scipy_agrees(size, tail)
 
 
 @pytest.mark.rule(8)
@@ -88,11 +92,7 @@ def test_the_quantile_is_exact_however_small_the_tail(size: tuple[int, int], tai
 @pytest.mark.parametrize("size", [(256, 1437), (4096, 10**6), (10**4, 10**8), (3, 10**7)])
 @pytest.mark.parametrize("tail", [1e-13, 1e-20, 1e-21])
 def test_the_quantile_at_large_sizes_is_that_of_scipy(size: tuple[int, int], tail: float) -> None:
-    batch_size, dataset_size = size
-    quantile = draws.batch_size_quantile(dataset_size, batch_size, tail)
-    rate = batch_size / dataset_size
-    assert binom.sf(quantile, dataset_size, rate) <= tail * (1 + 1e-6)
-    assert binom.sf(quantile - 1, dataset_size, rate) > tail * (1 - 1e-6)
+    assert_scipy_agrees(size, tail)
 
 
 @pytest.mark.rule(8)
