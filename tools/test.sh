@@ -8,7 +8,7 @@ python=.venv/bin/python
 trap "exit 130" INT TERM
 failed=0
 # Three on two cores: they wait for more than half of the time.
-"$python" -m pytest --tier=processes,docs -m "not cluster" -n 3 --dist loadgroup || failed=1
+"$python" -m pytest --tier=models,processes,docs -m "not cluster" -n 3 --dist loadgroup || failed=1
 "$python" -m pytest --tier=cluster,pods,docs -m cluster -n auto --dist loadgroup --no-loadscope-reorder || failed=1
 PYTHONPATH=tools "$python" -m testing.budget || failed=1
 exit "$failed"

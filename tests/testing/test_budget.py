@@ -54,9 +54,10 @@ def test_the_table_adds_sessions_up_and_says_what_is_over() -> None:
     assert budget.table(sessions) == [
         "tier        tests    used  budget",
         "check        2000    0:50    1:00",
+        "models          0       -    2:00",
         "processes      90    7:01    7:00  over",
         "cluster         0       -    8:00",
-        "pods            0       -    6:00",
+        "pods            0       -    4:00",
         "docs            4    1:01    3:00",
         "all          2094    8:53   25:00",
         "",

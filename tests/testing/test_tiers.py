@@ -10,7 +10,10 @@ from tests.support.pytest_sessions import PLUGINS, alone_and_with_workers
 TESTS = """
 import pytest
 def test_plain(): pass
+@pytest.mark.models
+def test_models(): pass
 @pytest.mark.slow
+@pytest.mark.models
 def test_slow(): pass
 @pytest.mark.gpu
 def test_gpu(): pass
@@ -57,6 +60,7 @@ def run(folder: pytest.Pytester, text: str, *arguments: str) -> tuple[pytest.Run
     ("tier", "expected"),
     [
         ("check", ["plain"]),
+        ("models", ["models"]),
         ("processes", ["slow", "gpu"]),
         ("cluster", ["cluster"]),
         ("pods", ["pods", "image"]),
@@ -81,7 +85,7 @@ def test_every_test_belongs_to_one_tier(folder: pytest.Pytester) -> None:
 def test_an_unknown_tier_is_named(folder: pytest.Pytester) -> None:
     result, _ = run(folder, TESTS, "--tier=chekc")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "'chekc' is not a valid Tier; there are check, processes" in result.stderr.str()
+    assert "'chekc' is not a valid Tier; there are check, models" in result.stderr.str()
 
 
 UNMARKED = """

@@ -14,9 +14,10 @@ from testing.tiers import Tier
 
 MINUTES = {
     Tier.CHECK: 1,
+    Tier.MODELS: 2,
     Tier.PROCESSES: 7,
     Tier.CLUSTER: 8,
-    Tier.PODS: 6,
+    Tier.PODS: 4,
     Tier.DOCS: 3,
 }
 """On two idle cores with everything cached."""

@@ -21,6 +21,7 @@ class Tier(StrEnum):
     """In the order in which they run: what costs least comes first."""
 
     CHECK = "check"
+    MODELS = "models"
     PROCESSES = "processes"
     CLUSTER = "cluster"
     PODS = "pods"
@@ -39,13 +40,15 @@ def tier_of(item: pytest.Item) -> Tier:
         return Tier.PODS
     if "cluster" in marks:
         return Tier.CLUSTER
-    return Tier.PROCESSES if marks & {"slow", "processes", "gpu"} else Tier.CHECK
+    if marks & {"slow", "processes", "gpu"}:
+        return Tier.PROCESSES
+    return Tier.MODELS if "models" in marks else Tier.CHECK
 
 
 def is_nightly(item: pytest.Item) -> bool:
     """Whether it runs at night: marked so, or a property test, for the sake of its examples."""
     tier = tier_of(item)
-    cheap = tier in (Tier.CHECK, Tier.PROCESSES)
+    cheap = tier in (Tier.CHECK, Tier.MODELS, Tier.PROCESSES)
     is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
     return tier is Tier.NIGHTLY or (cheap and is_property)
 

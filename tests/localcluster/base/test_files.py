@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from localcluster.base import files
 from localcluster.base.errors import ClusterError
 from localcluster.base.files import locked
 from localcluster.base.paths import import_folder
@@ -39,3 +41,24 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
     with locked(lock, timeout=5, holder="testing", tell=told.append):
         pass
     assert len(told) == 1
+
+
+def test_a_holder_is_named_by_the_pid_that_it_writes_after_taking_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "lock"
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def write_then_release(_seconds: float) -> None:
+            if held.tell():
+                fcntl.flock(held, fcntl.LOCK_UN)
+            held.write("PID 7")
+            held.flush()
+
+        monkeypatch.setattr(files.time, "sleep", write_then_release)
+        told: list[str] = []
+        with locked(lock, timeout=5, holder="testing", tell=told.append):
+            pass
+    assert told == ["  waiting for another process (PID 7), which is testing"]
+    assert lock.read_text() == ""

@@ -13,6 +13,8 @@ from typing import IO
 
 from localcluster.base.errors import ClusterError
 
+_PID_SECONDS = 2.0
+
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace `path` by a file with `text` such that a reader sees the old or the new one."""
@@ -51,15 +53,16 @@ def locked(
         If another process holds it for longer than `timeout` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + timeout
     with path.open("a+") as file:
-        announced = False
+        began, announced = time.monotonic(), False
         while not _taken(file):
-            other = f"another process ({_written(file)})"
-            if not announced:
+            written = _written(file)
+            other = f"another process ({written or 'of unknown PID'})"
+            # A holder writes its PID right after it has taken the lock.
+            if not announced and (written or time.monotonic() > began + _PID_SECONDS):
                 tell(f"  waiting for {other}, which is {holder}")
                 announced = True
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + timeout:
                 raise ClusterError(
                     f"{other} has been {holder} for {timeout:.0f} s ({path} is locked)",
                     "Wait for it or end it, then try again",
@@ -68,7 +71,10 @@ def locked(
         file.truncate(0)
         file.write(f"PID {os.getpid()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)  # so that nobody takes this process for the next holder
 
 
 def _taken(file: IO[str]) -> bool:
@@ -81,4 +87,4 @@ def _taken(file: IO[str]) -> bool:
 
 def _written(file: IO[str]) -> str:
     file.seek(0)
-    return file.read() or "of unknown PID"
+    return file.read()
