@@ -43,6 +43,7 @@ def test_the_digits_plan() -> None:
     json.dumps(dataclasses.asdict(digits), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.rule(9)
 def test_sigma_and_epsilon_cover_the_reserve() -> None:
     """Not only the T steps: crashes replay up to R more draws."""

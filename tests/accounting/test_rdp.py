@@ -99,6 +99,7 @@ def test_epsilon_is_monotone(
     assert rdp.epsilon(sigma, q, draws, delta * factor) <= epsilon * slack
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(10))
 @given(st.floats(0.1, 50), st.floats(1e-6, 1), st.integers(1, 10**4), st.floats(1e-10, 1e-3))
 def test_calibration_is_tight_and_never_over_the_target(

@@ -118,6 +118,7 @@ def test_the_demo_installs_packages_before_cluster_and_images_are_begun(
     assert (tmp_path / "order").read_text().splitlines()[:2] == ["prepared", "begun"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_what_it_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def test_what_this_machine_can_not_do_after_all_leads_to_the_local_run(
     assert said.rstrip().endswith("the local run")
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_machine_passes_between_the_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

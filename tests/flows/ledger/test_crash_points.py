@@ -37,6 +37,7 @@ def _crash_once(root: Path, crash_at: int, power: bool, monkeypatch: pytest.Monk
     return crashed
 
 
+@pytest.mark.slow
 @pytest.mark.rule(10, 11, 13, 14)
 @pytest.mark.parametrize("power", [False, True], ids=["process", "power"])
 def test_job_completes_and_charges_every_draw_after_a_crash_at_any_call(
@@ -49,6 +50,7 @@ def test_job_completes_and_charges_every_draw_after_a_crash_at_any_call(
     assert crash_at > 50
 
 
+@pytest.mark.slow
 @pytest.mark.rule(12)
 @pytest.mark.parametrize("power", [False, True], ids=["process", "power"])
 def test_crashes_in_every_attempt_end_by_rule_12(

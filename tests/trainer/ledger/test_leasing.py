@@ -439,6 +439,7 @@ def test_write_whose_answer_was_lost_survives_the_power(
 # No space
 
 
+@pytest.mark.slow
 @pytest.mark.rule(14)
 def test_full_disk_at_any_write_leaves_checkpoint_and_ledger_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

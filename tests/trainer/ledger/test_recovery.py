@@ -487,6 +487,7 @@ def _unfinished_job(root: Path) -> Job:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.rule(10, 11)
 def test_from_any_old_version_a_ledger_is_raised_and_its_job_ends_well(tmp_path: Path) -> None:
     """Whatever version came back, no draw is used twice, and all are charged."""

@@ -45,6 +45,7 @@ def test_every_record_fits_the_example_spec():
         assert array.max() <= spec.high
 
 
+@pytest.mark.slow
 def test_digits_reaches_the_promised_accuracy_at_epsilon_8():
     """336 steps at σ = 2.2035: at least 0.93 (0.943 over seeds; this seed is fixed)."""
     task = load_task("dtjob_trainer.tasks.digits:task", {})
