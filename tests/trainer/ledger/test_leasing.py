@@ -301,7 +301,7 @@ def test_a_change_of_provenance_opens_a_segment(job: Job, changed: dict[str, Any
     assert [(s.provenance, s.draws) for s in segments] == [(PROVENANCE, 2), (later, 2)]
 
 
-@pytest.mark.rule(14)
+@pytest.mark.rule(14, 21)
 def test_a_task_was_tried_that_was_trained_in_this_run(job: Job) -> None:
     """A lease is published after the dry run; of a task without a digest nobody knows."""
     tried, later = PROVENANCE.task_digest, PROVENANCE.model_copy(update={"task_digest": None})

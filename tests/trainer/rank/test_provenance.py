@@ -15,6 +15,7 @@ from dtjob_trainer.task import load_task
 from dtjob_trainer.usercode import sources
 from tests.support.gangs.gang_run import GangRun
 
+OTHER = "dtjob_trainer.tasks.digits_cnn:task"
 CPU = torch.device("cpu")
 
 
@@ -22,6 +23,7 @@ CPU = torch.device("cpu")
 def config(tmp_path: Path) -> WorkerConfig:
     made = trained(GangRun(tmp_path).config(0), entrypoint="dtjob_trainer.tasks.digits:task")
     load_task(made.training.entrypoint, {})
+    load_task(OTHER, {})
     return made
 
 
@@ -55,7 +57,7 @@ def test_what_a_dry_run_rests_on_is_in_the_digest(
         digest(config, rows=5),
         digest(image),
         digest(trained(config, args={**config.training.args, "width": 9})),
-        digest(trained(config, entrypoint="dtjob_trainer.tasks.digits_cnn:task")),
+        digest(trained(config, entrypoint=OTHER)),
     }
     monkeypatch.setattr(provenance, "_installed", lambda: ["transformers-6.0.dist-info"])
     found.add(digest(config))

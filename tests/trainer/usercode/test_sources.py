@@ -26,6 +26,7 @@ def digest(root: Path) -> str | None:
     return sources.digest(root, str(root / "data"))
 
 
+@pytest.mark.rule(21)
 @pytest.mark.parametrize(
     "change",
     [
