@@ -80,9 +80,10 @@ def test_a_record_that_ends_its_process_is_not_quoted(told: dict[str, GangRun], 
     assert ledger.status.lease.closed_at is None
 
 
-@pytest.mark.rule(20)
+@pytest.mark.rule(2, 20)
 @pytest.mark.parametrize("name", fatal_records.HARMLESS)
 def test_what_a_record_writes_goes_nowhere(told: dict[str, GangRun], name: str) -> None:
+    """Nor would its memory."""
     ended(told[name])
     outcome = told[name].ledger.read().ledger.status.outcome
     assert outcome is not None

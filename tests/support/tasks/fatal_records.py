@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from dtjob_trainer.tasks import digits
 RECORD = "JANE DOE, 555-0100"
 #: In the sixth step: one lease has brought a checkpoint, and the next one is in use.
 LETHAL_READ = 2000
+_PR_GET_DUMPABLE = 3
 
 
 class Panic(BaseException):
@@ -99,6 +101,14 @@ def _die_in_a_finaliser() -> None:
     Patient()
 
 
+def _end_if_dumpable() -> None:
+    if (
+        ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE)
+        or max(resource.getrlimit(resource.RLIMIT_CORE)) > 1
+    ):
+        os._exit(4)
+
+
 FATAL: dict[str, Callable[[], None]] = {
     "panic": _raising(Panic(RECORD)),
     "sys-exit": _raising(SystemExit(RECORD)),
@@ -114,6 +124,7 @@ HARMLESS: dict[str, Callable[[], None]] = {
     "write": _write,
     "thread": _die_in_a_thread,
     "finaliser": _die_in_a_finaliser,
+    "memory": _end_if_dumpable,
 }
 
 
