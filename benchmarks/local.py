@@ -125,13 +125,12 @@ def rank(
 
 def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     """Median seconds of one `publish`: checkpoint, ledger write with the next lease, journal."""
-    from dtjob_api.ledger.privacy_ledger import Formats, LedgerSpec, Order, PrivacyLedger
+    from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, PrivacyLedger, Provenance
     from dtjob_api.model import ObjectMeta
     from dtjob_trainer.gang.attempts import begin_attempt
     from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState, expected_bytes
     from dtjob_trainer.ledger.file_ledger import FileLedger
     from dtjob_trainer.ledger.leasing import LeasedDraws
-    from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 
     ledger = FileLedger(folder / "ledger")
     spec = LedgerSpec(
@@ -146,13 +145,10 @@ def account_seconds(folder: Path, model: Any, optimizer: Any) -> float:
     attempt = begin_attempt(ledger, datetime.now(UTC)).ledger.status.attempt
     (folder / "state").mkdir()
     store = CheckpointStore(folder / "state", "benchmark", spec.plan, keep=2)
-    formats = Formats(sampling=SAMPLING_FORMAT, noise=NOISE_FORMAT)
-    leased = LeasedDraws(
-        ledger, store, attempt, image="x", formats=formats, clock=lambda: datetime.now(UTC)
-    )
+    leased = LeasedDraws(ledger, store, attempt, clock=lambda: datetime.now(UTC))
     leased.resume()
     state = TrainingState(model.state_dict(), optimizer.state_dict())
-    leased.open(state, expected_bytes(state))
+    leased.open(state, expected_bytes(state), Provenance(image="x"))
     seconds = []
     for lease in range(1, 21):
         while leased.next_draw() is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 from concurrent.futures import Future
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from dtjob_accounting.report_figures import Figures
 from dtjob_api import shown
 from dtjob_api.job.privacy import PrivacyMode, Telemetry
 from dtjob_api.ledger import ending
-from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan, Provenance
 from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs.run_directory import RunDirectory, naming
@@ -54,7 +53,8 @@ TRUSTED = (
     "The kernel's random numbers, and AES-256 as a source of more.",
 )
 NOT_CLAIMED = ("A floating-point proof of the sampler.",)
-PACKAGES = ("dtjob", "torch", "opacus", "dp-accounting")
+#: By what the figures of a report are computed.
+READERS = ("dtjob", "dp-accounting")
 
 
 def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | None) -> Report:
@@ -101,7 +101,6 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
                 "No job begins with such a plan: put the ledger back from a copy.",
             ) from None
         trusted = [TRUSTED_MACHINE if run else TRUSTED_CLUSTER, *TRUSTED]
-        report["formats"] = _formats(ledger)
         report["released"] = _released(plan.telemetry, status.charged)
         report |= {"assumed": [*ASSUMED], "trusted": trusted, "notClaimed": [*NOT_CLAIMED]}
     refused = [record for record in status.attempts if record.reason in TRAINING_HELD]
@@ -113,15 +112,14 @@ def build(ledger: PrivacyLedger, accountant: PldProcess, run: RunDirectory | Non
         report["initialModel"] = digest
     if status.checkpoint and (path := shown.path(status.checkpoint.path)):
         report["checkpoint"] = path
-    return report | (_of_run(run, report) if run else _of_job(ledger)) | _ended(ledger)
+    report["segments"] = [{"draws": s.draws, **_provenance(s)} for s in status.segments]
+    report["computedBy"] = {name: version(name) for name in READERS}
+    return report | (_of_run(run, report) if run else {}) | _ended(ledger)
 
 
 def _of_run(run: RunDirectory, report: Report) -> Report:
     """Return what the directory of a run shows beyond its ledger."""
-    added: Report = {
-        "run": _in_utf_8(run.path),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
-    }
+    added: Report = {"run": _in_utf_8(run.path)}
     if "checkpoint" in report:
         added["checkpoint"] = _in_utf_8(run.state / report["checkpoint"])
     return added
@@ -132,18 +130,16 @@ def _in_utf_8(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
-def _of_job(ledger: PrivacyLedger) -> Report:
-    images = (shown.image(segment.image) for segment in ledger.status.segments)
-    return {"images": list(dict.fromkeys(filter(None, images)))}
-
-
-def _formats(ledger: PrivacyLedger) -> list[dict[str, int]]:
-    """Return by which formats draws were made, in their order."""
-    made: list[dict[str, int]] = []
-    for segment in ledger.status.segments:
-        if segment.formats and segment.formats.to_dict() not in made:
-            made.append(segment.formats.to_dict())
-    return made
+def _provenance(segment: Provenance) -> Report:
+    """Return by what the run made these draws, as far as that is known."""
+    versions = segment.versions.to_dict() if segment.versions else {}
+    found = {
+        "image": shown.image(segment.image),
+        "formats": segment.formats.to_dict() if segment.formats else None,
+        "versions": {name: it for name, it in versions.items() if shown.version(it)},
+        "task": shown.digest(segment.task_digest),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ from dtjob_cli.privacy_report import Report, dumps
 PLAIN_WIDTH = 100
 # No ε above it means anything. A ledger from anywhere may hold one.
 BOUNDLESS = 1e9
+# By what draws were made, as the segments of a report have it.
+MADE_BY = ("image", "versions", "formats", "task")
+UNKNOWN = "unknown"
 SECTIONS = {"assumed": "Assumed", "trusted": "Trusted", "notClaimed": "Not claimed"}
 
 
@@ -127,7 +131,6 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
         ),
         *([("released", _released(report["released"]))] if "released" in report else []),
         ("accountant", f"{plan['accountant']}, {plan['accountantVersion']}"),
-        *([("formats", _formats(report["formats"]))] if report["formats"] else []),
     ]
 
 
@@ -136,21 +139,33 @@ def _provenance(report: Report) -> list[tuple[str, str]]:
     found = [(label, report[key]) for key, label in labels.items() if report.get(key)]
     if report.get("checkpoint"):
         found.append(("checkpoint", report["checkpoint"]))
-    if images := report.get("images"):
-        found.append(("image", ", ".join(images)))
-    if versions := report.get("versions"):
-        found.append(("versions", ", ".join(f"{name} {it}" for name, it in versions.items())))
-    return found
+    found += [(name, text) for name in MADE_BY if (text := _over_draws(report["segments"], name))]
+    return [*found, ("computed by", _listed(report["computedBy"]))]
+
+
+def _over_draws(segments: Sequence[Report], name: str) -> str:
+    """Word by what the draws were made, in their order, with their numbers where it changed."""
+    made = [
+        (known, sum(segment["draws"] for segment in of_it))
+        for known, of_it in itertools.groupby(segments, key=lambda segment: segment.get(name))
+    ]
+    if all(known is None for known, _ in made):
+        return ""
+    if len(made) == 1:
+        return _listed(made[0][0])
+    return ", then ".join(
+        f"{UNKNOWN if known is None else _listed(known)} for {draws} draws" for known, draws in made
+    )
+
+
+def _listed(known: str | dict[str, object]) -> str:
+    if isinstance(known, str):
+        return known
+    return ", ".join(f"{name} {it}" for name, it in known.items())
 
 
 def _released(what: Sequence[str]) -> str:
     return ", ".join(what) or "nothing: no batch was drawn"
-
-
-def _formats(made: Sequence[dict[str, int]]) -> str:
-    return ", then ".join(
-        " and ".join(f"{name} {number}" for name, number in each.items()) for each in made
-    )
 
 
 def _attempts(report: Report) -> str:

@@ -11,6 +11,7 @@ import re
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,1023}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}")
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -32,6 +33,11 @@ def digest(value: object) -> str | None:
 def image(value: object) -> str | None:
     """Return the reference of a container image; None of anything else."""
     return _of_form(_IMAGE, value)
+
+
+def version(value: object) -> str | None:
+    """Return a version of Python or of a package; None of anything else."""
+    return _of_form(_VERSION, value)
 
 
 def path(value: object) -> str | None:

@@ -40,6 +40,7 @@ def test_what_has_a_form_is_shown_in_no_other(told: object) -> None:
     assert shown.digest(told) is None
     assert shown.image(told) is None
     assert shown.path(told) is None
+    assert shown.version(told) is None
 
 
 def test_what_has_its_form_is_shown() -> None:
@@ -47,6 +48,7 @@ def test_what_has_its_form_is_shown() -> None:
     assert shown.digest(DIGEST) == DIGEST
     assert shown.image(image) == image
     assert shown.path("attempt-3/step-40.pt") == "attempt-3/step-40.pt"
+    assert shown.version("2.15.0a0+git1.cu128") == "2.15.0a0+git1.cu128"
     assert shown.digest(f"{DIGEST}0") is None
     for outside in ("../step-40.pt", "/step-40.pt", "attempt-3//step-40.pt"):
         assert shown.path(outside) is None

@@ -16,7 +16,9 @@ from dtjob_api.ledger.privacy_ledger import (
     Order,
     PrivacyLedger,
     PrivacyPlan,
+    Provenance,
     Segment,
+    Versions,
 )
 from dtjob_api.model import ObjectMeta
 
@@ -25,6 +27,9 @@ Json = dict[str, Any]
 UID = "0a1b2c3d-0000-4000-8000-000000000001"
 IMAGE = "example.test/trainer@sha256:" + "0" * 64
 FORMATS = Formats(sampling=2, noise=2)
+VERSIONS = Versions(python="3.13.1", dtjob="0.1.0", torch="2.15.0", opacus="1.6.0", numpy="2.4.6")
+TASK_DIGEST = "sha256:" + "1" * 64
+PROVENANCE = Provenance(image=IMAGE, formats=FORMATS, versions=VERSIONS, task_digest=TASK_DIGEST)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -147,8 +152,7 @@ def segment(plan: PrivacyPlan, draws: int, image: str = IMAGE) -> Segment:
         noise_multiplier=plan.noise_multiplier,
         sample_rate=plan.sample_rate,
         draws=draws,
-        image=image,
-        formats=FORMATS,
+        **dict(PROVENANCE) | {"image": image},
     )
 
 

@@ -227,7 +227,7 @@ def task_code_place(error: BaseException, entrypoint: str) -> str | None:
     entrypoint's top-level package, or beside a lone module; beside one that is installed lies all
     that is installed, so there the module alone is. Code of dtjob is none but for its own tasks.
     """
-    root = _task_root(entrypoint)
+    root = task_root(entrypoint)
     place = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         path = Path(frame.f_code.co_filename)
@@ -334,7 +334,7 @@ def _public_callables(module: ModuleType) -> str:
     return ", ".join(sorted(names)) or "no callable of its own"
 
 
-def _task_root(entrypoint: str) -> Path | None:
+def task_root(entrypoint: str) -> Path | None:
     """The folder of task code, or its only file; for built-in tasks the folder `tasks`."""
     module = sys.modules.get(entrypoint.partition(":")[0])
     file = getattr(module, "__file__", None)

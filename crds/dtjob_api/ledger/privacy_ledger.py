@@ -26,6 +26,9 @@ MAX_SEGMENTS = 64
 MAX_ATTEMPTS_KEPT = 20
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE_LENGTH = 1024
+MAX_VERSION_LENGTH = 64
+UNKNOWN_IMAGE = "unknown"
+"""The image of draws of which nobody knows it."""
 
 Number = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 NumberOrZero = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
@@ -37,6 +40,9 @@ Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 ReasonText = Annotated[str, Field(max_length=128)]
 UID = Annotated[str, Field(min_length=1, max_length=64)]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
+Digest = Annotated[str, Field(max_length=71)]
+"""A SHA-256, in hexadecimal after `sha256:`."""
+Version = Annotated[str, Field(min_length=1, max_length=MAX_VERSION_LENGTH)]
 
 
 class OrderState(StrEnum):
@@ -128,15 +134,43 @@ class Formats(Model):
     """`NOISE_FORMAT` of the trainer (Rule 7)."""
 
 
-class Segment(Model):
-    """Draws charged at one noise multiplier, sample rate, image and format (Rule 14)."""
+class Versions(Model):
+    """What was installed where draws were made."""
+
+    python: Version
+    dtjob: Version
+    torch: Version
+    opacus: Version
+    numpy: Version
+
+
+class Provenance(Model):
+    """By what draws were made (Rule 14).
+
+    What is absent, but for the image, is not known: in a ledger that was raised before its first
+    lease, and where segments had to be joined.
+    """
+
+    image: Image
+    """`unknown` where it is not known."""
+    formats: Formats | None = None
+    versions: Versions | None = None
+    task_digest: Digest | None = None
+    """Of the task as it was tried before its draws: entrypoint, arguments and sources, with image,
+    versions, the rows of a micro-batch and the device. Absent where sources can't be read."""
+
+
+class Segment(Provenance):
+    """Draws charged at one noise multiplier and sample rate, of one provenance (Rule 14)."""
 
     noise_multiplier: Annotated[float, Field(gt=0)] | None = None
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     draws: Draws
-    image: Image
-    formats: Formats | None = None
-    """Absent where they are not known: in a ledger that was raised before its first lease."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """By what its draws were made."""
+        return Provenance(**{name: getattr(self, name) for name in Provenance.model_fields})
 
 
 class CheckpointRecord(Model):
@@ -224,7 +258,7 @@ class LedgerStatus(Model):
     lease: Lease | None = None
     """The newest lease."""
     segments: Annotated[list[Segment], Field(max_length=MAX_SEGMENTS)] = Field(default_factory=list)
-    initial_model_digest: Annotated[str, Field(max_length=71)] | None = None
+    initial_model_digest: Digest | None = None
     """SHA-256 of the weights that training began with (Rule 5)."""
     checkpoint: CheckpointRecord | None = None
     volume: VolumeRecord | None = None

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dtjob_api.job.privacy import Telemetry
-from dtjob_api.ledger.privacy_ledger import Formats, LedgerStatus, Outcome, OutcomeState
+from dtjob_api.ledger.privacy_ledger import LedgerStatus, Outcome, OutcomeState
 from dtjob_api.reasons import Reason
 from dtjob_cli.main import app
 from tests.support.builders import new_ledger
@@ -56,23 +56,6 @@ def test_a_report_of_a_ledger_says_what_epsilon_does_not_cover(opted_out: bool) 
     assert any("NOT covered by epsilon" in each for each in released) is opted_out
 
 
-@pytest.mark.rule(7)
-def test_a_report_tells_by_which_formats_draws_were_made() -> None:
-    """Once each, in their order; of a segment that has none, none."""
-    (segment,) = drawn(5).segments
-    one, other = Formats(sampling=2, noise=2), Formats(sampling=2, noise=3)
-    formats = (None, one, one, other)
-    segments = [segment.model_copy(update={"formats": each}) for each in formats]
-    ledger = new_ledger(PLAN, **dict(drawn(20)) | {"segments": segments}).to_dict()
-    told = [report("-", "-o", form, stdin=json.dumps(ledger).encode()) for form in ("json", "text")]
-
-    assert json.loads(told[0].stdout)["formats"] == [
-        {"sampling": 2, "noise": 2},
-        {"sampling": 2, "noise": 3},
-    ]
-    assert "formats sampling 2 and noise 2, then sampling 2 and noise 3" in words(told[1])
-
-
 def forged(charged: int) -> LedgerStatus:
     outcome = Outcome(
         state=OutcomeState.SUCCEEDED,
@@ -107,6 +90,8 @@ def disguised(charged: int) -> dict[str, Any]:
     ledger = new_ledger(PLAN, **dict(forged(charged))).to_dict()
     status = ledger["status"]
     status["segments"][0]["image"] = escaping("trainer")
+    status["segments"][0]["versions"]["torch"] = escaping("2")[:64]
+    status["segments"][0]["taskDigest"] = escaping("sha256:")[:71]
     status["initialModelDigest"] = escaping("")
     status["checkpoint"] = {
         "step": 10,

@@ -15,7 +15,7 @@ from dtjob_api.wire.pipe import Drain, ToRank
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.identity.proof import Speaker
 from dtjob_trainer.ledger.lease import next_lease, with_lease
-from tests.support.builders import FORMATS, checkpoint
+from tests.support.builders import PROVENANCE, checkpoint
 from tests.support.gangs.gang_run import GangRun
 
 
@@ -57,7 +57,7 @@ def lease_as(run: GangRun, attempt: int) -> None:
     lease = next_lease(newest.ledger, attempt, next_unused_draw(newest.ledger.status), 0)
     assert lease is not None
     record = checkpoint(0, 0, attempt, datetime.now(UTC))
-    leased = with_lease(newest.ledger, lease, record, "example.test/trainer:1", FORMATS)
+    leased = with_lease(newest.ledger, lease, record, PROVENANCE)
     run.ledger.replace_status(newest, leased)
 
 

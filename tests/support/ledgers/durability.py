@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from dtjob_api.ledger.privacy_ledger import (
-    Formats,
     LedgerStatus,
     PrivacyLedger,
     PrivacyPlan,
+    Provenance,
 )
 from dtjob_trainer.gang.attempts import begin_attempt
 from dtjob_trainer.ledger import durable
@@ -25,7 +25,7 @@ from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.recovery import contradiction
-from tests.support.builders import FORMATS, IMAGE, START, UID, new_ledger, tiny_plan
+from tests.support.builders import PROVENANCE, START, UID, new_ledger, tiny_plan
 
 
 def state_at(step: int) -> TrainingState:
@@ -73,21 +73,19 @@ class Job:
     def begin(self) -> int:
         return begin_attempt(self.ledger, self.clock()).ledger.status.attempt
 
-    def leased(
-        self, attempt: int, *, keep: int = 2, image: str = IMAGE, formats: Formats = FORMATS
-    ) -> LeasedDraws:
+    def leased(self, attempt: int, *, keep: int = 2) -> LeasedDraws:
         store = CheckpointStore(self.state_dir, UID, self.plan, keep)
-        return LeasedDraws(
-            self.ledger, store, attempt, image=image, formats=formats, clock=self.clock
-        )
+        return LeasedDraws(self.ledger, store, attempt, clock=self.clock)
 
-    def opened(self, **options: Any) -> tuple[LeasedDraws, int]:
+    def opened(
+        self, *, provenance: Provenance = PROVENANCE, **options: Any
+    ) -> tuple[LeasedDraws, int]:
         """A new attempt's leased, resumed and opened, and the step to go on from."""
         leased = self.leased(self.begin(), **options)
         point, checkpoint = leased.resume()
         if checkpoint is not None:
             assert checkpoint.state.model["weight"].item() == checkpoint.step == point.step
-        leased.open(state_at(point.step), 4096)
+        leased.open(state_at(point.step), 4096, provenance)
         return leased, point.step
 
     def draw(self, leased: LeasedDraws) -> int | None:

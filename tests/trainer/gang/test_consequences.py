@@ -15,7 +15,7 @@ from dtjob_trainer.gang import attempts, consequences
 from dtjob_trainer.gang.consequences import Consequence, Follows, held, record_end
 from dtjob_trainer.ledger.lease import next_lease, with_lease
 from dtjob_trainer.ledger.recovery import TrainingHeld
-from tests.support.builders import FORMATS, tiny_plan
+from tests.support.builders import PROVENANCE, tiny_plan
 from tests.support.gangs.gang_run import GangRun
 from tests.support.gangs.leading import lease_as, succeeded, write_status
 from tests.support.ledgers.durability import Job, state_at
@@ -132,7 +132,7 @@ def keep_a_step(run: GangRun) -> None:
     lease = next_lease(newest, 1, next_draw=5, step=5)
     assert lease is not None
     record = first.model_copy(update={"step": 5, "charged": 5})
-    leased = with_lease(newest, lease, record, "example.test/trainer:1", FORMATS)
+    leased = with_lease(newest, lease, record, PROVENANCE)
     write_status(run, **dict(leased))
 
 

@@ -17,19 +17,27 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dtjob_api.ledger.privacy_ledger import MAX_SEGMENTS
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang.attempts import AttemptEnd, fail
 from dtjob_trainer.ledger import durable, recovery
-from dtjob_trainer.ledger.backend import LedgerRejected, LedgerUnreadable, Superseded
+from dtjob_trainer.ledger.backend import LedgerUnreadable, Superseded
 from dtjob_trainer.ledger.checkpoint import CheckpointStore
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from dtjob_trainer.ledger.journal import Header, Journal, JournalUnreadable, read_all
-from dtjob_trainer.ledger.lease import next_lease, with_lease
+from dtjob_trainer.ledger.lease import next_lease
 from dtjob_trainer.ledger.leasing import LeasedDraws, ReserveSpent
 from dtjob_trainer.ledger.volume import read_volume
 from testing.examples import examples
-from tests.support.builders import FORMATS, IMAGE, UID, new_ledger, public_plan, spent, tiny_plan
+from tests.support.builders import (
+    FORMATS,
+    PROVENANCE,
+    UID,
+    VERSIONS,
+    new_ledger,
+    public_plan,
+    spent,
+    tiny_plan,
+)
 from tests.support.ledgers.durability import (
     Crash,
     Disk,
@@ -270,51 +278,42 @@ def test_disabled_privacy_has_the_same_leases_and_no_noise(tmp_path: Path) -> No
     assert [s.noise_multiplier for s in status.segments] == [None]
 
 
-def test_a_change_of_image_that_finds_no_room_names_the_image_to_go_back_to(job: Job) -> None:
-    """Before anything is leased; and with that image the job goes on."""
-    leased, _ = job.opened()
-    leased.close(0, state_at(0))
-    opened = job.read()
-    segment = opened.status.segments[0]
-    earlier = [
-        segment.model_copy(update={"draws": 0, "image": f"trainer:{number}"})
-        for number in range(MAX_SEGMENTS - 1)
-    ]
-    status = opened.status.model_copy(update={"segments": [*earlier, segment]})
-    full = opened.model_copy(update={"status": status})
-    assert status.checkpoint is not None
-    lease = next_lease(full, 2, 2, 0)
-    assert lease is not None
-
-    message = rf"status\.segments has {MAX_SEGMENTS} .* spec\.image back to {re.escape(IMAGE)}, "
-    with pytest.raises(LedgerRejected, match=message):
-        with_lease(full, lease, status.checkpoint, "another", FORMATS)
-    goes_on = with_lease(full, lease, status.checkpoint, IMAGE, FORMATS)
-    assert (len(goes_on.segments), goes_on.segments[-1].draws) == (MAX_SEGMENTS, 4)
-
-
-@pytest.mark.rule(14)
-def test_change_of_image_opens_a_segment(job: Job) -> None:
-    """Which code spent which draws."""
-    leased, _ = job.opened()
-    use(job, leased, 2)
-    leased.close(2, state_at(2))
-    leased, _ = job.opened(image="other")
-    segments = job.check().status.segments
-    assert [(segment.image, segment.draws) for segment in segments] == [(IMAGE, 2), ("other", 2)]
-
-
 @pytest.mark.rule(7, 8, 14)
-@pytest.mark.parametrize("changed", ["sampling", "noise"])
-def test_a_change_of_format_opens_a_segment(job: Job, changed: str) -> None:
-    """A name of an image may lead to newer code."""
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"image": "other"},
+        {"formats": FORMATS.model_copy(update={"sampling": 3})},
+        {"formats": FORMATS.model_copy(update={"noise": 3})},
+        {"versions": VERSIONS.model_copy(update={"torch": "2.16.0"})},
+        {"task_digest": "sha256:" + "2" * 64},
+    ],
+    ids=["image", "sampling", "noise", "versions", "task"],
+)
+def test_a_change_of_provenance_opens_a_segment(job: Job, changed: dict[str, Any]) -> None:
+    """Which code spent which draws; a name of an image may lead to newer code."""
     leased, _ = job.opened()
     use(job, leased, 2)
     leased.close(2, state_at(2))
-    later = FORMATS.model_copy(update={changed: 3})
-    leased, _ = job.opened(formats=later)
+    later = PROVENANCE.model_copy(update=changed)
+    leased, _ = job.opened(provenance=later)
     segments = job.check().status.segments
-    assert [(segment.formats, segment.draws) for segment in segments] == [(FORMATS, 2), (later, 2)]
+    assert [(s.provenance, s.draws) for s in segments] == [(PROVENANCE, 2), (later, 2)]
+
+
+@pytest.mark.rule(14, 21)
+def test_a_task_was_tried_that_was_trained_in_this_run(job: Job) -> None:
+    """A lease is published after the dry run; of a task without a digest nobody knows."""
+    tried, later = PROVENANCE.task_digest, PROVENANCE.model_copy(update={"task_digest": None})
+    leased = job.leased(job.begin())
+    leased.resume()
+    assert not leased.has_tried(tried)
+    leased.open(state_at(0), 4096, PROVENANCE)
+    leased.close(0, state_at(0))
+    leased, _ = job.opened(provenance=later)
+    assert leased.has_tried(tried)
+    assert not leased.has_tried("sha256:" + "2" * 64)
+    assert not leased.has_tried(None)
 
 
 # Two incarnations
@@ -353,9 +352,9 @@ def test_second_process_with_the_same_attempt_number_is_refused(job: Job) -> Non
     first, second = job.leased(attempt), job.leased(attempt)
     first.resume()
     second.resume()
-    first.open(state_at(0), 4096)
+    first.open(state_at(0), 4096, PROVENANCE)
     with pytest.raises(Superseded, match="somebody else runs under its number"):
-        second.open(state_at(0), 4096)
+        second.open(state_at(0), 4096, PROVENANCE)
 
 
 @pytest.mark.rule(10, 11)
@@ -429,7 +428,7 @@ def test_write_whose_answer_was_lost_survives_the_power(
         return None
 
     disk.fail = fail_after_the_link
-    leased.open(state_at(0), 4096)
+    leased.open(state_at(0), 4096, PROVENANCE)
     use(job, leased, 2)
     disk.power_off()
     assert next(links) == 1
@@ -499,7 +498,7 @@ def test_volume_too_small_for_keep_and_one_is_refused_at_the_start(job: Job) -> 
     leased = job.leased(job.begin(), keep=2)
     leased.resume()
     with pytest.raises(durable.VolumeFull, match=r"checkpoint.keep \+ 1 = 3 checkpoints"):
-        leased.open(state_at(0), 2**60)
+        leased.open(state_at(0), 2**60, PROVENANCE)
     assert job.read().status.charged == 0
 
 
@@ -526,7 +525,7 @@ def test_room_that_no_figure_denies_is_proved_before_a_lease(
         leased = job.leased(job.begin())
         leased.resume()
         with pytest.raises(durable.VolumeFull, match=f"needs {allowed + 1} bytes"):
-            leased.open(state_at(0), allowed + 1)
+            leased.open(state_at(0), allowed + 1, PROVENANCE)
         assert job.read().status.charged == before
         assert not list(job.root.rglob("*.tmp"))
     disk.fail = no_fault

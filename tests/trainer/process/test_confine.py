@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,62 @@ def test_a_handler_of_the_task_stays_with_what_it_forks() -> None:
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# It dies as it would in a run, and so do a copy of it and a program that it starts.
+_DYING = """
+import ctypes, os, resource, subprocess, sys
+from pathlib import Path
+from dtjob_trainer.process import confine
+
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+if sys.argv[1] == "forbidden":
+    confine.forbid_core_dumps()
+print(ctypes.CDLL(None).prctl(3), flush=True)  # PR_GET_DUMPABLE
+dying = "import os, resource as r; from pathlib import Path;" \\
+    "print(r.getrlimit(r.RLIMIT_CORE), int(Path('/proc/self/coredump_filter').read_text(), 16));" \\
+    "os.mkdir('executed'); os.chdir('executed'); os.abort()"
+subprocess.run([sys.executable, "-c", dying])
+child = os.fork()
+place = "forked" if child == 0 else "own"
+os.mkdir(place)
+os.chdir(place)
+if child:
+    os.waitpid(child, 0)
+os.abort()
+"""
+
+
+def dumped(folder: Path, how: str) -> tuple[str, set[str]]:
+    """What the program says that a rank starts, and which of the three left a core file."""
+    folder.mkdir()
+    died = subprocess.run(
+        [sys.executable, "-c", _DYING, how],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGABRT
+    return died.stdout.strip(), {path.parent.name for path in folder.rglob("*core*")}
+
+
+@pytest.mark.rule(2, 20)
+def test_no_process_of_a_rank_leaves_its_memory_behind(tmp_path: Path) -> None:
+    """Limit and filter are what a program gets that the kernel hands core dumps to."""
+    said, left = dumped(tmp_path / "forbidden", "forbidden")
+    least = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
+    assert said == f"0\n({least}, {least}) 0"
+    assert left == set()
+
+
+@pytest.mark.skipif(
+    Path("/proc/sys/kernel/core_pattern").read_text().strip()[0] in "|@/"
+    or resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY,
+    reason="core files don't go to the working folder",
+)
+def test_core_files_are_left_where_nobody_forbids_them(tmp_path: Path) -> None:
+    """Or the test above shows nothing."""
+    assert dumped(tmp_path / "allowed", "allowed")[1] == {"executed", "forked", "own"}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dtjob_api.ledger.privacy_ledger import (
     MAX_SEGMENTS,
+    UNKNOWN_IMAGE,
     CheckpointRecord,
-    Formats,
     Lease,
     LedgerStatus,
     PrivacyLedger,
+    Provenance,
     Segment,
 )
-from dtjob_api.shown import line
-from dtjob_trainer.ledger.backend import LedgerRejected
+
+#: Of one who says nothing of what made its draws.
+_NOTHING_KNOWN = Provenance(image=UNKNOWN_IMAGE)
 
 
 def has_leased(status: LedgerStatus, attempt: int) -> bool:
@@ -40,35 +44,25 @@ def next_lease(ledger: PrivacyLedger, attempt: int, next_draw: int, step: int) -
 
 
 def with_lease(
-    ledger: PrivacyLedger, lease: Lease, record: CheckpointRecord, image: str, formats: Formats
+    ledger: PrivacyLedger, lease: Lease, record: CheckpointRecord, provenance: Provenance
 ) -> LedgerStatus:
     """The status that charges `lease` and names the checkpoint it starts from (rules 10, 14).
 
-    Another image, or other formats, open a segment.
-
-    Raises
-    ------
-    LedgerRejected
-        The image is another once more, and the ledger has no room for a segment of it.
+    Another provenance opens a segment; where there is no room for it, two others become one.
     """
     status, plan = ledger.status, ledger.spec.plan
     segment = Segment(
         noise_multiplier=plan.noise_multiplier,
         sample_rate=plan.sample_rate,
         draws=max(0, lease.to_draw - status.charged),
-        image=image,
-        formats=formats,
+        **dict(provenance),
     )
     segments = list(status.segments)
-    if segments and (segments[-1].image, segments[-1].formats) == (image, formats):
+    if segments and segments[-1].provenance == provenance:
         last = segments.pop()
         segment = last.model_copy(update={"draws": last.draws + segment.draws})
     elif len(segments) >= MAX_SEGMENTS:
-        raise LedgerRejected(
-            f"status.segments has {len(segments)} segments, the most that a ledger keeps, and each "
-            f"change of spec.image opens one: set spec.image back to {line(segments[-1].image)}, "
-            "that of the last segment, and go on with it to the end"
-        )
+        segments = _with_room(segments)
     return status.model_copy(
         update={
             "lease": lease,
@@ -77,3 +71,22 @@ def with_lease(
             "checkpoint": record,
         }
     )
+
+
+def _with_room(segments: Sequence[Segment]) -> list[Segment]:
+    """Join two neighbours: those of the most in common, and of such the oldest.
+
+    All are of the plan's noise and sample rate, so that epsilon stays what it is. A provenance
+    that nobody can keep is no reason to lose a model.
+    """
+    fields = Provenance.model_fields
+
+    def shared(at: int) -> list[str]:
+        one, other = segments[at : at + 2]
+        return [name for name in fields if getattr(one, name) == getattr(other, name)]
+
+    at = max(range(len(segments) - 1), key=lambda at: len(shared(at)))
+    one, other = segments[at : at + 2]
+    lost = {name: value for name, value in _NOTHING_KNOWN if name not in shared(at)}
+    joined = one.model_copy(update={"draws": one.draws + other.draws, **lost})
+    return [*segments[:at], joined, *segments[at + 2 :]]

@@ -15,13 +15,13 @@ from typing import Any
 from dtjob_api.ledger.privacy_ledger import (
     MAX_RESULT_BYTES,
     CheckpointRecord,
-    Formats,
     Lease,
     LedgerSpec,
     LedgerStatus,
     Outcome,
     OutcomeState,
     PrivacyLedger,
+    Provenance,
     Segment,
 )
 from dtjob_api.reasons import Reason
@@ -38,7 +38,6 @@ from dtjob_trainer.ledger.checkpoint_format import Format
 from dtjob_trainer.ledger.journal import Entry, Header, Journal
 from dtjob_trainer.ledger.lease import next_lease, with_lease
 from dtjob_trainer.ledger.recovery import ResumePoint, TrainingHeld
-from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 
 
 class ReserveSpent(Exception):
@@ -48,7 +47,7 @@ class ReserveSpent(Exception):
 class LeasedDraws:
     """The draws of one attempt, used by its rank 0 alone.
 
-    `resume()`, then `open(state)`; then `next_draw()` before each step, `publish` where
+    `resume()`, then `open(…)`; then `next_draw()` before each step, `publish` where
     it returns None; `close` or `succeed` at the end. Every write carries the attempt: once
     another one has begun they raise `Superseded`, and only draws already leased remain.
 
@@ -56,10 +55,6 @@ class LeasedDraws:
     ----------
     attempt
         Number from `dtjob_trainer.gang.attempts.begin_attempt`; nobody else has it.
-    image
-        Image digest, or name, of the running code; a change opens a segment (rule 14).
-    formats
-        By which that code makes numbers from keys; a change opens one too.
     clock
         Gives the aware time that records carry.
     """
@@ -70,12 +65,11 @@ class LeasedDraws:
         checkpoints: CheckpointStore,
         attempt: int,
         *,
-        image: str,
-        formats: Formats,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger, self._checkpoints, self._attempt = ledger, checkpoints, attempt
-        self._image, self._formats, self._clock = image, formats, clock
+        self._clock = clock
+        self._provenance: Provenance | None = None
         self._journal: Journal | None = None
         self._record: CheckpointRecord | None = None
         self._charged = 0
@@ -100,7 +94,7 @@ class LeasedDraws:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The charged draws by noise multiplier and sample rate (rule 14)."""
+        """The charged draws by noise multiplier, sample rate and provenance (rule 14)."""
         return self._segments
 
     @property
@@ -144,7 +138,15 @@ class LeasedDraws:
         self._journal = Journal(self._checkpoints.state_dir, header)
         return point, checkpoint
 
-    def open(self, state: TrainingState, checkpoint_bytes: int) -> None:
+    def has_tried(self, task_digest: str | None) -> bool:
+        """Whether this run has leased draws for a task of that digest, whose dry run had passed.
+
+        Of a task without one nobody knows.
+        """
+        tried = {segment.task_digest for segment in self._segments}
+        return self._record is not None and task_digest is not None and task_digest in tried
+
+    def open(self, state: TrainingState, checkpoint_bytes: int, provenance: Provenance) -> None:
         """Check the volume, start the journal and take the first lease.
 
         Parameters
@@ -153,6 +155,8 @@ class LeasedDraws:
             Initial weights; saved as step 0's checkpoint unless one is recorded.
         checkpoint_bytes
             Size of one checkpoint, see `checkpoint.expected_bytes`.
+        provenance
+            By what this attempt makes its draws; a change opens a segment (rule 14).
 
         Raises
         ------
@@ -172,6 +176,7 @@ class LeasedDraws:
         self._checkpoints.require_room(checkpoint_bytes)
         if self._initial_model_digest is None:
             self._initial_model_digest = f"sha256:{self._checkpoints.digest(state.model)}"
+        self._provenance = provenance
         self._advance(self._last_step, state, room=checkpoint_bytes)
 
     def next_draw(self) -> int | None:
@@ -252,6 +257,7 @@ class LeasedDraws:
 
     def _advance(self, step: int, state: TrainingState, room: int = 0) -> None:
         self._require_live()
+        provenance = self._opened()
         record = self._durable(step, state)
         if room:
             # To find out that the next checkpoint has no room must not cost a lease.
@@ -269,7 +275,7 @@ class LeasedDraws:
             if lease is None:
                 changed = status.model_copy(update={"checkpoint": record})
                 return None if changed == status else changed
-            leased = with_lease(newest, lease, record, self._image, self._formats)
+            leased = with_lease(newest, lease, record, provenance)
             return leased.model_copy(update={"initial_model_digest": self._initial_model_digest})
 
         newest = update(self._ledger, self._attempt, change).ledger
@@ -332,6 +338,11 @@ class LeasedDraws:
             raise RuntimeError("the account is closed")
         self._journaled()
 
+    def _opened(self) -> Provenance:
+        if self._provenance is None:
+            raise RuntimeError("open() comes first: it tells by what draws are made")
+        return self._provenance
+
     def _journaled(self) -> Journal:
         if self._journal is None:
             raise RuntimeError("resume() comes first: it finds the draws that are left")
@@ -353,8 +364,6 @@ def resumed(
         ledger,
         store,
         attempt,
-        image=config.job.image,
-        formats=Formats(sampling=SAMPLING_FORMAT, noise=NOISE_FORMAT),
         clock=lambda: datetime.now(UTC),
     )
     _, checkpoint = leased.resume()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dtjob_api.ledger.lease_rules import next_unused_draw
 from dtjob_api.ledger.ledger_rules import breaches, follows
 from dtjob_api.ledger.privacy_ledger import (
+    UNKNOWN_IMAGE,
     CheckpointRecord,
     LedgerStatus,
     PrivacyLedger,
@@ -39,7 +40,6 @@ _REMEDY_FOLDER = (
     "where that folder is not this job's, take it away or give it its name back, and the job can "
     "go on"
 )
-_UNKNOWN_IMAGE = "unknown"
 
 
 class TrainingHeld(Exception):
@@ -203,7 +203,7 @@ def restored(ledger: PrivacyLedger, volume: VolumeRecord) -> LedgerStatus:
             noise_multiplier=plan.noise_multiplier,
             sample_rate=plan.sample_rate,
             draws=0,
-            image=_UNKNOWN_IMAGE,
+            image=UNKNOWN_IMAGE,
         )
     ]
     last = last.model_copy(update={"draws": last.draws + charged - status.charged})

@@ -36,6 +36,8 @@ def preflight(
     task: Task,
     device: torch.device | None = None,
     physical_batch_size: int | None = None,
+    *,
+    whole: bool = True,  # noqa: ARG001
 ) -> None:
     """Dry-run the task on synthetic data and refuse what Rules 4, 5 and 21 refuse.
 
@@ -48,6 +50,8 @@ def preflight(
         Where to run; the CPU by default.
     physical_batch_size
         P of the run, so that a batch that doesn't fit the memory fails here.
+    whole
+        Also what needs to be tried once in a run only.
 
     Raises
     ------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -77,8 +79,18 @@ def _take_back() -> None:
 
 
 def forbid_core_dumps() -> None:
-    """No core file and no debugger: the attempt's keys live in this memory only (Rule 2)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """No memory in a core dump, and no debugger: keys and records live there only (Rules 2, 20).
+
+    What this process forks is no more dumpable than itself, what it executes is: for that are limit
+    and filter, which are inherited. Where the kernel's core_pattern is a program, a limit of 0 is
+    passed over; one of 1 ends the dump, and is less than any file needs. Where the limit may not be
+    raised to 1, the filter leaves nothing to dump but registers.
+    """
+    with contextlib.suppress(OSError):  # some sandboxes have none
+        Path("/proc/self/coredump_filter").write_text("0")  # not ours any more after the last line
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
     _prctl(_PR_SET_DUMPABLE, 0)
 
 

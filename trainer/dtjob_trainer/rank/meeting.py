@@ -43,6 +43,12 @@ def share_spec(spec: LedgerSpec | None, group: Group) -> LedgerSpec:
     return LedgerSpec.model_validate_json(_share_bytes(data, group))
 
 
+def share_choice(choice: bool, group: Group) -> bool:
+    """What rank 0 chose, from what only it has read; the others' own choice is not asked."""
+    (chosen,) = group.broadcast_ints([int(choice)])
+    return bool(chosen)
+
+
 def share_training(model: torch.nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> None:
     """Every rank starts from rank 0's weights and optimizer state."""
     share_parameters(model, group)

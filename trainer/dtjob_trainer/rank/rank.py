@@ -30,6 +30,7 @@ from dtjob_trainer.usercode import data_place, library_first
 if TYPE_CHECKING:
     import torch
 
+    from dtjob_api.ledger.privacy_ledger import Provenance
     from dtjob_trainer.ledger.checkpoint import Checkpoint
     from dtjob_trainer.ledger.leasing import LeasedDraws
     from dtjob_trainer.mechanism.group import Group
@@ -89,7 +90,7 @@ class _Attempt:
     ----------
     rows
         P, the rows of a micro-batch.
-    leased, checkpoint
+    leased, provenance, checkpoint
         Rank 0's alone; before the first lease is published there is no checkpoint.
     """
 
@@ -99,6 +100,7 @@ class _Attempt:
     mechanism: Mechanism
     rows: int
     leased: LeasedDraws | None
+    provenance: Provenance | None
     checkpoint: Checkpoint | None
 
 
@@ -117,12 +119,12 @@ class _Rank:
         """Preflight, rendezvous, training."""
         from dtjob_trainer.ledger import leasing, open_ledger
         from dtjob_trainer.mechanism.mechanism import Mechanism
-        from dtjob_trainer.rank import meeting
+        from dtjob_trainer.rank import meeting, provenance
 
         config, setup = self._config, self._setup
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
         device = _prepare_device(config, setup)
-        leased, spec, checkpoint = None, None, None
+        leased, spec, checkpoint, made_by = None, None, None, None
         if setup.rank == 0:
             # Before the task can fail: a fault of the ledger is reported first.
             self._mail.stage("reading ledger and checkpoint")
@@ -142,16 +144,35 @@ class _Rank:
         self._mail.stage("dry run on synthetic data")
         given = config.training.physical_batch_size
         layout = mechanism.layout(group.world_size, given if isinstance(given, int) else None)
+        was_tried = False
+        if leased is not None:
+            made_by = provenance.of_attempt(config, device, layout.rows)
+            was_tried = leased.has_tried(made_by.task_digest)
+        whole = not meeting.share_choice(was_tried, group)
         began = time.monotonic()
         with self._trying():
-            self._dry_run(task, device, mechanism, layout.rows, untrained=checkpoint is None)
+            self._dry_run(
+                task,
+                device,
+                mechanism,
+                layout.rows,
+                whole=whole,
+                untrained=checkpoint is None,
+            )
         # It has passed P rows, among others: a step takes less than M times as long.
         self._mail.progress(step_estimate=layout.micro_batches * (time.monotonic() - began))
-        attempt = _Attempt(task, group, spec, mechanism, layout.rows, leased, checkpoint)
+        attempt = _Attempt(task, group, spec, mechanism, layout.rows, leased, made_by, checkpoint)
         return self._train(attempt, watch)
 
     def _dry_run(
-        self, task: Task, device: torch.device, mechanism: Mechanism, rows: int, *, untrained: bool
+        self,
+        task: Task,
+        device: torch.device,
+        mechanism: Mechanism,
+        rows: int,
+        *,
+        whole: bool,
+        untrained: bool,
     ) -> None:
         from dtjob_trainer.preflight import rehearsal, task_validation
 
@@ -160,7 +181,7 @@ class _Rank:
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         ranks = self._setup.world_size
         rehearsal.require_fit(task, device, mechanism, rows=rows, ranks=ranks, memory=memory)
-        task_validation.preflight(task, device, rows)
+        task_validation.preflight(task, device, rows, whole=whole)
         optimizer = config.training.optimizer.name
         rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
         if self._setup.rank == 0 and untrained:
@@ -205,17 +226,20 @@ class _Rank:
             compare=lambda: agreed_digest(model, attempt.group),
             evaluate=(lambda: self._evaluated(task, model)) if task.evaluate else None,
         )
-        if attempt.leased is None:
+        if attempt.leased is None or attempt.provenance is None:
             return loop.Follower(trainee, attempt.group, self._mail).run()
-        return self._coordinate(attempt, attempt.leased, trainee)
+        return self._coordinate(attempt, attempt.leased, attempt.provenance, trainee)
 
-    def _coordinate(self, attempt: _Attempt, leased: LeasedDraws, trainee: Trainee) -> EndKind:
+    def _coordinate(
+        self, attempt: _Attempt, leased: LeasedDraws, made_by: Provenance, trainee: Trainee
+    ) -> EndKind:
         from dtjob_trainer.ledger.checkpoint import expected_bytes
         from dtjob_trainer.rank import loop
 
         training, first = self._config.training, trainee.state()
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
-            leased.open(first, expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name]))
+            expected = expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name])
+            leased.open(first, expected, made_by)
         course = loop.Course(
             attempt.spec.plan,
             start_step=attempt.checkpoint.step if attempt.checkpoint else 0,

@@ -16,7 +16,8 @@ _LIKELY: dict[int, str] = {
     signal.SIGSEGV: "a fault in native code: torch's, a driver's or that of an extension",
     signal.SIGBUS: "shared memory (/dev/shm) is full, or a mapped file was cut short",
     signal.SIGILL: "a library was built for a processor with other instructions than this one",
-    signal.SIGABRT: "native code gave up; its words are in the worker's log",
+    signal.SIGABRT: "native code gave up; its words are in the worker's log, unless the data "
+    "were open",
     signal.SIGFPE: "native code divided by zero",
     signal.SIGSYS: "the container's seccomp profile forbids a system call that it made",
     signal.SIGXCPU: "its limit of CPU time was reached (ulimit -t)",
