@@ -1,0 +1,16 @@
+"""All families of the zoo."""
+
+from __future__ import annotations
+
+from tests.support.zoo import attention, convolutions, noisy, plain, recurrent
+from tests.support.zoo.entry import Entry
+
+ZOO: tuple[Entry, ...] = (
+    *plain.ENTRIES,
+    *convolutions.ENTRIES,
+    *recurrent.ENTRIES,
+    *attention.ENTRIES,
+    *noisy.ENTRIES,
+)
+ACCEPTED = tuple(entry for entry in ZOO if not entry.refused)
+REFUSED = tuple(entry for entry in ZOO if entry.refused)
