@@ -21,7 +21,6 @@ from tests.support.zoo.making import (
     losses_alone,
     read_text,
     task_of,
-    text,
 )
 
 _HIDDEN = 6
