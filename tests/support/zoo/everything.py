@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.support.zoo import attention, convolutions, noisy, plain, recurrent
+from tests.support.zoo import (
+    adapters,
+    attention,
+    convolutions,
+    hugging_face,
+    noisy,
+    plain,
+    recurrent,
+    vision,
+)
 from tests.support.zoo.entry import Entry
 
 ZOO: tuple[Entry, ...] = (
@@ -11,6 +20,9 @@ ZOO: tuple[Entry, ...] = (
     *recurrent.ENTRIES,
     *attention.ENTRIES,
     *noisy.ENTRIES,
+    *hugging_face.ENTRIES,
+    *vision.ENTRIES,
+    *adapters.ENTRIES,
 )
 ACCEPTED = tuple(entry for entry in ZOO if not entry.refused)
 REFUSED = tuple(entry for entry in ZOO if entry.refused)
