@@ -30,8 +30,8 @@ from tests.support.zoo.making import (
 
 _WIDTH, _SIDE, _PATCH = 8, 8, 4
 _SMALL = {"hidden_size": _WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
-_WIDE = {**_SMALL, "intermediate_size": 12}
-_READS = {"vocab_size": WORDS, "max_position_embeddings": 16}
+WIDE = {**_SMALL, "intermediate_size": 12}
+READS = {"vocab_size": WORDS, "max_position_embeddings": 16}
 _DRY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _SEES = {"image_size": _SIDE, "patch_size": _PATCH, "num_channels": 1, "num_labels": CLASSES}
 _KEPT_OUT = torch.finfo(torch.float32).min / 2
@@ -66,6 +66,13 @@ def frozen(model: nn.Module, *parts: str) -> nn.Module:
         if any(part in name for part in parts):
             p.requires_grad_(False)
     return model
+
+
+def untied(model: nn.Module) -> nn.Module:
+    """Return a T5 whose encoder and decoder have words of their own."""
+    for side in (model.encoder, model.decoder):
+        side.embed_tokens = nn.Embedding(WORDS, _WIDTH)
+    return frozen(model, "shared")
 
 
 def reader(
@@ -113,13 +120,13 @@ def viewer(name: str, *without: str, **config: Any) -> Callable[[], Task]:
 
 _GPT2 = {"n_embd": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS, "n_positions": 16}
 _GPT2_DRY = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-_UNTIED = {"tie_word_embeddings": False}
+UNTIED = {"tie_word_embeddings": False}
 
 
-_GPT2_WET = {**_GPT2, **_UNTIED}
+_GPT2_WET = {**_GPT2, **UNTIED}
 DRY_GPT2 = {**_GPT2_WET, **_GPT2_DRY}
-ENCODER = {**_WIDE, **_READS, **_DRY}
-_FEW = {**_WIDE, **_READS, "num_key_value_heads": 1}
+ENCODER = {**WIDE, **READS, **_DRY}
+_FEW = {**WIDE, **READS, "num_key_value_heads": 1}
 _BLOOM = {"hidden_size": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS}
 _DISTILBERT = {
     "vocab_size": WORDS,
@@ -128,6 +135,18 @@ _DISTILBERT = {
     "n_heads": 2,
     "dim": _WIDTH,
     "hidden_dim": 12,
+}
+OPT = {**_SMALL, **READS, "ffn_dim": 12, "word_embed_proj_dim": _WIDTH, "dropout": 0.0}
+T5 = {
+    "d_model": _WIDTH,
+    "d_ff": 12,
+    "d_kv": 4,
+    "num_layers": 1,
+    "num_heads": 2,
+    "vocab_size": WORDS,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+    **UNTIED,
 }
 _CONVNEXT = {
     "num_channels": 1,
@@ -153,23 +172,9 @@ def _translator() -> Task:
         )
         return next_words(found.logits, said)
 
-    config = {
-        "d_model": _WIDTH,
-        "d_ff": 12,
-        "d_kv": 4,
-        "num_layers": 1,
-        "num_heads": 2,
-        "vocab_size": WORDS,
-        "dropout_rate": 0.0,
-        "decoder_start_token_id": 0,
-        **_UNTIED,
-    }
-
     def model() -> nn.Module:
-        whole = made("T5ForConditionalGeneration", **config)
-        for side in (whole.encoder, whole.decoder):
-            side.embed_tokens = nn.Embedding(WORDS, _WIDTH)
-        return frozen(whole, "shared", "relative_attention_bias")
+        whole = made("T5ForConditionalGeneration", **T5)
+        return frozen(untied(whole), "relative_attention_bias")
 
     return task_of(
         model,
@@ -209,7 +214,7 @@ ENTRIES = (
     Entry("gpt2", writer("GPT2LMHeadModel", **DRY_GPT2)),
     Entry("gpt2_dropout", writer("GPT2LMHeadModel", **_GPT2_WET), random=True),
     Entry("bert", reader("BertModel", **ENCODER)),
-    Entry("bert_dropout", reader("BertModel", **_WIDE, **_READS), random=True),
+    Entry("bert_dropout", reader("BertModel", **WIDE, **READS), random=True),
     Entry("roberta", reader("RobertaModel", **ENCODER)),
     Entry("electra", reader("ElectraModel", **ENCODER, embedding_size=_WIDTH)),
     Entry("albert", reader("AlbertModel", **ENCODER, embedding_size=_WIDTH)),
@@ -217,16 +222,16 @@ ENTRIES = (
         "distilbert",
         reader("DistilBertModel", **_DISTILBERT, dropout=0.0, attention_dropout=0.0),
     ),
-    Entry("llama", writer("LlamaForCausalLM", **_WIDE, **_READS)),
-    Entry("llama_padded", reader("LlamaModel", causal, **_WIDE, **_READS)),
+    Entry("llama", writer("LlamaForCausalLM", **WIDE, **READS)),
+    Entry("llama_padded", reader("LlamaModel", causal, **WIDE, **READS)),
     Entry("mistral", writer("MistralForCausalLM", **_FEW)),
-    Entry("qwen2", writer("Qwen2ForCausalLM", **_FEW, **_UNTIED)),
-    Entry("phi", writer("PhiForCausalLM", **_WIDE, **_READS)),
-    Entry("gpt_neox", writer("GPTNeoXForCausalLM", **_WIDE, **_READS, **_UNTIED)),
+    Entry("qwen2", writer("Qwen2ForCausalLM", **_FEW, **UNTIED)),
+    Entry("phi", writer("PhiForCausalLM", **WIDE, **READS)),
+    Entry("gpt_neox", writer("GPTNeoXForCausalLM", **WIDE, **READS, **UNTIED)),
     Entry("t5", _translator),
     Entry("whisper_encoder", _listener),
-    Entry("vit", viewer("ViTForImageClassification", **_WIDE, **_SEES, **_DRY)),
-    Entry("deit", viewer("DeiTForImageClassification", **_WIDE, **_SEES, **_DRY)),
+    Entry("vit", viewer("ViTForImageClassification", **WIDE, **_SEES, **_DRY)),
+    Entry("deit", viewer("DeiTForImageClassification", **WIDE, **_SEES, **_DRY)),
     Entry("dinov2", viewer("Dinov2ForImageClassification", "mask_token", **_SMALL, **_SEES)),
     Entry("convnext_of_hub", viewer("ConvNextForImageClassification", **_CONVNEXT)),
 )

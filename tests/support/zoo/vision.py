@@ -5,7 +5,7 @@ No output of a module that is trained may be written over, since hooks hold on t
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -91,14 +91,19 @@ def _dense() -> nn.Module:
     return _out_of_place(model)
 
 
-def _resnet(block: str, **options: Any) -> nn.Module:
-    from torchvision.models import ResNet, resnet
+def resnet(norm_layer: Callable[[int], nn.Module] | None) -> nn.Module:
+    """The first half of a ResNet."""
+    from torchvision.models import ResNet
+    from torchvision.models.resnet import BasicBlock
 
-    return ResNet(getattr(resnet, block), [1, 1, 1, 1], CLASSES, norm_layer=_groups, **options)
+    model = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm_layer)
+    model.layer3 = model.layer4 = nn.Identity()
+    model.fc = nn.Linear(128, CLASSES)
+    return model
 
 
 ENTRIES = (
-    Entry("resnet", classified(lambda: _resnet("BasicBlock"), 3, _SIDE, _SIDE)),
+    Entry("resnet", classified(lambda: resnet(_groups), 3, 16, 16)),
     Entry("vit_of_torchvision", classified(_vit, 3, 8, 8)),
     Entry("convnext", classified(_convnext, 3, 8, 8)),
     Entry("efficientnet", classified(_efficient, 3, 8, 8), random=True),
