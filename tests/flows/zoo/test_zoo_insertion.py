@@ -32,6 +32,8 @@ ROUNDED = 1.1e-6
 class Kept(PerExampleGradients):
     """Also keeps the gradients of all passes: Tensor[P, n] of each."""
 
+    passes: list[torch.Tensor]
+
     def __call__(self, batch, rows):
         found = super().__call__(batch, rows)
         self.passes.append(torch.cat([g for g in found if g is not None], 1).clone())

@@ -28,12 +28,19 @@ from tests.support.zoo.making import (
     text,
 )
 
+Config = dict[str, Any]
+
 _WIDTH, _SIDE, _PATCH = 8, 8, 4
-_SMALL = {"hidden_size": _WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
-WIDE = {**_SMALL, "intermediate_size": 12}
-READS = {"vocab_size": WORDS, "max_position_embeddings": 16}
-_DRY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-_SEES = {"image_size": _SIDE, "patch_size": _PATCH, "num_channels": 1, "num_labels": CLASSES}
+_SMALL: Config = {"hidden_size": _WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+WIDE: Config = {**_SMALL, "intermediate_size": 12}
+READS: Config = {"vocab_size": WORDS, "max_position_embeddings": 16}
+_DRY: Config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_SEES: Config = {
+    "image_size": _SIDE,
+    "patch_size": _PATCH,
+    "num_channels": 1,
+    "num_labels": CLASSES,
+}
 _KEPT_OUT = torch.finfo(torch.float32).min / 2
 
 
@@ -68,7 +75,7 @@ def frozen(model: nn.Module, *parts: str) -> nn.Module:
     return model
 
 
-def untied(model: nn.Module) -> nn.Module:
+def untied(model: Any) -> nn.Module:
     """Return a T5 whose encoder and decoder have words of their own."""
     for side in (model.encoder, model.decoder):
         side.embed_tokens = nn.Embedding(WORDS, _WIDTH)
@@ -80,7 +87,7 @@ def reader(
 ) -> Callable[[], Task]:
     """Makes the task of an encoder that reads a padded text, by a ready mask."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         positions = torch.arange(words.shape[1]).expand(len(words), -1)
         seen = model.encoder(
@@ -99,7 +106,7 @@ def reader(
 def writer(name: str, *without: str, **config: Any) -> Callable[[], Task]:
     """Makes the task of a language model that has no padding, with positions for each row."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         positions = torch.arange(words.shape[1]).expand(len(words), -1)
         found = model(input_ids=words, position_ids=positions, use_cache=False)
@@ -118,17 +125,23 @@ def viewer(name: str, *without: str, **config: Any) -> Callable[[], Task]:
     return lambda: task_of(model, cross_entropy, x=features(1, _SIDE, _SIDE), y=label())
 
 
-_GPT2 = {"n_embd": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS, "n_positions": 16}
-_GPT2_DRY = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-UNTIED = {"tie_word_embeddings": False}
+_GPT2: Config = {
+    "n_embd": _WIDTH,
+    "n_layer": 1,
+    "n_head": 2,
+    "vocab_size": WORDS,
+    "n_positions": 16,
+}
+_GPT2_DRY: Config = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+UNTIED: Config = {"tie_word_embeddings": False}
 
 
-_GPT2_WET = {**_GPT2, **UNTIED}
-DRY_GPT2 = {**_GPT2_WET, **_GPT2_DRY}
-ENCODER = {**WIDE, **READS, **_DRY}
-_FEW = {**WIDE, **READS, "num_key_value_heads": 1}
-_BLOOM = {"hidden_size": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS}
-_DISTILBERT = {
+_GPT2_WET: Config = {**_GPT2, **UNTIED}
+DRY_GPT2: Config = {**_GPT2_WET, **_GPT2_DRY}
+ENCODER: Config = {**WIDE, **READS, **_DRY}
+_FEW: Config = {**WIDE, **READS, "num_key_value_heads": 1}
+_BLOOM: Config = {"hidden_size": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS}
+_DISTILBERT: Config = {
     "vocab_size": WORDS,
     "max_position_embeddings": 16,
     "n_layers": 1,
@@ -136,8 +149,8 @@ _DISTILBERT = {
     "dim": _WIDTH,
     "hidden_dim": 12,
 }
-OPT = {**_SMALL, **READS, "ffn_dim": 12, "word_embed_proj_dim": _WIDTH, "dropout": 0.0}
-T5 = {
+OPT: Config = {**_SMALL, **READS, "ffn_dim": 12, "word_embed_proj_dim": _WIDTH, "dropout": 0.0}
+T5: Config = {
     "d_model": _WIDTH,
     "d_ff": 12,
     "d_kv": 4,
@@ -148,7 +161,7 @@ T5 = {
     "decoder_start_token_id": 0,
     **UNTIED,
 }
-_CONVNEXT = {
+_CONVNEXT: Config = {
     "num_channels": 1,
     "num_labels": CLASSES,
     "hidden_sizes": [4, 8],
@@ -161,7 +174,7 @@ _CONVNEXT = {
 def _translator() -> Task:
     """T5, whose decoder begins with a word of its own."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words, said = batch["x"], batch["said"]
         found = model(
             input_ids=words,

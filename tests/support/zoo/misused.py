@@ -41,7 +41,7 @@ _OTHER_ROWS = "is called on other rows than those of the batch"
 def _read_by_mask_of_two_dimensions(name: str, **config: Any) -> Callable[[], Task]:
     """Makes the task of a classifier of texts that hands the padding mask over as it is."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         positions = torch.arange(words.shape[1]).expand(len(words), -1)
         given = {} if name.startswith(("Distil", "T5")) else {"position_ids": positions}
@@ -58,7 +58,7 @@ def _read_by_mask_of_two_dimensions(name: str, **config: Any) -> Callable[[], Ta
 def _written(name: str, **config: Any) -> Callable[[], Task]:
     """Makes the task of a language model that is given its words alone."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         return next_words(model(input_ids=batch["x"], use_cache=False).logits, batch["x"])
 
     return lambda: task_of(lambda: made(name, **config), losses, x=text())
@@ -67,7 +67,7 @@ def _written(name: str, **config: Any) -> Callable[[], Task]:
 def _translator() -> Task:
     """T5 that learns how far words are from one another: one table for all rows."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         found = model(input_ids=words, decoder_input_ids=words, use_cache=False)
         return next_words(found.logits, words)
@@ -78,7 +78,7 @@ def _translator() -> Task:
 def _adapted(base: str, kind: str, config: dict[str, Any], **adapter: Any) -> Callable[[], Task]:
     """Makes the task of a language model with one of peft's adapters."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         logits = model(input_ids=words, use_cache=False).logits
         return next_words(logits[:, -words.shape[1] :], words)
@@ -93,13 +93,13 @@ def _adapted(base: str, kind: str, config: dict[str, Any], **adapter: Any) -> Ca
     return lambda: task_of(model, losses, x=text())
 
 
-def _windows() -> nn.Module:
+def _windows() -> Any:
     from torchvision.models import SwinTransformer
 
     return SwinTransformer([2, 2], 8, [1, 1], [1, 2], [2, 2], num_classes=CLASSES)
 
 
-def _convnext() -> nn.Module:
+def _convnext() -> Any:
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
     blocks = [CNBlockConfig(4, 8, 1), CNBlockConfig(8, None, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def _normalised_over_batch() -> nn.Module:
 
 
 def _torch_lstm() -> nn.Module:
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         return self.last(self.cells(self.words(words))[0][:, -1])
 
     return Through(
@@ -50,7 +51,7 @@ def _torch_lstm() -> nn.Module:
 
 
 def _torch_attention() -> nn.Module:
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         x = self.words(words)
         return self.last(self.attention(x, x, x)[0].mean(1))
 
@@ -66,7 +67,7 @@ def _batch_in_second_place() -> nn.Module:
     """Words first, as Opacus' layers have it unless `batch_first` is said."""
     from opacus.layers import DPLSTM
 
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         return self.last(self.cells(self.words(words.t()))[0][-1])
 
     return Through(
@@ -81,7 +82,7 @@ def _tied() -> nn.Module:
 
 
 def _tied_by_product() -> nn.Module:
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         return self.words(words).mean(1) @ self.words.weight.t()
 
     return Through(forward, words=nn.Embedding(WORDS, 4))
@@ -90,28 +91,28 @@ def _tied_by_product() -> nn.Module:
 def _over_the_batch() -> nn.Module:
     """Attention whose positions are the rows."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         hidden = self.first(x)
         return self.last((hidden @ hidden.t()).softmax(1) @ hidden)
 
     return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
 
 
-def _centred(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _centred(model: Any, batch: Batch) -> Any:
     return cross_entropy(model, {**batch, "x": batch["x"] - batch["x"].mean(0)})
 
 
-def _contrast(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _contrast(model: Any, batch: Batch) -> Any:
     """Each row's negatives are the other rows."""
     alike = model(batch["x"]) @ batch["x"][:, :CLASSES].t()
     return functional.cross_entropy(alike, torch.arange(len(alike)), reduction="none")
 
 
-def _averaged(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _averaged(model: Any, batch: Batch) -> Any:
     return functional.cross_entropy(model(batch["x"]), batch["y"])
 
 
-def _divided(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _divided(model: Any, batch: Batch) -> Any:
     return cross_entropy(model, batch) / len(batch["x"])
 
 
@@ -124,11 +125,13 @@ def _unused_part() -> nn.Module:
 
 
 class _RunningMean(nn.Module):
+    mean: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(FEATURES))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Any) -> Any:
         if self.training:
             self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
         return x - self.mean
@@ -174,7 +177,7 @@ def _spectral() -> nn.Module:
 def _memory() -> nn.Module:
     """Keeps the last batch's mean where no buffer is."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         found = self.last(x + getattr(self, "seen", 0.0))
         self.seen = x.detach().mean(0)
         return found
@@ -186,7 +189,7 @@ def _packed() -> Task:
     """Texts without their padding, as a packed sequence."""
     from opacus.layers import DPLSTM
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         lengths = batch["kept"].sum(1).clamp(min=1)
         packed = nn.utils.rnn.pack_padded_sequence(
             model.words(batch["x"]), lengths, batch_first=True, enforce_sorted=False
@@ -209,7 +212,7 @@ def _packed() -> Task:
     )
 
 
-def _seeded(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _seeded(model: Any, batch: Batch) -> Any:
     torch.manual_seed(0)
     return cross_entropy(model, {**batch, "x": functional.dropout(batch["x"], 0.2)})
 
@@ -221,19 +224,19 @@ def _in_place() -> nn.Module:
 
 
 def _scripted() -> nn.Module:
-    return torch.jit.trace(nn.Linear(FEATURES, CLASSES), torch.zeros(1, FEATURES))  # type: ignore[no-any-return, no-untyped-call]
+    return torch.jit.trace(nn.Linear(FEATURES, CLASSES), torch.zeros(1, FEATURES))  # type: ignore[no-any-return]
 
 
 # What follows is refused by structure, splice and poison.
 
 
-def _mixed_up(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _mixed_up(model: Any, batch: Batch) -> Any:
     """Mixup (Zhang et al. 2018) within the batch."""
     x = batch["x"]
     return cross_entropy(model, {**batch, "x": 0.8 * x + 0.2 * x[torch.randperm(len(x))]})
 
 
-def _mixed_up_at_times(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _mixed_up_at_times(model: Any, batch: Batch) -> Any:
     if np.random.rand() < 0.5:
         return _mixed_up(model, batch)
     return cross_entropy(model, batch)
@@ -242,7 +245,7 @@ def _mixed_up_at_times(model: nn.Module, batch: Batch) -> torch.Tensor:
 def _left_out_together() -> nn.Module:
     """LayerDrop (Fan et al. 2020): one coin for all rows."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         hidden = self.first(x)
         if random.random() < 0.5:
             hidden = hidden + self.block(hidden).tanh()
@@ -259,7 +262,7 @@ def _left_out_together() -> nn.Module:
 def _depth_of_batch() -> nn.Module:
     from torchvision.ops import StochasticDepth
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         hidden = self.first(x)
         return self.last(hidden + self.drop(self.block(hidden).tanh()) + self.block(hidden))
 
@@ -272,25 +275,25 @@ def _depth_of_batch() -> nn.Module:
     )
 
 
-def _noise_of_all(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _noise_of_all(model: Any, batch: Batch) -> Any:
     """One row of noise, added to all."""
     return cross_entropy(model, {**batch, "x": batch["x"] + 0.1 * torch.randn(FEATURES)})
 
 
-def _one_step_for_all(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _one_step_for_all(model: Any, batch: Batch) -> Any:
     """A diffusion whose step is the batch's."""
     step = torch.rand(())
     noise = torch.randn_like(batch["x"])
     return cross_entropy(model, {**batch, "x": step * batch["x"] + (1 - step) * noise})
 
 
-def _generator_of_its_own(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _generator_of_its_own(model: Any, batch: Batch) -> Any:
     generator = torch.Generator().manual_seed(int(torch.randint(0, 1 << 30, ())))
     noise = torch.randn(batch["x"].shape, generator=generator)
     return cross_entropy(model, {**batch, "x": batch["x"] + 0.1 * noise})
 
 
-def _cut_to_longest(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _cut_to_longest(model: Any, batch: Batch) -> Any:
     """Texts are cut to the longest one of the batch."""
     length = int((batch["x"] != 0).sum(1).max().clamp(min=1))
     seen = model.words(batch["x"][:, :length]).mean(1)
@@ -307,14 +310,14 @@ def _cut() -> Task:
 
 
 def _branch_on_values() -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         found = self.last(x)
         return found.clamp(-50, 50) if found.abs().max() > 100 else found
 
     return Through(forward, last=nn.Linear(FEATURES, CLASSES))
 
 
-def _only_some_rows(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _only_some_rows(model: Any, batch: Batch) -> Any:
     """Rows are chosen by a mask that never chooses fewer here."""
     losses = cross_entropy(model, batch)
     wanted = batch["x"][:, 0] > -2
@@ -322,12 +325,12 @@ def _only_some_rows(model: nn.Module, batch: Batch) -> torch.Tensor:
     return losses
 
 
-def _asks_for_items(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _asks_for_items(model: Any, batch: Batch) -> Any:
     losses = cross_entropy(model, batch)
     return losses if losses.max().item() < 1e6 else losses * 0.5
 
 
-def _through_numpy(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _through_numpy(model: Any, batch: Batch) -> Any:
     scale = np.minimum(batch["x"].numpy().max(1), 2.0)
     return cross_entropy(model, batch) * torch.from_numpy(1 + scale**2)
 

@@ -6,6 +6,7 @@ No output of a module that is trained may be written over, since hooks hold on t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,30 +31,30 @@ def _groups(channels: int) -> nn.Module:
 def _out_of_place(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return model
 
 
-def _squeeze() -> nn.Module:
+def _squeeze() -> Any:
     from torchvision.models import squeezenet1_1
 
     return _out_of_place(squeezenet1_1(num_classes=CLASSES))
 
 
-def _vit() -> nn.Module:
+def _vit() -> Any:
     from torchvision.models import VisionTransformer
 
     return VisionTransformer(8, 4, 1, 2, 8, 12, num_classes=CLASSES)
 
 
-def _convnext() -> nn.Module:
+def _convnext() -> Any:
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
     blocks = [CNBlockConfig(4, 8, 1), CNBlockConfig(8, None, 1)]
     return ConvNeXt(blocks, stochastic_depth_prob=0.0, num_classes=CLASSES)
 
 
-def _efficient() -> nn.Module:
+def _efficient() -> Any:
     from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
     blocks = [MBConvConfig(1, 3, 1, 8, 8, 1, 1.0, 1.0), MBConvConfig(2, 3, 2, 8, 8, 2, 1.0, 1.0)]
@@ -69,20 +70,20 @@ def _efficient() -> nn.Module:
     )
 
 
-def _mobile_2() -> nn.Module:
+def _mobile_2() -> Any:
     from torchvision.models import MobileNetV2
 
     return MobileNetV2(CLASSES, 0.1, [[1, 8, 1, 1], [2, 8, 2, 2]], norm_layer=_groups, dropout=0.2)
 
 
-def _mobile_3() -> nn.Module:
+def _mobile_3() -> Any:
     from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
     blocks = [InvertedResidualConfig(8, 3, 8, 8, True, "HS", 2, 1, 1.0)]
     return _out_of_place(MobileNetV3(blocks, 8, CLASSES, norm_layer=_groups))
 
 
-def _dense() -> nn.Module:
+def _dense() -> Any:
     from opacus.validators import ModuleValidator
     from torchvision.models import DenseNet
 
@@ -91,7 +92,7 @@ def _dense() -> nn.Module:
     return _out_of_place(model)
 
 
-def resnet(norm_layer: Callable[[int], nn.Module] | None) -> nn.Module:
+def resnet(norm_layer: Callable[[int], nn.Module] | None) -> Any:
     """The first half of a ResNet."""
     from torchvision.models import ResNet
     from torchvision.models.resnet import BasicBlock
