@@ -37,6 +37,7 @@ NOT_YET = frozenset(
         "asks_for_items",
         "bert_of_two_dimensions",
         "branch_on_values",
+        "centred",
         "cut_to_longest",
         "depth_of_batch",
         "layer_drop",
@@ -46,7 +47,9 @@ NOT_YET = frozenset(
         "noise_of_all",
         "one_step_for_all",
         "only_some_rows",
+        "over_the_batch",
         "own_generator",
+        "packed",
         "through_numpy",
     }
 )

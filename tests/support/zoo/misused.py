@@ -127,7 +127,7 @@ def _listener_of_fewer_layers() -> nn.Module:
 
 
 _SEPARATE = "keep buffers and trainable parameters in separate modules"
-_READY = "[rows, 1, T, T]"
+_READY = "floats [rows, 1, positions, positions]"
 
 ENTRIES = (
     Entry(
@@ -193,7 +193,7 @@ ENTRIES = (
     Entry(
         "resnet_in_place",
         classified(lambda: resnet(lambda n: nn.GroupNorm(1, n)), 3, 16, 16),
-        ("inplace",),
+        ("inplace=False on module relu", "x = x + y"),
     ),
     Entry("swin", classified(_windows, 3, 8, 8), ("ShiftedWindowAttention", _SEPARATE)),
     Entry("convnext_of_random_depth", classified(_convnext, 3, 8, 8), ("CNBlock", _SEPARATE)),

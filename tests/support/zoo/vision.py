@@ -14,8 +14,6 @@ from torch import nn
 from tests.support.zoo.entry import Entry
 from tests.support.zoo.making import CLASSES, classified
 
-_SIDE = 32
-
 
 class _Copy(nn.Module):
     """What follows may write over it."""
@@ -38,7 +36,10 @@ def _out_of_place(model: nn.Module) -> nn.Module:
 def _squeeze() -> Any:
     from torchvision.models import squeezenet1_1
 
-    return _out_of_place(squeezenet1_1(num_classes=CLASSES))
+    model = squeezenet1_1()
+    model.features = model.features[:5]
+    model.classifier[1] = nn.Conv2d(128, CLASSES, 1)
+    return _out_of_place(model)
 
 
 def _vit() -> Any:
@@ -93,13 +94,13 @@ def _dense() -> Any:
 
 
 def resnet(norm_layer: Callable[[int], nn.Module] | None) -> Any:
-    """The first half of a ResNet."""
+    """The first layers of a ResNet."""
     from torchvision.models import ResNet
     from torchvision.models.resnet import BasicBlock
 
     model = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm_layer)
-    model.layer3 = model.layer4 = nn.Identity()
-    model.fc = nn.Linear(128, CLASSES)
+    model.layer2 = model.layer3 = model.layer4 = nn.Identity()
+    model.fc = nn.Linear(64, CLASSES)
     return model
 
 
@@ -111,5 +112,5 @@ ENTRIES = (
     Entry("mobilenet_2", classified(_mobile_2, 3, 8, 8), random=True),
     Entry("mobilenet_3", classified(_mobile_3, 3, 8, 8), random=True),
     Entry("densenet", classified(_dense, 3, 16, 16)),
-    Entry("squeezenet", classified(_squeeze, 3, _SIDE, _SIDE), random=True),
+    Entry("squeezenet", classified(_squeeze, 3, 16, 16), random=True),
 )
