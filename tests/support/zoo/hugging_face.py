@@ -139,7 +139,7 @@ UNTIED: Config = {"tie_word_embeddings": False}
 _GPT2_WET: Config = {**_GPT2, **UNTIED}
 DRY_GPT2: Config = {**_GPT2_WET, **_GPT2_DRY}
 ENCODER: Config = {**WIDE, **READS, **_DRY}
-_FEW: Config = {**WIDE, **READS, "num_key_value_heads": 1}
+_SHARED_KEYS: Config = {**WIDE, **READS, "num_key_value_heads": 1}
 _BLOOM: Config = {"hidden_size": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS}
 _DISTILBERT: Config = {
     "vocab_size": WORDS,
@@ -175,15 +175,15 @@ def _translator() -> Task:
     """T5, whose decoder begins with a word of its own."""
 
     def losses(model: Any, batch: Batch) -> Any:
-        words, said = batch["x"], batch["said"]
+        words, translation = batch["x"], batch["translation"]
         found = model(
             input_ids=words,
             attention_mask=adapted(batch["kept"]),
-            decoder_input_ids=said,
-            decoder_attention_mask=causal(torch.ones_like(said)),
+            decoder_input_ids=translation,
+            decoder_attention_mask=causal(torch.ones_like(translation)),
             use_cache=False,
         )
-        return next_words(found.logits, said)
+        return next_words(found.logits, translation)
 
     def model() -> nn.Module:
         whole = made("T5ForConditionalGeneration", **T5)
@@ -194,7 +194,7 @@ def _translator() -> Task:
         losses,
         x=text(),
         kept=kept(),
-        said=text(),
+        translation=text(),
     )
 
 
@@ -237,8 +237,8 @@ ENTRIES = (
     ),
     Entry("llama", writer("LlamaForCausalLM", **WIDE, **READS)),
     Entry("llama_padded", reader("LlamaModel", causal, **WIDE, **READS)),
-    Entry("mistral", writer("MistralForCausalLM", **_FEW)),
-    Entry("qwen2", writer("Qwen2ForCausalLM", **_FEW, **UNTIED)),
+    Entry("mistral", writer("MistralForCausalLM", **_SHARED_KEYS)),
+    Entry("qwen2", writer("Qwen2ForCausalLM", **_SHARED_KEYS, **UNTIED)),
     Entry("phi", writer("PhiForCausalLM", **WIDE, **READS)),
     Entry("gpt_neox", writer("GPTNeoXForCausalLM", **WIDE, **READS, **UNTIED)),
     Entry("t5", _translator),
