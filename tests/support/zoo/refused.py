@@ -380,7 +380,7 @@ ENTRIES = (
     Entry("asks_for_items", losses_alone(_asks_for_items), ("_asks_for_items", "tensor")),
     Entry("through_numpy", losses_alone(_through_numpy), ("_through_numpy", "tensor")),
     # By splice and poison.
-    Entry("mixed_up", losses_alone(_mixed_up), ("_mixed_up", OF_EACH_ROW), random=True),
+    Entry("mixed_up", losses_alone(_mixed_up), ("in _mixed_up", "its own example"), random=True),
     Entry("mixed_up_at_times", losses_alone(_mixed_up_at_times), (OF_EACH_ROW,), random=True),
     Entry("layer_drop", classified(_left_out_together), (OF_EACH_ROW,), random=True),
     Entry("depth_of_batch", classified(_depth_of_batch), ("drop", 'mode="row"'), random=True),
