@@ -110,3 +110,26 @@ def test_recurrent_layers_repeat_the_parameters_of_their_cells(layer: type[nn.Mo
     owners = [p for _, p in made.named_parameters(remove_duplicate=False)]
     assert len(owners) > len(set(owners)), CHANGED
     assert repeats_parameters(made), CHANGED
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (nn.Conv2d(2, 3, 2), torch.rand(3, 2, 4, 4).contiguous(memory_format=torch.channels_last)),
+        (nn.Embedding(4, 2, padding_idx=1), torch.tensor([[0, 1], [1, 1], [3, 2]])),
+    ],
+    ids=["channels last in memory", "a word that is padding"],
+)
+def test_what_opacus_gets_wrong_is_corrected(layer: nn.Module, inputs: torch.Tensor) -> None:
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    hooks = ExampleHooks(layer, list(layer.parameters()))
+    hooks.forget()
+    (layer(inputs) + 1).square().sum().backward()
+    found = hooks.gradient(weight)
+    hooks.remove()
+    for row, one in enumerate(inputs):
+        (wanted,) = torch.autograd.grad((layer(one[None]) + 1).square().sum(), weight)
+        assert isinstance(found, torch.Tensor)
+        assert torch.allclose(found[row], wanted)
