@@ -98,7 +98,12 @@ _REMEDIES = {
     "share_memory_": _MEMORY,
     "__repr__": _LOG,
     "__format__": _LOG,
+    "lstsq": "solve the normal equations by torch.linalg.solve",
 }
+_READY_MASK = (
+    "give the model a ready attention mask of floats [rows, 1, positions, positions], 0 where a "
+    "position is seen and torch.finfo(torch.float32).min where not"
+)
 _WRITTEN = {
     "__bool__": "if or bool()",
     "__int__": "int()",
@@ -130,7 +135,7 @@ _READS = frozenset(
         torch.Tensor.tolist,
         torch.Tensor.__array__,
         torch.Tensor.__dlpack__,
-        torch.Tensor.__cuda_array_interface__.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.__cuda_array_interface__.__get__,
         torch.Tensor.__reduce_ex__,
         torch.Tensor.__repr__,
         torch.Tensor.__format__,
@@ -169,6 +174,9 @@ _ASKED: Mapping[str, tuple[str, ...] | None] = {
 }
 _BY_TRUTH = frozenset({torch.bool, torch.uint8})
 _TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+#: Code that asks for nobody else.
+_OWN = ("torch.", f"{__package__}.")
 
 # Python code of torch that asks only to raise, or to tell whether it has to.
 _MAY_ASK: frozenset[CodeType] = frozenset(
@@ -298,10 +306,27 @@ def may_be_asked(
         module = frame.f_globals.get("__name__", "")
         if frame.f_code in _MAY_ASK or is_hooks_module(module):
             return True
-        if not (module.startswith("torch.") or module.startswith(__package__)):
+        if not module.startswith(_OWN):
             return False
         frame = frame.f_back
     return False
+
+
+def remedy_in_library(frame: FrameType | None) -> str | None:
+    """Return the remedy for what transformers asks of a mask of two dimensions."""
+    for module in _modules(frame):
+        if module.startswith("transformers.masking_utils"):
+            return _READY_MASK
+        if not module.startswith(_OWN):
+            return None
+    return None
+
+
+def _modules(frame: FrameType | None) -> Iterator[str]:
+    """The modules of the code that is being executed, the innermost first."""
+    while frame is not None:
+        yield frame.f_globals.get("__name__", "")
+        frame = frame.f_back
 
 
 def _question(operator: str, function: Callable[..., Any] | None) -> Question:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -45,8 +46,8 @@ class ValueAsked(RuntimeError):
     def sentence(self, place: str = "") -> str:
         """What is refused, with its place in the task's code."""
         return (
-            f"{self.where} asks for values of the batch{place}: {self.question.asked}, so that what "
-            "is computed for one example may follow from what others hold; "
+            f"{self.where} asks for values of the batch{place}: {self.question.asked}, so that "
+            "what is computed for one example may follow from what others hold; "
             f"{self.question.remedy}"
         )
 
@@ -122,6 +123,8 @@ class _Look:
         frame = inspect.currentframe()
         if questions.may_be_asked(self.function, self.arguments, frame):
             return
+        remedy = questions.remedy_in_library(frame)
+        question = question if remedy is None else replace(question, remedy=remedy)
         self.refused = self.refused or ValueAsked(self._where(frame), question)
         raise self.refused
 
@@ -130,24 +133,23 @@ class _Look:
         while frame is not None:
             if frame.f_code.co_name == "_call_impl":
                 module = frame.f_locals.get("self")
-                if id(module) in self._modules:
-                    return f"module {self._modules[id(module)] or 'model'} ({type(module).__name__})"
+                name = self._modules.get(id(module))
+                if name is not None:
+                    return f"module {name or 'model'} ({type(module).__name__})"
             frame = frame.f_back
         return "losses()"
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees each operator that torch executes, also those of the backward pass."""
 
     supports_higher_order_operators = True
 
     def __init__(self, look: _Look) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._look = look
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         look = self._look
         if not (look.is_marked(args) or look.is_marked(kwargs)):
@@ -170,9 +172,7 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self._look = look
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         look = self._look
         before = look.function, look.arguments
@@ -203,4 +203,5 @@ def _storage(tensor: torch.Tensor) -> int | None:
     """The address of a tensor's storage; None for one without, as sparse ones are."""
     if tensor.layout is not torch.strided:
         return None
-    return torch._C._storage_address(tensor)
+    address: int = torch._C._storage_address(tensor)  # type: ignore[attr-defined]
+    return address
