@@ -101,17 +101,26 @@ class _Look:
 
     def mark(self, value: object) -> None:
         """Mark every tensor within a value."""
-        for tensor in _tensors(value):
-            address = _storage(tensor)
+        if isinstance(value, torch.Tensor):
+            address = _storage(value)
             if address is None:
                 self.ask(questions.NOT_STRIDED)
             elif address not in self._marked:
                 with torch._C.DisableTorchFunction():
-                    self._marked[address] = StorageWeakRef(tensor.untyped_storage())
+                    self._marked[address] = StorageWeakRef(value.untyped_storage())
+        elif isinstance(value, (tuple, list)):
+            for each in value:
+                self.mark(each)
+        elif isinstance(value, dict):
+            self.mark(list(value.values()))
 
     def is_marked(self, value: object) -> bool:
         """Whether a tensor within a value is marked."""
-        return any(_storage(tensor) in self._marked for tensor in _tensors(value))
+        if isinstance(value, torch.Tensor):
+            return _storage(value) in self._marked
+        if isinstance(value, (tuple, list)):
+            return any(self.is_marked(each) for each in value)
+        return isinstance(value, dict) and self.is_marked(list(value.values()))
 
     def ask(self, question: questions.Question) -> None:
         """Refuse a question, unless torch asks it only to raise, or a hook of Opacus.
@@ -189,19 +198,10 @@ class _Functions(TorchFunctionMode):
             look.function, look.arguments = before
 
 
-def _tensors(value: object) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-
-
 def _storage(tensor: torch.Tensor) -> int | None:
     """The address of a tensor's storage; None for one without, as sparse ones are."""
-    if tensor.layout is not torch.strided:
+    try:
+        address: int = torch._C._storage_address(tensor)  # type: ignore[attr-defined]
+    except NotImplementedError:
         return None
-    address: int = torch._C._storage_address(tensor)  # type: ignore[attr-defined]
     return address
