@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch.distributions import constraints, continuous_bernoulli, distribution, geometric, wishart
 from torch.nn import functional
-from torch.overrides import resolve_name
 
 from dtjob_trainer.mechanism.opacus_hooks import is_hooks_module
 
@@ -109,16 +108,20 @@ _WRITTEN = {
     "__int__": "int()",
     "__float__": "float()",
     "__index__": "an index, a length or range()",
-    "__contains__": "the operator in",
     "__repr__": "print() or str()",
     "__format__": "a formatted string",
     "__array__": "numpy",
+    "__contains__": "the operator in",
+    "__dlpack__": "dlpack",
     "__getitem__": "an index",
     "__setitem__": "an assignment to an index",
     "__reduce_ex__": "copy.copy or pickle",
-    "_pack_padded_sequence": "pack_padded_sequence",
+    "_pack_padded_sequence": "pack_padded_sequence()",
+    "_local_scalar_dense": "bool(), item() or their like",
 }
 
+#: In these runs code of the task's: it is not they who ask.
+BACKWARDS = frozenset({torch.Tensor.backward, torch.autograd.grad})
 #: Of these the result holds values of what is given, though no operator is seen to copy them.
 COPIES = frozenset(
     {
@@ -331,14 +334,18 @@ def _modules(frame: FrameType | None) -> Iterator[str]:
 
 def _question(operator: str, function: Callable[..., Any] | None) -> Question:
     """Name it as the user wrote it, if a function of torch was called."""
-    full = (resolve_name(function) or "") if function is not None else ""
-    full = full.removesuffix(".__get__")
-    name = full.rpartition(".")[2]
+    name = _name(function)
     remedy = _REMEDIES.get(name) or _REMEDIES.get(operator.removeprefix("linalg_"), _TENSORS)
     if name == "__getitem__" and operator == "_local_scalar_dense":
         remedy = _TENSORS
-    written = _WRITTEN.get(name) or _WRITTEN.get(operator) or full or operator
+    written = _WRITTEN.get(name or operator, f"{name or operator}()")
     return Question(f"{written} reads them", remedy)
+
+
+def _name(function: Callable[..., Any] | None) -> str:
+    """The name of a function, or of the property that it is the getter of."""
+    name = getattr(function, "__name__", "")
+    return str(getattr(function.__self__, "__name__", "")) if name == "__get__" else str(name)  # type: ignore[union-attr]
 
 
 def _one_for_all(args: Sequence[Any], masks: Sequence[torch.Tensor]) -> bool:

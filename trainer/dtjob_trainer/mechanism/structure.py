@@ -79,6 +79,7 @@ def looked_at(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> Iter
     with contextlib.ExitStack() as stack:
         if "_dynamo" in vars(torch):  # its import takes seconds, and nothing is compiled without
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_functions_in_backward(look))
         stack.enter_context(_Functions(look))
         stack.enter_context(_Operators(look))
         try:
@@ -139,20 +140,28 @@ class _Look:
 
     def _where(self, frame: FrameType | None) -> str:
         """The innermost module of the model that is being called."""
+        otherwise = "losses()"
         while frame is not None:
+            if frame.f_globals.get("__name__") == "torch.autograd.graph":
+                otherwise = "the backward pass"
             if frame.f_code.co_name == "_call_impl":
                 module = frame.f_locals.get("self")
                 name = self._modules.get(id(module))
                 if name is not None:
                     return f"module {name or 'model'} ({type(module).__name__})"
             frame = frame.f_back
-        return "losses()"
+        return otherwise
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees each operator that torch executes, also those of the backward pass."""
 
     supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: nothing is compiled meanwhile, and the wrapper imports all of the compiler."""
+        return False
 
     def __init__(self, look: _Look) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -174,6 +183,25 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
+@contextlib.contextmanager
+def _functions_in_backward(look: _Look) -> Iterator[None]:
+    """See functions in the task's hooks and in backward passes of its own, too.
+
+    torch takes the mode off while its own functions run, and `backward` is one of them.
+    """
+    engine = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _Functions(look):
+            return engine(*args, **kwargs)
+
+    torch.autograd._engine_run_backward = run  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.autograd._engine_run_backward = engine  # type: ignore[attr-defined]
+
+
 class _Functions(TorchFunctionMode):
     """Sees what reads tensors without an operator, and the names by which others are called."""
 
@@ -185,7 +213,8 @@ class _Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         look = self._look
         before = look.function, look.arguments
-        look.function, look.arguments = func, (*args, *kwargs.values())
+        if func not in questions.BACKWARDS:
+            look.function, look.arguments = func, (*args, *kwargs.values())
         try:
             asked = questions.of_function(func, args, kwargs)
             if asked is not None and look.is_marked(asked[1]):
