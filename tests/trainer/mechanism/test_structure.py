@@ -172,7 +172,8 @@ def bins(b: Batch) -> torch.Tensor:
 
 def normal_equations(b: Batch) -> torch.Tensor:
     a = MATRIX.expand(len(b["x"]), -1, -1)
-    return torch.linalg.solve(a.mT @ a, a.mT @ b["x"][:, :, None])
+    solved: torch.Tensor = torch.linalg.solve(a.mT @ a, a.mT @ b["x"][:, :, None])
+    return solved
 
 
 #: What is refused: the words by which, how it asks (of one row), and its remedy (of all).
