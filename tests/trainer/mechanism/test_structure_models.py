@@ -117,13 +117,12 @@ def test_a_mask_of_two_dimensions_is_asked_and_a_ready_one_is_not(name: str) -> 
     with pytest.raises(ValueAsked, match=r"ready attention mask of floats") as caught:
         looked(model, lambda m, b: encoded(m, b, b["mask"]))
     assert f"({type(model).__name__.removesuffix('Model')}" in str(caught.value)
-    ready = looked(
-        model, lambda m, b: encoded(m, b, ready_mask()(b["mask"], causal=name in CAUSAL))
-    )
     given = batch()
+    ready = ready_mask()(given["mask"], causal=name in CAUSAL)
+    found = looked(model, lambda m, b: encoded(m, b, ready))
     expected = encoded(model, given, given["mask"]).detach()
     seen = given["mask"].bool()
-    torch.testing.assert_close(ready[seen], expected[seen])
+    torch.testing.assert_close(found[seen], expected[seen])
 
 
 def convnext() -> nn.Module:

@@ -77,8 +77,7 @@ def looked_at(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> Iter
     look = _Look(model)
     look.mark(list(batch.values()))
     with contextlib.ExitStack() as stack:
-        if "_dynamo" in vars(torch):  # its import takes seconds, and nothing is compiled without
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_functions_in_backward(look))
         stack.enter_context(_Functions(look))
         stack.enter_context(_Operators(look))
@@ -157,11 +156,6 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees each operator that torch executes, also those of the backward pass."""
 
     supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """False: nothing is compiled meanwhile, and the wrapper imports all of the compiler."""
-        return False
 
     def __init__(self, look: _Look) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
