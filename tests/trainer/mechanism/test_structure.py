@@ -446,6 +446,12 @@ def into(b: Batch) -> torch.Tensor:
     return b["x"] if out.sum() > 0 else -b["x"]
 
 
+def without_a_result(b: Batch) -> torch.Tensor:
+    zeros = torch.zeros(ROWS, LENGTH)
+    torch._foreach_add_([zeros], [b["x"].detach()])
+    return b["x"] if zeros.sum() > 0 else -b["x"]
+
+
 def of_a_view(b: Batch) -> torch.Tensor:
     zeros = torch.zeros(2, ROWS, LENGTH)
     zeros[1] = b["x"].detach()
@@ -461,7 +467,7 @@ def caught(b: Batch) -> torch.Tensor:
 
 @pytest.mark.rule(21)
 @pytest.mark.parametrize(
-    "forward", [by_function, by_hook, by_numpy, in_place, into, of_a_view, caught]
+    "forward", [by_function, by_hook, by_numpy, in_place, into, without_a_result, of_a_view, caught]
 )
 def test_marks_are_not_lost(forward: Forward) -> None:
     with pytest.raises(ValueAsked, match=r"if or bool|numpy"):

@@ -195,6 +195,25 @@ def test_compiled_code_runs_eagerly_while_one_looks(called: bool) -> None:
 
 
 @pytest.mark.rule(21)
+def test_nothing_that_was_compiled_runs_while_one_looks() -> None:
+    """What a compiler made of an operator asks within itself, where nobody sees it."""
+    runs = []
+
+    def backend(module: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            runs.append(1)
+            return module.forward(*args)
+
+        return run
+
+    model: Any = torch.compile(nn.Linear(4, 4), backend=backend)
+    model(batch()["x"])
+    assert len(runs) == 1
+    looked(model, lambda m, b: m(b["x"]))
+    assert len(runs) == 1
+
+
+@pytest.mark.rule(21)
 def test_cond_is_refused() -> None:
     def call(m: nn.Module, b: Batch) -> Any:
         x = m(b["x"])
