@@ -77,6 +77,7 @@ def looked_at(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> Iter
     look = _Look(model)
     look.mark(list(batch.values()))
     with contextlib.ExitStack() as stack:
+        # The modes alone would have each look count as a recompilation, of which few are made.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_functions_in_backward(look))
         stack.enter_context(_Functions(look))
