@@ -77,7 +77,7 @@ def looked_at(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> Iter
     look = _Look(model)
     look.mark(list(batch.values()))
     with contextlib.ExitStack() as stack:
-        # The modes alone would have each look count as a recompilation, of which few are made.
+        # In torch 2.15 the modes alone keep compiled code out too, but nothing promises it.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_functions_in_backward(look))
         stack.enter_context(_Functions(look))
