@@ -35,7 +35,8 @@ ASSUMED = (
     "A person is one record; for one with more, see the groups.",
     "Other runs on the same data, and settings chosen after seeing their results, are not covered.",
     "Ledger and journal of the run are not lost or set back together.",
-    "Crashes and their number do not depend on a single record.",
+    "Crashes and their number do not depend on a single record, nor does it that a model is "
+    "refused while it trains.",
     "The task keeps its contract: a record more is one element more of its data and changes no "
     "other, and a loss depends on its own record alone.",
     "What all records have in common is public: their fields, shapes and types.",

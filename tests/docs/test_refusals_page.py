@@ -150,6 +150,11 @@ def infinite(model: nn.Module, batch: Batch) -> torch.Tensor:
     return losses(model, batch) + batch["x"].sum(1).log()
 
 
+def branching(model: nn.Module, batch: Batch) -> torch.Tensor:
+    each = losses(model, batch)
+    return each * 2 if each.sum() > 1 else each
+
+
 class WithExtraState(nn.Linear):
     """Has what state_dict() alone finds."""
 
@@ -174,6 +179,9 @@ CASES = {
     "a loss that is averaged": task(losses=averaged),
     "a loss divided by the number of rows": task(losses=divided),
     "attention, sorting or statistics over the first dimension": task(lambda: Centred(4, 2)),
+    "code that asks for values of the batch: a branch on them, or a shape made of them": task(
+        losses=branching
+    ),
     "parameters that are tied": task(tied),
     "a parameter with no loss depends on it": task(Idle),
     "a buffer or parameter that a module changes while it computes": task(Remembering),

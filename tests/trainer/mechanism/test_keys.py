@@ -12,7 +12,7 @@ from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys, derive_keys, fresh_secret
 
 SECRET = bytes(range(32))
-PURPOSES = ("sampling", "noise", "order", "coins", "loading")  # by number, from 1
+PURPOSES = ("sampling", "noise", "order", "coins", "loading", "looks")  # by number, from 1
 # Computed with the standard library's HMAC alone: the first eight bytes of each key.
 VECTORS = {
     "sampling": "48d4fa6af016484b",
@@ -20,6 +20,7 @@ VECTORS = {
     "order": "597a16164f25328e",
     "coins": "c8ad698e4bd0166f",
     "loading": "2b590c1374bc77d0",
+    "looks": "13707195c3e109b2",
 }
 
 
@@ -46,7 +47,7 @@ def test_vectors_of_the_format():
 @pytest.mark.rule(2)
 def test_no_key_repeats_over_attempts_jobs_and_purposes():
     keys = [derive_keys(SECRET, uid, attempt) for uid in ("a", "b") for attempt in range(50)]
-    assert len({getattr(each, name) for each in keys for name in PURPOSES}) == 500
+    assert len({getattr(each, name) for each in keys for name in PURPOSES}) == 600
 
 
 @pytest.mark.rule(2)

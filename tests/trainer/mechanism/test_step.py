@@ -10,10 +10,12 @@ import torch
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency
 from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism import step as step_module
 from dtjob_trainer.mechanism.clipping import CLIPPERS
 from dtjob_trainer.mechanism.keys import derive_keys
 from dtjob_trainer.mechanism.slack import clipped_norm
-from dtjob_trainer.task import TaskError
+from dtjob_trainer.mechanism.structure import chosen
+from dtjob_trainer.task import TaskError, where_in_task
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
     CLASSES,
@@ -304,6 +306,37 @@ def test_a_model_that_writes_to_itself_on_some_record_is_refused(where):
     assert caught.value.reason is Reason.MODEL_REFUSED
     if where != "parameter":
         assert all(map(torch.equal, before, model.layer.parameters()))
+
+
+@pytest.mark.rule(8, 20, 21)
+def test_a_branch_that_is_seldom_taken_is_refused_at_a_chosen_draw(monkeypatch):
+    """At others nothing looks: what that costs is paid in one of 64."""
+    seldom, looks = [False], []
+    original = step_module.looked_at
+    monkeypatch.setattr(
+        step_module, "looked_at", lambda *given: looks.append(1) or original(*given)
+    )
+
+    def losses(model, batch):
+        if seldom[0] and batch["x"].max() > 7:
+            return cross_entropy(model, batch) * 0
+        return cross_entropy(model, batch)
+
+    task = make_task(losses=losses)
+    model = task.model()
+    step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
+    first, second = [draw for draw in range(400) if chosen(KEYS.looks, draw)][:2]
+    step.run(first, 0)
+    assert len(looks) == step.layout.micro_batches == 3
+    seldom[0] = True
+    step.run(first + 1, 1)
+    assert len(looks) == 3
+    before = flat(model)
+    with pytest.raises(TaskError, match=r"^ModelRefused: losses\(\) asks for values") as caught:
+        step.run(second, 2)
+    assert np.array_equal(flat(model), before)
+    assert not step._sum.flat.any()
+    assert __file__ in where_in_task(caught.value.__cause__)
 
 
 @pytest.mark.rule(20)

@@ -327,6 +327,29 @@ def test_what_checkpointing_repeats_in_the_backward_pass_is_no_seed():
     preflight(block(forward))
 
 
+def asking(m, x):
+    hidden = m.first(x)
+    return m.second(hidden)[(hidden.sum(1) > -99)]
+
+
+@pytest.mark.rule(8, 21)
+def test_a_pass_that_asks_for_values_is_refused_by_line_and_module():
+    line = asking.__code__.co_firstlineno + 2
+    place = f"module model (Block) asks for values of the batch at {__file__}:{line} in asking: "
+    refused(block(asking), "ModelRefused", f"{place}an index reads them", "torch.where(mask, x")
+
+
+@pytest.mark.rule(21)
+def test_a_question_behind_a_coin_is_refused():
+    def forward(m, x):
+        hidden = m.first(x)
+        if torch.rand(()) > 0.7 and hidden.sum() > 0:  # seed 0 gives 0.496, seed 1 0.758
+            hidden = hidden * 2
+        return m.second(hidden)
+
+    refused(block(forward), "ModelRefused", "asks for values of the batch", "torch.where")
+
+
 class Centre(nn.Module):
     def forward(self, x):
         return x - x.mean(0)

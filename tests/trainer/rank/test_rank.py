@@ -29,6 +29,7 @@ from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
 from dtjob_trainer.mechanism.records.batches import open_records
+from dtjob_trainer.mechanism.structure import chosen
 from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
@@ -43,7 +44,7 @@ from dtjob_trainer.rank.rank import (
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.task import TaskError
 from tests.support.gangs.gang_run import GangRun
-from tests.support.mechanism.models import linear, make_task
+from tests.support.mechanism.models import KEYS, Plan, linear, make_step, make_task
 
 
 def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _Rank:
@@ -455,6 +456,27 @@ def test_our_own_error_raised_by_task_code_is_hidden_like_any_other(
     assert (kind, reason) == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in message
     assert "borrowing.py:4" in message
+
+
+@pytest.mark.rule(20)
+def test_what_is_refused_while_it_trains_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File and line of the task, the module and what it asks, and no value."""
+    (tmp_path / "asking.py").write_text(
+        "def losses(model, batch):\n    return model(batch['x'])[:, 0] * batch['x'].max().item()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = make_task(losses=importlib.import_module("asking").losses)
+    step = make_step(task, task.model(), Plan(), task.dataset())
+    with pytest.raises(TaskError) as caught:
+        step.run(next(draw for draw in range(400) if chosen(KEYS.looks, draw)), 0)
+    tried = rank(tmp_path)
+    tried._failures = replace(tried._failures, entrypoint="asking:task")
+    kind, reason, message = tried.explain(caught.value)
+    assert (kind, reason) == (EndKind.FAILED, Reason.MODEL_REFUSED)
+    assert message.startswith("losses() asks for values of the batch: item() reads them")
+    assert message.endswith(f"(at {tmp_path.name}/asking.py:2)")
 
 
 @pytest.mark.rule(20)

@@ -32,6 +32,8 @@ class AttemptKeys:
         The random numbers of model and losses.
     loading
         The random numbers of the data set.
+    looks
+        At which draws structure is looked at.
     """
 
     sampling: bytes = field(repr=False)
@@ -39,6 +41,7 @@ class AttemptKeys:
     noise: bytes = field(repr=False)
     coins: bytes = field(repr=False)
     loading: bytes = field(repr=False)
+    looks: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         keys = [getattr(self, each.name) for each in fields(self)]
@@ -64,7 +67,8 @@ def derive_keys(secret: bytes, job_uid: str, attempt: int) -> AttemptKeys:
 
     HKDF-SHA256 (RFC 5869) without salt, 32 bytes each. The info is the 5 bytes `dtjob`, then, as
     big-endian integers of 8 bytes each, the format 2, the purpose and the attempt, then the job's
-    UID in UTF-8. The purposes are 1 sampling, 2 noise, 3 order, 4 coins, 5 loading.
+    UID in UTF-8. The purposes are 1 sampling, 2 noise, 3 order, 4 coins, 5 loading,
+    6 looks.
 
     Parameters
     ----------
@@ -82,5 +86,10 @@ def derive_keys(secret: bytes, job_uid: str, attempt: int) -> AttemptKeys:
         return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
 
     return AttemptKeys(
-        sampling=derive(1), noise=derive(2), order=derive(3), coins=derive(4), loading=derive(5)
+        sampling=derive(1),
+        noise=derive(2),
+        order=derive(3),
+        coins=derive(4),
+        loading=derive(5),
+        looks=derive(6),
     )

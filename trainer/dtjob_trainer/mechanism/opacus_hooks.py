@@ -88,3 +88,8 @@ def has_sampler(module: torch.nn.Module) -> bool:
 def repeats_parameters(module: torch.nn.Module) -> bool:
     """Whether a module names the parameters of its cells once more, as torch's own does."""
     return isinstance(module, DPRNNBase)
+
+
+def is_hooks_module(name: str) -> bool:
+    """Whether a module of this name has the hooks and samplers, and no layer that a user calls."""
+    return name.startswith("opacus.grad_sample.")

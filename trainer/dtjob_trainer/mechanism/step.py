@@ -20,6 +20,7 @@ from dtjob_trainer.mechanism.per_example import GradientUnreached, Losses, train
 from dtjob_trainer.mechanism.records.agreement import agreed_length
 from dtjob_trainer.mechanism.records.batches import BatchLoader
 from dtjob_trainer.mechanism.records.scatter import scatter
+from dtjob_trainer.mechanism.structure import ValueAsked, chosen, looked_at
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, TaskError
 
@@ -206,13 +207,24 @@ class PrivateStep:
             for number, (ids, drawn) in enumerate(own):
                 with self._timed("load"):
                     batch = self._loader.micro_batch(draw, ids, drawn)
-                with self._timed("gradients"):
+                with self._timed("gradients"), self._looked_at(draw, batch.fields):
                     self._coins.begin(draw, number)
                     self._sum.add(batch.fields, batch.mask)
             self._learner.untouched.check()
+        except ValueAsked as error:
+            # The cause tells where in the task's code, which is all that may be shown beside.
+            raise TaskError(Reason.MODEL_REFUSED, str(error)) from error
         except (GradientUnreached, ModelWritten) as error:
             # The dry run could not see what a model does only now and then.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
+
+    def _looked_at(
+        self, draw: int, fields: Mapping[str, torch.Tensor]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Look for branches on values at secretly chosen draws, and at no others (Rule 21)."""
+        if not chosen(self._keys.looks, draw):
+            return contextlib.nullcontext()
+        return looked_at(self._learner.model, fields)
 
     def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
         """Noise the slice that this rank owns; no other rank noises it (Rule 6). In fp32."""

@@ -17,6 +17,7 @@ from dtjob_trainer.mechanism.per_example import (
     trainable,
 )
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
+from dtjob_trainer.mechanism.structure import ValueAsked, looked_at
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
     Task,
@@ -71,7 +72,7 @@ def dry_run(call: Callable[[], T]) -> T:
     """
     try:
         return call()
-    except TaskError:
+    except (TaskError, ValueAsked):
         raise
     except Exception as error:
         if may_pass(error):
@@ -148,6 +149,19 @@ def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:
         },
         outputs=outputs,
     )
+
+
+def look(task: Task, model: torch.nn.Module, batch: Batch, seed: int) -> None:
+    """Make a pass and its backward pass while nothing may ask for the batch's values.
+
+    Raises
+    ------
+    ValueAsked
+        Something has.
+    """
+    with looked_at(model, batch):
+        losses = losses_of(task, model, batch, seed)
+        torch.autograd.grad(losses.sum(), list(trainable(model).values()), allow_unused=True)
 
 
 def per_example_gradients(

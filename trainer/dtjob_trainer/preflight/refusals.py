@@ -12,11 +12,13 @@ import torch
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
 from dtjob_trainer.mechanism.per_example import GradientUnreached
+from dtjob_trainer.mechanism.structure import ValueAsked
 from dtjob_trainer.mechanism.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
 from dtjob_trainer.usercode.passing import may_pass
 
+_SEEDS = 3
 _REPLACEMENTS = {
     "LSTM": "opacus.layers.DPLSTM",
     "GRU": "opacus.layers.DPGRU",
@@ -148,6 +150,19 @@ def check_repeatable(
             "model or losses() keeps state between calls; remove it (random numbers must come "
             "from torch's, numpy's or Python's global generator)",
         )
+
+
+def check_structure(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:
+    """Refuse a pass that branches on values of the batch, or makes shapes of them (Rule 21).
+
+    With other random numbers too: behind a coin may be another branch.
+    """
+    for seed in range(_SEEDS):
+        try:
+            probes.dry_run(lambda seed=seed: probes.look(task, model, batch, seed))  # type: ignore[misc]
+        except ValueAsked as error:
+            message = error.sentence(where_in_task(error))
+            raise TaskError(Reason.MODEL_REFUSED, message) from None
 
 
 def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:

@@ -108,7 +108,7 @@ class Failures:
 
         match error:
             case TaskError() if self.own_words(error, phase):
-                return EndKind.FAILED, error.reason, error.message
+                return EndKind.FAILED, error.reason, f"{error.message}{self._at_cause(error)}"
             case ParametersDiverged():
                 # Not retried: it would compute wrong again, and publish steps of it.
                 return EndKind.FAILED, Reason.REPLICAS_DIVERGED, str(error)
@@ -180,6 +180,11 @@ class Failures:
 
     def _passed_through_task(self, error: BaseException) -> str | None:
         return task_code_place(error, self.entrypoint)
+
+    def _at_cause(self, error: TaskError) -> str:
+        """Where in the task's code something was refused while it trained."""
+        place = error.__cause__ and self._passed_through_task(error.__cause__)
+        return f" (at {place})" if place else ""
 
     def own_words(self, error: TaskError, phase: Phase) -> bool:
         """Whether a message is ours, and nothing of the data can have come into it (Rule 20)."""
