@@ -351,12 +351,12 @@ def self_scaled(x):
 
 MIXING = {
     "a mean in a module": (make_task(model=with_layer(Centre)), "module 1 (Centre)"),
-    "a mean in forward": (block(lambda m, x: m.second(m.first(x) - x.mean(0))), "second"),
-    "a cumulative sum": (block(lambda m, x: m.second(m.first(x).cumsum(0))), "second"),
-    "a neighbour": (block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))), "second"),
+    "a mean in forward": (block(lambda m, x: m.second(m.first(x) - x.mean(0))), "module model (Block)"),
+    "a cumulative sum": (block(lambda m, x: m.second(m.first(x).cumsum(0))), "module model (Block)"),
+    "a neighbour": (block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))), "module model (Block)"),
     "only in the gradient": (
         block(lambda m, x: m.second(self_scaled(m.first(x)))),
-        "losses()",
+        "in self_scaled",
     ),
     "only in the value": (
         make_task(losses=lambda m, b: cross_entropy(m, b) + b["x"].mean()),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
-from dtjob_trainer.preflight.rows import isolation, poison, splice, visits
+from dtjob_trainer.preflight.rows import isolation, poison, two_streams, visits
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import Batch, passes_of
 from dtjob_trainer.task import Task
@@ -37,7 +37,7 @@ def check(
     batch = examples(ROWS)
     with passes_of(task, model, device) as passes:
         if whole:
-            splice.check(passes, batch)
+            two_streams.check(passes, batch)
         dims = poison.embeddings_rows(passes, batch)
         poison.check(passes, batch, dims)
         if whole:

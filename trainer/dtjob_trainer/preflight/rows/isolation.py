@@ -1,4 +1,10 @@
-"""The isolation of one slot at the run's own number of rows: kernels choose by shape (Rule 8)."""
+"""The isolation of one slot at the run's own number of rows: kernels choose by shape (Rule 8).
+
+Tried on CPUs with 1 to 512 rows: products, convolutions, norms, recurrent layers and attention,
+in fp32 and bf16, are isolated for all finite values. oneDNN's products of bf16 are not for NaN and
+infinity where rows have an odd number of entries and there are some 30 rows: it reads one entry of
+the next row, and multiplies it by zero. So NaN is tried here too.
+"""
 
 from __future__ import annotations
 

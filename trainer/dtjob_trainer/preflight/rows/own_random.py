@@ -12,7 +12,6 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
-from unittest import mock
 
 import numpy as np
 
@@ -59,14 +58,19 @@ def _moving(passes: Passes, moved: list[str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
     """Let the functions of both modules raise `_Used`."""
-    with contextlib.ExitStack() as stack:
-        for module, called in ((random, "random"), (np.random, "np.random")):
-            for name, value in list(vars(module).items()):
-                if name not in _STATES and _is_of_a_generator(value) or name == "default_rng":
-                    stack.enter_context(
-                        mock.patch.object(module, name, _raising(f"{called}.{name}"))
-                    )
+    kept = [
+        (module, name, value)
+        for module in (random, np.random)
+        for name, value in vars(module).items()
+        if name == "default_rng" or (name not in _STATES and _is_of_a_generator(value))
+    ]
+    try:
+        for module, name, _ in kept:
+            setattr(module, name, _raising(f"{module.__name__}.{name}"))
         yield
+    finally:
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 def _is_of_a_generator(value: object) -> bool:

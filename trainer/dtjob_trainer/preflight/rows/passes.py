@@ -69,9 +69,12 @@ class Passes:
     ----------
     on_losses
         Called with the losses of each pass before the backward pass.
+    in_losses
+        Whether `losses()` runs at the moment.
     """
 
     on_losses: Callable[[torch.Tensor], None] | None = None
+    in_losses = False
 
     def __init__(self, task: Task, model: torch.nn.Module, device: torch.device) -> None:
         self.task, self.model, self.device = task, model, device
@@ -93,6 +96,7 @@ class Passes:
         around
             Entered around forward and backward pass.
         """
+        self.in_losses = False
         self.model.train()
         with same_randomness(self.device, seed), around or contextlib.nullcontext():
             gradients = self._gradients(batch, rows_of(batch))
@@ -121,7 +125,9 @@ class Passes:
         self._gradients.close()
 
     def _losses(self, model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self.in_losses = True
         losses = self.task.losses(model, dict(batch))
+        self.in_losses = False
         if not isinstance(losses, torch.Tensor) or losses.shape != (rows_of(batch),):
             raise LossesInvalid("losses() doesn't return one loss for each row of every batch")
         self._last = losses.detach()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-import torch
-
 from dtjob_trainer.preflight.rows.passes import Batch, Passes
 from dtjob_trainer.task import where_in_task
 
@@ -20,14 +18,15 @@ class Met(Exception):
 class Modules:
     """The modules whose forward runs at the moment, outermost first."""
 
-    def __init__(self) -> None:
+    def __init__(self, passes: Passes) -> None:
+        self._passes = passes
         self._running: list[str] = []
 
     @contextlib.contextmanager
-    def of(self, model: torch.nn.Module) -> Iterator[None]:
-        """Follow a model's forward passes while the context lasts."""
+    def followed(self) -> Iterator[None]:
+        """Follow the model's forward passes while the context lasts."""
         handles = []
-        for name, module in model.named_modules():
+        for name, module in self._passes.model.named_modules():
             called = f"module {name or 'model'} ({type(module).__name__})"
             handles += [
                 module.register_forward_pre_hook(
@@ -43,8 +42,10 @@ class Modules:
 
     @property
     def innermost(self) -> str:
-        """Its name and class, or `losses()` where no module runs."""
-        return self._running[-1] if self._running else "losses()"
+        """Its name and class, or what else runs."""
+        if self._running:
+            return self._running[-1]
+        return "losses()" if self._passes.in_losses else "the backward pass"
 
     def _leave(self) -> None:
         self._running.pop()
@@ -60,9 +61,9 @@ def met_at(
     looking
         From the modules that run at the moment: what is entered around the pass.
     """
-    modules = Modules()
+    modules = Modules(passes)
     try:
-        with modules.of(passes.model):
+        with modules.followed():
             passes.take(batch, seed=seed, around=looking(modules))
     except Met as met:
         return f"{met}{where_in_task(met)}"
