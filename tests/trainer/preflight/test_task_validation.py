@@ -351,9 +351,18 @@ def self_scaled(x):
 
 MIXING = {
     "a mean in a module": (make_task(model=with_layer(Centre)), "module 1 (Centre)"),
-    "a mean in forward": (block(lambda m, x: m.second(m.first(x) - x.mean(0))), "module model (Block)"),
-    "a cumulative sum": (block(lambda m, x: m.second(m.first(x).cumsum(0))), "module model (Block)"),
-    "a neighbour": (block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))), "module model (Block)"),
+    "a mean in forward": (
+        block(lambda m, x: m.second(m.first(x) - x.mean(0))),
+        "module model (Block)",
+    ),
+    "a cumulative sum": (
+        block(lambda m, x: m.second(m.first(x).cumsum(0))),
+        "module model (Block)",
+    ),
+    "a neighbour": (
+        block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))),
+        "module model (Block)",
+    ),
     "only in the gradient": (
         block(lambda m, x: m.second(self_scaled(m.first(x)))),
         "in self_scaled",

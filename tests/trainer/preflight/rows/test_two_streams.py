@@ -90,9 +90,14 @@ ACCEPTED: dict[str, Function] = {
 }
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_numbers_of_each_row_are_accepted(name: str) -> None:
     check(hidden(ACCEPTED[name]))
+
+
+def test_usual_dropout_is_accepted() -> None:
+    check(hidden(of_heads))
 
 
 def layer_drop(h: torch.Tensor) -> torch.Tensor:
@@ -141,11 +146,17 @@ SHARED: dict[str, tuple[Function, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.models
 @pytest.mark.rule(8, 21)
 @pytest.mark.parametrize("name", SHARED)
 def test_numbers_that_rows_share_are_refused(name: str) -> None:
     function, words = SHARED[name]
     refused(hidden(function), *words, "shape [rows, ...]")
+
+
+@pytest.mark.rule(8, 21)
+def test_a_number_of_row_0_for_all() -> None:
+    refused(hidden(SHARED["row 0's for all"][0]), "rand draws", "in <lambda>")
 
 
 def mixed_behind_a_coin(model: nn.Module, batch: Any) -> torch.Tensor:
@@ -169,6 +180,7 @@ def imported(model: nn.Module, batch: Any) -> torch.Tensor:
     return cross_entropy(model, batch) * float(RAND() < 2)
 
 
+@pytest.mark.models
 @pytest.mark.rule(21)
 @pytest.mark.parametrize(
     ("losses", "words"),
@@ -197,7 +209,8 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(4, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.layer(x[:, :, None])[0][:, -1])
+        scores: torch.Tensor = self.head(self.layer(x[:, :, None])[0][:, -1])
+        return scores
 
 
 class Attention(nn.Module):
@@ -208,7 +221,8 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.embed(x[:, :, None])
-        return self.head(self.layer(x, x, x)[0].mean(1))
+        scores: torch.Tensor = self.head(self.layer(x, x, x)[0].mean(1))
+        return scores
 
 
 @pytest.mark.models

@@ -112,8 +112,10 @@ MIXING = {
     ),
     "a second use of a weight where one is at its end": (
         make_task(
-            losses=lambda m, b: cross_entropy(m, b)
-            + (b["x"] == 1).any() * functional.linear(b["x"], m.weight).sum(1)
+            losses=lambda m, b: (
+                cross_entropy(m, b)
+                + (b["x"] == 1).any() * functional.linear(b["x"], m.weight).sum(1)
+            )
         ),
         ("to the greatest value",),
     ),

@@ -41,8 +41,11 @@ class Axis:
         """
         sizes = (ROWS, self.each) if row_major else (self.each, ROWS)
         rows = self.dim if row_major else self.dim + 1
-        of_row = to.unflatten(self.dim, sizes).select(rows, row)
-        of_row.copy_(source.unflatten(self.dim, sizes).select(rows, row))
+        of_row, other = (
+            tensor.view((*tensor.shape[: self.dim], *sizes, *tensor.shape[self.dim + 1 :]))
+            for tensor in (to, source)
+        )
+        of_row.select(rows, row).copy_(other.select(rows, row))
 
 
 def axis_of(shape: Sequence[int], of_fewer: Sequence[int]) -> Axis | None:

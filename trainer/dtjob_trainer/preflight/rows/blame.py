@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.passes import (
     LOSSES,
     Batch,
@@ -77,13 +77,13 @@ def check_unmoved(
     with change.around():
         changed = passes.take(change.batch, seed=seed)
     moved = changed.moved(base, others(rows_of(batch), change.row))
-    if moved is None:
+    if not moved:
         return
     witness = _Witness(change.row, rows_of(batch))
     passes.take(batch, seed=seed, around=witness)
     with change.around():
         place = met_at(passes, change.batch, witness.compare, seed=seed)
-    what = "the loss" if moved == LOSSES else f"the gradient of {moved}"
+    what = "the loss" if LOSSES in moved else f"the gradient of {moved[0]}"
     remedy = _SAMPLER_REMEDY if witness.is_random else _REMEDY
     raise TaskError(
         Reason.MODEL_REFUSED,
@@ -92,7 +92,7 @@ def check_unmoved(
     )
 
 
-class _Witness(TorchDispatchMode):
+class _Witness(Operators):
     """Notes what operators give for the other rows, and in a second pass where it is another.
 
     Of tensors that have the batch first.
@@ -111,14 +111,9 @@ class _Witness(TorchDispatchMode):
         self._modules = modules
         return self
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **kwargs or {})
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Operators.run`."""
+        result = func(*args, **kwargs)
         prints = [
             fingerprints(each)[self._others]
             for each in tree_leaves(result)

@@ -36,10 +36,13 @@ def check(
 
     batch = examples(ROWS)
     with passes_of(task, model, device) as passes:
+        passes.settle(batch)
         if whole:
             two_streams.check(passes, batch)
         dims = poison.embeddings_rows(passes, batch)
         poison.check(passes, batch, dims)
         if whole:
             visits.check(passes, task.example_spec)
-        isolation.check(passes, examples(rows), examples(rows), dims)
+        at_size = examples(rows)
+        passes.settle(at_size)
+        isolation.check(passes, at_size, examples(rows), dims)

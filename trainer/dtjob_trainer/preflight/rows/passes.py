@@ -43,16 +43,11 @@ class Pass:
 
     prints: Mapping[str, torch.Tensor | None]
 
-    def moved(self, other: Pass, rows: list[int]) -> str | None:
-        """Return the first of the names under which one of these rows is another one's."""
-        for name, mine in self.prints.items():
-            theirs = other.prints[name]
-            if mine is None or theirs is None:
-                if mine is not theirs:
-                    return name
-            elif not torch.equal(mine[rows], theirs[rows]):
-                return name
-        return None
+    def moved(self, other: Pass, rows: list[int]) -> list[str]:
+        """Return the names under which one of these rows is another one's."""
+        return [
+            name for name, mine in self.prints.items() if not _equal(mine, other.prints[name], rows)
+        ]
 
 
 class Passes:
@@ -81,6 +76,18 @@ class Passes:
         self._gradients = PerExampleGradients(model, self._losses)
         self._names = list(trainable(model))
         self._last = torch.empty(0)
+        self._unsteady: set[str] = set()
+
+    def settle(self, batch: Batch) -> None:
+        """Leave out of all that follows the gradients that are others the second time.
+
+        Those of a GPU's kernels that add up in the order in which threads come: their bits tell
+        nothing. CPUs have none.
+        """
+        if self.device.type != "cpu":
+            once, again = self.take(batch), self.take(batch)
+            moved = once.moved(again, list(range(rows_of(batch))))
+            self._unsteady.update(set(moved) - {LOSSES})
 
     def take(
         self,
@@ -103,6 +110,7 @@ class Passes:
         prints = {
             name: None if gradient is None else fingerprints(gradient)
             for name, gradient in zip(self._names, gradients, strict=True)
+            if name not in self._unsteady
         }
         return Pass({LOSSES: self._own_print(), **prints})
 
@@ -159,6 +167,12 @@ def others(rows: int, row: int) -> list[int]:
     return [each for each in range(rows) if each != row]
 
 
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None, rows: list[int]) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one[rows], other[rows])
+
+
 def fingerprints(tensor: torch.Tensor) -> torch.Tensor:
     """Return Σⱼ wⱼ·bⱼ modulo 2⁶⁴ of each row of a tensor [P, n], as int64[P].
 
@@ -172,10 +186,9 @@ def fingerprints(tensor: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
     weights = _weights(min(columns, flat.shape[1]), flat.device)
     for part in torch.split(flat, columns, dim=1):
-        if part.is_floating_point():
-            part = torch.where(part.isnan(), torch.nan, part)
-        bits = part.contiguous().view(_BITS[part.element_size()]) if part.numel() else part
-        total = total * _MULTIPLIER + (bits.to(torch.int64) * weights[: part.shape[1]]).sum(1)
+        plain = torch.where(part.isnan(), torch.nan, part) if part.is_floating_point() else part
+        bits = plain.contiguous().view(_BITS[part.element_size()]).to(torch.int64)
+        total = total * _MULTIPLIER + (bits * weights[: part.shape[1]]).sum(1)
     return total
 
 

@@ -8,77 +8,53 @@ It dies in integers, in comparisons, and in what a `torch.where` does not select
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, axis_of
 from dtjob_trainer.preflight.rows.blame import Change, check_unmoved
-from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, rows_of
+from dtjob_trainer.preflight.rows.operators import Operators
+from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes
 from dtjob_trainer.task import TaskError
 from dtjob_trainer.usercode.passing import may_pass
 
 _EMBEDDINGS = frozenset({"_embedding_bag", "_embedding_bag_forward_only", "embedding"})
+_CONVERT = torch.ops.aten._to_copy.default
 
 
-class Embeddings(TorchDispatchMode):
-    """Notes the shapes of what embeddings give."""
+class _Embeddings(Operators):
+    """Notes the shapes of what embeddings give, or writes NaN into a row of it.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **kwargs or {})
-        if func.overloadpacket.__name__ in _EMBEDDINGS:
-            looked_up = result[0] if isinstance(result, tuple) else result
-            self.meet(len(self.shapes), looked_up)
-            self.shapes.append(tuple(looked_up.shape))
-        return result
-
-    def meet(self, number: int, looked_up: torch.Tensor) -> None:
-        """Do nothing with what the embedding of this number has looked up."""
-
-
-class PoisonedEmbeddings(Embeddings):
-    """Writes NaN into a row of what embeddings give; NaN becomes 0 where it becomes an integer.
+    Then NaN becomes 0 where it becomes an integer: it would be a place that no table has.
 
     Parameters
     ----------
     row
-        Which.
+        Where NaN is written; None for nowhere.
     dims
         {number of the call: the dimension of its rows}.
     """
 
-    def __init__(self, row: int, dims: dict[int, int]) -> None:
+    def __init__(self, row: int | None = None, dims: Mapping[int, int] | None = None) -> None:
         super().__init__()
-        self._row, self._dims = row, dims
+        self.shapes: list[tuple[int, ...]] = []
+        self._row, self._dims = row, dims or {}
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and _is_whole(kwargs.get("dtype")):
-            args = (args[0].nan_to_num() if args[0].is_floating_point() else args[0], *args[1:])
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
-    def meet(self, number: int, looked_up: torch.Tensor) -> None:
-        if number in self._dims:
-            looked_up.select(self._dims[number], self._row).fill_(torch.nan)
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Operators.run`."""
+        if self._row is not None and func is _CONVERT and _is_whole(kwargs.get("dtype")):
+            args = (torch.nan_to_num(args[0]), *args[1:])
+        result = func(*args, **kwargs)
+        if func.overloadpacket.__name__ in _EMBEDDINGS:
+            looked_up = result[0] if isinstance(result, tuple) else result
+            dim = self._dims.get(len(self.shapes))
+            if self._row is not None and dim is not None:
+                looked_up.select(dim, self._row).fill_(torch.nan)
+            self.shapes.append(tuple(looked_up.shape))
+        return result
 
 
 def embeddings_rows(passes: Passes, batch: Batch) -> dict[int, int]:
@@ -89,7 +65,7 @@ def embeddings_rows(passes: Passes, batch: Batch) -> dict[int, int]:
     batch
         Of `ROWS` rows.
     """
-    many, few = Embeddings(), Embeddings()
+    many, few = _Embeddings(), _Embeddings()
     passes.take(batch, around=many)
     passes.take({name: tensor[:FEWER_ROWS] for name, tensor in batch.items()}, around=few)
     found = {}
@@ -126,9 +102,7 @@ def check(passes: Passes, batch: Batch, dims: dict[int, int]) -> None:
         check_unmoved(passes, batch, base, back)
 
 
-def check_values(
-    passes: Passes, batch: Batch, base: Pass, row: int, dims: dict[int, int]
-) -> None:
+def check_values(passes: Passes, batch: Batch, base: Pass, row: int, dims: dict[int, int]) -> None:
     """Refuse where NaN in the values of one row reaches another.
 
     Nothing is known where an operator raises because of NaN.
@@ -165,7 +139,7 @@ def _poisoned_values(row: int, dims: dict[int, int]) -> Iterator[None]:
     asked = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)
     try:
-        with PoisonedEmbeddings(row, dims):
+        with _Embeddings(row, dims):
             yield
     finally:
         torch.distributions.Distribution.set_default_validate_args(asked)
@@ -182,9 +156,8 @@ def _poisoned_gradients(passes: Passes, row: int) -> Iterator[None]:
 
     def hook(output: object) -> None:
         for each in tree_leaves(output):
-            if isinstance(each, torch.Tensor) and each.requires_grad and each.dim():
-                if len(each) == ROWS:
-                    each.register_hook(poison)
+            if isinstance(each, torch.Tensor) and each.requires_grad and _has_rows(each):
+                each.register_hook(poison)  # type: ignore[no-untyped-call]
 
     handles = [
         module.register_forward_hook(lambda _m, _i, output: hook(output))
@@ -197,6 +170,10 @@ def _poisoned_gradients(passes: Passes, row: int) -> Iterator[None]:
         passes.on_losses = None
         for handle in handles:
             handle.remove()
+
+
+def _has_rows(tensor: torch.Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) == ROWS
 
 
 def _is_whole(dtype: torch.dtype | None) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dtjob_trainer.preflight.rows.axes import Axis
+from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.places import Met, Modules
+
+Again = Callable[[], list[torch.Tensor]]
+Meet = Callable[[int, list[torch.Tensor], Again], None]
 
 _SALT = 0x9E3779B9
 
@@ -41,30 +44,29 @@ class Call:
     orders: bool
 
 
-class RandomCalls(TorchDispatchMode):
-    """Meets each call that takes random numbers, in order; leaves the numbers as they are.
+class RandomCalls(Operators):
+    """Meets each call that takes random numbers, in order.
 
     Parameters
     ----------
     device
         Its generators count beside those of the CPU.
+    meet
+        Called with the number of the call, the tensors that it filled, to be overwritten, and a
+        function that returns what it gives on the other stream. That one overwrites what a call
+        fills in place.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, meet: Meet | None = None) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self._meet = meet
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             self._generators.append(torch.cuda.default_generators[device.index or 0])
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Operators.run`."""
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
@@ -92,93 +94,62 @@ class RandomCalls(TorchDispatchMode):
                 generator.set_state(state)
             return [each.clone() for each in _filled(other, written)]
 
-        self.meet(len(self.calls) - 1, filled, again)
+        if self._meet is not None:
+            self._meet(len(self.calls) - 1, filled, again)
         return result
-
-    def meet(
-        self, number: int, filled: list[torch.Tensor], again: Callable[[], list[torch.Tensor]]
-    ) -> None:
-        """Do nothing with the call; others put their own into `filled`.
-
-        Parameters
-        ----------
-        again
-            Returns what the call gives on the other stream; overwrites what is written in place.
-        """
 
     def _states(self) -> list[torch.Tensor]:
         return [generator.get_state() for generator in self._generators]
 
 
-class Spliced(RandomCalls):
-    """Takes one row of what each call gives from the other stream.
+def spliced(
+    device: torch.device, row: int, axes: dict[int, list[Axis | None]], *, row_major: bool
+) -> RandomCalls:
+    """Take one row of what each call gives from the other stream.
 
     Parameters
     ----------
-    row
-        Which.
     axes
         {number of the call: the rows of each tensor that it fills, None of one without rows}.
     row_major
         See `Axis.take`.
     """
 
-    def __init__(
-        self,
-        device: torch.device,
-        row: int,
-        axes: dict[int, list[Axis | None]],
-        *,
-        row_major: bool,
-    ) -> None:
-        super().__init__(device)
-        self._row, self._axes, self._row_major = row, axes, row_major
-
-    def meet(
-        self, number: int, filled: list[torch.Tensor], again: Callable[[], list[torch.Tensor]]
-    ) -> None:
-        if number not in self._axes:
+    def meet(number: int, filled: list[torch.Tensor], again: Again) -> None:
+        if number not in axes:
             return
         mine = [each.clone() for each in filled]
         theirs = again()
-        for target, own, other, axis in zip(filled, mine, theirs, self._axes[number], strict=True):
+        for target, own, other, axis in zip(filled, mine, theirs, axes[number], strict=True):
             if axis is not None:
-                axis.take(own, other, self._row, row_major=self._row_major)
+                axis.take(own, other, row, row_major=row_major)
             target.copy_(own)
 
+    return RandomCalls(device, meet)
 
-class Pinned(RandomCalls):
-    """Gives some calls one value."""
 
-    def __init__(self, device: torch.device, numbers: Sequence[int], value: float) -> None:
-        super().__init__(device)
-        self._numbers, self._value = frozenset(numbers), value
+def pinned(device: torch.device, pinned_number: int, value: float) -> RandomCalls:
+    """Give one call one value."""
 
-    def meet(
-        self, number: int, filled: list[torch.Tensor], again: Callable[[], list[torch.Tensor]]
-    ) -> None:
-        if number in self._numbers:
+    def meet(number: int, filled: list[torch.Tensor], _again: Again) -> None:
+        if number == pinned_number:
             for each in filled:
-                each.fill_(self._value)
+                each.fill_(value)
+
+    return RandomCalls(device, meet)
 
 
-class Seeker(RandomCalls):
-    """Raises `Met` at one call."""
+def sought(device: torch.device, modules: Modules, sought_number: int) -> RandomCalls:
+    """Raise `Met` at one call."""
 
-    def __init__(self, device: torch.device, modules: Modules, number: int) -> None:
-        super().__init__(device)
-        self._modules, self._number = modules, number
+    def meet(number: int, _filled: list[torch.Tensor], _again: Again) -> None:
+        if number == sought_number:
+            raise Met(modules.innermost)
 
-    def meet(
-        self, number: int, filled: list[torch.Tensor], again: Callable[[], list[torch.Tensor]]
-    ) -> None:
-        if number == self._number:
-            raise Met(self._modules.innermost)
+    return RandomCalls(device, meet)
 
 
-def _written(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[torch.Tensor]:
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
     """The tensors that a call writes to in place."""
     found = []
     for place, argument in enumerate(func._schema.arguments):

@@ -6,14 +6,12 @@ other rows from the other: no other row's loss or gradient may move by a bit, fo
 
 from __future__ import annotations
 
-import torch
-
 from dtjob_api.reasons import Reason
 from dtjob_trainer.preflight.rows import own_random, random_calls
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, Axis, axis_of
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, others
 from dtjob_trainer.preflight.rows.places import met_at
-from dtjob_trainer.preflight.rows.random_calls import Call, Pinned, RandomCalls, Spliced
+from dtjob_trainer.preflight.rows.random_calls import Call, RandomCalls
 from dtjob_trainer.task import TaskError, where_in_task
 
 _SEEDS = (0, 1, 2)
@@ -115,9 +113,9 @@ def _check_shared(
     base = passes.take(batch)
     for value in _OF_RAND:
         for number in idle:
-            pinned = Pinned(passes.device, [number], value)
+            pinned = random_calls.pinned(passes.device, number, value)
             changed = passes.take(batch, around=pinned)
-            if changed.moved(base, list(range(ROWS))) is not None or len(pinned.calls) != len(calls):
+            if changed.moved(base, list(range(ROWS))) or len(pinned.calls) != len(calls):
                 raise _refused(passes, batch, calls, number, _without_rows(calls[number]))
 
 
@@ -153,21 +151,17 @@ def _reaching(
 ) -> int | None:
     """The number of a call of which a row's numbers reach another row; None if there is none."""
     keeps = any(call.name in _KEEP_A_SEED for call in calls)
+    take = passes.losses if keeps else passes.take
 
-    def take(seed: int, around: RandomCalls | None = None) -> Pass:
-        whole = passes.losses if keeps else passes.take
-        return whole(batch, seed=seed, around=around)
+    def moves(row: int, seed: int, base: Pass, which: dict[int, list[Axis | None]]) -> bool:
+        around = random_calls.spliced(passes.device, row, which, row_major=row_major)
+        return take(batch, seed=seed, around=around).moved(base, others(ROWS, row)) != []
 
     for seed in _SEEDS:
-        base = take(seed)
+        base = take(batch, seed=seed)
         for row in range(ROWS):
-
-            def moves(which: dict[int, list[Axis | None]], row: int = row) -> bool:
-                spliced = Spliced(passes.device, row, which, row_major=row_major)
-                return take(seed, spliced).moved(base, others(ROWS, row)) is not None
-
-            if moves(axes):
-                alone = (number for number in axes if moves({number: axes[number]}))
+            if moves(row, seed, base, axes):
+                alone = (n for n in axes if moves(row, seed, base, {n: axes[n]}))
                 return next(alone, next(iter(axes)))
     return None
 
@@ -180,11 +174,9 @@ def _without_rows(call: Call) -> str:
     )
 
 
-def _refused(
-    passes: Passes, batch: Batch, calls: list[Call], number: int, wrong: str
-) -> TaskError:
+def _refused(passes: Passes, batch: Batch, calls: list[Call], number: int, wrong: str) -> TaskError:
     place = met_at(
-        passes, batch, lambda modules: random_calls.Seeker(passes.device, modules, number)
+        passes, batch, lambda modules: random_calls.sought(passes.device, modules, number)
     )
     return TaskError(
         Reason.MODEL_REFUSED,

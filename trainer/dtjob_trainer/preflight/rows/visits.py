@@ -96,9 +96,7 @@ def _of_special(
             yield {**usual, name: batch[name]}, [visit]
 
 
-def _special(
-    spec: Mapping[str, ArraySpec], usual: Batch, device: torch.device
-) -> dict[str, Batch]:
+def _special(spec: Mapping[str, ArraySpec], usual: Batch, device: torch.device) -> dict[str, Batch]:
     padding = to_tensors(padding_example(spec), device)
     zero = [name for name in spec if spec[name].low <= 0 <= spec[name].high]
     return {
