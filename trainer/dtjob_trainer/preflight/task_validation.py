@@ -84,10 +84,12 @@ def preflight(
     refusals.check_reached(measured)
     by_hooks = refusals.check_hooks(task, model, batch)
     rows = physical_batch_size if physical_batch_size is not None else _ROWS // 2
-    probes.dry_run(lambda: checks.check(task, model, place, rows, whole=whole))
+    probes.dry_run(lambda: checks.check_isolated(task, model, place, rows))
     refusals.check_per_example_gradients(model, measured, by_hooks)
     large = to_tensors(synthetic_examples(task.example_spec, rows, generator), place)
     refusals.check_batch_size(task, model, batch, large)
+    if whole:
+        probes.dry_run(lambda: checks.check_whole(task, model, place))
 
 
 def build_model(task: Task, device: torch.device) -> torch.nn.Module:

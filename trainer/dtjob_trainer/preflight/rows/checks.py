@@ -12,17 +12,13 @@ from dtjob_trainer.preflight.rows.passes import Batch, passes_of
 from dtjob_trainer.task import Task
 
 
-def check(
-    task: Task, model: torch.nn.Module, device: torch.device, rows: int, *, whole: bool
-) -> None:
-    """Refuse a model or losses in which the rows of a batch meet.
+def check_isolated(task: Task, model: torch.nn.Module, device: torch.device, rows: int) -> None:
+    """Refuse where the content of one row reaches another: at every start.
 
     Parameters
     ----------
     rows
         P of the run.
-    whole
-        Whether random numbers and special values are tried too: the longer part.
 
     Raises
     ------
@@ -30,19 +26,33 @@ def check(
         Names module, line and remedy.
     """
     generator = np.random.default_rng(4)
-
-    def examples(count: int) -> Batch:
-        return to_tensors(synthetic_examples(task.example_spec, count, generator), device)
-
-    batch = examples(ROWS)
+    batch, at_size, other = (_examples(task, n, generator, device) for n in (ROWS, rows, rows))
     with passes_of(task, model, device) as passes:
         passes.settle(batch)
-        if whole:
-            two_streams.check(passes, batch)
         dims = poison.embeddings_rows(passes, batch)
         poison.check(passes, batch, dims)
-        if whole:
-            visits.check(passes, task.example_spec)
-        at_size = examples(rows)
         passes.settle(at_size)
-        isolation.check(passes, at_size, examples(rows), dims)
+        isolation.check(passes, at_size, other, dims)
+
+
+def check_whole(task: Task, model: torch.nn.Module, device: torch.device) -> None:
+    """Refuse random numbers that rows share, and rows that meet at special values.
+
+    It takes longest, and tells of an image and a task what it told of them before.
+
+    Raises
+    ------
+    TaskError
+        Names module, line and remedy.
+    """
+    batch = _examples(task, ROWS, np.random.default_rng(6), device)
+    with passes_of(task, model, device) as passes:
+        passes.settle(batch)
+        two_streams.check(passes, batch)
+        visits.check(passes, task.example_spec)
+
+
+def _examples(
+    task: Task, count: int, generator: np.random.Generator, device: torch.device
+) -> Batch:
+    return to_tensors(synthetic_examples(task.example_spec, count, generator), device)
