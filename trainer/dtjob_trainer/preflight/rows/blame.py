@@ -21,7 +21,7 @@ from dtjob_trainer.preflight.rows.passes import (
     others,
     rows_of,
 )
-from dtjob_trainer.preflight.rows.places import Around, Met, Modules, met_at
+from dtjob_trainer.preflight.rows.whereabouts import Around, Met, Modules, met_at
 from dtjob_trainer.task import TaskError
 
 _REMEDY = (

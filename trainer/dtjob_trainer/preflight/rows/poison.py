@@ -65,11 +65,11 @@ def embeddings_rows(passes: Passes, batch: Batch) -> dict[int, int]:
     batch
         Of `ROWS` rows.
     """
-    many, few = _Embeddings(), _Embeddings()
+    many, fewer = _Embeddings(), _Embeddings()
     passes.take(batch, around=many)
-    passes.take({name: tensor[:FEWER_ROWS] for name, tensor in batch.items()}, around=few)
+    passes.take({name: tensor[:FEWER_ROWS] for name, tensor in batch.items()}, around=fewer)
     found = {}
-    for number, shapes in enumerate(zip(many.shapes, few.shapes, strict=False)):
+    for number, shapes in enumerate(zip(many.shapes, fewer.shapes, strict=False)):
         axis = axis_of(*shapes)
         if axis is not None and axis.each == 1:
             found[number] = axis.dim

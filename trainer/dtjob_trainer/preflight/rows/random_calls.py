@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from dtjob_trainer.preflight.rows.axes import Axis
 from dtjob_trainer.preflight.rows.operators import Operators
-from dtjob_trainer.preflight.rows.places import Met, Modules
+from dtjob_trainer.preflight.rows.whereabouts import Met, Modules
 
 Again = Callable[[], list[torch.Tensor]]
 Meet = Callable[[int, list[torch.Tensor], Again], None]

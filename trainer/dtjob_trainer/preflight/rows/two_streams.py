@@ -10,8 +10,8 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.preflight.rows import own_random, random_calls
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, Axis, axis_of
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, others
-from dtjob_trainer.preflight.rows.places import met_at
 from dtjob_trainer.preflight.rows.random_calls import Call, RandomCalls
+from dtjob_trainer.preflight.rows.whereabouts import met_at
 from dtjob_trainer.task import TaskError, where_in_task
 
 _SEEDS = (0, 1, 2)
