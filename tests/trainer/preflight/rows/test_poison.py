@@ -117,6 +117,10 @@ MIXING = {
         hidden(MixedBack.apply),
         ("the backward pass at", "in backward", "the gradient of first.weight"),
     ),
+    "in a gradient, behind what raises on NaN": (
+        hidden(lambda h: MixedBack.apply(h) * torch.bernoulli(h.detach().sigmoid())),
+        ("NaN in the gradient",),
+    ),
     "in a gradient that a hook rescales": (
         hidden(lambda h: (h.register_hook(lambda g: g / g.norm()), h)[1]),
         ("the gradient of first.weight",),

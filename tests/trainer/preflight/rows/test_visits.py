@@ -98,6 +98,18 @@ MIXING = {
         of_x(lambda x: torch.where((x == -1).any(), x.sort(0).values, x)),
         ("to the least value",),
     ),
+    "flipped where a first feature is at its start": (
+        of_x(lambda x: torch.where((x[:, 0] == -1).any(), x.flip(0), x)),
+        ("to the least value",),
+    ),
+    "flipped where a row ends with the greatest value and does not begin so": (
+        of_x(lambda x: torch.where(((x[:, -1] == 1) & (x[:, 0] < 1)).any(), x.flip(0), x)),
+        ("the end of one example to the greatest value",),
+    ),
+    "flipped where a row ends with the least value and does not begin so": (
+        of_x(lambda x: torch.where(((x[:, -1] == -1) & (x[:, 0] > -1)).any(), x.flip(0), x)),
+        ("the end of one example to the least value",),
+    ),
     "flipped where row 0 is at its end": (
         of_x(lambda x: torch.where((x[0] == 1).all(), x.flip(0), x)),
         ("to the greatest value",),
