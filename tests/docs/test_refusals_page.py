@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 import warnings
@@ -170,6 +171,11 @@ def seeded(model: nn.Module, batch: Batch) -> torch.Tensor:
     return losses(model, batch)
 
 
+def scaled(factor: Callable[[torch.Tensor], torch.Tensor]) -> Task:
+    """Losses times something random."""
+    return task(losses=lambda model, batch: losses(model, batch) * factor(batch["x"]))
+
+
 #: One global model, which the first dry run has moved.
 KEPT = nn.Linear(4, 2)
 build_model(task(lambda: KEPT), torch.device("cpu"))
@@ -178,7 +184,22 @@ CASES = {
     "BatchNorm": task(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))),
     "a loss that is averaged": task(losses=averaged),
     "a loss divided by the number of rows": task(losses=divided),
-    "attention, sorting or statistics over the first dimension": task(lambda: Centred(4, 2)),
+    "attention, sorting or statistics over the first dimension, also where only some values lead "
+    "there": task(lambda: Centred(4, 2)),
+    'a random number for all rows: LayerDrop, StochasticDepth of mode="batch", a random transform '
+    "of a whole batch, one diffusion step for it": scaled(lambda _: torch.rand(1)),
+    "random numbers of which a row's reach other rows": scaled(lambda x: torch.rand(len(x))[0]),
+    "a random order or choice of rows, as of torch.randperm": scaled(
+        lambda x: torch.randperm(len(x))
+    ),
+    "random numbers of Python or numpy while a batch is computed": scaled(
+        lambda _: torch.tensor(random.random())
+    ),
+    "random numbers of a torch.Generator of yours": scaled(
+        lambda x: torch.rand(len(x), generator=torch.Generator().manual_seed(0))
+    ),
+    "gamma, beta, Dirichlet, Poisson or binomial numbers of parameters that follow from an "
+    "example": scaled(lambda x: torch._standard_gamma(x.exp()).sum(1)),
     "code that asks for values of the batch: a branch on them, or a shape made of them": task(
         losses=branching
     ),

@@ -33,8 +33,9 @@ from tests.support.mechanism.models import (
 
 
 def refused(task, reason, *words, **options):
+    """What takes longest is not tried: it has its own tests."""
     with pytest.raises(TaskError) as caught:
-        preflight(task, **options)
+        preflight(task, whole=False, **options)
     assert caught.value.reason == reason
     for word in words:
         assert word in caught.value.message
@@ -181,7 +182,7 @@ ACCEPTED = {
 def test_sound_models_pass_without_a_word(name, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        preflight(ACCEPTED[name], physical_batch_size=7)
+        preflight(ACCEPTED[name], physical_batch_size=7, whole=False)
     assert capfd.readouterr() == ("", "")
 
 
@@ -190,7 +191,7 @@ def test_a_dry_run_reads_no_private_record_and_disturbs_no_random_state():
         raise AssertionError("private")
 
     task = Task(linear, dataset, make_task().example_spec, cross_entropy)
-    preflight(task)
+    preflight(task, whole=False)
     state = torch.get_rng_state()
     torch.manual_seed(0)  # as linear() does
     nn.Linear(FEATURES, CLASSES)
@@ -294,7 +295,7 @@ def test_a_frozen_base_is_loaded_once():
     task = make_task(model=lambda: nn.Sequential(base, nn.Linear(CLASSES, CLASSES)))
     for _ in range(3):
         build_model(task, torch.device("cpu"))
-    preflight(task)
+    preflight(task, whole=False)
 
 
 def seeded_mask(m, x):
@@ -324,7 +325,7 @@ def test_what_checkpointing_repeats_in_the_backward_pass_is_no_seed():
         )
         return m.second(hidden)
 
-    preflight(block(forward))
+    preflight(block(forward), whole=False)
 
 
 def asking(m, x):
@@ -374,12 +375,21 @@ def self_scaled(x):
 
 MIXING = {
     "a mean in a module": (make_task(model=with_layer(Centre)), "module 1 (Centre)"),
-    "a mean in forward": (block(lambda m, x: m.second(m.first(x) - x.mean(0))), "second"),
-    "a cumulative sum": (block(lambda m, x: m.second(m.first(x).cumsum(0))), "second"),
-    "a neighbour": (block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))), "second"),
+    "a mean in forward": (
+        block(lambda m, x: m.second(m.first(x) - x.mean(0))),
+        "module model (Block)",
+    ),
+    "a cumulative sum": (
+        block(lambda m, x: m.second(m.first(x).cumsum(0))),
+        "module model (Block)",
+    ),
+    "a neighbour": (
+        block(lambda m, x: m.second(m.first(x) + 0.01 * x.roll(1, 0))),
+        "module model (Block)",
+    ),
     "only in the gradient": (
         block(lambda m, x: m.second(self_scaled(m.first(x)))),
-        "losses()",
+        "in self_scaled",
     ),
     "only in the value": (
         make_task(losses=lambda m, b: cross_entropy(m, b) + b["x"].mean()),

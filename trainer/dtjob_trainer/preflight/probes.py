@@ -30,6 +30,7 @@ from dtjob_trainer.usercode.randomness import same_randomness, seeded_by
 Batch = dict[str, torch.Tensor]
 State = dict[str, torch.Tensor]
 Recalled = torch.Tensor | None
+Gradients = dict[str, torch.Tensor | None]
 T = TypeVar("T")
 
 # Rows may differ by these parts of their tensor's largest entry, and of the largest of all
@@ -168,7 +169,7 @@ def per_example_gradients(
     task: Task,
     model: torch.nn.Module,
     batch: Batch,
-) -> dict[str, torch.Tensor | None]:
+) -> Gradients:
     """Take each example's gradient as a training step does: {parameter: Tensor[P, n] or None}."""
     gradients = PerExampleGradients(model, task.losses)
     try:

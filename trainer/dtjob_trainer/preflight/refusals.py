@@ -187,71 +187,22 @@ def check_reached(measured: probes.Measured) -> None:
         )
 
 
-def check_examples_independent(
-    task: Task,
-    model: torch.nn.Module,
-    batch: probes.Batch,
-    other: probes.Batch,
-    measured: probes.Measured,
-) -> None:
-    """Perturb one example, a field at a time: no other loss or gradient may move (Rule 21)."""
-    changes = [(0, (name,)) for name in batch] + [
-        (0, tuple(batch)),
-        (len(measured.losses) - 1, tuple(batch)),
-    ]
-    for row, fields in changes:
-        changed = {name: tensor.clone() for name, tensor in batch.items()}
-        for name in fields:
-            changed[name][row] = other[name][row]
-        moved = probes.dry_run(lambda changed=changed: probes.measure(task, model, changed))  # type: ignore[misc]
-        if not _others_moved(measured, moved, row):
-            continue
-        culprit = "the model or losses()"
-        for name, output in measured.outputs.items():
-            now = moved.outputs.get(name)
-            if now is None or now.shape != output.shape:
-                continue
-            if set(probes.differing_rows(output.float(), now.float())) - {row}:
-                culprit = f"module {_module(name)} ({type(model.get_submodule(name)).__name__})"
-                break
-        raise TaskError(
-            Reason.MODEL_REFUSED,
-            f"{culprit} mixes the examples of a batch: changing {', '.join(fields)} of one example "
-            "moved the loss or the gradient of another; compute each row from its own example "
-            "alone (no statistics, attention or sorting over the first dimension)",
-        )
-
-
-def _others_moved(one: probes.Measured, other: probes.Measured, row: int) -> bool:
-    if set(probes.differing_rows(one.losses, other.losses)) - {row}:
-        return True
-    scale = max(one.gradient_scale, other.gradient_scale)
-    for name, gradient in one.gradients.items():
-        now = other.gradients[name]
-        if (gradient is None) != (now is None):
-            return True
-        if gradient is None or now is None:
-            continue
-        if set(probes.differing_rows(gradient, now, scale)) - {row}:
-            return True
-    return False
-
-
-def check_per_example_gradients(
-    task: Task,
-    model: torch.nn.Module,
-    batch: probes.Batch,
-    measured: probes.Measured,
-) -> None:
-    """Refuse a module whose hooks don't give each example's true gradient (Rules 4 and 21)."""
+def check_hooks(task: Task, model: torch.nn.Module, batch: probes.Batch) -> probes.Gradients:
+    """Return each example's gradient as a step takes it; refuse where there are none (Rule 4)."""
     try:
-        by_hooks = probes.per_example_gradients(task, model, batch)
+        return probes.per_example_gradients(task, model, batch)
     except GradientUnreached as error:
         raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
     except Exception as error:
         if may_pass(error):
             raise
         raise TaskError(Reason.MODEL_REFUSED, _no_sampler(model, error)) from None
+
+
+def check_per_example_gradients(
+    model: torch.nn.Module, measured: probes.Measured, by_hooks: probes.Gradients
+) -> None:
+    """Refuse a module whose hooks don't give each example's true gradient (Rules 4 and 21)."""
     scale = measured.gradient_scale
     for name, true in measured.gradients.items():
         gradient = by_hooks[name]
@@ -301,8 +252,7 @@ def check_batch_size(
     batch: probes.Batch,
     large: probes.Batch,
 ) -> None:
-    """Run P rows as a step does, and refuse losses that are scaled with their number (Rule 5)."""
-    probes.dry_run(lambda: probes.per_example_gradients(task, model, large))
+    """Refuse losses that are scaled with the number of rows (Rule 5)."""
     steady = copy.deepcopy(model)
     for module in steady.modules():
         if isinstance(module, _DROPOUTS):

@@ -110,6 +110,14 @@ def synthetic_examples(
     return arrays
 
 
+def padding_example(example_spec: Mapping[str, ArraySpec]) -> Arrays:
+    """Return the example that padding rows hold, as a batch of one.
+
+    It is never zeros: a model that divides by a norm gives NaN on them.
+    """
+    return synthetic_examples(example_spec, 1, np.random.default_rng(_PADDING_SEED))
+
+
 def to_tensors(arrays: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
     """Move arrays to the device, without a copy where that is the CPU."""
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
@@ -152,8 +160,7 @@ class BatchLoader:
         self._device = device
         self._on_bad_record = on_bad_record
         self._seeds_each = False
-        # Never zeros: a model that divides by a norm gives NaN on them.
-        self._padding = synthetic_examples(self._spec, 1, np.random.default_rng(_PADDING_SEED))
+        self._padding = padding_example(self._spec)
 
     def micro_batch(
         self, draw: int, ids: npt.NDArray[np.int64], drawn: npt.NDArray[np.bool_]

@@ -1,0 +1,32 @@
+"""A small model with a function of the test in its midst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from dtjob_trainer.task import Task
+from tests.support.mechanism.models import CLASSES, FEATURES, make_task
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Hidden(nn.Module):
+    """A linear layer, a function of what it gives, [rows, 8], and another layer."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(FEATURES, 8), nn.Linear(8, CLASSES)
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.second(self.function(self.first(x)))
+        return scores
+
+
+def hidden(function: Function) -> Task:
+    """Its task."""
+    return make_task(model=lambda: Hidden(function))

@@ -1,0 +1,200 @@
+"""One pass over a batch as a step takes it, and which rows of it are not the same bit for bit.
+
+Scattering needs that a slot's gradient does not depend on what the others hold (Rule 8). Of each
+row a fingerprint is kept, not its gradient: two passes need no more memory than a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from dtjob_trainer.mechanism.per_example import (
+    LossesInvalid,
+    PerExampleGradients,
+    trainable,
+)
+from dtjob_trainer.task import Task
+from dtjob_trainer.usercode.randomness import same_randomness
+
+Batch = dict[str, torch.Tensor]
+
+#: What `Pass.prints` calls the losses.
+LOSSES = "losses"
+# Entries at a time: bounds the memory of fingerprints.
+_ENTRIES = 1 << 22
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_MULTIPLIER = 0x5851F42D4C957F2D  # of Knuth's MMIX generator
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass over P rows gave.
+
+    Attributes
+    ----------
+    prints
+        {parameter, and `LOSSES`: int64[P], the rows' fingerprints}; None where no gradient is.
+    """
+
+    prints: Mapping[str, torch.Tensor | None]
+
+    def moved(self, other: Pass, rows: list[int]) -> list[str]:
+        """Return the names under which one of these rows is another one's."""
+        return [
+            name for name, mine in self.prints.items() if not _equal(mine, other.prints[name], rows)
+        ]
+
+
+class Passes:
+    """Takes passes of one model; holds its hooks until it is closed.
+
+    Parameters
+    ----------
+    model
+        Accepted so far.
+    device
+        Where model and batches lie.
+
+    Attributes
+    ----------
+    on_losses
+        Called with the losses of each pass before the backward pass.
+    in_losses
+        Whether `losses()` runs at the moment.
+    """
+
+    on_losses: Callable[[torch.Tensor], None] | None = None
+    in_losses = False
+
+    def __init__(self, task: Task, model: torch.nn.Module, device: torch.device) -> None:
+        self.task, self.model, self.device = task, model, device
+        self._gradients = PerExampleGradients(model, self._losses)
+        self._names = list(trainable(model))
+        self._last = torch.empty(0)
+        self._unsteady: set[str] = set()
+
+    def settle(self, batch: Batch) -> None:
+        """Leave out of all that follows the gradients that are others the second time.
+
+        Those of a GPU's kernels that add up in the order in which threads come: their bits tell
+        nothing. CPUs have none.
+        """
+        if self.device.type != "cpu":
+            once, again = self.take(batch), self.take(batch)
+            moved = once.moved(again, list(range(rows_of(batch))))
+            self._unsteady.update(set(moved) - {LOSSES})
+
+    def take(
+        self,
+        batch: Batch,
+        *,
+        seed: int = 0,
+        around: contextlib.AbstractContextManager[object] | None = None,
+    ) -> Pass:
+        """Compute losses and per-example gradients in training mode, under a fixed seed.
+
+        Parameters
+        ----------
+        around
+            Entered around forward and backward pass.
+        """
+        self.in_losses = False
+        self.model.train()
+        with same_randomness(self.device, seed), around or contextlib.nullcontext():
+            gradients = self._gradients(batch, rows_of(batch))
+        prints = {
+            name: None if gradient is None else fingerprints(gradient)
+            for name, gradient in zip(self._names, gradients, strict=True)
+            if name not in self._unsteady
+        }
+        return Pass({LOSSES: self._own_print(), **prints})
+
+    def losses(
+        self,
+        batch: Batch,
+        *,
+        seed: int = 0,
+        around: contextlib.AbstractContextManager[object] | None = None,
+    ) -> Pass:
+        """Compute the losses alone."""
+        self.model.train()
+        with same_randomness(self.device, seed), around or contextlib.nullcontext():
+            self._losses(self.model, batch)
+        self._gradients.reset()
+        return Pass({LOSSES: self._own_print()})
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        self._gradients.close()
+
+    def _losses(self, model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self.in_losses = True
+        losses = self.task.losses(model, dict(batch))
+        self.in_losses = False
+        if not isinstance(losses, torch.Tensor) or losses.shape != (rows_of(batch),):
+            raise LossesInvalid("losses() doesn't return one loss for each row of every batch")
+        self._last = losses.detach()
+        if self.on_losses is not None:
+            self.on_losses(losses)
+        return losses
+
+    def _own_print(self) -> torch.Tensor:
+        return fingerprints(self._last[:, None])
+
+
+@contextlib.contextmanager
+def passes_of(task: Task, model: torch.nn.Module, device: torch.device) -> Iterator[Passes]:
+    """Give passes of a model, and take their hooks off it afterwards."""
+    passes = Passes(task, model, device)
+    try:
+        yield passes
+    finally:
+        passes.close()
+
+
+def rows_of(batch: Mapping[str, torch.Tensor]) -> int:
+    """Return P."""
+    return len(next(iter(batch.values())))
+
+
+def others(rows: int, row: int) -> list[int]:
+    """Return all rows but one."""
+    return [each for each in range(rows) if each != row]
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None, rows: list[int]) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one[rows], other[rows])
+
+
+def fingerprints(tensor: torch.Tensor) -> torch.Tensor:
+    """Return Σⱼ wⱼ·bⱼ modulo 2⁶⁴ of each row of a tensor [P, n], as int64[P].
+
+    bⱼ are the bits of an entry, all NaN alike, wⱼ odd numbers of a fixed pseudo-random sequence.
+    Two rows that differ have the same one with a probability of about 2⁻³².
+    """
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    flat = tensor.detach().reshape(len(tensor), -1)
+    columns = max(1, _ENTRIES // max(1, len(flat)))
+    total = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
+    weights = _weights(min(columns, flat.shape[1]), flat.device)
+    for part in torch.split(flat, columns, dim=1):
+        plain = torch.where(part.isnan(), torch.nan, part) if part.is_floating_point() else part
+        bits = plain.contiguous().view(_BITS[part.element_size()]).to(torch.int64)
+        total = total * _MULTIPLIER + (bits * weights[: part.shape[1]]).sum(1)
+    return total
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(count: int, device: torch.device) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    bounds = torch.iinfo(torch.int64)
+    drawn = torch.randint(bounds.min, bounds.max, (count,), generator=generator)
+    return (drawn | 1).to(device)

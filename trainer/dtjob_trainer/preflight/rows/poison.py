@@ -1,0 +1,184 @@
+"""NaN in one row, which no other row may meet, even multiplied by zero (Rules 8 and 21).
+
+It is in the row's fields of floats and in what embeddings give for it, and in another pass in the
+gradients that come back to the row. A factor that is zero on usual rows hides nothing from NaN.
+It dies in integers, in comparisons, and in what a `torch.where` does not select: see `visits`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, axis_of
+from dtjob_trainer.preflight.rows.blame import Change, check_unmoved
+from dtjob_trainer.preflight.rows.operators import Operators
+from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes
+from dtjob_trainer.task import TaskError
+from dtjob_trainer.usercode.passing import may_pass
+
+_EMBEDDINGS = frozenset({"_embedding_bag", "_embedding_bag_forward_only", "embedding"})
+_CONVERT = torch.ops.aten._to_copy.default
+
+
+class _Embeddings(Operators):
+    """Notes the shapes of what embeddings give, or writes NaN into a row of it.
+
+    Then NaN becomes 0 where it becomes an integer: it would be a place that no table has.
+
+    Parameters
+    ----------
+    row
+        Where NaN is written; None for nowhere.
+    dims
+        {number of the call: the dimension of its rows}.
+    """
+
+    def __init__(self, row: int | None = None, dims: Mapping[int, int] | None = None) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+        self._row, self._dims = row, dims or {}
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Operators.run`."""
+        if self._row is not None and func is _CONVERT and _is_whole(kwargs.get("dtype")):
+            args = (torch.nan_to_num(args[0]), *args[1:])
+        result = func(*args, **kwargs)
+        if func.overloadpacket.__name__ in _EMBEDDINGS:
+            looked_up = result[0] if isinstance(result, tuple) else result
+            dim = self._dims.get(len(self.shapes))
+            if self._row is not None and dim is not None:
+                looked_up.select(dim, self._row).fill_(torch.nan)
+            self.shapes.append(tuple(looked_up.shape))
+        return result
+
+
+def embeddings_rows(passes: Passes, batch: Batch) -> dict[int, int]:
+    """Return {number of a call: the dimension of its rows} of embeddings that look rows up.
+
+    Parameters
+    ----------
+    batch
+        Of `ROWS` rows.
+    """
+    many, fewer = _Embeddings(), _Embeddings()
+    passes.take(batch, around=many)
+    passes.take({name: tensor[:FEWER_ROWS] for name, tensor in batch.items()}, around=fewer)
+    found = {}
+    for number, shapes in enumerate(zip(many.shapes, fewer.shapes, strict=False)):
+        axis = axis_of(*shapes)
+        if axis is not None and axis.each == 1:
+            found[number] = axis.dim
+    return found
+
+
+def check(passes: Passes, batch: Batch, dims: dict[int, int]) -> None:
+    """Refuse a model or losses in which a row of NaN, or of such gradients, reaches another.
+
+    Parameters
+    ----------
+    batch
+        Of `ROWS` rows.
+    dims
+        Of `embeddings_rows`.
+
+    Raises
+    ------
+    TaskError
+    """
+    base = passes.take(batch)
+    for row in range(ROWS):
+        check_values(passes, batch, base, row, dims)
+        back = Change(
+            row,
+            batch,
+            "NaN in the gradient of one example",
+            lambda row=row: _poisoned_gradients(passes, row),  # type: ignore[misc]
+        )
+        check_unmoved(passes, batch, base, back)
+
+
+def check_values(passes: Passes, batch: Batch, base: Pass, row: int, dims: dict[int, int]) -> None:
+    """Refuse where NaN in the values of one row reaches another.
+
+    Nothing is known where an operator raises because of NaN.
+
+    Parameters
+    ----------
+    batch
+        Of any number of rows.
+    base
+        A pass over it.
+    dims
+        Of `embeddings_rows`.
+    """
+    fields = [name for name, tensor in batch.items() if tensor.is_floating_point()]
+    if not fields and not dims:
+        return
+    poisoned = dict(batch)
+    for name in fields:
+        poisoned[name] = batch[name].clone()
+        poisoned[name][row] = torch.nan
+    change = Change(row, poisoned, "NaN in one example", lambda: _poisoned_values(row, dims))
+    try:
+        check_unmoved(passes, batch, base, change)
+    except TaskError:
+        raise
+    except Exception as error:
+        if may_pass(error):
+            raise
+
+
+@contextlib.contextmanager
+def _poisoned_values(row: int, dims: dict[int, int]) -> Iterator[None]:
+    """Distributions don't ask whether their parameters are numbers."""
+    asked = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        with _Embeddings(row, dims):
+            yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(asked)
+
+
+@contextlib.contextmanager
+def _poisoned_gradients(passes: Passes, row: int) -> Iterator[None]:
+    """Put NaN into the gradient of a row of the losses and of all outputs of modules."""
+
+    def poison(gradient: torch.Tensor) -> torch.Tensor:
+        poisoned = gradient.clone()
+        poisoned[row] = torch.nan
+        return poisoned
+
+    def hook(output: object) -> None:
+        for each in tree_leaves(output):
+            if isinstance(each, torch.Tensor) and each.requires_grad and _has_rows(each):
+                each.register_hook(poison)  # type: ignore[no-untyped-call]
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output: hook(output))
+        for module in passes.model.modules()
+    ]
+    passes.on_losses = hook
+    try:
+        yield
+    finally:
+        passes.on_losses = None
+        for handle in handles:
+            handle.remove()
+
+
+def _has_rows(tensor: torch.Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) == ROWS
+
+
+def _is_whole(dtype: torch.dtype | None) -> bool:
+    return (
+        dtype is not None
+        and dtype is not torch.bool
+        and not (dtype.is_floating_point or dtype.is_complex)
+    )
