@@ -28,7 +28,7 @@ from dtjob_trainer.ledger.backend import LedgerError, Superseded
 from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
-from dtjob_trainer.mechanism.records.batches import open_records
+from dtjob_trainer.mechanism.records.opening import open_records
 from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.process import confine, logs
 from dtjob_trainer.rank.failures import Phase
