@@ -18,7 +18,7 @@ from dtjob_cli import manifests, standard_streams
 from dtjob_cli.display import Display, for_stream
 from dtjob_cli.errors import BadInput, ExitCode
 from dtjob_cli.interrupts import Interrupts, counted
-from dtjob_cli.runs import given_paths, local_workers
+from dtjob_cli.runs import data_process, given_paths, local_workers
 from dtjob_cli.runs.data_process import DataProcess
 from dtjob_trainer.trial.data_check import Request
 
@@ -29,7 +29,7 @@ PRIVATE = (
     "your eyes: copy nothing of it, ranges included, into a public example_spec, manifest or log "
     "without thought. What is public of the data is known without looking at these records."
 )
-MORE_THAN_SAID = (
+MORE_THAN_DATASET_SIZE = (
     "More records than privacy.datasetSize: step times would tell how many were drawn. Round it "
     "up, not down."
 )
@@ -56,7 +56,7 @@ def check_data(file: Path, data: Path | None, records: int | None, *, as_json: b
     with (
         counted() as interrupts,
         for_stream() as screen,
-        DataProcess.started(request, environment) as process,
+        data_process.started(request, environment) as process,
     ):
         findings = _watched(process, screen, interrupts)
     findings = {"job": job.metadata.name, "datasetSize": size, **findings, "private": PRIVATE}
@@ -73,44 +73,37 @@ def check_data(file: Path, data: Path | None, records: int | None, *, as_json: b
 
 def _watched(process: DataProcess, screen: Display, interrupts: Interrupts) -> Findings:
     """Show how far it is; return what it has found, all or up to its end."""
-    findings: Findings | None = None
-    for message in process.messages():
+    note: dict[str, Any] = {}
+    for note in process.notes():
         if interrupts.count:
             break
-        if message is None:
-            continue
-        if failed := message.get("failed"):
-            raise BadInput(failed["reason"], failed["message"])
-        if stage := message.get("stage"):
+        if stage := note.get("stage"):
             screen.waiting(stage)
-        if findings := message.get("findings", findings):
+        if findings := note.get("findings"):
             screen.trying(findings["tried"], findings["asked"], findings["bad"])
-        if message.get("done"):
-            return {**(findings or {}), "interrupted": False}
-    if findings is None:
-        interrupts.check("stopped before a record was read.")
+    if failed := note.get("failed"):
+        raise BadInput(failed["reason"], failed["message"])
+    found: Findings = {**note.get("findings", {}), "interrupted": False}
+    if note.get("done"):
+        return found
+    if process.end is None:
+        if "findings" not in note:
+            interrupts.check("stopped before a record was read.")
+        return {**found, "interrupted": True}
+    if "findings" not in note:
         raise BadInput(
             "ProcessDied",
-            f"the process that tries the data ended by {process.end} before it had read a record.",
+            f"the process that tries the data ended by {process.end} before it read a record.",
             "What it printed is above. Mostly memory is short, or a library of the task failed.",
         )
-    if process.end is not None:
-        _add_death(findings, process)
-    return {**findings, "interrupted": process.end is None}
-
-
-def _add_death(findings: Findings, process: DataProcess) -> None:
-    index = process.reading
-    findings["bad"] += 1
-    findings["faults"].append(
-        {
-            "field": None,
-            "reason": "ends the process",
-            "count": 1,
-            "first": [] if index is None else [index],
-            "example": f"{process.end}; records after it were not tried",
-        }
-    )
+    death = {
+        "field": None,
+        "reason": "ends the process",
+        "count": 1,
+        "first": [note["reading"]],
+        "example": f"{process.end}; the records after it are not tried",
+    }
+    return {**found, "bad": found["bad"] + 1, "faults": [*found["faults"], death]}
 
 
 def _print(findings: Findings) -> None:
@@ -132,7 +125,7 @@ def _print(findings: Findings) -> None:
 def _notes(findings: Findings) -> list[str]:
     notes = [f"Training would refuse these data: {message}" for message in findings["refused"]]
     if findings["records"] > findings["datasetSize"]:
-        notes.append(MORE_THAN_SAID)
+        notes.append(MORE_THAN_DATASET_SIZE)
     if findings["interrupted"]:
         notes.append("Stopped by you: the records after these were not tried.")
     return [*notes, findings["private"]]

@@ -1,8 +1,8 @@
 """`python -m dtjob_trainer.trial.data_check`: the process that tries a data set for its owner.
 
-It finds the task and the data as a rank of a local run does, and tells what it finds to the command
-that has started it, by a pipe: the task has standard output and error for itself. Its death is a
-finding too, so it says beforehand which record it reads.
+It finds the task and the data as a rank of a local run does. What it finds it notes for the command
+that has started it: the task has standard output and error for itself. Its death is a finding too,
+so it notes beforehand which record it reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +23,10 @@ from typing import Any
 from dtjob_api.reasons import Reason
 from dtjob_trainer.process import confine
 from dtjob_trainer.task import Records, Task, TaskError, load_task, shown_in_full
+from dtjob_trainer.trial.notebook import Notebook
 from dtjob_trainer.usercode import data_place, library_first
 
-_PAUSE_SECONDS = 0.2
-_BYTES_OF_AN_INDEX = 8
-_NO_INDEX = (1 << 8 * _BYTES_OF_AN_INDEX) - 1
-
-Told = Callable[[dict[str, Any]], None]
+Note = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -53,51 +49,33 @@ class Request:
     records: int | None
 
 
-class Place:
-    """Which record is being read, in a file that outlives the process.
-
-    Parameters
-    ----------
-    descriptor
-        Of the file.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def at(self, index: int | None) -> None:
-        """Say that this record is read next, or that none is."""
-        number = _NO_INDEX if index is None else index
-        os.pwrite(self._descriptor, number.to_bytes(_BYTES_OF_AN_INDEX, "big"), 0)
-
-    def read(self) -> int | None:
-        """Return what was said last; None where no record is being read."""
-        number = int.from_bytes(os.pread(self._descriptor, _BYTES_OF_AN_INDEX, 0), "big")
-        return None if number == _NO_INDEX else number
-
-
-def main(request: Request, told: Told, place: Place) -> None:
-    """Tell `stage`, `findings` as they grow, and at the end `done`; or why it `failed`."""
-    told({"stage": "importing torch"})
+def main(request: Request, note: Note) -> None:
+    """Note the `stage`, then the `findings` as they grow, `done` at the end; or why it `failed`."""
+    note({"stage": "importing torch"})
     # All that is needed of dtjob, before anything may be imported from the task's folder.
-    from dtjob_trainer.mechanism.records import opening  # noqa: F401
+    from dtjob_trainer.mechanism.records import agreement, opening  # noqa: F401
     from dtjob_trainer.trial import survey  # noqa: F401
 
     library_first.admit_working_folder()
     try:
-        told({"stage": "importing the task"})
+        note({"stage": "importing the task"})
         with data_place.closed(request.data_dir):
             task = _tried("the entrypoint", lambda: load_task(request.entrypoint, request.args))
-        told({"stage": "opening the dataset"})
+        note({"stage": "opening the dataset"})
         if request.data_dir is not None:
             data_place.announce(request.data_dir)
-        check(task, request.records, told, place)
+        check(task, request.records, note)
     except TaskError as error:
-        told({"failed": {"reason": error.reason.value, "message": error.message}})
+        note({"failed": {"reason": error.reason.value, "message": error.message}})
 
 
-def check(task: Task, limit: int | None, told: Told, place: Place) -> None:
+def check(task: Task, limit: int | None, note: Note) -> None:
     """Try the records of a task.
+
+    Parameters
+    ----------
+    limit
+        How many to try, evenly spread; all if None.
 
     Raises
     ------
@@ -116,20 +94,16 @@ def check(task: Task, limit: int | None, told: Told, place: Place) -> None:
     require_map_style(records)
     length = len(records)
     ids = np.linspace(0, length - 1, min(limit or length, length)).astype(int).tolist()
-    survey, next_time = Survey(), 0.0
+    survey = Survey()
 
     def found(refused: list[str]) -> dict[str, Any]:
         counts = {"records": length, "asked": len(ids), "refused": refused}
         return {**counts, **survey.as_object(task.example_spec)}
 
     for index in tried(records, task.example_spec, ids, survey):
-        place.at(index)
-        if (now := time.monotonic()) >= next_time:
-            told({"findings": found([])})
-            next_time = now + _PAUSE_SECONDS
-    place.at(None)
+        note({"findings": found([]), "reading": index})
     # Last, so that a record that kills the process is found by its number.
-    told({"findings": found(_refusals(records, task)), "done": True})
+    note({"findings": found(_refusals(records, task)), "done": True})
 
 
 def _refusals(records: Records, task: Task) -> list[str]:
@@ -163,19 +137,13 @@ def _tried(what: str, call: Callable[[], Any]) -> Any:
         raise TaskError(Reason.TASK_FAILED, message) from None
 
 
-def _serve(channel: int, descriptor: int) -> None:
+def _serve(descriptor: int) -> None:
     confine.end_with_parent(signal.SIGKILL)
     confine.forbid_core_dumps()
-    for inherited in (channel, descriptor):
-        os.set_inheritable(inherited, False)  # what the task starts must not keep them open
-    with os.fdopen(channel, "w", encoding="ascii", buffering=1) as pipe:
-
-        def told(message: dict[str, Any]) -> None:
-            pipe.write(json.dumps(message) + "\n")
-
-        main(Request(**json.load(sys.stdin)), told, Place(descriptor))
+    os.set_inheritable(descriptor, False)
+    main(Request(**json.load(sys.stdin)), Notebook(descriptor).write)
     os._exit(0)  # threads of the task must not keep it alive
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))
+    _serve(int(sys.argv[1]))

@@ -10,6 +10,7 @@ import torch
 from dtjob_trainer.mechanism.records.batches import BatchLoader, synthetic_examples
 from dtjob_trainer.mechanism.records.scatter import PADDING
 from dtjob_trainer.task import DTYPES, ArraySpec
+from tests.support.mechanism.bad_records import BAD, Broken
 from tests.support.mechanism.models import FEATURES, KEYS, Records, make_task, rows
 
 CPU = torch.device("cpu")
@@ -64,8 +65,8 @@ def test_a_record_that_is_not_drawn_goes_the_whole_way():
 
 @pytest.mark.rule(8, 20)
 def test_a_bad_record_that_is_not_drawn_changes_nothing():
-    count = 2 + len(Broken.BAD)
-    drawn = [True, True] + [False] * len(Broken.BAD)
+    count = 2 + len(BAD)
+    drawn = [True, True] + [False] * len(BAD)
     found, expected = load(Broken(), range(count), drawn=drawn), load(Broken(), [0, 1], count)
     assert torch.equal(found.mask, expected.mask)
     for name in SPEC:
@@ -129,48 +130,13 @@ def test_padding_is_one_synthetic_example_within_the_ranges_and_never_zeros():
     assert ((x >= -1) & (x <= 1)).all()
 
 
-class Broken:
-    """Every record but the first two is bad in its own way."""
-
-    BAD = (
-        {"x": np.full(FEATURES, np.nan, np.float32), "y": 0},
-        {"x": np.full(FEATURES, np.inf, np.float32), "y": 0},
-        {"x": np.full(FEATURES, 1.5, np.float32), "y": 0},
-        {"x": np.full(FEATURES, 1e300), "y": 0},
-        {"x": np.zeros(FEATURES + 1, np.float32), "y": 0},
-        {"x": np.zeros((), np.float32), "y": 0},
-        {"x": np.zeros(FEATURES, np.float32), "y": 3},
-        {"x": np.zeros(FEATURES, np.float32), "y": -1},
-        {"x": np.zeros(FEATURES, np.float32), "y": 1.0},
-        {"x": np.zeros(FEATURES, np.float32), "y": np.uint64(2**64 - 1)},
-        {"x": np.zeros(FEATURES, np.complex64), "y": 0},
-        {"x": ["a"] * FEATURES, "y": 0},
-        {"x": np.zeros(FEATURES, np.float32)},
-        None,
-        OSError("torn file"),
-        ValueError("cannot decode"),
-        MemoryError("a header that lies"),
-    )
-
-    def __len__(self):
-        return 2 + len(self.BAD)
-
-    def __getitem__(self, index):
-        if index < 2:
-            return {"x": np.full(FEATURES, 0.5), "y": np.int32(index)}
-        record = self.BAD[index - 2]
-        if isinstance(record, Exception):
-            raise record
-        return record
-
-
 @pytest.mark.rule(20)
 def test_a_bad_record_becomes_padding_silently(capfd):
     records = Broken()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batch = load(records, range(len(records)))
-    assert batch.mask.tolist() == [True, True] + [False] * len(Broken.BAD)
+    assert batch.mask.tolist() == [True, True] + [False] * len(BAD)
     padding = load(records, [], 1)
     for name in SPEC:
         assert (batch.fields[name][2:] == padding.fields[name]).all()
