@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from dtjob_cli.commands import check_data as command
 from dtjob_cli.main import app
+from dtjob_cli.runs import data_process
 from tests.support.builders import new_job
 from tests.support.checkout import DIGITS
 from tests.support.commands.command_process import Command
@@ -46,7 +47,7 @@ def invoked(
     def started(*_: Any) -> Iterator[Any]:
         yield SimpleNamespace(notes=lambda: iter(notes), end=end)
 
-    monkeypatch.setattr(command.data_process, "started", started)
+    monkeypatch.setattr(data_process, "started", started)
     output = ["-o", "json"] if as_json else []
     return CliRunner().invoke(app, ["check-data", str(DIGITS), *output])
 

@@ -42,7 +42,7 @@ def of_a_library(module: str, name: str) -> Any:
 
 
 NO_DATA_SETS = {
-    "generator": ((record for record in ()), "__len__ or __getitem__"),
+    "generator": (iter(()), "__len__ or __getitem__"),
     "IterableDataset": (Stream(), "stream"),
     "dict of columns": (rows(), "column"),
     "pandas.DataFrame": (of_a_library("pandas", "DataFrame"), r'Own.*\.to_dict\("records"\)'),
