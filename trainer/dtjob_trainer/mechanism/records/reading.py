@@ -80,10 +80,13 @@ def read_into(
     try:
         record = records[index]
         for field, spec in example_spec.items():
-            value = np.asarray(record[field])
-            if (misfit := _misfit(field, value, spec)) is not None:
+            value, array = np.asarray(record[field]), arrays[field]
+            if value.shape != spec.shape:
+                words = f"{field} has shape {value.shape}, not {spec.shape}"
+                return Misfit(field, Fault.OTHER_SHAPE, words)
+            if value.dtype != array.dtype and (misfit := _unlike(field, value, spec)):
                 return misfit
-            arrays[field][row] = value
+            array[row] = value
     except Exception as error:
         missing = field is not None and isinstance(error, KeyError)
         return Misfit(field, Fault.NO_FIELD if missing else Fault.UNREADABLE, error=error)
@@ -121,13 +124,8 @@ def converts(dtype: np.dtype[Any], spec: ArraySpec) -> bool:
     return source in _KIND_RANK and _KIND_RANK[source] <= _KIND_RANK[target]
 
 
-def _misfit(field: str, value: Array, spec: ArraySpec) -> Misfit | None:
-    """Judge shape and dtype; and the range, where a cast would wrap a value or warn of it."""
-    if value.shape != spec.shape:
-        words = f"{field} has shape {value.shape}, not {spec.shape}"
-        return Misfit(field, Fault.OTHER_SHAPE, words)
-    if value.dtype == np.dtype(spec.dtype):
-        return None
+def _unlike(field: str, value: Array, spec: ArraySpec) -> Misfit | None:
+    """Judge another dtype; and the range, where a cast would wrap a value or warn of it."""
     if not converts(value.dtype, spec):
         words = f"{field} has dtype {value.dtype}, which is no {spec.dtype}"
         return Misfit(field, Fault.OTHER_DTYPE, words)
