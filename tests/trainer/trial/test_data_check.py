@@ -12,7 +12,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.task import TaskError
 from dtjob_trainer.trial import data_check
 from tests.support.mechanism.models import Records, make_task, rows
-from tests.support.mechanism.ranks import Stream
+from tests.support.mechanism.ranks import Augmented, Stream
 
 
 def checked(records: Any, limit: int | None = None) -> list[dict[str, Any]]:
@@ -47,6 +47,26 @@ def test_why_training_would_refuse_the_data_is_noted(records: Any, words: str) -
     assert words in refused
 
 
+def test_fields_that_change_are_noted() -> None:
+    assert checked(Augmented(rows(40)))[-1]["findings"]["changing"] == ["x"]
+
+
+class Leaving(Records):
+    def __getitem__(self, index: int, /) -> Any:
+        raise SystemExit("JANE")
+
+
+def test_what_ends_a_job_ends_no_check() -> None:
+    assert checked(Leaving(rows(3)))[-1]["findings"]["bad"] == 3
+
+
+class Unmeasured:
+    def __len__(self) -> int:
+        raise OSError("no index of JANE")
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 def no_file() -> Records:
     raise FileNotFoundError("data/JANE.csv")
 
@@ -60,6 +80,7 @@ def leaving() -> Records:
     [
         (no_file, Reason.TASK_FAILED, "FileNotFoundError: data/JANE.csv"),
         (leaving, Reason.TASK_FAILED, "SystemExit: no data for JANE"),
+        (Unmeasured, Reason.TASK_FAILED, "OSError: no index of JANE"),
         (list, Reason.DATASET_INVALID, "no records"),
     ],
 )

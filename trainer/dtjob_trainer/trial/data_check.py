@@ -91,38 +91,43 @@ def check(task: Task, limit: int | None, note: Note) -> None:
 
     with same_randomness(torch.device("cpu")):
         records = _tried("Task.dataset()", task.dataset)
-    require_map_style(records)
+    _tried("len of Task.dataset()", lambda: require_map_style(records))
     length = len(records)
     ids = np.linspace(0, length - 1, min(limit or length, length)).astype(int).tolist()
     survey = Survey()
 
-    def found(refused: list[str]) -> dict[str, Any]:
-        counts = {"records": length, "asked": len(ids), "refused": refused}
-        return {**counts, **survey.as_object(task.example_spec)}
+    def found(refused: list[str], changing: list[str]) -> dict[str, Any]:
+        counts = {"records": length, "asked": len(ids)}
+        at_start = {"refused": refused, "changing": changing}
+        return {**counts, **survey.as_object(task.example_spec), **at_start}
 
     for index in tried(records, task.example_spec, ids, survey):
-        note({"findings": found([]), "reading": index})
+        note({"findings": found([], []), "reading": index})
     # Last, so that a record that kills the process is found by its number.
-    note({"findings": found(_refusals(records, task)), "done": True})
+    note({"findings": found(*_at_start(records, task)), "done": True})
 
 
-def _refusals(records: Records, task: Task) -> list[str]:
-    """Why training would refuse these records before its first step, in its own words."""
+def _at_start(records: Records, task: Task) -> tuple[list[str], list[str]]:
+    """Why training would refuse these records before its first step, and which fields change."""
     import torch
 
     from dtjob_trainer.mechanism.group import Group
     from dtjob_trainer.mechanism.records import agreement, opening
 
-    found = []
-    for require in (
-        lambda: opening.require_structure(records, task.example_spec, torch.device("cpu")),
-        lambda: agreement.agreed_length(records, task.example_spec, Group()),
-    ):
-        try:
-            require()
-        except TaskError as error:
-            found.append(error.message)
-    return found
+    spec, cpu = task.example_spec, torch.device("cpu")
+    refused: list[str] = []
+    try:
+        for require in (
+            lambda: opening.require_structure(records, spec, cpu),
+            lambda: agreement.agreed_length(records, spec, Group()),
+        ):
+            try:
+                require()
+            except TaskError as error:
+                refused.append(error.message)
+        return refused, agreement.changing_fields(records, spec, cpu)
+    except BaseException:  # of a record that ends the job, which is counted already
+        return refused, []
 
 
 def _tried(what: str, call: Callable[[], Any]) -> Any:

@@ -76,10 +76,14 @@ class Survey:
                 for (name, reason), found in self.faults.items()
             ],
             "ranges": {
-                name: {"least": least, "greatest": greatest, "low": spec.low, "high": spec.high}
+                name: {
+                    "least": self.ranges[name][0],
+                    "greatest": self.ranges[name][1],
+                    "low": np.asarray(spec.low).item(),
+                    "high": np.asarray(spec.high).item(),
+                }
                 for name, spec in example_spec.items()
                 if name in self.ranges
-                for least, greatest in [self.ranges[name]]
             },
         }
 
