@@ -49,6 +49,9 @@ class Display(Protocol):
     def training(self, report: WorkerReport) -> None:
         """Show how far the training is."""
 
+    def trying(self, done: int, total: int, bad: int) -> None:
+        """Show how many records of a data set are tried."""
+
 
 def for_stream(stream: TextIO | None = None) -> Display:
     """Return the display for `stream` (default: the standard error)."""
@@ -135,6 +138,13 @@ class PlainDisplay:
             self._tenth = tenth
             self._line(" · ".join([f"training: step {step} of {total}", *figures(report)]))
 
+    def trying(self, done: int, total: int, bad: int) -> None:
+        """Show the progress through a data set."""
+        tenth = done * 10 // max(total, 1)
+        if tenth != self._tenth:
+            self._tenth = tenth
+            self._line(f"record {done:,} of {total:,} · {bad:,} bad")
+
     def _line(self, text: str) -> None:
         elapsed = time.monotonic() - self._start
         self._stream.write(f"[{elapsed:6.1f} s] {shown.line(text)}\n")
@@ -150,6 +160,7 @@ class LiveDisplay:
         self._now = "starting the workers"
         self._since = time.monotonic()
         self._report: WorkerReport | None = None
+        self._tried: tuple[int, int, int] | None = None
         self._live = Live(
             console=console, transient=True, refresh_per_second=8, get_renderable=self._renderable
         )
@@ -182,6 +193,10 @@ class LiveDisplay:
             self._since = time.monotonic()
         self._report = report
 
+    def trying(self, done: int, total: int, bad: int) -> None:
+        """Show the progress through a data set."""
+        self._tried = done, total, bad
+
     def _leave(self) -> None:
         """Keep what took a while on the screen."""
         elapsed = time.monotonic() - self._since
@@ -193,18 +208,22 @@ class LiveDisplay:
 
     def _renderable(self) -> RenderableType:
         elapsed = duration(time.monotonic() - self._since)
-        report = self._report
-        if report is None:
+        if self._report is not None:
+            step, total = self._report.step, self._report.total_steps
+            label, text = f"step {step}/{total}", " · ".join(figures(self._report))
+        elif self._tried is not None:
+            step, total, bad = self._tried
+            label, text = f"record {step:,}/{total:,}", f"{bad:,} bad"
+        else:
             row = Table.grid(padding=(0, 1))
             row.add_row(self._spinner, _plain(self._now), f"[dim]{elapsed}[/]")
             return row
         row = Table.grid("", "", "", Column(ratio=1, no_wrap=True), "", padding=(0, 1), expand=True)
-        step, total = report.step, report.total_steps
         row.add_row(
             self._spinner,
-            f"step {step}/{total}",
+            label,
             ProgressBar(total=total, completed=step, width=24),
-            _plain(" · ".join(figures(report))),
+            _plain(text),
             f"[dim]{elapsed}[/]",
         )
         return row

@@ -39,7 +39,8 @@ ASSUMED = (
     "refused while it trains.",
     "The task keeps its contract: a record more is one element more of its data and changes no "
     "other, and a loss depends on its own record alone.",
-    "What all records have in common is public: their fields, shapes and types.",
+    "What all records have in common is public: their fields, shapes and types. A start that is "
+    "refused for the first record's says so.",
     "The data have at most datasetSize records; of more, draws may overflow more often than delta "
     "allows for.",
     "Nobody watches which records a step reads: a slow one, or one that ends the process, shows "

@@ -92,6 +92,10 @@ def _state(report: Report) -> list[tuple[str, str]]:
             f"{spent['draws']} charged of {plan['reservedDraws']} "
             f"(T = {plan['steps']} and R = {plan['replayReserveSteps']} in reserve)",
         ),
+        (
+            "bad records",
+            "add nothing, and are not told: dtjob check-data finds them for their owner",
+        ),
         *([("only if", spent["onlyIf"])] if "onlyIf" in spent else []),
     ]
 
@@ -119,6 +123,7 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
             f"{significant_up(plan['sampleRate'])}; each gradient clipped to C = "
             f"{plan['maxGradNorm']}; Gaussian noise, σ = {plan['noiseMultiplier']}",
         ),
+        ("bad records", "add nothing; dtjob check-data shows them, to their owner alone"),
         (
             "an attacker",
             f"who is wrong about {wrong:.0%} of those not in the data finds at most "

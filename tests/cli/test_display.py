@@ -37,6 +37,20 @@ def test_without_a_terminal_progress_is_one_line_for_each_tenth() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+def test_records_that_are_tried_are_counted_on_both() -> None:
+    plain, terminal = io.StringIO(), io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=120, highlight=False)
+    with display.for_stream(plain) as lines, display.LiveDisplay(console) as live:
+        for done in range(3001):
+            lines.trying(done, 3000, done // 1000)
+        live.trying(1500, 3000, 1)
+
+    assert len(plain.getvalue().splitlines()) == 11
+    assert "record 3,000 of 3,000 · 3 bad" in plain.getvalue()
+    assert "record 1,500/3,000" in terminal.getvalue()
+    assert "1 bad" in terminal.getvalue()
+
+
 def test_a_stage_is_told_once_however_often_it_is_seen() -> None:
     stream = io.StringIO()
     with display.for_stream(stream) as screen:

@@ -18,7 +18,7 @@ def test_the_help_names_every_command_and_every_exit_code() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
 
     assert result.exit_code == 0
-    for word in ("validate", "plan", "run", "report", "ledger", "130", "refused"):
+    for word in ("validate", "plan", "check-data", "run", "report", "ledger", "130", "refused"):
         assert word in result.output
 
 
@@ -29,7 +29,13 @@ def test_the_version_is_the_package_s() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["run", "--help"], ["ledger", "--help"], ["--show-completion"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["check-data", "--help"],
+        ["ledger", "--help"],
+        ["--show-completion"],
+    ],
 )
 def test_help_and_completion_import_nothing_heavy(arguments: list[str]) -> None:
     # Which modules are loaded decides how long it takes; a clock on a busy machine does not tell.

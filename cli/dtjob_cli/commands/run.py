@@ -29,7 +29,7 @@ from dtjob_cli.errors import BadInput, CommandError, ExitCode
 from dtjob_cli.interrupts import Interrupts, counted
 from dtjob_cli.manifests import Manifest
 from dtjob_cli.privacy_report import Report
-from dtjob_cli.runs import local_workers, ports, resume, run_directory, spent, verdict
+from dtjob_cli.runs import given_paths, local_workers, ports, resume, run_directory, spent, verdict
 from dtjob_cli.runs.run_directory import RunDirectory
 from dtjob_trainer.ledger.file_ledger import FileLedger
 
@@ -120,33 +120,10 @@ def _check(request: Request, job: DistributedTrainingJob) -> None:
             f"{request.run_dir}: a run directory goes with --resume only.",
             "Add --resume to go on with that run, or leave the directory out.",
         )
-    _check_text("--dir", request.run_dir or request.runs)
-    if request.data:
-        _check_text("--data", request.data)
-    if request.data and not request.data.exists():
-        raise BadInput("NoSuchData", f"--data {request.data}: there is nothing there.")
-    if job.spec.storage.data and not request.data:
-        raise BadInput(
-            "DataMissing",
-            f"spec.storage.data.claimName: {job.spec.storage.data.claim_name} is a claim in a "
-            "cluster.",
-            "Say with --data PATH what stands for it here.",
-        )
+    given_paths.require_text("--dir", request.run_dir or request.runs)
+    given_paths.require_data(job, request.data)
     if request.port:
         ports.check(request.port, request.workers or job.spec.workers.replicas)
-
-
-def _check_text(option: str, path: Path) -> None:
-    """Refuse a path that can't be passed to the workers, whose configuration is JSON."""
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        raise BadInput(
-            "PathNotText",
-            f"{option} {path.absolute()}: the name is no text in this system's encoding "
-            f"({sys.getfilesystemencoding()}).",
-            "Name or make another place, or set a locale of UTF-8, such as LC_ALL=C.UTF-8.",
-        ) from None
 
 
 class _Session:

@@ -332,6 +332,7 @@ def test_stopped_gang_is_superseded_and_woken(
         ),
         ("slow_task:with_lock", "TaskInvalid", "attribute lock (a lock) of module model"),
         ("slow_task:with_panic", "TaskFailed", "raised Panic ("),
+        ("slow_task:with_tuples", "DatasetInvalid", "it is a tuple; [i] has to give"),
         ("slow_task:raises_on_private_data", "TaskFailed", "opening the data raised ValueError"),
         ("slow_task:raises_once_its_data_are_open", "TaskFailed", "training raised ValueError"),
     ],

@@ -23,7 +23,7 @@ from dtjob_trainer.mechanism.group import (
 )
 from dtjob_trainer.mechanism.keys import fresh_secret
 from dtjob_trainer.mechanism.records.agreement import agreed_length
-from dtjob_trainer.mechanism.records.batches import open_records
+from dtjob_trainer.mechanism.records.opening import open_records
 from dtjob_trainer.mechanism.records.scatter import Layout
 from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.task import Task, TaskError

@@ -87,7 +87,8 @@ def raises_once_its_data_are_open(args: Mapping[str, Any]) -> Task:
     class Records:
         asked = 0
 
-        def __getitem__(self, index: int) -> Any: ...
+        def __getitem__(self, index: int) -> Any:
+            raise ValueError("JANE DOE")
 
         def __len__(self) -> int:
             self.asked += 1
@@ -96,6 +97,15 @@ def raises_once_its_data_are_open(args: Mapping[str, Any]) -> Task:
             return 1
 
     return replace(digits.task({}), dataset=Records)
+
+
+def with_tuples(args: Mapping[str, Any]) -> Task:
+    """Its records are pairs of values, as those of most tutorials."""
+
+    def dataset() -> Any:
+        return [("JANE DOE", 0)] * 9
+
+    return replace(digits.task({}), dataset=dataset)
 
 
 def with_batch_norm(args: Mapping[str, Any]) -> Task:

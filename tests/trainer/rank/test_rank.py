@@ -28,7 +28,7 @@ from dtjob_trainer.ledger.backend import LedgerError, Superseded
 from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.ledger.recovery import TrainingHeld
 from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
-from dtjob_trainer.mechanism.records.batches import open_records
+from dtjob_trainer.mechanism.records.opening import open_records
 from dtjob_trainer.mechanism.structure import chosen
 from dtjob_trainer.mechanism.untouched import Untouched
 from dtjob_trainer.process import confine, logs
@@ -211,10 +211,12 @@ def test_other_failures_of_the_task_are_final_after_a_step_too(tmp_path: Path) -
     tried._begin_stepped()
     assert tried.explain(ValueError("JANE DOE"))[:2] == (EndKind.FAILED, Reason.TASK_FAILED)
     assert "JANE DOE" not in tried.explain(SystemExit("JANE DOE"))[2]
-    with pytest.raises(TaskError) as ours:
-        open_records(replace(make_task(), dataset=list), Untouched(linear()), torch.device("cpu"))
-    assert tried.explain(ours.value)[:2] == (EndKind.FAILED, Reason.DATASET_INVALID)
-    assert tried.explain(ours.value)[2] == ours.value.message
+    for records in ([], [("JANE DOE", 0)]):
+        task = make_task(records=records)
+        with pytest.raises(TaskError) as ours:
+            open_records(task, Untouched(linear()), torch.device("cpu"))
+        assert tried.explain(ours.value)[:2] == (EndKind.FAILED, Reason.DATASET_INVALID)
+        assert tried.explain(ours.value)[2] == ours.value.message
 
 
 @pytest.mark.parametrize(("step", "order"), [(0, ["begun", "stepped"]), (7, ["stepped", "begun"])])

@@ -22,7 +22,7 @@ import torch.distributed  # noqa: E402, F401
 # All that a rank needs of dtjob and its libraries, before it may import from the task's folder.
 from dtjob_trainer.ledger import file_ledger, leasing  # noqa: E402, F401
 from dtjob_trainer.mechanism import keys, optim, step  # noqa: E402, F401
-from dtjob_trainer.mechanism.records import batches  # noqa: E402, F401
+from dtjob_trainer.mechanism.records import batches, opening  # noqa: E402, F401
 from dtjob_trainer.preflight import rehearsal, task_validation  # noqa: E402, F401
 from dtjob_trainer.rank import loop, rank  # noqa: E402, F401
 

@@ -274,7 +274,7 @@ class _Rank:
     def _private_step(self, attempt: _Attempt, learner: Learner) -> PrivateStep:
         """The step on the private records, which are opened here."""
         from dtjob_trainer.mechanism import keys
-        from dtjob_trainer.mechanism.records import batches
+        from dtjob_trainer.mechanism.records import opening
         from dtjob_trainer.mechanism.step import PrivateData, PrivateStep
 
         task, group = attempt.task, attempt.group
@@ -283,7 +283,7 @@ class _Rank:
         if self._config.data_dir is not None:
             data_place.announce(self._config.data_dir)
         with self._mail.waiting("opening the dataset", state=WorkerState.STARTING):
-            records = batches.open_records(task, learner.untouched, group.device)
+            records = opening.open_records(task, learner.untouched, group.device)
         self._phase = Phase.PRIVATE
         on_bad_record = self._on_bad_record if self._shows_private_data else None
         secret = keys.fresh_secret(group)

@@ -2,18 +2,16 @@
 
 import random
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.records.batches import BatchLoader, open_records, synthetic_examples
+from dtjob_trainer.mechanism.records.batches import BatchLoader, synthetic_examples
 from dtjob_trainer.mechanism.records.scatter import PADDING
-from dtjob_trainer.mechanism.untouched import Untouched
-from dtjob_trainer.task import DTYPES, ArraySpec, TaskError
-from tests.support.mechanism.models import FEATURES, KEYS, Records, linear, make_task, rows
+from dtjob_trainer.task import DTYPES, ArraySpec
+from tests.support.mechanism.bad_records import BAD, Broken
+from tests.support.mechanism.models import FEATURES, KEYS, Records, make_task, rows
 
 CPU = torch.device("cpu")
 SPEC = make_task().example_spec
@@ -67,8 +65,8 @@ def test_a_record_that_is_not_drawn_goes_the_whole_way():
 
 @pytest.mark.rule(8, 20)
 def test_a_bad_record_that_is_not_drawn_changes_nothing():
-    count = 2 + len(Broken.BAD)
-    drawn = [True, True] + [False] * len(Broken.BAD)
+    count = 2 + len(BAD)
+    drawn = [True, True] + [False] * len(BAD)
     found, expected = load(Broken(), range(count), drawn=drawn), load(Broken(), [0, 1], count)
     assert torch.equal(found.mask, expected.mask)
     for name in SPEC:
@@ -132,48 +130,13 @@ def test_padding_is_one_synthetic_example_within_the_ranges_and_never_zeros():
     assert ((x >= -1) & (x <= 1)).all()
 
 
-class Broken:
-    """Every record but the first two is bad in its own way."""
-
-    BAD = (
-        {"x": np.full(FEATURES, np.nan, np.float32), "y": 0},
-        {"x": np.full(FEATURES, np.inf, np.float32), "y": 0},
-        {"x": np.full(FEATURES, 1.5, np.float32), "y": 0},
-        {"x": np.full(FEATURES, 1e300), "y": 0},
-        {"x": np.zeros(FEATURES + 1, np.float32), "y": 0},
-        {"x": np.zeros((), np.float32), "y": 0},
-        {"x": np.zeros(FEATURES, np.float32), "y": 3},
-        {"x": np.zeros(FEATURES, np.float32), "y": -1},
-        {"x": np.zeros(FEATURES, np.float32), "y": 1.0},
-        {"x": np.zeros(FEATURES, np.float32), "y": np.uint64(2**64 - 1)},
-        {"x": np.zeros(FEATURES, np.complex64), "y": 0},
-        {"x": ["a"] * FEATURES, "y": 0},
-        {"x": np.zeros(FEATURES, np.float32)},
-        None,
-        OSError("torn file"),
-        ValueError("cannot decode"),
-        MemoryError("a header that lies"),
-    )
-
-    def __len__(self):
-        return 2 + len(self.BAD)
-
-    def __getitem__(self, index):
-        if index < 2:
-            return {"x": np.full(FEATURES, 0.5), "y": np.int32(index)}
-        record = self.BAD[index - 2]
-        if isinstance(record, Exception):
-            raise record
-        return record
-
-
 @pytest.mark.rule(20)
 def test_a_bad_record_becomes_padding_silently(capfd):
     records = Broken()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batch = load(records, range(len(records)))
-    assert batch.mask.tolist() == [True, True] + [False] * len(Broken.BAD)
+    assert batch.mask.tolist() == [True, True] + [False] * len(BAD)
     padding = load(records, [], 1)
     for name in SPEC:
         assert (batch.fields[name][2:] == padding.fields[name]).all()
@@ -188,6 +151,11 @@ def test_who_opted_out_hears_of_each_bad_record():
     assert "x has shape (7,), not (6,)" in faults[6]
     assert "torn file" in faults[16]
     assert "y leaves its range [0, 2]" in faults[8]
+    assert [faults[index] for index in (2, 3, 4)] == [
+        "x is not finite",
+        "x is not finite",
+        "x leaves its range [-1.0, 1.0]",
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int8", "int32", "int64"])
@@ -223,43 +191,3 @@ def test_synthetic_examples_of_the_whole_range(dtype):
     assert values.dtype == dtype
     assert np.isfinite(values).all()
     assert values.min() < values.max()
-
-
-def test_a_data_set_must_be_map_style_and_not_empty():
-    for records, message in ((iter([]), "map-style"), ([], "no records")):
-        with pytest.raises(TaskError, match=message) as caught:
-            open_records(make_task(records=records), Untouched(linear()), CPU)
-        assert caught.value.reason is Reason.DATASET_INVALID
-    assert len(open_records(make_task(), Untouched(linear()), CPU)) == 64
-
-
-def normalised(how):
-    """A task whose dataset() stores the mean of its records in the model."""
-    model = torch.nn.Sequential(torch.nn.Linear(FEATURES, 3), torch.nn.Linear(3, 3))
-    model[0].register_buffer("mean", torch.zeros(FEATURES))
-    model[1].requires_grad_(False)
-
-    def dataset():
-        records = Records(rows())
-        with torch.no_grad():
-            how(model, torch.from_numpy(records.arrays["x"].mean(0)))
-        return records
-
-    return replace(make_task(), dataset=dataset), model
-
-
-WRITES = {
-    "0.mean": lambda model, mean: model[0].mean.copy_(mean),
-    "0.mean, exchanged": lambda model, mean: setattr(model[0], "mean", mean),
-    "0.bias": lambda model, mean: model[0].bias.data.fill_(float(mean[0])),
-    "1.bias": lambda model, mean: model[1].bias.numpy().fill(float(mean[0])),
-}
-
-
-@pytest.mark.rule(21)
-@pytest.mark.parametrize("name", WRITES)
-def test_dataset_writes_nothing_into_the_model(name):
-    task, model = normalised(WRITES[name])
-    with pytest.raises(TaskError, match=f"dataset.. changes {name.partition(',')[0]} of") as caught:
-        open_records(task, Untouched(model), CPU)
-    assert caught.value.reason is Reason.MODEL_REFUSED

@@ -47,7 +47,7 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
             Reason.DATASET_INVALID,
             "the ranks see different numbers of records; every worker must mount the same data",
         )
-    ids = np.linspace(0, length - 1, min(_COMPARED, length)).astype(int).tolist()
+    ids = _compared_ids(length)
     _refuse_seeding(records, ids[0], group.device)
     own = _stable_fingerprints(records, example_spec, ids, group.device)
     every = np.stack(
@@ -69,6 +69,20 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
             "its own, and mount the same data on every worker",
         )
     return length
+
+
+def changing_fields(
+    records: Records, example_spec: Mapping[str, ArraySpec], device: torch.device
+) -> list[str]:
+    """Return the fields that `agreed_length` leaves out, since a second look finds others."""
+    own = _stable_fingerprints(records, example_spec, _compared_ids(len(records)), device)
+    stable = _comparable(own[None]).tolist()
+    return [name for name, is_stable in zip(example_spec, stable, strict=True) if not is_stable]
+
+
+def _compared_ids(length: int) -> list[int]:
+    ids: list[int] = np.linspace(0, length - 1, min(_COMPARED, length)).astype(int).tolist()
+    return ids
 
 
 def _refuse_seeding(records: Records, index: int, device: torch.device) -> None:

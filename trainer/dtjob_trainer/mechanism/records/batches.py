@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism import coins
+from dtjob_trainer.mechanism.records import reading
+from dtjob_trainer.mechanism.records.reading import Array, Arrays
 from dtjob_trainer.mechanism.records.scatter import PADDING
-from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
-from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
-from dtjob_trainer.usercode.randomness import same_randomness, states
-
-Array = npt.NDArray[Any]  # of the dtype that the field's ArraySpec names
-Arrays = dict[str, Array]
+from dtjob_trainer.task import ArraySpec, Records
+from dtjob_trainer.usercode.randomness import states
 
 _PADDING_SEED = 0
 _CPU = torch.device("cpu")  # whose generators a read finds
-_KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
 
 @dataclass(frozen=True)
@@ -40,49 +34,6 @@ class MicroBatch:
 
     fields: dict[str, torch.Tensor]
     mask: torch.Tensor
-
-
-def open_records(task: Task, untouched: Untouched, device: torch.device) -> Records:
-    """Open the task's private records: the first private read of a run.
-
-    It finds the same random numbers on every rank, so that a split or a shuffle that takes them
-    from Python, numpy or torch gives all ranks the same records; training's come from its keys.
-
-    Parameters
-    ----------
-    untouched
-        Of the model that is trained and released: the task must not write its records into it.
-
-    Raises
-    ------
-    TaskError
-        The data set isn't map-style (Rule 3) or is empty, or the model was changed. Exceptions of
-        the task's own code pass through unchanged; the rank reports its class and place only
-        (Rule 20).
-    """
-    with same_randomness(device):
-        records = task.dataset()
-    try:
-        untouched.check()
-        untouched.check_frozen()
-    except ModelWritten as error:
-        raise TaskError(
-            Reason.MODEL_REFUSED,
-            f"Task.dataset() changes {error.tensor} of the model, which is released: what is "
-            "computed from private records, such as their mean, would leave without noise. Take "
-            "such figures from public data, in Task.model()",
-        ) from None
-    if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
-        raise TaskError(
-            Reason.DATASET_INVALID,
-            f"Task.dataset() returned a {type(records).__name__} without __len__ or __getitem__; "
-            "Poisson sampling needs a map-style data set",
-        )
-    if len(records) < 1:
-        raise TaskError(
-            Reason.DATASET_INVALID, "Task.dataset() returned no records; check the data path"
-        )
-    return records
 
 
 def synthetic_examples(
@@ -211,21 +162,10 @@ class BatchLoader:
         return self._read_rows(arrays, draw, ids)
 
     def _read(self, arrays: Arrays, row: int, index: int) -> bool:
-        try:
-            record = self._records[index]
-            for name, spec in self._spec.items():
-                value = np.asarray(record[name])
-                array = arrays[name]
-                if value.shape != spec.shape:
-                    raise ValueError(f"{name} has shape {value.shape}, not {spec.shape}")
-                if value.dtype != array.dtype:
-                    _check_convertible(name, value, spec)
-                array[row] = value
-        except Exception:
-            if self._on_bad_record is not None:
-                self._on_bad_record(index, traceback.format_exc(limit=-1).rstrip())
-            return False
-        return True
+        misfit = reading.read_into(arrays, row, self._records, index, self._spec)
+        if misfit is not None and self._on_bad_record is not None:
+            self._on_bad_record(index, str(misfit))
+        return misfit is None
 
     def _refuse_out_of_range(
         self,
@@ -235,20 +175,9 @@ class BatchLoader:
     ) -> None:
         """Take out of `mask` the rows with a value outside its range; NaN is outside any."""
         for name, spec in self._spec.items():
-            values = arrays[name].reshape(len(ids), -1)
-            inside = ((values >= spec.low) & (values <= spec.high)).all(axis=1)
+            inside = reading.inside(arrays[name], spec)
             if self._on_bad_record is not None:
                 for row in np.flatnonzero(mask & ~inside).tolist():
-                    self._on_bad_record(
-                        int(ids[row]), f"{name} leaves its range [{spec.low}, {spec.high}]"
-                    )
+                    misfit = reading.out_of_range(name, arrays[name][row], spec)
+                    self._on_bad_record(int(ids[row]), str(misfit))
             mask &= inside
-
-
-def _check_convertible(name: str, value: Array, spec: ArraySpec) -> None:
-    """Refuse another kind of number, and a value that a cast would wrap or warn of."""
-    source, target = value.dtype.kind, np.dtype(spec.dtype).kind
-    if source not in _KIND_RANK or _KIND_RANK[source] > _KIND_RANK[target]:
-        raise TypeError(f"{name} has dtype {value.dtype}, which is no {spec.dtype}")
-    if not ((value >= spec.low) & (value <= spec.high)).all():
-        raise ValueError(f"{name} leaves its range [{spec.low}, {spec.high}]")
