@@ -1,0 +1,52 @@
+"""The real step under attack: sound ones keep their claim, and broken ones are seen to break it.
+
+Of the false alarms of all attacks together, here with fixed keys, see `FALSE_ALARM`. `make attack`
+makes all of them with as many trials as their figures need.
+"""
+
+import pytest
+
+from tests.support.attack.attacks import ATTACKS, BROKEN, SOUND
+
+BY_NAME = {attack.name: attack for attack in ATTACKS}
+FEW = {
+    "linear": 150,
+    "dropout": 100,
+    "coin of all rows, blind": 100,
+    "public masks; records dealt in order": 60,
+    "members by row; records dealt in order": 60,
+    "not clipped": 60,
+    "rows turned by their mean": 60,
+    "no noise in half of the coordinates": 60,
+}
+"""Those that few trials tell."""
+
+
+def seen(attack, trials=None):
+    reading = attack.read(trials)
+    assert reading.within == attack.sound, reading
+    if reading.sensitivity == reading.sensitivity and attack.sound:
+        assert 0.98 < reading.sensitivity <= 1.0
+        mean, error = reading.seen_sensitivity
+        assert abs(mean - reading.sensitivity) < 4.5 * error
+
+
+@pytest.mark.models
+@pytest.mark.rule(3, 4, 6, 7, 8)
+@pytest.mark.parametrize("name", FEW)
+def test_few_trials_tell_sound_from_broken(name):
+    seen(BY_NAME[name], FEW[name])
+
+
+@pytest.mark.nightly(minutes=1)
+@pytest.mark.rule(3, 4, 6, 7, 8, 21)
+@pytest.mark.parametrize("attack", SOUND, ids=lambda attack: attack.name)
+def test_a_sound_step_keeps_its_claim(attack):
+    seen(attack)
+
+
+@pytest.mark.nightly(minutes=1)
+@pytest.mark.rule(3, 4, 6, 7, 8, 21)
+@pytest.mark.parametrize("attack", BROKEN, ids=lambda attack: attack.name)
+def test_a_broken_step_is_seen_to_break_it(attack):
+    seen(attack)
