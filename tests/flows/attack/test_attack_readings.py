@@ -21,8 +21,8 @@ def trials(of_each, count, apart, rate=1.0):
     generator = np.random.default_rng(SEED)
     without, with_x = generator.normal(size=(2, count, 1))
     with_x += apart * (generator.uniform(size=(count, 1)) < rate)
-    statistics = [np.hstack([each, of_each * each**2]) for each in (without, with_x)]
-    return Trials(*statistics, np.empty(0), np.empty((2, 0)))
+    one, other = (np.hstack([each, of_each * each**2]) for each in (without, with_x))
+    return Trials(one, other, np.empty(0), np.empty((2, 0)))
 
 
 def claim(mu, rate=1.0, draws=1):

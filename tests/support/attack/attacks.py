@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dtjob_trainer.mechanism.group import Group
+from dtjob_trainer.mechanism.per_example import Losses
 from dtjob_trainer.mechanism.records.batches import synthetic_examples
 from tests.support.attack import crafted, faults, reading
 from tests.support.attack.crafted import of_rows, scene
@@ -52,7 +53,7 @@ class Attack:
     attacker: Attacker
     fault: faults.Fault = contextlib.nullcontext
     sound: bool = False
-    trials: int = 1_000
+    trials: int = 800
     ranks: int = 1
 
     def read(self, trials: int | None = None) -> Reading:
@@ -137,7 +138,7 @@ def against_padding() -> Scene:
     return of_rows(crafted.itself, rows.astype(np.float32), 7, noise_multiplier=1.0)
 
 
-def overflowing(losses: crafted.Losses) -> Scene:
+def overflowing(losses: Losses) -> Scene:
     """As many like records as slots, and one more that is against them."""
     room = {"batch_size": 8, "dataset_size": 8}
     return scene(losses, [*ALIKE, -1.0], 8, noise_multiplier=1.0, **room)
@@ -156,8 +157,8 @@ def mixed() -> Scene:
 
 
 def turned() -> Scene:
-    """Records that are positive in the last feature, and one that makes their mean negative."""
-    rows = np.array([[1.0, 0.0, 0.1]] * 7 + [[-1.0, 0.0, -1.0]], np.float32)
+    """Records that are positive in the second feature, and one that makes their mean negative."""
+    rows = np.array([[1.0, 0.1, 0.0]] * 7 + [[-1.0, -1.0, 0.0]], np.float32)
     return of_rows(crafted.by_batch_sign, rows, 7, rows=8, noise_multiplier=3.0)
 
 
@@ -189,7 +190,7 @@ SOUND = (
         partial(against, draws=10, noise_multiplier=1.0),
         knowing,
         sound=True,
-        trials=400,
+        trials=200,
     ),
     Attack("two ranks", two_weights, knowing, sound=True, ranks=2),
     Attack("more than its slots, blind", partial(overflowing, crafted.itself), blind, sound=True),
@@ -200,12 +201,14 @@ BROKEN = (
         partial(CRAFTED["public masks"], 0, noise_multiplier=3.0),
         blind,
         faults.dealt,
+        trials=200,
     ),
     Attack(
         "members by row; records dealt in order",
         partial(CRAFTED["members by row"], 0, noise_multiplier=3.0),
         blind,
         faults.dealt,
+        trials=200,
     ),
     Attack(
         "coin of all rows; records dealt in order",
@@ -263,9 +266,10 @@ BROKEN = (
         partial(two_weights, noise_multiplier=3.0),
         knowing,
         faults.in_part,
+        trials=200,
     ),
     Attack(
-        "the same noise at each draw",
+        "the same noise for six draws",
         partial(scene, crafted.by_own_coin, ALIKE, 7, draws=6, noise_multiplier=3.0),
         knowing,
         faults.again,
@@ -277,6 +281,7 @@ BROKEN = (
         knowing,
         faults.of_one_rank,
         ranks=2,
+        trials=200,
     ),
     Attack(
         "two ranks that add noise of half to their parts",

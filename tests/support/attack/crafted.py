@@ -55,8 +55,8 @@ def by_member(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def by_batch_sign(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Rows that are mixed: by their common sign in the last feature."""
-    return itself(model, batch) * batch["x"][:, -1].mean().sign()
+    """Rows that meet: their common sign in the second feature is that of each."""
+    return itself(model, batch) * batch["x"][:, 1].mean().sign()
 
 
 def by_next(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -98,4 +98,5 @@ def padding() -> npt.NDArray[np.float32]:
     """What padding rows of such a scene hold: float32[weights]."""
     spec = {"x": ArraySpec((_WEIGHTS,), "float32", -1.0, 1.0)}
     seed = np.random.default_rng(batches._PADDING_SEED)
-    return batches.synthetic_examples(spec, 1, seed)["x"][0]
+    row: npt.NDArray[np.float32] = batches.synthetic_examples(spec, 1, seed)["x"][0]
+    return row

@@ -87,10 +87,10 @@ def now_and_then() -> AbstractContextManager[Any]:
 
 
 def again() -> AbstractContextManager[Any]:
-    """The same noise at each draw."""
+    """The same noise for six draws."""
 
-    def noised(self: Lattice, total: Any, key: bytes, _draw: int, start: int) -> Any:
-        return _noised(self, total, key, 0, start)
+    def noised(self: Lattice, total: Any, key: bytes, draw: int, start: int) -> Any:
+        return _noised(self, total, key, draw // 6, start)
 
     return mock.patch.object(Lattice, "noised", noised)
 

@@ -80,11 +80,9 @@ def knowing(scene: Scene, name: str, count: int, group: Group) -> Trials:
             repeats = [np.square(each - each[0]).sum() for each in left]
             statistics[side].append([by_noise.sum(), repeats[0] - repeats[1]])
             along.append((left[0] * direction).sum(1))
-    return Trials(
-        *(np.array(of) for of in statistics),
-        np.concatenate(moved),
-        np.stack([np.concatenate(along[side::2]) for side in (0, 1)]),
-    )
+    without, with_x = (np.array(of) for of in statistics)
+    apart = np.stack([np.concatenate(along[side::2]) for side in (0, 1)])
+    return Trials(without, with_x, np.concatenate(moved), apart)
 
 
 def blind(scene: Scene, name: str, count: int, group: Group) -> Trials:
