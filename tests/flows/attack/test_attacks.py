@@ -10,9 +10,9 @@ from tests.support.attack.attacks import ATTACKS, BROKEN, SOUND
 
 BY_NAME = {attack.name: attack for attack in ATTACKS}
 FEW = {
-    "linear": 150,
-    "dropout": 100,
-    "coin of all rows, blind": 100,
+    "linear": 100,
+    "dropout": 60,
+    "members by row": 60,
     "public masks; records dealt in order": 60,
     "members by row; records dealt in order": 60,
     "not clipped": 60,
@@ -32,21 +32,21 @@ def seen(attack, trials=None):
 
 
 @pytest.mark.models
-@pytest.mark.rule(3, 4, 6, 7, 8)
+@pytest.mark.rule(3, 4, 5, 6, 7, 8, 21)
 @pytest.mark.parametrize("name", FEW)
 def test_few_trials_tell_sound_from_broken(name):
     seen(BY_NAME[name], FEW[name])
 
 
-@pytest.mark.nightly(minutes=1)
-@pytest.mark.rule(3, 4, 6, 7, 8, 21)
+@pytest.mark.nightly(minutes=0.3)
+@pytest.mark.rule(3, 4, 5, 6, 7, 8, 21)
 @pytest.mark.parametrize("attack", SOUND, ids=lambda attack: attack.name)
 def test_a_sound_step_keeps_its_claim(attack):
     seen(attack)
 
 
-@pytest.mark.nightly(minutes=1)
-@pytest.mark.rule(3, 4, 6, 7, 8, 21)
+@pytest.mark.nightly(minutes=0.3)
+@pytest.mark.rule(3, 4, 5, 6, 7, 8, 21)
 @pytest.mark.parametrize("attack", BROKEN, ids=lambda attack: attack.name)
 def test_a_broken_step_is_seen_to_break_it(attack):
     seen(attack)

@@ -20,11 +20,11 @@ from dtjob_trainer.mechanism.clipping import ClippedSum
 from dtjob_trainer.mechanism.noise import Lattice
 from dtjob_trainer.mechanism.records.batches import BatchLoader
 from dtjob_trainer.mechanism.records.sampling import Reading
-from dtjob_trainer.mechanism.records.scatter import PADDING, Layout, Slots, random_order
+from dtjob_trainer.mechanism.records.scatter import PADDING, Layout, Slots, random_order, scatter
 
 Fault = Callable[[], AbstractContextManager[Any]]
 
-_scatter, _noised, _update = step.scatter, Lattice.noised, step.PrivateStep._update
+_noised, _update = Lattice.noised, step.PrivateStep._update
 _sum_gradients, _noised_slice = step.PrivateStep._sum_gradients, step.PrivateStep._noised
 _micro_batch, _threshold = BatchLoader.micro_batch, draws.sampling_threshold
 
@@ -59,7 +59,7 @@ def dropped() -> AbstractContextManager[Any]:
     """What overflows the slots is left out."""
 
     def cut(key: bytes, draw: int, reading: Reading, layout: Layout) -> Slots:
-        slots = _scatter(key, draw, reading, layout)
+        slots = scatter(key, draw, reading, layout)
         first = slice(layout.micro_batches)
         return Slots(slots.ids[:, first], slots.drawn[:, first])
 

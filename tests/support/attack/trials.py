@@ -24,7 +24,7 @@ from tests.support.attack.scenes import Floats, Releases, Scene, keys_of
 
 # Of the law of noise that may be missing: how seldom it is, and what then is left of it.
 _RARE, _LEFT_BITS = 2.0**-10, 16
-_LAW = 256
+_LAW = 128
 """Sums from which the blind attacker has the law of either side."""
 
 
