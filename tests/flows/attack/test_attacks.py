@@ -9,7 +9,7 @@ import pytest
 from tests.support.attack.attacks import ATTACKS, BROKEN, SOUND
 
 BY_NAME = {attack.name: attack for attack in ATTACKS}
-FEW = {
+TRIALS = {
     "linear": 100,
     "dropout": 60,
     "members by row": 60,
@@ -19,7 +19,7 @@ FEW = {
     "rows turned by their mean": 60,
     "no noise in half of the coordinates": 60,
 }
-"""Those that few trials tell."""
+"""Of those that need no more to be on one side of their claim."""
 
 
 def seen(attack, trials=None):
@@ -33,9 +33,9 @@ def seen(attack, trials=None):
 
 @pytest.mark.models
 @pytest.mark.rule(3, 4, 5, 6, 7, 8, 21)
-@pytest.mark.parametrize("name", FEW)
-def test_few_trials_tell_sound_from_broken(name):
-    seen(BY_NAME[name], FEW[name])
+@pytest.mark.parametrize("name", TRIALS)
+def test_a_hundred_trials_separate_sound_from_broken(name):
+    seen(BY_NAME[name], TRIALS[name])
 
 
 @pytest.mark.nightly(minutes=0.3)
