@@ -6,9 +6,8 @@ makes all of them with as many trials as their figures need.
 
 import pytest
 
-from tests.support.attack.attacks import ATTACKS, BROKEN, SOUND
+from tests.support.attack.attacks import BROKEN, SOUND, named
 
-BY_NAME = {attack.name: attack for attack in ATTACKS}
 TRIALS = {
     "linear": 100,
     "dropout": 60,
@@ -35,7 +34,7 @@ def seen(attack, trials=None):
 @pytest.mark.rule(3, 4, 5, 6, 7, 8, 21)
 @pytest.mark.parametrize("name", TRIALS)
 def test_a_hundred_trials_separate_sound_from_broken(name):
-    seen(BY_NAME[name], TRIALS[name])
+    seen(named(name), TRIALS[name])
 
 
 @pytest.mark.nightly(minutes=0.3)

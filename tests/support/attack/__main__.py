@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.support.attack.attacks import ATTACKS, BROKEN, FALSE_ALARM, SOUND, Attack
+from tests.support.attack.attacks import ATTACKS, BROKEN, FALSE_ALARM, SOUND, Attack, reading_of
 from tests.support.attack.reading import DELTA, Reading
 
 PAGE = Path("docs/design/attacks.md")
@@ -56,18 +56,13 @@ def row(attack: Attack, reading: Reading) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def _read(name: str) -> Reading:
-    (attack,) = (attack for attack in ATTACKS if attack.name == name)
-    return attack.read()
-
-
 def main(words: list[str]) -> int:
     """Run the attacks; 0 if each sound step is within its claim and each broken one above it."""
     chosen = [it for it in ATTACKS if not words or any(word in it.name for word in words)]
     began = time.monotonic()
     rows, wrong = {}, []
     with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool:
-        readings = pool.map(_read, [attack.name for attack in chosen])
+        readings = pool.map(reading_of, [attack.name for attack in chosen])
         for attack, reading in zip(chosen, readings, strict=True):
             rows[attack.name] = row(attack, reading)
             print(rows[attack.name], end="", flush=True)

@@ -72,9 +72,19 @@ class Attack:
         return reading.read(made, seen, FALSE_ALARM / len(ATTACKS))
 
 
-def _of_rank(name: str, trials: int | None, group: Group) -> Reading:
+def named(name: str) -> Attack:
+    """The attack of a name, which processes can send each other."""
     (attack,) = (attack for attack in ATTACKS if attack.name == name)
-    return attack.on_rank(group, trials)
+    return attack
+
+
+def reading_of(name: str) -> Reading:
+    """What the attack of a name reads."""
+    return named(name).read()
+
+
+def _of_rank(name: str, trials: int | None, group: Group) -> Reading:
+    return named(name).on_rank(group, trials)
 
 
 def of_the_zoo(name: str, x: int) -> Scene:
@@ -96,7 +106,7 @@ ZOO = (
     "low_rank",
     "lora_of_bert",
     "gpt2",
-    "resnet",
+    "residual",
     "dropout",
     "channel_dropout",
     "stochastic_depth",
