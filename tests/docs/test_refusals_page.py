@@ -6,6 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -74,9 +75,9 @@ class Functional(nn.Module):
 class Embedded(nn.Module):
     """Looks its features up."""
 
-    def __init__(self, max_norm: float | None) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.table, self.head = nn.Embedding(3, 4, max_norm=max_norm), nn.Linear(4, 2)
+        self.table, self.head = nn.Embedding(3, 4, **options), nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = self.head(self.table(x.round().long() + 1).mean(1))
@@ -123,6 +124,10 @@ def scripted() -> nn.Module:
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own function
         made: nn.Module = torch.jit.script(nn.Linear(4, 2))
     return made
+
+
+def in_place() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
 
 
 class Idle(nn.Linear):
@@ -173,6 +178,8 @@ CASES = {
     "a parameter with no loss depends on it": task(Idle),
     "a buffer or parameter that a module changes while it computes": task(Remembering),
     "an embedding that has max_norm": task(lambda: Embedded(max_norm=9.0)),
+    "an embedding that has scale_grad_by_freq": task(lambda: Embedded(scale_grad_by_freq=True)),
+    "an output of a layer that is overwritten in place": task(in_place),
     "an attribute that keeps something of the batches": task(Averaging),
     "a module called on other rows: a part of the batch, or a packed sequence": task(Partly),
     "weights used outside their module's forward": task(Functional),

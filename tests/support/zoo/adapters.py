@@ -30,7 +30,7 @@ _HIDDEN = 6
 def _low_rank(inner: nn.Linear, rank: int = 2) -> nn.Module:
     """LoRA (Hu et al. 2022) written out."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         return self.inner(x) + self.up(self.down(x))
 
     return Through(
@@ -56,7 +56,7 @@ def _only_biases() -> nn.Module:
 def _bottleneck() -> nn.Module:
     """Houlsby et al. (2019): a small detour behind a frozen layer."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         hidden = self.base(x)
         return self.last(hidden + self.up(self.down(hidden).relu()))
 
@@ -72,7 +72,7 @@ def _bottleneck() -> nn.Module:
 def _of_gpt2(kind: str, **config: Any) -> Callable[[], Task]:
     """Makes the task of a language model by one of peft's configurations."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         logits = model(input_ids=words, use_cache=False).logits
         return next_words(logits[:, -words.shape[1] :], words)

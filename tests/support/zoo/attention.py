@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,11 +30,12 @@ class Attention(nn.Module):
         self.in_, self.out = nn.Linear(_WIDTH, 3 * _WIDTH), nn.Linear(_WIDTH, _WIDTH)
         self.causal = causal
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         """Return Tensor[rows, T, width]."""
         rows, length, width = x.shape
-        parts = self.in_(x).view(rows, length, 3, _HEADS, width // _HEADS).permute(2, 0, 3, 1, 4)
-        met = functional.scaled_dot_product_attention(*parts, is_causal=self.causal)
+        parts = self.in_(x).view(rows, length, 3, _HEADS, width // _HEADS)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        met = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.out(met.transpose(1, 2).reshape(rows, length, width))
 
 
@@ -44,13 +46,13 @@ class Positions(nn.Module):
         super().__init__()
         self.at = nn.Embedding(LENGTH, _WIDTH)
 
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, words: torch.Tensor) -> Any:
         """Return Tensor[rows, T, width]."""
         return self.at(torch.arange(words.shape[1]).expand(len(words), -1))
 
 
 def _encoder(causal: bool = False) -> nn.Module:
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         x = self.words(words) + self.positions(words)
         x = x + self.attention(self.norm(x))
         x = x + self.narrow(functional.gelu(self.wide(x)))
@@ -71,7 +73,7 @@ def _encoder(causal: bool = False) -> nn.Module:
 def _opacus_layer() -> nn.Module:
     from opacus.layers import DPMultiheadAttention
 
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         x = self.words(words)
         return self.last((x + self.attention(x, x, x)[0])[:, 0])
 
@@ -86,7 +88,7 @@ def _opacus_layer() -> nn.Module:
 def _masked_words() -> nn.Module:
     """Word 0 is padding, of which attention sees nothing."""
 
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         x = self.words(words)
         scores = self.query(x) @ self.key(x).transpose(1, 2) / math.sqrt(_WIDTH)
         shares = scores.masked_fill((words == 0)[:, None], -1e4).softmax(-1)
@@ -105,14 +107,14 @@ def _masked_words() -> nn.Module:
 def _sorted_set() -> nn.Module:
     """Of a set of points, each feature's values in order: a row's own order, not the batch's."""
 
-    def forward(self: nn.Module, points: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, points: torch.Tensor) -> Any:
         return self.last(self.each(points).relu().sort(1).values.flatten(1))
 
     return Through(forward, each=nn.Linear(3, 4), last=nn.Linear(16, CLASSES))
 
 
 def _mixer() -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         x = x + self.along(self.norm(x).transpose(1, 2)).transpose(1, 2)
         return self.last((x + self.across(x).relu()).mean(1))
 
@@ -128,7 +130,7 @@ def _mixer() -> nn.Module:
 def _linear_attention() -> nn.Module:
     """Katharopoulos et al. (2020): sums over what came before."""
 
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         x = self.words(words)
         query, key = (functional.elu(part(x)) + 1 for part in (self.query, self.key))
         outer = torch.einsum("btk,btv->btkv", key, self.value(x)).cumsum(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -60,7 +62,7 @@ def _separable() -> nn.Module:
 
 
 def _squeeze() -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         seen = self.see(x).relu()
         shares = self.up(self.down(seen.mean((2, 3))).relu()).sigmoid()
         return self.last((seen * shares[:, :, None, None]).mean((2, 3)))
@@ -75,7 +77,7 @@ def _squeeze() -> nn.Module:
 
 
 def _residual() -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         start = self.first(x)
         inner = self.two(functional.gelu(self.norm(self.one(start))))
         return self.last((start + inner).amax((2, 3)))
@@ -93,7 +95,7 @@ def _residual() -> nn.Module:
 def _up_and_down() -> nn.Module:
     """A small U-Net."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         wide = self.wide(x).relu()
         narrow = self.narrow(functional.max_pool2d(wide, 2)).relu()
         again = functional.interpolate(narrow, scale_factor=2, mode="nearest")

@@ -28,12 +28,19 @@ from tests.support.zoo.making import (
     text,
 )
 
+Config = dict[str, Any]
+
 _WIDTH, _SIDE, _PATCH = 8, 8, 4
-_SMALL = {"hidden_size": _WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
-_WIDE = {**_SMALL, "intermediate_size": 12}
-_READS = {"vocab_size": WORDS, "max_position_embeddings": 16}
-_DRY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-_SEES = {"image_size": _SIDE, "patch_size": _PATCH, "num_channels": 1, "num_labels": CLASSES}
+_SMALL: Config = {"hidden_size": _WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+WIDE: Config = {**_SMALL, "intermediate_size": 12}
+READS: Config = {"vocab_size": WORDS, "max_position_embeddings": 16}
+_DRY: Config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_SEES: Config = {
+    "image_size": _SIDE,
+    "patch_size": _PATCH,
+    "num_channels": 1,
+    "num_labels": CLASSES,
+}
 _KEPT_OUT = torch.finfo(torch.float32).min / 2
 
 
@@ -68,12 +75,19 @@ def frozen(model: nn.Module, *parts: str) -> nn.Module:
     return model
 
 
+def untied(model: Any) -> nn.Module:
+    """Return a T5 whose encoder and decoder have words of their own."""
+    for side in (model.encoder, model.decoder):
+        side.embed_tokens = nn.Embedding(WORDS, _WIDTH)
+    return frozen(model, "shared")
+
+
 def reader(
     name: str, mask: Callable[[torch.Tensor], torch.Tensor] = adapted, **config: Any
 ) -> Callable[[], Task]:
     """Makes the task of an encoder that reads a padded text, by a ready mask."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         positions = torch.arange(words.shape[1]).expand(len(words), -1)
         seen = model.encoder(
@@ -92,7 +106,7 @@ def reader(
 def writer(name: str, *without: str, **config: Any) -> Callable[[], Task]:
     """Makes the task of a language model that has no padding, with positions for each row."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         positions = torch.arange(words.shape[1]).expand(len(words), -1)
         found = model(input_ids=words, position_ids=positions, use_cache=False)
@@ -111,17 +125,23 @@ def viewer(name: str, *without: str, **config: Any) -> Callable[[], Task]:
     return lambda: task_of(model, cross_entropy, x=features(1, _SIDE, _SIDE), y=label())
 
 
-_GPT2 = {"n_embd": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS, "n_positions": 16}
-_GPT2_DRY = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-_UNTIED = {"tie_word_embeddings": False}
+_GPT2: Config = {
+    "n_embd": _WIDTH,
+    "n_layer": 1,
+    "n_head": 2,
+    "vocab_size": WORDS,
+    "n_positions": 16,
+}
+_GPT2_DRY: Config = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+UNTIED: Config = {"tie_word_embeddings": False}
 
 
-_GPT2_WET = {**_GPT2, **_UNTIED}
-DRY_GPT2 = {**_GPT2_WET, **_GPT2_DRY}
-ENCODER = {**_WIDE, **_READS, **_DRY}
-_FEW = {**_WIDE, **_READS, "num_key_value_heads": 1}
-_BLOOM = {"hidden_size": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS}
-_DISTILBERT = {
+_GPT2_WET: Config = {**_GPT2, **UNTIED}
+DRY_GPT2: Config = {**_GPT2_WET, **_GPT2_DRY}
+ENCODER: Config = {**WIDE, **READS, **_DRY}
+_SHARED_KEYS: Config = {**WIDE, **READS, "num_key_value_heads": 1}
+_BLOOM: Config = {"hidden_size": _WIDTH, "n_layer": 1, "n_head": 2, "vocab_size": WORDS}
+_DISTILBERT: Config = {
     "vocab_size": WORDS,
     "max_position_embeddings": 16,
     "n_layers": 1,
@@ -129,7 +149,19 @@ _DISTILBERT = {
     "dim": _WIDTH,
     "hidden_dim": 12,
 }
-_CONVNEXT = {
+OPT: Config = {**_SMALL, **READS, "ffn_dim": 12, "word_embed_proj_dim": _WIDTH, "dropout": 0.0}
+T5: Config = {
+    "d_model": _WIDTH,
+    "d_ff": 12,
+    "d_kv": 4,
+    "num_layers": 1,
+    "num_heads": 2,
+    "vocab_size": WORDS,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+    **UNTIED,
+}
+_CONVNEXT: Config = {
     "num_channels": 1,
     "num_labels": CLASSES,
     "hidden_sizes": [4, 8],
@@ -142,41 +174,27 @@ _CONVNEXT = {
 def _translator() -> Task:
     """T5, whose decoder begins with a word of its own."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
-        words, said = batch["x"], batch["said"]
+    def losses(model: Any, batch: Batch) -> Any:
+        words, translation = batch["x"], batch["translation"]
         found = model(
             input_ids=words,
             attention_mask=adapted(batch["kept"]),
-            decoder_input_ids=said,
-            decoder_attention_mask=causal(torch.ones_like(said)),
+            decoder_input_ids=translation,
+            decoder_attention_mask=causal(torch.ones_like(translation)),
             use_cache=False,
         )
-        return next_words(found.logits, said)
-
-    config = {
-        "d_model": _WIDTH,
-        "d_ff": 12,
-        "d_kv": 4,
-        "num_layers": 1,
-        "num_heads": 2,
-        "vocab_size": WORDS,
-        "dropout_rate": 0.0,
-        "decoder_start_token_id": 0,
-        **_UNTIED,
-    }
+        return next_words(found.logits, translation)
 
     def model() -> nn.Module:
-        whole = made("T5ForConditionalGeneration", **config)
-        for side in (whole.encoder, whole.decoder):
-            side.embed_tokens = nn.Embedding(WORDS, _WIDTH)
-        return frozen(whole, "shared", "relative_attention_bias")
+        whole = made("T5ForConditionalGeneration", **T5)
+        return frozen(untied(whole), "relative_attention_bias")
 
     return task_of(
         model,
         losses,
         x=text(),
         kept=kept(),
-        said=text(),
+        translation=text(),
     )
 
 
@@ -209,7 +227,7 @@ ENTRIES = (
     Entry("gpt2", writer("GPT2LMHeadModel", **DRY_GPT2)),
     Entry("gpt2_dropout", writer("GPT2LMHeadModel", **_GPT2_WET), random=True),
     Entry("bert", reader("BertModel", **ENCODER)),
-    Entry("bert_dropout", reader("BertModel", **_WIDE, **_READS), random=True),
+    Entry("bert_dropout", reader("BertModel", **WIDE, **READS), random=True),
     Entry("roberta", reader("RobertaModel", **ENCODER)),
     Entry("electra", reader("ElectraModel", **ENCODER, embedding_size=_WIDTH)),
     Entry("albert", reader("AlbertModel", **ENCODER, embedding_size=_WIDTH)),
@@ -217,16 +235,16 @@ ENTRIES = (
         "distilbert",
         reader("DistilBertModel", **_DISTILBERT, dropout=0.0, attention_dropout=0.0),
     ),
-    Entry("llama", writer("LlamaForCausalLM", **_WIDE, **_READS)),
-    Entry("llama_padded", reader("LlamaModel", causal, **_WIDE, **_READS)),
-    Entry("mistral", writer("MistralForCausalLM", **_FEW)),
-    Entry("qwen2", writer("Qwen2ForCausalLM", **_FEW, **_UNTIED)),
-    Entry("phi", writer("PhiForCausalLM", **_WIDE, **_READS)),
-    Entry("gpt_neox", writer("GPTNeoXForCausalLM", **_WIDE, **_READS, **_UNTIED)),
+    Entry("llama", writer("LlamaForCausalLM", **WIDE, **READS)),
+    Entry("llama_padded", reader("LlamaModel", causal, **WIDE, **READS)),
+    Entry("mistral", writer("MistralForCausalLM", **_SHARED_KEYS)),
+    Entry("qwen2", writer("Qwen2ForCausalLM", **_SHARED_KEYS, **UNTIED)),
+    Entry("phi", writer("PhiForCausalLM", **WIDE, **READS)),
+    Entry("gpt_neox", writer("GPTNeoXForCausalLM", **WIDE, **READS, **UNTIED)),
     Entry("t5", _translator),
     Entry("whisper_encoder", _listener),
-    Entry("vit", viewer("ViTForImageClassification", **_WIDE, **_SEES, **_DRY)),
-    Entry("deit", viewer("DeiTForImageClassification", **_WIDE, **_SEES, **_DRY)),
+    Entry("vit", viewer("ViTForImageClassification", **WIDE, **_SEES, **_DRY)),
+    Entry("deit", viewer("DeiTForImageClassification", **WIDE, **_SEES, **_DRY)),
     Entry("dinov2", viewer("Dinov2ForImageClassification", "mask_token", **_SMALL, **_SEES)),
     Entry("convnext_of_hub", viewer("ConvNextForImageClassification", **_CONVNEXT)),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -45,7 +47,7 @@ def _channel_dropout() -> nn.Module:
 
 
 def _residual(drop: nn.Module) -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         hidden = self.first(x)
         return self.last(hidden + self.drop(self.block(hidden).tanh()))
 
@@ -77,10 +79,10 @@ def _stochastic_depth() -> nn.Module:
 def _diffusion() -> Task:
     """A step for each row, and its noise (Ho et al. 2020)."""
 
-    def forward(self: nn.Module, noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, noisy: torch.Tensor, step: torch.Tensor) -> Any:
         return self.last((self.seen(noisy) + self.steps(step)).tanh())
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         x = batch["x"]
         step = torch.randint(0, _STEPS, (len(x),))
         noise = torch.randn_like(x)
@@ -103,7 +105,7 @@ def _diffusion() -> Task:
 def _variational() -> Task:
     """Kingma and Welling (2014)."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         x = batch["x"]
         mean, spread = model.in_(x).chunk(2, dim=1)
         code = mean + (spread / 2).exp() * torch.randn_like(mean)
@@ -120,7 +122,7 @@ def _variational() -> Task:
 def _words_left_out() -> Task:
     """A masked language model that chooses words in each text."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         words = batch["x"]
         hidden = torch.rand(words.shape) < 0.4
         logits = model(torch.where(hidden, WORDS, words))
@@ -135,19 +137,19 @@ def _words_left_out() -> Task:
     return task_of(model, losses, x=text())
 
 
-def _patches_left_out(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _patches_left_out(model: Any, batch: Batch) -> Any:
     """A random order of each row's own features, of which the first ones are left out."""
     x = batch["x"]
     hidden = torch.rand(x.shape).argsort(1) < 2
     return cross_entropy(model, {**batch, "x": x.masked_fill(hidden, 0.0)})
 
 
-def _noise_on_inputs(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _noise_on_inputs(model: Any, batch: Batch) -> Any:
     x = batch["x"]
     return cross_entropy(model, {**batch, "x": x + 0.1 * torch.randn(x.shape)})
 
 
-def _shifted(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _shifted(model: Any, batch: Batch) -> Any:
     """Each row is turned by its own number of places."""
     x = batch["x"]
     by = torch.randint(0, FEATURES, (len(x), 1))
@@ -158,7 +160,7 @@ def _shifted(model: nn.Module, batch: Batch) -> torch.Tensor:
 def _soft_choice() -> nn.Module:
     """Gumbel softmax (Jang et al. 2017)."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         return self.last(functional.gumbel_softmax(self.first(x), tau=0.7, dim=-1))
 
     return Through(forward, first=nn.Linear(FEATURES, 4), last=nn.Linear(4, CLASSES))
@@ -167,7 +169,7 @@ def _soft_choice() -> nn.Module:
 def _attention_dropout() -> nn.Module:
     from opacus.layers import DPMultiheadAttention
 
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         x = self.words(words)
         return self.last((x + self.attention(x, x, x)[0])[:, 0])
 
@@ -179,7 +181,7 @@ def _attention_dropout() -> nn.Module:
     )
 
 
-def _by_distribution(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _by_distribution(model: Any, batch: Batch) -> Any:
     """`torch.distributions`, whose checks of values are switched off."""
     normal = torch.distributions.Normal(model(batch["x"]), 1.0, validate_args=False)
     return normal.rsample().square().sum(1) + model(batch["x"]).square().sum(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -51,7 +53,7 @@ def _frozen_base() -> nn.Module:
 
 
 def _called_twice() -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         hidden = self.first(x)
         for _ in range(2):
             hidden = hidden + self.block(hidden).tanh()
@@ -66,7 +68,7 @@ def _called_twice() -> nn.Module:
 
 
 def _experts() -> nn.Module:
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> Any:
         shares = self.gate(x).softmax(1)
         answers = torch.stack([expert(x) for expert in self.experts], dim=1)
         return (shares[:, :, None] * answers).sum(1)
@@ -76,7 +78,7 @@ def _experts() -> nn.Module:
 
 
 def _bag_of_words() -> nn.Module:
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         there = (words != 0)[:, :, None]
         mean = (self.words(words) * there).sum(1) / there.sum(1).clamp(min=1)
         return self.last(mean)
@@ -102,10 +104,10 @@ def _own_parameter() -> nn.Module:
 def _factors() -> Task:
     """Matrix factorisation: who likes what."""
 
-    def forward(self: nn.Module, who: torch.Tensor, what: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, who: torch.Tensor, what: torch.Tensor) -> Any:
         return (self.who(who) * self.what(what)).sum(1) + self.bias(what)[:, 0]
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         return (model(batch["who"], batch["what"]) - batch["stars"]).square()
 
     return task_of(
@@ -122,7 +124,7 @@ def _factors() -> Task:
 def _two_towers() -> Task:
     """Pairs that are alike within a row and differ from the row's own negatives."""
 
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         query = functional.normalize(model.query(batch["query"]), dim=-1)
         answers = functional.normalize(model.answer(batch["answers"]), dim=-1)
         return -(query[:, None] * answers).sum(-1).div(0.5).log_softmax(1)[:, 0]
@@ -136,7 +138,7 @@ def _two_towers() -> Task:
 
 
 def _autoencoder() -> Task:
-    def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    def losses(model: Any, batch: Batch) -> Any:
         return (model(batch["x"]) - batch["x"]).square().sum(1)
 
     return task_of(
@@ -146,12 +148,12 @@ def _autoencoder() -> Task:
     )
 
 
-def _by_one_hot(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _by_one_hot(model: Any, batch: Batch) -> Any:
     wanted = functional.one_hot(batch["y"], CLASSES)
     return -(wanted * model(batch["x"]).log_softmax(1)).sum(1)
 
 
-def _yes_or_no(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _yes_or_no(model: Any, batch: Batch) -> Any:
     wanted = functional.one_hot(batch["y"], CLASSES).float()
     losses = functional.binary_cross_entropy_with_logits(
         model(batch["x"]), wanted, reduction="none"
@@ -159,14 +161,14 @@ def _yes_or_no(model: nn.Module, batch: Batch) -> torch.Tensor:
     return losses.mean(1)
 
 
-def _by_gaussian(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _by_gaussian(model: Any, batch: Batch) -> Any:
     mean, spread, _ = model(batch["x"]).unbind(1)
     target = batch["x"][:, 0]
     variance = functional.softplus(spread) + 0.1
     return functional.gaussian_nll_loss(mean, target, variance, reduction="none") + mean * 0
 
 
-def _masked(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _masked(model: Any, batch: Batch) -> Any:
     """What is missing counts zero, by `torch.where`."""
     losses = cross_entropy(model, batch)
     return torch.where(batch["x"][:, 0] > 0, losses, 0.1 * losses)

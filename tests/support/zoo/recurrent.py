@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ def _of(name: str, **options: object) -> Callable[[], nn.Module]:
     def model() -> nn.Module:
         from opacus import layers
 
-        def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+        def forward(self: Any, words: torch.Tensor) -> Any:
             return self.last(self.cells(self.words(words))[0][:, -1])
 
         sides = 2 if options.get("bidirectional") else 1
@@ -34,7 +35,7 @@ def _of(name: str, **options: object) -> Callable[[], nn.Module]:
 def _written_out() -> nn.Module:
     """A gated cell, called for each word."""
 
-    def forward(self: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, words: torch.Tensor) -> Any:
         seen = self.words(words)
         state = torch.zeros(len(words), _HIDDEN, dtype=seen.dtype)
         for position in range(seen.shape[1]):

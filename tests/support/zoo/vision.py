@@ -5,6 +5,7 @@ No output of a module that is trained may be written over, since hooks hold on t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +13,6 @@ from torch import nn
 
 from tests.support.zoo.entry import Entry
 from tests.support.zoo.making import CLASSES, classified
-
-_SIDE = 32
 
 
 class _Copy(nn.Module):
@@ -30,30 +29,33 @@ def _groups(channels: int) -> nn.Module:
 def _out_of_place(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return model
 
 
-def _squeeze() -> nn.Module:
+def _squeeze() -> Any:
     from torchvision.models import squeezenet1_1
 
-    return _out_of_place(squeezenet1_1(num_classes=CLASSES))
+    model = squeezenet1_1()
+    model.features = model.features[:5]
+    model.classifier[1] = nn.Conv2d(128, CLASSES, 1)
+    return _out_of_place(model)
 
 
-def _vit() -> nn.Module:
+def _vit() -> Any:
     from torchvision.models import VisionTransformer
 
     return VisionTransformer(8, 4, 1, 2, 8, 12, num_classes=CLASSES)
 
 
-def _convnext() -> nn.Module:
+def _convnext() -> Any:
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
     blocks = [CNBlockConfig(4, 8, 1), CNBlockConfig(8, None, 1)]
     return ConvNeXt(blocks, stochastic_depth_prob=0.0, num_classes=CLASSES)
 
 
-def _efficient() -> nn.Module:
+def _efficient() -> Any:
     from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
     blocks = [MBConvConfig(1, 3, 1, 8, 8, 1, 1.0, 1.0), MBConvConfig(2, 3, 2, 8, 8, 2, 1.0, 1.0)]
@@ -69,20 +71,20 @@ def _efficient() -> nn.Module:
     )
 
 
-def _mobile_2() -> nn.Module:
+def _mobile_2() -> Any:
     from torchvision.models import MobileNetV2
 
     return MobileNetV2(CLASSES, 0.1, [[1, 8, 1, 1], [2, 8, 2, 2]], norm_layer=_groups, dropout=0.2)
 
 
-def _mobile_3() -> nn.Module:
+def _mobile_3() -> Any:
     from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
     blocks = [InvertedResidualConfig(8, 3, 8, 8, True, "HS", 2, 1, 1.0)]
     return _out_of_place(MobileNetV3(blocks, 8, CLASSES, norm_layer=_groups))
 
 
-def _dense() -> nn.Module:
+def _dense() -> Any:
     from opacus.validators import ModuleValidator
     from torchvision.models import DenseNet
 
@@ -91,19 +93,24 @@ def _dense() -> nn.Module:
     return _out_of_place(model)
 
 
-def _resnet(block: str, **options: Any) -> nn.Module:
-    from torchvision.models import ResNet, resnet
+def resnet(norm_layer: Callable[[int], nn.Module] | None) -> Any:
+    """The first layers of a ResNet."""
+    from torchvision.models import ResNet
+    from torchvision.models.resnet import BasicBlock
 
-    return ResNet(getattr(resnet, block), [1, 1, 1, 1], CLASSES, norm_layer=_groups, **options)
+    model = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm_layer)
+    model.layer2 = model.layer3 = model.layer4 = nn.Identity()
+    model.fc = nn.Linear(64, CLASSES)
+    return model
 
 
 ENTRIES = (
-    Entry("resnet", classified(lambda: _resnet("BasicBlock"), 3, _SIDE, _SIDE)),
+    Entry("resnet", classified(lambda: resnet(_groups), 3, 16, 16)),
     Entry("vit_of_torchvision", classified(_vit, 3, 8, 8)),
     Entry("convnext", classified(_convnext, 3, 8, 8)),
     Entry("efficientnet", classified(_efficient, 3, 8, 8), random=True),
     Entry("mobilenet_2", classified(_mobile_2, 3, 8, 8), random=True),
     Entry("mobilenet_3", classified(_mobile_3, 3, 8, 8), random=True),
     Entry("densenet", classified(_dense, 3, 16, 16)),
-    Entry("squeezenet", classified(_squeeze, 3, _SIDE, _SIDE), random=True),
+    Entry("squeezenet", classified(_squeeze, 3, 16, 16), random=True),
 )

@@ -663,8 +663,13 @@ def locked():
         (copies.check_scripted, torch.jit.ScriptModule, Reason.TASK_INVALID),
         (copies.check_copyable, locked, Reason.TASK_INVALID),
         (
-            refusals.check_renormalised,
+            refusals.check_embeddings,
             lambda: nn.Embedding(3, 4, max_norm=1.0),
+            Reason.MODEL_REFUSED,
+        ),
+        (
+            refusals.check_embeddings,
+            lambda: nn.EmbeddingBag(3, 4, scale_grad_by_freq=True),
             Reason.MODEL_REFUSED,
         ),
     ],

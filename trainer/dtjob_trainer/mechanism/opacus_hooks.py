@@ -62,7 +62,10 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
         layer: torch.nn.Conv2d, activations: list[torch.Tensor], backprops: torch.Tensor
     ) -> dict[torch.nn.Parameter, torch.Tensor]:
         """As if the channels came first in memory, Opacus reads the image by strides of its own."""
-        return of_images(layer, [activations[0].contiguous()], backprops)
+        found: dict[torch.nn.Parameter, torch.Tensor] = of_images(
+            layer, [activations[0].contiguous()], backprops
+        )
+        return found
 
     def embedding(
         layer: torch.nn.Embedding, activations: list[torch.Tensor], backprops: torch.Tensor

@@ -14,7 +14,7 @@ from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
 from dtjob_trainer.mechanism.per_example import GradientUnreached
 from dtjob_trainer.mechanism.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
-from dtjob_trainer.task import Task, TaskError
+from dtjob_trainer.task import Task, TaskError, where_in_task
 from dtjob_trainer.usercode.passing import may_pass
 
 _REPLACEMENTS = {
@@ -59,15 +59,21 @@ def check_batch_norm(model: torch.nn.Module) -> None:
             )
 
 
-def check_renormalised(model: torch.nn.Module) -> None:
-    """Refuse embeddings that rescale the rows they look up: without noise (Rules 6 and 21)."""
+def check_embeddings(model: torch.nn.Module) -> None:
+    """Refuse embeddings that rescale what a batch looks up, or its gradients (Rules 6 and 21)."""
     for name, module in model.named_modules():
+        which = f"module {_module(name)} ({type(module).__name__})"
         if getattr(module, "max_norm", None) is not None:
             raise TaskError(
                 Reason.MODEL_REFUSED,
-                f"module {_module(name)} ({type(module).__name__}) has max_norm, which rescales "
-                "the rows that a batch looks up, without noise: the released weights would tell "
-                "which; leave max_norm out",
+                f"{which} has max_norm, which rescales the rows that a batch looks up, without "
+                "noise: the released weights would tell which; leave max_norm out",
+            )
+        if getattr(module, "scale_grad_by_freq", False):
+            raise TaskError(
+                Reason.MODEL_REFUSED,
+                f"{which} has scale_grad_by_freq, which divides a word's gradient by how often "
+                "the whole batch has it; leave scale_grad_by_freq out",
             )
 
 
@@ -257,11 +263,21 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         and any(p.requires_grad for p in module.parameters(recurse=False))
     ]
     where = ", ".join(suspects) or "a module"
+    if "modified inplace" in str(error):
+        return (
+            f"an output of a module is overwritten in place{where_in_task(error)}, so that the "
+            f"hooks lose it; set inplace=False{_in_place(model)}, and write x = x + y for x += y"
+        )
     return (
         f"Opacus can't give per-example gradients of module {where}: {type(error).__name__}: "
         f"{error}; use layers that Opacus supports, with one tensor in and one out, and keep "
         "buffers and trainable parameters in separate modules"
     )
+
+
+def _in_place(model: torch.nn.Module) -> str:
+    found = [name for name, module in model.named_modules() if getattr(module, "inplace", False)]
+    return f" on module {', '.join(found[:5])}" if found else ""
 
 
 def check_batch_size(

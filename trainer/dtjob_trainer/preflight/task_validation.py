@@ -59,7 +59,7 @@ def preflight(
     copies.check_scripted(model)
     refusals.check_tied(model)
     refusals.check_batch_norm(model)
-    refusals.check_renormalised(model)
+    refusals.check_embeddings(model)
     refusals.check_state(model)
     probes.move_off_initial_weights(model)
     generator = np.random.default_rng(1)
