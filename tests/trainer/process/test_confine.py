@@ -66,3 +66,21 @@ def test_a_handler_of_the_task_stays_with_what_it_forks() -> None:
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_SECRETIVE = """
+import ctypes, resource
+from dtjob_trainer.process import confine
+
+confine.forbid_core_dumps()
+print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+
+
+@pytest.mark.rule(2)
+def test_a_rank_leaves_no_core_and_lets_nobody_look_into_it() -> None:
+    """By both: a core that is piped to a program passes over the limit."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _SECRETIVE], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert finished.stdout == "(0, 0) 0\n"
