@@ -50,11 +50,16 @@ def verdicts(mutations: Sequence[Mutation], folders: Sequence[Path]) -> Iterator
             yield Verdict(mutation, "\n  ".join(why))
 
 
-def failing(mutations: Sequence[Mutation], folder: Path) -> list[str]:
+def failing(mutations: Sequence[Mutation], folders: Sequence[Path]) -> list[str]:
     """The tests that do not pass where nothing is mutated: they tell nothing."""
     tests = sorted({test for mutation in mutations for test in mutation.tests})
-    outcomes = Trial(folder, tests).outcomes()
-    passing = outcomes.passed(tests)
+    shares = [tests[n :: len(folders)] for n in range(len(folders))]
+    trials = [
+        (share, Trial(folder, share))
+        for share, folder in zip(shares, folders, strict=True)
+        if share
+    ]
+    passing = {name for share, each in trials for name in each.outcomes().passed(share)}
     return [test for test in tests if test not in passing]
 
 
@@ -76,13 +81,15 @@ def main(arguments: Sequence[str]) -> int:
         folders = [Path(scratches) / f"copy-{n}" for n in range(AT_A_TIME)]
         for folder in folders:
             scratch.copy(root, folder)
-        if tests := failing(mutations, folders[0]):
+        if tests := failing(mutations, folders):
             print("do not pass without a mutation:", *tests, sep="\n  ", file=sys.stderr)
             return 2
         for number, verdict in enumerate(verdicts(mutations, folders), start=1):
             survivors += bool(verdict.why)
             said = f"SURVIVED\n  {verdict.why}" if verdict.why else "told"
-            print(f"{number}/{len(mutations)} {verdict.mutation.row}: {said}", flush=True)
+            mutation = verdict.mutation
+            where = f"{mutation.row} ({Path(mutation.file).name})"
+            print(f"{number}/{len(mutations)} {where}: {said}", flush=True)
     print(f"mutations: {len(mutations)} made, {survivors} survived")
     return 1 if survivors else 0
 

@@ -270,7 +270,12 @@ def test_a_result_has_the_epsilon_of_all_charged_draws(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(Mailbox, "epsilon", lambda _, charged, __: asked.append(charged) or "1.5")
+
+    def epsilon(_: Mailbox, charged: int, _seconds: float) -> str:
+        asked.append(charged)
+        return "1.5"
+
+    monkeypatch.setattr(Mailbox, "epsilon", epsilon)
     job.opened()  # its lease is lost
     train(job, None, delta=1e-5)
     outcome = job.check().status.outcome
