@@ -32,11 +32,16 @@ def test_a_mutation_is_taken_back_whatever_happens(tmp_path: Path) -> None:
     path.write_text("a + b")
     before = path.stat().st_mtime_ns
     seen = set()
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), scratch.mutated(tmp_path, MUTATION):
+
+    def interrupted() -> None:
+        with scratch.mutated(tmp_path, MUTATION):
             assert path.read_text() == "a - b"
             seen.add(int(path.stat().st_mtime))
             raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert (path.read_text(), path.stat().st_mtime_ns) == ("a + b", before)
     assert len(seen) == 2  # by which Python tells that it was compiled from another text
 
