@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -104,6 +105,8 @@ def _run(folder: Path, tests: Sequence[str], log: Path, answer: Connection) -> N
     os.environ["PYTHONPATH"] = os.pathsep.join(places)
     for name in [name for name in sys.modules if name.startswith(_OURS)]:
         del sys.modules[name]
+    # What a test spawns would execute it once more.
+    sys.modules["__main__"] = ModuleType("__main__")
     recorder = _Recorder()
     options = ["-q", "-p", "no:cacheprovider", f"--timeout={_TIMEOUT_SECONDS}"]
     pytest.main([*options, *tests], plugins=[recorder])
