@@ -86,10 +86,10 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         for number, verdict in enumerate(verdicts(mutations, folders), start=1):
             survivors += bool(verdict.why)
-            said = f"SURVIVED\n  {verdict.why}" if verdict.why else "told"
+            outcome = f"SURVIVED\n  {verdict.why}" if verdict.why else "told"
             mutation = verdict.mutation
             where = f"{mutation.row} ({Path(mutation.file).name})"
-            print(f"{number}/{len(mutations)} {where}: {said}", flush=True)
+            print(f"{number}/{len(mutations)} {where}: {outcome}", flush=True)
     print(f"mutations: {len(mutations)} made, {survivors} survived")
     return 1 if survivors else 0
 
