@@ -83,6 +83,12 @@ nightly: $(INSTALLED)  ## The long tests, or SHARD=2/3 of them; goes on where it
 attack: $(INSTALLED)  ## Attack the real step of many models, sound and broken; what is read goes to docs/design/attacks.md
 	@$(PYTHON) -m tests.support.attack
 
+.PHONY: mutations
+mutations: $(INSTALLED)  ## Break the rules one by one, or SHARD=2/3 of them, see tests fail, and what tests of mechanism and ledger cover
+	@$(TOOLS) -m mutations --shard $(or $(SHARD),1/1); told=$$?; \
+	$(TOOLS) -m coverage run -m pytest -q --tier=check tests/trainer/mechanism tests/trainer/ledger tests/flows/step tests/flows/ledger && \
+	$(TOOLS) -m testing.covered dtjob_trainer/mechanism dtjob_trainer/ledger && exit $$told
+
 .PHONY: lock
 lock: $(UV)  ## Resolve the dependencies anew into locks/
 	@$(LOCK) --upgrade --extra dev -o locks/dev.txt

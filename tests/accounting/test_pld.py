@@ -258,3 +258,13 @@ def test_a_target_that_short_noise_would_miss_gets_more_of_it() -> None:
     sigma = pld.noise_multiplier(90.0, 1e-12, 1.0, 1)
     assert outside(1 / sigma) <= 0.5e-12
     assert pld.epsilon(sigma, 1.0, 1, 1e-12) <= 90.0
+
+
+@pytest.mark.rule(7, 8, 13)
+def test_the_renyi_bound_has_what_noise_and_overflow_leave_of_delta() -> None:
+    """It is the figure where a million draws leave the FFT nothing of a small δ."""
+    sigma, rate, count, delta = 20.0, 1e-3, 10**6, 4e-10
+    assert pld._slack([(sigma, rate, count)]) > delta / 2
+    usable = delta - draws.overflow_delta(delta) - pld._tail([(sigma, rate, count)])
+    found = pld.epsilon(sigma, rate, count, delta)
+    assert found >= rdp.epsilon(sigma, rate, count, usable) > rdp.epsilon(sigma, rate, count, delta)

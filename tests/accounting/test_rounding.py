@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtjob_accounting.rounding import percent_up, round_up, significant_up
+from dtjob_accounting.rounding import decimal_up, percent_up, round_up, significant_up
 
 
 @pytest.mark.rule(3)
@@ -26,6 +26,8 @@ def test_rounding_is_upwards_tight_and_idempotent(value: float, digits: int) -> 
 def test_no_figure_is_shown_below_its_value(value: float, digits: int) -> None:
     assert value <= float(significant_up(value, digits)) <= value * (1 + 10.0 ** (1 - digits))
     assert Decimal(value) <= Decimal(percent_up(value, digits).rstrip("%")) / 100
+    last_digit = Decimal(1).scaleb(-digits)
+    assert Decimal(value) <= Decimal(decimal_up(value, digits)) < Decimal(value) + last_digit
 
 
 def test_figures_as_a_report_words_them() -> None:

@@ -7,16 +7,14 @@ import re
 
 import pytest
 
+from mutations import catalog
+from mutations.page import ROW, counted, unnamed
 from tests.support.checkout import ROOT
 from tests.support.pages.contract import RULES, cited_numbers
 
 PAGE = ROOT / "docs" / "design" / "mutations.md"
 _TEST = re.compile(r"\b(test_\w+)(?:\[[^\]]*\])?(?: \((test_\w+\.py)\))?")
-ROWS = [
-    tuple(cell.strip() for cell in line.strip("| \n").split(" | "))
-    for line in PAGE.read_text().splitlines()
-    if line.startswith("| ") and "test_" in line
-]
+ROWS = [(found["rule"], found["words"], found["tests"]) for found in ROW.finditer(PAGE.read_text())]
 
 
 def _rules(function: ast.FunctionDef) -> set[int]:
@@ -38,15 +36,33 @@ MARKED = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row[-2][:60] for row in ROWS])
-def test_a_row_names_tests_of_its_rule(row: tuple[str, ...]) -> None:
-    numbers = cited_numbers(row[0]) if len(row) == 3 else set()
-    named = [(name, file) for name, file in _TEST.findall(row[-1]) if not name.endswith("_py")]
+@pytest.mark.parametrize("row", ROWS, ids=[words[:60] for _, words, _ in ROWS])
+def test_a_row_names_tests_of_its_rule(row: tuple[str, str, str]) -> None:
+    rule, _, tests = row
+    numbers = cited_numbers(rule) if rule.strip() else set()
+    named = [(name, file) for name, file in _TEST.findall(tests) if not name.endswith("_py")]
     assert named
     for name, file in named:
         found = [rules for f, n, rules in MARKED if n == name and file in ("", f)]
         assert found, name
         assert any(numbers <= rules for rules in found), f"{name} lacks a mark of {numbers}"
+
+
+def test_every_table_is_read() -> None:
+    assert len(ROWS) == sum(
+        line.startswith("| ") and "test_" in line for line in PAGE.read_text().splitlines()
+    )
+
+
+def test_a_mutation_that_is_made_stands_in_its_row() -> None:
+    """With its tests; `python -m mutations.page` writes how many there are."""
+    page, mutations = PAGE.read_text(), catalog.read()
+    assert unnamed(page, mutations) == []
+    assert counted(page, mutations) == page
+
+
+def test_every_mutation_can_be_made() -> None:
+    assert catalog.inapplicable(catalog.read(), ROOT) == []
 
 
 @pytest.mark.parametrize("number", RULES)

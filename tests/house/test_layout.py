@@ -15,6 +15,7 @@ PACKAGES = {
     "demo": "tools/demo",
     "exporter": "exporter/dtjob_exporter",
     "localcluster": "tools/localcluster",
+    "mutations": "tools/mutations",
     "operator": "operator/dtjob_operator",
     "serving": "serving/dtjob_serving",
     "standin": "tools/standin",

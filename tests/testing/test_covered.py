@@ -20,3 +20,4 @@ def test_a_package_counts_its_wings_and_a_wing_its_folders() -> None:
         "| dtjob_b | 60 | 100% |",
         "| all | 100 | 75% |",
     ]
+    assert table(modules, ["dtjob_a/wing"])[2:] == ["| dtjob_a/wing | 30 | 17% |"]

@@ -1,12 +1,13 @@
-"""`python -m testing.covered`: the lines that a run under coverage.py met, by package and wing.
+"""`python -m testing.covered [ROW...]`: lines that a run under coverage.py met, by wing.
 
 What the processes of a test run is not counted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 
 from coverage import Coverage
@@ -28,8 +29,8 @@ def measured() -> Iterator[Lines]:
         yield PurePath(*parts[package:]), len(lines), len(lines) - len(missing)
 
 
-def table(modules: Iterable[Lines]) -> list[str]:
-    """Return the rows of the table in docs/design/testing.md, all of it last."""
+def table(modules: Iterable[Lines], only: Collection[str] = ()) -> list[str]:
+    """Return the rows of the table in docs/design/testing.md, all of it last, or some of them."""
     lines: Counter[str] = Counter()
     met: Counter[str] = Counter()
     for module, has, of_it in modules:
@@ -37,10 +38,10 @@ def table(modules: Iterable[Lines]) -> list[str]:
         for row in {package, "/".join([package, *wings[:1]]), "all"}:
             lines[row] += has
             met[row] += of_it
-    order = [*sorted(lines.keys() - {"all"}), "all"]
+    order = [row for row in [*sorted(lines.keys() - {"all"}), "all"] if not only or row in only]
     rows = [f"| {row} | {lines[row]} | {met[row] / lines[row]:.0%} |" for row in order]
     return ["| package or wing | statements | covered |", "|---|---|---|", *rows]
 
 
 if __name__ == "__main__":
-    print("\n".join(table(measured())))
+    print("\n".join(table(measured(), sys.argv[1:])))

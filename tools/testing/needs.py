@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Callable
@@ -54,11 +55,20 @@ def _missing_pid_namespace() -> str | None:
     return None if made.returncode == 0 else f"no PID namespace can be made: {made.stderr.strip()}"
 
 
+def _missing_core_files() -> str | None:
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+    if pattern.startswith(("|", "@", "/")):
+        return f"core dumps don't go to the working folder (core_pattern is {pattern})"
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    return None if most == resource.RLIM_INFINITY else f"core dumps are cut at {most} bytes"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "gpu": _missing_gpu,
     "ipv6": _missing_ipv6,
     "oldest_kubernetes": _missing_oldest_kubernetes,
     "pid_namespace": _missing_pid_namespace,
+    "core_files": _missing_core_files,
     "memory_cgroup": memory_limits.obstacle,
     "cluster": choose.obstacle,
     "local_cluster": lambda: choose.obstacle(choose.Choice.LOCAL),

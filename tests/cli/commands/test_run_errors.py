@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import replace
 from io import StringIO
@@ -114,6 +115,17 @@ def test_a_report_that_can_not_be_saved_does_not_hide_how_the_run_ended(
     assert "The checkpoint of step 10 is intact" in caught.value.remedy
     assert f"{run.privacy_report} is not written" in shown.getvalue()
     assert f"dtjob report {tmp_path}" in shown.getvalue()
+
+
+@pytest.mark.rule(13)
+def test_the_report_of_a_run_that_went_on_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    """It would state fewer draws, and a lower epsilon, than were spent."""
+    run = RunDirectory(tmp_path)
+    request = command.Request(DIGITS, True, None, None, tmp_path, None, None, False)
+    session = command._Session(request, {}, PlainDisplay(StringIO()), Interrupts())
+    for draws in (10, 20):
+        session._save(run, {"spent": {"draws": draws}})
+        assert json.loads(run.privacy_report.read_text())["spent"]["draws"] == draws
 
 
 @pytest.mark.parametrize("option", ["--dir", "--data"])

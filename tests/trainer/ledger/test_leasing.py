@@ -78,6 +78,22 @@ def test_first_write_names_checkpoint_zero_and_the_first_lease_together(job: Job
 
 
 @pytest.mark.rule(11)
+def test_a_journal_begins_with_all_that_is_charged(job: Job) -> None:
+    """Also where the rest of a closed lease is used: alone it vouches for as much as the ledger."""
+    job.run(stop_after=1)
+    job.opened()
+    assert [journal.header.charged for journal in read_all(job.state_dir)] == [0, 2]
+
+
+@pytest.mark.rule(10)
+def test_an_attempt_that_was_replaced_does_not_resume(job: Job) -> None:
+    leased = job.leased(job.begin())
+    job.begin()
+    with pytest.raises(Superseded, match="the ledger is at attempt 2"):
+        leased.resume()
+
+
+@pytest.mark.rule(11)
 def test_draw_is_in_ledger_and_journal_before_it_is_given_out(job: Job) -> None:
     """Both know of a lease before its first draw is used."""
     leased, _ = job.opened()

@@ -4,9 +4,12 @@ import hashlib
 import hmac
 import itertools
 import pickle
+import random
 import struct
 
+import numpy as np
 import pytest
+import torch
 
 from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.mechanism.keys import AttemptKeys, derive_keys, fresh_secret
@@ -53,6 +56,17 @@ def test_no_key_repeats_over_attempts_jobs_and_purposes():
 @pytest.mark.rule(2)
 def test_every_attempt_draws_a_new_secret():
     assert len({fresh_secret(Group()) for _ in range(100)}) == 100
+
+
+@pytest.mark.rule(2)
+def test_a_secret_comes_from_no_generator_that_can_be_set():
+    def secret():
+        random.seed(7)
+        np.random.seed(7)
+        torch.manual_seed(7)
+        return fresh_secret(Group())
+
+    assert secret() != secret()
 
 
 @pytest.mark.rule(2)

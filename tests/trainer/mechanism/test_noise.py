@@ -68,6 +68,26 @@ def test_noise_has_standard_deviation_sigma_c():
     assert two_sided((noise.var() / 0.75**2 - 1) / math.sqrt(2 / COUNT)) > ALARM
 
 
+@pytest.mark.rule(7)
+def test_every_chunk_has_noise_of_its_own(monkeypatch):
+    lattice = Lattice(1.0, 1.0, 11)
+    whole = lattice.noised(np.zeros(11), KEY, 4, 3)
+    assert len(set(whole)) == 11
+    monkeypatch.setattr(noise, "_CHUNK", 4)
+    assert np.array_equal(lattice.noised(np.zeros(11), KEY, 4, 3), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.rule(6, 7)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_draw_has_noise_of_its_own_whatever_the_slice(count):
+    lattice = Lattice(1.0, 1.0, count)
+    charges = [*range(5000), *(2**bits + 7 for bits in range(13, 64))]
+    noised = [lattice.noised(np.zeros(count), KEY, charge, 0) for charge in charges]
+    assert np.all(np.array(noised) != 0)
+    assert len({found.tobytes() for found in noised}) == len(charges)
+
+
 def _near_zero(words, count):
     """Normals of radii below √(2·words)·2⁻³², evenly over the disc (a Fibonacci lattice)."""
     index = np.arange(count)

@@ -48,6 +48,50 @@ def test_a_module_called_on_a_part_of_the_rows_is_refused():
         gradients(AgainIfHard(), arrays)
 
 
+def repeating(layer, times):
+    """The layer, of which each row comes out so many times."""
+    layer.forward = lambda x: nn.functional.linear(x, layer.weight, layer.bias).repeat(times, 1)
+    return layer
+
+
+class OverATable(nn.Module):
+    """A layer over constant rows, as many as the first batch has."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.table = torch.ones(count, FEATURES)
+        self.layer = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        return x[:, :CLASSES] * self.layer(self.table)
+
+
+@pytest.mark.rule(4)
+def test_rows_that_an_earlier_batch_had_are_other_rows():
+    """Though as many come out of the module as the batch has."""
+    model = OverATable(4)
+    one = PerExampleGradients(model, cross_entropy)
+    arrays = {name: torch.from_numpy(array) for name, array in rows(8).items()}
+    assert one({name: array[:4] for name, array in arrays.items()}, 4)
+    repeating(model.layer, 2)
+    with pytest.raises(GradientUnreached, match="module layer is called on other rows"):
+        one(arrays, 8)
+
+
+@pytest.mark.rule(4)
+def test_a_module_that_gives_other_rows_is_refused():
+    class Halved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = repeating(nn.Linear(FEATURES, CLASSES), 2)
+
+        def forward(self, x):
+            return self.layer(x)[: len(x)]
+
+    with pytest.raises(GradientUnreached, match="module layer is called on other rows"):
+        gradients(Halved(), rows(4))
+
+
 @pytest.mark.rule(4)
 def test_a_packed_sequence_is_refused():
     class Packed(nn.Module):

@@ -170,7 +170,7 @@ class Interrupted(Exception):
 PLACES = ["load", "losses", "after losses", "reduce", "noise", "optimizer"]
 
 
-@pytest.mark.rule(8)
+@pytest.mark.rule(4, 8)
 @pytest.mark.parametrize("where", PLACES)
 def test_an_interruption_anywhere_discards_the_whole_logical_batch(where, monkeypatch):
     armed = [False]
@@ -235,6 +235,41 @@ def test_the_optimizer_sees_only_what_the_step_wrote():
     records = task.dataset()
     expected = sum(reference.clipped_gradient(task, linear(), records[i], 1.0) for i in drawn) / 16
     assert difference(seen[0].numpy(), expected) < 1e-6
+
+
+@pytest.mark.rule(4)
+def test_a_gradient_that_comes_late_is_overwritten(monkeypatch):
+    """As of a hook of the task that adds to `grad` once the passes are over."""
+    task = make_task()
+    model = linear()
+    step = make_step(task, model, Plan(), task.dataset())
+    gather = step._group.all_gather
+
+    def late(own):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 1e6)
+        return gather(own)
+
+    monkeypatch.setattr(step._group, "all_gather", late)
+    step.run(0, 0)
+    assert np.array_equal(flat(model), flat(train(Plan(), [0])[0]))
+
+
+@pytest.mark.rule(6, 7)
+@pytest.mark.parametrize(("size", "charges"), [(21, range(2100)), (1, [0, 3]), (2, [0, 3])])
+def test_no_draw_and_no_slice_goes_without_noise(size, charges):
+    _, _, step = train(Plan(), [])
+    noised = []
+
+    class Spied:
+        def noised(self, own, key, draw, start):
+            noised.append((draw, key, start, own.size))
+            return own + 1.0
+
+    step._lattice = Spied()
+    own = torch.zeros(size, dtype=torch.float64)
+    assert all(torch.all(step._noised(own, charge) == 1.0) for charge in charges)
+    assert noised == [(charge, KEYS.noise, 0, size) for charge in charges]
 
 
 @pytest.mark.rule(4)

@@ -119,11 +119,7 @@ def test_no_process_of_a_rank_leaves_its_memory_behind(tmp_path: Path) -> None:
     assert left == set()
 
 
-@pytest.mark.skipif(
-    Path("/proc/sys/kernel/core_pattern").read_text().strip()[0] in "|@/"
-    or resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY,
-    reason="core files don't go to the working folder",
-)
+@pytest.mark.core_files
 def test_core_files_are_left_where_nobody_forbids_them(tmp_path: Path) -> None:
     """Or the test above shows nothing."""
     assert dumped(tmp_path / "allowed", "allowed")[1] == {"executed", "forked", "own"}

@@ -19,7 +19,7 @@ from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.pipe import Progress
 from dtjob_trainer.ledger.checkpoint import TrainingState
-from dtjob_trainer.mechanism.group import Group, agreed_digest
+from dtjob_trainer.mechanism.group import Group, ParametersDiverged, agreed_digest
 from dtjob_trainer.rank import loop, mailbox
 from dtjob_trainer.rank.loop import Course, RankZero, Trainee
 from dtjob_trainer.rank.mailbox import Mailbox
@@ -48,24 +48,36 @@ def train(
     evaluate: Callable[[], dict[str, float]] | None,
     pipes: tuple[Connection, Connection] | None = None,
     evaluate_every: int | None = None,
+    fails: Callable[[str, int], None] = lambda _what, _at: None,
     **promised: Any,
 ) -> tuple[EndKind, Connection]:
-    """One attempt with the job's own account; and the supervisor's end of the pipe."""
+    """One attempt with the job's own account; and the supervisor's end of the pipe.
+
+    Parameters
+    ----------
+    fails
+        Raises in a "step" or while ranks "compare", at a step of the model.
+    """
     leased, at = job.opened()
     model = Counting(at)
 
     class Step:
-        def run(self, draw: int, _step: int) -> None:
+        def run(self, draw: int, step: int) -> None:
             job.given.append(draw)
+            fails("step", step)
             with torch.no_grad():
                 model.weight.add_(1)
+
+    def compare() -> str:
+        fails("compare", round(model.weight.item()))
+        return agreed_digest(model, group)
 
     ours, theirs = pipes or multiprocessing.Pipe()
     optimizer, group = torch.optim.SGD(model.parameters(), lr=0.5), Group()
     trainee = Trainee(
         Step(),
         lambda: TrainingState(model.state_dict(), optimizer.state_dict()),
-        lambda: agreed_digest(model, group),
+        compare,
         evaluate,
     )
     plan = job.plan.model_copy(update={"delta": None, **promised})
@@ -208,3 +220,65 @@ def test_a_reserve_that_is_spent_at_step_0_leaves_no_result(job: Job) -> None:
     )
     assert outcome.message.startswith("0 of 5 steps done, 9 draws charged; crashes and stalls")
     assert job.given == []
+
+
+@pytest.mark.rule(8)
+@pytest.mark.parametrize(("at", "durable"), [(0, 0), (1, 0), (2, 2), (4, 4)])
+def test_nothing_of_a_batch_that_is_discarded_is_published(job: Job, at: int, durable: int) -> None:
+    """Its draw stays charged, and no checkpoint has its step."""
+
+    def fails(what: str, step: int) -> None:
+        if (what, step) == ("step", at):
+            raise Crash
+
+    with pytest.raises(Crash):
+        train(job, None, fails=fails)
+    status = job.check().status
+    assert status.checkpoint is not None
+    assert status.lease is not None
+    assert (status.checkpoint.step, status.lease.closed_at) == (durable, None)
+    published = {f"step-{step}.pt" for step in (2, 4) if step <= durable}
+    assert {path.name for path in job.state_dir.rglob("step-*")} <= {"step-0.pt", *published}
+    assert len(job.given) == at + 1
+
+
+@pytest.mark.rule(6)
+@pytest.mark.parametrize(("at", "durable", "drained"), [(2, 0, False), (5, 4, False), (1, 0, True)])
+def test_what_is_not_compared_is_not_published(
+    job: Job, monkeypatch: pytest.MonkeyPatch, at: int, durable: int, drained: bool
+) -> None:
+    """At a checkpoint, at the end and at an ordered stop, ranks may hold different parameters."""
+    begun: list[int] = []
+
+    def fails(what: str, step: int) -> None:
+        begun.append(step)
+        if (what, step) == ("compare", at):
+            raise ParametersDiverged("rank 1")
+
+    monkeypatch.setattr(Mailbox, "drain_ordered", lambda _: drained and len(begun) == at)
+    with pytest.raises(ParametersDiverged):
+        train(job, None, fails=fails)
+    status = job.check().status
+    assert status.checkpoint is not None
+    assert status.lease is not None
+    assert (status.checkpoint.step, status.lease.closed_at) == (durable, None)
+    assert status.outcome is None
+
+
+@pytest.mark.rule(13)
+def test_a_result_has_the_epsilon_of_all_charged_draws(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def epsilon(_: Mailbox, charged: int, _seconds: float) -> str:
+        asked.append(charged)
+        return "1.5"
+
+    monkeypatch.setattr(Mailbox, "epsilon", epsilon)
+    job.opened()  # its lease is lost
+    train(job, None, delta=1e-5)
+    outcome = job.check().status.outcome
+    assert outcome is not None
+    assert outcome.result is not None
+    assert (outcome.result["steps"], outcome.result["charged"], asked) == (5, 7, [7])

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,24 +28,36 @@ from dtjob_api.wire.pipe import RankEnd
 from dtjob_trainer.ledger.backend import LedgerError, Superseded
 from dtjob_trainer.ledger.durable import VolumeFull, VolumeUnusable
 from dtjob_trainer.ledger.recovery import TrainingHeld
-from dtjob_trainer.mechanism.group import CollectiveFailed, ParametersDiverged
+from dtjob_trainer.mechanism import keys
+from dtjob_trainer.mechanism.group import CollectiveFailed, Group, ParametersDiverged
+from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.mechanism.records.opening import open_records
+from dtjob_trainer.mechanism.step import Learner, PrivateStep
 from dtjob_trainer.mechanism.structure import chosen
 from dtjob_trainer.mechanism.untouched import Untouched
-from dtjob_trainer.process import confine, logs
+from dtjob_trainer.process import confine, logs, streams
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened
 from dtjob_trainer.rank.rank import (
+    _Attempt,
     _NotifyingStep,
     _prepare_device,
     _Rank,
-    _take_own_randomness,
     main,
 )
 from dtjob_trainer.rank.setup import RankSetup
-from dtjob_trainer.task import TaskError
+from dtjob_trainer.task import Task, TaskError
 from tests.support.gangs.gang_run import GangRun
-from tests.support.mechanism.models import KEYS, Plan, linear, make_step, make_task
+from tests.support.mechanism.models import (
+    KEYS,
+    Plan,
+    Records,
+    linear,
+    make_step,
+    make_task,
+    mechanism_of,
+    rows,
+)
 
 
 def rank(folder: Path, telemetry: Telemetry = Telemetry.COVERED_BY_EPSILON) -> _Rank:
@@ -329,6 +342,14 @@ def test_an_error_of_our_own_before_the_task_is_tried_again(tmp_path: Path) -> N
     assert found == (EndKind.CRASHED, Reason.RANK_FAILED, "RuntimeError: a bug")
 
 
+CONFINED = (
+    "end_with_parent",
+    "forbid_core_dumps",
+    "leave_stops_to_supervisor",
+    "let_forks_be_terminated",
+)
+
+
 def end_of_main(
     folder: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., EndKind]
 ) -> RankEnd:
@@ -340,12 +361,7 @@ def end_of_main(
     def leave(code: int) -> None:
         raise Exited(code)
 
-    for name in (
-        "end_with_parent",
-        "forbid_core_dumps",
-        "leave_stops_to_supervisor",
-        "let_forks_be_terminated",
-    ):
+    for name in CONFINED:
         monkeypatch.setattr(confine, name, lambda *_: None)
     monkeypatch.setattr(confine, "keep_own_log", io.StringIO)
     monkeypatch.setattr(logs, "quieten_libraries", lambda: None)
@@ -384,14 +400,16 @@ def test_evaluation_that_calls_sys_exit_costs_its_figures_only(tmp_path: Path) -
         rank(tmp_path)._evaluated(make_task(evaluate=lambda _model: sys.exit(1)), linear())
 
 
-def test_ranks_of_one_forkserver_have_random_numbers_of_their_own() -> None:
+@pytest.mark.rule(2)
+def test_ranks_of_one_forkserver_have_random_numbers_of_their_own(tmp_path: Path) -> None:
     """Equal ones would drop the same units, and flip the same images, on all and each time."""
+    begun = rank(tmp_path)
 
     def born() -> tuple[float, ...]:
         torch.manual_seed(7)
         random.seed(7)
         np.random.seed(7)
-        _take_own_randomness()
+        _prepare_device(begun._config, replace(begun._setup, threads=torch.get_num_threads()))
         return torch.rand(()).item(), random.random(), np.random.random()
 
     assert not set(born()) & set(born())
@@ -501,3 +519,67 @@ def test_a_worker_without_its_gpus_is_held(
     with pytest.raises(TrainingHeld, match=f"this worker sees {seen} GPUs") as caught:
         _prepare_device(config, setup)
     assert caught.value.reason is Reason.GPU_MISSING
+
+
+@pytest.mark.rule(2)
+def test_a_rank_confines_itself_before_it_does_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    begun: list[str] = []
+    for name in CONFINED:
+        monkeypatch.setattr(confine, name, lambda *_, name=name: begun.append(name))
+    monkeypatch.setattr(streams, "take_standard_streams", stop)
+    with pytest.raises(Stop):
+        main(rank(tmp_path)._setup, multiprocessing.Pipe()[1])
+    assert begun == list(CONFINED)
+
+
+def private_step(begun: _Rank, task: Task, uid: str) -> PrivateStep:
+    """The step of a rank, on the task's records."""
+    plan, model = Plan(), task.model()
+    learner = Learner(model, task.losses, make_optimizer("sgd", model.parameters()), lambda _: 0.5)
+    spec: Any = SimpleNamespace(plan=plan, job_uid=uid)
+    attempt = _Attempt(task, Group(), spec, mechanism_of(plan), 8, None, None)
+    heard, pipe = multiprocessing.Pipe()
+    begun._mail = Mailbox(pipe)
+    with heard:
+        return begun._private_step(attempt, learner)
+
+
+@pytest.mark.rule(2)
+def test_keys_come_from_a_fresh_secret_by_the_numbers_of_job_and_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confine, "drop_task_output", lambda: None)
+    secrets = [bytes([number]) * 32 for number in (1, 2)]
+    given = iter(secrets)
+    monkeypatch.setattr(keys, "fresh_secret", lambda _group: next(given))
+    for attempt, secret in zip((1, 7), secrets, strict=True):
+        begun = rank(tmp_path)
+        begun._setup = replace(begun._setup, attempt=attempt)
+        found = private_step(begun, make_task(), "uid-1")._keys
+        assert found == keys.derive_keys(secret, "uid-1", attempt)
+
+
+@pytest.mark.rule(20)
+def test_the_private_phase_begins_before_the_data_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = rank(tmp_path)
+    begun._phase = Phase.OURS
+    seen: list[object] = []
+    monkeypatch.setattr(confine, "drop_task_output", lambda: seen.append("dropped"))
+
+    def dataset() -> Records:
+        seen.append(begun._phase)
+        return Records(rows())
+
+    private_step(begun, replace(make_task(), dataset=dataset), "uid-1")
+    assert seen == ["dropped", Phase.OPENING]
+    assert begun._phase is Phase.PRIVATE

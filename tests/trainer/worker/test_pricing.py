@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from dtjob_accounting import pld
+from dtjob_accounting import pld, rdp
 from dtjob_accounting.errors import PlanError
 from dtjob_accounting.process import HelperFailed
 from dtjob_accounting.upper_bound import upper_bound
@@ -18,6 +18,7 @@ from dtjob_api.wire.pipe import Epsilon, Spending
 from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.worker import pricing
 from dtjob_trainer.worker.pricing import Pricing
+from tests.support.builders import new_ledger, tiny_plan
 
 DELTA = 1e-5
 
@@ -93,6 +94,7 @@ def sent(charged: int, value: str) -> Epsilon:
     return Epsilon(charged, value)
 
 
+@pytest.mark.rule(13)
 def test_pair_before_stays_until_the_figure_comes() -> None:
     """The figures of a normal run: no bound, and no epsilon of fewer draws than stand beside it."""
 
@@ -128,6 +130,34 @@ def test_repeated_messages_ask_once() -> None:
         assert desk.received == [sent(8, "1.2500")]
 
     play(scene)
+
+
+@pytest.mark.rule(13)
+def test_a_figure_stands_beside_its_own_draws_while_newer_ones_are_computed() -> None:
+    async def scene() -> None:
+        first, second = pending(), pending()
+        desk = Desk(Helper(first, second))
+        desk.charge(8)
+        await settle()
+        desk.charge(16)
+        first.set_result(1.25)
+        await settle()
+        assert desk.shown() == (8, "1.2500")
+        second.set_result(1.5)
+        await settle()
+        assert desk.shown() == (16, "1.5000")
+
+    play(scene)
+
+
+@pytest.mark.rule(13)
+def test_a_ledger_with_more_draws_takes_the_epsilon_of_fewer_away() -> None:
+    desk = Desk(Helper())
+    desk.current.update(charged=8, epsilon_spent="1.2500")
+    desk.current.show(new_ledger(tiny_plan(), charged=8))
+    assert desk.shown() == (8, "1.2500")
+    desk.current.show(new_ledger(tiny_plan(), charged=9))
+    assert desk.shown() == (9, None)
 
 
 def test_slow_helper_is_asked_for_the_newest_only() -> None:
@@ -229,6 +259,7 @@ def test_lower_figure_of_more_draws_is_not_shown() -> None:
     play(scene)
 
 
+@pytest.mark.rule(13)
 def test_figure_of_fewer_draws_than_the_ledger_has_is_not_shown() -> None:
     async def scene() -> None:
         later = pending()
@@ -266,6 +297,7 @@ def test_what_no_accountant_takes_has_no_epsilon() -> None:
     play(scene)
 
 
+@pytest.mark.rule(13)
 @pytest.mark.parametrize(
     ("sigma", "rate", "draws", "delta"),
     [
@@ -279,6 +311,10 @@ def test_bound_is_one(sigma: float, rate: float, draws: int, delta: float) -> No
     exact = pld.epsilon(sigma, rate, draws, delta)
     found = float(upper_bound([(sigma, rate, draws)], delta) or 0)
     assert exact <= found <= 2 * exact + 0.5
+    # With half of δ for the ends of the noise, and for overflow.
+    assert (
+        found >= rdp.epsilon(sigma, rate, draws, delta / 2) > rdp.epsilon(sigma, rate, draws, delta)
+    )
 
 
 def test_bound_is_at_most_what_the_plan_guarantees() -> None:

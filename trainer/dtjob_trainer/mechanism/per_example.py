@@ -94,17 +94,12 @@ class PerExampleGradients:
         self.reset()
         self._rows = rows
         losses = check_losses(self._losses(self._model, batch), rows)
+        self._check_rows()
         with warnings.catch_warnings():
             # The first layer's inputs need no gradient, as everywhere in training.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             losses.sum().backward()  # type: ignore[no-untyped-call]
-        if self._astray is not None:
-            raise GradientUnreached(
-                f"module {self._astray or 'model'} is called on other rows than those of the batch "
-                "(a part of them, a packed sequence, or something that doesn't have the batch "
-                "first), so that its gradients can't be told apart by example; call it on the "
-                "whole batch, and mask what is not wanted",
-            )
+        self._check_rows()  # checkpointing has called modules once more
         gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
         self.reset()
         return gradients
@@ -138,6 +133,15 @@ class PerExampleGradients:
                 whole &= first.dim() > 0 and len(first) == self._rows
         if not whole and self._astray is None:
             self._astray = name
+
+    def _check_rows(self) -> None:
+        if self._astray is not None:
+            raise GradientUnreached(
+                f"module {self._astray or 'model'} is called on other rows than those of the batch "
+                "(a part of them, a packed sequence, or something that doesn't have the batch "
+                "first), so that its gradients can't be told apart by example; call it on the "
+                "whole batch, and mask what is not wanted",
+            )
 
     def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
         sample = self._hooks.gradient(p)
