@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dtjob_api.ledger.privacy_ledger import LedgerSpec
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, Provenance
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import EndKind
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
@@ -167,7 +167,7 @@ class _Rank:
         evaluation, first = self._config.training.evaluation, self._state()
         assert self._meeting is not None
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
-            leased.open(first, expected_bytes(first))
+            leased.open(first, expected_bytes(first), Provenance(image=self._config.job.image))
         every = evaluation.every_steps if evaluation else None
         course = loop.Course(spec.plan, self._at, every)
         return loop.RankZero(self._trainee, course, leased, self._meeting, self._mail).run()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.base import files
 from localcluster.base.errors import ClusterError
 from localcluster.base.files import locked
 from localcluster.base.paths import import_folder
@@ -56,7 +55,7 @@ def test_a_holder_is_named_by_the_pid_that_it_writes_after_taking_the_lock(
             held.write("PID 7")
             held.flush()
 
-        monkeypatch.setattr(files.time, "sleep", write_then_release)
+        monkeypatch.setattr("localcluster.base.files.time.sleep", write_then_release)
         told: list[str] = []
         with locked(lock, timeout=5, holder="testing", tell=told.append):
             pass

@@ -30,26 +30,3 @@ ZOO: tuple[Entry, ...] = (
 )
 ACCEPTED = tuple(entry for entry in ZOO if not entry.refused)
 REFUSED = tuple(entry for entry in ZOO if entry.refused)
-
-#: What structure, splice and poison are to refuse.
-NOT_YET = frozenset(
-    {
-        "asks_for_items",
-        "bert_of_two_dimensions",
-        "branch_on_values",
-        "centred",
-        "cut_to_longest",
-        "depth_of_batch",
-        "layer_drop",
-        "llama_of_two_dimensions",
-        "mixed_up",
-        "mixed_up_at_times",
-        "noise_of_all",
-        "one_step_for_all",
-        "only_some_rows",
-        "over_the_batch",
-        "own_generator",
-        "packed",
-        "through_numpy",
-    }
-)

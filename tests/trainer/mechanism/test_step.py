@@ -10,11 +10,10 @@ import torch
 from dtjob_accounting import draws
 from dtjob_accounting.event import Adjacency
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism import step as step_module
 from dtjob_trainer.mechanism.clipping import CLIPPERS
 from dtjob_trainer.mechanism.keys import derive_keys
 from dtjob_trainer.mechanism.slack import clipped_norm
-from dtjob_trainer.mechanism.structure import chosen
+from dtjob_trainer.mechanism.structure import chosen, looked_at
 from dtjob_trainer.task import TaskError, where_in_task
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
@@ -347,10 +346,12 @@ def test_a_model_that_writes_to_itself_on_some_record_is_refused(where):
 def test_a_branch_that_is_seldom_taken_is_refused_at_a_chosen_draw(monkeypatch):
     """At others nothing looks: what that costs is paid in one of 64."""
     seldom, looks = [False], []
-    original = step_module.looked_at
-    monkeypatch.setattr(
-        step_module, "looked_at", lambda *given: looks.append(1) or original(*given)
-    )
+
+    def counted(*given):
+        looks.append(1)
+        return looked_at(*given)
+
+    monkeypatch.setattr("dtjob_trainer.mechanism.step.looked_at", counted)
 
     def losses(model, batch):
         if seldom[0] and batch["x"].max() > 7:
@@ -371,7 +372,9 @@ def test_a_branch_that_is_seldom_taken_is_refused_at_a_chosen_draw(monkeypatch):
         step.run(second, 2)
     assert np.array_equal(flat(model), before)
     assert not step._sum.flat.any()
-    assert __file__ in where_in_task(caught.value.__cause__)
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert __file__ in where_in_task(cause)
 
 
 @pytest.mark.rule(20)

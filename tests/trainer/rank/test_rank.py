@@ -545,7 +545,7 @@ def private_step(begun: _Rank, task: Task, uid: str) -> PrivateStep:
     plan, model = Plan(), task.model()
     learner = Learner(model, task.losses, make_optimizer("sgd", model.parameters()), lambda _: 0.5)
     spec: Any = SimpleNamespace(plan=plan, job_uid=uid)
-    attempt = _Attempt(task, Group(), spec, mechanism_of(plan), 8, None, None)
+    attempt = _Attempt(task, Group(), spec, mechanism_of(plan), 8, None, None, None)
     heard, pipe = multiprocessing.Pipe()
     begun._mail = Mailbox(pipe)
     with heard:
