@@ -161,7 +161,7 @@ ENTRIES = (
             target_modules=["q_proj"],
             use_dora=True,
         ),
-        ("DoraLinearLayer", "one tensor in and one out"),
+        ("lora_A.default", "call it on the whole batch"),
     ),
     Entry(
         "ia3",
