@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 import pytest
@@ -11,29 +10,14 @@ from mutations import catalog
 from mutations.page import ROW, counted, unnamed
 from tests.support.checkout import ROOT
 from tests.support.pages.contract import RULES, cited_numbers
+from tests.support.pages.holders import marked
 
 PAGE = ROOT / "docs" / "design" / "mutations.md"
 _TEST = re.compile(r"\b(test_\w+)(?:\[[^\]]*\])?(?: \((test_\w+\.py)\))?")
 ROWS = [(found["rule"], found["words"], found["tests"]) for found in ROW.finditer(PAGE.read_text())]
 
 
-def _rules(function: ast.FunctionDef) -> set[int]:
-    """What `@pytest.mark.rule(…)` says."""
-    return {
-        argument.value
-        for mark in function.decorator_list
-        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.rule"
-        for argument in mark.args
-        if isinstance(argument, ast.Constant) and isinstance(argument.value, int)
-    }
-
-
-MARKED = [
-    (path.name, node.name, _rules(node))
-    for path in (ROOT / "tests").rglob("test_*.py")
-    for node in ast.walk(ast.parse(path.read_text()))
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-]
+MARKED = marked()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[words[:60] for _, words, _ in ROWS])
@@ -78,7 +62,7 @@ def test_marks_are_where_they_are_read() -> None:
     lines = [
         f"{path.name}: {line}"
         for path in (ROOT / "tests").rglob("*.py")
-        if path.name not in ("test_mutations_page.py", "conftest.py")
+        if path.name not in ("test_mutations_page.py", "holders.py", "conftest.py")
         for line in map(str.strip, path.read_text().splitlines())
         if "mark.rule" in line and not plain.fullmatch(line)
     ]
