@@ -92,10 +92,6 @@ def _state(report: Report) -> list[tuple[str, str]]:
             f"{spent['draws']} charged of {plan['reservedDraws']} "
             f"(T = {plan['steps']} and R = {plan['replayReserveSteps']} in reserve)",
         ),
-        (
-            "bad records",
-            "add nothing, and are not told: dtjob check-data finds them for their owner",
-        ),
         *([("only if", spent["onlyIf"])] if "onlyIf" in spent else []),
     ]
 
