@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mutations import __main__ as mutations
 from mutations import catalog, trial
 from mutations.trial import Outcomes
+from tests.support.checkout import ROOT, TOOLS
 
 SUMS = "def total(a, b):\n    return a + b\n"
 TESTS = """
@@ -100,3 +102,19 @@ def test_a_parametrised_test_fails_with_one_of_its_cases() -> None:
     outcomes = Outcomes(ran, frozenset({"t.py::test_a[1]"}))
     assert outcomes.passed(["t.py::test_a", "t.py::test_ab"]) == ["t.py::test_ab"]
     assert outcomes.not_run(["t.py::test_a", "t.py::test_b"]) == ["t.py::test_b"]
+
+
+@pytest.mark.nightly(minutes=10)
+@pytest.mark.timeout(1800)
+def test_every_mutation_of_the_list_is_told() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    finished = subprocess.run(
+        [sys.executable, "-m", "mutations"],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(TOOLS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-4000:]

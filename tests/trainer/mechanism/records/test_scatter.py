@@ -74,6 +74,19 @@ def test_an_order_is_uniform_without_a_modulo(every_order):
 
 
 @pytest.mark.rule(8)
+@pytest.mark.parametrize(
+    "first", [[9, 4, 7, 2], [2**63 + 1, 2**32, 5, 2**63], [2**32, 1, 2**64 - 1, 2**63 - 1]]
+)
+def test_the_order_is_that_of_whole_words(first, monkeypatch):
+    """Not of their remainders: a few slots would come first more often than others."""
+    given = np.array(first, dtype=np.uint64)
+    monkeypatch.setattr(
+        "dtjob_trainer.mechanism.records.scatter.words", lambda *_: given[: len(first)]
+    )
+    assert random_order(b"", 0, 4).tolist() == sorted(range(4), key=first.__getitem__)
+
+
+@pytest.mark.rule(8)
 def test_equal_words_are_told_apart_by_second_ones(monkeypatch):
     second = [3, 1, 2, 0, 5, 4]
 
