@@ -127,10 +127,6 @@ def scripted() -> nn.Module:
     return made
 
 
-def in_place() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
-
-
 class Idle(nn.Linear):
     """Owns a parameter that nothing uses."""
 
@@ -208,7 +204,6 @@ CASES = {
     "a buffer or parameter that a module changes while it computes": task(Remembering),
     "an embedding that has max_norm": task(lambda: Embedded(max_norm=9.0)),
     "an embedding that has scale_grad_by_freq": task(lambda: Embedded(scale_grad_by_freq=True)),
-    "an output of a layer that is overwritten in place": task(in_place),
     "an attribute that keeps something of the batches": task(Averaging),
     "a module called on other rows: a part of the batch, or a packed sequence": task(Partly),
     "weights used outside their module's forward": task(Functional),

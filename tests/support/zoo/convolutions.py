@@ -114,6 +114,24 @@ def _transposed() -> nn.Module:
     return nn.Sequential(nn.ConvTranspose2d(2, CLASSES, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def _in_place() -> nn.Module:
+    """Each output of a layer is written over, once by a sum and once by a module."""
+
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x += 1.0
+            return x
+
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        Sum(),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(64, CLASSES),
+        Sum(),
+    )
+
+
 ENTRIES = (
     Entry("group_norm", classified(_groups, 2, _SIDE, _SIDE)),
     Entry("dilated", classified(_signal, 2, _SIDE)),
@@ -122,5 +140,6 @@ ENTRIES = (
     Entry("squeeze_excite", classified(_squeeze, 2, _SIDE, _SIDE)),
     Entry("residual", classified(_residual, 2, _SIDE, _SIDE)),
     Entry("u_net", classified(_up_and_down, 2, _SIDE, _SIDE)),
+    Entry("in_place", classified(_in_place, 1, 6, 6)),
     Entry("transposed", classified(_transposed, 2, 3, 3)),
 )

@@ -190,11 +190,6 @@ ENTRIES = (
         classified(lambda: resnet(None), 3, 16, 16),
         ("module bn1", "GroupNorm"),
     ),
-    Entry(
-        "resnet_in_place",
-        classified(lambda: resnet(lambda n: nn.GroupNorm(1, n)), 3, 16, 16),
-        ("inplace=False on module relu", "x = x + y"),
-    ),
     Entry("swin", classified(_windows, 3, 8, 8), ("ShiftedWindowAttention", _SEPARATE)),
     Entry("convnext_of_random_depth", classified(_convnext, 3, 8, 8), ("CNBlock", _SEPARATE)),
     Entry(

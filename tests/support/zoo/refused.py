@@ -217,12 +217,6 @@ def _seeded(model: Any, batch: Batch) -> Any:
     return cross_entropy(model, {**batch, "x": functional.dropout(batch["x"], 0.2)})
 
 
-def _in_place() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, CLASSES)
-    )
-
-
 def _scripted() -> nn.Module:
     return torch.jit.trace(nn.Linear(FEATURES, CLASSES), torch.zeros(1, FEATURES))  # type: ignore[no-any-return]
 
@@ -371,7 +365,6 @@ ENTRIES = (
     Entry("memory", classified(_memory), ("keeps state between calls", "remove it")),
     Entry("packed", _packed, ("pack_padded_sequence", "mask")),
     Entry("seeded", losses_alone(_seeded), ("losses()", "take them as they come")),
-    Entry("in_place", classified(_in_place, 1, 6, 6), ("inplace=False on module 1",)),
     Entry("scripted", classified(_scripted), ("module model", "without torch.jit.script")),
     # By structure.
     Entry("cut_to_longest", _cut, ("_cut_to_longest", "pad")),

@@ -1,36 +1,18 @@
-"""torchvision's models without BatchNorm, of few channels where their makers allow it.
-
-No output of a module that is trained may be written over, since hooks hold on to it.
-"""
+"""torchvision's models without BatchNorm, of few channels where their makers allow it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from tests.support.zoo.entry import Entry
 from tests.support.zoo.making import CLASSES, classified
 
 
-class _Copy(nn.Module):
-    """What follows may write over it."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
-
-
 def _groups(channels: int) -> nn.Module:
-    return nn.Sequential(nn.GroupNorm(1, channels), _Copy())
-
-
-def _out_of_place(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]
-    return model
+    return nn.GroupNorm(1, channels)
 
 
 def _squeeze() -> Any:
@@ -39,7 +21,7 @@ def _squeeze() -> Any:
     model = squeezenet1_1()
     model.features = model.features[:5]
     model.classifier[1] = nn.Conv2d(128, CLASSES, 1)
-    return _out_of_place(model)
+    return model
 
 
 def _vit() -> Any:
@@ -59,15 +41,13 @@ def _efficient() -> Any:
     from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
     blocks = [MBConvConfig(1, 3, 1, 8, 8, 1, 1.0, 1.0), MBConvConfig(2, 3, 2, 8, 8, 2, 1.0, 1.0)]
-    return _out_of_place(
-        EfficientNet(
-            blocks,
-            0.2,
-            stochastic_depth_prob=0.4,
-            num_classes=CLASSES,
-            norm_layer=_groups,
-            last_channel=8,
-        )
+    return EfficientNet(
+        blocks,
+        0.2,
+        stochastic_depth_prob=0.4,
+        num_classes=CLASSES,
+        norm_layer=_groups,
+        last_channel=8,
     )
 
 
@@ -81,16 +61,14 @@ def _mobile_3() -> Any:
     from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
     blocks = [InvertedResidualConfig(8, 3, 8, 8, True, "HS", 2, 1, 1.0)]
-    return _out_of_place(MobileNetV3(blocks, 8, CLASSES, norm_layer=_groups))
+    return MobileNetV3(blocks, 8, CLASSES, norm_layer=_groups)
 
 
 def _dense() -> Any:
     from opacus.validators import ModuleValidator
     from torchvision.models import DenseNet
 
-    model = ModuleValidator.fix(DenseNet(4, (2, 2), 8, num_classes=CLASSES))
-    model.features.norm5 = nn.Sequential(model.features.norm5, _Copy())
-    return _out_of_place(model)
+    return ModuleValidator.fix(DenseNet(4, (2, 2), 8, num_classes=CLASSES))
 
 
 def resnet(norm_layer: Callable[[int], nn.Module] | None) -> Any:

@@ -27,6 +27,7 @@ class Stop(nn.Module):
         def interrupt(_gradient: torch.Tensor) -> None:
             raise Interrupted
 
+        x = x.clone()
         x.register_hook(interrupt)
         return x
 
@@ -131,5 +132,37 @@ def test_what_opacus_gets_wrong_is_corrected(layer: nn.Module, inputs: torch.Ten
     hooks.remove()
     for row, one in enumerate(inputs):
         (wanted,) = torch.autograd.grad((layer(one[None]) + 1).square().sum(), weight)
+        assert isinstance(found, torch.Tensor)
+        assert torch.allclose(found[row], wanted)
+
+
+@pytest.mark.rule(4)
+def test_a_call_has_its_own_inputs_whenever_it_comes_back() -> None:
+    layer, one, other = nn.Linear(2, 2), torch.rand(3, 2), torch.rand(3, 2)
+    hooks = ExampleHooks(layer, list(layer.parameters()))
+    hooks.forget()
+    first, second = layer(one).square().sum(), layer(other).sum()
+    first.backward()
+    second.backward()
+    found = hooks.gradient(layer.weight)
+    hooks.remove()
+    for row in range(3):
+        losses = layer(one[row]).square().sum() + layer(other[row]).sum()
+        (wanted,) = torch.autograd.grad(losses, layer.weight)
+        assert isinstance(found, torch.Tensor)
+        assert torch.allclose(found[row], wanted)
+
+
+@pytest.mark.rule(4)
+def test_an_output_may_be_written_over() -> None:
+    layer, inputs = nn.Linear(2, 2), torch.rand(3, 2)
+    hooks = ExampleHooks(layer, list(layer.parameters()))
+    hooks.forget()
+    torch.relu_(layer(inputs).add_(1)).square().sum().backward()
+    found = hooks.gradient(layer.weight)
+    hooks.remove()
+    for row in range(3):
+        loss = torch.relu(layer(inputs[row]) + 1).square().sum()
+        (wanted,) = torch.autograd.grad(loss, layer.weight)
         assert isinstance(found, torch.Tensor)
         assert torch.allclose(found[row], wanted)

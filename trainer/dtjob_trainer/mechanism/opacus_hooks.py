@@ -5,11 +5,13 @@ Tried with Opacus 1.6.0. `test_opacus_hooks.py` fails where another release has 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleHooks
+from opacus.grad_sample.functorch import prepare_layer
 from opacus.layers.dp_rnn import DPRNNBase
 
 
@@ -27,7 +29,7 @@ class ExampleHooks:
     def __init__(self, model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._model = model
         self._parameters = parameters
-        self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
+        self._hooks = _Hooks(model, batch_first=True, loss_reduction="sum", strict=False)
         # Of this object alone: whoever uses Opacus beside dtjob finds it as it was.
         self._hooks.GRAD_SAMPLERS = {**GradSampleHooks.GRAD_SAMPLERS, **_corrected()}
 
@@ -51,6 +53,55 @@ class ExampleHooks:
     def remove(self) -> None:
         """Take the hooks off the module."""
         self._hooks.cleanup()
+
+
+class _Hooks(GradSampleHooks):  # type: ignore[misc]
+    """Opacus' hooks, with one on each output instead of a full backward hook on each module.
+
+    Such a hook makes a view of an output, which then must not be overwritten in place, as ResNet
+    and many others do. One on the output gets the gradient of what the module gave, whatever is
+    written there later. It knows its own call: a module may be called several times, and its calls
+    come back in whichever order.
+    """
+
+    def add_hooks(
+        self,
+        *,
+        loss_reduction: str = "mean",
+        batch_first: bool = True,
+        force_functorch: bool = False,
+    ) -> None:
+        """Add the hooks, as Opacus' own method of this name."""
+        handles: list[object] = []
+        self._module.autograd_grad_sample_hooks = self.autograd_grad_sample_hooks = handles
+        for module in self.iterate_submodules(self._module):
+            if isinstance(module, DPRNNBase):
+                continue  # its cells have the hooks
+            if force_functorch or not has_sampler(module):
+                prepare_layer(module, batch_first=batch_first)
+            back = functools.partial(
+                self.capture_backprops_hook, loss_reduction=loss_reduction, batch_first=batch_first
+            )
+            handles.append(module.register_forward_hook(functools.partial(self._follow, back)))
+        self.enable_hooks()
+
+    def _follow(
+        self, back: Callable[..., None], module: torch.nn.Module, inputs: Any, output: Any
+    ) -> None:
+        before = len(module.__dict__.get("activations", ()))
+        self.capture_activations_hook(module, inputs, output)
+        kept = module.__dict__.get("activations", [])
+        first = output[0] if isinstance(output, tuple) else output
+        if len(kept) == before or not isinstance(first, torch.Tensor) or not first.requires_grad:
+            return
+        of_call = kept[-1]
+
+        def come_back(gradient: torch.Tensor) -> None:
+            # Opacus takes the last ones.
+            kept.sort(key=lambda each: each is of_call)
+            back(module, None, (gradient,))
+
+        first.register_hook(come_back)
 
 
 def _corrected() -> Mapping[type, Callable[..., Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -95,10 +94,7 @@ class PerExampleGradients:
         self._rows = rows
         losses = check_losses(self._losses(self._model, batch), rows)
         self._check_rows()
-        with warnings.catch_warnings():
-            # The first layer's inputs need no gradient, as everywhere in training.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         self._check_rows()  # checkpointing has called modules once more
         gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
         self.reset()

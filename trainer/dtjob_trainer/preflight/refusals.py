@@ -229,21 +229,11 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         and any(p.requires_grad for p in module.parameters(recurse=False))
     ]
     where = ", ".join(suspects) or "a module"
-    if "modified inplace" in str(error):
-        return (
-            f"an output of a module is overwritten in place{where_in_task(error)}, so that the "
-            f"hooks lose it; set inplace=False{_in_place(model)}, and write x = x + y for x += y"
-        )
     return (
         f"Opacus can't give per-example gradients of module {where}: {type(error).__name__}: "
         f"{error}; use layers that Opacus supports, with one tensor in and one out, and keep "
         "buffers and trainable parameters in separate modules"
     )
-
-
-def _in_place(model: torch.nn.Module) -> str:
-    found = [name for name, module in model.named_modules() if getattr(module, "inplace", False)]
-    return f" on module {', '.join(found[:5])}" if found else ""
 
 
 def check_batch_size(
