@@ -191,7 +191,11 @@ ENTRIES = (
         ("module bn1", "GroupNorm"),
     ),
     Entry("swin", classified(_windows, 3, 8, 8), ("ShiftedWindowAttention", _SEPARATE)),
-    Entry("convnext_of_random_depth", classified(_convnext, 3, 8, 8), ("CNBlock", _SEPARATE)),
+    Entry(
+        "convnext_of_random_depth",
+        classified(_convnext, 3, 8, 8),
+        ("CNBlock", "a module of their own"),
+    ),
     Entry(
         "layers_left_out",
         classified(_listener_of_fewer_layers, 4, 10),

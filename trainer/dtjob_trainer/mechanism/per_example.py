@@ -136,8 +136,16 @@ class PerExampleGradients:
                 f"module {self._astray or 'model'} is called on other rows than those of the batch "
                 "(a part of them, a packed sequence, or something that doesn't have the batch "
                 "first), so that its gradients can't be told apart by example; call it on the "
-                "whole batch, and mask what is not wanted",
+                f"whole batch, and mask what is not wanted{self._hint(self._astray)}",
             )
+
+    def _hint(self, name: str) -> str:
+        if not isinstance(self._model.get_submodule(name), torch.nn.Embedding):
+            return ""
+        return (
+            "; if it looks positions up, the same for all rows, give each row its own: "
+            "position_ids=torch.arange(n).expand(rows, -1)"
+        )
 
     def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
         sample = self._hooks.gradient(p)

@@ -57,7 +57,7 @@ def check_batch_norm(model: torch.nn.Module) -> None:
             raise TaskError(
                 Reason.MODEL_REFUSED,
                 f"module {_module(name)} ({type(module).__name__}) mixes the examples of a batch; "
-                "use torch.nn.GroupNorm, or opacus.validators.ModuleValidator.fix in Task.model",
+                "use torch.nn.GroupNorm, or torch.nn.LayerNorm where an example is a vector",
             )
 
 
@@ -171,8 +171,7 @@ def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch)
         raise TaskError(
             Reason.MODEL_REFUSED,
             f"the model or losses() seeds {' and '.join(seeded)} global generator, so that each "
-            "batch gets the same random numbers; take them as they come, or from a generator of "
-            "your own",
+            "batch gets the same random numbers; leave the seed out and take them as they come",
         )
 
 
@@ -229,6 +228,19 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         and any(p.requires_grad for p in module.parameters(recurse=False))
     ]
     where = ", ".join(suspects) or "a module"
+    if "called random operation" in str(error):
+        blocks = [
+            f"{_module(name)} ({type(module).__name__})"
+            for name, module in model.named_modules()
+            if any(p.requires_grad for p in module.parameters(recurse=False))
+            and any(True for _ in module.children())
+        ]
+        return (
+            f"module {', '.join(blocks) or where} has parameters of its own beside layers that "
+            "draw random numbers: their gradients are found by running all of it again, with other "
+            "numbers. Put these parameters into a module of their own, freeze them, or draw none "
+            "there (stochastic_depth_prob=0.0, drop_path_rate=0.0)"
+        )
     return (
         f"Opacus can't give per-example gradients of module {where}: {type(error).__name__}: "
         f"{error}; use layers that Opacus supports, with one tensor in and one out, and keep "
