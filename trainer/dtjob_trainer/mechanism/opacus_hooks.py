@@ -101,7 +101,7 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
             kept.sort(key=lambda each: each is of_call)
             back(module, None, (gradient,))
 
-        first.register_hook(come_back)
+        first.register_hook(come_back)  # type: ignore[no-untyped-call]
 
 
 def _corrected() -> Mapping[type, Callable[..., Any]]:
