@@ -29,11 +29,6 @@ PRIVATE = (
     "your eyes: copy nothing of it, ranges included, into a public example_spec, manifest or log "
     "without thought. What is public of the data is known without looking at these records."
 )
-CHANGING = (
-    "On a second read of the same records {} may differ, though the global generators are as they "
-    "were: by a generator of the task's own, by the time, or by what was read before. What a "
-    "record is must depend on no other record."
-)
 MORE_THAN_DATASET_SIZE = (
     "More records than privacy.datasetSize: step times would tell how many were drawn. Round it "
     "up, not down."
@@ -129,8 +124,6 @@ def _print(findings: Findings) -> None:
 
 def _notes(findings: Findings) -> list[str]:
     notes = [f"Training would refuse these data: {message}" for message in findings["refused"]]
-    if findings["changing"]:
-        notes.append(CHANGING.format(", ".join(findings["changing"])))
     if findings["records"] > findings["datasetSize"]:
         notes.append(MORE_THAN_DATASET_SIZE)
     if findings["interrupted"]:

@@ -28,7 +28,6 @@ GOOD: dict[str, Any] = {
     "faults": [],
     "ranges": {"pixels": {"least": 0.0, "greatest": 16, "low": 0.0, "high": 1.0}},
     "refused": [],
-    "changing": [],
 }
 FAULT = {
     "field": "pixels",
@@ -59,7 +58,6 @@ def invoked(
         ({}, 0, "1437 (datasetSize 1437)"),
         ({"bad": 12, "faults": [FAULT]}, 1, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …"),
         ({"refused": ["it is a tuple"]}, 1, "Training would refuse these data: it is a tuple"),
-        ({"changing": ["pixels"]}, 0, "On a second read of the same records pixels may differ"),
         ({"records": 1500}, 1, "More records than privacy.datasetSize"),
         ({"asked": 100, "tried": 100}, 0, "100, evenly spread"),
     ],

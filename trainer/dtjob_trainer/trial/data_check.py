@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
     library_first.apply()
 
+import contextlib
 import json
 import os
 import signal
@@ -96,19 +97,18 @@ def check(task: Task, limit: int | None, note: Note) -> None:
     ids = np.linspace(0, length - 1, min(limit or length, length)).astype(int).tolist()
     survey = Survey()
 
-    def found(refused: list[str], changing: list[str]) -> dict[str, Any]:
+    def found(refused: list[str]) -> dict[str, Any]:
         counts = {"records": length, "asked": len(ids)}
-        at_start = {"refused": refused, "changing": changing}
-        return {**counts, **survey.as_object(task.example_spec), **at_start}
+        return {**counts, **survey.as_object(task.example_spec), "refused": refused}
 
     for index in tried(records, task.example_spec, ids, survey):
-        note({"findings": found([], []), "reading": index})
+        note({"findings": found([]), "reading": index})
     # Last, so that a record that kills the process is found by its number.
-    note({"findings": found(*_at_start(records, task)), "done": True})
+    note({"findings": found(_at_start(records, task)), "done": True})
 
 
-def _at_start(records: Records, task: Task) -> tuple[list[str], list[str]]:
-    """Why training would refuse these records before its first step, and which fields change."""
+def _at_start(records: Records, task: Task) -> list[str]:
+    """Why training would refuse these records before its first step."""
     import torch
 
     from dtjob_trainer.mechanism.group import Group
@@ -116,7 +116,7 @@ def _at_start(records: Records, task: Task) -> tuple[list[str], list[str]]:
 
     spec, cpu = task.example_spec, torch.device("cpu")
     refused: list[str] = []
-    try:
+    with contextlib.suppress(BaseException):  # of a record that ends the job: it is counted already
         for require in (
             lambda: opening.require_structure(records, spec, cpu),
             lambda: agreement.agreed_length(records, spec, Group()),
@@ -125,9 +125,7 @@ def _at_start(records: Records, task: Task) -> tuple[list[str], list[str]]:
                 require()
             except TaskError as error:
                 refused.append(error.message)
-        return refused, agreement.changing_fields(records, spec, cpu)
-    except BaseException:  # of a record that ends the job, which is counted already
-        return refused, []
+    return refused
 
 
 def _tried(what: str, call: Callable[[], Any]) -> Any:

@@ -2,7 +2,9 @@
 
 A draw is a set of ids. Where an id means one record on this rank and another on that, a record
 can be in several ranks' shares of one draw: its sensitivity, and epsilon, would be too low. So it
-would where an id means another record the next time, as with a stream behind `[i]`.
+would where an id means another record the next time, as with a stream behind `[i]`; and where a
+record's numbers come from a generator that all reads share, one record more moves those of all
+that are read after it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from dtjob_trainer.mechanism.group import Group
 from dtjob_trainer.task import ArraySpec, Records, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness, seeded_by
 
-#: How many records are compared. Another order of the records moves nearly all of them; but
-#: labels of a stream, nine in ten alike, are only by chance the same twice in all of so many.
+#: How many records are compared. Another order of the records moves nearly all of them; labels of
+#: a stream, nine in ten alike, and a coin for each record are the same twice in all of so many with
+#: a probability of 3 % and of 2⁻³².
 _COMPARED = 32
 #: Of the norm: what processors of several kinds may make of the same decoding.
 _TOLERANCE = 1e-5
@@ -31,15 +34,14 @@ Fingerprints = npt.NDArray[np.float64]  # [records, fields, 2]
 def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group: Group) -> int:
     """Return |D| if an id means the same record everywhere, as far as a few of them show.
 
-    Every rank reads the same ids twice, and the fingerprints of what it found go to all ranks. A
-    field that a rank finds different the second time (augmentation with a generator of its own)
-    is left out; if that leaves none, nothing shows that the index is looked at. Random numbers
-    that task code takes from Python, numpy or torch are equal for each read.
+    Every rank reads the same ids twice, the second time backwards, and the fingerprints of what it
+    found go to all ranks. Random numbers that task code takes from Python's, numpy's or torch's
+    global generator are equal for each read.
 
     Raises
     ------
     TaskError
-        On every rank, if any two differ, or each field does on a second read.
+        On every rank, if any two differ, or a field on a second read of any rank.
     """
     length = len(records)
     if len(set(group.gather_bytes(length.to_bytes(8, "big")))) != 1:
@@ -53,13 +55,15 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
     every = np.stack(
         [np.frombuffer(data).reshape(own.shape) for data in group.gather_bytes(own.tobytes())]
     )
-    if not _comparable(every).any():
+    moved = np.isnan(every).any(axis=(0, 1, 3)).tolist()
+    if changing := [name for name, moves in zip(example_spec, moved, strict=True) if moves]:
         raise TaskError(
             Reason.DATASET_INVALID,
-            "the records of Task.dataset() are others each time the same index is read, in every "
-            "field: draws would not mean the records that they count. Give [i] the record number "
-            "i, whatever was read before; let what is random of it come from Python's, numpy's or "
-            "torch's global generator",
+            "the records of Task.dataset() are others each time the same index is read, in "
+            f"{', '.join(changing)}: draws would not mean the records that they count, or one "
+            "record more would change what is read after it. Give [i] the record number i, whatever was read before; "
+            "let what is random of it come from torch's, numpy's or Python's global generator, "
+            "which each read finds in a state of its own, or from a generator that [i] makes of i",
         )
     if not _agree(every):
         raise TaskError(
@@ -69,15 +73,6 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
             "its own, and mount the same data on every worker",
         )
     return length
-
-
-def changing_fields(
-    records: Records, example_spec: Mapping[str, ArraySpec], device: torch.device
-) -> list[str]:
-    """Return the fields that `agreed_length` leaves out, since a second look finds others."""
-    own = _stable_fingerprints(records, example_spec, _compared_ids(len(records)), device)
-    stable = _comparable(own[None]).tolist()
-    return [name for name, is_stable in zip(example_spec, stable, strict=True) if not is_stable]
 
 
 def _compared_ids(length: int) -> list[int]:
@@ -102,7 +97,7 @@ def _refuse_seeding(records: Records, index: int, device: torch.device) -> None:
             Reason.DATASET_INVALID,
             f"reading a record of Task.dataset() seeds {' and '.join(seeded)} global generator: "
             "each record would get the same random numbers in every draw. Take them as they come: "
-            "each read finds its own; or from a generator of your own",
+            "each read finds its own",
         )
 
 
@@ -110,10 +105,11 @@ def _stable_fingerprints(
     records: Records, example_spec: Mapping[str, ArraySpec], ids: list[int], device: torch.device
 ) -> Fingerprints:
     """Fingerprints of the records, NaN where a second look gave another one."""
-    first, second = (
-        np.array([_fingerprints(records, example_spec, index, device) for index in ids])
-        for _ in range(2)
-    )
+
+    def read(order: list[int]) -> list[list[tuple[float, float]]]:
+        return [_fingerprints(records, example_spec, index, device) for index in order]
+
+    first, second = np.array(read(ids)), np.array(read(ids[::-1])[::-1])
     return np.where((first == second).all(axis=2, keepdims=True), first, np.nan)
 
 
@@ -138,15 +134,9 @@ def _fingerprint(value: npt.NDArray[np.generic]) -> tuple[float, float]:
     return fingerprint if np.isfinite(fingerprint).all() else (0.0, 0.0)
 
 
-def _comparable(every: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which fields were the same on a second look, in every record and on every rank."""
-    return np.asarray(~np.isnan(every).any(axis=(0, 1, 3)))
-
-
 def _agree(every: npt.NDArray[np.float64]) -> bool:
     """Whether the ranks' fingerprints [ranks, records, fields, 2] are those of the same records."""
-    comparable = _comparable(every)
-    sums, norms = every[:, :, comparable, 0], every[:, :, comparable, 1]
+    sums, norms = every[..., 0], every[..., 1]
     allowed = _TOLERANCE * norms.max(axis=0)
     return bool(
         (np.ptp(sums, axis=0) <= allowed).all() and (np.ptp(norms, axis=0) <= allowed).all()
