@@ -61,8 +61,8 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
             Reason.DATASET_INVALID,
             "the records of Task.dataset() are others each time the same index is read, in "
             f"{', '.join(changing)}: draws would not mean the records that they count, or one "
-            "record more would change what is read after it. Give [i] the record number i, whatever was read before; "
-            "let what is random of it come from torch's, numpy's or Python's global generator, "
+            "record more would change what is read after it. Give [i] the record number i, "
+            "whatever was read before; let what is random of it come from torch's, numpy's or Python's global generator, "
             "which each read finds in a state of its own, or from a generator that [i] makes of i",
         )
     if not _agree(every):
