@@ -55,15 +55,16 @@ def agreed_length(records: Records, example_spec: Mapping[str, ArraySpec], group
     every = np.stack(
         [np.frombuffer(data).reshape(own.shape) for data in group.gather_bytes(own.tobytes())]
     )
-    moved = np.isnan(every).any(axis=(0, 1, 3))
-    if changing := [name for name, moves in zip(example_spec, moved, strict=True) if moves]:
+    moved = np.isnan(every)
+    if changing := [name for at, name in enumerate(example_spec) if moved[:, :, at].any()]:
         raise TaskError(
             Reason.DATASET_INVALID,
             "the records of Task.dataset() are others each time the same index is read, in "
             f"{', '.join(changing)}: draws would not mean the records that they count, or one "
             "record more would change what is read after it. Give [i] the record number i, "
             "whatever was read before; let what is random of it come from torch's, numpy's or "
-            "Python's global generator, which each read finds in a state of its own, or from a generator that [i] makes of i",
+            "Python's global generator, which each read finds in a state of its own, or from a "
+            "generator that [i] makes of i",
         )
     if not _agree(every):
         raise TaskError(
