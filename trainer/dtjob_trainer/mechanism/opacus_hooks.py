@@ -56,12 +56,13 @@ class ExampleHooks:
 
 
 class _Hooks(GradSampleHooks):  # type: ignore[misc]
-    """Opacus' hooks, with one on each output instead of a full backward hook on each module.
+    """Opacus' hooks, with one on what made an output instead of a full backward hook on a module.
 
     Such a hook makes a view of an output, which then must not be overwritten in place, as ResNet
-    and many others do. One on the output gets the gradient of what the module gave, whatever is
-    written there later. It knows its own call: a module may be called several times, and its calls
-    come back in whichever order.
+    and many others do. One on the node of autograd's graph gets the gradient of what the module
+    gave, whatever is written there later, and after the hooks on the tensor itself, which may
+    change it. It knows its own call: a module may be called several times, and its calls come back
+    in whichever order.
     """
 
     def add_hooks(
@@ -92,16 +93,18 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
         self.capture_activations_hook(module, inputs, output)
         kept = module.__dict__.get("activations", [])
         first = output[0] if isinstance(output, tuple) else output
-        if len(kept) == before or not isinstance(first, torch.Tensor) or not first.requires_grad:
+        if len(kept) == before or not isinstance(first, torch.Tensor) or first.grad_fn is None:
             return
-        of_call = kept[-1]
+        of_call, number = kept[-1], first.output_nr
 
-        def come_back(gradient: torch.Tensor) -> None:
+        def come_back(gradients: Sequence[torch.Tensor | None]) -> None:
+            if gradients[number] is None:
+                return
             # Opacus takes the last ones.
             kept.sort(key=lambda each: each is of_call)
-            back(module, None, (gradient,))
+            back(module, None, (gradients[number],))
 
-        first.register_hook(come_back)  # type: ignore[no-untyped-call]
+        first.grad_fn.register_prehook(come_back)
 
 
 def _corrected() -> Mapping[type, Callable[..., Any]]:
