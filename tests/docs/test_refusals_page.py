@@ -204,10 +204,11 @@ CASES = {
     "a buffer or parameter that a module changes while it computes": task(Remembering),
     "an embedding that has max_norm": task(lambda: Embedded(max_norm=9.0)),
     "an embedding that has scale_grad_by_freq": task(lambda: Embedded(scale_grad_by_freq=True)),
-    "an attribute that keeps something of the batches": task(Averaging),
+    "an attribute, a list or a cache that keeps something of the batches: a mean, the last hidden "
+    "states": task(Averaging),
     "a module called on other rows: a part of the batch, or a packed sequence": task(Partly),
     "weights used outside their module's forward": task(Functional),
-    "a lock, an open file, a generator or a kept activation in a module": task(Locked),
+    "a lock, an open file or a generator in a module": task(Locked),
     "modules of torch.jit.script and torch.jit.trace": task(scripted),
     "more in state_dict() than parameters and buffers": task(lambda: WithExtraState(4, 2)),
     "a model or a loss that seeds a global generator": task(losses=seeded),

@@ -362,7 +362,7 @@ ENTRIES = (
     ),
     Entry("round_about", classified(_round_about, 1, 4, 4), ("module 0 (Conv2d)",)),
     Entry("spectral", classified(_spectral), ("module 0", "optimizer alone")),
-    Entry("memory", classified(_memory), ("keeps state between calls", "remove it")),
+    Entry("memory", classified(_memory), ("keeps something of the batches", "keep no averages")),
     Entry("packed", _packed, ("pack_padded_sequence", "mask")),
     Entry("seeded", losses_alone(_seeded), ("losses()", "take them as they come")),
     Entry("scripted", classified(_scripted), ("module model", "without torch.jit.script")),

@@ -377,6 +377,30 @@ def test_a_branch_that_is_seldom_taken_is_refused_at_a_chosen_draw(monkeypatch):
     assert __file__ in where_in_task(cause)
 
 
+@pytest.mark.rule(21)
+def test_what_is_kept_of_a_batch_is_refused_at_a_chosen_draw():
+    kept: list[torch.Tensor | None] = []
+
+    def losses(model, batch):
+        if kept:
+            kept[:] = [batch["x"].mean(0)]
+        return cross_entropy(model, batch)
+
+    task = make_task(losses=losses)
+    model = task.model()
+    step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
+    first, second = [draw for draw in range(400) if chosen(KEYS.looks, draw)][:2]
+    step.run(first, 0)
+    kept.append(None)
+    step.run(first + 1, 1)
+    before = flat(model)
+    with pytest.raises(
+        TaskError, match=r"^ModelRefused: the model or losses\(\) keeps something of"
+    ):
+        step.run(second, 2)
+    assert np.array_equal(flat(model), before)
+
+
 @pytest.mark.rule(20)
 def test_a_record_that_fails_contributes_zero_in_the_middle_of_a_batch():
     arrays = rows()

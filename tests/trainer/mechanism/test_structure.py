@@ -18,7 +18,8 @@ from torch import distributions, nn
 from torch.nn import functional
 
 from dtjob_trainer.mechanism.keys import derive_keys
-from dtjob_trainer.mechanism.structure import ValueAsked, chosen, looked_at
+from dtjob_trainer.mechanism.structure import Made, ValueAsked, ValueKept, chosen, looked_at
+from dtjob_trainer.task import where_in_task
 
 ROWS, LENGTH, KINDS = 4, 5, 9
 TABLE = torch.arange(2.0 * KINDS).view(KINDS, 2)
@@ -498,6 +499,112 @@ def test_opacus_hooks_may_ask() -> None:
         namespace = {"__name__": "opacus.grad_sample.sampler"}
         exec("def ask(x): return x.max().item()", namespace)
         namespace["ask"](given["x"])  # type: ignore[operator]
+
+
+def forgotten(forward: Forward, **look: int) -> None:
+    """A pass of a new model, after which nothing of it may be there."""
+    model, given = nn.Sequential(Model(forward)), batch()
+    with looked_at(model, given, **look) as looking:
+        torch.autograd.backward(model(given).square().sum())
+    model.zero_grad()
+    given.clear()
+    looking.check_forgotten()
+
+
+KEPT: dict[str, torch.Tensor] = {}
+TOTAL = torch.zeros(LENGTH)
+
+
+def in_a_dictionary(b: Batch) -> torch.Tensor:
+    KEPT["mean"] = b["x"].detach().mean(0)
+    return b["x"]
+
+
+def in_a_tensor_of_before(b: Batch) -> torch.Tensor:
+    TOTAL.add_(b["x"].detach().sum(0))
+    return b["x"]
+
+
+def the_batch_itself(b: Batch) -> torch.Tensor:
+    KEPT["ids"] = b["ids"][:, :2]
+    return b["x"]
+
+
+def as_a_view(b: Batch) -> torch.Tensor:
+    KEPT["view"] = (b["x"] * 2)[0, :1].detach()
+    return b["x"]
+
+
+def with_its_graph(b: Batch) -> torch.Tensor:
+    KEPT["hidden"] = b["x"].tanh()
+    return KEPT["hidden"]
+
+
+def from_the_backward_pass(b: Batch) -> torch.Tensor:
+    result = b["x"].clone()
+    result.register_hook(lambda gradient: KEPT.update(gradient=gradient * 2))
+    return result
+
+
+def of_labels(b: Batch) -> torch.Tensor:
+    KEPT["ids"] = b["ids"].amax(0)
+    return b["x"]
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize(
+    "forward",
+    [
+        in_a_dictionary,
+        in_a_tensor_of_before,
+        the_batch_itself,
+        as_a_view,
+        with_its_graph,
+        from_the_backward_pass,
+        of_labels,
+    ],
+)
+def test_what_outlives_a_pass_is_refused(forward: Forward) -> None:
+    KEPT.clear()
+    with pytest.raises(ValueKept, match="keeps something of the batches") as kept:
+        forgotten(forward)
+    KEPT.clear()
+    with pytest.raises(Made) as made:
+        forgotten(forward, until=kept.value.number)
+    assert f"{__file__}:" in where_in_task(made.value)
+    KEPT.clear()
+
+
+def let_go(b: Batch) -> torch.Tensor:
+    """Holds a tensor beyond forward, and lets it go; a cycle holds one until it is collected."""
+    KEPT["mean"] = b["x"].detach().mean(0)
+    KEPT.clear()
+    cycle: list[Any] = [b["x"] * 2]
+    cycle.append(cycle)
+    return b["x"]
+
+
+def of_nothing_private(b: Batch) -> torch.Tensor:
+    KEPT["places"] = torch.arange(b["x"].shape[1]) + 1.0
+    return b["x"] + KEPT["places"]
+
+
+@pytest.mark.parametrize("forward", [let_go, of_nothing_private])
+def test_what_is_let_go_or_not_of_the_batch_passes(forward: Forward) -> None:
+    KEPT.clear()
+    forgotten(forward)
+
+
+def test_buffers_may_stay_and_are_watched_elsewhere() -> None:
+    def forward(b: Batch) -> torch.Tensor:
+        model.register_buffer("mean", b["x"].detach().mean(0))
+        return b["x"]
+
+    model, given = Model(forward), batch()
+    with looked_at(model, given) as looking:
+        model(given)
+    given.clear()
+    looking.check_forgotten()
 
 
 @pytest.fixture

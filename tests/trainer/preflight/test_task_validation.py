@@ -241,6 +241,40 @@ def test_state_outside_buffers():
         m.seen = getattr(m, "seen", 0) + x.detach().sum()
         return m.second(m.first(x)) + m.seen * x[:, :CLASSES]
 
+    refused(block(forward), "ModelRefused", "keeps something of the batches", "in forward")
+
+
+@pytest.mark.rule(21)
+def test_what_only_the_first_pass_keeps():
+    """Every look is at a model that has seen nothing."""
+
+    def forward(m, x):
+        if not hasattr(m, "mean"):
+            m.mean = x.detach().mean(0)
+        return m.second(m.first(x - m.mean))
+
+    refused(block(forward), "ModelRefused", "keeps something of the batches", "made at", __file__)
+
+
+@pytest.mark.rule(21)
+def test_what_is_kept_behind_a_coin():
+    """The place is found under the same random numbers."""
+
+    def forward(m, x):
+        h = m.first(x)
+        if torch.rand(()) > 0.7:  # the first number is 0.50, 0.76 and 0.61 under the seeds 0 to 2
+            m.mean = h.detach().mean(0)
+        return m.second(h)
+
+    refused(block(forward), "ModelRefused", "keeps something of the batches", "in forward")
+
+
+@pytest.mark.rule(21)
+def test_state_that_is_of_no_values():
+    def forward(m, x):
+        m.calls = getattr(m, "calls", 0) + 1
+        return m.second(m.first(x)) * m.calls
+
     refused(block(forward), "ModelRefused", "keeps state")
 
 

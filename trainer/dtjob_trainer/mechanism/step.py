@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -18,9 +18,9 @@ from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.per_example import GradientUnreached, Losses, trainable
 from dtjob_trainer.mechanism.records.agreement import agreed_length
-from dtjob_trainer.mechanism.records.batches import BatchLoader
+from dtjob_trainer.mechanism.records.batches import BatchLoader, MicroBatch
 from dtjob_trainer.mechanism.records.scatter import scatter
-from dtjob_trainer.mechanism.structure import ValueAsked, chosen, looked_at
+from dtjob_trainer.mechanism.structure import ValueAsked, ValueKept, chosen, looked_at
 from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, TaskError
 
@@ -207,24 +207,33 @@ class PrivateStep:
             for number, (ids, drawn) in enumerate(own):
                 with self._timed("load"):
                     batch = self._loader.micro_batch(draw, ids, drawn)
-                with self._timed("gradients"), self._looked_at(draw, batch.fields):
-                    self._coins.begin(draw, number)
-                    self._sum.add(batch.fields, batch.mask)
+                with self._timed("gradients"):
+                    if chosen(self._keys.looks, draw):
+                        self._add_looking(draw, number, batch)
+                    else:
+                        self._add(draw, number, batch)
             self._learner.untouched.check()
         except ValueAsked as error:
             # The cause tells where in the task's code, which is all that may be shown beside.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from error
-        except (GradientUnreached, ModelWritten) as error:
+        except (GradientUnreached, ModelWritten, ValueKept) as error:
             # The dry run could not see what a model does only now and then.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
 
-    def _looked_at(
-        self, draw: int, fields: Mapping[str, torch.Tensor]
-    ) -> contextlib.AbstractContextManager[None]:
-        """Look for branches on values at secretly chosen draws, and at no others (Rule 21)."""
-        if not chosen(self._keys.looks, draw):
-            return contextlib.nullcontext()
-        return looked_at(self._learner.model, fields)
+    def _add(self, draw: int, number: int, batch: MicroBatch) -> None:
+        self._coins.begin(draw, number)
+        self._sum.add(batch.fields, batch.mask)
+
+    def _add_looking(self, draw: int, number: int, batch: MicroBatch) -> None:
+        """Look at what is done with values: at secretly chosen draws, and no others (Rule 21).
+
+        The task gets copies, which no other holds: it may not keep them either.
+        """
+        fields = {name: tensor.clone() for name, tensor in batch.fields.items()}
+        with looked_at(self._learner.model, fields) as look:
+            self._add(draw, number, replace(batch, fields=fields))
+        fields.clear()
+        look.check_forgotten([self._sum.flat])
 
     def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
         """Noise the slice that this rank owns; no other rank noises it (Rule 6). In fp32."""

@@ -3,14 +3,16 @@
 A slot's gradient must not follow from what lies in other slots. Code that branches on a value of
 the batch, or makes a shape of one, can let it: a batch cut to its longest text rounds otherwise
 where another row is longer. So while one looks, the batch and all that derives from it are marked,
-and nothing may ask for the values of what is marked.
+and nothing may ask for the values of what is marked. Nor may anything that is marked outlive the
+pass: evaluation, or a later batch, would find it there without noise.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -52,6 +54,33 @@ class ValueAsked(RuntimeError):
         )
 
 
+class ValueKept(RuntimeError):
+    """Something of a batch has outlived its pass; says where it was made, and no value.
+
+    Attributes
+    ----------
+    number
+        Of the operator that made it, for `looked_at`.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(self.sentence())
+
+    def sentence(self, place: str = "") -> str:
+        """What is refused, with the place in the task's code where it is made."""
+        made = f", made{place}" if place else ""
+        return (
+            f"the model or losses() keeps something of the batches that it has seen{made}: "
+            "evaluation and later batches would find it there without noise; keep no averages or "
+            "other state between calls (what losses() needs of a pass, forward returns)"
+        )
+
+
+class Made(Exception):
+    """The operator that is looked for has been executed."""
+
+
 def chosen(key: bytes, draw: int) -> bool:
     """Whether a draw is looked at: a secret one in `LOOKED_AT`, the same on every rank.
 
@@ -64,18 +93,24 @@ def chosen(key: bytes, draw: int) -> bool:
 
 
 @contextlib.contextmanager
-def looked_at(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def looked_at(
+    model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, until: int | None = None
+) -> Iterator[Look]:
     """Look at what the model, its losses and their backward pass do with a batch.
 
     Compiled code runs eagerly meanwhile. What Opacus' hooks ask counts not.
+
+    Parameters
+    ----------
+    until
+        Raise `Made` after the operator of this number, by which `ValueKept` tells of it.
 
     Raises
     ------
     ValueAsked
         Something asked for the values of the batch, also where the task's code caught this.
     """
-    look = _Look(model)
-    look.mark(list(batch.values()))
+    look = Look(model, batch, until)
     with contextlib.ExitStack() as stack:
         # In torch 2.15 the modes alone keep compiled code out too, but nothing promises it.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -83,22 +118,65 @@ def looked_at(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> Iter
         stack.enter_context(_Functions(look))
         stack.enter_context(_Operators(look))
         try:
-            yield
+            yield look
         finally:
             if look.refused is not None:
                 raise look.refused from None
 
 
-class _Look:
-    """What is marked, by storage: views of autograd's are other objects on the same one."""
+class Look:
+    """What is marked, by storage: views of autograd's are other objects on the same one.
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    Attributes
+    ----------
+    refused
+        The first question that was asked.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        batch: Mapping[str, torch.Tensor],
+        until: int | None = None,
+    ) -> None:
+        self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
-        # The reference keeps the address from serving another storage.
+        # In the order of their making. The reference keeps the address from serving another one.
         self._marked: dict[int, StorageWeakRef] = {}
+        self._until: int | None = None
         self.function: Callable[..., Any] | None = None
         self.arguments: tuple[Any, ...] = ()
         self.refused: ValueAsked | None = None
+        self.mark(list(batch.values()))
+        self._until = until
+
+    def check_forgotten(self, besides: Iterable[torch.Tensor] = ()) -> None:
+        """Refuse what is marked and still there, the batch too.
+
+        Called when the caller itself holds nothing of either any more.
+
+        Parameters
+        ----------
+        besides
+            What may stay, beside the model's parameters and buffers, which `Untouched` watches.
+
+        Raises
+        ------
+        ValueKept
+        """
+        own = (*besides, *self._model.parameters(), *self._model.buffers())
+        may_stay = frozenset(map(_storage, own))
+        if self._kept(may_stay):
+            gc.collect()  # an exception that was caught holds its frames until then
+        for number in self._kept(may_stay):
+            raise ValueKept(number)
+
+    def _kept(self, may_stay: frozenset[int | None]) -> list[int]:
+        return [
+            number
+            for number, (address, storage) in enumerate(self._marked.items())
+            if address not in may_stay and not storage.expired()
+        ]
 
     def mark(self, value: object) -> None:
         """Mark every tensor within a value."""
@@ -109,6 +187,8 @@ class _Look:
             elif address not in self._marked:
                 with torch._C.DisableTorchFunction():
                     self._marked[address] = StorageWeakRef(value.untyped_storage())
+                if self._until is not None and len(self._marked) > self._until:
+                    raise Made
         elif isinstance(value, (tuple, list)):
             for each in value:
                 self.mark(each)
@@ -158,7 +238,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, look: _Look) -> None:
+    def __init__(self, look: Look) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._look = look
 
@@ -179,7 +259,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def _functions_in_backward(look: _Look) -> Iterator[None]:
+def _functions_in_backward(look: Look) -> Iterator[None]:
     """See functions in the task's hooks and in backward passes of its own, too.
 
     torch takes the mode off while its own functions run, and `backward` is one of them.
@@ -200,7 +280,7 @@ def _functions_in_backward(look: _Look) -> Iterator[None]:
 class _Functions(TorchFunctionMode):
     """Sees what reads tensors without an operator, and the names by which others are called."""
 
-    def __init__(self, look: _Look) -> None:
+    def __init__(self, look: Look) -> None:
         super().__init__()
         self._look = look
 

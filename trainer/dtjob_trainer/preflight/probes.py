@@ -17,7 +17,7 @@ from dtjob_trainer.mechanism.per_example import (
     trainable,
 )
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
-from dtjob_trainer.mechanism.structure import ValueAsked, looked_at
+from dtjob_trainer.mechanism.structure import ValueAsked, ValueKept, looked_at
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
     Task,
@@ -73,7 +73,7 @@ def dry_run(call: Callable[[], T]) -> T:
     """
     try:
         return call()
-    except (TaskError, ValueAsked):
+    except (TaskError, ValueAsked, ValueKept):
         raise
     except Exception as error:
         if may_pass(error):
@@ -82,12 +82,19 @@ def dry_run(call: Callable[[], T]) -> T:
         raise TaskError(Reason.DRY_RUN_FAILED, message) from None
 
 
-def move_off_initial_weights(model: torch.nn.Module) -> None:
-    """Add seeded noise to the trainable parameters: zero weights would hide every dependence."""
+def move_off_initial_weights(model: torch.nn.Module) -> torch.nn.Module:
+    """Add seeded noise to the trainable parameters: zero weights would hide every dependence.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same model.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in trainable(model).values():
             p.add_(0.05 * torch.randn(p.shape, generator=generator).to(p.device))
+    return model
 
 
 def losses_of(task: Task, model: torch.nn.Module, batch: Batch, seed: int = 0) -> torch.Tensor:
@@ -152,17 +159,27 @@ def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:
     )
 
 
-def look(task: Task, model: torch.nn.Module, batch: Batch, seed: int) -> None:
-    """Make a pass and its backward pass while nothing may ask for the batch's values.
+def look(
+    task: Task, model: torch.nn.Module, batch: Batch, seed: int, *, until: int | None = None
+) -> None:
+    """Make a pass and its backward pass while nothing may ask for the batch's values, or keep them.
+
+    Parameters
+    ----------
+    until
+        See `looked_at`.
 
     Raises
     ------
-    ValueAsked
+    ValueAsked, ValueKept
         Something has.
     """
-    with looked_at(model, batch):
-        losses = losses_of(task, model, batch, seed)
+    copies = {name: tensor.clone() for name, tensor in batch.items()}
+    with looked_at(model, copies, until=until) as looking:
+        losses = losses_of(task, model, copies, seed)
         torch.autograd.grad(losses.sum(), list(trainable(model).values()), allow_unused=True)
+    del losses, copies
+    looking.check_forgotten()
 
 
 def per_example_gradients(

@@ -6,13 +6,14 @@ Every function raises `TaskError` with the module's or the parameter's name and 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
 from dtjob_trainer.mechanism.per_example import GradientUnreached
-from dtjob_trainer.mechanism.structure import ValueAsked
+from dtjob_trainer.mechanism.structure import Made, ValueAsked, ValueKept
 from dtjob_trainer.mechanism.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
@@ -152,17 +153,41 @@ def check_repeatable(
         )
 
 
-def check_structure(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:
-    """Refuse a pass that branches on values of the batch, or makes shapes of them (Rule 21).
+def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: probes.Batch) -> None:
+    """Refuse a pass that branches on values of the batch, makes shapes of them, or keeps them.
 
-    With other random numbers too: behind a coin may be another branch.
+    With other random numbers too: behind a coin may be another branch (Rule 21).
+
+    Parameters
+    ----------
+    build
+        Makes the model: one that has seen a batch may keep nothing of the next.
     """
+    model = build()
     for seed in range(_SEEDS):
         try:
             probes.dry_run(lambda seed=seed: probes.look(task, model, batch, seed))  # type: ignore[misc]
         except ValueAsked as error:
             message = error.sentence(where_in_task(error))
             raise TaskError(Reason.MODEL_REFUSED, message) from None
+        except ValueKept as error:
+            message = error.sentence(_made_at(task, build(), batch, seed, error.number))
+            raise TaskError(Reason.MODEL_REFUSED, message) from None
+
+
+def _made_at(
+    task: Task, model: torch.nn.Module, batch: probes.Batch, seeds: int, number: int
+) -> str:
+    """Where in the task's code something is made that the pass under the last seed keeps."""
+    try:
+        for seed in range(seeds):
+            probes.look(task, model, batch, seed)
+        probes.look(task, model, batch, seeds, until=number)
+    except Made as made:
+        return where_in_task(made)
+    except (ValueAsked, ValueKept):
+        pass  # it does not do the same again
+    return ""
 
 
 def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:

@@ -77,7 +77,9 @@ def preflight(
     measured = probes.dry_run(lambda: probes.measure(task, model, batch))
     copies.check_copyable(model)
     refusals.check_written(before, probes.state_of(model))
-    refusals.check_structure(task, model, batch)
+    refusals.check_structure(
+        task, lambda: probes.move_off_initial_weights(build_model(task, place)), batch
+    )
     refusals.check_finite(measured)
     refusals.check_seeds_nothing(task, model, batch)
     refusals.check_repeatable(task, model, batch, measured)
