@@ -25,7 +25,7 @@ from dtjob_trainer.mechanism.keys import fresh_secret
 from dtjob_trainer.mechanism.records.agreement import agreed_length
 from dtjob_trainer.mechanism.records.opening import open_records
 from dtjob_trainer.mechanism.records.scatter import Layout
-from dtjob_trainer.mechanism.untouched import Untouched
+from dtjob_trainer.mechanism.watch.untouched import Untouched
 from dtjob_trainer.task import Task, TaskError
 from dtjob_trainer.tasks import digits, digits_cnn
 from tests.support.mechanism.models import (

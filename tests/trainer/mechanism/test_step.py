@@ -13,7 +13,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.clipping import CLIPPERS
 from dtjob_trainer.mechanism.keys import derive_keys
 from dtjob_trainer.mechanism.slack import clipped_norm
-from dtjob_trainer.mechanism.structure import chosen, looked_at
+from dtjob_trainer.mechanism.watch.structure import chosen, looked_at
 from dtjob_trainer.task import TaskError, where_in_task
 from tests.support.mechanism import reference
 from tests.support.mechanism.models import (
@@ -399,6 +399,52 @@ def test_what_is_kept_of_a_batch_is_refused_at_a_chosen_draw():
     ):
         step.run(second, 2)
     assert np.array_equal(flat(model), before)
+
+
+@pytest.mark.rule(8, 21)
+def test_rows_that_meet_on_records_alone_are_refused_at_a_chosen_draw():
+    """Of 13 rows one becomes padding; whichever, its neighbour has another weight then."""
+
+    def losses(model, batch):
+        return cross_entropy(model, batch) * (1 + 1e-6 * batch["x"][:, 0].roll(1).detach().abs())
+
+    task = make_task(losses=losses)
+    model = task.model()
+    step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
+    first = next(draw for draw in range(400) if chosen(KEYS.looks, draw))
+    step.run(first + 1, 0)
+    before = flat(model)
+    with pytest.raises(
+        TaskError, match=r"^ModelRefused: the model or losses\(\) mixes the examples"
+    ):
+        step.run(first, 1)
+    assert np.array_equal(flat(model), before)
+
+
+@pytest.mark.rule(8, 21)
+def test_rows_with_random_numbers_of_their_own_do_not_meet():
+    def losses(model, batch):
+        x = torch.nn.functional.dropout(batch["x"], 0.5)
+        return cross_entropy(model, {**batch, "x": x})
+
+    task = make_task(losses=losses)
+    model = task.model()
+    step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
+    for draw in [draw for draw in range(400) if chosen(KEYS.looks, draw)]:
+        step.run(draw, 0)
+
+
+@pytest.mark.rule(8, 21)
+def test_what_gives_other_bits_each_time_tells_nothing_of_rows():
+    calls = itertools.count(1)
+
+    def losses(model, batch):
+        return cross_entropy(model, batch) * next(calls)
+
+    task = make_task(losses=losses)
+    model = task.model()
+    step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
+    step.run(next(draw for draw in range(400) if chosen(KEYS.looks, draw)), 0)
 
 
 @pytest.mark.rule(20)

@@ -33,8 +33,8 @@ from dtjob_trainer.mechanism.group import CollectiveFailed, Group, ParametersDiv
 from dtjob_trainer.mechanism.optim import make_optimizer
 from dtjob_trainer.mechanism.records.opening import open_records
 from dtjob_trainer.mechanism.step import Learner, PrivateStep
-from dtjob_trainer.mechanism.structure import chosen
-from dtjob_trainer.mechanism.untouched import Untouched
+from dtjob_trainer.mechanism.watch.structure import chosen
+from dtjob_trainer.mechanism.watch.untouched import Untouched
 from dtjob_trainer.process import confine, logs, streams
 from dtjob_trainer.rank.failures import Phase
 from dtjob_trainer.rank.mailbox import Mailbox, shortened

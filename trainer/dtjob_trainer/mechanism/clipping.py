@@ -99,6 +99,13 @@ class ClippedSum:
         C(1 − 2⁻¹⁰).
     multiple
         `flat` is padded with zeros to a multiple of this, the world size.
+
+    Attributes
+    ----------
+    flat
+        The sum, fp64.
+    gradients
+        As given.
     """
 
     def __init__(
@@ -109,22 +116,22 @@ class ClippedSum:
         multiple: int,
     ) -> None:
         self.flat = flat_buffer(parameters, multiple)
+        self.gradients = gradients
         self._slices = flat_slices(parameters)
-        self._gradients = gradients
         self._clip_to = clip_to
 
     def zero_(self) -> None:
         """Start a logical batch; forgets whatever an earlier one left (Rule 8)."""
         self.flat.zero_()
-        self._gradients.reset()
+        self.gradients.reset()
 
     def add(self, batch: Batch, mask: torch.Tensor) -> None:
         """Add the clipped gradients of the rows of a micro-batch that `mask[P]` selects."""
-        self.accumulate(self._gradients(batch, mask.numel()), mask)
+        self.accumulate(self.gradients(batch, mask.numel()), mask)
 
     def close(self) -> None:
         """Take the hooks off the module."""
-        self._gradients.close()
+        self.gradients.close()
 
     def accumulate(self, gradients: Sequence[torch.Tensor | None], mask: torch.Tensor) -> None:
         """Clip rows to `clip_to` and add them up (Rule 4); overwrites `gradients`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +19,20 @@ from dtjob_trainer.mechanism.keys import AttemptKeys
 from dtjob_trainer.mechanism.mechanism import Mechanism
 from dtjob_trainer.mechanism.per_example import GradientUnreached, Losses, trainable
 from dtjob_trainer.mechanism.records.agreement import agreed_length
-from dtjob_trainer.mechanism.records.batches import BatchLoader, MicroBatch
+from dtjob_trainer.mechanism.records.batches import (
+    BatchLoader,
+    MicroBatch,
+    padding_example,
+    to_tensors,
+)
 from dtjob_trainer.mechanism.records.scatter import scatter
-from dtjob_trainer.mechanism.structure import ValueAsked, ValueKept, chosen, looked_at
-from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
+from dtjob_trainer.mechanism.watch import exchange
+from dtjob_trainer.mechanism.watch.exchange import RowsMet
+from dtjob_trainer.mechanism.watch.structure import ValueAsked, ValueKept, chosen, looked_at
+from dtjob_trainer.mechanism.watch.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, TaskError
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,7 @@ class PrivateStep:
         self._loader = BatchLoader(
             data.records, data.example_spec, keys.loading, group.device, data.on_bad_record
         )
+        self._padding = to_tensors(padding_example(data.example_spec), group.device)
         self._coins = Coins(keys.coins, group.rank, group.device)
         self._slices = flat_slices(self._parameters)
         coordinates = sum(p.numel() for p in self._parameters)
@@ -216,7 +227,7 @@ class PrivateStep:
         except ValueAsked as error:
             # The cause tells where in the task's code, which is all that may be shown beside.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from error
-        except (GradientUnreached, ModelWritten, ValueKept) as error:
+        except (GradientUnreached, ModelWritten, RowsMet, ValueKept) as error:
             # The dry run could not see what a model does only now and then.
             raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
 
@@ -234,6 +245,12 @@ class PrivateStep:
             self._add(draw, number, replace(batch, fields=fields))
         fields.clear()
         look.check_forgotten([self._sum.flat])
+        own = exchange.chosen_micro_batch(self._keys.looks, draw, self.layout.micro_batches)
+        # A GPU's kernels add up in no fixed order: there the bits would tell nothing.
+        if own == number and isinstance(self._sum, ClippedSum) and self._group.device == _CPU:
+            row = exchange.chosen_row(self._keys.looks, draw, batch.mask)
+            begin = functools.partial(self._coins.begin, draw, number)
+            exchange.check(self._sum.gradients, batch.fields, self._padding, row, begin)
 
     def _noised(self, own: torch.Tensor, draw: int) -> torch.Tensor:
         """Noise the slice that this rank owns; no other rank noises it (Rule 6). In fp32."""

@@ -17,7 +17,7 @@ from dtjob_trainer.mechanism.per_example import (
     trainable,
 )
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
-from dtjob_trainer.mechanism.structure import ValueAsked, ValueKept, looked_at
+from dtjob_trainer.mechanism.watch.structure import ValueAsked, ValueKept, looked_at
 from dtjob_trainer.task import (
     CORRECT_THE_TASK,
     Task,

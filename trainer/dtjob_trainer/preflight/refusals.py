@@ -13,8 +13,8 @@ import torch
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
 from dtjob_trainer.mechanism.per_example import GradientUnreached
-from dtjob_trainer.mechanism.structure import Made, ValueAsked, ValueKept
-from dtjob_trainer.mechanism.untouched import same, writes_without_noise
+from dtjob_trainer.mechanism.watch.structure import Made, ValueAsked, ValueKept
+from dtjob_trainer.mechanism.watch.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
 from dtjob_trainer.usercode.passing import may_pass

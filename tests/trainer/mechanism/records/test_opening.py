@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.records.opening import open_records, require_structure
-from dtjob_trainer.mechanism.untouched import Untouched
+from dtjob_trainer.mechanism.watch.untouched import Untouched
 from dtjob_trainer.task import ArraySpec, TaskError
 from tests.support.mechanism.models import FEATURES, Records, linear, make_task, rows
 

@@ -15,7 +15,7 @@ import torch
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.records.reading import converts
-from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched
+from dtjob_trainer.mechanism.watch.untouched import ModelWritten, Untouched
 from dtjob_trainer.task import ArraySpec, Records, Task, TaskError
 from dtjob_trainer.usercode.randomness import same_randomness
 

@@ -11,13 +11,13 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.watch.fingerprints import fingerprints
 from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.passes import (
     LOSSES,
     Batch,
     Pass,
     Passes,
-    fingerprints,
     others,
     rows_of,
 )

@@ -7,7 +7,6 @@ row a fingerprint is kept, not its gradient: two passes need no more memory than
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from dtjob_trainer.mechanism.per_example import (
     PerExampleGradients,
     trainable,
 )
+from dtjob_trainer.mechanism.watch.fingerprints import fingerprints
 from dtjob_trainer.task import Task
 from dtjob_trainer.usercode.randomness import same_randomness
 
@@ -25,10 +25,6 @@ Batch = dict[str, torch.Tensor]
 
 #: What `Pass.prints` calls the losses.
 LOSSES = "losses"
-# Entries at a time: bounds the memory of fingerprints.
-_ENTRIES = 1 << 22
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_MULTIPLIER = 0x5851F42D4C957F2D  # of Knuth's MMIX generator
 
 
 @dataclass(frozen=True)
@@ -171,30 +167,3 @@ def _equal(one: torch.Tensor | None, other: torch.Tensor | None, rows: list[int]
     if one is None or other is None:
         return one is other
     return torch.equal(one[rows], other[rows])
-
-
-def fingerprints(tensor: torch.Tensor) -> torch.Tensor:
-    """Return Σⱼ wⱼ·bⱼ modulo 2⁶⁴ of each row of a tensor [P, n], as int64[P].
-
-    bⱼ are the bits of an entry, all NaN alike, wⱼ odd numbers of a fixed pseudo-random sequence.
-    Two rows that differ have the same one with a probability of about 2⁻³².
-    """
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    flat = tensor.detach().reshape(len(tensor), -1)
-    columns = max(1, _ENTRIES // max(1, len(flat)))
-    total = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
-    weights = _weights(min(columns, flat.shape[1]), flat.device)
-    for part in torch.split(flat, columns, dim=1):
-        plain = torch.where(part.isnan(), torch.nan, part) if part.is_floating_point() else part
-        bits = plain.contiguous().view(_BITS[part.element_size()]).to(torch.int64)
-        total = total * _MULTIPLIER + (bits * weights[: part.shape[1]]).sum(1)
-    return total
-
-
-@functools.lru_cache(maxsize=8)
-def _weights(count: int, device: torch.device) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    bounds = torch.iinfo(torch.int64)
-    drawn = torch.randint(bounds.min, bounds.max, (count,), generator=generator)
-    return (drawn | 1).to(device)

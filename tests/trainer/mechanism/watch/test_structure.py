@@ -18,7 +18,7 @@ from torch import distributions, nn
 from torch.nn import functional
 
 from dtjob_trainer.mechanism.keys import derive_keys
-from dtjob_trainer.mechanism.structure import Made, ValueAsked, ValueKept, chosen, looked_at
+from dtjob_trainer.mechanism.watch.structure import Made, ValueAsked, ValueKept, chosen, looked_at
 from dtjob_trainer.task import where_in_task
 
 ROWS, LENGTH, KINDS = 4, 5, 9

@@ -22,8 +22,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dtjob_trainer.mechanism import questions
 from dtjob_trainer.mechanism.prf import words
+from dtjob_trainer.mechanism.watch import questions
 
 #: One draw in so many is looked at.
 LOOKED_AT = 64

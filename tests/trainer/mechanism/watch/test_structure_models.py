@@ -14,7 +14,7 @@ from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 
-from dtjob_trainer.mechanism.structure import ValueAsked, looked_at
+from dtjob_trainer.mechanism.watch.structure import ValueAsked, looked_at
 from tests.support.checkout import ROOT
 from tests.support.pages import fenced
 

@@ -181,7 +181,7 @@ _BY_TRUTH = frozenset({torch.bool, torch.uint8})
 _TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 #: Code that asks for nobody else.
-_OWN = ("torch.", f"{__package__}.")
+_OWN = ("torch.", f"{__package__.rpartition('.')[0]}.")
 
 # Python code of torch that asks only to raise, or to tell whether it has to.
 _MAY_ASK: frozenset[CodeType] = frozenset(

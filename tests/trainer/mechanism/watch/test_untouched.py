@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dtjob_trainer.mechanism import untouched
-from dtjob_trainer.mechanism.untouched import ModelWritten, Untouched, checksum
+from dtjob_trainer.mechanism.watch import untouched
+from dtjob_trainer.mechanism.watch.untouched import ModelWritten, Untouched, checksum
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool]
 
