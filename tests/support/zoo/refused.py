@@ -98,6 +98,36 @@ def _over_the_batch() -> nn.Module:
     return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
 
 
+def _experts() -> nn.Module:
+    """Each of two experts takes as many rows as are half of a batch, and drops the rest."""
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        hidden = self.first(x)
+        scores = self.gate(hidden).softmax(1)
+        own = functional.one_hot(scores.argmax(1), 2)
+        kept = own * (own.cumsum(0) <= (len(x) + 1) // 2)
+        return self.last(hidden + (kept * scores).sum(1, keepdim=True) * hidden)
+
+    return Through(
+        forward,
+        first=nn.Linear(FEATURES, _HIDDEN),
+        gate=nn.Linear(_HIDDEN, 2),
+        last=nn.Linear(_HIDDEN, CLASSES),
+    )
+
+
+def _cut_off(model: Any, batch: Batch) -> Any:
+    """Doubles losses where one of the batch is beyond what is usual."""
+    losses = cross_entropy(model, batch)
+    return losses * (1 + (losses.detach().max() > 100.0))
+
+
+def _rounded_by_range(model: Any, batch: Batch) -> Any:
+    """Features of 8 bits, in steps of the batch's range."""
+    rounded = torch.quantize_per_tensor_dynamic(batch["x"], torch.quint8, False).dequantize()
+    return cross_entropy(model, {**batch, "x": rounded})
+
+
 def _centred(model: Any, batch: Batch) -> Any:
     return cross_entropy(model, {**batch, "x": batch["x"] - batch["x"].mean(0)})
 
@@ -350,6 +380,17 @@ ENTRIES = (
     ),
     Entry("centred", losses_alone(_centred), ("losses()", "in _centred", "from its own example")),
     Entry("contrast", losses_alone(_contrast), ("losses()", "from its own example")),
+    Entry(
+        "experts_of_capacity",
+        classified(_experts),
+        ("in forward", "from its own example"),
+    ),
+    Entry("cut_off", losses_alone(_cut_off), ("losses()", "in _cut_off", "max makes one value")),
+    Entry(
+        "rounded_by_range",
+        losses_alone(_rounded_by_range),
+        ("in _rounded_by_range", "the range of the whole batch", "public scale"),
+    ),
     Entry("averaged", losses_alone(_averaged), ("losses()", 'reduction="none"')),
     Entry("divided", losses_alone(_divided), ("losses()", "don't divide")),
     Entry("unused_part", classified(_unused_part), ("unused.weight", "freeze it")),

@@ -53,7 +53,7 @@ def preflight(
         P of the run, so that a batch that doesn't fit the memory fails here.
     whole
         Whether all is tried. A later attempt of the same image and task may leave out what takes
-        longest: random numbers on two streams, and rows at special values.
+        longest: random numbers on two streams, and rows at special values or among P.
 
     Raises
     ------
@@ -87,12 +87,12 @@ def preflight(
     refusals.check_reached(measured)
     by_hooks = refusals.check_hooks(task, model, batch)
     rows = physical_batch_size if physical_batch_size is not None else _ROWS // 2
-    probes.dry_run(lambda: checks.check_isolated(task, model, place, rows))
+    probes.dry_run(lambda: checks.check_isolated(task, model, place))
     refusals.check_per_example_gradients(model, measured, by_hooks)
     large = to_tensors(synthetic_examples(task.example_spec, rows, generator), place)
     refusals.check_batch_size(task, model, batch, large)
     if whole:
-        probes.dry_run(lambda: checks.check_whole(task, model, place))
+        probes.dry_run(lambda: checks.check_whole(task, model, place, rows))
 
 
 def build_model(task: Task, device: torch.device) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from tests.support.mechanism.blocks import hidden
 from tests.support.mechanism.models import CLASSES, FEATURES, make_task
 
 
-def check(task: Task, rows: int) -> None:
+def check(task: Task, rows: int, *, equal: bool = False) -> None:
     generator = torch.Generator().manual_seed(0)
     batch, other = (
         {
@@ -22,7 +22,10 @@ def check(task: Task, rows: int) -> None:
         for _ in range(2)
     )
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
-        isolation.check(passes, batch, other, {})
+        if equal:
+            isolation.check_equal(passes, batch, other)
+        else:
+            isolation.check(passes, batch, other, {})
 
 
 def chosen_by_shape(h: torch.Tensor) -> torch.Tensor:
@@ -41,3 +44,24 @@ def test_rows_that_meet_in_large_batches_only() -> None:
     check(task, 40)
     with pytest.raises(TaskError, match=r"in chosen_by_shape.*another example in row 0 of 41"):
         check(task, 41)
+
+
+def of_experts(h: torch.Tensor) -> torch.Tensor:
+    """Two experts, of which each takes 28 rows, the first ones."""
+    which = torch.nn.functional.one_hot((h[:, 0] > -0.4).long(), 2)
+    return h * ((which.cumsum(0) <= 28) * which).sum(1, keepdim=True)
+
+
+@pytest.mark.rule(8, 21)
+def test_rows_that_compete_where_all_are_equal() -> None:
+    """Of 32 random rows neither expert gets more than 28."""
+    task = hidden(of_experts)
+    check(task, 32)
+    check(task, 28, equal=True)
+    with pytest.raises(TaskError, match=r"in of_experts.*8 other examples among 32 equal ones"):
+        check(task, 32, equal=True)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64])
+def test_equal_rows_of_their_own_are_accepted(rows: int) -> None:
+    check(make_task(), rows, equal=True)

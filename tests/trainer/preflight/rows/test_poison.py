@@ -26,7 +26,9 @@ def check(task: Task) -> None:
         for name, spec in task.example_spec.items()
     }
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
-        poison.check(passes, batch, poison.embeddings_rows(passes, batch))
+        dims = poison.embeddings_rows(passes, batch)
+        poison.check(passes, batch, dims, range(ROWS))
+        poison.check_large(passes, batch, dims)
 
 
 def refused(task: Task, *words: str) -> None:
@@ -90,6 +92,11 @@ def conditional(h: torch.Tensor) -> torch.Tensor:
     return h + (h.detach() > 40).float() * h.mean(0)
 
 
+def below_a_neighbour(model: nn.Module, batch: Any) -> torch.Tensor:
+    beside = batch["x"][:, 0].roll(1)
+    return torch.where(beside < -50, 1.000001, 1.0) * cross_entropy(model, batch)
+
+
 ACCEPTED = {
     "layer norm": hidden(lambda h: functional.layer_norm(h, (8,))),
     "embedding": of_label(),
@@ -124,6 +131,14 @@ MIXING = {
     "in a gradient that a hook rescales": (
         hidden(lambda h: (h.register_hook(lambda g: g / g.norm()), h)[1]),
         ("the gradient of first.weight",),
+    ),
+    "behind a comparison with another row": (
+        hidden(lambda h: h + 1e-6 * (h.detach().roll(1, 0) > 50)),
+        ("in <lambda>", "1.2e+18 in one example"),
+    ),
+    "behind a comparison downwards": (
+        make_task(losses=below_a_neighbour),
+        ("losses() at", "in below_a_neighbour", "-1.2e+18 in one example"),
     ),
     "by one scale for all": (hidden(lambda h: h / h.detach().abs().amax()), ("torch.where",)),
 }

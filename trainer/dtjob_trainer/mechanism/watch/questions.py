@@ -44,6 +44,10 @@ _CTC = (
     "write the recursion over the positions of example_spec with torch.where, or give lengths that "
     "are the same for all examples as a tuple"
 )
+_RANGE = (
+    "it rounds by the range of the whole batch: quantize weights alone, or round each row by a "
+    "public scale"
+)
 _DENSE = "stay with dense tensors, of which what is not wanted is zero"
 _REMEDIES = {
     "__bool__": _WHERE,
@@ -99,6 +103,11 @@ _REMEDIES = {
     "__repr__": _LOG,
     "__format__": _LOG,
     "lstsq": "solve the normal equations by torch.linalg.solve",
+    "quantize_per_tensor_dynamic": _RANGE,
+    "_choose_qparams_per_tensor": _RANGE,
+    "choose_qparams_optimized": _RANGE,
+    "linear_dynamic": _RANGE,
+    "linear_relu_dynamic": _RANGE,
 }
 _READY_MASK = (
     "give the model a ready attention mask of floats [rows, 1, positions, positions], 0 where a "
@@ -174,6 +183,9 @@ _ASKED: Mapping[str, tuple[str, ...] | None] = {
     "_histogramdd_bin_edges": None,
     "_histogramdd_from_bin_cts": None,
     "linalg_matrix_exp": None,
+    "quantize_per_tensor_dynamic": None,
+    "_choose_qparams_per_tensor": None,
+    "choose_qparams_optimized": None,
     # Its backward pass looks for zeros, unless a mode is on: one row's changed the others' bits.
     "prod": None,
 }
@@ -181,7 +193,7 @@ _BY_TRUTH = frozenset({torch.bool, torch.uint8})
 _TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 #: Code that asks for nobody else.
-_OWN = ("torch.", f"{__package__.rpartition('.')[0]}.")
+_OWN = ("torch.", "dtjob_trainer.mechanism.", "dtjob_trainer.preflight.")
 
 # Python code of torch that asks only to raise, or to tell whether it has to.
 _MAY_ASK: frozenset[CodeType] = frozenset(
@@ -263,6 +275,8 @@ def kind_of(operator: Any) -> Kind:
     if schema is None:  # of a higher order: they choose by what they are given
         return Kind(name, False, name in ("cond", "while_loop"), None, (), ())
     of_aten = operator.namespace == "aten"
+    # They round by the least and the greatest value of all that they are given.
+    by_range = operator.namespace == "quantized" and "dynamic" in name
     arguments = tuple(argument.name for argument in schema.arguments)
     asked = _ASKED.get(name) if of_aten else None
     if asked is not None:
@@ -270,7 +284,8 @@ def kind_of(operator: Any) -> Kind:
     return Kind(
         name=name,
         of_shapes=of_aten and (name.endswith("_like") or name.startswith("new_")),
-        _asks=any(tag in operator.tags for tag in _TAGS)
+        _asks=by_range
+        or any(tag in operator.tags for tag in _TAGS)
         or (of_aten and (name in _ASKED or name.startswith(("index_put", "_index_put")))),
         _asked=asked,
         _arguments=arguments,

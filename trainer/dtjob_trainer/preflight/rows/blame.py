@@ -38,11 +38,11 @@ _SAMPLER_REMEDY = (
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one row of a batch.
+    """What is done to rows of a batch, mostly to one.
 
     Attributes
     ----------
-    row
+    rows
         Which.
     batch
         The batch as it is then.
@@ -52,7 +52,7 @@ class Change:
         Makes what is entered around its pass.
     """
 
-    row: int
+    rows: tuple[int, ...]
     batch: Batch
     words: str
     around: Callable[[], Around] = contextlib.nullcontext
@@ -61,7 +61,7 @@ class Change:
 def check_unmoved(
     passes: Passes, batch: Batch, base: Pass, change: Change, *, seed: int = 0
 ) -> None:
-    """Refuse a change of one row that moves the loss or gradient of another by a bit.
+    """Refuse a change that moves the loss or gradient of another row by a bit.
 
     Parameters
     ----------
@@ -76,10 +76,11 @@ def check_unmoved(
     """
     with change.around():
         changed = passes.take(change.batch, seed=seed)
-    moved = changed.moved(base, others(rows_of(batch), change.row))
+    rest = others(rows_of(batch), *change.rows)
+    moved = changed.moved(base, rest)
     if not moved:
         return
-    witness = _Witness(change.row, rows_of(batch))
+    witness = _Witness(rest, rows_of(batch))
     passes.take(batch, seed=seed, around=witness)
     with change.around():
         place = met_at(passes, change.batch, witness.compare, seed=seed)
@@ -92,16 +93,23 @@ def check_unmoved(
     )
 
 
+def moves(passes: Passes, base: Pass, change: Change) -> bool:
+    """Whether a change moves the loss or gradient of another row by a bit."""
+    with change.around():
+        changed = passes.take(change.batch)
+    return changed.moved(base, others(rows_of(change.batch), *change.rows)) != []
+
+
 class _Witness(Operators):
     """Notes what operators give for the other rows, and in a second pass where it is another.
 
     Of tensors that have the batch first.
     """
 
-    def __init__(self, row: int, rows: int) -> None:
+    def __init__(self, rest: list[int], rows: int) -> None:
         super().__init__()
         self.is_random = False
-        self._others, self._rows = others(rows, row), rows
+        self._others, self._rows = rest, rows
         self._noted: list[list[torch.Tensor]] = []
         self._next = 0
         self._modules: Modules | None = None

@@ -6,14 +6,31 @@ import numpy as np
 import torch
 
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
-from dtjob_trainer.preflight.rows import isolation, poison, two_streams, visits
+from dtjob_trainer.preflight.rows import isolation, poison, reductions, two_streams, visits
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import Batch, passes_of
 from dtjob_trainer.task import Task
 
 
-def check_isolated(task: Task, model: torch.nn.Module, device: torch.device, rows: int) -> None:
+def check_isolated(task: Task, model: torch.nn.Module, device: torch.device) -> None:
     """Refuse where the content of one row reaches another: at every start.
+
+    Raises
+    ------
+    TaskError
+        Names module, line and remedy.
+    """
+    batch = _examples(task, ROWS, np.random.default_rng(4), device)
+    with passes_of(task, model, device) as passes:
+        reductions.check(passes, batch)
+        passes.settle(batch)
+        poison.check(passes, batch, poison.embeddings_rows(passes, batch), poison.EDGES)
+
+
+def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: int) -> None:
+    """Refuse random numbers that rows share, and rows that meet at special values or among P.
+
+    It takes longest, and tells of an image and a task what it told of them before.
 
     Parameters
     ----------
@@ -25,31 +42,18 @@ def check_isolated(task: Task, model: torch.nn.Module, device: torch.device, row
     TaskError
         Names module, line and remedy.
     """
-    generator = np.random.default_rng(4)
+    generator = np.random.default_rng(6)
     batch, at_size, other = (_examples(task, n, generator, device) for n in (ROWS, rows, rows))
     with passes_of(task, model, device) as passes:
         passes.settle(batch)
+        two_streams.check(passes, batch)
         dims = poison.embeddings_rows(passes, batch)
-        poison.check(passes, batch, dims)
+        poison.check(passes, batch, dims, poison.BETWEEN)
+        poison.check_large(passes, batch, dims)
+        visits.check(passes, task.example_spec)
         passes.settle(at_size)
         isolation.check(passes, at_size, other, dims)
-
-
-def check_whole(task: Task, model: torch.nn.Module, device: torch.device) -> None:
-    """Refuse random numbers that rows share, and rows that meet at special values.
-
-    It takes longest, and tells of an image and a task what it told of them before.
-
-    Raises
-    ------
-    TaskError
-        Names module, line and remedy.
-    """
-    batch = _examples(task, ROWS, np.random.default_rng(6), device)
-    with passes_of(task, model, device) as passes:
-        passes.settle(batch)
-        two_streams.check(passes, batch)
-        visits.check(passes, task.example_spec)
+        isolation.check_equal(passes, at_size, other)
 
 
 def _examples(

@@ -1,4 +1,4 @@
-"""The isolation of one slot at the run's own number of rows: kernels choose by shape (Rule 8).
+"""The isolation of slots at the run's own number of rows: kernels choose by shape (Rule 8).
 
 Tried on CPUs with 1 to 512 rows: products, convolutions, norms, recurrent layers and attention,
 in fp32 and bf16, are isolated for all finite values. oneDNN's products of bf16 are not for NaN and
@@ -8,9 +8,12 @@ the next row, and multiplies it by zero. So NaN is tried here too.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dtjob_trainer.preflight.rows import poison
-from dtjob_trainer.preflight.rows.blame import Change, check_unmoved
-from dtjob_trainer.preflight.rows.passes import Batch, Passes, rows_of
+from dtjob_trainer.preflight.rows.blame import Change, check_unmoved, moves
+from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, rows_of
+from dtjob_trainer.usercode.passing import may_pass
 
 
 def check(passes: Passes, batch: Batch, other: Batch, dims: dict[int, int]) -> None:
@@ -29,12 +32,65 @@ def check(passes: Passes, batch: Batch, other: Batch, dims: dict[int, int]) -> N
     """
     rows = rows_of(batch)
     base = passes.take(batch)
-    if rows == 1:
+    if rows == 1 or _all_at_once(passes, batch, other, base, dims):
         return
     for row in (0, rows - 1):
-        changed = {name: tensor.clone() for name, tensor in batch.items()}
-        for name, tensor in other.items():
-            changed[name][row] = tensor[row]
         words = f"another example in row {row} of {rows}"
-        check_unmoved(passes, batch, base, Change(row, changed, words))
+        check_unmoved(passes, batch, base, Change((row,), _exchanged(batch, other, (row,)), words))
     poison.check_values(passes, batch, base, rows // 2, dims)
+
+
+def check_equal(passes: Passes, batch: Batch, other: Batch) -> None:
+    """Refuse where the first rows decide about others that were equal to them.
+
+    Equal rows fill what has a capacity for the whole batch, as experts may have for tokens. A
+    quarter of them changes, since some may be to the model as they were.
+
+    Parameters
+    ----------
+    batch, other
+        Of P rows each.
+
+    Raises
+    ------
+    TaskError
+    """
+    rows = rows_of(batch)
+    if rows == 1:
+        return
+    equal = {name: tensor[:1].expand_as(tensor).clone() for name, tensor in batch.items()}
+    changed = tuple(range(-(-rows // 4)))
+    base = passes.take(equal)
+    words = f"{len(changed)} other examples among {rows} equal ones"
+    check_unmoved(passes, equal, base, Change(changed, _exchanged(equal, other, changed), words))
+
+
+def _all_at_once(
+    passes: Passes, batch: Batch, other: Batch, base: Pass, dims: dict[int, int]
+) -> bool:
+    """Whether the first and the last row and one of NaN, in one pass, move none of the rest.
+
+    It shows what each of them would show but in the rows that change. False where there are too
+    few rows for that, or an operator raises.
+    """
+    rows = rows_of(batch)
+    changed = (0, rows // 2, rows - 1)
+    if rows < 3 * len(changed):
+        return False
+    exchange = Change(changed, _exchanged(batch, other, (0, rows - 1)), "")
+    poisoned = poison.values(exchange.batch, rows // 2, dims)
+    if poisoned is not None:
+        exchange = replace(poisoned, rows=changed)
+    try:
+        return not moves(passes, base, exchange)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return False
+
+
+def _exchanged(batch: Batch, other: Batch, rows: tuple[int, ...]) -> Batch:
+    changed = {name: tensor.clone() for name, tensor in batch.items()}
+    for name, tensor in other.items():
+        changed[name][list(rows)] = tensor[list(rows)]
+    return changed

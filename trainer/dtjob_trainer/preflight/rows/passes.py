@@ -158,9 +158,9 @@ def rows_of(batch: Mapping[str, torch.Tensor]) -> int:
     return len(next(iter(batch.values())))
 
 
-def others(rows: int, row: int) -> list[int]:
-    """Return all rows but one."""
-    return [each for each in range(rows) if each != row]
+def others(rows: int, *changed: int) -> list[int]:
+    """Return all rows but these."""
+    return [each for each in range(rows) if each not in changed]
 
 
 def _equal(one: torch.Tensor | None, other: torch.Tensor | None, rows: list[int]) -> bool:

@@ -59,7 +59,7 @@ def _visit(
                 changed[name] = batch[name].clone()
                 changed[name][row] = tensor[row]
             if any(not torch.equal(batch[name], changed[name]) for name in visit.to):
-                change = Change(row, changed, f"changing {visit.words}")
+                change = Change((row,), changed, f"changing {visit.words}")
                 check_unmoved(passes, batch, base, change, seed=seed)
 
 

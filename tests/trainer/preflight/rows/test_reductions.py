@@ -1,0 +1,122 @@
+"""Rules 8 and 21: nothing is made of all rows at once, however seldom it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional
+
+from dtjob_trainer.preflight.rows import reductions
+from dtjob_trainer.preflight.rows.axes import ROWS
+from dtjob_trainer.preflight.rows.passes import passes_of
+from dtjob_trainer.task import Task, TaskError
+from tests.support.mechanism.blocks import Function, hidden
+from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
+
+
+def check(task: Task) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "x": torch.rand(ROWS, FEATURES, generator=generator),
+        "y": torch.arange(ROWS) % CLASSES,
+    }
+    with passes_of(task, task.model(), torch.device("cpu")) as passes:
+        reductions.check(passes, batch)
+
+
+def places(h: torch.Tensor) -> torch.Tensor:
+    """Makes places for each row of its own accord, and asks of all of them."""
+    own = torch.arange(8).expand(len(h), -1)
+    return h + own * (own[:, 0] == 0).all()
+
+
+def one_by_one(h: torch.Tensor) -> torch.Tensor:
+    return torch.stack([row - row.mean() for row in h])
+
+
+def penalty(h: torch.Tensor) -> torch.Tensor:
+    """What each row's sum follows from in this row, without a sum of all."""
+    with torch.enable_grad():
+        x = h.detach().requires_grad_()
+        outputs = x.square().sum(1)
+        slope: torch.Tensor
+        (slope,) = torch.autograd.grad(outputs, x, torch.ones_like(outputs))
+    return h + slope
+
+
+def classes(h: torch.Tensor) -> torch.Tensor:
+    return h + functional.one_hot(h.argmax(1), 8)
+
+
+def variance(h: torch.Tensor) -> torch.Tensor:
+    """torch asks whether a variance is negative anywhere, and raises then."""
+    apart = functional.gaussian_nll_loss(h, h.detach(), h.detach().square(), reduction="none")
+    return h + apart
+
+
+def distributed(h: torch.Tensor) -> torch.Tensor:
+    likely: torch.Tensor = torch.distributions.Normal(h, h.detach().square() + 1).log_prob(h)
+    return -likely
+
+
+OF_EACH_ROW: dict[str, Function] = {
+    "an attention": lambda h: functional.scaled_dot_product_attention(
+        h[:, None], h[:, None], h[:, None]
+    )[:, 0],
+    "a norm": lambda h: functional.layer_norm(h, (8,)) + functional.group_norm(h, 2),
+    "rows in turn": one_by_one,
+    "rows beside features": lambda h: functional.linear(h.reshape(-1, 4), torch.eye(4)).view(-1, 8),
+    "zeros of its kind": lambda h: h + h.new_zeros(8) + torch.zeros_like(h[0]),
+    "places of its own": places,
+    "classes": classes,
+    "a variance": variance,
+    "a distribution": distributed,
+    "a slope": penalty,
+    "a constant's maximum": lambda h: h + torch.ones(8).max(),
+}
+
+
+@pytest.mark.parametrize("name", OF_EACH_ROW)
+def test_what_has_rows_is_accepted(name: str) -> None:
+    check(hidden(OF_EACH_ROW[name]))
+
+
+def rare(of_all: Callable[[torch.Tensor], torch.Tensor]) -> Function:
+    """No probe has values of 10⁶."""
+
+    def function(h: torch.Tensor) -> torch.Tensor:
+        return h * (1 + (of_all(h.detach()) > 1e6))
+
+    return function
+
+
+OF_ALL: dict[str, Function] = {
+    "amax": rare(lambda h: h.amax()),
+    "max": rare(lambda h: h.max(0).values[0]),
+    "sum": rare(lambda h: h.sum()),
+    "mean": rare(lambda h: h.mean(0)),
+    "mv": rare(lambda h: h.t() @ torch.ones(len(h))),
+    "mm": rare(lambda h: (h.t() @ h).diagonal()),
+    "any": lambda h: h * (1 + (h > 1e6).any()),
+}
+
+
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize("name", OF_ALL)
+def test_what_is_made_of_all_rows_is_refused_by_line(name: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        check(hidden(OF_ALL[name]))
+    message = caught.value.message
+    assert "mixes the examples of a batch" in message
+    assert f"{name} makes one value of those of all rows" in message
+    assert "test_reductions.py:" in message
+    assert "module model (Hidden)" in message
+
+
+@pytest.mark.rule(21)
+def test_losses_that_take_all_rows_are_named() -> None:
+    task = make_task(losses=lambda m, b: cross_entropy(m, b) * (1 + (b["x"].max() > 1e6)))
+    with pytest.raises(TaskError, match=r"losses\(\) at .*max makes one value"):
+        check(task)
