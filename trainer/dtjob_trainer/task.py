@@ -17,7 +17,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.usercode import data_place, library_first, not_found
+from dtjob_trainer.usercode import data_place, imported, library_first, not_found
 from dtjob_trainer.usercode.passing import may_pass
 
 if TYPE_CHECKING:
@@ -36,11 +36,6 @@ DTYPES = {
 }
 
 # Installed beside this package, and no task's code either.
-_OUR_PACKAGES = frozenset(
-    f"dtjob_{part}"
-    for part in ("accounting", "api", "cli", "exporter", "operator", "serving", "trainer")
-)
-
 CORRECT_THE_TASK = "Correct the task, or what Task.example_spec says of its data"
 
 
@@ -212,7 +207,7 @@ def where_in_task(error: BaseException) -> str:
     ]
     if not others:
         return ""
-    libraries = _libraries()
+    libraries = imported.libraries()
     own = [found for found in others if not any(found[0].is_relative_to(it) for it in libraries)]
     folder = others[0][0].parent
     path, line, function = (own or [it for it in others if it[0].is_relative_to(folder)])[-1]
@@ -356,12 +351,6 @@ def _installed() -> set[Path]:
     }
 
 
-def _libraries() -> set[Path]:
-    """The folders of what nobody wrote for this task."""
-    names = ("purelib", "platlib", "stdlib", "platstdlib")
-    return {Path(sysconfig.get_path(name)) for name in names}
-
-
 def _is_ours_package(name: str) -> bool:
     return name.partition(".")[0] == __package__
 
@@ -370,7 +359,7 @@ def _is_ours(filename: str) -> bool:
     path, here = Path(filename), Path(__file__).parent
     if path.is_relative_to(here / "tasks") or not path.is_relative_to(here.parent):
         return False
-    return path.relative_to(here.parent).parts[0] in _OUR_PACKAGES
+    return path.relative_to(here.parent).parts[0] in imported.OUR_PACKAGES
 
 
 def _without_import_machinery(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,33 @@ def test_what_a_dry_run_rests_on_is_in_the_digest(
     found.add(digest(config))
     assert None not in found
     assert len(found) == 8
+
+
+@pytest.mark.rule(21)
+def test_code_that_lies_elsewhere_is_in_the_digest_once_it_is_imported(
+    config: WorkerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wards").mkdir()
+    files = [
+        tmp_path / "wards" / "__init__.py",
+        tmp_path / "wards" / "nets.py",
+        tmp_path / "beds.py",
+    ]
+    for file in files:
+        file.write_text("WIDTH = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {digest(config)}
+    for name in ("wards", "beds"):
+        module = importlib.import_module(name)
+        del sys.modules[name]
+        monkeypatch.setitem(sys.modules, name, module)
+        found.add(digest(config))
+    for file in files:
+        file.write_text("WIDTH = 4\n")
+        found.add(digest(config))
+    assert None not in found
+    assert len(found) == 6
+    assert digest(config) in found
 
 
 @pytest.mark.rule(21)

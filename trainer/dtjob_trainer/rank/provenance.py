@@ -14,7 +14,7 @@ from dtjob_api.ledger.privacy_ledger import MAX_VERSION_LENGTH, Formats, Provena
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 from dtjob_trainer.task import task_root
-from dtjob_trainer.usercode import sources
+from dtjob_trainer.usercode import imported, sources
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +49,11 @@ def _task_digest(
 ) -> str | None:
     training = config.training
     root = task_root(training.entrypoint)
-    own = sources.digest(root, config.data_dir) if root is not None else None
-    if own is None:
+    if root is None:
+        return None
+    places = [root, *(place for place in imported.others() if not place.is_relative_to(root))]
+    own = [sources.digest(place, config.data_dir) for place in places]
+    if None in own:
         return None
     tried = {
         **known.to_dict(),
