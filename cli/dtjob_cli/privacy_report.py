@@ -212,7 +212,11 @@ def _ended(ledger: PrivacyLedger) -> Report:
 
 def _released(telemetry: Telemetry, draws: int) -> list[str]:
     """Return what the run gave away; without a draw at most what its task prints."""
-    released = ["the model", "steps, draws and times", "metrics on public data"] if draws else []
+    released = (
+        ["the model", "steps, draws and times", "figures of evaluate on public data"]
+        if draws
+        else []
+    )
     if telemetry is Telemetry.NOT_COVERED_BY_EPSILON:
         released.append("statistics of the private data, NOT covered by epsilon (telemetry)")
     return released

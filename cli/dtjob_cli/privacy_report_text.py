@@ -125,7 +125,11 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
             f"who is wrong about {wrong:.0%} of those not in the data finds at most "
             f"{percent_up(share)} of those in it",
         ),
-        ("replace one", f"ε {_epsilon(meaning['replaceOneEpsilon'])} when a record is exchanged"),
+        (
+            "replace one",
+            f"ε {_epsilon(meaning['replaceOneEpsilon'])} when a record is exchanged for another: "
+            "both are in the same draws, where two records of a person seldom meet",
+        ),
         *(
             (f"{size} records", f"ε {_epsilon(epsilon)} for a person with so many")
             for size, epsilon in meaning["groupEpsilon"].items()
@@ -175,7 +179,7 @@ def _attempts(report: Report) -> str:
     if not refused:
         return attempts
     least = "at least " if report["attemptsForgotten"] else ""
-    return f"{attempts}, of which {least}{refused} ended refused"
+    return f"{attempts} ({least}{refused} refused)"
 
 
 def _epsilon(epsilon: float | None) -> str:

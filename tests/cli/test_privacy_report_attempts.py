@@ -22,16 +22,16 @@ NOT_ASKED: Any = None
     [
         (1, [Reason.STOPPED], "in one attempt"),
         (1, [Reason.STOPPED, None], "in 2 attempts"),
-        (1, [Reason.ENTRYPOINT_INVALID, None], "in 2 attempts, of which 1 ended refused"),
+        (1, [Reason.ENTRYPOINT_INVALID, None], "in 2 attempts (1 refused)"),
         (
             1,
             [Reason.STOPPED, Reason.CHECKPOINT_MISMATCH, Reason.TASK_FAILED, Reason.RANK_FAILED],
-            "in 4 attempts, of which 2 ended refused",
+            "in 4 attempts (2 refused)",
         ),
         (
             31,
             [Reason.TASK_FAILED, Reason.STOPPED],
-            "in 32 attempts, of which at least 1 ended refused",
+            "in 32 attempts (at least 1 refused)",
         ),
     ],
 )

@@ -20,6 +20,7 @@ import httpx
 
 from dtjob_api.derive import worker_config
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import NO_IMAGE
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.well_known import REPORT_PATH
 from dtjob_api.wire.worker_config import GangProof, LedgerKind, LedgerRef, ProofKind, WorkerConfig
@@ -59,6 +60,9 @@ def configs(
         proof=GangProof(kind=ProofKind.SECRET, path=str(run.secret.absolute())),
         http_port=http_port,
         stays_after_outcome=False,
+    )
+    first = first.model_copy(
+        update={"job": first.job.model_copy(update={"image": NO_IMAGE})}  # theirs has not run
     )
     return [first.model_copy(update={"http_port": http_port + ordinal}) for ordinal in range(count)]
 

@@ -29,6 +29,8 @@ MAX_MESSAGE_LENGTH = 1024
 MAX_VERSION_LENGTH = 64
 UNKNOWN_IMAGE = "unknown"
 """The image of draws of which nobody knows it."""
+NO_IMAGE = "none"
+"""The image of draws that processes of a machine made, without a container."""
 
 Number = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 NumberOrZero = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
@@ -142,6 +144,10 @@ class Versions(Model):
     torch: Version
     opacus: Version
     numpy: Version
+    torchvision: Version | None = None
+    """Where the task has imported it, as the two that follow."""
+    transformers: Version | None = None
+    peft: Version | None = None
 
 
 class Provenance(Model):
@@ -152,7 +158,7 @@ class Provenance(Model):
     """
 
     image: Image
-    """`unknown` where it is not known."""
+    """`unknown` where it is not known, `none` where a machine's own processes made the draws."""
     formats: Formats | None = None
     versions: Versions | None = None
     task_digest: Digest | None = None

@@ -10,10 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import NO_IMAGE
 from dtjob_cli.runs import local_workers
 from dtjob_cli.runs.run_directory import RunDirectory
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.process.memory_group import MemoryCount
+from tests.support.builders import UID, new_job
 
 
 class Killed(subprocess.Popen[bytes]):
@@ -87,3 +90,12 @@ def test_a_ranks_kill_explains_no_later_death_of_a_worker(
     monkeypatch.setattr(found._http, "get", lambda _: answer)
     found.worker_report()
     assert ["kill -9" in end.cause for end in found.ends()] == [True, True]
+
+
+def test_the_manifests_image_made_no_draw(run: RunDirectory) -> None:
+    manifest = new_job("digits")
+    manifest["metadata"]["uid"] = UID
+    job = DistributedTrainingJob.model_validate(manifest)
+    made = local_workers.configs(run, job, data=None, http_port=20000, count=2)
+    assert job.spec.image != NO_IMAGE
+    assert [config.job.image for config in made] == [NO_IMAGE, NO_IMAGE]

@@ -16,6 +16,7 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.preflight import copies, refusals
 from dtjob_trainer.preflight.task_validation import (
     build_model,
+    check_evaluates,
     check_evaluation,
     preflight,
     public_figures,
@@ -711,6 +712,14 @@ def test_evaluation_shows_nothing_of_what_is_trained_on(task, name):
     with pytest.raises(TaskError, match=f"another {name} after losses") as caught:
         check_evaluation(task(), torch.device("cpu"))
     assert caught.value.reason == "EvaluationInvalid"
+
+
+def test_evaluations_of_a_task_without_any_are_refused():
+    with pytest.raises(TaskError, match="everySteps is 50, but the task has no evaluate") as caught:
+        check_evaluates(make_task(), 50)
+    assert caught.value.reason == "EvaluationInvalid"
+    check_evaluates(make_task(), None)
+    check_evaluates(make_task(evaluate=lambda _: {}), 50)
 
 
 def test_evaluation_that_works_is_accepted():

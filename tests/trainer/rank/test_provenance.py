@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -46,6 +48,22 @@ def test_an_attempt_says_by_what_it_makes_its_draws(config: WorkerConfig) -> Non
     assert made.versions is not None
     assert torch.__version__.startswith(made.versions.torch)
     assert made == provenance.of_attempt(config, CPU, 4)
+
+
+@pytest.mark.rule(14)
+def test_versions_are_of_what_is_imported(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("transformers", "torchvision", "peft"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    alone = provenance.of_attempt(config, CPU, 4).versions
+    assert alone is not None
+    assert (alone.transformers, alone.torchvision, alone.peft) == (None, None, None)
+    monkeypatch.setitem(sys.modules, "peft", ModuleType("peft"))
+    beside = provenance.of_attempt(config, CPU, 4).versions
+    assert beside is not None
+    assert beside.peft == importlib.metadata.version("peft")
+    assert beside.transformers is None
 
 
 @pytest.mark.rule(21)

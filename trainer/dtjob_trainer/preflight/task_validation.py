@@ -133,6 +133,21 @@ def build_model(task: Task, device: torch.device) -> torch.nn.Module:
     return model.to(device)
 
 
+def check_evaluates(task: Task, every_steps: int | None) -> None:
+    """Refuse a job that asks for evaluations of a task that has none.
+
+    Raises
+    ------
+    TaskError
+    """
+    if every_steps is not None and task.evaluate is None:
+        raise TaskError(
+            Reason.EVALUATION_INVALID,
+            f"spec.training.evaluation.everySteps is {every_steps}, but the task has no evaluate: "
+            "give Task one, or leave spec.training.evaluation out",
+        )
+
+
 def check_evaluation(task: Task, device: torch.device) -> None:
     """Try `Task.evaluate` on an untrained model of its own, before epsilon is spent on one.
 

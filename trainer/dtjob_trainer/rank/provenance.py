@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _UNKNOWN_VERSION = "unknown"
+# Where the models of many tasks come from.
+_MODELS = ("torchvision", "transformers", "peft")
 
 
 def of_attempt(config: WorkerConfig, device: torch.device, rows: int) -> Provenance:
@@ -39,6 +41,7 @@ def of_attempt(config: WorkerConfig, device: torch.device, rows: int) -> Provena
             torch=_version("torch"),
             opacus=_version("opacus"),
             numpy=_version("numpy"),
+            **{name: _version(name) for name in _MODELS if name in sys.modules},
         ),
     )
     return known.model_copy(update={"task_digest": _task_digest(known, config, device, rows)})

@@ -177,6 +177,7 @@ class _Rank:
         from dtjob_trainer.preflight import rehearsal, task_validation
 
         config = self._config
+        task_validation.check_evaluates(task, self._evaluate_every)
         task = replace(task, losses=self._with_heartbeats(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         ranks = self._setup.world_size
@@ -188,6 +189,11 @@ class _Rank:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state=WorkerState.STARTING):
                 task_validation.check_evaluation(task, device)
+
+    @property
+    def _evaluate_every(self) -> int | None:
+        evaluation = self._config.training.evaluation
+        return evaluation.every_steps if evaluation else None
 
     def _with_heartbeats(self, losses: Losses) -> Losses:
         """Report progress at each pass: a dry run of slow passes is no hang."""
@@ -243,7 +249,7 @@ class _Rank:
         course = loop.Course(
             attempt.spec.plan,
             start_step=attempt.checkpoint.step if attempt.checkpoint else 0,
-            evaluate_every=training.evaluation.every_steps if training.evaluation else None,
+            evaluate_every=self._evaluate_every,
         )
         return loop.RankZero(trainee, course, leased, attempt.group, self._mail).run()
 
