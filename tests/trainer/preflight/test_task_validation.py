@@ -349,7 +349,8 @@ SEEDING = {"forward": block(seeded_mask), "losses": make_task(losses=seeded_loss
 @pytest.mark.rule(2)
 @pytest.mark.parametrize(("name", "generator"), [("forward", "torch's"), ("losses", "Python's")])
 def test_a_seed_in_a_pass_is_refused(name, generator):
-    refused(SEEDING[name], "ModelRefused", f"seeds {generator} global generator")
+    words = f"seeds {generator} global generator at {__file__}:"
+    refused(SEEDING[name], "ModelRefused", words)
 
 
 @pytest.mark.rule(2)

@@ -23,9 +23,10 @@ from dtjob_trainer.task import (
     Task,
     TaskError,
     shown_in_full,
+    where_in_task,
 )
 from dtjob_trainer.usercode.passing import may_pass
-from dtjob_trainer.usercode.randomness import same_randomness, seeded_by
+from dtjob_trainer.usercode.randomness import Seeded, no_seeds, same_randomness, seeded_by
 
 Batch = dict[str, torch.Tensor]
 State = dict[str, torch.Tensor]
@@ -112,6 +113,17 @@ def seeded(task: Task, model: torch.nn.Module, batch: Batch) -> list[str]:
     """Return the generators that a forward pass seeds; the backward pass may, to repeat it."""
     model.train()
     return seeded_by(lambda: task.losses(model, dict(batch)), device_of(batch))
+
+
+def where_seeded(task: Task, model: torch.nn.Module, batch: Batch) -> str:
+    """Return where in the task's code a forward pass seeds a generator; empty if not by name."""
+    model.train()
+    try:
+        with same_randomness(device_of(batch)), no_seeds():
+            task.losses(model, dict(batch))
+    except Seeded as error:
+        return where_in_task(error)
+    return ""
 
 
 def pass_over_synthetic(task: Task, model: torch.nn.Module, device: torch.device) -> None:

@@ -193,10 +193,11 @@ def _made_at(
 def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch) -> None:
     """Refuse a model or losses that seed a generator: its numbers would be public (Rule 2)."""
     if seeded := probes.dry_run(lambda: probes.seeded(task, model, batch)):
+        place = probes.where_seeded(task, model, batch)
         raise TaskError(
             Reason.MODEL_REFUSED,
-            f"the model or losses() seeds {' and '.join(seeded)} global generator, so that each "
-            "batch gets the same random numbers; leave the seed out and take them as they come",
+            f"the model or losses() seeds {' and '.join(seeded)} global generator{place}, so that "
+            "each batch gets the same random numbers; leave the seed out and take them as they come",
         )
 
 

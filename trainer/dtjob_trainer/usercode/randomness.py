@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -41,6 +42,28 @@ def seeded_by(call: Callable[[], object], device: torch.device) -> list[str]:
             call()
             after.append(states(device))
     return [name for name, state in after[0].items() if state == after[1][name]]
+
+
+class Seeded(Exception):
+    """A global generator was about to be seeded."""
+
+
+@contextlib.contextmanager
+def no_seeds() -> Iterator[None]:
+    """Let the functions by which a task seeds global generators raise `Seeded`."""
+    places = ((torch, "manual_seed"), (torch.random, "manual_seed"), (random, "seed"))
+    kept = [(place, name, getattr(place, name)) for place, name in (*places, (np.random, "seed"))]
+
+    def raising(*_: object, **__: object) -> NoReturn:
+        raise Seeded
+
+    try:
+        for place, name, _ in kept:
+            setattr(place, name, raising)
+        yield
+    finally:
+        for place, name, value in kept:
+            setattr(place, name, value)
 
 
 def states(device: torch.device) -> dict[str, object]:
