@@ -18,8 +18,9 @@ LATER = PROVENANCE.model_copy(
         "formats": None,
     }
 )
-OLD = "python 3.13.1, dtjob 0.1.0, torch 2.15.0, opacus 1.6.0, numpy 2.4.6"
-NEW = OLD.replace("2.15.0", "2.16.0")
+MODELS = "torchvision 0.29.2, transformers 5.24.0, peft 0.21.2"
+OLD = f"python 3.13.1, dtjob 0.1.0, torch 2.15.0, opacus 1.6.0, numpy 2.4.6, {MODELS}"
+NEW = OLD.replace("torch 2.15.0", "torch 2.16.0")
 
 
 def reported(*made: tuple[Provenance, int]) -> tuple[dict[str, Any], dict[str, str]]:

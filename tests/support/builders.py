@@ -27,7 +27,16 @@ Json = dict[str, Any]
 UID = "0a1b2c3d-0000-4000-8000-000000000001"
 IMAGE = "example.test/trainer@sha256:" + "0" * 64
 FORMATS = Formats(sampling=2, noise=2)
-VERSIONS = Versions(python="3.13.1", dtjob="0.1.0", torch="2.15.0", opacus="1.6.0", numpy="2.4.6")
+VERSIONS = Versions(
+    python="3.13.1",
+    dtjob="0.1.0",
+    torch="2.15.0",
+    opacus="1.6.0",
+    numpy="2.4.6",
+    torchvision="0.29.2",
+    transformers="5.24.0",
+    peft="0.21.2",
+)
 TASK_DIGEST = "sha256:" + "1" * 64
 PROVENANCE = Provenance(image=IMAGE, formats=FORMATS, versions=VERSIONS, task_digest=TASK_DIGEST)
 START = datetime(2026, 1, 1, tzinfo=UTC)

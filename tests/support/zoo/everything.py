@@ -12,6 +12,7 @@ from tests.support.zoo import (
     plain,
     recurrent,
     refused,
+    rows_that_meet,
     vision,
 )
 from tests.support.zoo.entry import Entry
@@ -25,6 +26,7 @@ ZOO: tuple[Entry, ...] = (
     *hugging_face.ENTRIES,
     *vision.ENTRIES,
     *adapters.ENTRIES,
+    *rows_that_meet.ENTRIES,
     *refused.ENTRIES,
     *misused.ENTRIES,
 )

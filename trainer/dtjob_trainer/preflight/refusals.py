@@ -197,7 +197,7 @@ def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch)
         raise TaskError(
             Reason.MODEL_REFUSED,
             f"the model or losses() seeds {' and '.join(seeded)} global generator{place}, so that "
-            "each batch gets the same random numbers; leave the seed out and take them as they come",
+            "each batch gets the same random numbers; leave the seed out, take them as they come",
         )
 
 

@@ -79,6 +79,7 @@ OF_EACH_ROW: dict[str, Function] = {
 
 
 @pytest.mark.parametrize("name", OF_EACH_ROW)
+@pytest.mark.rule(8, 21)
 def test_what_has_rows_is_accepted(name: str) -> None:
     check(hidden(OF_EACH_ROW[name]))
 
