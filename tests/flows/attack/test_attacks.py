@@ -4,8 +4,12 @@ Of the false alarms of all attacks together, here with fixed keys, see `FALSE_AL
 makes all of them with as many trials as their figures need.
 """
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 
+from dtjob_trainer.task import TaskError
 from tests.support.attack.attacks import BROKEN, SOUND, named
 
 TRIALS = {
@@ -49,3 +53,11 @@ def test_a_sound_step_keeps_its_claim(attack):
 @pytest.mark.parametrize("attack", BROKEN, ids=lambda attack: attack.name)
 def test_a_broken_step_is_seen_to_break_it(attack):
     seen(attack)
+
+
+@pytest.mark.models
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize("name", ["rows turned by their mean", "rows mixed, each with the next"])
+def test_a_step_refuses_rows_that_meet(name):
+    with pytest.raises(TaskError, match="mixes the examples of a batch"):
+        replace(named(name), fault=contextlib.nullcontext).read(200)

@@ -262,8 +262,8 @@ BROKEN = (
         faults.clipped_together,
     ),
     Attack("layers clipped, each to C", layers, knowing, faults.clipped_by_layer),
-    Attack("rows turned by their mean", turned, blind),
-    Attack("rows mixed, each with the next", mixed, blind),
+    Attack("rows turned by their mean", turned, blind, faults.not_exchanged),
+    Attack("rows mixed, each with the next", mixed, blind, faults.not_exchanged),
     Attack("noise of 0.9 times", against, knowing, faults.quieter, trials=8_000),
     Attack(
         "no noise at each tenth draw",

@@ -21,6 +21,7 @@ from dtjob_trainer.mechanism.noise import Lattice
 from dtjob_trainer.mechanism.records.batches import BatchLoader
 from dtjob_trainer.mechanism.records.sampling import Reading
 from dtjob_trainer.mechanism.records.scatter import PADDING, Layout, Slots, random_order, scatter
+from dtjob_trainer.mechanism.watch import exchange
 
 Fault = Callable[[], AbstractContextManager[Any]]
 
@@ -43,6 +44,11 @@ def dealt() -> AbstractContextManager[Any]:
         return _in_slots(*reading, layout)
 
     return mock.patch.object(step, "scatter", deal)
+
+
+def not_exchanged() -> AbstractContextManager[Any]:
+    """Nothing is looked for among the rows of records."""
+    return mock.patch.object(exchange, "check", return_value=None)
 
 
 def shuffled() -> AbstractContextManager[Any]:
