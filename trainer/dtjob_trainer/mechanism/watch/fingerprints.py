@@ -29,13 +29,27 @@ def fingerprints(tensor: torch.Tensor) -> torch.Tensor:
     columns = max(1, at_once // (size * max(1, len(flat))))
     weights = _weights(min(columns, flat.shape[1]), size == 8, flat.device)
     total = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
-    for given in torch.split(flat, columns, dim=1):
-        part = given
-        if given.is_floating_point() and given.sum().isnan():
-            part = torch.where(given.isnan(), torch.nan, given)
-        bits = part.contiguous().view(_BITS[size]).to(weights.dtype)
-        total = total * _MULTIPLIER + (bits * weights[: part.shape[1]]).sum(1, dtype=torch.int64)
+    spoilt = torch.empty(0, dtype=torch.int64, device=flat.device)
+    if flat.is_floating_point():
+        spoilt = flat.sum(1).isnan().nonzero().flatten()
+    for part in torch.split(flat, columns, dim=1):
+        sums = _weighted(part, weights)
+        if len(spoilt):
+            rows = part[spoilt]
+            sums[spoilt] = _weighted(torch.where(rows.isnan(), torch.nan, rows), weights)
+        total = total * _MULTIPLIER + sums
     return total
+
+
+def _weighted(part: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Σ wⱼ·bⱼ of each row, modulo 2³² or 2⁶⁴."""
+    bits = part.view(_BITS[part.element_size()]).to(weights.dtype)
+    weights = weights[: bits.shape[1]]
+    if bits.device.type == "cpu":
+        # Reads each entry once, and in one thread: where cores are shared, threads that wait for
+        # one another after each piece took ten times as long.
+        return torch.mv(bits, weights)
+    return (bits * weights).sum(1, dtype=weights.dtype)  # CUDA has no such product of integers
 
 
 @functools.lru_cache(maxsize=8)
