@@ -61,6 +61,11 @@ def distributed(h: torch.Tensor) -> torch.Tensor:
     return -likely
 
 
+def cross_entropy_of(h: torch.Tensor) -> torch.Tensor:
+    """torch gives a number without rows beside these losses."""
+    return functional.cross_entropy(h, torch.arange(len(h)) % 8, reduction="none")
+
+
 OF_EACH_ROW: dict[str, Function] = {
     "an attention": lambda h: functional.scaled_dot_product_attention(
         h[:, None], h[:, None], h[:, None]
@@ -74,6 +79,9 @@ OF_EACH_ROW: dict[str, Function] = {
     "a variance": variance,
     "a distribution": distributed,
     "a slope": penalty,
+    "losses of each row": lambda h: h + cross_entropy_of(h)[:, None],
+    "a norm's statistics": lambda h: h + torch.native_layer_norm(h, [8], None, None, 1e-5)[1],
+    "the greatest of each row": lambda h: h + h.max(1).values[:, None],
     "a constant's maximum": lambda h: h + torch.ones(8).max(),
 }
 
@@ -93,6 +101,13 @@ def rare(of_all: Callable[[torch.Tensor], torch.Tensor]) -> Function:
     return function
 
 
+def saved_mean(h: torch.Tensor) -> torch.Tensor:
+    """What a norm over the batch gives beside the rows."""
+    mean: torch.Tensor
+    _, mean, _ = torch.native_batch_norm(h, None, None, None, None, True, 0.1, 1e-5)
+    return mean
+
+
 OF_ALL: dict[str, Function] = {
     "amax": rare(lambda h: h.amax()),
     "max": rare(lambda h: h.max(0).values[0]),
@@ -101,6 +116,8 @@ OF_ALL: dict[str, Function] = {
     "mv": rare(lambda h: h.t() @ torch.ones(len(h))),
     "mm": rare(lambda h: (h.t() @ h).diagonal()),
     "any": lambda h: h * (1 + (h > 1e6).any()),
+    "native_batch_norm": rare(saved_mean),
+    "linalg_qr": rare(lambda h: torch.linalg.qr(h[:, :4])[1][0, 0]),
 }
 
 

@@ -28,6 +28,9 @@ _REMEDY = (
     "compute each row from its own example alone: reduce over the other dimensions; where "
     "torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) instead"
 )
+# How many of its outputs count: the other one, a sum of weights for a mean, is 0 where the losses
+# are of each row.
+_TELLING = {"nll_loss_forward": 1, "nll_loss2d_forward": 1}
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,29 @@ class _Call:
 
     Attributes
     ----------
+    gave
+        Also whether it is of floats. A seed, or how many rows there are, is an integer.
     excused
         It gives a view, or no values, or torch asks only to raise.
     """
 
     name: str
     given: list[torch.Size]
-    gave: list[torch.Size]
+    gave: list[tuple[torch.Size, bool]]
     excused: bool
 
     def reduces(self, of_fewer: _Call) -> bool:
-        """Whether rows go in, and nothing that comes out has them."""
-        if self.excused or self.given == of_fewer.given:
+        """Whether rows go in, and floats, or all that comes out, have none."""
+        if self.excused or self.given == of_fewer.given or len(self.gave) != len(of_fewer.gave):
             return False
-        gave = [shape for shape in self.gave if 0 not in shape]
-        return bool(gave) and gave == [shape for shape in of_fewer.gave if 0 not in shape]
+        has_rows = [
+            (mine != other, floats)
+            for (mine, floats), (other, _) in zip(self.gave, of_fewer.gave, strict=True)
+            if 0 not in mine
+        ]
+        return any(floats and not rows for rows, floats in has_rows) or (
+            bool(has_rows) and not any(rows for rows, _ in has_rows)
+        )
 
 
 class _Calls(Operators):
@@ -89,11 +100,15 @@ class _Calls(Operators):
         result = func(*args, **kwargs)
         if self._modules is not None and len(self.calls) == self._at:
             raise Met(self._modules.innermost)
+        name = func.overloadpacket.__name__
         self.calls.append(
             _Call(
-                name=func.overloadpacket.__name__,
+                name=name,
                 given=given,
-                gave=[each.shape for each in _tensors(result)],
+                gave=[
+                    (each.shape, each.is_floating_point())
+                    for each in _tensors(result)[: _TELLING.get(name)]
+                ],
                 excused=_is_view(func)
                 or questions.kind_of(func).of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
