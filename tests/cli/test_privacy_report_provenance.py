@@ -18,8 +18,8 @@ LATER = PROVENANCE.model_copy(
         "formats": None,
     }
 )
-MODELS = "torchvision 0.29.2, transformers 5.24.0, peft 0.21.2"
-OLD = f"python 3.13.1, dtjob 0.1.0, torch 2.15.0, opacus 1.6.0, numpy 2.4.6, {MODELS}"
+PACKAGES = "peft 0.21.2, timm 1.0.20"
+OLD = f"python 3.13.1, dtjob 0.1.0, torch 2.15.0, opacus 1.6.0, numpy 2.4.6, {PACKAGES}"
 NEW = OLD.replace("torch 2.15.0", "torch 2.16.0")
 
 
