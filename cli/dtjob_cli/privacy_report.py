@@ -17,7 +17,7 @@ from dtjob_accounting.report_figures import Figures
 from dtjob_api import shown
 from dtjob_api.job.privacy import PrivacyMode, Telemetry
 from dtjob_api.ledger import ending
-from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan, Provenance
+from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan, Provenance, Versions
 from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_cli.errors import CommandError, ExitCode
 from dtjob_cli.runs.run_directory import RunDirectory, naming
@@ -134,14 +134,22 @@ def _in_utf_8(path: Path) -> str:
 
 def _provenance(segment: Provenance) -> Report:
     """Return by what the run made these draws, as far as that is known."""
-    versions = segment.versions.to_dict() if segment.versions else {}
     found = {
         "image": shown.image(segment.image),
         "formats": segment.formats.to_dict() if segment.formats else None,
-        "versions": {name: it for name, it in versions.items() if shown.version(it)},
+        "versions": _versions(segment.versions) if segment.versions else None,
         "task": shown.digest(segment.task_digest),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _versions(made_with: Versions) -> dict[str, str]:
+    """Return versions by names, those of the task's packages last."""
+    versions = made_with.to_dict()
+    packages = versions.pop("packages")
+    found = {name: version for name, version in versions.items() if shown.version(version)}
+    named = dict(each.split("==") for each in packages if shown.package(each))
+    return found | named | found
 
 
 def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None:

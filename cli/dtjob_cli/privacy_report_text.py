@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dtjob_accounting.rounding import decimal_up, percent_up, significant_up
+from dtjob_api.ledger.privacy_ledger import NO_IMAGE
 from dtjob_cli import standard_streams
 from dtjob_cli.privacy_report import Report, dumps
 
@@ -21,6 +22,7 @@ BOUNDLESS = 1e9
 # By what draws were made, as the segments of a report have it.
 MADE_BY = ("image", "versions", "formats", "task")
 UNKNOWN = "unknown"
+_NO_IMAGE_RAN = "none: a machine's own processes, of these versions"
 SECTIONS = {"assumed": "Assumed", "trusted": "Trusted", "notClaimed": "Not claimed"}
 
 
@@ -165,7 +167,7 @@ def _over_draws(segments: Sequence[Report], name: str) -> str:
 
 def _listed(known: str | dict[str, object]) -> str:
     if isinstance(known, str):
-        return known
+        return _NO_IMAGE_RAN if known == NO_IMAGE else known
     return ", ".join(f"{name} {it}" for name, it in known.items())
 
 

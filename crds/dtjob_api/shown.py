@@ -11,6 +11,7 @@ import re
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,1023}")
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}")
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -38,6 +39,11 @@ def image(value: object) -> str | None:
 def version(value: object) -> str | None:
     """Return a version of Python or of a package; None of anything else."""
     return _of_form(_VERSION, value)
+
+
+def package(value: object) -> str | None:
+    """Return name and version of a package, as pip writes them; None of anything else."""
+    return _of_form(_PACKAGE, value)
 
 
 def path(value: object) -> str | None:

@@ -41,6 +41,7 @@ def test_what_has_a_form_is_shown_in_no_other(told: object) -> None:
     assert shown.image(told) is None
     assert shown.path(told) is None
     assert shown.version(told) is None
+    assert shown.package(told) is None
 
 
 def test_what_has_its_form_is_shown() -> None:
@@ -49,6 +50,8 @@ def test_what_has_its_form_is_shown() -> None:
     assert shown.image(image) == image
     assert shown.path("attempt-3/step-40.pt") == "attempt-3/step-40.pt"
     assert shown.version("2.15.0a0+git1.cu128") == "2.15.0a0+git1.cu128"
+    assert shown.package("ruamel.yaml==0.18.6+cu128") == "ruamel.yaml==0.18.6+cu128"
     assert shown.digest(f"{DIGEST}0") is None
+    assert shown.package("peft") is shown.package("a==1==2") is shown.package("==1") is None
     for outside in ("../step-40.pt", "/step-40.pt", "attempt-3//step-40.pt"):
         assert shown.path(outside) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_api.ledger.privacy_ledger import UNKNOWN_IMAGE, Provenance, Segment
+from dtjob_api.ledger.privacy_ledger import NO_IMAGE, UNKNOWN_IMAGE, Provenance, Segment
 from dtjob_cli import privacy_report, privacy_report_text
 from tests.support.builders import IMAGE, PROVENANCE, TASK_DIGEST, VERSIONS, new_ledger, public_plan
 
@@ -18,8 +18,8 @@ LATER = PROVENANCE.model_copy(
         "formats": None,
     }
 )
-MODELS = "torchvision 0.29.2, transformers 5.24.0, peft 0.21.2"
-OLD = f"python 3.13.1, dtjob 0.1.0, torch 2.15.0, opacus 1.6.0, numpy 2.4.6, {MODELS}"
+PACKAGES = "peft 0.21.2, timm 1.0.20"
+OLD = f"python 3.13.1, dtjob 0.1.0, torch 2.15.0, opacus 1.6.0, numpy 2.4.6, {PACKAGES}"
 NEW = OLD.replace("torch 2.15.0", "torch 2.16.0")
 
 
@@ -53,6 +53,14 @@ def test_a_report_has_the_versions_of_the_run_by_segment() -> None:
 def test_a_report_tells_by_which_formats_draws_were_made() -> None:
     _, rows = reported((PROVENANCE, 10), (LATER, 7))
     assert rows["formats"] == "sampling 2, noise 2 for 10 draws, then unknown for 7 draws"
+
+
+def test_a_report_of_a_machine_names_no_image_but_its_versions() -> None:
+    local = PROVENANCE.model_copy(update={"image": NO_IMAGE})
+    report, rows = reported((local, 10))
+    assert report["segments"][0]["image"] == "none"
+    assert rows["image"] == "none: a machine's own processes, of these versions"
+    assert rows["versions"] == OLD
 
 
 def test_what_nobody_knows_of_draws_is_left_out() -> None:

@@ -33,9 +33,7 @@ VERSIONS = Versions(
     torch="2.15.0",
     opacus="1.6.0",
     numpy="2.4.6",
-    torchvision="0.29.2",
-    transformers="5.24.0",
-    peft="0.21.2",
+    packages=["peft==0.21.2", "timm==1.0.20"],
 )
 TASK_DIGEST = "sha256:" + "1" * 64
 PROVENANCE = Provenance(image=IMAGE, formats=FORMATS, versions=VERSIONS, task_digest=TASK_DIGEST)

@@ -20,6 +20,7 @@ from dtjob_cli.errors import BadInput, ExitCode
 from dtjob_cli.interrupts import Interrupts, counted
 from dtjob_cli.runs import data_process, given_paths, local_workers
 from dtjob_cli.runs.data_process import DataProcess
+from dtjob_trainer.trial import ENDS_THE_JOB, ENDS_THE_PROCESS
 from dtjob_trainer.trial.data_check import Request
 
 Findings = dict[str, Any]
@@ -96,12 +97,13 @@ def _watched(process: DataProcess, screen: Display, interrupts: Interrupts) -> F
             f"the process that tries the data ended by {process.end} before it read a record.",
             "What it printed is above. Mostly memory is short, or a library of the task failed.",
         )
+    reading = note["reading"]
     death = {
         "field": None,
-        "reason": "ends the process",
+        "reason": ENDS_THE_PROCESS,
         "count": 1,
-        "first": [note["reading"]],
-        "example": f"{process.end}; the records after it are not tried",
+        "first": [reading] if reading is not None else [],
+        "example": process.end,
     }
     return {**found, "bad": found["bad"] + 1, "faults": [*found["faults"], death]}
 
@@ -123,12 +125,43 @@ def _print(findings: Findings) -> None:
 
 
 def _notes(findings: Findings) -> list[str]:
-    notes = [f"Training would refuse these data: {message}" for message in findings["refused"]]
+    notes = [_death(findings, fault) for fault in _deadly(findings, ENDS_THE_PROCESS)]
+    notes += [f"Training would refuse these data: {message}" for message in findings["refused"]]
     if findings["records"] > findings["datasetSize"]:
         notes.append(MORE_THAN_DATASET_SIZE)
     if findings["interrupted"]:
         notes.append("Stopped by you: the records after these were not tried.")
     return [*notes, findings["private"]]
+
+
+def _death(findings: Findings, fault: dict[str, Any]) -> str:
+    """Say which record has killed the process, and what that means."""
+    if not fault["first"]:
+        return (
+            "All records were read once. When some were read again, as training does at its "
+            f"start, the process ended by {fault['example']}: a job would end there too. See what "
+            "[i] keeps from one read to the next."
+        )
+    left = findings["asked"] - findings["tried"] - 1
+    rest = f"The {left:,} that come after it are not tried. " if left else ""
+    return (
+        f"Reading record {fault['first'][0]} ended the process by {fault['example']}: a job would "
+        f"end there too, whenever the record is drawn. {rest}Correct the record, or leave it "
+        "out of dataset(), and try again."
+    )
+
+
+def _deadly(findings: Findings, *reasons: str) -> list[dict[str, Any]]:
+    return [fault for fault in findings["faults"] if fault["reason"] in reasons]
+
+
+def _bad(findings: Findings) -> str:
+    bad = findings["bad"]
+    ending = sum(f["count"] for f in _deadly(findings, ENDS_THE_PROCESS, ENDS_THE_JOB))
+    if not ending:
+        return f"{bad}" + (", each of which adds nothing" if bad else "")
+    rest = ", each other adds nothing" if bad > ending else ""
+    return f"{bad}, of which {ending} would end a job{rest}"
 
 
 def _counts(findings: Findings) -> Table:
@@ -138,7 +171,7 @@ def _counts(findings: Findings) -> Table:
     for label, text in (
         ("records", f"{findings['records']} (datasetSize {findings['datasetSize']})"),
         ("tried", f"{findings['tried']}{spread}"),
-        ("bad", f"{findings['bad']}" + (", each of which adds nothing" if findings["bad"] else "")),
+        ("bad", _bad(findings)),
     ):
         table.add_row(label, text)
     return table

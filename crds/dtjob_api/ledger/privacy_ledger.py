@@ -27,6 +27,8 @@ MAX_ATTEMPTS_KEPT = 20
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE_LENGTH = 1024
 MAX_VERSION_LENGTH = 64
+MAX_PACKAGES = 32
+MAX_PACKAGE_LENGTH = 128
 UNKNOWN_IMAGE = "unknown"
 """The image of draws of which nobody knows it."""
 NO_IMAGE = "none"
@@ -45,6 +47,8 @@ Name = Annotated[str, Field(min_length=1, max_length=63)]
 Digest = Annotated[str, Field(max_length=71)]
 """A SHA-256, in hexadecimal after `sha256:`."""
 Version = Annotated[str, Field(min_length=1, max_length=MAX_VERSION_LENGTH)]
+Package = Annotated[str, Field(min_length=1, max_length=MAX_PACKAGE_LENGTH)]
+"""Name and version of an installed package, as pip writes them: `timm==1.0.20`."""
 
 
 class OrderState(StrEnum):
@@ -144,10 +148,9 @@ class Versions(Model):
     torch: Version
     opacus: Version
     numpy: Version
-    torchvision: Version | None = None
-    """Where the task has imported it, as the two that follow."""
-    transformers: Version | None = None
-    peft: Version | None = None
+    packages: Annotated[list[Package], Field(max_length=MAX_PACKAGES)] = Field(default_factory=list)
+    """All others that the task's own code imports, by name; of more than there is room for the
+    first."""
 
 
 class Provenance(Model):
@@ -162,8 +165,10 @@ class Provenance(Model):
     formats: Formats | None = None
     versions: Versions | None = None
     task_digest: Digest | None = None
-    """Of the task as it was tried before its draws: entrypoint, arguments and sources, with image,
-    versions, the rows of a micro-batch and the device. Absent where sources can't be read."""
+    """Of the task as it was tried before its draws: entrypoint, arguments, sources and environment,
+    with image, all that is installed, the rows of a micro-batch and the device. It has a secret
+    key of the checkpoint volume in it, so that nobody guesses variables from it: digests can be
+    compared within one job alone. Absent where sources or the key can't be read."""
 
 
 class Segment(Provenance):

@@ -73,6 +73,33 @@ def test_exit_codes_and_words(
     assert "\x1b" not in text.stdout
 
 
+FOUND = {**GOOD, "tried": 60, "bad": 12, "faults": [FAULT]}
+
+
+@pytest.mark.parametrize(
+    ("reading", "changes", "words"),
+    [
+        (
+            60,
+            {},
+            "Reading record 60 ended the process by SIGSEGV: a job would end there too, whenever "
+            "the record is drawn. The 1,376 that come after it are not tried. Correct the record",
+        ),
+        (60, {}, "bad 13, of which 1 would end a job, each other adds nothing"),
+        (60, {"bad": 0, "faults": []}, "bad 1, of which 1 would end a job field reason"),
+        (1436, {"tried": 1436}, "whenever the record is drawn. Correct the record"),
+        (None, {"tried": 1437}, "All records were read once. When some were read again"),
+    ],
+)
+def test_what_a_death_means_is_said(
+    monkeypatch: pytest.MonkeyPatch, reading: int | None, changes: dict[str, Any], words: str
+) -> None:
+    note = {"findings": {**FOUND, **changes}, "reading": reading}
+    text = invoked(monkeypatch, note, end="SIGSEGV")
+    assert text.exit_code == 1
+    assert words in " ".join(text.stdout.split())
+
+
 def test_programs_get_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = {**GOOD, "bad": 12, "faults": [FAULT]}
     shown = invoked(

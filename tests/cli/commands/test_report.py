@@ -91,6 +91,7 @@ def disguised(charged: int) -> dict[str, Any]:
     status = ledger["status"]
     status["segments"][0]["image"] = escaping("trainer")
     status["segments"][0]["versions"]["torch"] = escaping("2")[:64]
+    status["segments"][0]["versions"]["packages"] = [escaping("peft==1"), "torch==0.0100"]
     status["segments"][0]["taskDigest"] = escaping("sha256:")[:71]
     status["initialModelDigest"] = escaping("")
     status["checkpoint"] = {

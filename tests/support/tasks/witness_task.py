@@ -41,8 +41,13 @@ class _Watched:
         return self._records[index]
 
     def note(self) -> None:
-        """Write down the batch, durably enough to outlive a killed process."""
+        """Write down the batch, durably enough to outlive a killed process.
+
+        One for which nothing was read is the same once more: a draw that is looked at.
+        """
         ids, self._ids = self._ids, []
+        if not ids:
+            return
         digest = hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
         line = {"process": self._process, "time": time.time(), "records": digest}
         descriptor = os.open(STATE / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

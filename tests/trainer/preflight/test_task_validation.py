@@ -1,5 +1,6 @@
 """Rules 4, 5 and 21: what the validator refuses on synthetic data, by name and with a remedy."""
 
+import itertools
 import math
 import random
 import threading
@@ -707,8 +708,23 @@ def revealing():
     return make_task(losses=losses, evaluate=lambda _: {"rows": 1.0} if seen else {})
 
 
+def logging():
+    """Writes its loss down at each hundredth call."""
+    calls, logged = itertools.count(1), [0.0]
+
+    def losses(model, batch):
+        found = cross_entropy(model, batch)
+        if next(calls) % 100 == 0:
+            logged[:] = [found.mean().item()]
+        return found
+
+    return make_task(losses=losses, evaluate=lambda _: {"last": logged[0]})
+
+
 @pytest.mark.rule(19)
-@pytest.mark.parametrize(("task", "name"), [(collecting, "loss"), (revealing, "rows")])
+@pytest.mark.parametrize(
+    ("task", "name"), [(collecting, "loss"), (revealing, "rows"), (logging, "last")]
+)
 def test_evaluation_shows_nothing_of_what_is_trained_on(task, name):
     with pytest.raises(TaskError, match=f"another {name} after losses") as caught:
         check_evaluation(task(), torch.device("cpu"))
@@ -755,3 +771,16 @@ def test_a_model_that_no_pass_is_needed_to_refuse(check, model, reason):
     with pytest.raises(TaskError) as caught:
         check(model())
     assert caught.value.reason is reason
+
+
+@pytest.mark.rule(8, 21)
+def test_what_is_asked_at_each_tenth_call_is_refused():
+    calls = itertools.count(1)
+
+    def losses(model, batch):
+        found = cross_entropy(model, batch)
+        if next(calls) % 10 == 0:
+            found.mean().item()
+        return found
+
+    refused(make_task(losses=losses), "ModelRefused", "losses() asks for values of the batch")

@@ -6,17 +6,18 @@ import importlib
 import importlib.metadata
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from dtjob_api.ledger.privacy_ledger import MAX_PACKAGES, Versions
+from dtjob_api.wire.well_known import CONFIG_VARIABLE
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 from dtjob_trainer.rank import provenance
 from dtjob_trainer.task import load_task
-from dtjob_trainer.usercode import sources
+from dtjob_trainer.usercode import imported, sources
 from tests.support.gangs.gang_run import GangRun
 
 OTHER = "dtjob_trainer.tasks.digits_cnn:task"
@@ -51,19 +52,25 @@ def test_an_attempt_says_by_what_it_makes_its_draws(config: WorkerConfig) -> Non
 
 
 @pytest.mark.rule(14)
-def test_versions_are_of_what_is_imported(
+def test_packages_are_those_that_the_task_imports(config: WorkerConfig) -> None:
+    versions = provenance.of_attempt(config, CPU, 4).versions
+    assert versions is not None
+    assert f"scikit-learn=={importlib.metadata.version('scikit-learn')}" in versions.packages
+    named = [each.partition("==")[0] for each in versions.packages]
+    assert named == sorted(set(named))
+    assert not {"torch", "numpy", "dtjob", "aiohttp"} & set(named)
+
+
+@pytest.mark.rule(14)
+def test_a_ledger_has_room_for_some_packages(
     config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("transformers", "torchvision", "peft"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    alone = provenance.of_attempt(config, CPU, 4).versions
-    assert alone is not None
-    assert (alone.transformers, alone.torchvision, alone.peft) == (None, None, None)
-    monkeypatch.setitem(sys.modules, "peft", ModuleType("peft"))
-    beside = provenance.of_attempt(config, CPU, 4).versions
-    assert beside is not None
-    assert beside.peft == importlib.metadata.version("peft")
-    assert beside.transformers is None
+    many = {f"p{number:03}": "1" for number in range(99)} | {"long": "1" * 127}
+    monkeypatch.setattr(imported, "packages", lambda _places: many)
+    versions = provenance.of_attempt(config, CPU, 4).versions
+    assert versions is not None
+    assert versions.packages == [f"p{number:03}==1" for number in range(MAX_PACKAGES)]
+    assert Versions.model_validate(versions.to_dict()) == versions
 
 
 @pytest.mark.rule(21)
@@ -79,7 +86,7 @@ def test_what_a_dry_run_rests_on_is_in_the_digest(
         digest(trained(config, args={**config.training.args, "width": 9})),
         digest(trained(config, entrypoint=OTHER)),
     }
-    monkeypatch.setattr(provenance, "_installed", lambda: ["transformers-6.0.dist-info"])
+    monkeypatch.setattr(provenance, "_installed", lambda: [("transformers-6.0.dist-info", "")])
     found.add(digest(config))
     monkeypatch.setattr(provenance, "_version", lambda _package: "9")
     found.add(digest(config))
@@ -117,10 +124,43 @@ def test_code_that_lies_elsewhere_is_in_the_digest_once_it_is_imported(
 
 
 @pytest.mark.rule(21)
-def test_a_task_whose_sources_cannot_be_read_has_no_digest(
+def test_a_package_that_is_installed_anew_is_in_the_digest_by_its_files(
+    config: WorkerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "site" / "wards-1.0.dist-info" / "RECORD"
+    record.parent.mkdir(parents=True)
+    monkeypatch.syspath_prepend(record.parents[1])
+    found = {digest(config)}
+    for name in ("a", "b"):
+        record.write_text(f"wards/__init__.py,sha256={name},9\n")
+        found.add(digest(config))
+    assert None not in found
+    assert len(found) == 3
+    assert digest(config) in found
+
+
+@pytest.mark.rule(21)
+def test_the_environment_is_in_the_digest(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest(config)
+    for name in ("HOSTNAME", "KUBERNETES_PORT", CONFIG_VARIABLE):
+        monkeypatch.setenv(name, "other")
+    assert digest(config) == before
+    monkeypatch.setenv("WIDTH", "9")
+    assert digest(config) not in (before, None)
+
+
+@pytest.mark.rule(21)
+def test_a_task_of_which_something_cannot_be_read_has_no_digest(
     config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that its dry run is whole in every attempt."""
     assert digest(trained(config, entrypoint="absent:task")) is None
-    monkeypatch.setattr(sources, "digest", lambda *_: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "digest", lambda *_: None)
+        assert digest(config) is None
+    assert digest(config) is not None
+    (Path(config.state_dir) / "environment.key").unlink()
+    (Path(config.state_dir) / "environment.key").mkdir()
     assert digest(config) is None

@@ -11,6 +11,7 @@ import structlog
 import torch
 
 from dtjob_api.wire.gang import EndKind
+from dtjob_operator.read.coordinator_report import _STAGE
 from dtjob_trainer.gang.attempts import begin_attempt
 from dtjob_trainer.ledger.checkpoint import TrainingState
 from dtjob_trainer.preflight import rehearsal, task_validation
@@ -33,6 +34,8 @@ class Attempts:
     ----------
     whole
         Of each dry run, whether it was to be whole.
+    stages
+        What was said to be done, in all attempts.
     leases
         Whether an attempt takes its first lease.
     """
@@ -42,6 +45,7 @@ class Attempts:
         runs.append(self.run)
         self.run.create_ledger()
         self.whole: list[bool] = []
+        self.stages: list[str] = []
         self.leases = True
         monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: None)
         monkeypatch.setattr(task_validation, "check_evaluation", lambda *_: None)
@@ -63,9 +67,11 @@ class Attempts:
         number = begin_attempt(self.run.ledger, START).ledger.status.attempt
         config = self.run.config(0).model_dump_json(by_alias=True)
         setup = RankSetup(config, number, 0, 0, 1, 1, 0)
-        ours, _theirs = multiprocessing.Pipe()
+        ours, theirs = multiprocessing.Pipe()
         made = rank._Rank(setup, Mailbox(ours), structlog.get_logger())
         assert made.run(None) is EndKind.DRAINED
+        while theirs.poll():
+            self.stages.append(theirs.recv().stage)
 
 
 @pytest.mark.rule(21)
@@ -80,6 +86,9 @@ def test_a_task_is_tried_whole_until_draws_are_leased_for_it(
     attempts.go()
     attempts.go()
     assert attempts.whole == [True, True, False]
+    longest = [stage for stage in attempts.stages if "whether rows meet" in stage]
+    assert ["minutes for a large one" in stage for stage in longest] == attempts.whole
+    assert all(_STAGE.fullmatch(stage) for stage in attempts.stages)
 
     for digest in ("edited", "edited", None, None):
         monkeypatch.setattr(sources, "digest", lambda *_, digest=digest: digest)

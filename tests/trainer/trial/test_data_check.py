@@ -23,15 +23,15 @@ def checked(records: Any, limit: int | None = None) -> list[dict[str, Any]]:
 
 def test_each_record_is_noted_before_it_is_read() -> None:
     notes = checked(Records(rows(3)))
-    assert [note.get("reading") for note in notes] == [0, 1, 2, None]
-    assert [note["findings"]["tried"] for note in notes] == [0, 1, 2, 3]
-    assert [note.get("done") for note in notes] == [None, None, None, True]
+    assert [note.get("reading") for note in notes] == [0, 1, 2, None, None]
+    assert [note["findings"]["tried"] for note in notes] == [0, 1, 2, 3, 3]
+    assert [note.get("done") for note in notes] == [None, None, None, None, True]
     assert notes[-1]["findings"]["refused"] == []
 
 
 def test_a_limit_spreads_over_the_whole() -> None:
     notes = checked(Records(rows(9)), 3)
-    assert [note.get("reading") for note in notes[:-1]] == [0, 4, 8]
+    assert [note.get("reading") for note in notes[:-2]] == [0, 4, 8]
     assert (notes[-1]["findings"]["asked"], notes[-1]["findings"]["records"]) == (3, 9)
 
 

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from dtjob_trainer.task import ArraySpec
-from dtjob_trainer.trial.survey import ENDS_THE_JOB, Survey, tried
+from dtjob_trainer.trial import ENDS_THE_JOB
+from dtjob_trainer.trial.survey import Survey, tried
 from tests.support.mechanism.bad_records import BAD, Broken
 from tests.support.mechanism.models import Records, make_task, rows
 
@@ -38,6 +40,14 @@ def test_faults_are_counted_by_field_and_reason_with_the_first_that_have_them() 
 def test_only_the_first_are_listed() -> None:
     (fault,) = surveyed([{"x": 0}] * 30)["faults"]
     assert (fault["count"], fault["first"]) == (30, list(range(10)))
+
+
+@pytest.mark.parametrize("record", [(1.0, 0), [1.0, 0], np.ones(3), "JANE", None])
+def test_records_without_fields_are_said_to_be_none(record: Any) -> None:
+    (fault,) = surveyed([record] * 3)["faults"]
+    assert (fault["field"], fault["reason"], fault["count"]) == (None, "no fields", 3)
+    kind = type(record).__name__
+    assert fault["example"] == f"it is a {kind}; [i] has to give {{'x': ..., 'y': ...}}"
 
 
 def test_ranges_are_of_all_finite_numbers_whatever_is_wrong_with_them() -> None:

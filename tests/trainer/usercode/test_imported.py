@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import tomllib
 from pathlib import Path
@@ -40,3 +41,26 @@ def test_others_are_folders_of_packages_and_files_of_modules(
     loaded("dtjob_trainer.own", tmp_path / "own.py")
     assert set(imported.others()) - set(before) == {tmp_path / "wards", tmp_path / "beds.py"}
     assert not any("site-packages" in str(place) for place in imported.others())
+
+
+def test_packages_are_found_by_the_names_that_loaded_code_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "beds": "import numpy.linalg, os\ndef model():\n    from sklearn import svm\n",
+        "wards": "from . import yaml\nimport dtjob_trainer, absent\n",
+        "broken": "import scipy\n(",
+        "elsewhere": "import aiohttp\n",
+    }
+    for name, text in texts.items():
+        file = tmp_path / ("other" if name == "elsewhere" else "clinic") / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        module = ModuleType(name)
+        module.__file__ = str(file)
+        monkeypatch.setitem(sys.modules, name, module)
+    (tmp_path / "clinic" / "not_loaded.py").write_text("import aiohttp\n")
+    assert imported.packages([tmp_path / "clinic"]) == {
+        name: importlib.metadata.version(name) for name in ("numpy", "scikit-learn")
+    }
+    assert imported.packages([]) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,6 +40,7 @@ T = TypeVar("T")
 # zero; what is measured is the rounding of much larger numbers.)
 TOLERANCE = 1e-4
 TOLERANCE_OF_ALL = 1e-6
+_PASSES, _PASSES_SECONDS = 110, 1.0
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,19 @@ def where_seeded(task: Task, model: torch.nn.Module, batch: Batch) -> str:
     return ""
 
 
-def pass_over_synthetic(task: Task, model: torch.nn.Module, device: torch.device) -> None:
-    """Compute losses in training mode, as a step does first; nothing of the model changes."""
-    examples = synthetic_examples(task.example_spec, 4, np.random.default_rng(3))
-    losses_of(task, model, to_tensors(examples, device))
+def passes_over_synthetic(task: Task, model: torch.nn.Module, device: torch.device) -> None:
+    """Compute losses in training mode, as steps do first; nothing of the model changes.
+
+    As often as code that does something now and then, such as at each hundredth call, needs, but
+    no longer than a second or the first pass.
+    """
+    examples = synthetic_examples(task.example_spec, 2, np.random.default_rng(3))
+    batch = to_tensors(examples, device)
+    end = time.monotonic() + _PASSES_SECONDS
+    for seed in range(_PASSES):
+        losses_of(task, model, batch, seed)
+        if time.monotonic() > end:
+            break
 
 
 def measure(task: Task, model: torch.nn.Module, batch: Batch) -> Measured:

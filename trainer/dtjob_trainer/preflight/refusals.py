@@ -19,7 +19,7 @@ from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
 from dtjob_trainer.usercode.passing import may_pass
 
-_SEEDS = 3
+_LOOKS = 11  # also of what is done at each tenth call
 _REPLACEMENTS = {
     "LSTM": "opacus.layers.DPLSTM",
     "GRU": "opacus.layers.DPGRU",
@@ -164,7 +164,7 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
         Makes the model: one that has seen a batch may keep nothing of the next.
     """
     model = build()
-    for seed in range(_SEEDS):
+    for seed in range(_LOOKS):
         try:
             probes.dry_run(lambda seed=seed: probes.look(task, model, batch, seed))  # type: ignore[misc]
         except ValueAsked as error:

@@ -166,7 +166,7 @@ def check_evaluation(task: Task, device: torch.device) -> None:
     before = parameter_digest(model.state_dict())
     try:
         figures = public_figures(task, model)
-        probes.pass_over_synthetic(task, model, device)
+        probes.passes_over_synthetic(task, model, device)
         again = public_figures(task, model)
     except TaskError:
         raise

@@ -10,9 +10,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dtjob_api.ledger.privacy_ledger import MAX_VERSION_LENGTH, Formats, Provenance, Versions
+from dtjob_api.ledger.privacy_ledger import (
+    MAX_PACKAGE_LENGTH,
+    MAX_PACKAGES,
+    MAX_VERSION_LENGTH,
+    Formats,
+    Provenance,
+    Versions,
+)
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
+from dtjob_trainer.rank import environment
 from dtjob_trainer.task import task_root
 from dtjob_trainer.usercode import imported, sources
 
@@ -20,8 +28,6 @@ if TYPE_CHECKING:
     import torch
 
 _UNKNOWN_VERSION = "unknown"
-# Where the models of many tasks come from.
-_MODELS = ("torchvision", "transformers", "peft")
 
 
 def of_attempt(config: WorkerConfig, device: torch.device, rows: int) -> Provenance:
@@ -32,6 +38,7 @@ def of_attempt(config: WorkerConfig, device: torch.device, rows: int) -> Provena
     device, rows
         Where the task is tried, and P, the rows of a micro-batch: kernels are chosen by both.
     """
+    places = _places(config.training.entrypoint)
     known = Provenance(
         image=config.job.image,
         formats=Formats(sampling=SAMPLING_FORMAT, noise=NOISE_FORMAT),
@@ -41,22 +48,37 @@ def of_attempt(config: WorkerConfig, device: torch.device, rows: int) -> Provena
             torch=_version("torch"),
             opacus=_version("opacus"),
             numpy=_version("numpy"),
-            **{name: _version(name) for name in _MODELS if name in sys.modules},
+            packages=_packages(places),
         ),
     )
-    return known.model_copy(update={"task_digest": _task_digest(known, config, device, rows)})
+    digest = _task_digest(known, places, config, device, rows)
+    return known.model_copy(update={"task_digest": digest})
+
+
+def _places(entrypoint: str) -> list[Path]:
+    """Where the task's own code lies; empty where that of its entrypoint isn't known."""
+    root = task_root(entrypoint)
+    if root is None:
+        return []
+    return [root, *(place for place in imported.others() if not place.is_relative_to(root))]
+
+
+def _packages(places: list[Path]) -> list[str]:
+    found = [
+        f"{name}=={version}"
+        for name, version in imported.packages(places).items()
+        if name not in Versions.model_fields
+    ]
+    return [each for each in found if len(each) <= MAX_PACKAGE_LENGTH][:MAX_PACKAGES]
 
 
 def _task_digest(
-    known: Provenance, config: WorkerConfig, device: torch.device, rows: int
+    known: Provenance, places: list[Path], config: WorkerConfig, device: torch.device, rows: int
 ) -> str | None:
     training = config.training
-    root = task_root(training.entrypoint)
-    if root is None:
-        return None
-    places = [root, *(place for place in imported.others() if not place.is_relative_to(root))]
     own = [sources.digest(place, config.data_dir) for place in places]
-    if None in own:
+    variables = environment.digest(Path(config.state_dir))
+    if not own or None in own or variables is None:
         return None
     tried = {
         **known.to_dict(),
@@ -64,6 +86,7 @@ def _task_digest(
         "args": training.args,
         "sources": own,
         "installed": _installed(),
+        "environment": variables,
         "device": _kind(device),
         "rows": rows,
     }
@@ -77,9 +100,21 @@ def _version(package: str) -> str:
         return _UNKNOWN_VERSION
 
 
-def _installed() -> list[str]:
-    """Name and version of each package, as pip's records are named: the task may use any."""
-    return sorted({path.name for place in sys.path for path in Path(place).glob("*.dist-info")})
+def _installed() -> list[tuple[str, str]]:
+    """Each package that the task may use: name and version, and the digest of pip's record of it.
+
+    A record has the digest of each file, so one that is installed anew with other files is seen
+    where its version stays.
+    """
+    folders = {folder for place in sys.path for folder in Path(place).glob("*.dist-info")}
+    return sorted((folder.name, _record(folder)) for folder in folders)
+
+
+def _record(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / "RECORD").read_bytes()).hexdigest()
+    except OSError:
+        return ""  # as packages of a distribution of Linux have none
 
 
 def _kind(device: torch.device) -> str:

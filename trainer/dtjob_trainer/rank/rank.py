@@ -50,6 +50,10 @@ ORDERLY = {
     EndKind.SUCCEEDED: Reason.COMPLETED,
 }
 
+# The longest part of a start, for whoever waits for it. A stage has no digits.
+_WHOLE = "whether rows meet (seconds for a small model, minutes for a large one)"
+_TRIED_BEFORE = "whether rows meet, but for what an earlier attempt has tried"
+
 
 def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None:
     """Run one rank in its own process; it ends by a message on the pipe and an exit code.
@@ -141,7 +145,6 @@ class _Rank:
         group = meeting.join(setup, device)
         spec = meeting.share_spec(spec, group)
         mechanism = Mechanism.of(spec.plan)
-        self._mail.stage("dry run on synthetic data")
         given = config.training.physical_batch_size
         layout = mechanism.layout(group.world_size, given if isinstance(given, int) else None)
         was_tried = False
@@ -181,14 +184,20 @@ class _Rank:
         task = replace(task, losses=self._with_heartbeats(task.losses))
         memory = rehearsal.memory_of_a_rank(config.ranks, device)
         ranks = self._setup.world_size
+        self._stage_of_dry_run("memory of a step")
         rehearsal.require_fit(task, device, mechanism, rows=rows, ranks=ranks, memory=memory)
+        self._stage_of_dry_run(_WHOLE if whole else _TRIED_BEFORE)
         task_validation.preflight(task, device, rows, whole=whole)
+        self._stage_of_dry_run("a whole step")
         optimizer = config.training.optimizer.name
         rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
         if self._setup.rank == 0 and untrained:
             # Before the first draw is charged: later attempts have tried it already.
             with self._mail.waiting("evaluating the untrained model", state=WorkerState.STARTING):
                 task_validation.check_evaluation(task, device)
+
+    def _stage_of_dry_run(self, part: str) -> None:
+        self._mail.stage(f"dry run on synthetic data: {part}")
 
     @property
     def _evaluate_every(self) -> int | None:

@@ -103,7 +103,8 @@ def check(task: Task, limit: int | None, note: Note) -> None:
 
     for index in tried(records, task.example_spec, ids, survey):
         note({"findings": found([]), "reading": index})
-    # Last, so that a record that kills the process is found by its number.
+    # Last, so that a record that kills the process is found by its number. It may do so now only.
+    note({"findings": found([]), "reading": None})
     note({"findings": found(_at_start(records, task)), "done": True})
 
 

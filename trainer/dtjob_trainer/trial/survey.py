@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from dtjob_trainer.mechanism import coins
-from dtjob_trainer.mechanism.records import reading
+from dtjob_trainer.mechanism.records import opening, reading
 from dtjob_trainer.mechanism.records.reading import Fault, Misfit
 from dtjob_trainer.task import ArraySpec, Records, where_in_task
+from dtjob_trainer.trial import ENDS_THE_JOB
 
-#: What training does not survive, by whatever `[i]` raises that is no Exception.
-ENDS_THE_JOB = "ends the job"
+_NO_FIELDS = "no fields"
 
 _FIRST = 10
 _LONGEST = 300
@@ -108,12 +108,13 @@ def tried(
         _add_ranges(survey, seen.record, example_spec)
         if misfit is not None:
             survey.bad += 1
-            if reason == Fault.UNREADABLE:
+            name, example = misfit.field, _example(misfit, seen.record)
+            if name is not None and not opening.has_fields(seen.record):
+                name, reason = None, _NO_FIELDS
+                example = opening.without_fields(seen.record, example_spec)
+            elif reason == Fault.UNREADABLE:
                 reason = f"{reason}: {type(misfit.error).__name__}"
-            key = (misfit.field, reason)
-            if key not in survey.faults:
-                survey.faults[key] = Found(_example(misfit, seen.record))
-            survey.faults[key].add(index)
+            survey.faults.setdefault((name, reason), Found(example)).add(index)
 
 
 class _Seen:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.metadata
 import sys
 import sysconfig
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 #: The top-level names of dtjob's code.
@@ -36,3 +40,39 @@ def others() -> list[Path]:
         if not any(place.is_relative_to(each) for each in installed) and place.exists():
             found.add(place)
     return sorted(found)
+
+
+def packages(places: Sequence[Path]) -> dict[str, str]:
+    """The installed packages that code imports by name: versions by names of distributions.
+
+    Parameters
+    ----------
+    places
+        Folders and files of the code. Of it all modules that are loaded are read, so that what
+        they import within functions, once these are called, is found too.
+    """
+    names = {
+        name
+        for path in _files(places)
+        for name in _names_in(path)
+        if name not in OUR_PACKAGES and name not in sys.stdlib_module_names
+    }
+    owners = importlib.metadata.packages_distributions() if names else {}
+    found = {owner for name in names for owner in owners.get(name, ())}
+    return {owner: importlib.metadata.version(owner) for owner in sorted(found)}
+
+
+def _files(places: Sequence[Path]) -> set[Path]:
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    paths = {Path(file) for file in files if file is not None and file.endswith(".py")}
+    return {path for path in paths if any(path.is_relative_to(place) for place in places)}
+
+
+def _names_in(path: Path) -> Iterator[str]:
+    """The top-level names of all that a file imports but by relative names."""
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                yield node.module.partition(".")[0]

@@ -129,9 +129,8 @@ def _instead(records: object) -> str | None:
 
 def _deviations(record: Any, example_spec: Mapping[str, ArraySpec]) -> Iterator[str]:
     """What differs, field by field. What code of the task's raises meanwhile passes through."""
-    if not _has_fields(record):
-        fields = ", ".join(f"{field!r}: ..." for field in example_spec)
-        yield f"it is a {type(record).__name__}; [i] has to give {{{fields}}}"
+    if not has_fields(record):
+        yield without_fields(record, example_spec)
         return
     for field, spec in example_spec.items():
         if isinstance(record, Mapping) and field not in record:
@@ -153,7 +152,13 @@ def _deviations(record: Any, example_spec: Mapping[str, ArraySpec]) -> Iterator[
             )
 
 
-def _has_fields(record: Any) -> bool:
+def without_fields(record: Any, example_spec: Mapping[str, ArraySpec]) -> str:
+    """Say what a record is that can't be asked for a field by name, and what is wanted."""
+    fields = ", ".join(f"{field!r}: ..." for field in example_spec)
+    return f"it is a {type(record).__name__}; [i] has to give {{{fields}}}"
+
+
+def has_fields(record: Any) -> bool:
     """Whether a record can be asked for a field by name."""
     if isinstance(record, np.ndarray | np.void):
         return record.dtype.names is not None
