@@ -199,7 +199,7 @@ ENTRIES = (
     Entry(
         "layers_left_out",
         classified(_listener_of_fewer_layers, 4, 10),
-        ("inner.layers.0", "freeze it"),
+        ("inner.layers.0", "layerdrop=0"),
         random=True,
     ),
 )

@@ -344,11 +344,26 @@ def seeded_losses(model, batch):
     return cross_entropy(model, batch)
 
 
-SEEDING = {"forward": block(seeded_mask), "losses": make_task(losses=seeded_losses)}
+def seeded_within(model, batch):
+    try:
+        torch.manual_seed(0)
+    except Exception as error:
+        raise ValueError("no numbers") from error
+    return cross_entropy(model, batch)
+
+
+SEEDING = {
+    "forward": block(seeded_mask),
+    "losses": make_task(losses=seeded_losses),
+    "own words": make_task(losses=seeded_within),
+}
 
 
 @pytest.mark.rule(2)
-@pytest.mark.parametrize(("name", "generator"), [("forward", "torch's"), ("losses", "Python's")])
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [("forward", "torch's"), ("losses", "Python's"), ("own words", "torch's")],
+)
 def test_a_seed_in_a_pass_is_refused(name, generator):
     words = f"seeds {generator} global generator at {__file__}:"
     refused(SEEDING[name], "ModelRefused", words)

@@ -27,7 +27,7 @@ from dtjob_trainer.task import (
     where_in_task,
 )
 from dtjob_trainer.usercode.passing import may_pass
-from dtjob_trainer.usercode.randomness import Seeded, no_seeds, same_randomness, seeded_by
+from dtjob_trainer.usercode.randomness import no_seeds, same_randomness, seeded_by
 
 Batch = dict[str, torch.Tensor]
 State = dict[str, torch.Tensor]
@@ -123,7 +123,7 @@ def where_seeded(task: Task, model: torch.nn.Module, batch: Batch) -> str:
     try:
         with same_randomness(device_of(batch)), no_seeds():
             task.losses(model, dict(batch))
-    except Seeded as error:
+    except Exception as error:  # `Seeded`, or what the task's code makes of it
         return where_in_task(error)
     return ""
 

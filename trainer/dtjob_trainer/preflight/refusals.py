@@ -208,7 +208,8 @@ def check_reached(measured: probes.Measured) -> None:
         raise TaskError(
             Reason.MODEL_REFUSED,
             f"no loss depends on the trainable parameter {', '.join(unreached[:5])}; freeze it "
-            "(requires_grad=False) or use it",
+            "(requires_grad=False) or use it, and where layers are left out at random (LayerDrop) "
+            "keep them all: layerdrop=0",
         )
 
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from dtjob_trainer.rank.loop import Stepper, Trainee
     from dtjob_trainer.task import Task
 
-    Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
-
 Watch = Callable[["Stepper"], "Stepper"]
 
 #: The ends that are no failure, each with its reason.
@@ -49,10 +47,6 @@ ORDERLY = {
     EndKind.DRAINED: Reason.STOPPED,
     EndKind.SUCCEEDED: Reason.COMPLETED,
 }
-
-# The longest part of a start, for whoever waits for it. A stage has no digits.
-_WHOLE = "whether rows meet (seconds for a small model, minutes for a large one)"
-_TRIED_BEFORE = "whether rows meet, but for what an earlier attempt has tried"
 
 
 def main(setup: RankSetup, pipe: Connection, watch: Watch | None = None) -> None:
@@ -123,7 +117,7 @@ class _Rank:
         """Preflight, rendezvous, training."""
         from dtjob_trainer.ledger import leasing, open_ledger
         from dtjob_trainer.mechanism.mechanism import Mechanism
-        from dtjob_trainer.rank import meeting, provenance
+        from dtjob_trainer.rank import dry_run, meeting, provenance
 
         config, setup = self._config, self._setup
         interfaces.require(setup.world_size, on_gpus=config.gpus_per_worker > 0)
@@ -154,64 +148,21 @@ class _Rank:
         whole = not meeting.share_choice(was_tried, group)
         began = time.monotonic()
         with self._trying():
-            self._dry_run(
+            dry_run.dry_run(
                 task,
-                device,
-                mechanism,
-                layout.rows,
+                config,
+                self._mail,
+                device=device,
+                mechanism=mechanism,
+                rows=layout.rows,
+                ranks=group.world_size,
                 whole=whole,
-                untrained=checkpoint is None,
+                evaluates=setup.rank == 0 and checkpoint is None,
             )
         # It has passed P rows, among others: a step takes less than M times as long.
         self._mail.progress(step_estimate=layout.micro_batches * (time.monotonic() - began))
         attempt = _Attempt(task, group, spec, mechanism, layout.rows, leased, made_by, checkpoint)
         return self._train(attempt, watch)
-
-    def _dry_run(
-        self,
-        task: Task,
-        device: torch.device,
-        mechanism: Mechanism,
-        rows: int,
-        *,
-        whole: bool,
-        untrained: bool,
-    ) -> None:
-        from dtjob_trainer.preflight import rehearsal, task_validation
-
-        config = self._config
-        task_validation.check_evaluates(task, self._evaluate_every)
-        task = replace(task, losses=self._with_heartbeats(task.losses))
-        memory = rehearsal.memory_of_a_rank(config.ranks, device)
-        ranks = self._setup.world_size
-        self._stage_of_dry_run("memory of a step")
-        rehearsal.require_fit(task, device, mechanism, rows=rows, ranks=ranks, memory=memory)
-        self._stage_of_dry_run(_WHOLE if whole else _TRIED_BEFORE)
-        task_validation.preflight(task, device, rows, whole=whole)
-        self._stage_of_dry_run("a whole step")
-        optimizer = config.training.optimizer.name
-        rehearsal.rehearse(task, device, mechanism, optimizer=optimizer)
-        if self._setup.rank == 0 and untrained:
-            # Before the first draw is charged: later attempts have tried it already.
-            with self._mail.waiting("evaluating the untrained model", state=WorkerState.STARTING):
-                task_validation.check_evaluation(task, device)
-
-    def _stage_of_dry_run(self, part: str) -> None:
-        self._mail.stage(f"dry run on synthetic data: {part}")
-
-    @property
-    def _evaluate_every(self) -> int | None:
-        evaluation = self._config.training.evaluation
-        return evaluation.every_steps if evaluation else None
-
-    def _with_heartbeats(self, losses: Losses) -> Losses:
-        """Report progress at each pass: a dry run of slow passes is no hang."""
-
-        def beating(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            self._mail.progress()
-            return losses(model, batch)
-
-        return beating
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
@@ -252,13 +203,14 @@ class _Rank:
         from dtjob_trainer.rank import loop
 
         training, first = self._config.training, trainee.state()
+        evaluation = training.evaluation
         with self._mail.waiting("writing checkpoint and ledger", state=WorkerState.STARTING):
             expected = expected_bytes(first, _OPTIMIZER_SLOTS[training.optimizer.name])
             leased.open(first, expected, made_by)
         course = loop.Course(
             attempt.spec.plan,
             start_step=attempt.checkpoint.step if attempt.checkpoint else 0,
-            evaluate_every=self._evaluate_every,
+            evaluate_every=evaluation.every_steps if evaluation else None,
         )
         return loop.RankZero(trainee, course, leased, attempt.group, self._mail).run()
 

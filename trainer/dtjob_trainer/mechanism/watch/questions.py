@@ -102,7 +102,7 @@ _REMEDIES = {
     "share_memory_": _MEMORY,
     "__repr__": _LOG,
     "__format__": _LOG,
-    "lstsq": "solve the normal equations by torch.linalg.solve",
+    "lstsq": "solve the normal equations by torch.linalg.solve_ex, or multiply by inv_ex's inverse",
     "quantize_per_tensor_dynamic": _RANGE,
     "_choose_qparams_per_tensor": _RANGE,
     "choose_qparams_optimized": _RANGE,
