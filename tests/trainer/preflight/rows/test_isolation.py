@@ -8,7 +8,7 @@ import torch
 from dtjob_trainer.preflight.rows import isolation
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
-from tests.support.mechanism.blocks import hidden
+from tests.support.mechanism.blocks import Function, hidden
 from tests.support.mechanism.models import CLASSES, FEATURES, make_task
 
 
@@ -52,13 +52,22 @@ def of_experts(h: torch.Tensor) -> torch.Tensor:
     return h * ((which.cumsum(0) <= 28) * which).sum(1, keepdim=True)
 
 
+def of_experts_backwards(h: torch.Tensor) -> torch.Tensor:
+    """The same, the last ones."""
+    return of_experts(h.flip(0)).flip(0)
+
+
 @pytest.mark.rule(8, 21)
-def test_rows_that_compete_where_all_are_equal() -> None:
+@pytest.mark.parametrize(
+    ("function", "end"), [(of_experts, "first"), (of_experts_backwards, "last")]
+)
+def test_rows_that_compete_where_all_are_equal(function: Function, end: str) -> None:
     """Of 32 random rows neither expert gets more than 28."""
-    task = hidden(of_experts)
+    task = hidden(function)
     check(task, 32)
     check(task, 28, equal=True)
-    with pytest.raises(TaskError, match=r"in of_experts.*8 other examples among 32 equal ones"):
+    words = f"in of_experts.*8 other examples, the {end} ones, among 32 equal ones"
+    with pytest.raises(TaskError, match=words):
         check(task, 32, equal=True)
 
 

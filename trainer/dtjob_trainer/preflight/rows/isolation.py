@@ -41,10 +41,11 @@ def check(passes: Passes, batch: Batch, other: Batch, dims: dict[int, int]) -> N
 
 
 def check_equal(passes: Passes, batch: Batch, other: Batch) -> None:
-    """Refuse where the first rows decide about others that were equal to them.
+    """Refuse where the first or the last rows decide about others that were equal to them.
 
-    Equal rows fill what has a capacity for the whole batch, as experts may have for tokens. A
-    quarter of them changes, since some may be to the model as they were.
+    Equal rows fill what has a capacity for the whole batch, as experts may have for tokens, by
+    whichever end it is filled from. A quarter of them changes, since some may be to the model as
+    they were, at one end after the other: the rows that win or lose by it may be at the other.
 
     Parameters
     ----------
@@ -59,10 +60,12 @@ def check_equal(passes: Passes, batch: Batch, other: Batch) -> None:
     if rows == 1:
         return
     equal = {name: tensor[:1].expand_as(tensor).clone() for name, tensor in batch.items()}
-    changed = tuple(range(-(-rows // 4)))
+    some = -(-rows // 4)
     base = passes.take(equal)
-    words = f"{len(changed)} other examples among {rows} equal ones"
-    check_unmoved(passes, equal, base, Change(changed, _exchanged(equal, other, changed), words))
+    for end, changed in (("first", range(some)), ("last", range(rows - some, rows))):
+        exchanged = _exchanged(equal, other, tuple(changed))
+        words = f"{some} other examples, the {end} ones, among {rows} equal ones"
+        check_unmoved(passes, equal, base, Change(tuple(changed), exchanged, words))
 
 
 def _all_at_once(
