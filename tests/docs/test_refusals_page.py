@@ -180,8 +180,13 @@ CASES = {
     "BatchNorm": task(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))),
     "a loss that is averaged": task(losses=averaged),
     "a loss divided by the number of rows": task(losses=divided),
-    "attention, sorting or statistics over the first dimension, mixup and CutMix, negatives from "
-    "the batch, also where only some values lead there": task(lambda: Centred(4, 2)),
+    "attention, sorting or statistics over the first dimension, experts of a capacity for the "
+    "batch, mixup and CutMix, negatives from the batch, also where only some values lead there": (
+        task(lambda: Centred(4, 2))
+    ),
+    "a number of the whole batch, such as its greatest value, also where no row uses it": scaled(
+        lambda x: 1 + (x.max() > 1e6)
+    ),
     'a random number for all rows: LayerDrop, StochasticDepth of mode="batch", a random transform '
     "of a whole batch, one diffusion step for it": scaled(lambda _: torch.rand(1)),
     "random numbers of which a row's reach other rows": scaled(lambda x: torch.rand(len(x))[0]),
