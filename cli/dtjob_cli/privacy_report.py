@@ -147,9 +147,10 @@ def _versions(made_with: Versions) -> dict[str, str]:
     """Return versions by names, those of the task's packages last."""
     versions = made_with.to_dict()
     packages = versions.pop("packages")
-    found = {name: version for name, version in versions.items() if shown.version(version)}
     named = dict(each.split("==") for each in packages if shown.package(each))
-    return found | named | found
+    # No package stands for one that has a field of its own.
+    found = versions | {name: version for name, version in named.items() if name not in versions}
+    return {name: version for name, version in found.items() if shown.version(version)}
 
 
 def prepare(plan: PrivacyPlan, accountant: PldProcess) -> Future[Figures] | None:
