@@ -33,6 +33,8 @@ from tests.support.mechanism.models import (
 )
 from tests.support.mechanism.ranks import Flipped
 
+LOOKED_AT = [draw for draw in range(400) if chosen(KEYS.looks, draw)]
+
 
 def train(plan, charges, task=None, keys=KEYS, records=None, **options):
     task = task or make_task()
@@ -361,7 +363,7 @@ def test_a_branch_that_is_seldom_taken_is_refused_at_a_chosen_draw(monkeypatch):
     task = make_task(losses=losses)
     model = task.model()
     step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
-    first, second = [draw for draw in range(400) if chosen(KEYS.looks, draw)][:2]
+    first, second = LOOKED_AT[:2]
     step.run(first, 0)
     assert len(looks) == step.layout.micro_batches == 3
     seldom[0] = True
@@ -389,7 +391,7 @@ def test_what_is_kept_of_a_batch_is_refused_at_a_chosen_draw():
     task = make_task(losses=losses)
     model = task.model()
     step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
-    first, second = [draw for draw in range(400) if chosen(KEYS.looks, draw)][:2]
+    first, second = LOOKED_AT[:2]
     step.run(first, 0)
     kept.append(None)
     step.run(first + 1, 1)
@@ -411,7 +413,7 @@ def test_rows_that_meet_on_records_alone_are_refused_at_a_chosen_draw():
     task = make_task(losses=losses)
     model = task.model()
     step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
-    first = next(draw for draw in range(400) if chosen(KEYS.looks, draw))
+    first = LOOKED_AT[0]
     step.run(first + 1, 0)
     before = flat(model)
     with pytest.raises(
@@ -430,7 +432,7 @@ def test_rows_with_random_numbers_of_their_own_do_not_meet():
     task = make_task(losses=losses)
     model = task.model()
     step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
-    for draw in [draw for draw in range(400) if chosen(KEYS.looks, draw)]:
+    for draw in LOOKED_AT:
         step.run(draw, 0)
 
 
@@ -444,7 +446,7 @@ def test_what_gives_other_bits_each_time_tells_nothing_of_rows():
     task = make_task(losses=losses)
     model = task.model()
     step = make_step(task, model, Plan(), task.dataset(), physical_batch_size=13)
-    step.run(next(draw for draw in range(400) if chosen(KEYS.looks, draw)), 0)
+    step.run(LOOKED_AT[0], 0)
 
 
 @pytest.mark.rule(20)

@@ -12,7 +12,7 @@ import torch
 
 from dtjob_trainer.mechanism.per_example import PerExampleGradients
 from dtjob_trainer.mechanism.prf import words
-from dtjob_trainer.mechanism.watch.fingerprints import fingerprints
+from dtjob_trainer.mechanism.watch.fingerprints import fingerprints, same_rows
 
 
 class RowsMet(RuntimeError):
@@ -73,32 +73,17 @@ def check(
     changed = {name: tensor.clone() for name, tensor in batch.items()}
     for name, tensor in changed.items():
         tensor[row] = padding[name][0]
-    begin()
-    before = _prints(gradients, batch, rows)
-    begin()
-    if _equal_but(row, before, _prints(gradients, changed, rows)):
-        return
-    begin()
-    if _equal_but(row, before, _prints(gradients, batch, rows)):
+    others = [each for each in range(rows) if each != row]
+
+    def same(before: list[torch.Tensor | None], after: list[torch.Tensor | None]) -> bool:
+        pairs = zip(before, after, strict=True)
+        return all(same_rows(one, other, others) for one, other in pairs)
+
+    def taken(fields: Mapping[str, torch.Tensor]) -> list[torch.Tensor | None]:
+        begin()
+        found = gradients(fields, rows)
+        return [None if each is None else fingerprints(each) for each in found]
+
+    before = taken(batch)
+    if not same(before, taken(changed)) and same(before, taken(batch)):
         raise RowsMet
-
-
-def _equal_but(row: int, one: list[torch.Tensor | None], other: list[torch.Tensor | None]) -> bool:
-    for mine, yours in zip(one, other, strict=True):
-        if mine is None or yours is None:
-            if mine is not yours:
-                return False
-            continue
-        moved = mine != yours
-        moved[row] = False
-        if moved.any():
-            return False
-    return True
-
-
-def _prints(
-    gradients: PerExampleGradients, batch: Mapping[str, torch.Tensor], rows: int
-) -> list[torch.Tensor | None]:
-    return [
-        None if gradient is None else fingerprints(gradient) for gradient in gradients(batch, rows)
-    ]

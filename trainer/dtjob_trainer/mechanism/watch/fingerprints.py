@@ -41,6 +41,13 @@ def fingerprints(tensor: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def same_rows(one: torch.Tensor | None, other: torch.Tensor | None, rows: list[int]) -> bool:
+    """Whether these rows have the same fingerprints in both, or there are none in either."""
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one[rows], other[rows])
+
+
 def _weighted(part: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Σ wⱼ·bⱼ of each row, modulo 2³² or 2⁶⁴."""
     bits = part.view(_BITS[part.element_size()]).to(weights.dtype)

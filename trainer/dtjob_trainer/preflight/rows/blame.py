@@ -23,6 +23,7 @@ from dtjob_trainer.preflight.rows.passes import (
 )
 from dtjob_trainer.preflight.rows.whereabouts import Around, Met, Modules, met_at
 from dtjob_trainer.task import TaskError
+from dtjob_trainer.usercode.passing import may_pass
 
 _REMEDY = (
     "compute each row from its own example alone: no statistics, attention, sorting or cumulative "
@@ -93,11 +94,16 @@ def check_unmoved(
     )
 
 
-def moves(passes: Passes, base: Pass, change: Change) -> bool:
-    """Whether a change moves the loss or gradient of another row by a bit."""
-    with change.around():
-        changed = passes.take(change.batch)
-    return changed.moved(base, others(rows_of(change.batch), *change.rows)) != []
+def is_harmless(passes: Passes, base: Pass, change: Change) -> bool:
+    """Whether a change moves no other row by a bit; False, too, where an operator raises by it."""
+    try:
+        with change.around():
+            changed = passes.take(change.batch)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return False
+    return not changed.moved(base, others(rows_of(change.batch), *change.rows))
 
 
 class _Witness(Operators):

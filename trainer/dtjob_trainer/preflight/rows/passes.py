@@ -17,7 +17,7 @@ from dtjob_trainer.mechanism.per_example import (
     PerExampleGradients,
     trainable,
 )
-from dtjob_trainer.mechanism.watch.fingerprints import fingerprints
+from dtjob_trainer.mechanism.watch.fingerprints import fingerprints, same_rows
 from dtjob_trainer.task import Task
 from dtjob_trainer.usercode.randomness import same_randomness
 
@@ -42,7 +42,9 @@ class Pass:
     def moved(self, other: Pass, rows: list[int]) -> list[str]:
         """Return the names under which one of these rows is another one's."""
         return [
-            name for name, mine in self.prints.items() if not _equal(mine, other.prints[name], rows)
+            name
+            for name, mine in self.prints.items()
+            if not same_rows(mine, other.prints[name], rows)
         ]
 
 
@@ -161,9 +163,3 @@ def rows_of(batch: Mapping[str, torch.Tensor]) -> int:
 def others(rows: int, *changed: int) -> list[int]:
     """Return all rows but these."""
     return [each for each in range(rows) if each not in changed]
-
-
-def _equal(one: torch.Tensor | None, other: torch.Tensor | None, rows: list[int]) -> bool:
-    if one is None or other is None:
-        return one is other
-    return torch.equal(one[rows], other[rows])

@@ -17,7 +17,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, axis_of
-from dtjob_trainer.preflight.rows.blame import Change, check_unmoved, moves
+from dtjob_trainer.preflight.rows.blame import Change, check_unmoved, is_harmless
 from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes
 from dtjob_trainer.task import TaskError
@@ -210,12 +210,7 @@ def _both_are_harmless(
             yield
 
     both = Change((row,), change.batch if change else batch, "", around)
-    try:
-        return not moves(passes, base, both)
-    except Exception as error:
-        if may_pass(error):
-            raise
-        return False
+    return is_harmless(passes, base, both)
 
 
 @contextlib.contextmanager
