@@ -47,10 +47,10 @@ def hooks(model: nn.Sequential) -> Iterator[ExampleHooks]:
     made.remove()
 
 
-def interrupted(model: nn.Module) -> None:
+def interrupted(model: nn.Module, hooks: ExampleHooks) -> None:
     losses = model(torch.ones(3, 2)).sum()
     with pytest.raises(Interrupted):
-        losses.backward()
+        hooks.backward(losses)
 
 
 def kept(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -63,7 +63,7 @@ def kept(model: nn.Module) -> dict[str, dict[str, Any]]:
 def test_an_interrupted_pass_is_kept_under_the_names_that_are_forgotten(
     model: nn.Sequential, hooks: ExampleHooks
 ) -> None:
-    interrupted(model)
+    interrupted(model, hooks)
     layer, weight = vars(model[0]), vars(model[0].weight)
     assert {"activations", "max_batch_len"} <= layer.keys(), CHANGED
     assert {"_current_grad_sample", "grad_sample"} <= weight.keys(), CHANGED
@@ -75,7 +75,7 @@ def test_what_is_forgotten_leaves_nothing_of_a_pass(
     model: nn.Sequential, hooks: ExampleHooks
 ) -> None:
     before = kept(model)
-    interrupted(model)
+    interrupted(model, hooks)
     assert kept(model) != before
     hooks.forget()
     assert kept(model) == before, CHANGED
@@ -86,15 +86,20 @@ def test_a_pass_gives_each_parameter_a_gradient_for_each_example() -> None:
     hooks = ExampleHooks(model, list(model.parameters()))
     hooks.forget()
     assert hooks.gradient(model.weight) is None
-    model(torch.ones(3, 2, requires_grad=True)).sum().backward()
+    hooks.backward(model(torch.ones(3, 2, requires_grad=True)).sum())
     one = hooks.gradient(model.weight)
     assert isinstance(one, torch.Tensor), CHANGED
     assert one.shape == (3, 2, 2), CHANGED
-    model(torch.ones(3, 2, requires_grad=True)).sum().backward()
+    hooks.backward(model(torch.ones(3, 2, requires_grad=True)).sum())
     several = hooks.gradient(model.weight)
     assert isinstance(several, list), CHANGED
     assert len(several) == 2, CHANGED
     hooks.remove()
+
+
+def test_a_pass_of_the_tasks_own_code_counts_not(model: nn.Sequential, hooks: ExampleHooks) -> None:
+    model[0](torch.ones(3, 2, requires_grad=True)).sum().backward()
+    assert all(hooks.gradient(p) is None for p in model.parameters())
 
 
 def test_samplers_are_known_by_the_type_of_a_module() -> None:
@@ -127,7 +132,7 @@ def test_what_opacus_gets_wrong_is_corrected(layer: nn.Module, inputs: torch.Ten
     assert isinstance(weight, nn.Parameter)
     hooks = ExampleHooks(layer, list(layer.parameters()))
     hooks.forget()
-    (layer(inputs) + 1).square().sum().backward()
+    hooks.backward((layer(inputs) + 1).square().sum())
     found = hooks.gradient(weight)
     hooks.remove()
     for row, one in enumerate(inputs):
@@ -142,8 +147,8 @@ def test_a_call_has_its_own_inputs_whenever_it_comes_back() -> None:
     hooks = ExampleHooks(layer, list(layer.parameters()))
     hooks.forget()
     first, second = layer(one).square().sum(), layer(other).sum()
-    first.backward()
-    second.backward()
+    hooks.backward(first)
+    hooks.backward(second)
     found = hooks.gradient(layer.weight)
     hooks.remove()
     for row in range(3):
@@ -158,7 +163,7 @@ def test_an_output_may_be_written_over() -> None:
     layer, inputs = nn.Linear(2, 2), torch.rand(3, 2)
     hooks = ExampleHooks(layer, list(layer.parameters()))
     hooks.forget()
-    torch.relu_(layer(inputs).add_(1)).square().sum().backward()
+    hooks.backward(torch.relu_(layer(inputs).add_(1)).square().sum())
     found = hooks.gradient(layer.weight)
     hooks.remove()
     for row in range(3):

@@ -146,6 +146,62 @@ def test_several_passes_over_a_module_in_one_batch_are_refused():
         gradients(Reentrant(), rows(4))
 
 
+class Checkpointed(nn.Module):
+    """A block whose activations are computed once more in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.Tanh())
+        self.head = nn.Linear(FEATURES, CLASSES)
+        self.checkpointing = True
+
+    def forward(self, x):
+        if not self.checkpointing:
+            return self.head(self.block(self.block(x)))
+        for _ in range(2):
+            x = checkpoint(self.block, x, use_reentrant=False)
+        return self.head(x)
+
+
+@pytest.mark.rule(4)
+def test_checkpointing_changes_no_gradient():
+    model, arrays = Checkpointed(), rows(4)
+    checkpointed = gradients(model, arrays)
+    model.checkpointing = False
+    for one, other in zip(checkpointed, gradients(model, arrays), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def unused(model, batch):
+    """Also a weight by what the model itself gives, through which no gradient flows."""
+    certain = model(batch["x"]).softmax(1).amax(1).detach()
+    return cross_entropy(model, batch) * (1 + certain)
+
+
+def adversarial(model, batch):
+    """On inputs moved along the gradient that the model itself has for them."""
+    x = batch["x"].clone().requires_grad_()
+    losses = cross_entropy(model, {**batch, "x": x})
+    (slope,) = torch.autograd.grad(losses, x, grad_outputs=torch.ones_like(losses))
+    return cross_entropy(model, {**batch, "x": batch["x"] + 0.1 * slope.sign()})
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("losses", [unused, adversarial])
+def test_a_call_that_no_gradient_of_the_losses_comes_back_to_counts_not(losses):
+    model = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.Tanh(), nn.Linear(FEATURES, CLASSES))
+    batch = {name: torch.from_numpy(array) for name, array in rows(4).items()}
+    one = PerExampleGradients(model, losses)
+    taken = one(batch, 4)
+    one.close()
+    each = losses(model, batch)
+    for row in range(4):
+        true = torch.autograd.grad(each[row], list(model.parameters()), retain_graph=True)
+        for mine, expected in zip(taken, true, strict=True):
+            assert mine is not None
+            torch.testing.assert_close(mine[row], expected.flatten())
+
+
 def test_no_warning_reaches_the_log():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

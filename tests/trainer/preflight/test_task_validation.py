@@ -277,7 +277,69 @@ def test_state_that_is_of_no_values():
         m.calls = getattr(m, "calls", 0) + 1
         return m.second(m.first(x)) * m.calls
 
-    refused(block(forward), "ModelRefused", "keeps state")
+    refused(block(forward), "ModelRefused", "module model (Block).calls", "no counters")
+
+
+def counted_in_a_closure():
+    calls = 0
+
+    def losses(m, b):
+        nonlocal calls
+        calls += 1
+        return cross_entropy(m, b)
+
+    return make_task(losses=losses)
+
+
+def counted_in_a_tensor():
+    calls = torch.zeros(())
+
+    def losses(m, b):
+        calls.add_(1)
+        return cross_entropy(m, b)
+
+    return make_task(losses=losses)
+
+
+class Schedule:
+    """What is the same at first and another one later."""
+
+    def __init__(self):
+        self.turns = itertools.count()
+
+    def losses(self, m, b):
+        return cross_entropy(m, b) * (1 if next(self.turns) < 1000 else b["x"].mean())
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize(
+    ("task", "where"),
+    [
+        (counted_in_a_closure(), "losses(): calls is another"),
+        (counted_in_a_tensor(), "losses(): calls is another"),
+        (make_task(losses=Schedule().losses), "losses().turns is another"),
+    ],
+)
+def test_what_counts_the_passes(task, where):
+    """Once the count is large enough, a pass may do what no dry run has tried."""
+    refused(task, "ModelRefused", where, "no counters or other state between calls")
+
+
+@pytest.mark.rule(21)
+def test_a_branch_that_weights_decide():
+    """They are public; but where they are large a pass may do what none has tried."""
+
+    def forward(m, x):
+        h = m.first(x)
+        return m.second(h - h.mean(0) if m.first.weight.norm() > 50 else h)
+
+    refused(
+        block(forward),
+        "ModelRefused",
+        f"asks for values of parameters at {__file__}:",
+        "in forward: if or bool() reads them",
+        "torch.where",
+    )
 
 
 class Averaging(nn.Linear):
@@ -790,11 +852,11 @@ def test_a_model_that_no_pass_is_needed_to_refuse(check, model, reason):
 
 @pytest.mark.rule(8, 21)
 def test_what_is_asked_at_each_tenth_call_is_refused():
-    calls = itertools.count(1)
+    turns = itertools.cycle(range(10))  # of which nothing shows where it is
 
     def losses(model, batch):
         found = cross_entropy(model, batch)
-        if next(calls) % 10 == 0:
+        if next(turns) == 9:
             found.mean().item()
         return found
 

@@ -36,7 +36,9 @@ class ExampleHooks:
     def gradient(self, p: torch.Tensor) -> torch.Tensor | list[torch.Tensor] | None:
         """Return Tensor[P, ...] of a backward pass, a list of several, or None of none."""
         found: torch.Tensor | list[torch.Tensor] | None = p.grad_sample  # type: ignore[attr-defined]
-        return found
+        # Opacus waits for a gradient of each call. To some none comes back: their output is not
+        # used, or checkpointing has called them once more.
+        return getattr(p, "_current_grad_sample", None) if found is None else found
 
     def forget(self) -> None:
         """Forget every activation and gradient that a pass may have left behind (Rule 8)."""
@@ -49,6 +51,14 @@ class ExampleHooks:
             for attribute in ("activations", "max_batch_len"):
                 if attribute in module.__dict__:
                     delattr(module, attribute)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Take the gradients of a loss; those that the task's own code takes before count not."""
+        self._hooks.in_backward = True
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        finally:
+            self._hooks.in_backward = False
 
     def remove(self) -> None:
         """Take the hooks off the module."""
@@ -64,6 +74,8 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
     change it. It knows its own call: a module may be called several times, and its calls come back
     in whichever order.
     """
+
+    in_backward = False
 
     def add_hooks(
         self,
@@ -98,7 +110,7 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
         of_call, number = kept[-1], first.output_nr
 
         def come_back(gradients: Sequence[torch.Tensor | None]) -> None:
-            if gradients[number] is None:
+            if gradients[number] is None or not self.in_backward:
                 return
             # Opacus takes the last ones.
             kept.sort(key=lambda each: each is of_call)

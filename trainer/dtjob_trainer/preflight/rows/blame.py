@@ -15,13 +15,14 @@ from dtjob_trainer.mechanism.watch.fingerprints import fingerprints
 from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.passes import (
     LOSSES,
+    Around,
     Batch,
     Pass,
     Passes,
     others,
     rows_of,
 )
-from dtjob_trainer.preflight.rows.whereabouts import Around, Met, Modules, met_at
+from dtjob_trainer.preflight.rows.whereabouts import Met, Modules, met_at
 from dtjob_trainer.task import TaskError
 from dtjob_trainer.usercode.passing import may_pass
 
@@ -60,7 +61,13 @@ class Change:
 
 
 def check_unmoved(
-    passes: Passes, batch: Batch, base: Pass, change: Change, *, seed: int = 0
+    passes: Passes,
+    batch: Batch,
+    base: Pass,
+    change: Change,
+    *,
+    seed: int = 0,
+    may_raise: bool = False,
 ) -> None:
     """Refuse a change that moves the loss or gradient of another row by a bit.
 
@@ -68,6 +75,8 @@ def check_unmoved(
     ----------
     base
         A pass over `batch` under `seed`.
+    may_raise
+        Whether an operator may raise because of the change: nothing is known then.
 
     Raises
     ------
@@ -75,8 +84,13 @@ def check_unmoved(
         Names the first module and line where another row moved, if it is in a tensor that has the
         batch first.
     """
-    with change.around():
-        changed = passes.take(change.batch, seed=seed)
+    try:
+        with change.around():
+            changed = passes.take(change.batch, seed=seed)
+    except Exception as error:
+        if may_raise and not may_pass(error):
+            return
+        raise
     rest = others(rows_of(batch), *change.rows)
     moved = changed.moved(base, rest)
     if not moved:

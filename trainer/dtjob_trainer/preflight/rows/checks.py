@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
-from dtjob_trainer.preflight.rows import isolation, poison, reductions, two_streams, visits
+from dtjob_trainer.preflight.rows import (
+    caught,
+    isolation,
+    poison,
+    random_calls,
+    reductions,
+    two_streams,
+    visits,
+)
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import Batch, passes_of
 from dtjob_trainer.task import Task
@@ -28,9 +38,11 @@ def check_isolated(task: Task, model: torch.nn.Module, device: torch.device) -> 
 
 
 def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: int) -> None:
-    """Refuse random numbers that rows share, and rows that meet at special values or among P.
+    """Refuse what takes longest to find: errors that are caught, numbers that rows share, and more.
 
-    It takes longest, and tells of an image and a task what it told of them before.
+    Rows that meet at special values, behind coins that seldom fall, or among P.
+
+    It tells of an image and a task what it told of them before.
 
     Parameters
     ----------
@@ -45,11 +57,16 @@ def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: 
     generator = np.random.default_rng(6)
     batch, at_size, other = (_examples(task, n, generator, device) for n in (ROWS, rows, rows))
     with passes_of(task, model, device) as passes:
+        caught.check(passes, batch)
         passes.settle(batch)
         two_streams.check(passes, batch)
         dims = poison.embeddings_rows(passes, batch)
         poison.check(passes, batch, dims, poison.BETWEEN)
-        poison.check_large(passes, batch, dims)
+        for value in poison.LARGE:
+            poison.check(passes, batch, dims, poison.EDGES, value)
+        for number in random_calls.OF_RAND:
+            with passes.within(functools.partial(random_calls.all_pinned, device, number)):
+                poison.check(passes, batch, dims, poison.EDGES[1:2])
         visits.check(passes, task.example_spec)
         passes.settle(at_size)
         isolation.check(passes, at_size, other, dims)

@@ -29,3 +29,11 @@ class Operators(TorchDispatchMode):
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what `func(*args, **kwargs)` gives."""
         return func(*args, **kwargs)
+
+
+def gives_view(func: Any) -> bool:
+    """Whether what an operator gives is a part of what it is given: one row, say."""
+    schema = getattr(func, "_schema", None)
+    return schema is not None and any(
+        each.alias_info is not None and not each.alias_info.is_write for each in schema.returns
+    )

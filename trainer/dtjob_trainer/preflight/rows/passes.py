@@ -22,6 +22,7 @@ from dtjob_trainer.task import Task
 from dtjob_trainer.usercode.randomness import same_randomness
 
 Batch = dict[str, torch.Tensor]
+Around = contextlib.AbstractContextManager[object]
 
 #: What `Pass.prints` calls the losses.
 LOSSES = "losses"
@@ -75,6 +76,7 @@ class Passes:
         self._names = list(trainable(model))
         self._last = torch.empty(0)
         self._unsteady: set[str] = set()
+        self._within: Callable[[], Around] = contextlib.nullcontext
 
     def settle(self, batch: Batch) -> None:
         """Leave out of all that follows the gradients that are others the second time.
@@ -92,7 +94,7 @@ class Passes:
         batch: Batch,
         *,
         seed: int = 0,
-        around: contextlib.AbstractContextManager[object] | None = None,
+        around: Around | None = None,
     ) -> Pass:
         """Compute losses and per-example gradients in training mode, under a fixed seed.
 
@@ -103,7 +105,7 @@ class Passes:
         """
         self.in_losses = False
         self.model.train()
-        with same_randomness(self.device, seed), around or contextlib.nullcontext():
+        with same_randomness(self.device, seed), self._within(), around or contextlib.nullcontext():
             gradients = self._gradients(batch, rows_of(batch))
         prints = {
             name: None if gradient is None else fingerprints(gradient)
@@ -117,14 +119,23 @@ class Passes:
         batch: Batch,
         *,
         seed: int = 0,
-        around: contextlib.AbstractContextManager[object] | None = None,
+        around: Around | None = None,
     ) -> Pass:
         """Compute the losses alone."""
         self.model.train()
-        with same_randomness(self.device, seed), around or contextlib.nullcontext():
+        with same_randomness(self.device, seed), self._within(), around or contextlib.nullcontext():
             self._losses(self.model, batch)
         self._gradients.reset()
         return Pass({LOSSES: self._own_print()})
+
+    @contextlib.contextmanager
+    def within(self, around: Callable[[], Around]) -> Iterator[None]:
+        """Let every pass meanwhile run within what `around` makes."""
+        self._within = around
+        try:
+            yield
+        finally:
+            self._within = contextlib.nullcontext
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -142,7 +153,8 @@ class Passes:
         return losses
 
     def _own_print(self) -> torch.Tensor:
-        return fingerprints(self._last[:, None])
+        losses, self._last = self._last, torch.empty(0)  # nothing of a pass is kept
+        return fingerprints(losses[:, None])
 
 
 @contextlib.contextmanager

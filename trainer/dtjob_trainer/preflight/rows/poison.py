@@ -20,8 +20,6 @@ from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, axis_of
 from dtjob_trainer.preflight.rows.blame import Change, check_unmoved, is_harmless
 from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes
-from dtjob_trainer.task import TaskError
-from dtjob_trainer.usercode.passing import may_pass
 
 _EMBEDDINGS = frozenset({"_embedding_bag", "_embedding_bag_forward_only", "embedding"})
 #: Rows from which a neighbour, a cumulative sum and a statistic are reached.
@@ -29,8 +27,8 @@ EDGES = (0, ROWS // 2, ROWS - 1)
 #: The others.
 BETWEEN = tuple(row for row in range(ROWS) if row not in EDGES)
 
-# Its square is a number too.
-_LARGE = 2.0**60
+#: Their squares are numbers too.
+LARGE = (2.0**60, -(2.0**60))
 _NOTHING = contextlib.nullcontext()
 _CONVERT = torch.ops.aten._to_copy.default
 
@@ -64,7 +62,7 @@ class _Embeddings(Operators):
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
         if self._row is not None and func is _CONVERT and _is_whole(kwargs.get("dtype")):
-            args = (torch.where(args[0].abs() < _LARGE / 2, args[0], 0), *args[1:])
+            args = (torch.where(args[0].abs() < LARGE[0] / 2, args[0], 0), *args[1:])
         result = func(*args, **kwargs)
         if func.overloadpacket.__name__ in _EMBEDDINGS:
             looked_up = result[0] if isinstance(result, tuple) else result
@@ -94,8 +92,16 @@ def embeddings_rows(passes: Passes, batch: Batch) -> dict[int, int]:
     return found
 
 
-def check(passes: Passes, batch: Batch, dims: dict[int, int], rows: Iterable[int]) -> None:
-    """Refuse a model or losses in which a row of NaN, or of such gradients, reaches another.
+def check(
+    passes: Passes,
+    batch: Batch,
+    dims: dict[int, int],
+    rows: Iterable[int],
+    value: float = torch.nan,
+) -> None:
+    """Refuse a model or losses in which a row of a value, or of such gradients, reaches another.
+
+    What mixes rows behind a comparison shows to values that are beyond all others.
 
     Parameters
     ----------
@@ -105,6 +111,8 @@ def check(passes: Passes, batch: Batch, dims: dict[int, int], rows: Iterable[int
         Of `embeddings_rows`.
     rows
         Which rows are poisoned, one after the other.
+    value
+        NaN, or one of `LARGE`: infinity would be NaN after a product.
 
     Raises
     ------
@@ -112,42 +120,16 @@ def check(passes: Passes, batch: Batch, dims: dict[int, int], rows: Iterable[int
     """
     base = passes.take(batch)
     for row in rows:
-        if _both_are_harmless(passes, batch, base, row, dims):
+        if _both_are_harmless(passes, batch, base, row, dims, value):
             continue
-        check_values(passes, batch, base, row, dims)
-        check_unmoved(
-            passes,
+        check_values(passes, batch, base, row, dims, value)
+        gradients = Change(
+            (row,),
             batch,
-            base,
-            Change(
-                (row,),
-                batch,
-                "NaN in the gradient of one example",
-                lambda row=row: _poisoned_gradients(passes, row),  # type: ignore[misc]
-            ),
+            f"{_words(value)} in the gradient of one example",
+            lambda row=row: _poisoned_gradients(passes, row, value),  # type: ignore[misc]
         )
-
-
-def check_large(passes: Passes, batch: Batch, dims: dict[int, int]) -> None:
-    """Refuse where values of one row that are beyond all others reach another.
-
-    What mixes rows behind a comparison shows to them; infinity would be NaN after a product.
-
-    Parameters
-    ----------
-    batch
-        Of `ROWS` rows.
-    dims
-        Of `embeddings_rows`.
-
-    Raises
-    ------
-    TaskError
-    """
-    base = passes.take(batch)
-    for row in EDGES:
-        for value in (_LARGE, -_LARGE):
-            check_values(passes, batch, base, row, dims, value)
+        check_unmoved(passes, batch, base, gradients, may_raise=True)
 
 
 def check_values(
@@ -171,18 +153,11 @@ def check_values(
     dims
         Of `embeddings_rows`.
     value
-        NaN, or a large number.
+        As in `check`.
     """
     change = values(batch, row, dims, value)
-    if change is None:
-        return
-    try:
-        check_unmoved(passes, batch, base, change)
-    except TaskError:
-        raise
-    except Exception as error:
-        if may_pass(error):
-            raise
+    if change is not None:
+        check_unmoved(passes, batch, base, change, may_raise=True)
 
 
 def values(batch: Batch, row: int, dims: dict[int, int], value: float = torch.nan) -> Change | None:
@@ -194,19 +169,19 @@ def values(batch: Batch, row: int, dims: dict[int, int], value: float = torch.na
     for name in fields:
         poisoned[name] = batch[name].clone()
         poisoned[name][row] = value
-    words = f"{value:.1e} in one example" if math.isfinite(value) else "NaN in one example"
+    words = f"{_words(value)} in one example"
     return Change((row,), poisoned, words, lambda: _poisoned_values(row, dims, value))
 
 
 def _both_are_harmless(
-    passes: Passes, batch: Batch, base: Pass, row: int, dims: dict[int, int]
+    passes: Passes, batch: Batch, base: Pass, row: int, dims: dict[int, int], value: float
 ) -> bool:
-    """Whether values and gradients of NaN in one pass move nothing: twice as fast as in two."""
-    change = values(batch, row, dims)
+    """Whether values and such gradients in one pass move nothing: twice as fast as in two."""
+    change = values(batch, row, dims, value)
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:
-        with _poisoned_gradients(passes, row), change.around() if change else _NOTHING:
+        with _poisoned_gradients(passes, row, value), change.around() if change else _NOTHING:
             yield
 
     both = Change((row,), change.batch if change else batch, "", around)
@@ -226,12 +201,12 @@ def _poisoned_values(row: int, dims: dict[int, int], value: float) -> Iterator[N
 
 
 @contextlib.contextmanager
-def _poisoned_gradients(passes: Passes, row: int) -> Iterator[None]:
-    """Put NaN into the gradient of a row of the losses and of all outputs of modules."""
+def _poisoned_gradients(passes: Passes, row: int, value: float) -> Iterator[None]:
+    """Put a value into the gradient of a row of the losses and of all outputs of modules."""
 
     def poison(gradient: torch.Tensor) -> torch.Tensor:
         poisoned = gradient.clone()
-        poisoned[row] = torch.nan
+        poisoned[row] = value
         return poisoned
 
     def hook(output: object) -> None:
@@ -250,6 +225,10 @@ def _poisoned_gradients(passes: Passes, row: int) -> Iterator[None]:
         passes.on_losses = None
         for handle in handles:
             handle.remove()
+
+
+def _words(value: float) -> str:
+    return f"{value:.1e}" if math.isfinite(value) else "NaN"
 
 
 def _has_rows(tensor: torch.Tensor) -> bool:

@@ -17,6 +17,11 @@ from dtjob_trainer.preflight.rows.whereabouts import Met, Modules
 Again = Callable[[], list[torch.Tensor]]
 Meet = Callable[[int, list[torch.Tensor], Again], None]
 
+#: The least and the greatest number that torch.rand gives in float32.
+OF_RAND = (0.0, 1 - 2.0**-24)
+
+_UNIFORM = frozenset({"rand", "rand_like", "uniform", "uniform_"})
+_COINS = frozenset({"bernoulli", "bernoulli_"})
 _SALT = 0x9E3779B9
 
 
@@ -137,6 +142,19 @@ def pinned(device: torch.device, pinned_number: int, value: float) -> RandomCall
                 each.fill_(value)
 
     return RandomCalls(device, meet)
+
+
+def all_pinned(device: torch.device, value: float) -> RandomCalls:
+    """Give all uniform numbers one value, and let all coins fall as they do for it."""
+
+    def meet(number: int, filled: list[torch.Tensor], _again: Again) -> None:
+        name = around.calls[number].name
+        if name in _UNIFORM or name in _COINS:
+            for each in filled:
+                each.fill_(value if name in _UNIFORM else round(value))
+
+    around = RandomCalls(device, meet)
+    return around
 
 
 def sought(device: torch.device, modules: Modules, sought_number: int) -> RandomCalls:

@@ -2,13 +2,16 @@
 
 A number that is of the whole batch, such as its greatest value, may decide about the rows where it
 is rare enough for no probe to meet it. So no operator that is given rows may give something that
-has none, while model and losses compute. Rows are told by two batches of different size.
+has none, or runs along the rows, while model and losses compute. Rows are told by two batches of
+different size.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.watch import questions
-from dtjob_trainer.mechanism.watch.structure import Look, looked_at
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS
-from dtjob_trainer.preflight.rows.operators import Operators
+from dtjob_trainer.preflight.rows.marked import MarkedOperators
+from dtjob_trainer.preflight.rows.operators import gives_view
 from dtjob_trainer.preflight.rows.passes import Batch, Passes
 from dtjob_trainer.preflight.rows.whereabouts import Met, Modules, met_at
 from dtjob_trainer.task import TaskError
@@ -27,6 +30,25 @@ from dtjob_trainer.task import TaskError
 _REMEDY = (
     "compute each row from its own example alone: reduce over the other dimensions; where "
     "torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) instead"
+)
+# Operators that give an entry for each, made of those before it in a dimension, or of all of them.
+_ALONG = frozenset(
+    {
+        "_log_softmax",
+        "_safe_softmax",
+        "_softmax",
+        "cummax",
+        "cummin",
+        "cumprod",
+        "cumsum",
+        "kthvalue",
+        "logcumsumexp",
+        "median",
+        "mode",
+        "nanmedian",
+        "sort",
+        "topk",
+    }
 )
 # How many of its outputs count: the other one, a sum of weights for a mean, is 0 where the losses
 # are of each row.
@@ -41,6 +63,8 @@ class _Call:
     ----------
     gave
         Also whether it is of floats. A seed, or how many rows there are, is an integer.
+    along
+        The dimension along which it makes each entry of others; None for none.
     excused
         It gives a view, or no values, or torch asks only to raise.
     """
@@ -48,7 +72,15 @@ class _Call:
     name: str
     given: list[torch.Size]
     gave: list[tuple[torch.Size, bool]]
+    along: int | None
     excused: bool
+
+    def meets(self, of_fewer: _Call) -> bool:
+        """Whether it makes an entry of a row of those of other rows."""
+        if self.along is None or not self.given or not of_fewer.given:
+            return False
+        (mine, *_), (other, *_) = self.given, of_fewer.given
+        return len(mine) == len(other) and mine[self.along] != other[self.along]
 
     def reduces(self, of_fewer: _Call) -> bool:
         """Whether rows go in, and floats, or all that comes out, have none."""
@@ -64,7 +96,7 @@ class _Call:
         )
 
 
-class _Calls(Operators):
+class _Calls(MarkedOperators):
     """Notes each call, or raises `Met` at that of a number.
 
     What is no part of the batch has rows for itself, such as places that a model makes for each.
@@ -77,25 +109,13 @@ class _Calls(Operators):
         at: int | None = None,
         modules: Modules | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(passes, batch)
         self.calls: list[_Call] = []
         self._at, self._modules = at, modules
-        self._looking = looked_at(passes.model, batch)
-        self._look: Look | None = None
-
-    def __enter__(self) -> _Calls:
-        self._look = self._looking.__enter__()
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._looking.__exit__(*error)
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
-        look = self._look
-        assert look is not None
+        look = self.look
         given = [each.shape for each in _tensors((args, kwargs)) if look.is_marked(each)]
         result = func(*args, **kwargs)
         if self._modules is not None and len(self.calls) == self._at:
@@ -109,7 +129,10 @@ class _Calls(Operators):
                     (each.shape, each.is_floating_point())
                     for each in _tensors(result)[: _TELLING.get(name)]
                 ],
-                excused=_is_view(func)
+                along=_along(func, args, kwargs)
+                if name in _ALONG and look.is_marked(args[0])
+                else None,
+                excused=gives_view(func)
                 or questions.kind_of(func).of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
             )
@@ -120,8 +143,7 @@ class _Calls(Operators):
 def check(passes: Passes, batch: Batch) -> None:
     """Refuse an operator of model or losses that makes of rows what has none.
 
-    Where a smaller batch is computed by other operators, nothing is told: rows that take turns
-    are each of their own.
+    Rows that take turns are each of their own.
 
     Parameters
     ----------
@@ -137,26 +159,50 @@ def check(passes: Passes, batch: Batch) -> None:
     many, fewer = _Calls(passes, batch), _Calls(passes, part)
     passes.losses(batch, around=many)
     passes.losses(part, around=fewer)
-    for number, (one, other) in enumerate(zip(many.calls, fewer.calls, strict=False)):
-        if one.name != other.name:
-            return
-        if one.reduces(other):
+    for number, other in _pairs(many.calls, fewer.calls):
+        one = many.calls[number]
+        if one.reduces(other) or one.meets(other):
             sought = functools.partial(_Calls, passes, batch, number)
             place = met_at(passes, batch, sought)
+            does = (
+                "makes one value of those of all rows"
+                if one.reduces(other)
+                else "runs along the rows"
+            )
             raise TaskError(
                 Reason.MODEL_REFUSED,
                 f"{place or 'the model or losses()'} mixes the examples of a batch: {one.name} "
-                f"makes one value of those of all rows; {_REMEDY}",
+                f"{does}; {_REMEDY}",
             )
+
+
+def _pairs(many: Sequence[_Call], fewer: Sequence[_Call]) -> Iterator[tuple[int, _Call]]:
+    """Pair calls with those of a smaller batch, each with its number among the many.
+
+    A loop over the rows has more turns for more rows: what surrounds it is paired all the same.
+    """
+    names, names_of_fewer = [call.name for call in many], [call.name for call in fewer]
+    if names == names_of_fewer:
+        yield from enumerate(fewer)
+        return
+    matcher = difflib.SequenceMatcher(None, names, names_of_fewer, autojunk=False)
+    for first, second, size in matcher.get_matching_blocks():
+        for step in range(size):
+            yield first + step, fewer[second + step]
+
+
+def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """The dimension that an operator is given, counted from the first."""
+    names = [argument.name for argument in func._schema.arguments]
+    place = names.index("dim") if "dim" in names else None
+    value = kwargs.get("dim")
+    if place is not None and place < len(args):
+        value = args[place]
+    elif value is None and place is not None:
+        value = func._schema.arguments[place].default_value
+    rank = args[0].dim()
+    return value % rank if isinstance(value, int) and rank else None
 
 
 def _tensors(value: object) -> list[torch.Tensor]:
     return [each for each in tree_leaves(value) if isinstance(each, torch.Tensor)]
-
-
-def _is_view(func: Any) -> bool:
-    """Whether what it gives is a part of what it is given: one row, say."""
-    schema = getattr(func, "_schema", None)
-    return schema is not None and any(
-        each.alias_info is not None and not each.alias_info.is_write for each in schema.returns
-    )

@@ -6,7 +6,11 @@ other rows from the other: no other row's loss or gradient may move by a bit, fo
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from dtjob_api.reasons import Reason
+from dtjob_trainer.mechanism.watch.structure import Look, ValueAsked, ValueKept, looked_at
 from dtjob_trainer.preflight.rows import own_random, random_calls
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, Axis, axis_of
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, others
@@ -29,8 +33,6 @@ _KEEP_A_SEED = frozenset(
         "miopen_rnn",
     }
 )
-# The least and the greatest number that torch.rand gives in float32, and one between.
-_OF_RAND = (0.0, 0.5, 1 - 2.0**-24)
 _REMEDY = (
     "draw random numbers for each row, of shape [rows, ...], and use a row's for that row alone "
     '(torchvision\'s StochasticDepth: mode="row"; an order for each row: '
@@ -111,12 +113,36 @@ def _check_shared(
     if not idle:
         return
     base = passes.take(batch)
-    for value in _OF_RAND:
+    for value in (*random_calls.OF_RAND, 0.5):
         for number in idle:
+            _check_structure(passes, batch, number, value)
             pinned = random_calls.pinned(passes.device, number, value)
             changed = passes.take(batch, around=pinned)
             if changed.moved(base, list(range(ROWS))) or len(pinned.calls) != len(calls):
                 raise _refused(passes, batch, calls, number, _without_rows(calls[number]))
+
+
+def _check_structure(passes: Passes, batch: Batch, number: int, value: float) -> None:
+    """Refuse what a pass does behind a coin, as `refusals.check_structure` does in others."""
+    copies = {name: tensor.clone() for name, tensor in batch.items()}
+    looks: list[Look] = []
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        pinned = random_calls.pinned(passes.device, number, value)
+        with looked_at(passes.model, copies) as look, pinned:
+            looks.append(look)
+            yield
+
+    try:
+        passes.losses(copies, around=around())
+        copies.clear()
+        looks[0].check_forgotten()
+    except ValueAsked as error:
+        message = error.sentence(where_in_task(error))
+        raise TaskError(Reason.MODEL_REFUSED, message) from None
+    except ValueKept as error:
+        raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
 
 
 def _check_spliced(

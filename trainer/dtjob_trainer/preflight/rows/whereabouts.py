@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from dtjob_trainer.preflight.rows.passes import Batch, Passes
+from dtjob_trainer.preflight.rows.passes import Around, Batch, Passes
 from dtjob_trainer.task import where_in_task
-
-Around = contextlib.AbstractContextManager[object]
 
 
 class Met(Exception):

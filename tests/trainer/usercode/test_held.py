@@ -1,0 +1,158 @@
+"""Rule 21: what a task's objects hold between passes, wherever it is."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dtjob_trainer.usercode.held import held
+
+CALLS = [0]
+
+
+class Config:
+    """An object of the task's own."""
+
+    seen = 0
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.nested = {"deep": [0, 0]}
+        self.itself = self
+
+
+class Model(nn.Module):
+    """Holds something of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.number, self.text, self.nothing = 0, "", None
+        self.numbers, self.names = [0.0], {"a"}
+        self.recent: deque[int] = deque(maxlen=3)
+        self.counts: Counter[str] = Counter()
+        self.config = Config()
+        self.kept, self.array = torch.zeros(2), np.zeros(2)
+        self.turns = itertools.count()
+
+
+def losses(model: nn.Module, batch: object, step: list[int] | None = None) -> None:
+    """Has nothing of its own."""
+
+
+def changing(change: Callable[[Model], object]) -> list[str]:
+    """The places that a change of a model is seen at."""
+    model = Model()
+    before = held(model, losses)
+    change(model)
+    after = held(model, losses)
+    return [where for where in before | after if before.get(where) != after.get(where)]
+
+
+def count(model: Model) -> None:
+    model.number += 1
+
+
+def count_in_class(_: Model) -> None:
+    Config.seen += 1
+
+
+def count_globally(_: Model) -> None:
+    CALLS.append(0)
+
+
+CHANGES: dict[str, tuple[Callable[[Model], Any], str]] = {
+    "a number": (count, "module model (Model).number"),
+    "a text": (lambda m: setattr(m, "text", "a"), "module model (Model).text"),
+    "what was nothing": (lambda m: setattr(m, "nothing", 1.0), "module model (Model).nothing"),
+    "what was not there": (lambda m: setattr(m, "later", True), "module model (Model).later"),
+    "a list": (lambda m: m.numbers.append(1.0), "module model (Model).numbers (entries)"),
+    "an entry": (lambda m: m.numbers.__setitem__(0, 1.0), "module model (Model).numbers[0]"),
+    "a set": (lambda m: m.names.add("b"), "module model (Model).names (entries)"),
+    "a queue": (lambda m: m.recent.append(1), "module model (Model).recent (entries)"),
+    "a dict": (lambda m: m.counts.update("a"), "module model (Model).counts['a']"),
+    "an object": (lambda m: setattr(m.config, "turn", 1), "module model (Model).config.turn"),
+    "deep in it": (
+        lambda m: m.config.nested["deep"].append(1),
+        "module model (Model).config.nested['deep'] (entries)",
+    ),
+    "an attribute of its class": (count_in_class, ".seen"),
+    "a tensor": (lambda m: m.kept.add_(1), "module model (Model).kept"),
+    "an array": (lambda m: m.array.__setitem__(0, 1.0), "module model (Model).array"),
+    "an iterator that counts": (lambda m: next(m.turns), "module model (Model).turns"),
+    "a module of torch's": (
+        lambda m: setattr(m.inner, "calls", 1),
+        "module inner (Linear).calls",
+    ),
+    "a global": (count_globally, ".CALLS (entries)"),
+}
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_seen(name: str) -> None:
+    change, where = CHANGES[name]
+    found = changing(change)
+    assert any(each.endswith(where) for each in found), found
+
+
+def test_what_does_not_change_is_the_same() -> None:
+    assert changing(lambda model: model.inner(torch.ones(1, 2)).sum().backward()) == []
+
+
+@pytest.mark.rule(21)
+def test_what_functions_have_enclosed_and_are_given_is_seen() -> None:
+    inner = {"calls": 0}
+
+    def counting(*_: object, **__: object) -> int:
+        inner["calls"] += 1
+        return inner["calls"]
+
+    steps = [0]
+    wrapped = functools.partial(counting, step=steps)
+    model = nn.Linear(1, 1)
+    before = held(model, wrapped)
+    steps[0] = 1
+    between = held(model, wrapped)
+    assert before != between
+    counting()
+    assert held(model, wrapped) != between
+
+
+@pytest.mark.rule(21)
+def test_the_object_of_a_method_is_seen() -> None:
+    class Task:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def losses(self) -> None:
+            self.calls += 1
+
+    task = Task()
+    before = held(nn.Linear(1, 1), task.losses)
+    task.losses()
+    assert held(nn.Linear(1, 1), task.losses) != before
+
+
+def test_parameters_buffers_and_large_tables_cost_nothing() -> None:
+    """Others watch what is trained; of a large list or tensor the size is read alone."""
+    model = Model()
+    model.numbers = [0.0] * 10**6
+    model.kept = torch.zeros(10**6)
+    found = held(model, losses)
+    assert found["module model (Model).numbers (entries)"] == str(10**6)
+    assert len(found) < 10**4
+    before = found["module model (Model).kept"]
+    model.kept.add_(1)
+    assert held(model, losses)["module model (Model).kept"] != before
+    with torch.no_grad():
+        model.inner.weight.add_(1)
+    assert not any("inner" in where and "weight" in where for where in held(model, losses))

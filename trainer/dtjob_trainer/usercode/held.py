@@ -1,0 +1,146 @@
+"""What a task's Python objects hold between passes, beside parameters and buffers.
+
+Nobody here writes so as not to be seen: what code in C keeps, as the cache of
+`functools.lru_cache`, is not read.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from types import CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from dtjob_trainer.usercode import imported
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), range, itertools.count)
+_SEQUENCES = (tuple, list, set, frozenset, deque)
+#: What torch itself keeps in each module, but for the mode that it is in.
+_OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
+_MAX_DEPTH = 6
+# Of more entries it is noted how many they are; of a tensor, how often it was written to.
+_MAX_ENTRIES = 1 << 14
+
+
+def held(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str, str]:
+    """Return {where: what} of numbers, texts, arrays and tensors that later passes find there.
+
+    In attributes of modules and of objects in them, in what functions have enclosed, and in the
+    classes and globals of the Python modules where these are written, but for those of libraries
+    and of dtjob.
+    """
+    reader = _Reader()
+    for name, module in model.named_modules():
+        reader.read(f"module {name or 'model'} ({type(module).__name__})", module, _MAX_DEPTH)
+    reader.read("losses()", losses, _MAX_DEPTH)
+    read: set[str] = set()
+    while unread := sorted(reader.written - read):
+        read.update(unread)
+        for each in unread:
+            reader.read(each, sys.modules[each], _MAX_DEPTH)
+    return reader.found
+
+
+class _Reader:
+    """Reads objects, each once.
+
+    Attributes
+    ----------
+    found
+        What has been read.
+    written
+        The modules of Python where its functions and classes are written, if somebody wrote them
+        for a task.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+        self.written: set[str] = set()
+        self._seen: dict[int, object] = {}  # with a reference: no other object gets its address
+
+    def read(self, where: str, value: object, depth: int) -> None:
+        """Note what an object holds, and what is within it."""
+        if isinstance(value, _PLAIN):
+            self.found[where] = repr(value)
+        elif isinstance(value, (np.ndarray, torch.Tensor)):
+            self.found[where] = _entries(value)
+        elif depth and id(value) not in self._seen:
+            self._seen[id(value)] = value
+            for name, each in self._parts(value):
+                self.read(f"{where}{name}", each, depth - 1)
+
+    def _parts(self, value: object) -> Iterator[tuple[str, object]]:
+        """What an object consists of, each with what is added to its name."""
+        if isinstance(value, Mapping):
+            yield from _some(value, ((f"[{key!r}]", each) for key, each in value.items()))
+        elif isinstance(value, _SEQUENCES):
+            yield from _some(value, ((f"[{at}]", each) for at, each in enumerate(value)))
+        elif isinstance(value, functools.partial):
+            yield from (("", each) for each in (value.func, value.args, value.keywords))
+        elif isinstance(value, MethodType):
+            yield from (("", each) for each in (value.__self__, value.__func__))
+        elif isinstance(value, FunctionType):
+            self._note(value.__module__)
+            cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+            yield from ((f": {name}", _content(cell)) for name, cell in cells)
+        elif isinstance(value, (torch.nn.Module, ModuleType)) or self._is_of_task(value):
+            yield from ((f".{name}", each) for name, each in _attributes(value))
+
+    def _is_of_task(self, value: object) -> bool:
+        """Whether an object is a class, or of one, that was written for a task."""
+        owner = value if isinstance(value, type) else type(value)
+        return self._note(owner.__module__)
+
+    def _note(self, module: str) -> bool:
+        if not _is_of_task(module):
+            return False
+        self.written.add(module)
+        return True
+
+
+def _attributes(value: object) -> Iterator[tuple[str, object]]:
+    passed = _OF_TORCH if isinstance(value, torch.nn.Module) else frozenset()
+    for name, each in list(getattr(value, "__dict__", {}).items()):
+        is_own = name not in passed and not name.startswith("__")
+        if is_own and not isinstance(each, (ModuleType, torch.nn.Parameter)):
+            yield name, each
+
+
+def _some(
+    value: Collection[object], parts: Iterator[tuple[str, object]]
+) -> Iterator[tuple[str, object]]:
+    yield " (entries)", len(value)
+    if len(value) <= _MAX_ENTRIES:
+        yield from list(parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_of_task(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or module.partition(".")[0] in imported.OUR_PACKAGES:
+        return False
+    return not any(Path(file).is_relative_to(each) for each in imported.libraries())
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return None
+
+
+def _entries(array: np.ndarray[Any, Any] | torch.Tensor) -> str:
+    if isinstance(array, torch.Tensor):
+        if array.is_meta or array.is_inference() or array.layout != torch.strided:
+            return str(array.shape)
+        if array.numel() > _MAX_ENTRIES:
+            return f"{array.shape} {array._version}"
+        array = array.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return f"{array.shape} {hash(array.tobytes()) if array.size <= 16 * _MAX_ENTRIES else 0}"
