@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import re
 import threading
@@ -152,6 +154,21 @@ def branching(model: nn.Module, batch: Batch) -> torch.Tensor:
     return each * 2 if each.sum() > 1 else each
 
 
+def catching(model: nn.Module, batch: Batch) -> torch.Tensor:
+    scale = batch["x"].abs().sum(1)
+    with contextlib.suppress(RuntimeError):
+        scale = scale + torch.linalg.inv(scale[:, None, None])[:, 0, 0]
+    return losses(model, batch) * scale
+
+
+def branching_on_weights(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return losses(model, batch) * (2 if model.get_parameter("weight").norm() > 50 else 1)
+
+
+#: How often losses were computed.
+CALLS = itertools.count()
+
+
 class WithExtraState(nn.Linear):
     """Has what state_dict() alone finds."""
 
@@ -184,9 +201,16 @@ CASES = {
     "batch, mixup and CutMix, negatives from the batch, also where only some values lead there": (
         task(lambda: Centred(4, 2))
     ),
-    "a number of the whole batch, such as its greatest value, also where no row uses it": scaled(
-        lambda x: 1 + (x.max() > 1e6)
+    "a number of the whole batch, such as its greatest value or a metric, also where no row uses "
+    "it": scaled(lambda x: 1 + (x.max() > 1e6)),
+    "an order or a sum along the rows, also where only some values lead there": scaled(
+        lambda x: 1 + ((x[:, 0] > 0.99).cumsum(0) > 3)
     ),
+    "except LinAlgError: and whatever else goes on after an error": task(losses=catching),
+    "a count of calls or steps, kept anywhere, as for annealing": scaled(
+        lambda _: torch.tensor(min(1.0, next(CALLS) / 1000))
+    ),
+    "a branch on weights": task(losses=branching_on_weights),
     'a random number for all rows: LayerDrop, StochasticDepth of mode="batch", a random transform '
     "of a whole batch, one diffusion step for it": scaled(lambda _: torch.rand(1)),
     "random numbers of which a row's reach other rows": scaled(lambda x: torch.rand(len(x))[0]),

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 import torch
+from torch.nn.utils.parametrize import ParametrizationList
 
 from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks
 
@@ -140,6 +141,8 @@ class PerExampleGradients:
             )
 
     def _hint(self, name: str) -> str:
+        if isinstance(self._model.get_submodule(name), ParametrizationList):
+            return "; of torch.nn.utils.parametrizations, such as weight_norm, train none"
         if not isinstance(self._model.get_submodule(name), torch.nn.Embedding):
             return ""
         return (

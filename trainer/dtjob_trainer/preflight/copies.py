@@ -50,7 +50,8 @@ def check_copyable(model: torch.nn.Module) -> None:
             Reason.TASK_INVALID,
             f"copy.deepcopy can't copy {culprit}: {type(error).__name__}: {error}. Keep locks, "
             "open files, generators and tensors of a forward pass out of the model: make them "
-            "where they are used, or detach() the tensor",
+            "where they are used, and return from forward what losses() needs of a pass (of an "
+            "attribute, as self.l_aux of experts, losses() may take it, and set it to None)",
         ) from None
 
 

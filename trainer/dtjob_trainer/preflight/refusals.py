@@ -17,7 +17,7 @@ from dtjob_trainer.mechanism.watch.structure import Made, ValueAsked, ValueKept
 from dtjob_trainer.mechanism.watch.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
-from dtjob_trainer.usercode.held import held
+from dtjob_trainer.usercode.holdings import holdings
 from dtjob_trainer.usercode.passing import may_pass
 
 _LOOKS = 11  # also of what is done at each tenth call
@@ -177,7 +177,7 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
         except ValueKept as error:
             message = error.sentence(_made_at(task, build(), batch, seed, error.number))
             raise TaskError(Reason.MODEL_REFUSED, message) from None
-        before, kept = kept, held(model, task.losses)
+        before, kept = kept, holdings(model, task.losses)
         # The first pass may fill caches, which the next ones find filled.
         if seed > 1 and before != kept:
             changed = next(each for each in before | kept if before.get(each) != kept.get(each))
@@ -205,6 +205,8 @@ def _made_at(
     task: Task, model: torch.nn.Module, batch: probes.Batch, seeds: int, number: int
 ) -> str:
     """Where in the task's code something is made that the pass under the last seed keeps."""
+    if number < len(batch):
+        return ""  # the batch itself, which the task's code does not make
     try:
         for seed in range(seeds):
             probes.look(task, model, batch, seed)
@@ -267,7 +269,8 @@ def check_per_example_gradients(
                 Reason.MODEL_REFUSED,
                 f"the per-example gradients of parameter {name} in module {_module(owner)} "
                 f"({kind}) are wrong or incomplete: its weights are used outside its forward "
-                "(functional use), its input doesn't have the batch first, or Opacus doesn't "
+                "(functional use), its inputs are given by name or don't have the batch first, a "
+                "gradient is differentiated once more (create_graph=True), or Opacus doesn't "
                 f"support it{_replacement(kind)}",
             )
 
@@ -296,8 +299,8 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         )
     return (
         f"Opacus can't give per-example gradients of module {where}: {type(error).__name__}: "
-        f"{error}; use layers that Opacus supports, with one tensor in and one out, and keep "
-        "buffers and trainable parameters in separate modules"
+        f"{error}; use layers that Opacus supports, with one tensor in, given by position, not by "
+        "name, and one out, and keep buffers and trainable parameters in separate modules"
     )
 
 

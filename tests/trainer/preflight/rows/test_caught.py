@@ -100,6 +100,7 @@ def test_an_error_that_is_caught_is_refused_by_line(name: str) -> None:
     with pytest.raises(TaskError) as error:
         check(hidden(CAUGHT[name]))
     message = error.value.message
+    assert error.value.reason == "ModelRefused"
     assert "catches errors at" in message
     assert "test_caught.py:" in message
     assert f"in {name} and goes on" in message

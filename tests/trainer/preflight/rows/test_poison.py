@@ -148,7 +148,7 @@ MIXING = {
     ),
     "in a gradient that is clipped with others": (
         hidden(ClippedBack.apply),
-        ("1.2e+18 in the gradient of one example", "the gradient of first.weight"),
+        ("1.2e+18 in the gradient of one example", "in backward", "the gradient of first.weight"),
     ),
     "behind a comparison with another row": (
         hidden(lambda h: h + 1e-6 * (h.detach().roll(1, 0) > 50)),

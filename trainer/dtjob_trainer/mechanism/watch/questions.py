@@ -30,7 +30,10 @@ class Question:
     remedy: str
 
 
-_WHERE = "compute both and choose for each row by torch.where(condition, a, b)"
+_WHERE = (
+    "compute both and choose for each row by torch.where(condition, a, b); leave asserts and "
+    "warnings out"
+)
 _TENSORS = (
     "stay in torch's tensors; where it is a length, pad to that of example_spec and mask the rest"
 )
@@ -333,8 +336,10 @@ def may_be_asked(
 
 
 def remedy_in_library(frame: FrameType | None) -> str | None:
-    """Return the remedy for what transformers asks of a mask of two dimensions."""
+    """Return the remedy for what transformers asks of a mask, or torch where it seeks anomalies."""
     for module in _modules(frame):
+        if module == "torch.autograd.graph" and torch.is_anomaly_enabled():
+            return "leave torch.autograd.set_detect_anomaly and detect_anomaly out"
         if module.startswith("transformers.masking_utils"):
             return _READY_MASK
         if not module.startswith(_OWN):

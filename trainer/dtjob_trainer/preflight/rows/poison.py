@@ -205,8 +205,9 @@ def _poisoned_gradients(passes: Passes, row: int, value: float) -> Iterator[None
     """Put a value into the gradient of a row of the losses and of all outputs of modules."""
 
     def poison(gradient: torch.Tensor) -> torch.Tensor:
-        poisoned = gradient.clone()
-        poisoned[row] = value
+        with Operators.unseen():
+            poisoned = gradient.clone()
+            poisoned[row] = value
         return poisoned
 
     def hook(output: object) -> None:

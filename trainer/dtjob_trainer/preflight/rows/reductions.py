@@ -28,8 +28,9 @@ from dtjob_trainer.preflight.rows.whereabouts import Met, Modules, met_at
 from dtjob_trainer.task import TaskError
 
 _REMEDY = (
-    "compute each row from its own example alone: reduce over the other dimensions; where "
-    "torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) instead"
+    "compute each row from its own example alone: reduce over the other dimensions, and leave out "
+    "what is only shown, such as metrics; where torch.autograd.grad wants a number, give it "
+    "grad_outputs=torch.ones_like(outputs) instead"
 )
 # Operators that give an entry for each, made of those before it in a dimension, or of all of them.
 _ALONG = frozenset(

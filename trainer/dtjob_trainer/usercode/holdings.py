@@ -29,7 +29,7 @@ _MAX_DEPTH = 6
 _MAX_ENTRIES = 1 << 14
 
 
-def held(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str, str]:
+def holdings(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str, str]:
     """Return {where: what} of numbers, texts, arrays and tensors that later passes find there.
 
     In attributes of modules and of objects in them, in what functions have enclosed, and in the

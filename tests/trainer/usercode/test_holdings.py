@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from dtjob_trainer.usercode.held import held
+from dtjob_trainer.usercode.holdings import holdings
 
 CALLS = [0]
 
@@ -51,9 +51,9 @@ def losses(model: nn.Module, batch: object, step: list[int] | None = None) -> No
 def changing(change: Callable[[Model], object]) -> list[str]:
     """The places that a change of a model is seen at."""
     model = Model()
-    before = held(model, losses)
+    before = holdings(model, losses)
     change(model)
-    after = held(model, losses)
+    after = holdings(model, losses)
     return [where for where in before | after if before.get(where) != after.get(where)]
 
 
@@ -119,12 +119,12 @@ def test_what_functions_have_enclosed_and_are_given_is_seen() -> None:
     steps = [0]
     wrapped = functools.partial(counting, step=steps)
     model = nn.Linear(1, 1)
-    before = held(model, wrapped)
+    before = holdings(model, wrapped)
     steps[0] = 1
-    between = held(model, wrapped)
+    between = holdings(model, wrapped)
     assert before != between
     counting()
-    assert held(model, wrapped) != between
+    assert holdings(model, wrapped) != between
 
 
 @pytest.mark.rule(21)
@@ -137,9 +137,9 @@ def test_the_object_of_a_method_is_seen() -> None:
             self.calls += 1
 
     task = Task()
-    before = held(nn.Linear(1, 1), task.losses)
+    before = holdings(nn.Linear(1, 1), task.losses)
     task.losses()
-    assert held(nn.Linear(1, 1), task.losses) != before
+    assert holdings(nn.Linear(1, 1), task.losses) != before
 
 
 def test_parameters_buffers_and_large_tables_cost_nothing() -> None:
@@ -147,12 +147,12 @@ def test_parameters_buffers_and_large_tables_cost_nothing() -> None:
     model = Model()
     model.numbers = [0.0] * 10**6
     model.kept = torch.zeros(10**6)
-    found = held(model, losses)
+    found = holdings(model, losses)
     assert found["module model (Model).numbers (entries)"] == str(10**6)
     assert len(found) < 10**4
     before = found["module model (Model).kept"]
     model.kept.add_(1)
-    assert held(model, losses)["module model (Model).kept"] != before
+    assert holdings(model, losses)["module model (Model).kept"] != before
     with torch.no_grad():
         model.inner.weight.add_(1)
-    assert not any("inner" in where and "weight" in where for where in held(model, losses))
+    assert not any("inner" in where and "weight" in where for where in holdings(model, losses))
