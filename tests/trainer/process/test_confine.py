@@ -81,7 +81,8 @@ if sys.argv[1] == "forbidden":
     confine.forbid_core_dumps()
 print(ctypes.CDLL(None).prctl(3), flush=True)  # PR_GET_DUMPABLE
 dying = "import os, resource as r; from pathlib import Path;" \\
-    "print(r.getrlimit(r.RLIMIT_CORE), int(Path('/proc/self/coredump_filter').read_text(), 16));" \\
+    "kept = int(Path('/proc/self/coredump_filter').read_text(), 16);" \\
+    "print(r.getrlimit(r.RLIMIT_CORE), kept, flush=True);" \\
     "os.mkdir('executed'); os.chdir('executed'); os.abort()"
 subprocess.run([sys.executable, "-c", dying])
 child = os.fork()
