@@ -123,9 +123,14 @@ def test_recurrent_layers_repeat_the_parameters_of_their_cells(layer: type[nn.Mo
     ("layer", "inputs"),
     [
         (nn.Conv2d(2, 3, 2), torch.rand(3, 2, 4, 4).contiguous(memory_format=torch.channels_last)),
+        (
+            nn.Conv2d(2, 3, 3, padding=1),
+            torch.rand(3, 2, 1, 1).contiguous(memory_format=torch.channels_last),
+        ),
         (nn.Embedding(4, 2, padding_idx=1), torch.tensor([[0, 1], [1, 1], [3, 2]])),
+        (nn.LayerNorm(4, bias=False), torch.rand(3, 5, 4)),
     ],
-    ids=["channels last in memory", "a word that is padding"],
+    ids=["channels last", "channels last of one pixel", "a word that is padding", "no bias"],
 )
 def test_what_opacus_gets_wrong_is_corrected(layer: nn.Module, inputs: torch.Tensor) -> None:
     weight = layer.weight

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,13 @@ from torch import nn
 from dtjob_trainer.usercode.holdings import holdings
 
 CALLS = [0]
+
+
+@dataclass(slots=True)
+class Slotted:
+    """Has no dict of attributes."""
+
+    turn: int = 0
 
 
 class Config:
@@ -32,6 +41,8 @@ class Config:
 class Model(nn.Module):
     """Holds something of every kind."""
 
+    passes = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(2, 2)
@@ -42,10 +53,37 @@ class Model(nn.Module):
         self.config = Config()
         self.kept, self.array = torch.zeros(2), np.zeros(2)
         self.turns = itertools.count()
+        self.slotted, self.options = Slotted(), argparse.Namespace(step=0)
+        self.whole = np.int64(0)
 
 
-def losses(model: nn.Module, batch: object, step: list[int] | None = None) -> None:
-    """Has nothing of its own."""
+def losses(model: nn.Module, batch: object, steps: list[int] = [0]) -> None:  # noqa: B006
+    """Has a default that is one for all calls."""
+
+
+def count_in_model_class(_: Model) -> None:
+    Model.passes += 1
+
+
+def count_in_function(_: Model) -> None:
+    losses.calls = getattr(losses, "calls", 0) + 1  # type: ignore[attr-defined]
+
+
+def count_in_default(_: Model) -> None:
+    (steps,) = losses.__defaults__ or ()
+    steps[0] += 1
+
+
+def count_in_slots(model: Model) -> None:
+    model.slotted.turn += 1
+
+
+def count_in_options(model: Model) -> None:
+    model.options.step += 1
+
+
+def count_in_numpy(model: Model) -> None:
+    model.whole += 1
 
 
 def changing(change: Callable[[Model], object]) -> list[str]:
@@ -92,6 +130,12 @@ CHANGES: dict[str, tuple[Callable[[Model], Any], str]] = {
         lambda m: setattr(m.inner, "calls", 1),
         "module inner (Linear).calls",
     ),
+    "an attribute of the model's class": (count_in_model_class, ".passes"),
+    "an attribute of a function": (count_in_function, "losses().calls"),
+    "a default": (count_in_default, "losses(): default 0[0]"),
+    "a slot": (count_in_slots, "module model (Model).slotted.turn"),
+    "an object of a library's": (count_in_options, "module model (Model).options.step"),
+    "a number of numpy's": (count_in_numpy, "module model (Model).whole"),
     "a global": (count_globally, ".CALLS (entries)"),
 }
 

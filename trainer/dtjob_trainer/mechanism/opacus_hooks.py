@@ -13,6 +13,8 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from opacus.grad_sample.functorch import prepare_layer
 from opacus.layers.dp_rnn import DPRNNBase
+from opacus.utils.tensor_utils import sum_over_all_but_batch_and_last_n
+from torch.nn import functional
 
 
 class ExampleHooks:
@@ -53,12 +55,22 @@ class ExampleHooks:
                     delattr(module, attribute)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Take the gradients of a loss; those that the task's own code takes before count not."""
-        self._hooks.in_backward = True
+        """Take the gradients of a loss.
+
+        Those that the task's own code takes count not, be it before or in a hook meanwhile: they
+        are of other passes of autograd's.
+        """
+
+        def begin(_: object) -> None:
+            self._hooks.counted = torch._C._current_graph_task_id()
+
+        assert loss.grad_fn is not None
+        handle = loss.grad_fn.register_prehook(begin)
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         finally:
-            self._hooks.in_backward = False
+            handle.remove()
+            self._hooks.counted = None
 
     def remove(self) -> None:
         """Take the hooks off the module."""
@@ -75,7 +87,8 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
     in whichever order.
     """
 
-    in_backward = False
+    counted: int | None = None
+    """The number that autograd gives the pass whose gradients are taken."""
 
     def add_hooks(
         self,
@@ -110,7 +123,9 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
         of_call, number = kept[-1], first.output_nr
 
         def come_back(gradients: Sequence[torch.Tensor | None]) -> None:
-            if gradients[number] is None or not self.in_backward:
+            if torch._C._current_graph_task_id() != self.counted:
+                return
+            if gradients[number] is None:
                 return
             # Opacus takes the last ones.
             kept.sort(key=lambda each: each is of_call)
@@ -123,13 +138,14 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
     """Return the samplers that are wrong in Opacus 1.6.0, corrected."""
     samplers = GradSampleHooks.GRAD_SAMPLERS
     of_images, of_words = samplers[torch.nn.Conv2d], samplers[torch.nn.Embedding]
+    of_norms = samplers[torch.nn.LayerNorm]
 
     def conv2d(
         layer: torch.nn.Conv2d, activations: list[torch.Tensor], backprops: torch.Tensor
     ) -> dict[torch.nn.Parameter, torch.Tensor]:
         """As if the channels came first in memory, Opacus reads the image by strides of its own."""
         found: dict[torch.nn.Parameter, torch.Tensor] = of_images(
-            layer, [activations[0].contiguous()], backprops
+            layer, [activations[0].clone(memory_format=torch.contiguous_format)], backprops
         )
         return found
 
@@ -143,7 +159,24 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
                 gradient[:, layer.padding_idx] = 0.0
         return found
 
-    return {torch.nn.Conv2d: conv2d, torch.nn.Embedding: embedding}
+    def layer_norm(
+        layer: torch.nn.LayerNorm, activations: list[torch.Tensor], backprops: torch.Tensor
+    ) -> dict[torch.nn.Parameter, torch.Tensor]:
+        """Of a bias that there isn't Opacus asks whether it is trained."""
+        if layer.bias is not None:
+            found: dict[torch.nn.Parameter, torch.Tensor] = of_norms(layer, activations, backprops)
+            return found
+        normed = functional.layer_norm(activations[0], layer.normalized_shape, eps=layer.eps)
+        rest = layer.weight.dim()
+        return {
+            layer.weight: sum_over_all_but_batch_and_last_n(normed * backprops, rest),
+        }
+
+    return {
+        torch.nn.Conv2d: conv2d,
+        torch.nn.Embedding: embedding,
+        torch.nn.LayerNorm: layer_norm,
+    }
 
 
 def has_sampler(module: torch.nn.Module) -> bool:

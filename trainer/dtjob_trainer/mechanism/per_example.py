@@ -152,18 +152,14 @@ class PerExampleGradients:
 
     def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
         sample = self._hooks.gradient(p)
-        if sample is None:
-            if p.grad is not None:
-                raise GradientUnreached(
-                    f"parameter {name} got a gradient outside its module's forward; call the "
-                    "module, and read its weights nowhere else",
-                )
-            return None
-        if isinstance(sample, list):
+        if isinstance(sample, list) or (sample is None and p.grad is not None):
             raise GradientUnreached(
-                f"parameter {name} got gradients in several passes over one batch; use activation "
+                f"parameter {name} got a gradient outside its module's forward, or in a pass of "
+                "its own: call the module, read its weights nowhere else, and use activation "
                 "checkpointing with use_reentrant=False",
             )
+        if sample is None:
+            return None
         if sample.shape != (rows, *p.shape):
             raise GradientUnreached(
                 f"parameter {name} has no gradient for each example; give its module inputs that "

@@ -167,10 +167,13 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
         Makes the model: one that has seen a batch may keep nothing of the next.
     """
     model = build()
+    # What is kept of a batch that is always the same would not be seen to change.
+    turned = {name: tensor.roll(1, 0) for name, tensor in batch.items()}
     kept: dict[str, str] = {}
     for seed in range(_LOOKS):
         try:
-            probes.dry_run(lambda seed=seed: probes.look(task, model, batch, seed))  # type: ignore[misc]
+            looked = turned if seed % 2 else batch
+            probes.dry_run(lambda looked=looked, seed=seed: probes.look(task, model, looked, seed))  # type: ignore[misc]
         except ValueAsked as error:
             message = error.sentence(where_in_task(error))
             raise TaskError(Reason.MODEL_REFUSED, message) from None

@@ -20,7 +20,7 @@ import torch
 
 from dtjob_trainer.usercode import imported
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), range, itertools.count)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), range, itertools.count, np.generic)
 _SEQUENCES = (tuple, list, set, frozenset, deque)
 #: What torch itself keeps in each module, but for the mode that it is in.
 _OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
@@ -32,9 +32,9 @@ _MAX_ENTRIES = 1 << 14
 def holdings(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str, str]:
     """Return {where: what} of numbers, texts, arrays and tensors that later passes find there.
 
-    In attributes of modules and of objects in them, in what functions have enclosed, and in the
-    classes and globals of the Python modules where these are written, but for those of libraries
-    and of dtjob.
+    In attributes of modules and of objects in them, in what functions have enclosed and have for
+    defaults, and in the classes and globals of the Python modules where these are written, but for
+    those of libraries and of dtjob.
     """
     reader = _Reader()
     for name, module in model.named_modules():
@@ -90,15 +90,20 @@ class _Reader:
             self._note(value.__module__)
             cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
             yield from ((f": {name}", _content(cell)) for name, cell in cells)
-        elif isinstance(value, (torch.nn.Module, ModuleType)) or self._is_of_task(value):
+            if _is_of_task(value.__module__):
+                given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+                yield from ((f": default {at}", each) for at, each in enumerate(given))
+                yield from ((f".{name}", each) for name, each in _attributes(value))
+        elif isinstance(value, type):
+            if self._note(value.__module__):
+                yield from ((f".{name}", each) for name, each in _attributes(value))
+        else:
             yield from ((f".{name}", each) for name, each in _attributes(value))
-
-    def _is_of_task(self, value: object) -> bool:
-        """Whether an object is a class, or of one, that was written for a task."""
-        owner = value if isinstance(value, type) else type(value)
-        return self._note(owner.__module__)
+            if not isinstance(value, ModuleType) and self._note(type(value).__module__):
+                yield f" ({type(value).__name__})", type(value)
 
     def _note(self, module: str) -> bool:
+        """Whether code of that module was written for a task; its globals are read then."""
         if not _is_of_task(module):
             return False
         self.written.add(module)
@@ -107,7 +112,12 @@ class _Reader:
 
 def _attributes(value: object) -> Iterator[tuple[str, object]]:
     passed = _OF_TORCH if isinstance(value, torch.nn.Module) else frozenset()
-    for name, each in list(getattr(value, "__dict__", {}).items()):
+    inside = dict(getattr(value, "__dict__", {}))
+    for kind in () if isinstance(value, type) else type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            inside[name] = getattr(value, name, None)
+    for name, each in list(inside.items()):
         is_own = name not in passed and not name.startswith("__")
         if is_own and not isinstance(each, (ModuleType, torch.nn.Parameter)):
             yield name, each

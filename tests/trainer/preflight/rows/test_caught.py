@@ -59,6 +59,40 @@ def bare(h: torch.Tensor) -> torch.Tensor:
         return h
 
 
+def by_words(h: torch.Tensor) -> torch.Tensor:
+    try:
+        factor: torch.Tensor = torch.linalg.cholesky(matrices(h) + torch.eye(2))
+    except RuntimeError as error:
+        if "positive-definite" not in str(error):
+            raise
+        return h
+    return h * factor.sum((1, 2))[:, None]
+
+
+def by_class(h: torch.Tensor) -> torch.Tensor:
+    try:
+        return h + inverse(h)
+    except RuntimeError as error:
+        if type(error) is not torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise
+        return h
+
+
+def converting(h: torch.Tensor) -> torch.Tensor:
+    """Makes another error of it, also of what comes first in the block around."""
+    try:
+        return h * 2
+    except RuntimeError as error:
+        raise ValueError("no factor") from error
+
+
+def around_a_conversion(h: torch.Tensor) -> torch.Tensor:
+    try:
+        return converting(h) + inverse(h)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return h
+
+
 def by_questions(h: torch.Tensor) -> torch.Tensor:
     """What goes on asks for values, and so would not in most steps."""
     try:
@@ -89,6 +123,9 @@ CAUGHT = {
     "jitter": jitter,
     "suppressed": suppressed,
     "bare": bare,
+    "by_words": by_words,
+    "by_class": by_class,
+    "around_a_conversion": around_a_conversion,
     "by_questions": by_questions,
     "backward": in_backward,
 }

@@ -17,12 +17,12 @@ def check(task: Task) -> None:
     checks.check_whole(task, task.model(), torch.device("cpu"), 4)
 
 
-def mixed_up(coins: Any) -> Task:
-    """Mixes the inputs of some rows with their neighbours'."""
+def mixed_up(coins: Any, turned: Any = lambda x: x.roll(1, 0)) -> Task:
+    """Mixes the inputs of some rows with others'."""
 
     def losses(model: nn.Module, batch: Any) -> torch.Tensor:
         x = batch["x"]
-        mixed = torch.where(coins(len(x)), 0.7 * x + 0.3 * x.roll(1, 0), x)
+        mixed = torch.where(coins(len(x)), 0.7 * x + 0.3 * turned(x), x)
         return cross_entropy(model, {**batch, "x": mixed})
 
     return make_task(losses=losses)
@@ -45,3 +45,48 @@ def test_rows_that_are_seldom_mixed_are_refused(name: str) -> None:
         check(mixed_up(SELDOM[name]))
     assert "mixes the examples of a batch" in caught.value.message
     assert "NaN in one example moved" in caught.value.message
+
+
+CHOOSING = {
+    "turned over": lambda rows: torch.rand(rows, 1) < 1e-5,
+    "a whole number": lambda rows: torch.randint(100000, (rows, 1)) == 7,
+    "a normal number": lambda rows: torch.randn(rows, 1) > 6,
+    "a number in the middle": lambda rows: (torch.rand(rows, 1) * 1e5).long() == 57,
+    "a choice by weights": lambda rows: (
+        torch.tensor([1.0, 1e-6]).expand(rows, 2).multinomial(1) == 1
+    ),
+}
+
+
+@pytest.mark.models
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize("name", CHOOSING)
+def test_a_choice_that_is_seldom_made_is_tried(name: str) -> None:
+    """Also of the row in the middle, which turning over leaves in its place."""
+    with pytest.raises(TaskError, match="mixes the examples of a batch"):
+        check(mixed_up(CHOOSING[name], lambda x: x.flip(0)))
+
+
+@pytest.mark.models
+@pytest.mark.rule(8, 21)
+def test_whole_numbers_that_are_seldom_exchanged_are_refused() -> None:
+    """There is no NaN in them."""
+
+    def losses(model: nn.Module, batch: Any) -> torch.Tensor:
+        rows = len(batch["y"])
+        seldom = torch.rand(rows) < 1e-5
+        label = torch.where(seldom, batch["y"].roll(1), batch["y"])
+        return cross_entropy(model, {**batch, "y": label})
+
+    with pytest.raises(TaskError, match=r"where torch\.where chooses what it seldom does"):
+        check(make_task(losses=losses))
+
+
+@pytest.mark.models
+def test_choices_within_a_row_are_accepted() -> None:
+    def losses(model: nn.Module, batch: Any) -> torch.Tensor:
+        x = batch["x"]
+        kept = torch.where(torch.rand_like(x) < 0.01, 0.0, x.masked_fill(x > 0.9, 0.9))
+        return cross_entropy(model, {**batch, "x": kept})
+
+    check(make_task(losses=losses))

@@ -84,7 +84,7 @@ class ClippedBack(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
-        norm = gradient.norm()
+        norm = gradient.nan_to_num().norm()
         return gradient * torch.where(norm > 1e3, 1e3 / norm, 1.0)
 
 

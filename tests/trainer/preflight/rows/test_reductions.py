@@ -161,6 +161,24 @@ def test_what_runs_along_the_rows_is_refused_by_line(name: str) -> None:
     assert "test_reductions.py:" in message
 
 
+COMPARED: dict[str, Function] = {
+    "eq": lambda h: h * (h[:, None, 0] == h[None, :, 0]).any(1, keepdim=True),
+    "mm": lambda h: h * (1 + ((h @ h.t()).amax(1, keepdim=True) > 1e6)),
+    "_cdist_forward": lambda h: h * (torch.cdist(h.detach(), h.detach()) > 1e6).any(1)[:, None],
+}
+
+
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize("name", COMPARED)
+def test_rows_that_are_compared_with_rows_are_refused_by_line(name: str) -> None:
+    """Duplicates in a batch are left out, say: random rows are none, and equal ones always."""
+    with pytest.raises(TaskError) as caught:
+        check(hidden(COMPARED[name]))
+    message = caught.value.message
+    assert f"mixes the examples of a batch: {name} compares rows with rows" in message
+    assert "test_reductions.py:" in message
+
+
 @pytest.mark.rule(8, 21)
 def test_a_loop_over_the_rows_hides_nothing_beside_it() -> None:
     def function(h: torch.Tensor) -> torch.Tensor:

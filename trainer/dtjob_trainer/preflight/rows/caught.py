@@ -11,6 +11,7 @@ import dis
 import functools
 import inspect
 import traceback
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
@@ -25,6 +26,8 @@ from dtjob_trainer.task import TaskError
 
 # Code, and where in it what catches begins.
 _Block = tuple[CodeType, int]
+# What an error would meet on its way, the innermost first, and which error it is.
+_Way = tuple[int, tuple[_Block, ...]]
 
 _REMEDY = (
     "let it raise, or use what raises nothing and says for each row whether it went well, as "
@@ -32,22 +35,40 @@ _REMEDY = (
 )
 
 
+# As torch words it.
+_WORDS = (
+    "linalg.cholesky: (Batch element 0): The factorization could not be completed because the "
+    "input is not positive-definite (the leading minor of order 1 is not positive-definite). "
+    "linalg.inv: (Batch element 0): The diagonal element 1 is zero, the inversion could not be "
+    "completed because the input matrix is singular. linalg.svd: The algorithm failed to converge "
+    "because the input matrix is ill-conditioned. index out of range in self"
+)
+
+
 class _Raised(torch.linalg.LinAlgError, IndexError, ValueError):  # type: ignore[misc, name-defined]
     """Whatever torch raises by values, and a class of each of these kinds."""
 
 
+# Code may ask which class an error is of, exactly, or what it says.
+_ERRORS: tuple[Callable[[], Exception], ...] = (
+    lambda: _Raised("raised to see what catches it"),
+    lambda: _Raised(_WORDS),
+    lambda: torch.linalg.LinAlgError(_WORDS),  # type: ignore[attr-defined]
+)
+
+
 class _Guarded(MarkedOperators):
-    """Raises at the first operator within a block that may catch and has not been tried.
+    """Raises at the first operator from which an error has a way that has not been tried.
 
     Attributes
     ----------
     raised
-        What it has raised; None if all blocks have been tried.
+        What it has raised; None if all ways have been tried.
     """
 
-    def __init__(self, passes: Passes, batch: Batch, tried: set[_Block]) -> None:
+    def __init__(self, passes: Passes, batch: Batch, tried: set[_Way]) -> None:
         super().__init__(passes, batch)
-        self.raised: _Raised | None = None
+        self.raised: Exception | None = None
         self._tried = tried
         self._base: FrameType | None = None
 
@@ -63,23 +84,27 @@ class _Guarded(MarkedOperators):
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
         if self.raised is None and not gives_view(func) and self.look.is_marked((args, kwargs)):
-            within = self._blocks() - self._tried
-            if within:
-                self._tried |= within
-                self.raised = _Raised("raised to see what catches it")
-                raise self.raised
+            blocks = self._blocks()
+            for number, error in enumerate(_ERRORS if blocks else ()):
+                if (number, blocks) not in self._tried:
+                    self._tried.add((number, blocks))
+                    self.raised = error()
+                    raise self.raised
         return func(*args, **kwargs)
 
-    def _blocks(self) -> set[_Block]:
-        """The blocks that would meet an error raised here, one of each function being called."""
-        found = set()
+    def _blocks(self) -> tuple[_Block, ...]:
+        """The blocks that would meet an error raised here, one of each function being called.
+
+        All of them, since an inner one may make another error of it.
+        """
+        found = []
         frame = inspect.currentframe()
         while frame is not None and frame is not self._base:
             for start, end, target in _blocks_of(frame.f_code):
                 if start <= frame.f_lasti < end:
-                    found.add((frame.f_code, target))
+                    found.append((frame.f_code, target))
             frame = frame.f_back
-        return found
+        return tuple(found)
 
 
 def check(passes: Passes, batch: Batch) -> None:
@@ -90,7 +115,7 @@ def check(passes: Passes, batch: Batch) -> None:
     TaskError
         Names the line.
     """
-    tried: set[_Block] = set()
+    tried: set[_Way] = set()
     while True:
         guarded = _Guarded(passes, batch, tried)
         try:

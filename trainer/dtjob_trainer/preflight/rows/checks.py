@@ -66,7 +66,8 @@ def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: 
             poison.check(passes, batch, dims, poison.EDGES, value)
         for number in random_calls.OF_RAND:
             with passes.within(functools.partial(random_calls.all_pinned, device, number)):
-                poison.check(passes, batch, dims, poison.EDGES[1:2])
+                poison.check(passes, batch, dims, poison.EDGES)
+        poison.check_other_choices(passes, batch, _examples(task, ROWS, generator, device))
         visits.check(passes, task.example_spec)
         passes.settle(at_size)
         isolation.check(passes, at_size, other, dims)

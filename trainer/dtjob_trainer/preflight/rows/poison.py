@@ -20,6 +20,7 @@ from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, axis_of
 from dtjob_trainer.preflight.rows.blame import Change, check_unmoved, is_harmless
 from dtjob_trainer.preflight.rows.operators import Operators
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes
+from dtjob_trainer.usercode.passing import may_pass
 
 _EMBEDDINGS = frozenset({"_embedding_bag", "_embedding_bag_forward_only", "embedding"})
 #: Rows from which a neighbour, a cumulative sum and a statistic are reached.
@@ -31,13 +32,15 @@ BETWEEN = tuple(row for row in range(ROWS) if row not in EDGES)
 LARGE = (2.0**60, -(2.0**60))
 _NOTHING = contextlib.nullcontext()
 _CONVERT = torch.ops.aten._to_copy.default
+_WHERE = torch.ops.aten.where.self
+_FILLS = (torch.ops.aten.masked_fill.Scalar, torch.ops.aten.masked_fill.Tensor)
 
 
 class _Embeddings(Operators):
     """Notes the shapes of what embeddings give, or writes a value into a row of it.
 
     Then NaN, and what is large, becomes 0 where it becomes an integer: it would be a place that no
-    table has.
+    table has. And NaN passes a choice that is made otherwise here: it may be made so elsewhere.
 
     Parameters
     ----------
@@ -64,6 +67,8 @@ class _Embeddings(Operators):
         if self._row is not None and func is _CONVERT and _is_whole(kwargs.get("dtype")):
             args = (torch.where(args[0].abs() < LARGE[0] / 2, args[0], 0), *args[1:])
         result = func(*args, **kwargs)
+        if self._row is not None and math.isnan(self._value):
+            result = _with_nan_of_all(result, func, args)
         if func.overloadpacket.__name__ in _EMBEDDINGS:
             looked_up = result[0] if isinstance(result, tuple) else result
             dim = self._dims.get(len(self.shapes))
@@ -71,6 +76,58 @@ class _Embeddings(Operators):
                 looked_up.select(dim, self._row).fill_(self._value)
             self.shapes.append(tuple(looked_up.shape))
         return result
+
+
+def _with_nan_of_all(result: Any, func: Any, args: tuple[Any, ...]) -> Any:
+    """What a choice gives, and NaN where what it does not choose has one."""
+    if func is not _WHERE and func not in _FILLS:
+        return result
+    choices = args[1:] if func is _WHERE else args[:1]
+    with Operators.unseen():
+        for each in choices:
+            if isinstance(each, torch.Tensor) and each.is_floating_point():
+                result = torch.where(each.isnan(), torch.nan, result)
+    return result
+
+
+class _OtherChoices(Operators):
+    """Lets each `torch.where` choose what it does not: what is rare becomes what is usual."""
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Operators.run`."""
+        if func is _WHERE and args[1].dtype == args[2].dtype:
+            args = (args[0], args[2], args[1])
+        return func(*args, **kwargs)
+
+
+def check_other_choices(passes: Passes, batch: Batch, other: Batch) -> None:
+    """Refuse where a row's content reaches another one behind a choice that is seldom made.
+
+    Of integers too, in which there is no NaN.
+
+    Parameters
+    ----------
+    batch, other
+        Of `ROWS` rows each.
+
+    Raises
+    ------
+    TaskError
+    """
+    with passes.within(_OtherChoices):
+        try:
+            base = passes.take(batch)
+        except Exception as error:
+            if may_pass(error):
+                raise
+            return  # no pass ever computes this
+        for row in range(ROWS):
+            changed = {name: tensor.clone() for name, tensor in batch.items()}
+            for name, tensor in other.items():
+                changed[name][row] = tensor[row]
+            words = "where torch.where chooses what it seldom does, another example"
+            change = Change((row,), changed, words)
+            check_unmoved(passes, batch, base, change, may_raise=True)
 
 
 def embeddings_rows(passes: Passes, batch: Batch) -> dict[int, int]:

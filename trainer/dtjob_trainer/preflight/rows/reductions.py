@@ -2,8 +2,8 @@
 
 A number that is of the whole batch, such as its greatest value, may decide about the rows where it
 is rare enough for no probe to meet it. So no operator that is given rows may give something that
-has none, or runs along the rows, while model and losses compute. Rows are told by two batches of
-different size.
+has none, compare rows with rows or run along them, while model and losses compute. Rows are told
+by two batches of different size.
 """
 
 from __future__ import annotations
@@ -82,6 +82,21 @@ class _Call:
             return False
         (mine, *_), (other, *_) = self.given, of_fewer.given
         return len(mine) == len(other) and mine[self.along] != other[self.along]
+
+    def compares(self, of_fewer: _Call) -> bool:
+        """Whether what it gives has rows in two dimensions: rows beside rows."""
+        return bool(self.given) and any(
+            len(mine) == len(other) and sum(a != b for a, b in zip(mine, other, strict=True)) > 1
+            for (mine, _), (other, _) in zip(self.gave, of_fewer.gave, strict=False)
+        )
+
+    def mixes(self, of_fewer: _Call) -> str:
+        """What it does with rows, beside a call on fewer; empty where each stays for itself."""
+        if self.reduces(of_fewer):
+            return "makes one value of those of all rows"
+        if self.meets(of_fewer):
+            return "runs along the rows"
+        return "compares rows with rows" if self.compares(of_fewer) else ""
 
     def reduces(self, of_fewer: _Call) -> bool:
         """Whether rows go in, and floats, or all that comes out, have none."""
@@ -162,14 +177,9 @@ def check(passes: Passes, batch: Batch) -> None:
     passes.losses(part, around=fewer)
     for number, other in _pairs(many.calls, fewer.calls):
         one = many.calls[number]
-        if one.reduces(other) or one.meets(other):
+        if does := one.mixes(other):
             sought = functools.partial(_Calls, passes, batch, number)
             place = met_at(passes, batch, sought)
-            does = (
-                "makes one value of those of all rows"
-                if one.reduces(other)
-                else "runs along the rows"
-            )
             raise TaskError(
                 Reason.MODEL_REFUSED,
                 f"{place or 'the model or losses()'} mixes the examples of a batch: {one.name} "
