@@ -123,8 +123,14 @@ class Accountant:
     def planning_trouble(self, *_: Any) -> None:
         return None
 
+    def plans_before(self, *_: Any) -> int:
+        return 0
+
     def spent(self, _key: object, _ledger: Json, *, is_final: bool) -> None:
         self.asked_for.append(is_final)
+
+    def at_most(self, _ledger: Json) -> None:
+        return None
 
     def is_pending(self, _ledger: Json) -> bool:
         return False
