@@ -96,8 +96,10 @@ def epsilon_of_segments(segments: Sequence[Segment], delta: float) -> float:
     return least_epsilon(segments, delta)
 
 
-def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: int) -> float:
-    """Return a σ whose `epsilon` does not exceed the target, at most 1e-4 (relative) too large.
+def noise_multiplier(
+    epsilon: float, delta: float, sample_rate: float, draws: int, *, accuracy: float = 1e-4
+) -> float:
+    """Return a σ whose `epsilon` does not exceed the target, at most `accuracy` of it too large.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
         low, high = high, min(4 * high, MAX_NOISE_MULTIPLIER)
         if low >= MAX_NOISE_MULTIPLIER:
             raise epsilon_unreachable(epsilon, delta, sample_rate, draws)
-    while high > low * (1 + 1e-4):
+    while high > low * (1 + accuracy):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if within(middle) else (middle, high)
     return high

@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from dtjob_api import shown
-from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.privacy import PrivacyMode
 from dtjob_api.job.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_api.ledger import ending
@@ -56,7 +55,7 @@ def status(
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
             new["completionTime"] = timestamp(now)
-    new["display"] = _display(new, job, now, _epsilon_column(new, observed, situation))
+    new["display"] = _display(new, now, _epsilon_column(new, observed, situation))
     return {field: value for field, value in new.items() if value is not None}
 
 
@@ -221,7 +220,7 @@ def _accounts_for_all_draws(situation: Situation) -> bool:
     return may_lack_draws(situation.ledger.status) is None
 
 
-def _display(status: Json, job: DistributedTrainingJob, now: datetime, epsilon: str | None) -> Json:
+def _display(status: Json, now: datetime, epsilon: str | None) -> Json:
     """The printer columns."""
     workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
     eta = (progress or {}).get("estimatedCompletionTime")
