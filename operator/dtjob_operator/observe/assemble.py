@@ -190,7 +190,7 @@ class Observer:
         if known := self._stores[kind].get(namespace, name):
             return known
         try:
-            return kinds.without_managed_fields(await self._client.get(kind, namespace, name))
+            return await self._client.get(kind, namespace, name)
         except NotFound:
             return None
 
@@ -199,22 +199,20 @@ class Observer:
         if known := self._stores[kinds.LEDGER].get(namespace, name):
             return known, False
         try:
-            found = await self._client.get(kinds.LEDGER, namespace, name)
+            return await self._client.get(kinds.LEDGER, namespace, name), False
         except NoSuchKind:
             return None, True
         except NotFound:
             return None, False
-        return kinds.without_managed_fields(found), False
 
     async def _newest_ledger(self, known: Json) -> Json:
         """A ledger as the API server has it now; the one that is known where it does not say."""
         metadata = known["metadata"]
         try:
-            read = await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+            return await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
         except ApiError as error:
             self._log.info("ledger not read", error=error.message, status=error.status)
             return known
-        return kinds.without_managed_fields(read)
 
     async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
         """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +77,12 @@ class FakeCluster:
             for (of, _, name), obj in self.objects.items()
             if of == kind.name and wanted in ("", name)
         ], self.version
+
+    async def pages(
+        self, kind: Kind, **selectors: Any
+    ) -> AsyncIterator[tuple[Iterator[Json], int]]:
+        objects, version = await self.list(kind, **selectors)
+        yield iter(objects), version
 
     async def apply(self, obj: Json) -> Json:
         await self._ask("apply", obj["kind"])
