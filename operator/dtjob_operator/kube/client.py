@@ -28,9 +28,9 @@ from dtjob_operator.kube.api_errors import (
     NotFound,
     Unavailable,
 )
-from dtjob_operator.terms.held import held
 from dtjob_operator.terms.kinds import Json, Kind, kind_of
 from dtjob_operator.terms.names import FIELD_MANAGER
+from dtjob_operator.terms.trimmed import trimmed
 
 _PAGE = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
@@ -67,7 +67,7 @@ async def credentials(kubeconfig: str | None = None) -> Configuration:
 class KubeClient:
     """A client of the API server.
 
-    Objects are what `held` leaves of the API server's. Methods raise `ApiError` or one of its
+    Objects are what `trimmed` leaves of the API server's. Methods raise `ApiError` or one of its
     subclasses, and nothing else.
     """
 
@@ -82,7 +82,7 @@ class KubeClient:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         """One object."""
-        return held(await self._json("get", "GET", kind, kind.path(namespace, name)), kind)
+        return trimmed(await self._json("get", "GET", kind, kind.path(namespace, name)), kind)
 
     async def list(
         self,
@@ -121,7 +121,7 @@ class KubeClient:
         while True:
             page = await self._json("list", "GET", kind, kind.path(namespace), query)
             version = int(page["metadata"]["resourceVersion"])
-            yield (held(each, kind) for each in page["items"]), version
+            yield (trimmed(each, kind) for each in page["items"]), version
             following = page["metadata"].get("continue")
             if not following:
                 return
@@ -184,7 +184,7 @@ class KubeClient:
         kind = kind_of(obj)
         query = {"fieldManager": FIELD_MANAGER}
         path = kind.path(obj["metadata"]["namespace"])
-        return held(await self._json("create", "POST", kind, path, query, obj), kind)
+        return trimmed(await self._json("create", "POST", kind, path, query, obj), kind)
 
     async def apply(self, obj: Json) -> Json:
         """Server-side apply of all the fields that we want to own.
@@ -197,7 +197,9 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if "uid" in metadata else "false"}
         path = kind.path(metadata["namespace"], metadata["name"])
         content_type = "application/apply-patch+yaml"
-        return held(await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind)
+        return trimmed(
+            await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind
+        )
 
     async def merge_patch(
         self,
@@ -213,7 +215,7 @@ class KubeClient:
         path = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
         query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
         content_type = "application/merge-patch+json"
-        return held(
+        return trimmed(
             await self._json("patch", "PATCH", kind, path, query, patch, content_type), kind
         )
 
@@ -231,7 +233,7 @@ class KubeClient:
         body = {**obj, "metadata": {field: metadata[field] for field in identity}, "status": status}
         path = kind.path(metadata["namespace"], metadata["name"]) + "/status"
         query = {"fieldManager": FIELD_MANAGER}
-        return held(await self._json("update_status", "PUT", kind, path, query, body), kind)
+        return trimmed(await self._json("update_status", "PUT", kind, path, query, body), kind)
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, uid: str, *, dry_run: bool = False
@@ -307,7 +309,7 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
                 raise _error(event["object"].get("code", 500), event["object"])
             found: Json = event["object"]
             # A bookmark has nothing but its version.
-            yield event["type"], found if event["type"] == "BOOKMARK" else held(found, kind)
+            yield event["type"], found if event["type"] == "BOOKMARK" else trimmed(found, kind)
     except TimeoutError as error:
         # The connection is dead; or etcd was restored from a backup and has yet to reach the
         # version that is watched from: an API server may be silent until then.

@@ -23,9 +23,9 @@ from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.run.reconcile import Reconciler
 from dtjob_operator.run.work_queue import WorkQueue
 from dtjob_operator.terms import kinds
-from dtjob_operator.terms.held import held
 from dtjob_operator.terms.kinds import JOB_LABEL, Json, Kind
 from dtjob_operator.terms.settings import Enforcement, Settings
+from dtjob_operator.terms.trimmed import trimmed
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
 _RETRY_SECONDS = 2.0
@@ -263,7 +263,7 @@ class Operator:
 
     def _receive(self, obj: Json, exists: bool) -> None:
         """News of a job."""
-        job, store = held(obj, kinds.JOB), self._stores[kinds.JOB]
+        job, store = trimmed(obj, kinds.JOB), self._stores[kinds.JOB]
         if store.put(job) if exists else store.remove(job):
             self._enqueue(kinds.JOB, job)
 

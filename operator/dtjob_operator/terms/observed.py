@@ -76,12 +76,12 @@ class Observed:
     parsed
         The same job without its status, where whoever observed it has parsed it.
     ledger, stateful_set, service, network_policy
-        The objects named `dtjob_api.derive.child_name`, whoever owns them. Untrimmed but for
-        `metadata.managedFields`: drift is found by comparing them with what is wanted.
+        The objects named `dtjob_api.derive.child_name`, whoever owns them. Whole as far as
+        `trimmed` leaves them: drift is found by comparing them with what is wanted.
     ledgers_undefined
         The ledger is gone because the API server knows of no ledgers at all.
     service_account, role_binding
-        The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, untrimmed likewise.
+        The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, whole likewise.
     pods, claims
         Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
         StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,

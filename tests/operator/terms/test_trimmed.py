@@ -11,8 +11,8 @@ import pytest
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_operator.decide.desired_state import decide
 from dtjob_operator.terms import kinds
-from dtjob_operator.terms.held import held
 from dtjob_operator.terms.observed import Spent
+from dtjob_operator.terms.trimmed import trimmed
 from tests.support.worlds.world import World, claim, pod, running, stamp, waiting_pod
 
 PROVENANCE = {
@@ -64,22 +64,22 @@ def test_decisions_from_what_is_held_are_those_from_the_whole(make: Any) -> None
     for each in (*whole.pods, *whole.claims):
         each["metadata"]["managedFields"] = [{"manager": "kubelet"}]
         each["metadata"]["annotations"] = {"other.example/injected": "x" * 100}
-    trimmed = copy.copy(whole)
+    cut = copy.copy(whole)
     for field, kind in (("ledger", kinds.LEDGER), ("stateful_set", kinds.STATEFUL_SET)):
-        object.__setattr__(trimmed, field, held(getattr(whole, field), kind))
-    object.__setattr__(trimmed, "pods", tuple(held(each, kinds.POD) for each in whole.pods))
-    object.__setattr__(trimmed, "claims", tuple(held(each, kinds.CLAIM) for each in whole.claims))
-    assert decide(trimmed, world.now, world.settings) == decide(whole, world.now, world.settings)
+        object.__setattr__(cut, field, trimmed(getattr(whole, field), kind))
+    object.__setattr__(cut, "pods", tuple(trimmed(each, kinds.POD) for each in whole.pods))
+    object.__setattr__(cut, "claims", tuple(trimmed(each, kinds.CLAIM) for each in whole.claims))
+    assert decide(cut, world.now, world.settings) == decide(whole, world.now, world.settings)
 
 
 def test_of_a_ledger_that_has_ended_little_is_held() -> None:
     ledger = ended().observed.ledger
     assert ledger is not None
-    status = held(ledger, kinds.LEDGER)["status"]
+    status = trimmed(ledger, kinds.LEDGER)["status"]
     assert status["segments"] == [SEGMENT | {"image": PROVENANCE["image"]}]
     assert [set(each) <= {"attempt", "start", "end", "reason"} for each in status["attempts"]]
     assert "message" not in status["attempts"][0]
-    assert PrivacyLedger.from_dict(held(ledger, kinds.LEDGER)).status.charged == 10
+    assert PrivacyLedger.from_dict(trimmed(ledger, kinds.LEDGER)).status.charged == 10
 
 
 def test_a_field_of_a_newer_version_is_held() -> None:
@@ -87,7 +87,7 @@ def test_a_field_of_a_newer_version_is_held() -> None:
     ledger = running().observed.ledger
     assert ledger is not None
     newer = ledger | {"status": ledger["status"] | {"future": 1}}
-    assert held(newer, kinds.LEDGER)["status"]["future"] == 1
+    assert trimmed(newer, kinds.LEDGER)["status"]["future"] == 1
 
 
 def test_what_kubectl_notes_of_a_job_is_not_held() -> None:
@@ -95,7 +95,7 @@ def test_what_kubectl_notes_of_a_job_is_not_held() -> None:
     note = "kubectl.kubernetes.io/last-applied-configuration"
     annotations = {note: "{}" * 1000, "team": "vision"}
     noted = job | {"metadata": job["metadata"] | {"annotations": annotations, "managedFields": []}}
-    found = held(noted, kinds.JOB)
+    found = trimmed(noted, kinds.JOB)
     assert found["metadata"] == job["metadata"] | {"annotations": {"team": "vision"}}
     assert found["spec"] == job["spec"]
     assert annotations[note], "what was given is not changed"

@@ -41,13 +41,13 @@ _PROVENANCE = frozenset({"formats", "versions", "taskDigest"})
 _ENDED_ATTEMPT = ("attempt", "start", "end", "reason")
 
 
-def held(obj: Json, kind: Kind) -> Json:
+def trimmed(obj: Json, kind: Kind) -> Json:
     """An object as far as it is used, with the apiVersion and kind that the items of a list lack.
 
     What is compared with what is wanted, and what another version may have extended, is whole but
     for the bookkeeping of `kubectl apply` and server-side apply.
     """
-    return kinds.typed(_HELD.get(kind, _whole)(obj), kind)
+    return kinds.typed(_TRIMMERS.get(kind, _whole)(obj), kind)
 
 
 def _whole(obj: Json) -> Json:
@@ -59,13 +59,13 @@ def _whole(obj: Json) -> Json:
 
 def _pod(obj: Json) -> Json:
     status = obj.get("status") or {}
-    trimmed = _of(status, _POD_STATUS)
+    kept = _of(status, _POD_STATUS)
     if conditions := status.get("conditions"):
-        trimmed["conditions"] = [_of(each, _CONDITION) for each in conditions]
-    for containers in ("containerStatuses", "initContainerStatuses"):
-        if found := status.get(containers):
-            trimmed[containers] = [_of(each, _CONTAINER) for each in found]
-    return {"metadata": _identity(obj), "status": trimmed}
+        kept["conditions"] = [_of(each, _CONDITION) for each in conditions]
+    for field in ("containerStatuses", "initContainerStatuses"):
+        if containers := status.get(field):
+            kept[field] = [_of(each, _CONTAINER) for each in containers]
+    return {"metadata": _identity(obj), "status": kept}
 
 
 def _claim(obj: Json) -> Json:
@@ -101,7 +101,7 @@ def _ledger(obj: Json) -> Json:
     return {**obj, "metadata": _identity(obj), **known}
 
 
-_HELD: dict[Kind, Callable[[Json], Json]] = {
+_TRIMMERS: dict[Kind, Callable[[Json], Json]] = {
     kinds.POD: _pod,
     kinds.CLAIM: _claim,
     kinds.EVENT: _event,
@@ -111,10 +111,10 @@ _HELD: dict[Kind, Callable[[Json], Json]] = {
 
 def _identity(obj: Json) -> Json:
     metadata = obj["metadata"]
-    trimmed = _of(metadata, _IDENTITY)
+    found = _of(metadata, _IDENTITY)
     if labels := _of(metadata.get("labels") or {}, _LABELS):
-        trimmed["labels"] = labels
-    return trimmed
+        found["labels"] = labels
+    return found
 
 
 def _of(fields: Json, names: tuple[str, ...]) -> Json:
