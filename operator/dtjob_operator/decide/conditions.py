@@ -16,6 +16,7 @@ from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
+from dtjob_operator.decide.calibrating import calibrating
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition
 from dtjob_operator.terms import formatting
@@ -128,12 +129,7 @@ def _accepted(situation: Situation) -> Iterator[ConditionState]:
 
 
 def _planning(situation: Situation) -> str:
-    if not situation.planning_trouble:
-        return "the noise multiplier for epsilon and delta is being calibrated"
-    return (
-        "the noise multiplier for epsilon and delta could not be calibrated and is tried again: "
-        f"{situation.planning_trouble.rstrip('.')}. Look at the operator's log and its pod's memory"
-    )
+    return calibrating(situation.planning_trouble, situation.plans_before)
 
 
 def _promise(plan: PrivacyPlan) -> str:

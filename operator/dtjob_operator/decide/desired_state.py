@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.announcements import announcements
@@ -16,6 +15,7 @@ from dtjob_operator.decide.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
 from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -36,7 +36,7 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     if "deletionTimestamp" in observed.job["metadata"]:
         return Decision(status=stored)
     try:
-        job = DistributedTrainingJob.from_dict({**observed.job, "status": None})
+        job = observed.parsed or parsed(observed.job)
     except ValidationError as error:
         return _unreadable(observed, stored, error, now)
     situation = assess(observed, job, now, settings)

@@ -68,6 +68,8 @@ class Situation:
         How far the workers' network is closed.
     planning_trouble
         Why the last calibration of the noise came to no end.
+    plans_before
+        How many jobs' noise is calibrated before this job's.
     gang_formed
         The gang of the current attempt has formed and its coordinator lives.
     training
@@ -89,6 +91,7 @@ class Situation:
     network_policy: Json | None
     restriction: Restriction
     planning_trouble: str | None
+    plans_before: int
     gang_formed: bool
     training: bool
     ready: int
@@ -173,6 +176,7 @@ def assess(
         network_policy=policy,
         restriction=restriction(observed, job, policy, halted or blocked, settings),
         planning_trouble=observed.planning_trouble,
+        plans_before=observed.plans_before,
         gang_formed=gang_formed,
         training=training,
         ready=0 if ended else sum(pod_status.is_ready(pod) for pod in observed.pods),

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
-from dtjob_api.derive import child_name
+from dtjob_api.derive import child_name, plan_request
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import Phase
@@ -22,12 +24,13 @@ from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.scrape import Scraper
-from dtjob_operator.read.events import last_seen, newest
+from dtjob_operator.read.events import by_stateful_set, newest
 from dtjob_operator.read.pod_status import running_since
 from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.read.stored_job import parsed_if_readable
 from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
-from dtjob_operator.terms.observed import Observed, Rejection
+from dtjob_operator.terms.observed import EventsByObject, Observed, Rejection
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
@@ -70,7 +73,7 @@ class Memory:
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
     recorded: set[EventIdentity] = field(default_factory=set)
-    events: tuple[Json, ...] = ()
+    events: EventsByObject = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     steps: int = 0
     paused_until: float = 0.0
@@ -105,7 +108,7 @@ class Observer:
         self._scraper = scraper
         self._api_server = api_server
         self._unguarded = unguarded
-        self._warnings: dict[str, tuple[float, list[Json]]] = {}
+        self._warnings: dict[str, tuple[float, dict[str, EventsByObject]]] = {}
         # A namespace's lock is gone as soon as nobody holds it or waits for it.
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("assemble")
@@ -114,6 +117,7 @@ class Observer:
         """All that a decision about a job depends on."""
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
+        parsed = parsed_if_readable(job)
         ledger, undefined = await self._ledger(namespace, name)
         is_final = ledger is not None and _status_reports_epsilon(job, ledger)
         stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
@@ -131,6 +135,7 @@ class Observer:
             ledger = await self._newest_ledger(ledger)
         return Observed(
             job=job,
+            parsed=parsed,
             ledger=ledger,
             ledgers_undefined=undefined,
             stateful_set=stateful_set,
@@ -147,17 +152,35 @@ class Observer:
             events=memory.events,
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
-            # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
-            privacy_plan=None if ledger else self._accounting.privacy_plan(key, job),
-            planning_trouble=None if ledger else self._accounting.planning_trouble(job),
-            spent=self._accounting.spent(key, ledger, is_final=is_final) if ledger else None,
-            spent_pending=ledger is not None
-            and not is_final
-            and self._accounting.is_pending(ledger),
+            **self._privacy(key, parsed, ledger, is_final=is_final),
             unguarded=self._unguarded(),
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
         )
+
+    def _privacy(
+        self, key: Key, job: DistributedTrainingJob | None, ledger: Json | None, *, is_final: bool
+    ) -> dict[str, Any]:
+        """What the accountant says: of the plan until there is a ledger, and then of what is spent.
+
+        A job that can't be read has no plan: its status says so, and another version may read it.
+        """
+        accounting = self._accounting
+        if ledger is not None:
+            spent = accounting.spent(key, ledger, is_final=is_final)
+            return {
+                "spent": spent,
+                "spent_at_most": None if is_final else accounting.at_most(ledger),
+                "spent_pending": not is_final and accounting.is_pending(ledger),
+            }
+        if job is None:
+            return {}
+        request = plan_request(job.spec)
+        return {
+            "privacy_plan": accounting.privacy_plan(key, request),
+            "planning_trouble": accounting.planning_trouble(request),
+            "plans_before": accounting.plans_before(request),
+        }
 
     async def _child(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """A child; one that seems missing is asked for, since it is about to be made.
@@ -167,7 +190,7 @@ class Observer:
         if known := self._stores[kind].get(namespace, name):
             return known
         try:
-            return kinds.without_managed_fields(await self._client.get(kind, namespace, name))
+            return await self._client.get(kind, namespace, name)
         except NotFound:
             return None
 
@@ -176,22 +199,20 @@ class Observer:
         if known := self._stores[kinds.LEDGER].get(namespace, name):
             return known, False
         try:
-            found = await self._client.get(kinds.LEDGER, namespace, name)
+            return await self._client.get(kinds.LEDGER, namespace, name), False
         except NoSuchKind:
             return None, True
         except NotFound:
             return None, False
-        return kinds.without_managed_fields(found), False
 
     async def _newest_ledger(self, known: Json) -> Json:
         """A ledger as the API server has it now; the one that is known where it does not say."""
         metadata = known["metadata"]
         try:
-            read = await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+            return await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
         except ApiError as error:
             self._log.info("ledger not read", error=error.message, status=error.status)
             return known
-        return kinds.without_managed_fields(read)
 
     async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
         """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""
@@ -204,7 +225,7 @@ class Observer:
         job: Json,
         stateful_set: Json | None,
         pods: tuple[Json, ...],
-        events: tuple[Json, ...],
+        events: EventsByObject,
         known: tuple[str, ...],
     ) -> tuple[str, ...]:
         """Pods that exist though the StatefulSet misses them, and gives no reason.
@@ -262,32 +283,21 @@ class Observer:
         found = await self._child(kinds.CLAIM, namespace, first)
         return known if found is None else (found, *known)
 
-    async def _events(self, job: Json, known: tuple[Json, ...]) -> tuple[Json, ...]:
-        """Warnings about the job's StatefulSet, pods and claims, newest first, until it runs.
+    async def _events(self, job: Json, known: EventsByObject) -> EventsByObject:
+        """Warnings about the job's StatefulSet, pods and claims, until it runs.
 
         They only help to explain: where they can't be listed now, those that were `known` do.
         """
         if job.get("status", {}).get("phase") in _QUIET_PHASES:
-            return ()
-        child = child_name(job["metadata"]["name"], job["metadata"]["uid"])
-
-        def concerns(event: Json) -> bool:
-            about = event["involvedObject"]
-            kind, name = about.get("kind"), about.get("name", "")
-            return (
-                (kind == "StatefulSet" and name == child)
-                or (kind == "Pod" and names.is_pod_of(child, name))
-                or (kind == "PersistentVolumeClaim" and names.is_claim_of(child, name))
-            )
-
+            return {}
         try:
-            events = await self._warnings_of(job["metadata"]["namespace"])
+            warnings = await self._warnings_of(job["metadata"]["namespace"])
         except ApiError as error:
             self._log.info("warnings not listed", error=error.message, status=error.status)
             return known
-        return tuple(sorted(filter(concerns, events), key=last_seen, reverse=True))
+        return warnings.get(child_name(job["metadata"]["name"], job["metadata"]["uid"]), {})
 
-    async def _warnings_of(self, namespace: str) -> list[Json]:
+    async def _warnings_of(self, namespace: str) -> dict[str, EventsByObject]:
         """All warnings of a namespace, listed once for all of its jobs that ask together."""
         async with self._listing.setdefault(namespace, asyncio.Lock()):
             now = time.monotonic()
@@ -300,7 +310,7 @@ class Observer:
                 events, _ = await self._client.list(
                     kinds.EVENT, namespace=namespace, field_selector="type=Warning"
                 )
-                self._warnings[namespace] = time.monotonic(), events
+                self._warnings[namespace] = time.monotonic(), by_stateful_set(events)
             return self._warnings[namespace][1]
 
 

@@ -1,10 +1,13 @@
-"""core/v1 Events: the newest one about an object."""
+"""core/v1 Events: those of each job's children, and the newest one about an object."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
-from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms import names
+from dtjob_operator.terms.kinds import CLAIM, POD, STATEFUL_SET, Json
+from dtjob_operator.terms.observed import EventsByObject
 
 
 def last_seen(event: Json) -> str:
@@ -18,15 +21,43 @@ def last_seen(event: Json) -> str:
     return max((at for at in times if at), default="")
 
 
-def newest(events: Iterable[Json], kind: str, name: str, reasons: Iterable[str]) -> Json | None:
-    """The newest event with one of `reasons` about an object."""
-    return next(
-        (
-            event
-            for event in events
-            if event["involvedObject"].get("kind") == kind
-            and event["involvedObject"].get("name") == name
-            and event.get("reason", "") in reasons
-        ),
-        None,
+def by_stateful_set(events: Iterable[Json]) -> dict[str, EventsByObject]:
+    """The Events of a namespace about StatefulSets, their pods and their claims, in any order.
+
+    They are sorted once for all jobs of the namespace. Those about other kinds are left out, and
+    those about names that no StatefulSet gives.
+    """
+    found: defaultdict[str, defaultdict[tuple[str, str], list[Json]]] = defaultdict(
+        lambda: defaultdict(list)
     )
+    for event in events:
+        about = event["involvedObject"]
+        kind, name = about.get("kind", ""), about.get("name", "")
+        if stateful_set := _stateful_set(kind, name):
+            found[stateful_set][kind, name].append(event)
+    return {
+        stateful_set: {
+            about: tuple(sorted(each, key=last_seen, reverse=True))
+            for about, each in by_object.items()
+        }
+        for stateful_set, by_object in found.items()
+    }
+
+
+def _stateful_set(kind: str, name: str) -> str | None:
+    """The StatefulSet that an object of that kind and name is, or would be of."""
+    if kind == STATEFUL_SET.name:
+        return name
+    if kind == POD.name:
+        owner = name.rpartition("-")[0]
+        return owner if names.is_pod_of(owner, name) else None
+    if kind == CLAIM.name:
+        owner = name.partition("-")[2].rpartition("-")[0]
+        return owner if names.is_claim_of(owner, name) else None
+    return None
+
+
+def newest(events: EventsByObject, kind: str, name: str, reasons: Iterable[str]) -> Json | None:
+    """The newest Event with one of `reasons` about an object."""
+    about = events.get((kind, name), ())
+    return next((event for event in about if event.get("reason", "") in reasons), None)

@@ -149,6 +149,33 @@ def test_a_calibration_that_fails_is_told() -> None:
     assert world.reason("Accepted") == ("True", "Planned")
 
 
+def test_the_place_in_the_queue_is_written_with_other_news_only() -> None:
+    """A thousand jobs that wait would else be written a thousand times each."""
+    world = World.of(plans_before=3)
+    world.settle()
+    for kind in ("Accepted", "Running"):
+        assert world.condition(kind)["message"] == (
+            "the noise multiplier for epsilon and delta is being calibrated; 3 other plans, when "
+            "this was written, were to be made first"
+        )
+    written = len(world.patches)
+    for before in (2, 1, 0):
+        world.later(60)
+        world.see(plans_before=before)
+        assert world.reconcile().wake_after is None
+    assert len(world.patches) == written
+    world.see(plans_before=1, planning_trouble="no memory")
+    world.settle()
+    assert "no memory" in world.condition("Accepted")["message"]
+    world.later(60)
+    world.see(planning_trouble=None)
+    world.settle()
+    assert "; 1 other plan, when this was written, was to" in world.condition("Accepted")["message"]
+    world.see(privacy_plan=PLAN)
+    world.settle()
+    assert world.reason("Accepted") == ("True", "Planned")
+
+
 def test_a_transition_time_moves_only_with_the_status() -> None:
     world = running()
     was = world.condition("Running")["lastTransitionTime"]

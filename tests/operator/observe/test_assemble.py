@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind
 from dtjob_operator.observe import assemble
 from dtjob_operator.observe.assemble import Memory
@@ -15,7 +16,7 @@ from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 from tests.support.builders import UID
 from tests.support.worlds.fake_cluster import KEY, Shell
-from tests.support.worlds.world import CHILD, NOW, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, PLAN, claim, digits, pod, stamp
 
 
 def observe(shell: Shell) -> Observed:
@@ -248,7 +249,8 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
     shell.see(kinds.typed(warning, kinds.EVENT))
     first = look()
     assert first.unlabelled == (f"{CHILD}-0", f"{CHILD}-1")
-    assert [event["reason"] for event in first.events] == ["FailedMount"]
+    (told,) = first.events["Pod", f"{CHILD}-0"]
+    assert told["reason"] == "FailedMount"
     shell.cluster.fails = away
     second = look()
     assert (second.unlabelled, second.events) == (first.unlabelled, first.events)
@@ -267,6 +269,76 @@ def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
     shell.see(shell.job | {"spec": shell.job["spec"] | {"network": {"policy": "None"}}})
     observe(shell)
     assert shell.cluster.count("get", kinds.NETWORK_POLICY) == 1
+
+
+def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
+    """That would be final, and an operator that is rolled back meets such jobs."""
+    shell = Shell()
+    shell.see(digits() | {"status": {"phase": "Pending", "queue": {"position": 3}}})
+    seen = observe(shell)
+    assert seen.parsed is not None
+    assert seen.privacy_plan is PLAN
+
+
+def test_a_job_that_can_not_be_read_asks_for_no_plan() -> None:
+    shell = Shell()
+    shell.see(digits() | {"future": {}})
+    seen = observe(shell)
+    assert (seen.parsed, seen.privacy_plan) == (None, None)
+
+
+def test_a_job_is_parsed_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell()
+    read: list[object] = []
+    parse = DistributedTrainingJob.from_dict
+
+    def count(manifest: Json) -> DistributedTrainingJob:
+        read.append(None)
+        return parse(manifest)
+
+    monkeypatch.setattr(DistributedTrainingJob, "from_dict", count)
+    asyncio.run(shell.reconciler(KEY))
+    assert len(read) == 1
+
+
+def test_warnings_are_sorted_by_the_object_that_they_are_about() -> None:
+    shell = Shell()
+
+    def warn(number: int, kind: str, name: str) -> None:
+        event = {
+            "metadata": {"namespace": "research", "name": f"warning-{number}"},
+            "involvedObject": {"kind": kind, "name": name},
+            "reason": "Failed",
+            "lastTimestamp": stamp(datetime.now(UTC) + timedelta(minutes=number)),
+        }
+        shell.cluster.put(kinds.typed(event, kinds.EVENT))
+
+    about = [
+        ("Pod", f"{CHILD}-0"),
+        ("StatefulSet", CHILD),
+        ("PersistentVolumeClaim", f"checkpoints-{CHILD}-1"),
+    ]
+    for number, (kind, name) in enumerate(
+        [
+            *about,
+            about[0],
+            ("Pod", "other-0"),
+            ("Pod", f"{CHILD}-00"),
+            ("Node", "node-0"),
+            ("PersistentVolumeClaim", f"data-{CHILD}-1"),
+            ("Service", CHILD),
+        ]
+    ):
+        warn(number, kind, name)
+    found = {
+        of: [event["metadata"]["name"] for event in events]
+        for of, events in observe(shell).events.items()
+    }
+    assert found == {
+        about[0]: ["warning-3", "warning-0"],
+        about[1]: ["warning-1"],
+        about[2]: ["warning-2"],
+    }
 
 
 def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
@@ -290,9 +362,9 @@ def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
         slow = [asyncio.create_task(shell.observer._warnings_of("slow")) for _ in range(2)]
         await asyncio.sleep(0)
         async with asyncio.timeout(60):
-            assert await shell.observer._warnings_of("research") == []
+            assert await shell.observer._warnings_of("research") == {}
         hangs.set()
-        assert await asyncio.gather(*slow) == [[], []]
+        assert await asyncio.gather(*slow) == [{}, {}]
         assert asked == ["slow", "research"]
 
     asyncio.run(scenario())

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from dtjob_operator.read.events import by_stateful_set
 from dtjob_operator.terms.observed import Rejection
-from tests.support.worlds.world import NOW, PLAN, World, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
 CASES = YAML(typ="safe").load(Path(__file__).with_name("diagnoses.yaml").read_text())
 
@@ -41,7 +42,7 @@ def started(case: dict[str, Any]) -> World:
             )
             for each in case.get("claims", ())
         ),
-        events=tuple(event(each) for each in case.get("events", ())),
+        events=by_stateful_set(event(each) for each in case.get("events", ())).get(CHILD, {}),
         rejections=tuple(Rejection(**each) for each in case.get("rejections", ())),
     )
     return world
@@ -69,7 +70,7 @@ def test_trouble_that_has_passed_is_cleared_at_once() -> None:
     world = started(next(case for case in CASES if case["name"] == "quota"))
     world.reconcile()
     world.later(1)
-    world.see(events=(), pods=(pod(0, since=world.now),))
+    world.see(events={}, pods=(pod(0, since=world.now),))
     world.reconcile()
     assert world.reason("ResourcesReady") == ("True", "ResourcesCreated")
     assert world.reason("Running") == ("False", "WaitingForWorkers")
