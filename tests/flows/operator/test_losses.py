@@ -245,10 +245,10 @@ def test_what_has_stopped_shows_no_gpus_and_no_end(lost: str) -> None:
         world.settle()
 
 
-def oom_killed(world: World, ordinal: int) -> dict[str, object]:
+def oom_killed(world: World, position: int) -> dict[str, object]:
     """A pod whose container was killed as one group, and runs again."""
     return pod(
-        ordinal,
+        position,
         containerStatuses=[
             {
                 "name": "worker",
@@ -274,23 +274,23 @@ def lost(world: World, reason: str = "WorkerLost") -> None:
     world.ledger_status(attempts=[record | ended])
 
 
-@pytest.mark.parametrize("ordinal", [0, 1])
-def test_a_worker_that_was_killed_for_memory_is_told_though_it_runs_again(ordinal: int) -> None:
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_worker_that_was_killed_for_memory_is_told_though_it_runs_again(position: int) -> None:
     """Supervisor and ranks die at once, so that no record of theirs can say it."""
     world = World.of(digits(workers={"replicas": 2, "resources": {"limits": {"memory": "4Gi"}}}))
     world.start()
     world.later(20)
     pods = [pod(0), pod(1)]
-    pods[ordinal] = oom_killed(world, ordinal)
+    pods[position] = oom_killed(world, position)
     world.see(pods=tuple(pods))
-    if ordinal == 1:  # the death of ordinal 0 is written down by its successor
+    if position == 1:  # the death of the coordinator is written down by its successor
         lost(world)
     world.settle()
     assert world.status["phase"] == "Restarting"
     assert world.reason("Running") == ("False", "OutOfMemory")
     assert world.status["display"]["reason"] == "OutOfMemory"
     message = world.condition("Running")["message"]
-    for words in (f"pod {CHILD}-{ordinal} was killed", "The limit is 4Gi", "limits.memory"):
+    for words in (f"pod {CHILD}-{position} was killed", "The limit is 4Gi", "limits.memory"):
         assert words in message
     assert world.reason("ResourcesReady")[1] != "OutOfMemory", "it is up again"
     assert world.events.count("OutOfMemory") == 1

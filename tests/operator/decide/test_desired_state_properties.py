@@ -116,9 +116,9 @@ class Course(RuleBasedStateMachine):
     def pods_change(self, pods: tuple[Json, ...]) -> None:
         self.world.see(pods=pods)
 
-    @rule(ordinals=st.sets(st.integers(0, 1)))
-    def claims_change(self, ordinals: set[int]) -> None:
-        self.world.see(claims=tuple(claim(ordinal) for ordinal in sorted(ordinals)))
+    @rule(positions=st.sets(st.integers(0, 1)))
+    def claims_change(self, positions: set[int]) -> None:
+        self.world.see(claims=tuple(claim(position) for position in sorted(positions)))
 
     @rule(refused=st.booleans())
     def api_server_refuses(self, refused: bool) -> None:

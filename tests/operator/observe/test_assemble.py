@@ -236,8 +236,8 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
         return asyncio.run(shell.observer.observe(KEY, shell.job, memory))
 
     shell.see(stateful_set(0))
-    for ordinal in range(2):
-        shell.cluster.put(typed(pod(ordinal), kinds.POD, labels={}))
+    for position in range(2):
+        shell.cluster.put(typed(pod(position), kinds.POD, labels={}))
     warning = {
         "metadata": {"namespace": "research", "name": "mount"},
         "involvedObject": {"kind": "Pod", "name": f"{CHILD}-0"},

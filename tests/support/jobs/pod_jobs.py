@@ -104,13 +104,13 @@ class Job:
         """The name of its StatefulSet, Service and ledger."""
         return f"{self.name}-{self.uid[:8]}"
 
-    def pod_name(self, ordinal: int) -> str:
+    def pod_name(self, position: int) -> str:
         """The name of a worker pod."""
-        return f"{self.child}-{ordinal}"
+        return f"{self.child}-{position}"
 
-    def claim(self, ordinal: int) -> str:
+    def claim(self, position: int) -> str:
         """The name of a worker's claim."""
-        return f"checkpoints-{self.pod_name(ordinal)}"
+        return f"checkpoints-{self.pod_name(position)}"
 
     def stored(self) -> Manifest:
         """The job as it is."""
@@ -148,9 +148,9 @@ class Job:
         status: Manifest = (found or {}).get("status", {})
         return status
 
-    def pod(self, ordinal: int) -> Manifest:
+    def pod(self, position: int) -> Manifest:
         """A worker pod."""
-        found = self.kubectl.get("pod", self.pod_name(ordinal))
+        found = self.kubectl.get("pod", self.pod_name(position))
         assert found is not None
         return found
 
@@ -188,9 +188,9 @@ class Job:
 
     def hurry(self) -> None:
         """Let a slow job do the rest of its steps as fast as it can."""
-        for ordinal in range(2):
+        for position in range(2):
             path = str(witness_task.STATE / witness_task.HURRY)
-            self.kubectl("exec", self.pod_name(ordinal), "--", "touch", path)
+            self.kubectl("exec", self.pod_name(position), "--", "touch", path)
 
     def until_succeeded(self, timeout: float = 600) -> Manifest:
         """Wait for its end and return the job."""
@@ -205,9 +205,9 @@ class Job:
         assert found["status"]["phase"] == "Succeeded", self.described()
         return found
 
-    def batches(self, ordinal: int) -> list[Batch]:
+    def batches(self, position: int) -> list[Batch]:
         """What the task of one worker saw of the private data."""
-        text = self.installed.read_volume(self.kubectl, self.claim(ordinal), witness_task.RECORD)
+        text = self.installed.read_volume(self.kubectl, self.claim(position), witness_task.RECORD)
         return [Batch(**json.loads(line)) for line in text.splitlines()]
 
     def draws(self) -> list[int]:
@@ -353,9 +353,9 @@ def assert_true_account(job: Job, course: Course) -> None:
     """Rules 1, 2, 10 and 13 for a job that has ended: whatever happened, its figures are true."""
     _assert_true_figures(job, course)
     steps, charged = job.ledger()["spec"]["plan"]["steps"], job.ledger_status()["charged"]
-    for ordinal in range(2):
-        batches = job.batches(ordinal)
-        assert steps <= len(batches) <= charged, f"worker {ordinal}"
+    for position in range(2):
+        batches = job.batches(position)
+        assert steps <= len(batches) <= charged, f"worker {position}"
         assert len({batch.records for batch in batches}) == len(batches), "a draw came twice"
 
 

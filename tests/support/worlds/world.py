@@ -50,13 +50,13 @@ def digits(**spec: Any) -> Json:
     return manifest | {"spec": stored.spec.to_dict()}
 
 
-def pod(ordinal: int = 0, since: datetime = NOW, **status: Any) -> Json:
+def pod(position: int = 0, since: datetime = NOW, **status: Any) -> Json:
     """A ready worker pod; `status` replaces fields of its status."""
     return {
         "metadata": {
-            "name": f"{CHILD}-{ordinal}",
+            "name": f"{CHILD}-{position}",
             "namespace": "research",
-            "uid": f"pod-{ordinal}-{stamp(since)}",
+            "uid": f"pod-{position}-{stamp(since)}",
             "labels": {"dtjob.dev/job-uid": UID},
             "creationTimestamp": stamp(since),
         },
@@ -79,10 +79,10 @@ def pod(ordinal: int = 0, since: datetime = NOW, **status: Any) -> Json:
     }
 
 
-def waiting_pod(reason: str, message: str = "", ordinal: int = 0, **container: Any) -> Json:
+def waiting_pod(reason: str, message: str = "", position: int = 0, **container: Any) -> Json:
     """A pod whose worker container waits."""
     return pod(
-        ordinal,
+        position,
         phase="Pending",
         conditions=[{"type": "PodScheduled", "status": "True"}],
         containerStatuses=[
@@ -96,12 +96,12 @@ def waiting_pod(reason: str, message: str = "", ordinal: int = 0, **container: A
     )
 
 
-def claim(ordinal: int = 0, phase: str = "Bound", **spec: Any) -> Json:
+def claim(position: int = 0, phase: str = "Bound", **spec: Any) -> Json:
     return {
         "metadata": {
-            "name": f"checkpoints-{CHILD}-{ordinal}",
+            "name": f"checkpoints-{CHILD}-{position}",
             "namespace": "research",
-            "uid": f"claim-{ordinal}",
+            "uid": f"claim-{position}",
             "labels": {"dtjob.dev/job-uid": UID},
             "creationTimestamp": stamp(NOW),
         },

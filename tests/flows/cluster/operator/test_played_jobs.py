@@ -66,8 +66,8 @@ class Played:
     def until_phase(self, phase: str) -> None:
         self.until(phase, lambda: self.status().get("phase") == phase)
 
-    def pod(self, ordinal: int) -> str:
-        return f"{self.child}-{ordinal}"
+    def pod(self, position: int) -> str:
+        return f"{self.child}-{position}"
 
     def ledger_status(self) -> Manifest:
         found = self.kubectl.get("privacyledger", self.child) or {}
