@@ -1,7 +1,8 @@
 """Who is there, and what all are to do: the state that the coordinator keeps for its gang.
 
 Pure: the caller passes the time in. Every supervisor sends `Hello` in a loop (the
-coordinator's too) and gets the current `Directive` back; there is no other traffic between supervisors.
+coordinator's too) and gets the current `Directive` back; there is no other traffic between
+supervisors.
 """
 
 from __future__ import annotations
