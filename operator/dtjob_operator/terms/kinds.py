@@ -12,6 +12,7 @@ Json = dict[str, Any]
 
 JOB_LABEL = f"{API_GROUP}/job"
 JOB_UID_LABEL = f"{API_GROUP}/job-uid"
+ROLE_LABEL = f"{API_GROUP}/role"
 WORKER_ACCOUNT = "dtjob-worker"
 """ServiceAccount, RoleBinding and ClusterRole of the workers of a namespace."""
 
@@ -41,6 +42,7 @@ LEDGER = Kind(API_VERSION, "PrivacyLedger", "privacyledgers")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 SERVICE = Kind("v1", "Service", "services")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
@@ -54,6 +56,7 @@ ALL = (
     STATEFUL_SET,
     SERVICE,
     NETWORK_POLICY,
+    DISRUPTION_BUDGET,
     POD,
     CLAIM,
     SERVICE_ACCOUNT,
@@ -104,6 +107,7 @@ CHILDREN = (
     Selection(STATEFUL_SET, label_selector=JOB_UID_LABEL),
     Selection(SERVICE, label_selector=JOB_UID_LABEL),
     Selection(NETWORK_POLICY, label_selector=JOB_UID_LABEL),
+    Selection(DISRUPTION_BUDGET, label_selector=JOB_UID_LABEL),
     Selection(POD, label_selector=JOB_UID_LABEL, trim=trimmed_pod),
     Selection(CLAIM, label_selector=JOB_UID_LABEL),
     Selection(SERVICE_ACCOUNT, field_selector=f"metadata.name={WORKER_ACCOUNT}"),

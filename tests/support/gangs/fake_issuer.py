@@ -49,7 +49,7 @@ class Key:
 
 
 def claims(position: int, pod: str, *, name: str | None = None, **changes: Any) -> dict[str, Any]:
-    """What the API server puts into a token bound to a pod of StatefulSet `faults` or `faults-w`."""
+    """What the API server puts into a token of a pod of StatefulSet `faults` or `faults-w`."""
     now = int(time.time())
     payload = {
         "aud": [AUDIENCE],

@@ -27,20 +27,19 @@ def event(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def stored_claim(phase: str, storage_class: str | None = None) -> dict[str, Any]:
+    return claim(phase, **({"storageClassName": storage_class} if storage_class else {}))
+
+
 def started(case: dict[str, Any]) -> World:
-    """A job whose StatefulSet has just been made, in the surroundings of a case."""
+    """A job whose StatefulSets have just been made, in the surroundings of a case."""
     spec: dict[str, Any] = {"workers": {"replicas": case.get("workers", 1)}}
     world = World.of(digits(**spec | case.get("spec", {})), privacy_plan=PLAN)
     world.settle()
     world.later(case.get("age", 30))
     world.see(
-        pods=(pod(0, **case["pod"]),) if "pod" in case else (),
-        claims=tuple(
-            claim(
-                0, each["phase"], **({"storageClassName": each["class"]} if "class" in each else {})
-            )
-            for each in case.get("claims", ())
-        ),
+        pods=(pod(case.get("position", 0), **case["pod"]),) if "pod" in case else (),
+        claim=stored_claim(**case["claim"]) if "claim" in case else None,
         events=tuple(event(each) for each in case.get("events", ())),
         rejections=tuple(Rejection(**each) for each in case.get("rejections", ())),
     )
