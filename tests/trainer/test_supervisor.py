@@ -27,10 +27,11 @@ sys.exit(supervisor.main(sys.argv[1:], lambda *_: Worker()))
 """
 
 AT_HOME = """
-import os, sys, types
+import os, sys
 from dtjob_trainer import supervisor
 
-os.uname = lambda: types.SimpleNamespace(nodename=sys.argv[1])
+real = os.uname()
+os.uname = lambda: os.uname_result((real.sysname, sys.argv[1], *real[2:]))
 
 class Worker:
     def __init__(self, position): self.position = position
