@@ -99,7 +99,7 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
             "time": timestamp(record.time),
         }
         if path := shown.path(record.path):
-            location = f"{names.claim_name(situation.job, 0)}:{path}"
+            location = f"{names.claim_name(situation.job)}:{path}"
             course["checkpoint"]["location"] = location[:1024]
     if (outcome := ledger.status.outcome) is not None:
         course["completionTime"] = timestamp(outcome.time)

@@ -17,11 +17,13 @@ def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
     """The first object that has the name of a child and is not this job's."""
     restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
     policy = observed.network_policy if restricted else None
+    budget, sets = observed.disruption_budget, (observed.coordinator_set, observed.worker_set)
     named: tuple[tuple[Kind, Json | None, bool], ...] = (
         (kinds.LEDGER, observed.ledger, _is_own_ledger(observed.ledger, job)),
         (kinds.SERVICE, observed.service, _is_own(observed.service, job)),
         (kinds.NETWORK_POLICY, policy, _is_own(policy, job)),
-        (kinds.STATEFUL_SET, observed.stateful_set, _is_own(observed.stateful_set, job)),
+        (kinds.DISRUPTION_BUDGET, budget, _is_own(budget, job)),
+        *((kinds.STATEFUL_SET, of_set, _is_own(of_set, job)) for of_set in sets),
     )
     for kind, child, own in named:
         if child is None or own:
@@ -33,7 +35,7 @@ def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
             how = "keep a copy (kubectl get privacyledgers -o yaml), then delete it"
         return Finding(
             Reason.NAME_CONFLICT,
-            f"{kind.name} {names.child_name(job)} in namespace {names.namespace(job)} is not "
+            f"{kind.name} {child['metadata']['name']} in namespace {names.namespace(job)} is not "
             f"this job's (its {mark} is not {job.metadata.uid}) and is left alone: {how}, and "
             "the job goes on",
         )

@@ -19,7 +19,9 @@ from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed, has_addresses
 from dtjob_operator.terms.settings import Enforcement, Settings
 
-_APPLIED_AFTER = frozenset({kinds.LEDGER.name, kinds.STATEFUL_SET.name})
+_APPLIED_AFTER = frozenset(
+    {kinds.DISRUPTION_BUDGET.name, kinds.LEDGER.name, kinds.STATEFUL_SET.name}
+)
 _LISTENERS = "the listeners of gloo and NCCL, which ask for no proof"
 _BY_ENFORCEMENT = {
     Enforcement.ENFORCED: "and this cluster's network enforces it, as its operators say",

@@ -19,6 +19,7 @@ from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.diagnosis.crashes import crash
 from dtjob_operator.decide.diagnosis.first_obstacle import diagnose
 from dtjob_operator.decide.diagnosis.memory_kills import killed_for_memory
+from dtjob_operator.decide.older_shape import older_shape
 from dtjob_operator.decide.ownership import conflict
 from dtjob_operator.decide.restriction import Restriction, restriction
 from dtjob_operator.read import pod_status
@@ -50,8 +51,9 @@ class Situation:
     halted
         What is lost that pods must not run without: the ledger, or the volume of spent draws.
     blocked
-        Why nothing can be made or repaired: a name that another object has, a ledger of another
-        version, an API server that would let ledgers be lowered. Pods that run are left running.
+        Why nothing can be made or repaired: a name that another object has, a ledger or StatefulSet
+        of another version, an API server that would let ledgers be lowered. Pods that run are left
+        running.
     held
         Why the workers themselves refuse to train, nothing being lost (Rule 11, a full disk).
     obstacle
@@ -135,7 +137,8 @@ def assess(
     stored = observed.job.get("status") or {}
     ledger, unreadable = _own_ledger(observed, job)
     workers = ledger.spec.run.workers if ledger else job.spec.workers.replicas
-    blocked = unreadable or _unguarded(observed) or conflict(observed, job)
+    foreign = conflict(observed, job) or older_shape(observed, job)
+    blocked = unreadable or _unguarded(observed) or foreign
     if ledger is not None:
         halted = _claim_lost(observed, job, ledger)
     else:
@@ -215,13 +218,14 @@ def _ledger_missing(
 ) -> Finding | None:
     """Rule 11: what was spent is unknown, so nothing is trained and no ledger is made anew.
 
-    StatefulSet and claims come only after the ledger, so that they too prove that there was one.
+    StatefulSets and claim come only after the ledger, so that they too prove that there was one.
     Once it is known to be missing, only the ledger itself proves otherwise.
     """
-    own_set = observed.stateful_set is not None and names.is_ours(observed.stateful_set, job)
+    sets = (observed.coordinator_set, observed.worker_set)
+    own_set = any(of_set is not None and names.is_ours(of_set, job) for of_set in sets)
     running = condition(stored, ConditionType.RUNNING)
     known = running is not None and running["reason"] == Reason.LEDGER_MISSING
-    if not (is_true(stored, ConditionType.ACCEPTED) or own_set or observed.claims or known):
+    if not (is_true(stored, ConditionType.ACCEPTED) or own_set or observed.claim or known):
         return None
     gone = f"PrivacyLedger {names.child_name(job)} in namespace {names.namespace(job)} is gone"
     if observed.ledgers_undefined:
@@ -243,9 +247,8 @@ def _claim_lost(
     observed: Observed, job: DistributedTrainingJob, ledger: PrivacyLedger
 ) -> Finding | None:
     """Rule 11: without the volume of a job that has spent draws there is no silent restart."""
-    name = names.claim_name(job, 0)
-    there = any(claim["metadata"]["name"] == name for claim in observed.claims)
-    if there or not _may_have_spent(ledger):
+    name = names.claim_name(job)
+    if observed.claim is not None or not _may_have_spent(ledger):
         return None
     held = f"{proven_draws(ledger.status.to_dict())} draws"
     then = "the job goes on"

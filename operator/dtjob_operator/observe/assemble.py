@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,13 +18,15 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import Phase
+from dtjob_api.wire import positions
+from dtjob_api.wire.positions import Role
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.scrape import Scraper
-from dtjob_operator.read.events import by_stateful_set, newest
+from dtjob_operator.read.events import by_child, newest
 from dtjob_operator.read.pod_status import running_since
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed_if_readable
@@ -36,7 +38,7 @@ _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
 # A younger StatefulSet may not have made its pods yet.
 _POD_CREATION_TIME = timedelta(seconds=10)
-_MAX_PODS_LOOKED_UP = 4
+_MAX_LOOKED_UP = 4
 
 
 Child = tuple[str, str]
@@ -120,16 +122,15 @@ class Observer:
         parsed = parsed_if_readable(job)
         ledger, undefined = await self._ledger(namespace, name)
         is_final = ledger is not None and _status_reports_epsilon(job, ledger)
-        stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
+        sets = await self._stateful_sets(job, ledger, name)
         pods = tuple(
             pod
             for pod in self._stores[kinds.POD].of_job(namespace, uid)
-            if names.is_pod_of(name, pod["metadata"]["name"])
+            if names.position_of(name, pod) is not None
         )
-        memory.events = await self._events(job, memory.events)
-        memory.unlabelled = await self._unlabelled(
-            job, stateful_set, pods, memory.events, memory.unlabelled
-        )
+        memory.events = await self._events(job, name, memory.events)
+        missed = tuple(itertools.islice(_missed(sets, name, pods, memory.events), _MAX_LOOKED_UP))
+        memory.unlabelled = await self._unlabelled(job, missed, memory.unlabelled)
         if ledger is not None and _ends_unrecorded(job, ledger, name, pods):
             # What a pod wrote before it went is in the API server, and maybe not in the store yet.
             ledger = await self._newest_ledger(ledger)
@@ -138,7 +139,9 @@ class Observer:
             parsed=parsed,
             ledger=ledger,
             ledgers_undefined=undefined,
-            stateful_set=stateful_set,
+            coordinator_set=sets[Role.COORDINATOR],
+            worker_set=sets[Role.WORKER],
+            disruption_budget=await self._child(kinds.DISRUPTION_BUDGET, namespace, name),
             network_policy=await self._network_policy(job, namespace, name),
             service=await self._child(kinds.SERVICE, namespace, name),
             service_account=self._stores[kinds.SERVICE_ACCOUNT].get(
@@ -146,7 +149,7 @@ class Observer:
             ),
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
             pods=pods,
-            claims=await self._claims(namespace, uid, name, ledger),
+            claim=await self._claim(namespace, name, ledger),
             unlabelled=memory.unlabelled,
             api_server=self._api_server.endpoints(),
             events=memory.events,
@@ -220,29 +223,31 @@ class Observer:
             return self._stores[kinds.NETWORK_POLICY].get(namespace, name)
         return await self._child(kinds.NETWORK_POLICY, namespace, name)
 
+    async def _stateful_sets(
+        self, job: Json, ledger: Json | None, child: str
+    ) -> dict[Role, Json | None]:
+        """The job's StatefulSets; of a role that no worker has, none is about to be made."""
+        order = ((ledger or {}).get("spec") or {}).get("run") or {}
+        workers = order.get("workers") or job["spec"]["workers"].get("replicas", 1)
+        namespace, found = job["metadata"]["namespace"], {}
+        for role in Role:
+            name = positions.set_name(child, role)
+            if positions.positions(role, workers):
+                found[role] = await self._child(kinds.STATEFUL_SET, namespace, name)
+            else:
+                found[role] = self._stores[kinds.STATEFUL_SET].get(namespace, name)
+        return found
+
     async def _unlabelled(
-        self,
-        job: Json,
-        stateful_set: Json | None,
-        pods: tuple[Json, ...],
-        events: EventsByObject,
-        known: tuple[str, ...],
+        self, job: Json, missed: tuple[str, ...], known: tuple[str, ...]
     ) -> tuple[str, ...]:
-        """Pods that exist though the StatefulSet misses them, and gives no reason.
+        """Pods that exist though their StatefulSet misses them.
 
         It releases a pod that loses the label. The pod keeps its name, so none replaces it. To a
-        watch by label it seems deleted, so the first that are missing are looked up by name. While
-        the API server does not answer, those `known` are returned.
+        watch by label it seems deleted, so those that are `missed` are looked up by name. While the
+        API server does not answer, those `known` are returned.
         """
-        if stateful_set is None or not _misses_pods(stateful_set):
-            return ()
-        namespace, name = stateful_set["metadata"]["namespace"], stateful_set["metadata"]["name"]
-        if newest(events, "StatefulSet", name, {"FailedCreate"}) is not None:
-            return ()
-        there = {pod["metadata"]["name"] for pod in pods}
-        wanted = (names.pod_of(name, o) for o in range(stateful_set["spec"]["replicas"]))
-        missing = (pod for pod in wanted if pod not in there)
-        missed = tuple(itertools.islice(missing, _MAX_PODS_LOOKED_UP))
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         found: list[Json] = []
         try:
             for pod in missed:
@@ -254,37 +259,25 @@ class Observer:
         except ApiError as error:
             self._log.info("pods not asked for", error=error.message, status=error.status)
             return tuple(pod for pod in known if pod in missed)
-        uid = job["metadata"]["uid"]
         return tuple(
             pod["metadata"]["name"]
             for pod in found
             if (pod["metadata"].get("labels") or {}).get(kinds.JOB_UID_LABEL) != uid
         )
 
-    async def _claims(
-        self, namespace: str, uid: str, stateful_set: str, ledger: Json | None
-    ) -> tuple[Json, ...]:
-        """The workers' checkpoint claims.
+    async def _claim(self, namespace: str, child: str, ledger: Json | None) -> Json | None:
+        """The checkpoint claim, which may hold spent draws once a worker has written to the ledger.
 
-        The first may hold spent draws once a worker has written to the ledger. It is looked up
-        before it is reported lost: the store may lag behind, and a claim without our label is never
-        in it.
+        It is looked up before it is reported lost: the store may lag behind, and a claim without
+        our label is never in it.
         """
-        known = tuple(
-            claim
-            for claim in self._stores[kinds.CLAIM].of_job(namespace, uid)
-            if names.is_claim_of(stateful_set, claim["metadata"]["name"])
-        )
-        status = (ledger or {}).get("status", {})
-        first = names.claim_of(stateful_set, 0)
-        there = any(claim["metadata"]["name"] == first for claim in known)
-        if there or not status or "outcome" in status:
-            return known
-        found = await self._child(kinds.CLAIM, namespace, first)
-        return known if found is None else (found, *known)
+        status, name = (ledger or {}).get("status", {}), names.claim_of(child)
+        if not status or "outcome" in status:
+            return self._stores[kinds.CLAIM].get(namespace, name)
+        return await self._child(kinds.CLAIM, namespace, name)
 
-    async def _events(self, job: Json, known: EventsByObject) -> EventsByObject:
-        """Warnings about the job's StatefulSet, pods and claims, until it runs.
+    async def _events(self, job: Json, child: str, known: EventsByObject) -> EventsByObject:
+        """Warnings about the job's StatefulSets, pods and claim, until it runs.
 
         They only help to explain: where they can't be listed now, those that were `known` do.
         """
@@ -295,7 +288,7 @@ class Observer:
         except ApiError as error:
             self._log.info("warnings not listed", error=error.message, status=error.status)
             return known
-        return warnings.get(child_name(job["metadata"]["name"], job["metadata"]["uid"]), {})
+        return warnings.get(child, {})
 
     async def _warnings_of(self, namespace: str) -> dict[str, EventsByObject]:
         """All warnings of a namespace, listed once for all of its jobs that ask together."""
@@ -310,7 +303,7 @@ class Observer:
                 events, _ = await self._client.list(
                     kinds.EVENT, namespace=namespace, field_selector="type=Warning"
                 )
-                self._warnings[namespace] = time.monotonic(), by_stateful_set(events)
+                self._warnings[namespace] = time.monotonic(), by_child(events)
             return self._warnings[namespace][1]
 
 
@@ -319,9 +312,26 @@ def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...])
     attempts = (ledger.get("status") or {}).get("attempts") or []
     if (job.get("status") or {}).get("phase") != Phase.RUNNING or not attempts:
         return False
-    first = names.pod_of(name, 0)
+    first = positions.pod_name(name, 0)
     runs = any(p["metadata"]["name"] == first and running_since(p) is not None for p in pods)
     return not runs and "end" not in attempts[-1]
+
+
+def _missed(
+    sets: Mapping[Role, Json | None], child: str, pods: Iterable[Json], events: EventsByObject
+) -> Iterator[str]:
+    """Names of pods that a StatefulSet has missed for a while, and gives no reason."""
+    there = {pod["metadata"]["name"] for pod in pods}
+    for role, of_set in sets.items():
+        if of_set is None or not _misses_pods(of_set):
+            continue
+        if newest(events, "StatefulSet", of_set["metadata"]["name"], {"FailedCreate"}) is not None:
+            continue
+        # All of a gang that is as large as this set makes it.
+        workers = of_set["spec"]["replicas"] + (role is Role.WORKER)
+        for position in positions.positions(role, workers):
+            if (name := positions.pod_name(child, position)) not in there:
+                yield name
 
 
 def _misses_pods(stateful_set: Json) -> bool:

@@ -19,7 +19,7 @@ from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.kube.store import Key
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.terms.names import pod_of
+from dtjob_operator.terms.names import position_of
 
 MAX_BYTES = 64 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -127,7 +127,7 @@ class Scraper:
         metadata, status = pod["metadata"], pod.get("status", {})
         labels, namespace = metadata.get("labels", {}), metadata["namespace"]
         name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
-        if not name or not uid or metadata["name"] != pod_of(child_name(name, uid), 0):
+        if not name or not uid or position_of(child_name(name, uid), pod) != 0:
             return
         job, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
         followed = self._following.get(job)

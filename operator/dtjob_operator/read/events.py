@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from dtjob_api.wire import positions
 from dtjob_operator.terms import names
 from dtjob_operator.terms.kinds import CLAIM, POD, STATEFUL_SET, Json
 from dtjob_operator.terms.observed import EventsByObject
@@ -21,11 +22,11 @@ def last_seen(event: Json) -> str:
     return max((at for at in times if at), default="")
 
 
-def by_stateful_set(events: Iterable[Json]) -> dict[str, EventsByObject]:
-    """The Events of a namespace about StatefulSets, their pods and their claims, in any order.
+def by_child(events: Iterable[Json]) -> dict[str, EventsByObject]:
+    """The Events of a namespace about StatefulSets, pods and claims, by the name of the children.
 
     They are sorted once for all jobs of the namespace. Those about other kinds are left out, and
-    those about names that no StatefulSet gives.
+    those about names that no job's children have.
     """
     found: defaultdict[str, defaultdict[tuple[str, str], list[Json]]] = defaultdict(
         lambda: defaultdict(list)
@@ -33,27 +34,28 @@ def by_stateful_set(events: Iterable[Json]) -> dict[str, EventsByObject]:
     for event in events:
         about = event["involvedObject"]
         kind, name = about.get("kind", ""), about.get("name", "")
-        if stateful_set := _stateful_set(kind, name):
-            found[stateful_set][kind, name].append(event)
+        if child := _child(kind, name):
+            found[child][kind, name].append(event)
     return {
-        stateful_set: {
+        child: {
             about: tuple(sorted(each, key=last_seen, reverse=True))
             for about, each in by_object.items()
         }
-        for stateful_set, by_object in found.items()
+        for child, by_object in found.items()
     }
 
 
-def _stateful_set(kind: str, name: str) -> str | None:
-    """The StatefulSet that an object of that kind and name is, or would be of."""
+def _child(kind: str, name: str) -> str | None:
+    """The name of the children that an object of that kind and name is, or would be, one of."""
     if kind == STATEFUL_SET.name:
-        return name
+        return positions.child_of_set(name)
     if kind == POD.name:
-        owner = name.rpartition("-")[0]
-        return owner if names.is_pod_of(owner, name) else None
+        child = positions.child_of_set(name.rpartition("-")[0])
+        return child if positions.position_of(child, name) is not None else None
     if kind == CLAIM.name:
-        owner = name.partition("-")[2].rpartition("-")[0]
-        return owner if names.is_claim_of(owner, name) else None
+        pod = name.partition("-")[2]
+        child = pod.rpartition("-")[0]
+        return child if names.claim_of(child) == name else None
     return None
 
 

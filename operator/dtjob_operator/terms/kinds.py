@@ -11,6 +11,7 @@ Json = dict[str, Any]
 
 JOB_LABEL = f"{API_GROUP}/job"
 JOB_UID_LABEL = f"{API_GROUP}/job-uid"
+ROLE_LABEL = f"{API_GROUP}/role"
 WORKER_ACCOUNT = "dtjob-worker"
 """ServiceAccount, RoleBinding and ClusterRole of the workers of a namespace."""
 
@@ -40,6 +41,7 @@ LEDGER = Kind(API_VERSION, "PrivacyLedger", "privacyledgers")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 SERVICE = Kind("v1", "Service", "services")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
@@ -53,6 +55,7 @@ ALL = (
     STATEFUL_SET,
     SERVICE,
     NETWORK_POLICY,
+    DISRUPTION_BUDGET,
     POD,
     CLAIM,
     SERVICE_ACCOUNT,
@@ -87,6 +90,7 @@ WATCHED = (
     Selection(STATEFUL_SET, label_selector=JOB_UID_LABEL),
     Selection(SERVICE, label_selector=JOB_UID_LABEL),
     Selection(NETWORK_POLICY, label_selector=JOB_UID_LABEL),
+    Selection(DISRUPTION_BUDGET, label_selector=JOB_UID_LABEL),
     Selection(POD, label_selector=JOB_UID_LABEL),
     Selection(CLAIM, label_selector=JOB_UID_LABEL),
     Selection(SERVICE_ACCOUNT, field_selector=f"metadata.name={WORKER_ACCOUNT}"),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_api.wire.positions import Role
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.terms.kinds import Json
 
@@ -75,27 +76,28 @@ class Observed:
         last patch makes it repeat that patch.
     parsed
         The same job without its status, where whoever observed it has parsed it.
-    ledger, stateful_set, service, network_policy
-        The objects named `dtjob_api.derive.child_name`, whoever owns them. Whole as far as
-        `trimmed` leaves them: drift is found by comparing them with what is wanted.
+    ledger, coordinator_set, worker_set, service, network_policy, disruption_budget
+        The objects that have the names of children (`terms.names`), whoever owns them. Whole as far
+        as `trimmed` leaves them: drift is found by comparing them with what is wanted.
     ledgers_undefined
         The ledger is gone because the API server knows of no ledgers at all.
     service_account, role_binding
         The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, whole likewise.
-    pods, claims
-        Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
-        StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,
-        deletionTimestamp, creationTimestamp), status.{phase, reason, message, startTime,
-        conditions, containerStatuses, initContainerStatuses}; of a claim: metadata,
-        spec.storageClassName, status.phase.
+    pods
+        Of the job's namespace, with the job's label `dtjob.dev/job-uid` and a position in its gang
+        (`names.position_of`). Used of each: metadata (name, deletionTimestamp, creationTimestamp,
+        ownerReferences), status.{phase, reason, message, startTime, conditions, containerStatuses,
+        initContainerStatuses}.
+    claim
+        The checkpoint claim. Used of it: metadata, spec.storageClassName, status.phase.
     unlabelled
-        Names of pods that are called as the job's workers but lack its label, of those that the
-        StatefulSet misses.
+        Names of pods that are called as the job's workers but lack its label, of those that its
+        StatefulSets miss.
     api_server
         Where the API server says it is. One endpoint without networks where only ports are
         known, empty where nothing is.
     events
-        core/v1 Events of type Warning about the job's StatefulSet, pods and claims; needed only
+        core/v1 Events of type Warning about the job's StatefulSets, pods and claim; needed only
         while the job is not Running, and those last known where they can't be listed.
     report
         The coordinator's own, as last scraped; None when there is none, its pod has gone, or it is
@@ -130,13 +132,15 @@ class Observed:
     parsed: DistributedTrainingJob | None = None
     ledger: Json | None = None
     ledgers_undefined: bool = False
-    stateful_set: Json | None = None
+    coordinator_set: Json | None = None
+    worker_set: Json | None = None
     service: Json | None = None
     network_policy: Json | None = None
+    disruption_budget: Json | None = None
     service_account: Json | None = None
     role_binding: Json | None = None
     pods: tuple[Json, ...] = ()
-    claims: tuple[Json, ...] = ()
+    claim: Json | None = None
     unlabelled: tuple[str, ...] = ()
     api_server: tuple[Endpoint, ...] = ()
     events: EventsByObject = field(default_factory=dict)
@@ -151,3 +155,7 @@ class Observed:
     unguarded: str | None = None
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
+
+    def stateful_set(self, role: Role) -> Json | None:
+        """The object that has the name of a role's StatefulSet."""
+        return self.coordinator_set if role is Role.COORDINATOR else self.worker_set

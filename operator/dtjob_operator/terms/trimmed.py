@@ -22,6 +22,7 @@ _IDENTITY = (
     "creationTimestamp",
     "deletionTimestamp",
 )
+_OWNER = ("kind", "name", "controller")
 _LABELS = (JOB_LABEL, JOB_UID_LABEL)
 _POD_STATUS = ("phase", "reason", "message", "startTime", "podIP")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
@@ -65,7 +66,11 @@ def _pod(obj: Json) -> Json:
     for field in ("containerStatuses", "initContainerStatuses"):
         if containers := status.get(field):
             kept[field] = [_of(each, _CONTAINER) for each in containers]
-    return {"metadata": _identity(obj), "status": kept}
+    metadata = _identity(obj)
+    owners = obj["metadata"].get("ownerReferences") or ()
+    if controllers := [_of(owner, _OWNER) for owner in owners if owner.get("controller")]:
+        metadata["ownerReferences"] = controllers
+    return {"metadata": metadata, "status": kept}
 
 
 def _claim(obj: Json) -> Json:

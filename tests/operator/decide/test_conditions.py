@@ -17,7 +17,7 @@ def unmet() -> World:
     """Both pods are up, and no attempt has begun."""
     world = World.of(privacy_plan=PLAN)
     world.settle()
-    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(pods=(pod(0), pod(1)), claim=claim())
     settle(world)
     return world
 
@@ -71,7 +71,7 @@ def test_a_gang_of_one_has_nobody_to_meet() -> None:
     world = World.of(digits(workers={"replicas": 1}), privacy_plan=PLAN)
     world.settle()
     world.later(5)
-    world.see(pods=(pod(0),), claims=(claim(0),))
+    world.see(pods=(pod(0),), claim=claim())
     world.lease()
     world.settle()
     assert told(world, "RendezvousReady") == ("True", "RendezvousComplete", "the worker is up")

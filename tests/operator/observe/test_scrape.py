@@ -262,7 +262,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": f"{CHILD}-1"},
+        {"name": f"{CHILD}-w-0"},
         {"name": "miner-0"},
         {"name": f"{CHILD}-x-0"},
         {"labels": {JOB_UID_LABEL: UID}},

@@ -52,7 +52,7 @@ def half_scheduled() -> World:
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: no GPU"}
     unscheduled["reason"] = "Unschedulable"
     waiting = pod(1, phase="Pending", conditions=[unscheduled], containerStatuses=[])
-    world.see(pods=(waiting_pod("ErrImagePull", "not found"), waiting), claims=(claim(0), claim(1)))
+    world.see(pods=(waiting_pod("ErrImagePull", "not found"), waiting), claim=claim())
     world.later(60)
     return world
 
@@ -61,14 +61,19 @@ def half_scheduled() -> World:
 def test_decisions_from_what_is_held_are_those_from_the_whole(make: Any) -> None:
     world = make()
     whole = world.observed
-    for each in (*whole.pods, *whole.claims):
+    assert whole.claim is not None
+    for each in (*whole.pods, whole.claim):
         each["metadata"]["managedFields"] = [{"manager": "kubelet"}]
         each["metadata"]["annotations"] = {"other.example/injected": "x" * 100}
     cut = copy.copy(whole)
-    for field, kind in (("ledger", kinds.LEDGER), ("stateful_set", kinds.STATEFUL_SET)):
+    for field, kind in (
+        ("ledger", kinds.LEDGER),
+        ("coordinator_set", kinds.STATEFUL_SET),
+        ("worker_set", kinds.STATEFUL_SET),
+        ("claim", kinds.CLAIM),
+    ):
         object.__setattr__(cut, field, trimmed(getattr(whole, field), kind))
     object.__setattr__(cut, "pods", tuple(trimmed(each, kinds.POD) for each in whole.pods))
-    object.__setattr__(cut, "claims", tuple(trimmed(each, kinds.CLAIM) for each in whole.claims))
     assert decide(cut, world.now, world.settings) == decide(whole, world.now, world.settings)
 
 

@@ -46,10 +46,11 @@ def outcome(kubectl: Kubectl, stored: Manifest) -> Manifest:
     """What a start has come to, without what differs from one job to the next."""
     name = child_name(stored)
     found: Manifest = {}
-    for kind in ("statefulset", "service", "networkpolicy", "privacyledger"):
-        child = kubectl.get(kind, name)
-        assert child is not None, kind
-        found[kind] = child["spec"], sorted(child["metadata"]["labels"])
+    own = ("statefulset", "service", "networkpolicy", "poddisruptionbudget", "privacyledger")
+    for kind, of in (*((kind, name) for kind in own), ("statefulset", f"{name}-w")):
+        child = kubectl.get(kind, of)
+        assert child is not None, (kind, of)
+        found[kind + of.removeprefix(name)] = child["spec"], sorted(child["metadata"]["labels"])
         owners = child["metadata"].get("ownerReferences", [])
         assert [each["uid"] for each in owners] in ([], [stored["metadata"]["uid"]])
     for kind in ("serviceaccount", "rolebinding"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from dtjob_operator.read.events import by_stateful_set
+from dtjob_operator.read.events import by_child
 from dtjob_operator.terms.observed import Rejection
 from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
@@ -28,21 +28,20 @@ def event(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def stored_claim(phase: str, storage_class: str | None = None) -> dict[str, Any]:
+    return claim(phase, **({"storageClassName": storage_class} if storage_class else {}))
+
+
 def started(case: dict[str, Any]) -> World:
-    """A job whose StatefulSet has just been made, in the surroundings of a case."""
+    """A job whose StatefulSets have just been made, in the surroundings of a case."""
     spec: dict[str, Any] = {"workers": {"replicas": case.get("workers", 1)}}
     world = World.of(digits(**spec | case.get("spec", {})), privacy_plan=PLAN)
     world.settle()
     world.later(case.get("age", 30))
     world.see(
-        pods=(pod(0, **case["pod"]),) if "pod" in case else (),
-        claims=tuple(
-            claim(
-                0, each["phase"], **({"storageClassName": each["class"]} if "class" in each else {})
-            )
-            for each in case.get("claims", ())
-        ),
-        events=by_stateful_set(event(each) for each in case.get("events", ())).get(CHILD, {}),
+        pods=(pod(case.get("position", 0), **case["pod"]),) if "pod" in case else (),
+        claim=stored_claim(**case["claim"]) if "claim" in case else None,
+        events=by_child(event(each) for each in case.get("events", ())).get(CHILD, {}),
         rejections=tuple(Rejection(**each) for each in case.get("rejections", ())),
     )
     return world
