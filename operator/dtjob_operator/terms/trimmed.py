@@ -32,6 +32,7 @@ _EVENT = (
     "reason",
     "message",
     "type",
+    "count",
     "series",
     "lastTimestamp",
     "eventTime",

@@ -105,3 +105,9 @@ def test_what_kubectl_notes_of_a_job_is_not_held() -> None:
     assert found["spec"] == job["spec"]
     assert annotations[note], "what was given is not changed"
     assert datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+
+
+def test_of_an_event_it_is_held_how_often_it_was_recorded() -> None:
+    """The next time counts on from it."""
+    event = {"metadata": {"name": "digits.1"}, "involvedObject": {"kind": "Job"}, "count": 3}
+    assert trimmed(event, kinds.EVENT)["count"] == 3

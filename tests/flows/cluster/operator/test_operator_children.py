@@ -140,7 +140,7 @@ def test_a_pod_that_loses_its_label_is_told(running: Manifest, namespace: Kubect
 
 
 @pytest.mark.rule(13)
-def test_deleting_the_job_leaves_its_ledger_and_its_claims(
+def test_deleting_the_job_leaves_its_ledger_and_its_claim(
     running: Manifest, namespace: Kubectl
 ) -> None:
     """And the garbage collector does the rest."""
@@ -151,7 +151,7 @@ def test_deleting_the_job_leaves_its_ledger_and_its_claims(
         wait_until_gone(namespace, kind, name, 120)
     wait_for("no pods", lambda: not namespace.list("pods"), 120)
     assert namespace.get("privacyledger", name)
-    assert len(namespace.list("pvc")) == 2
+    assert len(namespace.list("pvc")) == 1
 
 
 def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(

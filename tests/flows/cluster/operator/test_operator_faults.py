@@ -99,7 +99,7 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             proxy.after_write = lambda _count: None
             process = start_operator()
         started(namespace, "digits")
-        wait_for("claims", partial(has_claims, namespace), 120)
+        wait_for("the claim", partial(has_claim, namespace), 120)
         proxy.settle()
         stored = namespace.get("dtjob", "digits")
         assert stored is not None
@@ -112,16 +112,16 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
     process.terminate()
 
 
-def has_claims(kubectl: Kubectl) -> bool:
-    """Whether both workers have theirs."""
-    return len(kubectl.list("pvc")) == 2
+def has_claim(kubectl: Kubectl) -> bool:
+    """Whether the coordinator has its one."""
+    return len(kubectl.list("pvc")) == 1
 
 
 def over(process: OperatorProcess, kubectl: Kubectl) -> bool:
     """Whether the operator is killed, or has done all that a start takes."""
     if not process.alive:
         return True
-    return phase(kubectl, "digits") == "Starting" and has_claims(kubectl)
+    return phase(kubectl, "digits") == "Starting" and has_claim(kubectl)
 
 
 def test_the_api_server_away_and_back(
