@@ -15,7 +15,8 @@ from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.builders.stateful_set import stateful_set
 from dtjob_operator.decide.drift import has_drifted
-from dtjob_operator.decide.older_shape import has_older_shape
+from dtjob_operator.decide.obstacles.obstacle import Children
+from dtjob_operator.decide.obstacles.older_shape import has_older_shape
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import ObjectRef
@@ -35,9 +36,9 @@ def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Js
         return _scaled_down(observed, situation)
     if situation.outcome is not None:
         return ()
-    if situation.halted is not None:
+    if situation.children is Children.RELEASED:
         return _scaled_down(observed, situation)
-    if situation.blocked is not None:
+    if situation.children is Children.LEFT:
         return ()
     wanted: list[Json] = []
     if situation.ledger is None:

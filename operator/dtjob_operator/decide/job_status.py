@@ -17,6 +17,7 @@ from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
 from dtjob_operator.decide.conditions import conditions
+from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.read.status_conditions import condition, is_true
@@ -65,11 +66,11 @@ def _phase(situation: Situation, refusal: Finding | None) -> Phase:
         return Phase.FAILED
     if (outcome := situation.outcome) is not None:
         return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
-    if situation.ledger is None or situation.halted is not None:
+    if situation.ledger is None or situation.children is Children.RELEASED:
         return Phase.PENDING
     if situation.training:
         return Phase.RUNNING
-    if situation.blocked is not None:
+    if situation.children is Children.LEFT:
         return Phase.PENDING
     return Phase.RESTARTING if situation.has_trained else Phase.STARTING
 

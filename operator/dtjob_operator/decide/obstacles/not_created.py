@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.positions import Role, positions
-from dtjob_operator.decide.diagnosis.rejection_remedies import (
+from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
+from dtjob_operator.decide.obstacles.rejection_remedies import (
     RejectionEvent,
     general_remedy,
     missing_account,
@@ -95,3 +96,15 @@ def _refused(
         Reason.PODS_REFUSED,
         f"{what} refused in namespace {where}: {refusal.cause}. {remedy(refusal)}. {again}",
     )
+
+
+CHILDREN = ObstacleKind(
+    detect=lambda facts: next(rejected_children(facts.observed.rejections), None),
+    conditions=OF_PODS,
+    of_a_start=True,
+)
+PODS = ObstacleKind(
+    detect=lambda facts: next(rejected_pods(facts.observed, facts.job, facts.workers), None),
+    conditions=OF_PODS,
+    of_a_start=True,
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtjob_operator.decide.older_shape import has_older_shape
+from dtjob_operator.decide.obstacles.older_shape import has_older_shape
 from tests.support.worlds.world import CHILD, World, pod, running
 
 Json = dict[str, Any]

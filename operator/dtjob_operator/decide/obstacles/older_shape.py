@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
+from dtjob_operator.decide.obstacles.obstacle import OF_CHILDREN, Children, ObstacleKind
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import ROLE_LABEL, Json
@@ -33,3 +34,10 @@ def has_older_shape(stateful_set: Json) -> bool:
     """Whether a StatefulSet of a job's own selects its pods whatever their role."""
     selector = stateful_set["spec"].get("selector") or {}
     return ROLE_LABEL not in (selector.get("matchLabels") or {})
+
+
+KIND = ObstacleKind(
+    detect=lambda facts: older_shape(facts.observed, facts.job),
+    conditions=OF_CHILDREN,
+    children=Children.LEFT,
+)

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from dtjob_api.reasons import ConditionType
+from dtjob_operator.decide.facts import gather
+from dtjob_operator.decide.obstacles.obstacle import Children
+from dtjob_operator.decide.obstacles.order import ORDER, find
 from dtjob_operator.read.events import by_child
+from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms.observed import Rejection
 from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
@@ -45,6 +50,27 @@ def started(case: dict[str, Any]) -> World:
         rejections=tuple(Rejection(**each) for each in case.get("rejections", ())),
     )
     return world
+
+
+def test_what_releases_pods_outranks_what_leaves_them_and_that_the_rest() -> None:
+    """For who looks at the first alone knows what becomes of the children."""
+    ranks = [list(Children).index(kind.children) for kind in ORDER]
+    assert ranks == sorted(ranks)
+    assert all(ConditionType.RUNNING in kind.conditions for kind in ORDER)
+
+
+def test_of_what_hinders_all_and_what_hinders_pods_the_first_is_shown() -> None:
+    """A pod that no node takes is no news while nothing may be made."""
+    world = started(
+        next(case for case in CASES if case["expect"] and "Unschedulable" in case["expect"])
+    )
+    world.see(unguarded="the policy is gone")
+    facts = gather(world.observed, parsed(world.observed.job), world.now, world.settings)
+    (found,) = find(facts)
+    assert found.finding.reason == "LedgersUnguarded"
+    world.see(unguarded=None)
+    facts = gather(world.observed, parsed(world.observed.job), world.now, world.settings)
+    assert [each.finding.reason for each in find(facts)] == ["Unschedulable"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

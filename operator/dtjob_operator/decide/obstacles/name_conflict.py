@@ -7,6 +7,7 @@ from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.decide.obstacles.obstacle import OF_CHILDREN, Children, ObstacleKind
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json, Kind
@@ -72,3 +73,10 @@ def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Findin
         f"{names.WORKER_ROLE}: correct or delete it, or name an account of your own in "
         "spec.workers.serviceAccountName",
     )
+
+
+KIND = ObstacleKind(
+    detect=lambda facts: conflict(facts.observed, facts.job),
+    conditions=OF_CHILDREN,
+    children=Children.LEFT,
+)
