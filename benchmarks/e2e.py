@@ -26,7 +26,9 @@ from datetime import datetime
 from namespace_watch import Api, Json, Watcher
 
 from demo import install
+from dtjob_api.wire.positions import Role
 from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
+from dtjob_operator.terms.kinds import ROLE_LABEL
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import DEFAULT_NAME
 from localcluster.providers import choose
@@ -36,7 +38,7 @@ _RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 # Calibration, the cluster's work and imports.
 _NOT_OURS = (
     ("apply", "the ledger is made"),
-    ("the StatefulSet is made", "all containers run"),
+    ("the StatefulSets are made", "all containers run"),
     ("the supervisors import", "all have imported"),
 )
 
@@ -88,7 +90,7 @@ def followed(watcher: Watcher, api: Api) -> dict[str, float]:
     imported = [_seconds(entry["timestamp"]) for entry in pods]
     moments = {
         "the ledger is made": watcher.moment("PrivacyLedger", lambda _: True),
-        "the StatefulSet is made": watcher.moment("StatefulSet", lambda _: True),
+        "the StatefulSets are made": watcher.moment("StatefulSet", lambda _: True),
         "all containers run": max(_container_starts(watcher)),
         "the supervisors import": max(_seconds(e["timestamp"]) - e["import_seconds"] for e in pods),
         "all have imported": max(imported),
@@ -123,8 +125,8 @@ def _in_phase(phase: str) -> Callable[[Json], bool]:
 
 def _has_stepped(watcher: Watcher, api: Api) -> float | None:
     """Now, if the coordinator reports a step: asked through the API server."""
-    pods = {w.obj["metadata"]["name"] for w in watcher.writes if w.kind == "Pod"}
-    coordinator = next(pod for pod in pods if pod.endswith("-0"))
+    pods = (write.obj["metadata"] for write in watcher.writes if write.kind == "Pod")
+    coordinator = next(pod["name"] for pod in pods if pod["labels"][ROLE_LABEL] == Role.COORDINATOR)
     pod = f"/api/v1/namespaces/{watcher.namespace}/pods/{coordinator}"
     path = f"{pod}:{HTTP_PORT}/proxy{REPORT_PATH}"
     try:
@@ -153,7 +155,7 @@ def print_times(runs: list[Run]) -> None:
     print("|---|---|---|---|")
     whose = {
         "the ledger is made": "dtjob: calibration of the noise",
-        "the StatefulSet is made": "dtjob",
+        "the StatefulSets are made": "dtjob",
         "all containers run": "Kubernetes: scheduler, volumes, containers",
         "the supervisors import": "Python and dtjob: start of the supervisors",
         "all have imported": "torch and opacus",

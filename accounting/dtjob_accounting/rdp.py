@@ -57,7 +57,7 @@ def rdp_curve(
     check_mechanism(noise_multiplier, sample_rate, draws=0)
     if any(order != int(order) or order < 2 for order in orders):
         raise ValueError(f"orders {orders} must be integers of at least 2")
-    return _curve(noise_multiplier, sample_rate, orders)
+    return list(_curve(noise_multiplier, sample_rate, tuple(orders)))
 
 
 def epsilon_of_curve(orders: Sequence[int], totals: Sequence[float], delta: float) -> float:
@@ -96,8 +96,10 @@ def epsilon_of_segments(segments: Sequence[Segment], delta: float) -> float:
     return least_epsilon(segments, delta)
 
 
-def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: int) -> float:
-    """Return a σ whose `epsilon` does not exceed the target, at most 1e-4 (relative) too large.
+def noise_multiplier(
+    epsilon: float, delta: float, sample_rate: float, draws: int, *, accuracy: float = 1e-4
+) -> float:
+    """Return a σ whose `epsilon` does not exceed the target, at most `accuracy` of it too large.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, draws: in
         low, high = high, min(4 * high, MAX_NOISE_MULTIPLIER)
         if low >= MAX_NOISE_MULTIPLIER:
             raise epsilon_unreachable(epsilon, delta, sample_rate, draws)
-    while high > low * (1 + 1e-4):
+    while high > low * (1 + accuracy):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if within(middle) else (middle, high)
     return high
@@ -135,7 +137,9 @@ def least_epsilon(segments: Sequence[Segment], delta: float) -> float:
     return epsilon_of_curve(DEFAULT_ORDERS, totals, delta)
 
 
-def _curve(sigma: float, sample_rate: float, orders: Sequence[int]) -> list[float]:
+@lru_cache(maxsize=64)
+def _curve(sigma: float, sample_rate: float, orders: tuple[int, ...]) -> list[float]:
+    """Return the divergence at each order; a ledger's bound asks for the same one at each lease."""
     if sample_rate == 1:
         return [order / (2 * sigma**2) * (1 + _ULPS) for order in orders]
     gains = [_log_expm1(k * (k - 1) / (2 * sigma**2)) for k in range(2, max(orders) + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 from dtjob_accounting.plan import Plan, PlanRequest
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob, JobSpec
@@ -11,12 +12,20 @@ from dtjob_api.model import API_GROUP
 from dtjob_api.wire.worker_config import GangProof, JobIdentity, LedgerRef, WorkerConfig
 
 
-def child_name(job_name: str, uid: str) -> str:
-    """Name of the children of one incarnation of a job: `<job>-<first 8 of the UID>`.
+def child_name(job_name: str, uid: str, rerun: int = 0) -> str:
+    """Name of the children of one run of a job: `<job>-` and 8 hexadecimal digits.
 
-    A re-created job of the same name has another UID, so it can't adopt dying children.
+    These are the first of the UID and, once the job is run again, of the SHA-256 of UID and number.
+    A re-created job of the same name has another UID, so it can't adopt dying children, and a run
+    none of the one before.
+
+    Parameters
+    ----------
+    rerun
+        How often the job was run again.
     """
-    return f"{job_name}-{uid[:8]}"
+    run = hashlib.sha256(f"{uid}/{rerun}".encode()).hexdigest() if rerun else uid
+    return f"{job_name}-{run[:8]}"
 
 
 def ledger_name(job_name: str, uid: str) -> str:

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     """Children are being created, or their pods are starting."""
     NAME_CONFLICT = "NameConflict"
     """An object that is not this job's has the name of one of its children."""
+    MADE_BY_OLDER_OPERATOR = "MadeByOlderOperator"
+    """All workers are in one StatefulSet, as an older version made it; the job is left as it is."""
     LEDGERS_UNGUARDED = "LedgersUnguarded"
     """The API server no longer refuses to take back what ledgers hold; no work is begun."""
     LEDGER_MISSING = "LedgerMissing"

@@ -34,9 +34,17 @@ JOB = DistributedTrainingJob.from_dict(edited(DIGITS, {"metadata.uid": UID}))
 PLAN = PrivacyPlan.model_validate(LEDGER["spec"]["plan"])
 
 
-def test_names_belong_to_one_incarnation_and_fit_a_label() -> None:
+def test_names_belong_to_one_incarnation() -> None:
     assert child_name("digits", UID) == ledger_name("digits", UID) == "digits-01234567"
-    assert len(child_name("j" * 40, UID)) <= 52  # a StatefulSet's revision label adds 11
+
+
+def test_each_run_of_a_job_has_names_of_its_own_that_stay() -> None:
+    """A ledger is found by its name: another one for the same run would be a loss."""
+    names = [child_name("digits", UID, rerun) for rerun in range(4)]
+    assert names == [
+        *("digits-01234567", "digits-9b8ab7f8", "digits-d6b986d8", "digits-cdae4e02"),
+    ]
+    assert len({*names, child_name("digits", UID.replace("0", "1"), 1)}) == 5
 
 
 @pytest.mark.parametrize(

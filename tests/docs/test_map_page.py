@@ -114,7 +114,7 @@ def test_what_is_given_is_told_from_what_is_compared(tmp_path: Path) -> None:
 
 @functools.cache
 def expected(cases: Path) -> set[str]:
-    """The reasons of tests/operator/decide/diagnosis/diagnoses.yaml."""
+    """The reasons of tests/operator/decide/obstacles/diagnoses.yaml."""
     return {reason for case in YAML(typ="safe").load(cases) for reason in case["expect"] or ()}
 
 

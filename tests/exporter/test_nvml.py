@@ -27,6 +27,6 @@ def test_figures_of_a_real_gpu() -> None:
     for gpu in figures:
         assert gpu.memory_total_bytes
         assert 0 <= (gpu.memory_used_bytes or 0) <= gpu.memory_total_bytes
-    summary = summarise_gpus(gpu_fields(figures, ordinal=0))
+    summary = summarise_gpus(gpu_fields(figures, position=0))
     assert summary is not None
     assert summary.count == len(figures)

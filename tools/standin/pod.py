@@ -16,6 +16,7 @@ from kubernetes import client
 from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from dtjob_api.model import timestamp
+from dtjob_api.wire import positions
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.well_known import CONFIG_VARIABLE, READINESS_PATH
 from dtjob_api.wire.worker_config import LedgerRef, WorkerConfig
@@ -108,11 +109,13 @@ class PlayedPod:
         def leave(code: int) -> None:
             loop.call_soon_threadsafe(self._leave, code)
 
-        ordinal = int(self._name.rpartition("-")[2])
+        position = positions.position_of(str(config.proof.stateful_set), self._name)
+        if position is None:
+            raise ValueError(f"pod {self._name} is no worker's of its job")
         self._worker = StandIn(
             config,
-            ordinal,
-            logs.own_logger(log, component="supervisor", worker=ordinal),
+            position,
+            logs.own_logger(log, component="supervisor", worker=position),
             leave=leave,
             ledgers=lambda reference: MortalLedger(self._ledger(reference), life),
             host=self._address,

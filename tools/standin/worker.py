@@ -94,7 +94,7 @@ class StandIn(Supervisor):
     def __init__(
         self,
         config: WorkerConfig,
-        ordinal: int,
+        position: int,
         log: Logger,
         *,
         leave: Callable[[int], None] = os._exit,
@@ -104,7 +104,7 @@ class StandIn(Supervisor):
         self._garbled = False
         means = rank.Means(ledgers, leave, self._garble)
         threads = Threads(_start_seconds(config), means)
-        super().__init__(config, ordinal, threads, log, ledgers=ledgers, host=host)
+        super().__init__(config, position, threads, log, ledgers=ledgers, host=host)
 
     def _garble(self, garbled: bool) -> None:
         self._garbled = garbled

@@ -44,7 +44,7 @@ def main(
     arguments
         Command line without the program's name.
     make
-        Makes the worker of a configuration and an ordinal; tests watch or play its ranks.
+        Makes the worker of a configuration and a position; tests watch or play its ranks.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def main(
         "--config", type=Path, help=f"WorkerConfig file (default: ${CONFIG_VARIABLE})"
     )
     parser.add_argument(
-        "--ordinal", type=int, help="this worker's number (default: from the hostname)"
+        "--position", type=int, help="this worker's number (default: from the hostname)"
     )
     options = parser.parse_args(arguments)
 
@@ -71,11 +71,11 @@ def main(
     logs.quieten_libraries()
     log = logs.own_logger(sys.stderr, component="supervisor")
     try:
-        ordinal = options.ordinal if options.ordinal is not None else _ordinal_of_host()
-        log = log.bind(worker=ordinal)
         config = _read_config(options.config)
+        position = options.position if options.position is not None else _position_of_host(config)
+        log = log.bind(worker=position)
         os.environ.setdefault("PYTHONHASHSEED", _hash_seed(config.job.uid))
-        worker = (make or _training_worker)(config, ordinal, log)
+        worker = (make or _training_worker)(config, position, log)
         loop = asyncio.new_event_loop()
         for number in confine.STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` wants it
@@ -93,12 +93,12 @@ def main(
     return code
 
 
-def _training_worker(config: WorkerConfig, ordinal: int, log: Logger) -> Supervisor:
+def _training_worker(config: WorkerConfig, position: int, log: Logger) -> Supervisor:
     from dtjob_trainer.rank import rank
     from dtjob_trainer.worker.forkserver import Forkserver
     from dtjob_trainer.worker.supervision import Supervisor
 
-    return Supervisor(config, ordinal, Forkserver(rank.main), log)
+    return Supervisor(config, position, Forkserver(rank.main), log)
 
 
 def _hash_seed(job_uid: str) -> str:
@@ -117,15 +117,19 @@ def _read_config(path: Path | None) -> WorkerConfig:
     return WorkerConfig.model_validate_json(text)
 
 
-def _ordinal_of_host() -> int:
-    """A StatefulSet's pod is named `<set>-<ordinal>`, and its host like the pod."""
-    host = os.uname().nodename
-    name, _, number = host.rpartition("-")
-    if not name or not number.isdigit():
+def _position_of_host(config: WorkerConfig) -> int:
+    """A pod of a StatefulSet has the name of its host."""
+    from dtjob_api.wire.positions import position_of
+
+    child, host = config.proof.stateful_set, os.uname().nodename
+    position = position_of(child, host) if child is not None else None
+    if position is None:
         from dtjob_trainer.process.listening import ConfigurationError
 
-        raise ConfigurationError(f"the host name {host!r} ends in no ordinal: give --ordinal")
-    return int(number)
+        raise ConfigurationError(
+            f"the host name {host!r} is that of no worker's pod of this job: give --position"
+        )
+    return position
 
 
 if __name__ == "__main__":

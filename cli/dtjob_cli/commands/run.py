@@ -265,7 +265,7 @@ class _Session:
         for end in ends:
             if end.restarted:
                 why = end.cause or end.message or "it left no message"
-                what = f"worker {end.ordinal} ended with {end.how}"
+                what = f"worker {end.position} ended with {end.how}"
                 self._screen.note(f"{what}; started again: {why}")
         return [end for end in ends if not end.restarted]
 

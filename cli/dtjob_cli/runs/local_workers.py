@@ -43,7 +43,7 @@ def configs(
     http_port: int,
     count: int,
 ) -> list[WorkerConfig]:
-    """Return the configuration of each ordinal's supervisor: equal but for its own HTTP port.
+    """Return the configuration of each position's supervisor: equal but for its own HTTP port.
 
     They know one another by a new secret of the run.
     """
@@ -64,7 +64,9 @@ def configs(
     first = first.model_copy(
         update={"job": first.job.model_copy(update={"image": NO_IMAGE})}  # theirs has not run
     )
-    return [first.model_copy(update={"http_port": http_port + ordinal}) for ordinal in range(count)]
+    return [
+        first.model_copy(update={"http_port": http_port + position}) for position in range(count)
+    ]
 
 
 def environment(job: DistributedTrainingJob, workers: int) -> dict[str, str]:
@@ -85,7 +87,7 @@ class End:
 
     Attributes
     ----------
-    ordinal
+    position
         Whose.
     code
         Its exit code; negative: the signal that ended it.
@@ -97,7 +99,7 @@ class End:
         What most likely ended it, if it was a signal.
     """
 
-    ordinal: int
+    position: int
     code: int
     reason: str
     message: str
@@ -118,7 +120,7 @@ class Workers:
     run
         Where configurations and logs go.
     configs
-        One for each ordinal, in order.
+        One for each position, in order.
     environment
         Of every supervisor.
     lock
@@ -148,11 +150,11 @@ class Workers:
         self._logged: dict[int, int] = {}
         self._restarts = 0
         self._memory_kills = deaths.MemoryKills()
-        for ordinal, config in enumerate(configs):
+        for position, config in enumerate(configs):
             text = config.model_dump_json(by_alias=True, indent=2)
-            with run_directory.naming(self._config(ordinal)):
-                self._config(ordinal).write_text(text, encoding="utf-8")
-            self._start(ordinal)
+            with run_directory.naming(self._config(position)):
+                self._config(position).write_text(text, encoding="utf-8")
+            self._start(position)
 
     @property
     def running(self) -> bool:
@@ -165,27 +167,27 @@ class Workers:
         One that died without a verdict is started anew, as a kubelet would.
         """
         found = []
-        for ordinal, process in list(self._processes.items()):
+        for position, process in list(self._processes.items()):
             if not _has_ended(process.pid):
                 continue
             # Before it is reaped, so that its number is still its own: what it started must
             # leave its ports to the next.
             os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
-            del self._processes[ordinal]
-            cause = self._cause(ordinal, code)
-            reason, message = last_error(self._log(ordinal), self._logged[ordinal])
+            del self._processes[position]
+            cause = self._cause(position, code)
+            reason, message = last_error(self._log(position), self._logged[position])
             again = code not in _VERDICTS and not self._stopping and self._restarts_left > 0
             if again:
                 self._restarts_left -= 1
-                self._start(ordinal)
-            found.append(End(ordinal, code, reason, message, restarted=again, cause=cause))
+                self._start(position)
+            found.append(End(position, code, reason, message, restarted=again, cause=cause))
         return found
 
-    def _cause(self, ordinal: int, code: int) -> str:
+    def _cause(self, position: int, code: int) -> str:
         if code >= 0 or self._stopping:
             return ""
-        return self._memory_kills.cause(ordinal, -code, memory_group.read())
+        return self._memory_kills.cause(position, -code, memory_group.read())
 
     def worker_report(self) -> WorkerReport | None:
         """Return the coordinator's report, or None while it has none to give."""
@@ -229,26 +231,26 @@ class Workers:
         self._processes.clear()
         self._http.close()
 
-    def _config(self, ordinal: int) -> Path:
-        return self._run.workers / f"worker-{ordinal}.json"
+    def _config(self, position: int) -> Path:
+        return self._run.workers / f"worker-{position}.json"
 
-    def _log(self, ordinal: int) -> Path:
-        return self._run.logs / f"worker-{ordinal}.jsonl"
+    def _log(self, position: int) -> Path:
+        return self._run.logs / f"worker-{position}.jsonl"
 
-    def _start(self, ordinal: int) -> None:
-        self._memory_kills.started(ordinal, memory_group.read())
-        with self._log(ordinal).open("ab") as log:
-            self._logged[ordinal] = log.tell()
-            self._processes[ordinal] = subprocess.Popen(
+    def _start(self, position: int) -> None:
+        self._memory_kills.started(position, memory_group.read())
+        with self._log(position).open("ab") as log:
+            self._logged[position] = log.tell()
+            self._processes[position] = subprocess.Popen(
                 [
                     sys.executable,
                     "-P",  # the task's folder is for its rank, which imports no library from it
                     "-m",
                     "dtjob_trainer.supervisor",
                     "--config",
-                    str(self._config(ordinal)),
-                    "--ordinal",
-                    str(ordinal),
+                    str(self._config(position)),
+                    "--position",
+                    str(position),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

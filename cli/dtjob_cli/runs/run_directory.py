@@ -51,12 +51,12 @@ class RunDirectory:
 
     @property
     def logs(self) -> Path:
-        """One `worker-<ordinal>.jsonl` each."""
+        """One `worker-<position>.jsonl` each."""
         return self.path / "logs"
 
     @property
     def workers(self) -> Path:
-        """One `worker-<ordinal>.json` each: the configuration of its supervisor."""
+        """One `worker-<position>.json` each: the configuration of its supervisor."""
         return self.path / "workers"
 
     @property

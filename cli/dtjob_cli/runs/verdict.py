@@ -97,7 +97,7 @@ def _by_workers(
     order = (WorkerExit.CONFIGURATION, WorkerExit.HELD, WorkerExit.SUPERSEDED, WorkerExit.FAILED)
     weighed = sorted(
         ends,
-        key=lambda end: (order.index(end.code) if end.code in order else len(order), end.ordinal),
+        key=lambda end: (order.index(end.code) if end.code in order else len(order), end.position),
     )
     end = next((end for end in weighed if end.code != WorkerExit.OK), None)
     logs = f"Logs: {run.logs}/"
@@ -108,7 +108,7 @@ def _by_workers(
             "the workers were stopped from outside before the job was done.",
             f"Go on with:  {resume_command('')}",
         )
-    who = f"worker {end.ordinal}"
+    who = f"worker {end.position}"
     message = f"{who}: {end.message}" if end.message else f"{who} ended with {end.how}"
     if end.code == WorkerExit.CONFIGURATION:
         return CommandError(ExitCode.BAD_INPUT, end.reason or "BadConfiguration", message, logs)

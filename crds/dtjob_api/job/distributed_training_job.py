@@ -69,7 +69,8 @@ __all__ = [
 ]
 
 MAX_NAME_LENGTH = 40
-"""Leaves room for the UID's part, an ordinal and a hash in the names of children."""
+"""Leaves room for the run's part and a role in a StatefulSet's name, which may have 52 characters:
+Kubernetes puts it into a label, with a dash and ten more."""
 
 
 class LocalObjectReference(Model):

@@ -110,7 +110,7 @@ class LedgerSpec(Model):
     job_uid: UID
     job_name: Name
     stateful_set: Name
-    """The StatefulSet whose pod of ordinal 0 may write the status."""
+    """The coordinator's StatefulSet, whose one pod may write the status."""
     plan: PrivacyPlan
     reserved_draws: Draws
     """Draws that may be charged in all; lowering it to what is charged closes the ledger."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 _PREFIX_LENGTH = re.compile("0|[1-9][0-9]{0,2}")
@@ -17,6 +18,7 @@ def is_cidr(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
 def parse_cidr(text: str) -> IPv4Interface | IPv6Interface:
     """The address with its network.
 
@@ -35,8 +37,9 @@ def parse_cidr(text: str) -> IPv4Interface | IPv6Interface:
     return parsed
 
 
+@lru_cache(maxsize=4096)
 def contains_cidr(outer: str, inner: str) -> bool:
-    """Whether all addresses of one network are in another."""
+    """Whether all addresses of one network are in another; a look at a job asks for the same."""
     network, other = parse_cidr(outer).network, parse_cidr(inner).network
     if network.version != other.version:
         return False

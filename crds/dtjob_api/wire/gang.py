@@ -1,4 +1,4 @@
-"""What supervisors send one another: a hello to ordinal 0, and the directive that answers it.
+"""What supervisors send one another: a hello to the coordinator, and the directive in answer.
 
 There is no other traffic between them. An image is of one version, and so is a gang.
 """
@@ -57,7 +57,7 @@ class GpuReading(_Message):
 class Hello(_Message):
     """What a supervisor reports of itself."""
 
-    ordinal: int
+    position: int
     incarnation: str = Field(max_length=64)
     ready: bool
     attempt: int = 0

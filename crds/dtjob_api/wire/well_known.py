@@ -11,7 +11,7 @@ HTTP_PORT = 8080
 """Port of a pod's probes, report and metrics."""
 STORE_PORT = 29500
 HELLO_PORT = 29501
-"""Ports of ordinal 0's pod: the way to the store, and the hellos."""
+"""Ports of the coordinator's pod: the way to the store, and the hellos."""
 LIVENESS_PATH = "/healthz"
 READINESS_PATH = "/readyz"
 REPORT_PATH = "/report"

@@ -53,7 +53,7 @@ class LedgerRef(Model):
 
 
 class ProofKind(StrEnum):
-    """By what a worker is known to ordinal 0."""
+    """By what a worker is known to the coordinator."""
 
     TOKEN = "Token"  # noqa: S105
     SECRET = "Secret"  # noqa: S105
@@ -69,7 +69,8 @@ class GangProof(Model):
     audience: str | None = None
     """Token: whom the token is made for."""
     stateful_set: str | None = None
-    """Token: the StatefulSet whose pods are the workers."""
+    """Token: the coordinator's StatefulSet, from whose name those of all workers' pods follow
+    (`dtjob_api.wire.positions`)."""
 
     @model_validator(mode="after")
     def _complete(self) -> GangProof:
@@ -87,8 +88,8 @@ Seconds = Annotated[int, Field(ge=1)]
 class WorkerConfig(Model):
     """Configuration of one worker's supervisor.
 
-    Equal on every ordinal of a StatefulSet; on one machine each worker has its own `http_port`.
-    Ordinal 0 alone listens on `coordinator_port` and `store_port`.
+    Equal in all pods of a job; on one machine each worker has its own `http_port`.
+    The coordinator alone listens on `coordinator_port` and `store_port`.
     """
 
     job: JobIdentity
@@ -98,7 +99,7 @@ class WorkerConfig(Model):
     gpus_per_worker: Annotated[int, Field(ge=0)] = 0
     ledger: LedgerRef
     state_dir: str
-    """Folder of the checkpoint volume; ordinal 0 alone uses it."""
+    """Folder of the checkpoint volume; the coordinator alone uses it."""
     data_dir: str | None = None
     """Folder of the private data, where the job has a data volume."""
     keep: Annotated[int, Field(ge=1)] = 2
@@ -106,11 +107,11 @@ class WorkerConfig(Model):
     stall_seconds: Seconds = 300
     max_restarts: Annotated[int, Field(ge=0)] = 10
     coordinator_host: str
-    """Address under which every worker reaches ordinal 0."""
+    """Address under which every worker reaches the coordinator."""
     coordinator_port: Port
-    """Port on which ordinal 0 receives the hellos."""
+    """Port on which the coordinator receives the hellos."""
     store_port: Port
-    """Port by which the other workers' ranks reach the store on ordinal 0's loopback."""
+    """Port by which the other workers' ranks reach the store on the coordinator's loopback."""
     proof: GangProof
     http_port: Port
     """Port of this worker's probes, report and metrics: what is shown to everybody."""

@@ -1,4 +1,4 @@
-"""What a worker shows of itself at `/report`; ordinal 0 speaks for the whole gang.
+"""What a worker shows of itself at `/report`; the coordinator speaks for the whole gang.
 
 It comes out of a pod that runs users' code: a reader takes each field by itself, and what is
 malformed is absent. Everything in it is independent of the private data (Rule 19).
@@ -28,7 +28,7 @@ _GPU_FIELDS = frozenset(f.alias or name for name, f in GpuStatus.model_fields.it
 
 
 class WorkerState(StrEnum):
-    """What a worker is at; on ordinal 0 the gang."""
+    """What a worker is at; on the coordinator the gang."""
 
     STARTING = "Starting"
     RUNNING = "Running"
@@ -58,7 +58,7 @@ class ReportedCheckpoint:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What a worker knows of itself and, on ordinal 0, of its gang.
+    """What a worker knows of itself and, on the coordinator, of its gang.
 
     Attributes
     ----------

@@ -7,12 +7,16 @@ from datetime import datetime
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.model import timestamp
+from dtjob_api.wire.positions import Role, positions
+from dtjob_operator.decide.builders.disruption_budget import disruption_budget
 from dtjob_operator.decide.builders.ledger import ledger
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.builders.stateful_set import stateful_set
 from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.decide.obstacles.obstacle import Children
+from dtjob_operator.decide.obstacles.older_shape import has_older_shape
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import ObjectRef
@@ -23,18 +27,18 @@ from dtjob_operator.terms.observed import Observed
 def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Json, ...]:
     """Desired objects that are missing or differ, in the order in which they are needed.
 
-    The StatefulSet follows only on an observed ledger, so that no pod ever runs without one and
-    a StatefulSet without a ledger proves a loss. After the outcome nothing is made any more; the
-    StatefulSet goes to 0 pods once the stored status says so, and stays there.
+    StatefulSets follow only on an observed ledger, so that no pod ever runs without one and one of
+    them without a ledger proves a loss. After the outcome nothing is made any more; both go to 0
+    pods once the stored status says so, and stay there.
     """
     job = situation.job
     if situation.finished:
         return _scaled_down(observed, situation)
     if situation.outcome is not None:
         return ()
-    if situation.halted is not None:
+    if situation.children is Children.RELEASED:
         return _scaled_down(observed, situation)
-    if situation.blocked is not None:
+    if situation.children is Children.LEFT:
         return ()
     wanted: list[Json] = []
     if situation.ledger is None:
@@ -43,8 +47,12 @@ def applies(observed: Observed, situation: Situation, now: datetime) -> tuple[Js
         wanted += [*_prerequisites(observed, situation), ledger(job, observed.privacy_plan)]
     else:
         wanted += _prerequisites(observed, situation)
-        replicas = 0 if _have_stale_tokens(observed, job, now) else situation.workers
-        wanted += _if_changed(_desired_stateful_set(observed, job, replicas), observed.stateful_set)
+        stale = _have_stale_tokens(observed, job, now)
+        for role in Role:
+            size, stored = len(positions(role, situation.workers)), observed.stateful_set(role)
+            if size or stored is not None:
+                desired = _desired_stateful_set(observed, job, role, 0 if stale else size)
+                wanted += _if_changed(desired, stored)
     return tuple(wanted)
 
 
@@ -122,6 +130,7 @@ def _prerequisites(observed: Observed, situation: Situation) -> list[Json]:
     wanted += _if_changed(service(job), observed.service)
     if situation.network_policy is not None:
         wanted += _if_changed(situation.network_policy, observed.network_policy)
+    wanted += _if_changed(disruption_budget(job), observed.disruption_budget)
     return wanted
 
 
@@ -141,24 +150,32 @@ def _is_being_deleted(stored: Json) -> bool:
 
 
 def _scaled_down(observed: Observed, situation: Situation) -> tuple[Json, ...]:
-    """The job's own StatefulSet at 0 pods; nothing is made, and nothing else is repaired."""
-    stored, job = observed.stateful_set, situation.job
-    if stored is None or not names.is_ours(stored, job) or stored["spec"].get("replicas") == 0:
-        return ()
-    return tuple(_if_changed(_desired_stateful_set(observed, job, 0), stored))
+    """The job's own StatefulSets at 0 pods; nothing is made, and nothing else is repaired."""
+    job, wanted = situation.job, []
+    for role in Role:
+        stored = observed.stateful_set(role)
+        if stored is None or not names.is_ours(stored, job) or has_older_shape(stored):
+            continue
+        if stored["spec"].get("replicas") != 0:
+            wanted += _if_changed(_desired_stateful_set(observed, job, role, 0), stored)
+    return tuple(wanted)
 
 
-def _desired_stateful_set(observed: Observed, job: DistributedTrainingJob, replicas: int) -> Json:
-    """The desired StatefulSet, without what must not change while pods run.
+def _desired_stateful_set(
+    observed: Observed, job: DistributedTrainingJob, role: Role, replicas: int
+) -> Json:
+    """The desired StatefulSet of a role, without what must not change while its pods run.
 
     A pod template that another version of the operator made is replaced only at 0 pods; one of
     this version is repaired at any time. Claim templates can't be changed at all.
     """
-    wanted, stored = stateful_set(job, replicas), observed.stateful_set
+    wanted, stored = stateful_set(job, role, replicas), observed.stateful_set(role)
     if stored is None:
         return wanted
     made_by = (stored["metadata"].get("annotations") or {}).get(names.TEMPLATE_DIGEST)
-    has_pods = stored["spec"].get("replicas") != 0 or bool(observed.pods)
+    has_pods = stored["spec"].get("replicas") != 0 or any(
+        names.role_of(job, pod) is role for pod in observed.pods
+    )
     if made_by != wanted["metadata"]["annotations"][names.TEMPLATE_DIGEST] and has_pods:
         annotations = {names.TEMPLATE_DIGEST: made_by} if made_by else {}
         wanted["metadata"]["annotations"] = annotations

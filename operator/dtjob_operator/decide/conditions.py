@@ -16,6 +16,8 @@ from dtjob_api.ledger import ending
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
+from dtjob_operator.decide.calibrating import calibrating
+from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read.status_conditions import condition
 from dtjob_operator.terms import formatting
@@ -25,7 +27,6 @@ from dtjob_operator.terms.kinds import Json
 _MAX_MESSAGE = 4096
 _STALE_INTERVALS = 3
 _STALE_AT_LEAST_SECONDS = 120.0
-_OF_THE_VOLUME = frozenset({Reason.CHECKPOINT_LOST, Reason.STORAGE_FULL, Reason.STORAGE_UNUSABLE})
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,7 @@ def _accepted(situation: Situation) -> Iterator[ConditionState]:
 
 
 def _planning(situation: Situation) -> str:
-    if not situation.planning_trouble:
-        return "the noise multiplier for epsilon and delta is being calibrated"
-    return (
-        "the noise multiplier for epsilon and delta could not be calibrated and is tried again: "
-        f"{situation.planning_trouble.rstrip('.')}. Look at the operator's log and its pod's memory"
-    )
+    return calibrating(situation.planning_trouble, situation.plans_before)
 
 
 def _promise(plan: PrivacyPlan) -> str:
@@ -149,7 +145,7 @@ def _promise(plan: PrivacyPlan) -> str:
 
 def _resources_ready(situation: Situation) -> ConditionState:
     kind = ConditionType.RESOURCES_READY
-    if (blocked := situation.halted or situation.blocked or situation.obstacle) is not None:
+    if (blocked := situation.obstacle_to(kind)) is not None:
         return ConditionState(kind, False, blocked.reason, blocked.message)
     if situation.ledger is None:
         message = "the workers wait for the privacy plan"
@@ -162,7 +158,7 @@ def _resources_ready(situation: Situation) -> ConditionState:
 
 def _rendezvous_ready(situation: Situation) -> ConditionState:
     kind = ConditionType.RENDEZVOUS_READY
-    if situation.gang_formed and situation.halted is None:
+    if situation.gang_formed and situation.children is not Children.RELEASED:
         message = (
             "the worker is up"
             if situation.workers == 1
@@ -181,17 +177,12 @@ def _running(situation: Situation) -> ConditionState:
     if situation.training:
         unread = f"; {situation.unreadable_report}" if situation.unreadable_report else ""
         return ConditionState(kind, True, Reason.TRAINING, f"steps are executed{unread}")
-    blocked = situation.halted or situation.blocked or situation.held or situation.obstacle
-    if blocked is not None:
+    if (blocked := situation.obstacle_to(kind)) is not None:
         return ConditionState(kind, False, blocked.reason, blocked.message)
     if situation.gang_formed:
         stage = situation.report.stage if situation.report else ""
         return ConditionState(
             kind, False, Reason.PREFLIGHT, stage or "the task is tried on synthetic data"
-        )
-    if situation.memory_kill is not None:
-        return ConditionState(
-            kind, False, situation.memory_kill.reason, situation.memory_kill.message
         )
     last = situation.last_attempt
     if last is not None and situation.has_ended_attempt:
@@ -212,9 +203,8 @@ def _running(situation: Situation) -> ConditionState:
 
 def _checkpoint_fresh(situation: Situation, ledger: PrivacyLedger, now: datetime) -> ConditionState:
     kind = ConditionType.CHECKPOINT_FRESH
-    for blocked in (situation.halted, situation.held):
-        if blocked is not None and blocked.reason in _OF_THE_VOLUME:
-            return ConditionState(kind, False, blocked.reason, blocked.message)
+    if (blocked := situation.obstacle_to(kind)) is not None:
+        return ConditionState(kind, False, blocked.reason, blocked.message)
     record = ledger.status.checkpoint
     if record is None:
         message = "the first checkpoint is written before the first draw"

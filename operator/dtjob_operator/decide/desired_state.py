@@ -6,16 +6,17 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.announcements import announcements
 from dtjob_operator.decide.conditions import ConditionState, with_condition
 from dtjob_operator.decide.job_status import status
+from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
 from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -36,7 +37,7 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     if "deletionTimestamp" in observed.job["metadata"]:
         return Decision(status=stored)
     try:
-        job = DistributedTrainingJob.from_dict({**observed.job, "status": None})
+        job = observed.parsed or parsed(observed.job)
     except ValidationError as error:
         return _unreadable(observed, stored, error, now)
     situation = assess(observed, job, now, settings)
@@ -44,8 +45,7 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
         # The end is reported with its whole cost, not with the figure of fewer draws.
         return Decision(status=stored, wake_after=settings.telemetry_seconds)
     refusal = None
-    undecided = not (situation.ledger or situation.halted or situation.blocked)
-    if undecided and not situation.finished:
+    if _is_undecided(situation) and not situation.finished:
         refusal = admission.refusal(observed)
     new = status(observed, situation, refusal, now)
     wait = seconds_until_write(stored, new, observed.status_written, now, settings)
@@ -61,6 +61,11 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     )
 
 
+def _is_undecided(situation: Situation) -> bool:
+    """Whether the job has neither a ledger nor anything that keeps one from being made."""
+    return situation.ledger is None and situation.children is Children.KEPT
+
+
 def _wake_after(
     situation: Situation, written: Json, wait: float | None, now: datetime, settings: Settings
 ) -> float | None:
@@ -68,10 +73,10 @@ def _wake_after(
     if is_terminal(written):
         # The status comes first: the pods are released when it is stored.
         return wait if situation.finished else 0.0
-    if situation.ledger is None and not (situation.halted or situation.blocked):
+    if _is_undecided(situation):
         return wait or None  # the accountant calls; its answer may have to wait for its write
-    if situation.halted or situation.blocked or situation.obstacle or situation.held:
-        pause = settings.telemetry_seconds
+    if situation.obstacles:
+        pause = situation.obstacles[0].kind.retry_after(settings)
     elif written.get("phase") != Phase.RUNNING:
         pause = settings.probe_seconds
     elif has_first_figures(written) or not _has_just_begun(situation, now):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from dtjob_api import shown
-from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.privacy import PrivacyMode
 from dtjob_api.job.status import DisplayStatus, PrivacyStatus, ProgressStatus, WorkersStatus
 from dtjob_api.ledger import ending
@@ -18,6 +17,7 @@ from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
 from dtjob_operator.decide.conditions import conditions
+from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.read.status_conditions import condition, is_true
@@ -56,7 +56,7 @@ def status(
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
         if refusal is not None:
             new["completionTime"] = timestamp(now)
-    new["display"] = _display(new, job, now, is_complete=_accounts_for_all_draws(situation))
+    new["display"] = _display(new, now, _epsilon_column(new, observed, situation))
     return {field: value for field, value in new.items() if value is not None}
 
 
@@ -66,11 +66,11 @@ def _phase(situation: Situation, refusal: Finding | None) -> Phase:
         return Phase.FAILED
     if (outcome := situation.outcome) is not None:
         return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
-    if situation.ledger is None or situation.halted is not None:
+    if situation.ledger is None or situation.children is Children.RELEASED:
         return Phase.PENDING
     if situation.training:
         return Phase.RUNNING
-    if situation.blocked is not None:
+    if situation.children is Children.LEFT:
         return Phase.PENDING
     return Phase.RESTARTING if situation.has_trained else Phase.STARTING
 
@@ -100,7 +100,7 @@ def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
             "time": timestamp(record.time),
         }
         if path := shown.path(record.path):
-            location = f"{names.claim_name(situation.job, 0)}:{path}"
+            location = f"{names.claim_name(situation.job)}:{path}"
             course["checkpoint"]["location"] = location[:1024]
     if (outcome := ledger.status.outcome) is not None:
         course["completionTime"] = timestamp(outcome.time)
@@ -221,9 +221,7 @@ def _accounts_for_all_draws(situation: Situation) -> bool:
     return may_lack_draws(situation.ledger.status) is None
 
 
-def _display(
-    status: Json, job: DistributedTrainingJob, now: datetime, *, is_complete: bool
-) -> Json:
+def _display(status: Json, now: datetime, epsilon: str | None) -> Json:
     """The printer columns."""
     workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
     eta = (progress or {}).get("estimatedCompletionTime")
@@ -233,7 +231,7 @@ def _display(
         reason=_reason(status),
         ready=f"{workers['ready']}/{workers['desired']}",
         progress=f"{progress['percent']}%" if progress else None,
-        epsilon=_display_epsilon(status.get("privacy") or {}, job.spec.privacy.mode, is_complete),
+        epsilon=epsilon,
         gpu=f"{usage['mean']}%" if usage else None,
         memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
         eta=formatting.clock(datetime.fromisoformat(eta), now) if eta else None,
@@ -248,21 +246,32 @@ def _reason(status: Json) -> str | None:
     return found["reason"] if found is not None else None
 
 
-def _display_epsilon(privacy: Json, mode: PrivacyMode, is_complete: bool) -> str | None:
+def _epsilon_column(status: Json, observed: Observed, situation: Situation) -> str | None:
     """Spent of promised, such as 2.31/8; both rounded up.
 
-    A figure that may be too low is not shown: the column has no room for the draws it is of.
+    A figure that may be too low is not shown, since the column has no room for the draws it is of:
+    while that of all draws is computed a bound of it is, such as ≤2.4/8.
     """
+    privacy: Json = status.get("privacy") or {}
     if not privacy:
         return None
-    if mode is PrivacyMode.DISABLED:
-        return str(mode)
+    if situation.job.spec.privacy.mode is PrivacyMode.DISABLED:
+        return str(PrivacyMode.DISABLED)
     promised = privacy.get("epsilonTarget")
     if promised is None and "epsilonGuaranteed" in privacy:
         promised = formatting.rounded_up(privacy["epsilonGuaranteed"], 2)
-    spent = privacy.get("epsilonSpent")
-    if is_complete and spent is not None:
-        shown = formatting.rounded_up(spent, 2)
-    else:
-        shown = "0" if is_complete and privacy.get("drawsCharged") == 0 else "?"
+    shown = "?"
+    if _accounts_for_all_draws(situation):
+        shown = _spent(privacy, observed.spent_at_most)
     return f"{shown}/{promised}" if promised else shown
+
+
+def _spent(privacy: Json, at_most: str | None) -> str:
+    """Epsilon of all charged draws, or a bound of it; a question mark where there is neither."""
+    spent, charged = privacy.get("epsilonSpent"), privacy.get("drawsCharged", 0)
+    if privacy.get("epsilonDraws", 0) < charged:
+        if at_most is None:
+            return "?"
+        greater = max(at_most, spent or "0", key=lambda each: formatting.decimal(each) or 0)
+        return f"≤{formatting.rounded_up(greater, 2)}"
+    return formatting.rounded_up(spent, 2) if spent is not None else "0"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from dtjob_api.reasons import Phase, Reason
+from dtjob_operator.decide.calibrating import without_place
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.settings import Settings
 
@@ -50,7 +51,7 @@ def seconds_until_write(
     written
         When this operator last wrote it, if it did.
     """
-    if _without_heartbeat(stored) == _without_heartbeat(new):
+    if _without_what_always_moves(stored) == _without_what_always_moves(new):
         return None
     if written is None or _is_news(stored, new):
         return 0.0
@@ -79,7 +80,7 @@ def has_first_figures(status: Json) -> bool:
 def _takes_epsilon_back(stored: Json, new: Json) -> bool:
     """Whether the column states no figure any more: the one that is stored may be too little."""
     before, now = (str(each.get("display", {}).get("epsilon", "")) for each in (stored, new))
-    return before[:1].isdigit() and now.startswith("?")
+    return before[:1] in {"≤", *"0123456789"} and now.startswith("?")
 
 
 def _troubles(status: Json) -> set[tuple[str, str, str]]:
@@ -90,6 +91,8 @@ def _troubles(status: Json) -> set[tuple[str, str, str]]:
     }
 
 
-def _without_heartbeat(status: Json) -> Json:
+def _without_what_always_moves(status: Json) -> Json:
+    """The status without the heartbeat, and without the place in the queue of plans."""
     progress = {k: v for k, v in status.get("progress", {}).items() if k != "heartbeatTime"}
-    return status | {"progress": progress}
+    conditions = without_place(status.get("conditions") or [])
+    return status | {"progress": progress, "conditions": conditions}

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import api_server_endpoints
-from dtjob_operator.decide.diagnosis.not_created import rejected_children
-from dtjob_operator.decide.diagnosis.unlabelled import unlabelled
 from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.decide.obstacles.not_created import rejected_children
+from dtjob_operator.decide.obstacles.unlabelled import unlabelled
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed, has_addresses
 from dtjob_operator.terms.settings import Enforcement, Settings
 
-_APPLIED_AFTER = frozenset({kinds.LEDGER.name, kinds.STATEFUL_SET.name})
+_APPLIED_AFTER = frozenset(
+    {kinds.DISRUPTION_BUDGET.name, kinds.LEDGER.name, kinds.STATEFUL_SET.name}
+)
 _LISTENERS = "the listeners of gloo and NCCL, which ask for no proof"
 _BY_ENFORCEMENT = {
     Enforcement.ENFORCED: "and this cluster's network enforces it, as its operators say",

@@ -19,7 +19,7 @@ def deferred(observed: Observed, job: DistributedTrainingJob) -> tuple[str, ...]
 
     The template changes at 0 pods only, so what is in it is what the workers were started with.
     """
-    stored = observed.stateful_set
+    stored = observed.coordinator_set
     if stored is None or not names.is_ours(stored, job):
         return ()
     if stored["spec"].get("replicas") == 0 and not observed.pods:

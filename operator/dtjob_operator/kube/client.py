@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -28,8 +28,9 @@ from dtjob_operator.kube.api_errors import (
     NotFound,
     Unavailable,
 )
-from dtjob_operator.terms.kinds import Json, Kind, kind_of, typed
+from dtjob_operator.terms.kinds import Json, Kind, kind_of
 from dtjob_operator.terms.names import FIELD_MANAGER
+from dtjob_operator.terms.trimmed import trimmed
 
 _PAGE = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
@@ -66,7 +67,8 @@ async def credentials(kubeconfig: str | None = None) -> Configuration:
 class KubeClient:
     """A client of the API server.
 
-    Methods raise `ApiError` or one of its subclasses, and nothing else.
+    Objects are what `trimmed` leaves of the API server's. Methods raise `ApiError` or one of its
+    subclasses, and nothing else.
     """
 
     def __init__(self, configuration: Configuration, observe: RequestObserver) -> None:
@@ -80,7 +82,7 @@ class KubeClient:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         """One object."""
-        return typed(await self._json("get", "GET", kind, kind.path(namespace, name)), kind)
+        return trimmed(await self._json("get", "GET", kind, kind.path(namespace, name)), kind)
 
     async def list(
         self,
@@ -90,15 +92,39 @@ class KubeClient:
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> tuple[list[Json], int]:
-        """All objects that match, in pages, and the resource version to watch from."""
-        query = _selectors(label_selector, field_selector) | {"limit": str(_PAGE)}
+        """All objects that match, and the resource version to watch from."""
         objects: list[Json] = []
+        version = 0
+        async for page, of_page in self.pages(
+            kind,
+            namespace=namespace,
+            label_selector=label_selector,
+            field_selector=field_selector,
+        ):
+            objects += page
+            version = of_page
+        return objects, version
+
+    async def pages(
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> AsyncIterator[tuple[Iterator[Json], int]]:
+        """The objects that match, page by page, and the resource version to watch from.
+
+        All pages are of one version.
+        """
+        query = _selectors(label_selector, field_selector) | {"limit": str(_PAGE)}
         while True:
             page = await self._json("list", "GET", kind, kind.path(namespace), query)
-            objects += (typed(item, kind) for item in page["items"])
+            version = int(page["metadata"]["resourceVersion"])
+            yield (trimmed(each, kind) for each in page["items"]), version
             following = page["metadata"].get("continue")
             if not following:
-                return objects, int(page["metadata"]["resourceVersion"])
+                return
             query["continue"] = following
 
     @asynccontextmanager
@@ -158,7 +184,7 @@ class KubeClient:
         kind = kind_of(obj)
         query = {"fieldManager": FIELD_MANAGER}
         path = kind.path(obj["metadata"]["namespace"])
-        return typed(await self._json("create", "POST", kind, path, query, obj), kind)
+        return trimmed(await self._json("create", "POST", kind, path, query, obj), kind)
 
     async def apply(self, obj: Json) -> Json:
         """Server-side apply of all the fields that we want to own.
@@ -171,7 +197,9 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if "uid" in metadata else "false"}
         path = kind.path(metadata["namespace"], metadata["name"])
         content_type = "application/apply-patch+yaml"
-        return typed(await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind)
+        return trimmed(
+            await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind
+        )
 
     async def merge_patch(
         self,
@@ -187,7 +215,7 @@ class KubeClient:
         path = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
         query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
         content_type = "application/merge-patch+json"
-        return typed(
+        return trimmed(
             await self._json("patch", "PATCH", kind, path, query, patch, content_type), kind
         )
 
@@ -205,7 +233,7 @@ class KubeClient:
         body = {**obj, "metadata": {field: metadata[field] for field in identity}, "status": status}
         path = kind.path(metadata["namespace"], metadata["name"]) + "/status"
         query = {"fieldManager": FIELD_MANAGER}
-        return typed(await self._json("update_status", "PUT", kind, path, query, body), kind)
+        return trimmed(await self._json("update_status", "PUT", kind, path, query, body), kind)
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, uid: str, *, dry_run: bool = False
@@ -279,7 +307,9 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
             event = json.loads(line)
             if event["type"] == "ERROR":
                 raise _error(event["object"].get("code", 500), event["object"])
-            yield event["type"], typed(event["object"], kind)
+            found: Json = event["object"]
+            # A bookmark has nothing but its version.
+            yield event["type"], found if event["type"] == "BOOKMARK" else trimmed(found, kind)
     except TimeoutError as error:
         # The connection is dead; or etcd was restored from a backup and has yet to reach the
         # version that is watched from: an API server may be silent until then.

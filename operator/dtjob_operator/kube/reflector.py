@@ -11,7 +11,7 @@ import structlog
 
 from dtjob_operator.kube.api_errors import ApiError, Gone
 from dtjob_operator.kube.client import KubeClient
-from dtjob_operator.kube.store import Store, key_of, version_of
+from dtjob_operator.kube.store import Entry, Store, key_of, version_of
 from dtjob_operator.terms.kinds import Json, Kind, Selection
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -25,7 +25,7 @@ class Reflector:
     Parameters
     ----------
     selection
-        What is watched and what is kept of each object.
+        What is watched.
     store
         Filled before `synced` is set.
     changed
@@ -91,13 +91,17 @@ class Reflector:
 
     async def _list(self) -> int:
         selection, asked_at = self._selection, self._store.newest
-        objects, version = await self._client.list(
+        entries: list[Entry] = []
+        version = 0
+        async for page, of_page in self._client.pages(
             selection.kind,
             namespace=selection.namespace,
             label_selector=selection.label_selector,
             field_selector=selection.field_selector,
-        )
-        for obj in self._store.replace(map(selection.trim, objects), version, asked_at):
+        ):
+            entries += map(Entry.of, page)
+            version = of_page
+        for obj in self._store.replace(entries, version, asked_at):
             self._notify(obj)
         return version
 
@@ -113,12 +117,11 @@ class Reflector:
         ) as events:
             self.trouble = None
             self._connected_since = time.monotonic()
-            async for event, raw in events:
-                self._version = version_of(raw)
+            async for event, obj in events:
+                self._version = version_of(obj)
                 if event == "BOOKMARK":
                     self._store.bookmark(self._version)
                     continue
-                obj = selection.trim(raw)
                 news = self._store.remove(obj) if event == "DELETED" else self._store.put(obj)
                 if news:
                     self._notify(obj)

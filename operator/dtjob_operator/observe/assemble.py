@@ -5,35 +5,40 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
-from dtjob_api.derive import child_name
+from dtjob_api.derive import child_name, plan_request
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import Phase
+from dtjob_api.wire import positions
+from dtjob_api.wire.positions import Role
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.scrape import Scraper
-from dtjob_operator.read.events import last_seen, newest
+from dtjob_operator.read.events import by_child, newest
 from dtjob_operator.read.pod_status import running_since
 from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.read.stored_job import parsed_if_readable
 from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
-from dtjob_operator.terms.observed import Observed, Rejection
+from dtjob_operator.terms.observed import EventsByObject, Observed, Rejection
 
 _QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
 # A younger StatefulSet may not have made its pods yet.
 _POD_CREATION_TIME = timedelta(seconds=10)
-_MAX_PODS_LOOKED_UP = 4
+_MAX_LOOKED_UP = 4
 
 
 Child = tuple[str, str]
@@ -70,7 +75,7 @@ class Memory:
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
     recorded: set[EventIdentity] = field(default_factory=set)
-    events: tuple[Json, ...] = ()
+    events: EventsByObject = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     steps: int = 0
     paused_until: float = 0.0
@@ -105,7 +110,7 @@ class Observer:
         self._scraper = scraper
         self._api_server = api_server
         self._unguarded = unguarded
-        self._warnings: dict[str, tuple[float, list[Json]]] = {}
+        self._warnings: dict[str, tuple[float, dict[str, EventsByObject]]] = {}
         # A namespace's lock is gone as soon as nobody holds it or waits for it.
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("assemble")
@@ -114,26 +119,29 @@ class Observer:
         """All that a decision about a job depends on."""
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
+        parsed = parsed_if_readable(job)
         ledger, undefined = await self._ledger(namespace, name)
         is_final = ledger is not None and _status_reports_epsilon(job, ledger)
-        stateful_set = await self._child(kinds.STATEFUL_SET, namespace, name)
+        sets = await self._stateful_sets(job, ledger, name)
         pods = tuple(
             pod
             for pod in self._stores[kinds.POD].of_job(namespace, uid)
-            if names.is_pod_of(name, pod["metadata"]["name"])
+            if names.position_of(name, pod) is not None
         )
-        memory.events = await self._events(job, memory.events)
-        memory.unlabelled = await self._unlabelled(
-            job, stateful_set, pods, memory.events, memory.unlabelled
-        )
+        memory.events = await self._events(job, name, memory.events)
+        missed = tuple(itertools.islice(_missed(sets, name, pods, memory.events), _MAX_LOOKED_UP))
+        memory.unlabelled = await self._unlabelled(job, missed, memory.unlabelled)
         if ledger is not None and _ends_unrecorded(job, ledger, name, pods):
             # What a pod wrote before it went is in the API server, and maybe not in the store yet.
             ledger = await self._newest_ledger(ledger)
         return Observed(
             job=job,
+            parsed=parsed,
             ledger=ledger,
             ledgers_undefined=undefined,
-            stateful_set=stateful_set,
+            coordinator_set=sets[Role.COORDINATOR],
+            worker_set=sets[Role.WORKER],
+            disruption_budget=await self._child(kinds.DISRUPTION_BUDGET, namespace, name),
             network_policy=await self._network_policy(job, namespace, name),
             service=await self._child(kinds.SERVICE, namespace, name),
             service_account=self._stores[kinds.SERVICE_ACCOUNT].get(
@@ -141,23 +149,41 @@ class Observer:
             ),
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
             pods=pods,
-            claims=await self._claims(namespace, uid, name, ledger),
+            claim=await self._claim(namespace, name, ledger),
             unlabelled=memory.unlabelled,
             api_server=self._api_server.endpoints(),
             events=memory.events,
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
-            # Once there is a ledger its plan is the plan, and none is computed (Rule 9).
-            privacy_plan=None if ledger else self._accounting.privacy_plan(key, job),
-            planning_trouble=None if ledger else self._accounting.planning_trouble(job),
-            spent=self._accounting.spent(key, ledger, is_final=is_final) if ledger else None,
-            spent_pending=ledger is not None
-            and not is_final
-            and self._accounting.is_pending(ledger),
+            **self._privacy(key, parsed, ledger, is_final=is_final),
             unguarded=self._unguarded(),
             rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
         )
+
+    def _privacy(
+        self, key: Key, job: DistributedTrainingJob | None, ledger: Json | None, *, is_final: bool
+    ) -> dict[str, Any]:
+        """What the accountant says: of the plan until there is a ledger, and then of what is spent.
+
+        A job that can't be read has no plan: its status says so, and another version may read it.
+        """
+        accounting = self._accounting
+        if ledger is not None:
+            spent = accounting.spent(key, ledger, is_final=is_final)
+            return {
+                "spent": spent,
+                "spent_at_most": None if is_final else accounting.at_most(ledger),
+                "spent_pending": not is_final and accounting.is_pending(ledger),
+            }
+        if job is None:
+            return {}
+        request = plan_request(job.spec)
+        return {
+            "privacy_plan": accounting.privacy_plan(key, request),
+            "planning_trouble": accounting.planning_trouble(request),
+            "plans_before": accounting.plans_before(request),
+        }
 
     async def _child(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """A child; one that seems missing is asked for, since it is about to be made.
@@ -167,7 +193,7 @@ class Observer:
         if known := self._stores[kind].get(namespace, name):
             return known
         try:
-            return kinds.without_managed_fields(await self._client.get(kind, namespace, name))
+            return await self._client.get(kind, namespace, name)
         except NotFound:
             return None
 
@@ -176,22 +202,20 @@ class Observer:
         if known := self._stores[kinds.LEDGER].get(namespace, name):
             return known, False
         try:
-            found = await self._client.get(kinds.LEDGER, namespace, name)
+            return await self._client.get(kinds.LEDGER, namespace, name), False
         except NoSuchKind:
             return None, True
         except NotFound:
             return None, False
-        return kinds.without_managed_fields(found), False
 
     async def _newest_ledger(self, known: Json) -> Json:
         """A ledger as the API server has it now; the one that is known where it does not say."""
         metadata = known["metadata"]
         try:
-            read = await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+            return await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
         except ApiError as error:
             self._log.info("ledger not read", error=error.message, status=error.status)
             return known
-        return kinds.without_managed_fields(read)
 
     async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
         """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""
@@ -199,29 +223,31 @@ class Observer:
             return self._stores[kinds.NETWORK_POLICY].get(namespace, name)
         return await self._child(kinds.NETWORK_POLICY, namespace, name)
 
+    async def _stateful_sets(
+        self, job: Json, ledger: Json | None, child: str
+    ) -> dict[Role, Json | None]:
+        """The job's StatefulSets; of a role that no worker has, none is about to be made."""
+        order = ((ledger or {}).get("spec") or {}).get("run") or {}
+        workers = order.get("workers") or job["spec"]["workers"].get("replicas", 1)
+        namespace, found = job["metadata"]["namespace"], {}
+        for role in Role:
+            name = positions.set_name(child, role)
+            if positions.positions(role, workers):
+                found[role] = await self._child(kinds.STATEFUL_SET, namespace, name)
+            else:
+                found[role] = self._stores[kinds.STATEFUL_SET].get(namespace, name)
+        return found
+
     async def _unlabelled(
-        self,
-        job: Json,
-        stateful_set: Json | None,
-        pods: tuple[Json, ...],
-        events: tuple[Json, ...],
-        known: tuple[str, ...],
+        self, job: Json, missed: tuple[str, ...], known: tuple[str, ...]
     ) -> tuple[str, ...]:
-        """Pods that exist though the StatefulSet misses them, and gives no reason.
+        """Pods that exist though their StatefulSet misses them.
 
         It releases a pod that loses the label. The pod keeps its name, so none replaces it. To a
-        watch by label it seems deleted, so the first that are missing are looked up by name. While
-        the API server does not answer, those `known` are returned.
+        watch by label it seems deleted, so those that are `missed` are looked up by name. While the
+        API server does not answer, those `known` are returned.
         """
-        if stateful_set is None or not _misses_pods(stateful_set):
-            return ()
-        namespace, name = stateful_set["metadata"]["namespace"], stateful_set["metadata"]["name"]
-        if newest(events, "StatefulSet", name, {"FailedCreate"}) is not None:
-            return ()
-        there = {pod["metadata"]["name"] for pod in pods}
-        wanted = (names.pod_of(name, o) for o in range(stateful_set["spec"]["replicas"]))
-        missing = (pod for pod in wanted if pod not in there)
-        missed = tuple(itertools.islice(missing, _MAX_PODS_LOOKED_UP))
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         found: list[Json] = []
         try:
             for pod in missed:
@@ -233,61 +259,38 @@ class Observer:
         except ApiError as error:
             self._log.info("pods not asked for", error=error.message, status=error.status)
             return tuple(pod for pod in known if pod in missed)
-        uid = job["metadata"]["uid"]
         return tuple(
             pod["metadata"]["name"]
             for pod in found
             if (pod["metadata"].get("labels") or {}).get(kinds.JOB_UID_LABEL) != uid
         )
 
-    async def _claims(
-        self, namespace: str, uid: str, stateful_set: str, ledger: Json | None
-    ) -> tuple[Json, ...]:
-        """The workers' checkpoint claims.
+    async def _claim(self, namespace: str, child: str, ledger: Json | None) -> Json | None:
+        """The checkpoint claim, which may hold spent draws once a worker has written to the ledger.
 
-        The first may hold spent draws once a worker has written to the ledger. It is looked up
-        before it is reported lost: the store may lag behind, and a claim without our label is never
-        in it.
+        It is looked up before it is reported lost: the store may lag behind, and a claim without
+        our label is never in it.
         """
-        known = tuple(
-            claim
-            for claim in self._stores[kinds.CLAIM].of_job(namespace, uid)
-            if names.is_claim_of(stateful_set, claim["metadata"]["name"])
-        )
-        status = (ledger or {}).get("status", {})
-        first = names.claim_of(stateful_set, 0)
-        there = any(claim["metadata"]["name"] == first for claim in known)
-        if there or not status or "outcome" in status:
-            return known
-        found = await self._child(kinds.CLAIM, namespace, first)
-        return known if found is None else (found, *known)
+        status, name = (ledger or {}).get("status", {}), names.claim_of(child)
+        if not status or "outcome" in status:
+            return self._stores[kinds.CLAIM].get(namespace, name)
+        return await self._child(kinds.CLAIM, namespace, name)
 
-    async def _events(self, job: Json, known: tuple[Json, ...]) -> tuple[Json, ...]:
-        """Warnings about the job's StatefulSet, pods and claims, newest first, until it runs.
+    async def _events(self, job: Json, child: str, known: EventsByObject) -> EventsByObject:
+        """Warnings about the job's StatefulSets, pods and claim, until it runs.
 
         They only help to explain: where they can't be listed now, those that were `known` do.
         """
         if job.get("status", {}).get("phase") in _QUIET_PHASES:
-            return ()
-        child = child_name(job["metadata"]["name"], job["metadata"]["uid"])
-
-        def concerns(event: Json) -> bool:
-            about = event["involvedObject"]
-            kind, name = about.get("kind"), about.get("name", "")
-            return (
-                (kind == "StatefulSet" and name == child)
-                or (kind == "Pod" and names.is_pod_of(child, name))
-                or (kind == "PersistentVolumeClaim" and names.is_claim_of(child, name))
-            )
-
+            return {}
         try:
-            events = await self._warnings_of(job["metadata"]["namespace"])
+            warnings = await self._warnings_of(job["metadata"]["namespace"])
         except ApiError as error:
             self._log.info("warnings not listed", error=error.message, status=error.status)
             return known
-        return tuple(sorted(filter(concerns, events), key=last_seen, reverse=True))
+        return warnings.get(child, {})
 
-    async def _warnings_of(self, namespace: str) -> list[Json]:
+    async def _warnings_of(self, namespace: str) -> dict[str, EventsByObject]:
         """All warnings of a namespace, listed once for all of its jobs that ask together."""
         async with self._listing.setdefault(namespace, asyncio.Lock()):
             now = time.monotonic()
@@ -300,7 +303,7 @@ class Observer:
                 events, _ = await self._client.list(
                     kinds.EVENT, namespace=namespace, field_selector="type=Warning"
                 )
-                self._warnings[namespace] = time.monotonic(), events
+                self._warnings[namespace] = time.monotonic(), by_child(events)
             return self._warnings[namespace][1]
 
 
@@ -309,9 +312,26 @@ def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...])
     attempts = (ledger.get("status") or {}).get("attempts") or []
     if (job.get("status") or {}).get("phase") != Phase.RUNNING or not attempts:
         return False
-    first = names.pod_of(name, 0)
+    first = positions.pod_name(name, 0)
     runs = any(p["metadata"]["name"] == first and running_since(p) is not None for p in pods)
     return not runs and "end" not in attempts[-1]
+
+
+def _missed(
+    sets: Mapping[Role, Json | None], child: str, pods: Iterable[Json], events: EventsByObject
+) -> Iterator[str]:
+    """Names of pods that a StatefulSet has missed for a while, and gives no reason."""
+    there = {pod["metadata"]["name"] for pod in pods}
+    for role, of_set in sets.items():
+        if of_set is None or not _misses_pods(of_set):
+            continue
+        if newest(events, "StatefulSet", of_set["metadata"]["name"], {"FailedCreate"}) is not None:
+            continue
+        # All of a gang that is as large as this set makes it.
+        workers = of_set["spec"]["replicas"] + (role is Role.WORKER)
+        for position in positions.positions(role, workers):
+            if (name := positions.pod_name(child, position)) not in there:
+                yield name
 
 
 def _misses_pods(stateful_set: Json) -> bool:

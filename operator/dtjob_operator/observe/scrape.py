@@ -19,7 +19,7 @@ from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.kube.store import Key
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.terms.names import pod_of
+from dtjob_operator.terms.names import position_of
 
 MAX_BYTES = 64 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -84,7 +84,8 @@ class Scraper:
     Parameters
     ----------
     changed
-        Called with the job's key after each answer, and when reports can't be read any more.
+        Called with the job's key when an answer is news, and when reports can't be read any more.
+        Figures that only move are none: a job that runs is looked at often enough for them.
     interval
         Seconds between two reports of one job; until it says how fast the job is, one.
     count
@@ -126,7 +127,7 @@ class Scraper:
         metadata, status = pod["metadata"], pod.get("status", {})
         labels, namespace = metadata.get("labels", {}), metadata["namespace"]
         name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
-        if not name or not uid or metadata["name"] != pod_of(child_name(name, uid), 0):
+        if not name or not uid or position_of(child_name(name, uid), pod) != 0:
             return
         job, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
         followed = self._following.get(job)
@@ -172,11 +173,15 @@ class Scraper:
         """Take over the report in an answer; returns the seconds until the next one."""
         if followed.trouble is not None:
             self._log.info("the report is read again", job="/".join(key))
+        # What is too old is shown to nobody, so that the same again is news.
+        before = None if self._is_old(followed) else followed.report
         followed.report = coordinator_report.read(answer, followed.job_uid)
+        is_news = followed.trouble is not None or _gist(before) != _gist(followed.report)
         followed.answered_at = time.monotonic()
         followed.failing, followed.trouble = False, None
         self._count("ok")
-        self._changed(key)
+        if is_news:
+            self._changed(key)
         # Also one that a report has no room for: a very slow job's is rounded to zero.
         has_rate = answer.get("samplesPerSecond") is not None
         return self._interval if has_rate else _EAGER_SECONDS
@@ -210,6 +215,21 @@ class Scraper:
         if len(body) > MAX_BYTES:
             raise ValueError(f"the report exceeds {MAX_BYTES} bytes")
         return body
+
+
+def _gist(report: WorkerReport | None) -> tuple[object, ...] | None:
+    """What of a report decides anything, and is no figure that moves all the time."""
+    if report is None:
+        return None
+    return (
+        report.attempt,
+        report.generation,
+        report.state,
+        report.stage,
+        report.reason,
+        report.message,
+        report.samples_per_second is None,
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -1,10 +1,14 @@
-"""core/v1 Events: the newest one about an object."""
+"""core/v1 Events: those of each job's children, and the newest one about an object."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
-from dtjob_operator.terms.kinds import Json
+from dtjob_api.wire import positions
+from dtjob_operator.terms import names
+from dtjob_operator.terms.kinds import CLAIM, POD, STATEFUL_SET, Json
+from dtjob_operator.terms.observed import EventsByObject
 
 
 def last_seen(event: Json) -> str:
@@ -18,15 +22,44 @@ def last_seen(event: Json) -> str:
     return max((at for at in times if at), default="")
 
 
-def newest(events: Iterable[Json], kind: str, name: str, reasons: Iterable[str]) -> Json | None:
-    """The newest event with one of `reasons` about an object."""
-    return next(
-        (
-            event
-            for event in events
-            if event["involvedObject"].get("kind") == kind
-            and event["involvedObject"].get("name") == name
-            and event.get("reason", "") in reasons
-        ),
-        None,
+def by_child(events: Iterable[Json]) -> dict[str, EventsByObject]:
+    """The Events of a namespace about StatefulSets, pods and claims, by the name of the children.
+
+    They are sorted once for all jobs of the namespace. Those about other kinds are left out, and
+    those about names that no job's children have.
+    """
+    found: defaultdict[str, defaultdict[tuple[str, str], list[Json]]] = defaultdict(
+        lambda: defaultdict(list)
     )
+    for event in events:
+        about = event["involvedObject"]
+        kind, name = about.get("kind", ""), about.get("name", "")
+        if child := _child(kind, name):
+            found[child][kind, name].append(event)
+    return {
+        child: {
+            about: tuple(sorted(each, key=last_seen, reverse=True))
+            for about, each in by_object.items()
+        }
+        for child, by_object in found.items()
+    }
+
+
+def _child(kind: str, name: str) -> str | None:
+    """The name of the children that an object of that kind and name is, or would be, one of."""
+    if kind == STATEFUL_SET.name:
+        return positions.child_of_set(name)
+    if kind == POD.name:
+        child = positions.child_of_set(name.rpartition("-")[0])
+        return child if positions.position_of(child, name) is not None else None
+    if kind == CLAIM.name:
+        pod = name.partition("-")[2]
+        child = pod.rpartition("-")[0]
+        return child if names.claim_of(child) == name else None
+    return None
+
+
+def newest(events: EventsByObject, kind: str, name: str, reasons: Iterable[str]) -> Json | None:
+    """The newest Event with one of `reasons` about an object."""
+    about = events.get((kind, name), ())
+    return next((event for event in about if event.get("reason", "") in reasons), None)

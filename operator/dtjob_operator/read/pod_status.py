@@ -85,7 +85,7 @@ def waiting(container: Json) -> tuple[str, str]:
 def ends(pod: Json) -> list[Json]:
     """How the pod's supervisor ended, now and the time before, as far as its status goes."""
     supervisor = _supervisor(pod)
-    states = (supervisor.get(each) or {} for each in ("state", "lastState"))
+    states = (supervisor.get("state") or {}, supervisor.get("lastState") or {})
     return [ended for state in states if (ended := state.get("terminated"))]
 
 
@@ -96,11 +96,19 @@ def is_out_of_memory(ended: Json) -> bool:
 
 def _supervisor(pod: Json) -> Json:
     """The status of the container that the supervisor is; {} before there is one."""
-    found = (c for c in worker_containers(pod) if c["name"] == names.WORKER_CONTAINER)
-    return next(found, {})
+    status = pod.get("status", {})
+    for containers in ("containerStatuses", "initContainerStatuses"):
+        for container in status.get(containers) or ():
+            if container["name"] == names.WORKER_CONTAINER:
+                found: Json = container
+                return found
+    return {}
 
 
 def _condition(pod: Json, kind: str) -> Json:
     """A condition of the pod, {} if it has none of the type."""
-    conditions = pod.get("status", {}).get("conditions") or []
-    return next((condition for condition in conditions if condition["type"] == kind), {})
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == kind:
+            found: Json = condition
+            return found
+    return {}

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from dtjob_api.reasons import Phase
 from dtjob_operator.observe.scrape import ScrapeResult
-from dtjob_operator.terms.kinds import CHILDREN, ENDPOINT_SLICE, Json, Kind
+from dtjob_operator.terms.kinds import ENDPOINT_SLICE, WATCHED, Json, Kind
 
 
 class Metrics:
@@ -80,7 +80,7 @@ class Metrics:
             self.reconciles.labels(result)
         for result in ("ok", "failed"):
             self._reports.labels(result)
-        for kind in (*(selection.kind for selection in CHILDREN), ENDPOINT_SLICE):
+        for kind in (*(selection.kind for selection in WATCHED), ENDPOINT_SLICE):
             self._odd_objects.labels(kind.plural)
 
     def observe_request(self, verb: str, kind: Kind, code: int) -> None:

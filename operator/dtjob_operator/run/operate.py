@@ -15,7 +15,7 @@ from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
-from dtjob_operator.kube.store import Stores
+from dtjob_operator.kube.store import Entry, Stores
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Observer
 from dtjob_operator.observe.scrape import Scraper
@@ -25,6 +25,7 @@ from dtjob_operator.run.work_queue import WorkQueue
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import JOB_LABEL, Json, Kind
 from dtjob_operator.terms.settings import Enforcement, Settings
+from dtjob_operator.terms.trimmed import trimmed
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
 _RETRY_SECONDS = 2.0
@@ -44,7 +45,7 @@ class Options:
     concurrency
         Jobs that are reconciled at a time.
     resync_seconds
-        How often all jobs and ledgers are listed anew and every job is looked at.
+        How often all jobs are listed anew and every one is looked at.
     scrape_seconds
         How often a running job's coordinator is asked for its report.
     monitoring_namespaces, api_server_cidrs, enforcement
@@ -98,7 +99,7 @@ class Operator:
                 self._on_change(selection.kind),
                 metrics.count_odd_object,
             )
-            for selection in kinds.CHILDREN
+            for selection in kinds.WATCHED
         ]
         self._stream = EventStream(
             self._receive, self._recheck, self._discovery_obstacle, metrics.count_restart
@@ -213,34 +214,31 @@ class Operator:
         self._policy_trouble = trouble
 
     async def _discovery_obstacle(self) -> str | None:
-        """Why kopf would not find jobs and ledgers; None where it would."""
+        """Why kopf would not find jobs; None where it would."""
         try:
             served = await self._client.served(kinds.JOB.api_version)
         except ApiError as error:
             return error.message
-        missing = [k.plural for k in (kinds.JOB, kinds.LEDGER) if k.plural not in served]
-        if not missing:
+        if kinds.JOB.plural in served:
             return None
         return (
             f"the API server's discovery of {kinds.JOB.api_version} does not list "
-            f"{' and '.join(missing)}: it has just started, or there are no such definitions"
+            f"{kinds.JOB.plural}: it has just started, or there is no such definition"
         )
 
     async def _resync(self) -> None:
-        """List jobs and ledgers anew and look at every job, until that has worked."""
+        """List jobs anew and look at every one, until that has worked."""
         while True:
             try:
-                for kind in (kinds.LEDGER, kinds.JOB):
-                    store = self._stores[kind]
-                    asked_at = store.newest
-                    objects, version = await self._client.list(kind)
-                    trimmed = map(kinds.without_managed_fields, objects)
-                    for changed in store.replace(trimmed, version, asked_at):
-                        self._enqueue(kind, changed)
-                    if version < asked_at:
-                        # kopf's watch waits for a version that is not there yet.
-                        self._log.warning("resource versions went back; was etcd restored?")
-                        self._stream.restart()
+                store = self._stores[kinds.JOB]
+                asked_at = store.newest
+                jobs, version = await self._client.list(kinds.JOB)
+                for changed in store.replace(map(Entry.of, jobs), version, asked_at):
+                    self._enqueue(kinds.JOB, changed)
+                if version < asked_at:
+                    # kopf's watch waits for a version that is not there yet.
+                    self._log.warning("resource versions went back; was etcd restored?")
+                    self._stream.restart()
                 break
             except ApiError as error:
                 self._log.warning("listing jobs failed", error=error.message)
@@ -263,12 +261,11 @@ class Operator:
             await self._recheck()
             await self._check_policy()
 
-    def _receive(self, kind: Kind, obj: Json, exists: bool) -> None:
-        """News of a job or a ledger."""
-        obj = kinds.without_managed_fields(obj)
-        store = self._stores[kind]
-        if store.put(obj) if exists else store.remove(obj):
-            self._enqueue(kind, obj)
+    def _receive(self, obj: Json, exists: bool) -> None:
+        """News of a job."""
+        job, store = trimmed(obj, kinds.JOB), self._stores[kinds.JOB]
+        if store.put(job) if exists else store.remove(job):
+            self._enqueue(kinds.JOB, job)
 
     def _on_change(self, kind: Kind) -> Callable[[Json], None]:
         def enqueue(obj: Json) -> None:

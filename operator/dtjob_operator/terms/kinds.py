@@ -1,8 +1,7 @@
-"""The kinds of objects that the operator talks about, and what it remembers of each."""
+"""The kinds of objects that the operator talks about, and which of each it watches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ Json = dict[str, Any]
 
 JOB_LABEL = f"{API_GROUP}/job"
 JOB_UID_LABEL = f"{API_GROUP}/job-uid"
+ROLE_LABEL = f"{API_GROUP}/role"
 WORKER_ACCOUNT = "dtjob-worker"
 """ServiceAccount, RoleBinding and ClusterRole of the workers of a namespace."""
 
@@ -41,6 +41,7 @@ LEDGER = Kind(API_VERSION, "PrivacyLedger", "privacyledgers")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 SERVICE = Kind("v1", "Service", "services")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
@@ -54,6 +55,7 @@ ALL = (
     STATEFUL_SET,
     SERVICE,
     NETWORK_POLICY,
+    DISRUPTION_BUDGET,
     POD,
     CLAIM,
     SERVICE_ACCOUNT,
@@ -73,38 +75,23 @@ def typed(obj: Json, kind: Kind) -> Json:
     return {"apiVersion": kind.api_version, "kind": kind.name, **obj}
 
 
-def without_managed_fields(obj: Json) -> Json:
-    """The whole object but for the bookkeeping of server-side apply."""
-    metadata = {k: v for k, v in obj["metadata"].items() if k != "managedFields"}
-    return {**obj, "metadata": metadata}
-
-
-_POD_SPEC = ("nodeName", "serviceAccountName")
-
-
-def trimmed_pod(obj: Json) -> Json:
-    """A pod as far as a diagnosis reads it: identity, place and status."""
-    pod = without_managed_fields(obj)
-    spec = pod.get("spec", {})
-    return {**pod, "spec": {field: spec[field] for field in _POD_SPEC if field in spec}}
-
-
 @dataclass(frozen=True)
 class Selection:
-    """Which objects of a kind are watched, and what is kept of each."""
+    """Which objects of a kind are watched."""
 
     kind: Kind
     namespace: str | None = None
     label_selector: str | None = None
     field_selector: str | None = None
-    trim: Callable[[Json], Json] = without_managed_fields
 
 
-CHILDREN = (
+WATCHED = (
+    Selection(LEDGER),
     Selection(STATEFUL_SET, label_selector=JOB_UID_LABEL),
     Selection(SERVICE, label_selector=JOB_UID_LABEL),
     Selection(NETWORK_POLICY, label_selector=JOB_UID_LABEL),
-    Selection(POD, label_selector=JOB_UID_LABEL, trim=trimmed_pod),
+    Selection(DISRUPTION_BUDGET, label_selector=JOB_UID_LABEL),
+    Selection(POD, label_selector=JOB_UID_LABEL),
     Selection(CLAIM, label_selector=JOB_UID_LABEL),
     Selection(SERVICE_ACCOUNT, field_selector=f"metadata.name={WORKER_ACCOUNT}"),
     Selection(ROLE_BINDING, field_selector=f"metadata.name={WORKER_ACCOUNT}"),

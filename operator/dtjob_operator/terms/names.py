@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from dtjob_api import derive
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.model import API_GROUP
-from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, WORKER_ACCOUNT, Json
+from dtjob_api.wire import positions
+from dtjob_api.wire.positions import Role
+from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, ROLE_LABEL, WORKER_ACCOUNT, Json
 
 FIELD_MANAGER = "dtjob-operator"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -27,8 +27,6 @@ TOKEN_FILE = "token"  # noqa: S105
 CHECKPOINT_VOLUME = "checkpoints"
 DATA_VOLUME = "data"
 
-_ORDINAL = re.compile("0|[1-9][0-9]*")
-
 
 def namespace(job: DistributedTrainingJob) -> str:
     """The job's namespace."""
@@ -36,40 +34,51 @@ def namespace(job: DistributedTrainingJob) -> str:
 
 
 def child_name(job: DistributedTrainingJob) -> str:
-    """Name of what is the job's alone, its StatefulSet and ledger: another for each incarnation."""
+    """Name of what is the job's alone, its ledger and Service: another for each run."""
     return derive.child_name(job.metadata.name, derive.job_uid(job))
 
 
-def pod_name(job: DistributedTrainingJob, ordinal: int) -> str:
+def set_name(job: DistributedTrainingJob, role: Role) -> str:
+    """Name of a role's StatefulSet."""
+    return positions.set_name(child_name(job), role)
+
+
+def pod_name(job: DistributedTrainingJob, position: int) -> str:
     """Name of a worker's pod."""
-    return pod_of(child_name(job), ordinal)
+    return positions.pod_name(child_name(job), position)
 
 
-def claim_name(job: DistributedTrainingJob, ordinal: int) -> str:
-    """Name of a worker's checkpoint claim; ordinal 0's holds the job's state."""
-    return claim_of(child_name(job), ordinal)
+def claim_name(job: DistributedTrainingJob) -> str:
+    """Name of the checkpoint claim, which holds the job's state."""
+    return claim_of(child_name(job))
 
 
-def pod_of(stateful_set: str, ordinal: int) -> str:
-    """Name that a StatefulSet gives a pod."""
-    return f"{stateful_set}-{ordinal}"
+def claim_of(child: str) -> str:
+    """Name that the coordinator's StatefulSet gives the checkpoint claim."""
+    return f"{CHECKPOINT_VOLUME}-{positions.pod_name(child, 0)}"
 
 
-def claim_of(stateful_set: str, ordinal: int) -> str:
-    """Name that a StatefulSet gives a checkpoint claim."""
-    return f"{CHECKPOINT_VOLUME}-{pod_of(stateful_set, ordinal)}"
+def position_of(child: str, pod: Json) -> int | None:
+    """Position of a pod that carries the job's label, which alone proves nothing; None: no worker.
+
+    Its name must be a worker's, and its controller the StatefulSet of that role. Of a set that was
+    deleted and made anew, whose pods still end, only the name is the same; and a pod that claims an
+    owner which is not there is soon removed. One without a controller is about to be adopted.
+    """
+    metadata = pod["metadata"]
+    position = positions.position_of(child, metadata["name"])
+    owners = metadata.get("ownerReferences") or ()
+    controller = next((owner for owner in owners if owner.get("controller")), None)
+    if position is None or controller is None:
+        return position
+    own = ("StatefulSet", positions.set_name(child, positions.role_at(position)))
+    return position if (controller["kind"], controller["name"]) == own else None
 
 
-def is_pod_of(stateful_set: str, name: str) -> bool:
-    """Whether a StatefulSet gives one of its pods this name; a label alone proves nothing."""
-    owner, _, ordinal = name.rpartition("-")
-    return owner == stateful_set and _ORDINAL.fullmatch(ordinal) is not None
-
-
-def is_claim_of(stateful_set: str, name: str) -> bool:
-    """Whether a StatefulSet gives one of its checkpoint claims this name."""
-    volume, _, pod = name.partition("-")
-    return volume == CHECKPOINT_VOLUME and is_pod_of(stateful_set, pod)
+def role_of(job: DistributedTrainingJob, pod: Json) -> Role | None:
+    """What a pod is in the job's gang; None: no worker."""
+    position = position_of(child_name(job), pod)
+    return positions.role_at(position) if position is not None else None
 
 
 def worker_account(job: DistributedTrainingJob) -> str:
@@ -90,6 +99,11 @@ def shared_labels() -> dict[str, str]:
 def selector(job: DistributedTrainingJob) -> dict[str, str]:
     """Labels that only this incarnation's pods and claims have."""
     return {JOB_LABEL: job.metadata.name, JOB_UID_LABEL: derive.job_uid(job)}
+
+
+def of_role(role: Role, labels: dict[str, str]) -> dict[str, str]:
+    """The labels, of one role alone: without it two StatefulSets would fight for their pods."""
+    return labels | {ROLE_LABEL: str(role)}
 
 
 def labels(job: DistributedTrainingJob) -> dict[str, str]:

@@ -5,14 +5,20 @@ Kubernetes objects are the API server's own JSON as dicts, read and never change
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
 from dtjob_accounting.errors import PlanError
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_api.wire.positions import Role
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.terms.kinds import Json
+
+EventsByObject = Mapping[tuple[str, str], tuple[Json, ...]]
+"""core/v1 Events by kind and name of what they are about, newest first."""
 
 
 class Endpoint(NamedTuple):
@@ -68,28 +74,31 @@ class Observed:
     job
         The stored DistributedTrainingJob, status included. A status older than the operator's own
         last patch makes it repeat that patch.
-    ledger, stateful_set, service, network_policy
-        The objects named `dtjob_api.derive.child_name`, whoever owns them. Untrimmed but for
-        `metadata.managedFields`: drift is found by comparing them with what is wanted.
+    parsed
+        The same job without its status, where whoever observed it has parsed it.
+    ledger, coordinator_set, worker_set, service, network_policy, disruption_budget
+        The objects that have the names of children (`terms.names`), whoever owns them. Whole as far
+        as `trimmed` leaves them: drift is found by comparing them with what is wanted.
     ledgers_undefined
         The ledger is gone because the API server knows of no ledgers at all.
     service_account, role_binding
-        The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, untrimmed likewise.
-    pods, claims
-        Of the job's namespace, with the job's label `dtjob.dev/job-uid` and the names that its
-        StatefulSet gives; the first claim also without the label. Used of a pod: metadata (name,
-        deletionTimestamp, creationTimestamp), status.{phase, reason, message, startTime,
-        conditions, containerStatuses, initContainerStatuses}; of a claim: metadata,
-        spec.storageClassName, status.phase.
+        The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, whole likewise.
+    pods
+        Of the job's namespace, with the job's label `dtjob.dev/job-uid` and a position in its gang
+        (`names.position_of`). Used of each: metadata (name, deletionTimestamp, creationTimestamp,
+        ownerReferences), status.{phase, reason, message, startTime, conditions, containerStatuses,
+        initContainerStatuses}.
+    claim
+        The checkpoint claim. Used of it: metadata, spec.storageClassName, status.phase.
     unlabelled
-        Names of pods that are called as the job's workers but lack its label, of those that the
-        StatefulSet misses.
+        Names of pods that are called as the job's workers but lack its label, of those that its
+        StatefulSets miss.
     api_server
         Where the API server says it is. One endpoint without networks where only ports are
         known, empty where nothing is.
     events
-        core/v1 Events of type Warning about the job's StatefulSet, pods and claims, newest first;
-        needed only while the job is not Running, and those last known where they can't be listed.
+        core/v1 Events of type Warning about the job's StatefulSets, pods and claim; needed only
+        while the job is not Running, and those last known where they can't be listed.
     report
         The coordinator's own, as last scraped; None when there is none, its pod has gone, or it is
         too old to be vouched for.
@@ -100,9 +109,13 @@ class Observed:
         ledger exists.
     planning_trouble
         Why the last calibration came to no end; None where it did, or is the first.
+    plans_before
+        Calibrations of other jobs that are done before this job's.
     spent
         Epsilon of all draws known to be spent; of fewer while that of all is being computed. None
         when nothing is spent or no figure is there yet.
+    spent_at_most
+        A bound of epsilon of all draws known to be spent, while `spent` is not of all of them.
     spent_pending
         That of all draws known to be spent is being computed, and may be expected within seconds.
     unguarded
@@ -116,24 +129,33 @@ class Observed:
     """
 
     job: Json
+    parsed: DistributedTrainingJob | None = None
     ledger: Json | None = None
     ledgers_undefined: bool = False
-    stateful_set: Json | None = None
+    coordinator_set: Json | None = None
+    worker_set: Json | None = None
     service: Json | None = None
     network_policy: Json | None = None
+    disruption_budget: Json | None = None
     service_account: Json | None = None
     role_binding: Json | None = None
     pods: tuple[Json, ...] = ()
-    claims: tuple[Json, ...] = ()
+    claim: Json | None = None
     unlabelled: tuple[str, ...] = ()
     api_server: tuple[Endpoint, ...] = ()
-    events: tuple[Json, ...] = ()
+    events: EventsByObject = field(default_factory=dict)
     report: WorkerReport | None = None
     report_trouble: str | None = None
     privacy_plan: PrivacyPlan | PlanError | None = None
     planning_trouble: str | None = None
+    plans_before: int = 0
     spent: Spent | None = None
+    spent_at_most: str | None = None
     spent_pending: bool = False
     unguarded: str | None = None
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
+
+    def stateful_set(self, role: Role) -> Json | None:
+        """The object that has the name of a role's StatefulSet."""
+        return self.coordinator_set if role is Role.COORDINATOR else self.worker_set

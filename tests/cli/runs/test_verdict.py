@@ -27,8 +27,8 @@ def _report(state: str = "Unfinished", **more: Any) -> dict[str, Any]:
     return {"state": state, "step": 11, "plan": plan, "spent": spent} | more
 
 
-def _end(code: int, *, reason: str = "", message: str = "", ordinal: int = 0) -> local_workers.End:
-    return local_workers.End(ordinal, code, reason, message, restarted=False)
+def _end(code: int, *, reason: str = "", message: str = "", position: int = 0) -> local_workers.End:
+    return local_workers.End(position, code, reason, message, restarted=False)
 
 
 def _error(
@@ -95,7 +95,7 @@ def test_before_the_ledger_nothing_was_spent() -> None:
     ],
 )
 def test_without_an_outcome_the_workers_decide(code: int, exit_code: ExitCode, reason: str) -> None:
-    error = _error(_report(), _end(0, ordinal=1), _end(code))
+    error = _error(_report(), _end(0, position=1), _end(code))
 
     assert (error.exit_code, error.reason) == (exit_code, reason)
 
@@ -228,7 +228,7 @@ def test_a_worker_that_died_too_often_is_told_with_the_likely_cause() -> None:
 
 def test_a_bad_configuration_outweighs_the_others_that_were_stopped_for_it() -> None:
     error = _error(
-        None, _end(-15, ordinal=1), _end(2, reason="PortInUse", message="port 80 is in use")
+        None, _end(-15, position=1), _end(2, reason="PortInUse", message="port 80 is in use")
     )
 
     assert error.reason == "PortInUse"
@@ -236,7 +236,7 @@ def test_a_bad_configuration_outweighs_the_others_that_were_stopped_for_it() -> 
 
 
 def test_of_equal_words_the_coordinators_counts() -> None:
-    echo = _end(3, reason="RankFailed", message="lost its peers", ordinal=1)
+    echo = _end(3, reason="RankFailed", message="lost its peers", position=1)
 
     assert _error(_report(), echo, _end(3, reason="StorageFull")).reason == "StorageFull"
 

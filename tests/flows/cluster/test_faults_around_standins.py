@@ -187,7 +187,7 @@ def test_the_volume_is_lost_and_the_job_is_made_anew(
     manifest = standin_job("digits", standins.worker_image, steps=500, script=script)
     job = Job.apply(standins, namespace, manifest)
     job.until_step(1)
-    namespace("delete", "pvc", job.claim(0), "--wait=false")
+    namespace("delete", "pvc", job.claim, "--wait=false")
     namespace("delete", "pod", job.pod_name(0), "--wait=false")
 
     def lost() -> bool:
@@ -216,5 +216,5 @@ def test_the_volume_is_lost_and_the_job_is_made_anew(
     assert job.ledger_status()["charged"] == charged
     assert own == 0
     claims = {claim["metadata"]["name"] for claim in namespace.list("pvc")}
-    assert job.claim(1) in claims
+    assert claims == {job.claim, again.claim}
     namespace("delete", "dtjob", again.name)

@@ -47,10 +47,10 @@ STEPS = 1500
 # directly: a rank of the pod that has no ledger, and the pod on which the other depends.
 _AT_NIGHT = pytest.mark.nightly(minutes=4)
 BY_DAY_A_FOLLOWERS = pytest.mark.parametrize(
-    "ordinal", [pytest.param(0, id="coordinator", marks=_AT_NIGHT), pytest.param(1, id="follower")]
+    "position", [pytest.param(0, id="coordinator", marks=_AT_NIGHT), pytest.param(1, id="follower")]
 )
 BY_DAY_THE_COORDINATORS = pytest.mark.parametrize(
-    "ordinal", [pytest.param(0, id="coordinator"), pytest.param(1, id="follower", marks=_AT_NIGHT)]
+    "position", [pytest.param(0, id="coordinator"), pytest.param(1, id="follower", marks=_AT_NIGHT)]
 )
 
 
@@ -64,18 +64,18 @@ class Training(Enduring):
         record: Manifest = next(each for each in records if each["attempt"] == attempt)
         return record
 
-    def supervisor(self, ordinal: int) -> Process:
+    def supervisor(self, position: int) -> Process:
         """PID 1 of a worker pod."""
-        return self._process(ordinal, 1)
+        return self._process(position, 1)
 
-    def rank(self, ordinal: int) -> Process:
+    def rank(self, position: int) -> Process:
         """The only rank of a worker pod, whose number its supervisor's log tells."""
-        lines = self.job.kubectl("logs", self.job.pod_name(ordinal)).splitlines()
+        lines = self.job.kubectl("logs", self.job.pod_name(position)).splitlines()
         started = [json.loads(line) for line in lines if '"ranks started"' in line]
-        return self._process(ordinal, started[-1]["pids"][str(ordinal)])
+        return self._process(position, started[-1]["pids"][str(position)])
 
-    def _process(self, ordinal: int, number: int) -> Process:
-        pod = self.job.pod(ordinal)["metadata"]["uid"]
+    def _process(self, position: int, number: int) -> Process:
+        pod = self.job.pod(position)["metadata"]["uid"]
         return next(p for p in self.provider.pod_processes(pod) if in_pod(p.pid) == number)
 
 
@@ -100,40 +100,40 @@ def enduring(installed: Installed, new_namespace: Callable[[], Kubectl]) -> Iter
 
 
 @BY_DAY_A_FOLLOWERS
-def test_a_rank_is_killed(enduring: Training, ordinal: int) -> None:
+def test_a_rank_is_killed(enduring: Training, position: int) -> None:
     attempt = enduring.training()
-    enduring.rank(ordinal).kill()
+    enduring.rank(position).kill()
     record = enduring.goes_on_after(attempt)
-    assert (record["rank"], record["signal"]) == (ordinal, signal.SIGKILL)
+    assert (record["rank"], record["signal"]) == (position, signal.SIGKILL)
     assert record["reason"] == "RankFailed"
 
 
 @BY_DAY_THE_COORDINATORS
-def test_a_supervisor_is_killed(enduring: Training, ordinal: int) -> None:
+def test_a_supervisor_is_killed(enduring: Training, position: int) -> None:
     """The container comes back in the same pod."""
     attempt = enduring.training()
-    pod = enduring.job.pod(ordinal)
-    enduring.supervisor(ordinal).kill()
+    pod = enduring.job.pod(position)
+    enduring.supervisor(position).kill()
     enduring.goes_on_after(attempt)
     restarts = container_restarts(pod) + 1  # the kubelet tells of it a moment later
     job = enduring.job
-    job.until("it is told", lambda: container_restarts(job.pod(ordinal)) >= restarts, 60)
-    again = job.pod(ordinal)
+    job.until("it is told", lambda: container_restarts(job.pod(position)) >= restarts, 60)
+    again = job.pod(position)
     assert again["metadata"]["uid"] == pod["metadata"]["uid"]
     assert container_restarts(again) == restarts
 
 
 @pytest.mark.rule(10)
 @BY_DAY_THE_COORDINATORS
-def test_a_pod_is_deleted(enduring: Training, ordinal: int) -> None:
+def test_a_pod_is_deleted(enduring: Training, position: int) -> None:
     """An orderly stop loses no leased draw, and the pod comes back."""
     attempt = enduring.training()
-    job, before = enduring.job, enduring.job.pod(ordinal)["metadata"]["uid"]
+    job, before = enduring.job, enduring.job.pod(position)["metadata"]["uid"]
     lost = draws_lost(job)
-    job.kubectl("delete", "pod", job.pod_name(ordinal), "--wait=false")
+    job.kubectl("delete", "pod", job.pod_name(position), "--wait=false")
 
     def back() -> bool:
-        found = job.kubectl.get("pod", job.pod_name(ordinal))
+        found = job.kubectl.get("pod", job.pod_name(position))
         return found is not None and found["metadata"]["uid"] != before
 
     # After a checkpoint and an orderly stop, which take what they take.
@@ -156,13 +156,13 @@ def test_garbage_at_every_port_of_a_pod(enduring: Training) -> None:
     attempt = enduring.training()
     job = enduring.job
     listening = {
-        ordinal: listening_beside(enduring.supervisor(ordinal).pid) for ordinal in range(2)
+        position: listening_beside(enduring.supervisor(position).pid) for position in range(2)
     }
     assert {HTTP_PORT, HELLO_PORT, STORE_PORT} < listening[0], "gloo listens too"
     assert {HTTP_PORT} < listening[1], "gloo listens too"
     for words in garbage():
-        for ordinal, ports in listening.items():
-            address = job.pod(ordinal)["status"]["podIP"]
+        for position, ports in listening.items():
+            address = job.pod(position)["status"]["podIP"]
             for port in ports:
                 throw(address, port, words)
     assert enduring.training() >= attempt

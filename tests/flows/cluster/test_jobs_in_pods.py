@@ -23,7 +23,10 @@ from tests.support.jobs.pod_jobs import Course, Job, version_now, watched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(900)]
 
-CHILDREN = ("statefulset", "service", "networkpolicy", "serviceaccount", "rolebinding")
+CHILDREN = (
+    *("statefulset", "service", "networkpolicy", "poddisruptionbudget"),
+    *("serviceaccount", "rolebinding"),
+)
 EVERYTHING = (*CHILDREN, "dtjob", "privacyledger", "pvc", "events")
 SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
 """Of Warnings that are right where a scheduler or a volume is many seconds late."""
@@ -188,7 +191,7 @@ def test_its_children_are_as_specified(trained: Trained) -> None:
         shared = kind in ("serviceaccount", "rolebinding")
         assert owners == ([] if shared else [job.uid]), kind
     stateful_set, service = children["statefulset"]["spec"], children["service"]["spec"]
-    assert (stateful_set["replicas"], stateful_set["podManagementPolicy"]) == (2, "Parallel")
+    assert (stateful_set["replicas"], stateful_set["podManagementPolicy"]) == (1, "Parallel")
     assert stateful_set["updateStrategy"]["type"] == "OnDelete"
     assert set(stateful_set["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
     assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
@@ -215,11 +218,10 @@ def test_it_ran_where_only_restricted_pods_may(trained: Trained) -> None:
 def test_after_success_only_what_was_paid_for_is_left(trained: Trained) -> None:
     job = trained.job
     assert job.kubectl.list("pods") == []
-    stateful_set = job.kubectl.get("statefulset", job.child)
-    assert stateful_set is not None
-    assert stateful_set["spec"]["replicas"] == 0
+    sizes = [each["spec"]["replicas"] for each in job.kubectl.list("statefulsets")]
+    assert sizes == [0, 0]
     claims = [claim["metadata"]["name"] for claim in job.kubectl.list("pvc")]
-    assert sorted(claims) == [job.claim(0), job.claim(1)]
+    assert claims == [job.claim]
 
 
 def test_a_restart_of_the_operator_writes_nothing(trained: Trained) -> None:
@@ -273,7 +275,7 @@ def test_its_pods_never_train_again(trained: Trained) -> None:
     job, kubectl = trained.job, trained.job.kubectl
     before = job.ledger()
     with job.installed.without_operator():
-        kubectl("scale", "statefulset", job.child, "--replicas=2")
+        kubectl("scale", "statefulset", job.child, "--replicas=1")
 
         def holds() -> bool:
             logs = kubectl("logs", job.pod_name(0), "--ignore-errors")

@@ -68,14 +68,14 @@ def test_rank_is_killed(start: Any, rank: int) -> None:
     assert (first.rank, first.signal, first.reason) == (rank, signal.SIGKILL, "RankFailed")
 
 
-@pytest.mark.parametrize("ordinal", [0, 1])
-def test_supervisor_is_killed(start: Any, ordinal: int) -> None:
-    run = start(gate_at=8, executed_anew=ordinal == 0)
+@pytest.mark.parametrize("position", [0, 1])
+def test_supervisor_is_killed(start: Any, position: int) -> None:
+    run = start(gate_at=8, executed_anew=position == 0)
     run.wait_for_step(8)
-    below = with_descendants(run.processes[ordinal].pid)
-    run.kill(ordinal)
+    below = with_descendants(run.processes[position].pid)
+    run.kill(position)
     run.open_gate()
-    run.start_worker(ordinal)
+    run.start_worker(position)
     ledger = assert_finished(run)
     assert ledger.status.attempt == 2
     run.wait("end of orphans", lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
@@ -97,8 +97,8 @@ def test_gang_is_stopped_in_order_and_resumed(start: Any) -> None:
     """An orderly stop loses no leased draw, so charged ends at the promised steps."""
     run = start(gate_at=7)
     run.wait_for_step(7)
-    for ordinal in range(run.workers):
-        run.kill(ordinal, signal.SIGTERM)
+    for position in range(run.workers):
+        run.kill(position, signal.SIGTERM)
     run.wait_for_drain()
     run.open_gate()
     assert run.wait_for_exit() == [0, 0], run.logs()
@@ -169,8 +169,8 @@ def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
     """A worker that is told to stop before the attempt runs stops the others too, in order."""
     run = start(workers=2, gate_at=0)
     run.wait("attempt", lambda: run.ledger.read().ledger.status.attempt == 1)
-    for ordinal in range(run.workers):
-        run.kill(ordinal, signal.SIGTERM)
+    for position in range(run.workers):
+        run.kill(position, signal.SIGTERM)
     # Rank 0 may be there to hear of it or not: then the attempt has ended already.
     run.wait("stop", lambda: _is_gone(run, 0) or (run.report() or {}).get("state") in _STOPPING)
     run.open_gate()
@@ -184,8 +184,8 @@ def test_worker_is_stopped_while_ranks_are_started(start: Any) -> None:
 _STOPPING = {WorkerState.DRAINING, WorkerState.STOPPED}
 
 
-def _is_gone(run: GangRun, ordinal: int) -> bool:
-    return run.processes[ordinal].poll() is not None
+def _is_gone(run: GangRun, position: int) -> bool:
+    return run.processes[position].poll() is not None
 
 
 @pytest.mark.rule(10, 15)

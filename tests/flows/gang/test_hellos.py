@@ -86,8 +86,8 @@ def play(folder: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
-def hello(ordinal: int = 1) -> Hello:
-    return Hello(ordinal=ordinal, incarnation="a", ready=True)
+def hello(position: int = 1) -> Hello:
+    return Hello(position=position, incarnation="a", ready=True)
 
 
 def test_each_hello_is_proved_by_the_token_of_its_moment(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_each_hello_is_proved_by_the_token_of_its_moment(tmp_path: Path) -> None
         for pod in ("first", "second"):
             scene.hold(FAKE.keys[0].sign(claims(1, pod)))
             assert await scene.greeter.say(hello()) == Directive(revision=3)
-        pods = [(speaker.ordinal, speaker.pod) for speaker in scene.speakers]
+        pods = [(speaker.position, speaker.pod) for speaker in scene.speakers]
         assert pods == [(1, "first"), (1, "second")]
 
     play(tmp_path, act)
@@ -163,7 +163,7 @@ def test_the_ends_of_all_ranks_arrive_however_much_they_say(tmp_path: Path) -> N
     play(tmp_path, act)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[" * 30_000, b'{"ordinal": "0"}'])
+@pytest.mark.parametrize("body", [b"", b"{}", b"[" * 30_000, b'{"position": "0"}'])
 def test_what_is_proved_and_no_hello_is_refused(tmp_path: Path, body: bytes) -> None:
     async def act(scene: Scene) -> None:
         scene.hold(FAKE.keys[0].sign(claims(1, "pod")))

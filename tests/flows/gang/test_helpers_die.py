@@ -27,17 +27,17 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in listed.split()]
 
 
-def forkserver(run: GangRun, ordinal: int) -> int:
+def forkserver(run: GangRun, position: int) -> int:
     (found,) = [
         child
-        for child in children(run.processes[ordinal].pid)
+        for child in children(run.processes[position].pid)
         if b"dtjob_trainer.rank.preload" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     return found
 
 
 def store(run: GangRun) -> int:
-    """What the forkserver of ordinal 0 has started and no rank is."""
+    """What the forkserver of the coordinator has started and no rank is."""
     ranks = {e.pid for e in run.executed()}
     (found,) = set(children(forkserver(run, 0))) - ranks
     return found
@@ -56,10 +56,10 @@ def test_store_is_killed(tmp_path: Path, runs: list[GangRun]) -> None:
     assert assert_finished(run).status.attempt == 2
 
 
-@pytest.mark.parametrize("ordinal", [0, pytest.param(1, marks=pytest.mark.nightly)])
-def test_forkserver_is_killed(tmp_path: Path, runs: list[GangRun], ordinal: int) -> None:
-    """Its ranks go with it, and on ordinal 0 the store; the attempt after that finishes."""
+@pytest.mark.parametrize("position", [0, pytest.param(1, marks=pytest.mark.nightly)])
+def test_forkserver_is_killed(tmp_path: Path, runs: list[GangRun], position: int) -> None:
+    """Its ranks go with it, and on the coordinator the store; the attempt after that finishes."""
     run = started(tmp_path, runs)
     run.wait_for_step(8)
-    signal_all([forkserver(run, ordinal)], signal.SIGKILL)
+    signal_all([forkserver(run, position)], signal.SIGKILL)
     assert assert_finished(run).status.attempt == 2

@@ -28,23 +28,23 @@ class PodRun(GangRun):
 
     pods: dict[int, str] = field(default_factory=lambda: {0: "pod-0", 1: "pod-1"})
 
-    def config(self, ordinal: int) -> WorkerConfig:
-        config = super().config(ordinal)
-        path = str(self.folder / f"token-{self.pods[ordinal]}")
+    def config(self, position: int) -> WorkerConfig:
+        config = super().config(position)
+        path = str(self.folder / f"token-{self.pods[position]}")
         proof = GangProof(kind=ProofKind.TOKEN, path=path, audience=AUDIENCE, stateful_set="faults")
-        # A second pod of an ordinal has an address of its own.
-        port = config.http_port if self.pods[ordinal] == f"pod-{ordinal}" else self.http_port + 2
+        # A second pod of a position has an address of its own.
+        port = config.http_port if self.pods[position] == f"pod-{position}" else self.http_port + 2
         return config.model_copy(update={"proof": proof, "http_port": port})
 
 
-def test_two_pods_of_one_ordinal_compete(
+def test_two_pods_of_one_position_compete(
     tmp_path: Path, runs: list[GangRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old one was cut off from its node's API server, and its token still holds."""
     with serving(FakeIssuer()) as issuer:
         monkeypatch.setenv("KUBECONFIG", str(issuer.kubeconfig(tmp_path)))
-        for ordinal, pod in ((0, "pod-0"), (1, "pod-1"), (1, "pod-1-again")):
-            token = issuer.keys[0].sign(claims(ordinal, pod))
+        for position, pod in ((0, "pod-0"), (1, "pod-1"), (1, "pod-1-again")):
+            token = issuer.keys[0].sign(claims(position, pod))
             (tmp_path / f"token-{pod}").write_text(token)
         run = PodRun(tmp_path, gate_at=8)
         runs.append(run)

@@ -32,7 +32,7 @@ def phases(world: World) -> list[str]:
     return [patch["phase"] for patch in world.patches]
 
 
-def test_a_start_costs_eleven_writes() -> None:
+def test_a_start_costs_thirteen_writes() -> None:
     """From creation to Running, with every step of it seen, looked at twice a second."""
     world = World.of()
 
@@ -55,7 +55,7 @@ def test_a_start_costs_eleven_writes() -> None:
     pass_time(2)
     world.see(pods=(pod(0, world.now), pod(1, world.now, **starting)))
     pass_time(1)
-    world.see(pods=(pod(0, world.now), pod(1, world.now)), claims=(claim(0), claim(1)))
+    world.see(pods=(pod(0, world.now), pod(1, world.now)), claim=claim())
     pass_time(14)
     world.ledger_status(attempt=1, attempts=[{"attempt": 1, "start": stamp(world.now)}])
     world.see(report=report(0, state="Starting", stage="dry run", samplesPerSecond=None))
@@ -65,7 +65,7 @@ def test_a_start_costs_eleven_writes() -> None:
 
     assert phases(world) == ["Pending", "Starting", "Running"]
     assert world.events == ["Planned", "Training"]
-    assert len(world.patches) + len(world.events) + len(world.applied) <= 11
+    assert len(world.patches) + len(world.events) + len(world.applied) <= 13
     for kind in ("Accepted", "ResourcesReady", "RendezvousReady", "Running", "CheckpointFresh"):
         assert world.condition(kind)["status"] == "True"
 
@@ -130,7 +130,7 @@ def test_workers_are_counted_in_words(workers: int, said: str) -> None:
     world = World.of(digits(workers={"replicas": workers}), privacy_plan=PLAN)
     world.settle()
     world.later(5)
-    world.see(pods=tuple(map(pod, range(workers))), claims=(claim(0),))
+    world.see(pods=tuple(map(pod, range(workers))), claim=claim())
     world.lease()
     (event,) = world.decide().events
     assert event.message.endswith(said)
@@ -166,7 +166,7 @@ def test_attempts_that_ended_before_the_first_draw_were_starts() -> None:
     world = World.of(privacy_plan=PLAN)
     world.settle()
     world.later(5)
-    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(pods=(pod(0), pod(1)), claim=claim())
     begun = {"attempt": 1, "start": stamp(world.now), "end": stamp(world.now)}
     for reason in ("InterfaceMissing", "RankFailed"):
         world.ledger_status(attempt=1, attempts=[begun | {"reason": reason, "message": "no eth7"}])
@@ -204,7 +204,7 @@ def test_the_status_tells_the_outcome_before_the_pods_go() -> None:
     assert first.wake_after == 0.0
     assert world.status["phase"] == "Succeeded"
     second = world.reconcile()
-    assert [child["spec"]["replicas"] for child in second.applies] == [0]
+    assert [child["spec"]["replicas"] for child in second.applies] == [0, 0]
     world.see(pods=())
     world.later(15)
     world.settle()
@@ -275,10 +275,10 @@ def test_an_end_is_told_with_the_epsilon_of_all_its_draws() -> None:
 def test_nothing_is_made_for_a_job_whose_ledger_has_an_outcome() -> None:
     """Also where the operator was away when the StatefulSet went and the job ended."""
     world = succeeded()
-    world.see(stateful_set=None, service=None, pods=())
+    world.see(coordinator_set=None, worker_set=None, service=None, pods=())
     world.settle()
-    assert world.observed.stateful_set is None
-    assert world.applied.count("StatefulSet") == 1
+    assert (world.observed.coordinator_set, world.observed.worker_set) == (None, None)
+    assert world.applied.count("StatefulSet") == 2
 
 
 def test_a_failure_keeps_the_ledgers_words() -> None:
@@ -304,16 +304,18 @@ def test_a_finished_job_is_never_run_again() -> None:
     world.settle()
     assert len(world.applied) == applied
 
-    assert world.observed.stateful_set is not None
-    scaled = copy.deepcopy(world.observed.stateful_set)
-    scaled["spec"]["replicas"] = 2
-    world.see(stateful_set=scaled)
-    world.settle()
-    assert world.observed.stateful_set["spec"]["replicas"] == 0
+    for slot in ("coordinator_set", "worker_set"):
+        stored = getattr(world.observed, slot)
+        assert stored["spec"]["replicas"] == 0, "its pods are released"
+        scaled = copy.deepcopy(stored)
+        scaled["spec"]["replicas"] = 2
+        world.see(**{slot: scaled})
+        world.settle()
+        assert getattr(world.observed, slot)["spec"]["replicas"] == 0
 
-    world.see(stateful_set=None)
-    world.settle()
-    assert world.observed.stateful_set is None
+        world.see(**{slot: None})
+        world.settle()
+        assert getattr(world.observed, slot) is None
 
 
 def test_a_terminal_condition_is_final() -> None:

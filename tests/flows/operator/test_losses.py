@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dtjob_api.wire.positions import pod_name
 from dtjob_operator.terms.observed import Spent
 from tests.support.builders import UID
 from tests.support.worlds.world import (
@@ -26,9 +27,9 @@ NOTHING: Json = {"charged": 0, "segments": [], "lease": None, "attempts": []}
 
 
 def replicas(world: World) -> int:
-    assert world.observed.stateful_set is not None
-    found: int = world.observed.stateful_set["spec"]["replicas"]
-    return found
+    """Of both StatefulSets."""
+    sets = (world.observed.coordinator_set, world.observed.worker_set)
+    return sum(of_set["spec"]["replicas"] for of_set in sets if of_set is not None)
 
 
 @pytest.mark.rule(11)
@@ -68,7 +69,7 @@ def test_a_ledger_that_went_with_its_definition_needs_that_first() -> None:
 
 
 @pytest.mark.rule(11)
-@pytest.mark.parametrize("evidence", ["stateful_set", "claims"])
+@pytest.mark.parametrize("evidence", ["coordinator_set", "worker_set", "claim"])
 def test_children_prove_that_there_was_a_ledger(evidence: str) -> None:
     """Also where the operator was killed before its status told of it."""
     started = running()
@@ -76,7 +77,7 @@ def test_children_prove_that_there_was_a_ledger(evidence: str) -> None:
     world = World.of(privacy_plan=PLAN, **seen)
     world.settle()
     assert world.reason("Running") == ("False", "LedgerMissing")
-    world.see(stateful_set=None, claims=())
+    world.see(coordinator_set=None, worker_set=None, claim=None)
     world.settle()
     assert world.observed.ledger is None
     assert world.reason("Running") == ("False", "LedgerMissing")
@@ -85,7 +86,7 @@ def test_children_prove_that_there_was_a_ledger(evidence: str) -> None:
 @pytest.mark.rule(11)
 def test_a_lost_claim_stops_the_job_until_it_is_back() -> None:
     world = running()
-    world.see(claims=(claim(1),), pods=())
+    world.see(claim=None, pods=())
     world.settle()
     assert replicas(world) == 0
     for kind in ("ResourcesReady", "Running", "CheckpointFresh"):
@@ -97,7 +98,7 @@ def test_a_lost_claim_stops_the_job_until_it_is_back() -> None:
     assert "raised" not in message
     assert "Failed" not in {c["type"] for c in world.status["conditions"]}
 
-    world.see(claims=(claim(0), claim(1)))
+    world.see(claim=claim())
     world.settle()
     assert replicas(world) == 2
 
@@ -116,11 +117,11 @@ def test_a_lost_claim_of_draws_that_the_ledger_lacks_stops_the_job(status: Json,
     """The ledger came back without its status: an empty claim would seem a fresh start."""
     world = World.of(privacy_plan=PLAN)
     world.settle()
-    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(pods=(pod(0), pod(1)), claim=claim())
     world.ledger_status(**NOTHING | {"attempt": 1} | status)
     world.settle()
     assert world.status["phase"] == "Restarting"
-    world.see(claims=(claim(1),), pods=())
+    world.see(claim=None, pods=())
     world.settle()
     assert replicas(world) == 0
     assert world.status["phase"] == "Pending"
@@ -233,7 +234,7 @@ def test_what_has_stopped_shows_no_gpus_and_no_end(lost: str) -> None:
     world.see(report=report(50, gpu={"count": 1, "utilizationPercent": ranges}))
     world.settle()
     assert {"gpu", "eta"} <= set(world.status["display"])
-    world.see(**({"ledger": None} if lost == "ledger" else {"claims": (claim(1),)}))
+    world.see(**({"ledger": None} if lost == "ledger" else {"claim": None}))
     world.settle()
     for _ in range(2):
         assert not {"gpu", "eta"} & set(world.status["display"])
@@ -245,10 +246,10 @@ def test_what_has_stopped_shows_no_gpus_and_no_end(lost: str) -> None:
         world.settle()
 
 
-def oom_killed(world: World, ordinal: int) -> dict[str, object]:
+def oom_killed(world: World, position: int) -> dict[str, object]:
     """A pod whose container was killed as one group, and runs again."""
     return pod(
-        ordinal,
+        position,
         containerStatuses=[
             {
                 "name": "worker",
@@ -274,23 +275,27 @@ def lost(world: World, reason: str = "WorkerLost") -> None:
     world.ledger_status(attempts=[record | ended])
 
 
-@pytest.mark.parametrize("ordinal", [0, 1])
-def test_a_worker_that_was_killed_for_memory_is_told_though_it_runs_again(ordinal: int) -> None:
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_worker_that_was_killed_for_memory_is_told_though_it_runs_again(position: int) -> None:
     """Supervisor and ranks die at once, so that no record of theirs can say it."""
     world = World.of(digits(workers={"replicas": 2, "resources": {"limits": {"memory": "4Gi"}}}))
     world.start()
     world.later(20)
     pods = [pod(0), pod(1)]
-    pods[ordinal] = oom_killed(world, ordinal)
+    pods[position] = oom_killed(world, position)
     world.see(pods=tuple(pods))
-    if ordinal == 1:  # the death of ordinal 0 is written down by its successor
+    if position == 1:  # the death of the coordinator is written down by its successor
         lost(world)
     world.settle()
     assert world.status["phase"] == "Restarting"
     assert world.reason("Running") == ("False", "OutOfMemory")
     assert world.status["display"]["reason"] == "OutOfMemory"
     message = world.condition("Running")["message"]
-    for words in (f"pod {CHILD}-{ordinal} was killed", "The limit is 4Gi", "limits.memory"):
+    for words in (
+        f"pod {pod_name(CHILD, position)} was killed",
+        "The limit is 4Gi",
+        "limits.memory",
+    ):
         assert words in message
     assert world.reason("ResourcesReady")[1] != "OutOfMemory", "it is up again"
     assert world.events.count("OutOfMemory") == 1

@@ -24,8 +24,8 @@ folders = pytest.mark.parametrize("folder", children_files.FOLDERS, ids=lambda f
 
 
 def test_no_mount_of_a_template_can_hide_one_of_ours() -> None:
-    wanted = children_files.read(children_files.FOLDERS[0] / "wanted.yaml")["StatefulSet"]
-    (container,) = wanted["spec"]["template"]["spec"]["containers"]
+    wanted = children_files.read(children_files.FOLDERS[0] / "wanted.yaml")
+    (container,) = template(wanted)["containers"]
     for mount in container["volumeMounts"]:
         path = PurePosixPath(mount["mountPath"])
         assert any(path.is_relative_to(own) for own in RESERVED_MOUNT_PATHS), path
@@ -45,12 +45,12 @@ def test_what_the_api_server_adds_is_no_drift(folder: Path) -> None:
 
 
 def template(stored: Json) -> Json:
-    found: Json = stored["StatefulSet"]["spec"]["template"]["spec"]
+    found: Json = stored["StatefulSet coordinator"]["spec"]["template"]["spec"]
     return found
 
 
 CHANGES: dict[str, Callable[[Json], Any]] = {
-    "replicas": lambda s: s["StatefulSet"]["spec"].update(replicas=5),
+    "replicas": lambda s: s["StatefulSet coordinator"]["spec"].update(replicas=5),
     "image": lambda s: template(s)["containers"][0].update(image="other"),
     "command": lambda s: template(s)["containers"][0]["command"].append("--debug"),
     "variable removed": lambda s: template(s)["containers"][0]["env"].pop(0),
@@ -77,6 +77,12 @@ CHANGES: dict[str, Callable[[Json], Any]] = {
     "DNS at one address": lambda s: s["NetworkPolicy"]["spec"]["egress"][1].update(
         to=[{"ipBlock": {"cidr": "10.96.0.10/32"}}]
     ),
+    "worker replicas": lambda s: s["StatefulSet worker"]["spec"].update(replicas=5),
+    "role label": lambda s: s["StatefulSet worker"]["metadata"]["labels"].pop("dtjob.dev/role"),
+    "evictions": lambda s: s["PodDisruptionBudget"]["spec"].update(maxUnavailable=2),
+    "budget of fewer pods": lambda s: s["PodDisruptionBudget"]["spec"]["selector"][
+        "matchLabels"
+    ].update(app="other"),
     "subjects": lambda s: s["RoleBinding"].update(subjects=[]),
 }
 
@@ -112,14 +118,69 @@ def started() -> World:
     return world
 
 
-def test_workers_get_their_configuration() -> None:
+def sizes(world: World) -> tuple[int | None, ...]:
+    """Of the coordinator's StatefulSet and that of the other workers; None where there is none."""
+    sets = (world.observed.coordinator_set, world.observed.worker_set)
+    return tuple(each["spec"]["replicas"] if each is not None else None for each in sets)
+
+
+@pytest.mark.parametrize(("workers", "wanted"), [(1, (1, None)), (2, (1, 1)), (512, (1, 511))])
+def test_the_coordinator_has_a_set_of_its_own(workers: int, wanted: tuple[int | None, ...]) -> None:
+    world = World.of(digits(workers={"replicas": workers}), privacy_plan=PLAN)
+    world.settle()
+    assert sizes(world) == wanted
+
+
+def test_both_sets_are_made_in_one_look_the_coordinators_first() -> None:
+    world = World.of(privacy_plan=PLAN)
+    world.reconcile()
+    made = [(child["kind"], child["metadata"]["name"]) for child in world.decide().applies]
+    assert made == [("StatefulSet", CHILD), ("StatefulSet", f"{CHILD}-w")]
+
+
+def test_a_set_that_is_there_is_kept_at_no_pods() -> None:
+    """A job of one worker whose set of other workers was made for more of them."""
+    larger = started()
+    world = World.of(digits(workers={"replicas": 1}), privacy_plan=PLAN)
+    world.see(worker_set=larger.observed.worker_set)
+    world.see(ledger=larger.observed.ledger)
+    assert world.observed.ledger is not None
+    run = world.observed.ledger["spec"]["run"] | {"workers": 1}
+    spec = world.observed.ledger["spec"] | {"run": run}
+    world.see(ledger=world.observed.ledger | {"spec": spec})
+    world.settle()
+    assert sizes(world) == (1, 0)
+
+
+@folders
+def test_only_the_coordinator_has_the_state_and_asks_the_api_server(folder: Path) -> None:
+    wanted = children_files.build(folder)
+    sets = [wanted[f"StatefulSet {role}"]["spec"] for role in ("coordinator", "worker")]
+    tokens = [each["template"]["spec"]["automountServiceAccountToken"] for each in sets]
+    assert tokens == [True, False]
+    assert [len(each.get("volumeClaimTemplates", ())) for each in sets] == [1, 0]
+    paths = [
+        {mount["mountPath"] for mount in each["template"]["spec"]["containers"][0]["volumeMounts"]}
+        for each in sets
+    ]
+    assert paths[0] - paths[1] == {"/var/run/dtjob/state"}
+    assert not paths[1] - paths[0]
+    selectors = [each["selector"]["matchLabels"] for each in sets]
+    assert selectors[0].items() - selectors[1].items() == {("dtjob.dev/role", "coordinator")}
+    for spec, selector in zip(sets, selectors, strict=True):
+        assert selector.items() <= spec["template"]["metadata"]["labels"].items()
+    assert sets[0]["serviceName"] == sets[1]["serviceName"] == wanted["Service"]["metadata"]["name"]
+
+
+@pytest.mark.parametrize("slot", ["coordinator_set", "worker_set"])
+def test_workers_get_their_configuration(slot: str) -> None:
     world = started()
-    assert world.observed.stateful_set is not None
-    (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
+    (container,) = getattr(world.observed, slot)["spec"]["template"]["spec"]["containers"]
     variable = next(v for v in container["env"] if v["name"] == CONFIG_VARIABLE)
     config = WorkerConfig.model_validate_json(variable["value"])
     assert config.coordinator_host == f"{CHILD}-0.{CHILD}"
     assert (config.ledger.namespace, config.ledger.name) == ("research", CHILD)
+    assert config.proof.stateful_set == CHILD
     assert config.stays_after_outcome
     assert config.job.uid == UID
     assert config.data_dir is None
@@ -130,24 +191,28 @@ def test_the_kubelet_expands_no_task_argument() -> None:
     job["spec"]["training"]["args"] = {"pattern": "$(HOME)"}
     world = World.of(job, privacy_plan=PLAN)
     world.settle()
-    assert world.observed.stateful_set is not None
-    text = json.dumps(world.observed.stateful_set)
+    assert world.observed.coordinator_set is not None
+    text = json.dumps(world.observed.coordinator_set)
     assert "$$(HOME)" in text
 
 
 def test_drift_is_repaired_with_the_uid_of_what_is_there() -> None:
     world = started()
-    assert world.observed.stateful_set is not None
-    changed = copy.deepcopy(world.observed.stateful_set)
-    changed["spec"]["replicas"] = 1
-    world.see(stateful_set=changed)
+    assert world.observed.coordinator_set is not None
+    changed = copy.deepcopy(world.observed.coordinator_set)
+    changed["spec"]["replicas"] = 3
+    world.see(coordinator_set=changed)
     (repair,) = world.decide().applies
     assert repair["metadata"]["uid"] == changed["metadata"]["uid"]
-    assert repair["spec"]["replicas"] == 2
+    assert repair["spec"]["replicas"] == 1
 
 
 @pytest.mark.parametrize(
-    "kind", ["stateful_set", "service", "network_policy", "service_account", "role_binding"]
+    "kind",
+    [
+        *("coordinator_set", "worker_set", "service", "network_policy", "disruption_budget"),
+        *("service_account", "role_binding"),
+    ],
 )
 def test_a_deleted_child_comes_back(kind: str) -> None:
     world = started()
@@ -170,26 +235,29 @@ def test_a_child_that_is_being_deleted_is_waited_for() -> None:
 def test_a_newer_operator_leaves_the_template_of_running_pods() -> None:
     """An upgrade touches no running pod: the template follows at 0 pods."""
     world = started()
-    assert world.observed.stateful_set is not None
-    older = copy.deepcopy(world.observed.stateful_set)
+    assert world.observed.coordinator_set is not None
+    older = copy.deepcopy(world.observed.coordinator_set)
     older["metadata"]["annotations"] = {"dtjob.dev/template-digest": "older"}
     older["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 5
-    world.see(stateful_set=older, pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(coordinator_set=older, pods=(pod(0), pod(1)), claim=claim())
     assert world.decide().applies == ()
 
     scaled = copy.deepcopy(older)
     scaled["spec"]["replicas"] = 0
-    world.see(stateful_set=scaled, pods=())
+    world.see(coordinator_set=scaled, pods=(pod(0),))
+    (repair,) = world.decide().applies
+    assert repair["spec"]["template"] == older["spec"]["template"], "its pod still ends"
+    world.see(pods=(pod(1),))
     (repair,) = world.decide().applies
     assert repair["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
 
 
 def test_a_template_of_this_operator_is_repaired_at_once() -> None:
     world = started()
-    assert world.observed.stateful_set is not None
-    edited = copy.deepcopy(world.observed.stateful_set)
+    assert world.observed.coordinator_set is not None
+    edited = copy.deepcopy(world.observed.coordinator_set)
     edited["spec"]["template"]["spec"]["containers"][0]["image"] = "edited"
-    world.see(stateful_set=edited, pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(coordinator_set=edited, pods=(pod(0), pod(1)), claim=claim())
     (repair,) = world.decide().applies
     assert repair["spec"]["template"]["spec"]["containers"][0]["image"] != "edited"
 
@@ -217,7 +285,8 @@ def test_a_prepared_account_is_used_as_it_is() -> None:
     }
     world = World.of(privacy_plan=PLAN, service_account=prepared, role_binding=binding)
     world.settle()
-    assert world.applied == ["Service", "NetworkPolicy", "PrivacyLedger", "StatefulSet"]
+    before = ["Service", "NetworkPolicy", "PodDisruptionBudget", "PrivacyLedger"]
+    assert world.applied == [*before, "StatefulSet", "StatefulSet"]
 
 
 def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
@@ -229,14 +298,13 @@ def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
     old, new = (pod(0), pod(1)), (pod(0, NOW + timedelta(seconds=1)),)
     world.later(1)
 
-    def replicas(pods: tuple[Json, ...]) -> int:
+    def replicas(pods: tuple[Json, ...]) -> tuple[int | None, ...]:
         world.see(pods=pods, service_account=account)
         world.settle()
-        assert world.observed.stateful_set is not None
-        wanted: int = world.observed.stateful_set["spec"]["replicas"]
-        return wanted
+        return sizes(world)
 
-    assert [replicas(old), replicas(old[:1]), replicas(()), replicas(new)] == [0, 0, 2, 2]
+    wanted = [(0, 0), (0, 0), (1, 1), (1, 1)]
+    assert [replicas(old), replicas(old[:1]), replicas(()), replicas(new)] == wanted
 
 
 def test_pods_stay_whose_account_was_made_under_a_clock_that_was_ahead() -> None:
@@ -248,8 +316,7 @@ def test_pods_stay_whose_account_was_made_under_a_clock_that_was_ahead() -> None
     world.later(60)
     world.see(service_account=account, pods=(pod(0, world.now), pod(1, world.now)))
     world.settle()
-    assert world.observed.stateful_set is not None
-    assert world.observed.stateful_set["spec"]["replicas"] == 2
+    assert sizes(world) == (1, 1)
 
 
 def test_our_binding_to_another_role_is_made_anew() -> None:
@@ -266,26 +333,29 @@ def test_an_account_of_the_user_is_neither_made_nor_bound() -> None:
     job = digits(workers={"replicas": 1, "serviceAccountName": "trainers"})
     world = World.of(job, privacy_plan=PLAN)
     world.settle()
-    assert world.applied == ["Service", "NetworkPolicy", "PrivacyLedger", "StatefulSet"]
-    assert world.observed.stateful_set is not None
-    spec = world.observed.stateful_set["spec"]["template"]["spec"]
+    before = ["Service", "NetworkPolicy", "PodDisruptionBudget", "PrivacyLedger"]
+    assert world.applied == [*before, "StatefulSet"], "it has one worker, the coordinator"
+    assert world.observed.coordinator_set is not None
+    spec = world.observed.coordinator_set["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == "trainers"
 
 
 SLOTS = {
-    "StatefulSet": "stateful_set",
-    "Service": "service",
-    "NetworkPolicy": "network_policy",
-    "PrivacyLedger": "ledger",
+    "coordinator_set": ("StatefulSet", CHILD),
+    "worker_set": ("StatefulSet", f"{CHILD}-w"),
+    "service": ("Service", CHILD),
+    "network_policy": ("NetworkPolicy", CHILD),
+    "disruption_budget": ("PodDisruptionBudget", CHILD),
+    "ledger": ("PrivacyLedger", CHILD),
 }
 
 
-@pytest.mark.parametrize("kind", SLOTS)
-def test_a_foreign_object_of_a_childs_name_is_left_alone(kind: str) -> None:
-    slot = SLOTS[kind]
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_foreign_object_of_a_childs_name_is_left_alone(slot: str) -> None:
+    kind, name = SLOTS[slot]
     foreign: Json = {
         "kind": kind,
-        "metadata": {"name": CHILD, "namespace": "research", "uid": "theirs"},
+        "metadata": {"name": name, "namespace": "research", "uid": "theirs"},
         "spec": {"replicas": 3},
     }
     world = World.of(privacy_plan=PLAN, **{slot: foreign})
@@ -294,7 +364,7 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(kind: str) -> None:
     assert "StatefulSet" not in world.applied
     assert world.reason("ResourcesReady") == ("False", "NameConflict")
     message = world.condition("ResourcesReady")["message"]
-    assert f"{kind} {CHILD} in namespace research" in message
+    assert f"{kind} {name} in namespace research" in message
     assert "delete it" in message
     assert ("keep a copy" in message) is (kind == "PrivacyLedger"), "it tells of what was spent"
     assert ("its spec.jobUID is not" in message) is (kind == "PrivacyLedger")
@@ -313,7 +383,7 @@ def test_another_incarnation_shares_no_name() -> None:
     job.pop("status")
     again = World.of(job, privacy_plan=PLAN)
     again.settle()
-    for slot in SLOTS.values():
+    for slot in SLOTS:
         one, other = getattr(first.observed, slot), getattr(again.observed, slot)
         assert one["metadata"]["name"] != other["metadata"]["name"]
 
@@ -323,7 +393,8 @@ def test_the_ledger_comes_before_everything_that_spends() -> None:
     """All draws are reserved, the plan is frozen, and only then is there a pod."""
     world = World.of(privacy_plan=PLAN)
     world.reconcile()
-    before_the_ledger = ["ServiceAccount", "RoleBinding", "Service", "NetworkPolicy"]
+    account = ["ServiceAccount", "RoleBinding"]
+    before_the_ledger = [*account, "Service", "NetworkPolicy", "PodDisruptionBudget"]
     assert world.applied == [*before_the_ledger, "PrivacyLedger"]
     assert world.observed.ledger is not None
     spec = world.observed.ledger["spec"]
@@ -332,7 +403,7 @@ def test_the_ledger_comes_before_everything_that_spends() -> None:
     assert "ownerReferences" not in world.observed.ledger["metadata"]
     assert "status" not in world.observed.ledger
     world.reconcile()
-    assert world.applied[-1] == "StatefulSet"
+    assert world.applied[len(before_the_ledger) + 1 :] == ["StatefulSet", "StatefulSet"]
 
 
 def test_the_number_of_workers_is_latched() -> None:
@@ -343,7 +414,7 @@ def test_the_number_of_workers_is_latched() -> None:
     job["metadata"]["generation"] = 2
     world.see(job=job)
     world.settle()
-    assert world.applied.count("StatefulSet") == 1
+    assert world.applied.count("StatefulSet") == 2
     assert world.events.count("ReplicasLatched") == 1
     assert world.status["workers"]["desired"] == 2
     assert world.status["observedGeneration"] == 2
@@ -353,7 +424,7 @@ def test_a_terminating_job_is_left_to_the_garbage_collector() -> None:
     world = World.of(privacy_plan=PLAN)
     world.start()
     world.observed.job["metadata"]["deletionTimestamp"] = str(NOW)
-    world.see(stateful_set=None, pods=())
+    world.see(coordinator_set=None, worker_set=None, pods=())
     decision = world.decide()
     assert (decision.applies, decision.deletes, decision.events) == ((), (), ())
     assert decision.status == world.status

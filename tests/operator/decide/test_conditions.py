@@ -17,7 +17,7 @@ def unmet() -> World:
     """Both pods are up, and no attempt has begun."""
     world = World.of(privacy_plan=PLAN)
     world.settle()
-    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(pods=(pod(0), pod(1)), claim=claim())
     settle(world)
     return world
 
@@ -71,7 +71,7 @@ def test_a_gang_of_one_has_nobody_to_meet() -> None:
     world = World.of(digits(workers={"replicas": 1}), privacy_plan=PLAN)
     world.settle()
     world.later(5)
-    world.see(pods=(pod(0),), claims=(claim(0),))
+    world.see(pods=(pod(0),), claim=claim())
     world.lease()
     world.settle()
     assert told(world, "RendezvousReady") == ("True", "RendezvousComplete", "the worker is up")
@@ -145,6 +145,33 @@ def test_a_calibration_that_fails_is_told() -> None:
     for words in ("could not be calibrated", "killed (SIGKILL)", "memory"):
         assert words in message
     world.see(privacy_plan=PLAN, planning_trouble=None)
+    world.settle()
+    assert world.reason("Accepted") == ("True", "Planned")
+
+
+def test_the_place_in_the_queue_is_written_with_other_news_only() -> None:
+    """A thousand jobs that wait would else be written a thousand times each."""
+    world = World.of(plans_before=3)
+    world.settle()
+    for kind in ("Accepted", "Running"):
+        assert world.condition(kind)["message"] == (
+            "the noise multiplier for epsilon and delta is being calibrated; 3 other plans, when "
+            "this was written, were to be made first"
+        )
+    written = len(world.patches)
+    for before in (2, 1, 0):
+        world.later(60)
+        world.see(plans_before=before)
+        assert world.reconcile().wake_after is None
+    assert len(world.patches) == written
+    world.see(plans_before=1, planning_trouble="no memory")
+    world.settle()
+    assert "no memory" in world.condition("Accepted")["message"]
+    world.later(60)
+    world.see(planning_trouble=None)
+    world.settle()
+    assert "; 1 other plan, when this was written, was to" in world.condition("Accepted")["message"]
+    world.see(privacy_plan=PLAN)
     world.settle()
     assert world.reason("Accepted") == ("True", "Planned")
 

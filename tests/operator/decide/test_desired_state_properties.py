@@ -28,14 +28,22 @@ from tests.support.worlds.world import (
     digits,
     pod,
     report,
+    slot_of,
     stamp,
     waiting_pod,
 )
 
 Json = dict[str, Any]
-CHILDREN = ("stateful_set", "service", "network_policy", "service_account", "role_binding")
-OWN = ("stateful_set", "service", "network_policy")
-KINDS = {"stateful_set": "StatefulSet", "service": "Service", "network_policy": "NetworkPolicy"}
+SETS = ("coordinator_set", "worker_set")
+KINDS = {
+    "coordinator_set": "StatefulSet",
+    "worker_set": "StatefulSet",
+    "service": "Service",
+    "network_policy": "NetworkPolicy",
+    "disruption_budget": "PodDisruptionBudget",
+}
+OWN = tuple(KINDS)
+CHILDREN = (*OWN, "service_account", "role_binding")
 ORDER = [Phase.SUCCEEDED, Phase.FAILED]
 INTRUDER = "intruder"
 
@@ -87,7 +95,8 @@ class Course(RuleBasedStateMachine):
 
     @rule(slot=st.sampled_from(OWN))
     def foreign_object_appears(self, slot: str) -> None:
-        metadata = {"name": CHILD, "uid": INTRUDER, "labels": {"app": INTRUDER}}
+        name = f"{CHILD}-w" if slot == "worker_set" else CHILD
+        metadata = {"name": name, "uid": INTRUDER, "labels": {"app": INTRUDER}}
         self.world.see(
             **{slot: {"kind": KINDS[slot], "metadata": metadata, "spec": {"x": INTRUDER}}}
         )
@@ -98,7 +107,7 @@ class Course(RuleBasedStateMachine):
         if child is None or child["metadata"]["uid"] == INTRUDER:
             return
         changed = copy.deepcopy(child)
-        if slot == "stateful_set":
+        if slot in SETS:
             changed["spec"]["replicas"] = data.draw(st.integers(0, 3))
             if data.draw(st.booleans()):
                 changed["metadata"]["annotations"] = {"dtjob.dev/template-digest": "older"}
@@ -106,6 +115,8 @@ class Course(RuleBasedStateMachine):
             changed["spec"]["selector"] = {}
         elif slot == "network_policy":
             changed["spec"]["ingress"].append({})
+        elif slot == "disruption_budget":
+            changed["spec"]["maxUnavailable"] = 2
         elif slot == "role_binding":
             changed["roleRef"]["name"] = data.draw(st.sampled_from(["view", "dtjob-worker"]))
         else:
@@ -116,9 +127,9 @@ class Course(RuleBasedStateMachine):
     def pods_change(self, pods: tuple[Json, ...]) -> None:
         self.world.see(pods=pods)
 
-    @rule(ordinals=st.sets(st.integers(0, 1)))
-    def claims_change(self, ordinals: set[int]) -> None:
-        self.world.see(claims=tuple(claim(ordinal) for ordinal in sorted(ordinals)))
+    @rule(there=st.booleans())
+    def claim_changes(self, there: bool) -> None:
+        self.world.see(claim=claim() if there else None)
 
     @rule(refused=st.booleans())
     def api_server_refuses(self, refused: bool) -> None:
@@ -160,7 +171,7 @@ class Course(RuleBasedStateMachine):
             child = getattr(self.world.observed, slot)
             if child is not None and child["metadata"]["uid"] == INTRUDER:
                 self.world.see(**{slot: None})
-        well = {"pods": (pod(0), pod(1)), "claims": (claim(0), claim(1)), "rejections": ()}
+        well = {"pods": (pod(0), pod(1)), "claim": claim(), "rejections": ()}
         self.world.see(**well)
         self.world.reconcile()
         self.world.reconcile()
@@ -229,14 +240,13 @@ class Course(RuleBasedStateMachine):
             assert self.world.observed.ledger is None, "a lost ledger was made anew"
 
     def _touches_only_its_own(self, decision: Decision) -> None:
-        slots = {kind: slot for slot, kind in KINDS.items()} | {"PrivacyLedger": "ledger"}
         for child in decision.applies:
             assert INTRUDER not in json.dumps(child)
             assert child["metadata"]["namespace"] == "research"
-            if child["kind"] in slots:
-                assert child["metadata"]["name"] == CHILD
+            if child["kind"] in {*KINDS.values(), "PrivacyLedger"}:
+                assert child["metadata"]["name"] in (CHILD, f"{CHILD}-w")
                 assert child["metadata"]["labels"]["dtjob.dev/job-uid"] == UID
-                stored = getattr(self.world.observed, slots[child["kind"]])
+                stored = getattr(self.world.observed, slot_of(child))
                 if stored is not None:
                     assert stored["metadata"]["labels"]["dtjob.dev/job-uid"] == UID
         for reference in decision.deletes:
@@ -244,14 +254,17 @@ class Course(RuleBasedStateMachine):
 
     def _is_as_wanted(self) -> None:
         observed, phase = self.world.observed, self.world.status.get("phase")
-        of_set = observed.stateful_set
-        running = of_set is not None and of_set["metadata"]["uid"] != INTRUDER
-        if phase in ORDER and of_set is not None and running:
-            assert of_set["spec"]["replicas"] == 0
+        sets = [getattr(observed, slot) for slot in SETS]
+        own = [each for each in sets if each is not None and each["metadata"]["uid"] != INTRUDER]
+        if phase in ORDER:
+            assert all(each["spec"]["replicas"] == 0 for each in own)
         if phase in {Phase.STARTING, Phase.RUNNING, Phase.RESTARTING} and not self._conflict():
-            assert of_set is not None
-            assert of_set["spec"]["replicas"] == observed.ledger["spec"]["run"]["workers"]  # type: ignore[index]
+            workers = observed.ledger["spec"]["run"]["workers"]  # type: ignore[index]
+            sizes = [each["spec"]["replicas"] for each in own]
+            assert sizes == [1, workers - 1] or (sizes, workers) == ([1], 1)
             wanted = set(CHILDREN)
+            if workers == 1:
+                wanted.remove("worker_set")
             if observed.job["spec"]["network"]["policy"] == "None":
                 wanted.remove("network_policy")
                 policy = observed.network_policy

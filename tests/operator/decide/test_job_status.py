@@ -124,3 +124,49 @@ def test_epsilon_of_a_finished_job_still_rises_when_it_is_known() -> None:
     assert world.status["privacy"]["epsilonDraws"] == 336
     assert world.status["privacy"]["drawsCharged"] == 336
     assert world.status["display"]["epsilon"] == "7.48/8"
+
+
+@pytest.mark.rule(13)
+@pytest.mark.parametrize(
+    ("spent", "at_most", "shown"),
+    [
+        (Spent("2.3012", 60), None, "2.31/8"),
+        (Spent("2.3012", 50), "2.7001", "≤2.71/8"),
+        (Spent("2.8", 50), "2.7001", "≤2.80/8"),
+        (None, "2.7001", "≤2.71/8"),
+        (Spent("2.3012", 50), None, "?/8"),
+        (None, None, "?/8"),
+    ],
+)
+def test_the_epsilon_of_fewer_draws_than_are_charged_is_not_in_the_column(
+    spent: Spent | None, at_most: str | None, shown: str
+) -> None:
+    world = running()
+    world.ledger_status(charged=60)
+    world.see(spent=spent, spent_at_most=at_most)
+    world.later(20)
+    world.settle()
+    assert world.status["display"]["epsilon"] == shown
+    privacy = world.status["privacy"]
+    assert (privacy.get("epsilonSpent"), privacy.get("epsilonDraws")) == (
+        (spent.epsilon, spent.draws) if spent else (None, None)
+    )
+
+
+@pytest.mark.rule(13)
+def test_a_bound_gives_way_to_the_figure_and_is_not_kept() -> None:
+    world = running()
+    world.see(spent=Spent("2.3", 10))
+    world.ledger_status(charged=20)
+    world.see(spent_at_most="3.1")
+    world.later(20)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "≤3.10/8"
+    world.see(spent=Spent("2.6", 20), spent_at_most=None)
+    world.later(20)
+    world.settle()
+    assert world.status["display"]["epsilon"] == "2.60/8"
+    world.ledger_status(volume={"attempt": 1, "leased": 1, "charged": 300})
+    world.see(spent_at_most="7.1")
+    world.reconcile()
+    assert world.status["display"]["epsilon"] == "?/8", "the ledger may lack draws: at once"

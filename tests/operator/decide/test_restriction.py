@@ -152,12 +152,12 @@ def test_the_end_of_a_job_is_the_end_of_its_network() -> None:
 def test_a_pod_that_lost_its_label_is_outside_the_policy() -> None:
     world = started(enforcement=Enforcement.ENFORCED)
     world.later(30)
-    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-1",))
+    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-w-0",))
     world.settle()
     for kind in ("NetworkRestricted", "ResourcesReady", "Running"):
         assert world.reason(kind) == ("False", "WorkerUnlabelled")
         message = world.condition(kind)["message"]
-        assert f"pod {CHILD}-1" in message
+        assert f"pod {CHILD}-w-0" in message
         assert f"dtjob.dev/job-uid={UID}" in message
         assert "NetworkPolicy does not hold for it" in message
     assert world.events.count("WorkerUnlabelled") == 1
@@ -171,7 +171,7 @@ def test_a_job_that_trains_tells_of_a_lost_label_too() -> None:
     world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
     world.start()
     assert world.status["phase"] == "Running"
-    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-1",))
+    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-w-0",))
     world.settle()
     assert world.reason("NetworkRestricted") == ("False", "WorkerUnlabelled")
     assert world.reason("Running") == ("True", "Training")
@@ -181,9 +181,9 @@ def test_a_job_that_trains_tells_of_a_lost_label_too() -> None:
 def test_without_a_policy_a_lost_label_is_told_without_one() -> None:
     world = started()
     world.later(30)
-    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-1", f"{CHILD}-2"))
+    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-w-0", f"{CHILD}-w-1"))
     with_network(world, policy="None")
     assert world.reason("NetworkRestricted") == ("False", Reason.POLICY_NONE)
     message = world.condition("Running")["message"]
-    assert f"pod {CHILD}-1 in namespace research (and 1 more)" in message
+    assert f"pod {CHILD}-w-0 in namespace research (and 1 more)" in message
     assert "NetworkPolicy" not in message

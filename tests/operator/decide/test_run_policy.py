@@ -18,7 +18,7 @@ def changed(world: World, **policy: int) -> None:
 def test_a_changed_run_policy_is_told_to_wait() -> None:
     world = running()
     changed(world, maxRestarts=3, stallSeconds=600)
-    assert world.applied.count("StatefulSet") == 1
+    assert world.applied.count("StatefulSet") == 2
     assert world.events.count("RunPolicyDeferred") == 1
     world.later(60)
     world.settle()
@@ -42,13 +42,13 @@ def test_the_event_names_what_was_changed_and_what_holds() -> None:
 
 def test_a_changed_run_policy_without_pods_is_followed_at_once() -> None:
     world = running()
-    assert world.observed.stateful_set is not None
-    stopped = copy.deepcopy(world.observed.stateful_set)
+    assert world.observed.coordinator_set is not None
+    stopped = copy.deepcopy(world.observed.coordinator_set)
     stopped["spec"]["replicas"] = 0
-    world.see(stateful_set=stopped, pods=())
+    world.see(coordinator_set=stopped, pods=())
     changed(world, stallSeconds=600)
     assert "RunPolicyDeferred" not in world.events
-    (container,) = world.observed.stateful_set["spec"]["template"]["spec"]["containers"]
+    (container,) = world.observed.coordinator_set["spec"]["template"]["spec"]["containers"]
     assert any('"stallSeconds":600' in v.get("value", "") for v in container["env"])
 
 

@@ -88,13 +88,13 @@ class Told:
         self.forbidden: Kind | None = None
         self.news: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
 
-    async def list(
+    async def pages(
         self, kind: Kind, *, namespace: str | None, field_selector: str | None, **_: object
-    ) -> tuple[list[Json], int]:
+    ) -> AsyncIterator[tuple[list[Json], int]]:
         self.asked.append((namespace, field_selector))
         if kind == self.forbidden:
             raise ApiError.of(403, "Forbidden", "endpointslices is forbidden")
-        return [self.objects[kind]], 2
+        yield [self.objects[kind]], 2
 
     @asynccontextmanager
     async def watch(

@@ -43,8 +43,11 @@ class Played:
         self.cuts_off = False
         self.watched_from: list[int] = []
 
-    async def list(self, _kind: object, **_: object) -> tuple[list[Json], int]:
-        return self.lists.pop(0)
+    async def pages(self, _kind: object, **_: object) -> AsyncIterator[tuple[list[Json], int]]:
+        objects, version = self.lists.pop(0)
+        for each in objects:
+            yield [each], version
+        yield [], version
 
     @asynccontextmanager
     async def watch(

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtjob_operator.kube.store import Store
+from dtjob_operator.kube.store import Entry, Store
 from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
 
 
@@ -31,8 +31,38 @@ def test_older_news_does_not_replace_newer() -> None:
 
 def test_versions_are_numbers_not_text() -> None:
     store = Store()
-    store.put(obj(9))
-    assert store.put(obj(10))
+    store.put(obj(9, spec="old"))
+    assert store.put(obj(10, spec="new"))
+    assert store.get("ns", "a") == obj(10, spec="new")
+
+
+def test_a_new_version_of_the_same_is_held_and_is_no_news() -> None:
+    """A kubelet's heartbeat and what is not held make many; each would be a look at the job."""
+    store = Store()
+    assert store.put(obj(1, status={"phase": "Running"}))
+    assert not store.put(obj(2, status={"phase": "Running"}))
+    assert store.get("ns", "a") == obj(2, status={"phase": "Running"})
+    listed = [Entry.of(obj(3, status={"phase": "Running"}))]
+    assert list(store.replace(listed, version=3, asked_at=2)) == []
+    assert store.put(obj(4, status={"phase": "Failed"}))
+
+
+def test_a_ledger_that_has_its_outcome_is_packed_and_comes_out_as_it_was() -> None:
+    """Ledgers stay for ever: 30,000 of them took 590 MiB."""
+    store = Store()
+    running = obj(1, kind="PrivacyLedger", status={"charged": 10, "segments": [{"draws": 10}] * 9})
+    ended = running | {"status": running["status"] | {"outcome": {"state": "Succeeded"}}}
+    for number in range(9):
+        store.put(ended | obj(1, f"ledger-{number}"))
+    assert store.put(running)
+    assert store.get("ns", "a") is running
+    assert store.put(ended | obj(2))
+    for found in (store.get("ns", "a"), store.of_job("ns", "u")[0]):
+        assert found == ended | obj(2)
+    packed = [store._entries["ns", f"ledger-{number}"].content for number in range(9)]
+    assert all(isinstance(each, bytes) and len(each) < 300 for each in packed)
+    assert not store.put(ended | obj(3)), "no news"
+    assert {each["metadata"]["resourceVersion"] for each in store} == {"1", "3"}
 
 
 def test_an_answer_that_arrives_after_the_deletion_brings_nothing_back() -> None:
@@ -71,8 +101,8 @@ def test_a_list_tells_what_vanished_and_keeps_what_is_newer_than_it() -> None:
     store = Store()
     for version, name in ((1, "gone"), (2, "same"), (3, "changed"), (9, "newer")):
         store.put(obj(version, name))
-    listed = [obj(2, "same"), obj(5, "changed"), obj(4, "added")]
-    changed = store.replace(listed, version=6, asked_at=5)
+    listed = [obj(2, "same"), obj(5, "changed", spec="new"), obj(4, "added")]
+    changed = store.replace(map(Entry.of, listed), version=6, asked_at=5)
     assert {each["metadata"]["name"] for each in changed} == {"gone", "changed", "added"}
     names = {each["metadata"]["name"] for each in store}
     assert names == {"same", "changed", "added", "newer"}
@@ -85,7 +115,7 @@ def test_a_list_after_a_restore_of_etcd_is_believed_whole() -> None:
         store.put(obj(version, name))
     store.remove(obj(904, "deleted"))
     listed = [obj(402, "same", spec="older"), obj(403, "deleted")]
-    changed = store.replace(listed, version=500, asked_at=store.newest)
+    changed = store.replace(map(Entry.of, listed), version=500, asked_at=store.newest)
     assert {each["metadata"]["name"] for each in changed} == {"ghost", "same", "deleted"}
     assert list(store) == listed
     assert store.newest == 500
@@ -97,7 +127,8 @@ def test_a_list_that_was_overtaken_by_an_answer_is_no_restore() -> None:
     store.put(obj(5, "same"))
     asked_at = store.newest
     store.put(obj(9, "made meanwhile"))
-    assert store.replace([obj(5, "same")], version=8, asked_at=asked_at) == []
+    listed = [Entry.of(obj(5, "same"))]
+    assert list(store.replace(listed, version=8, asked_at=asked_at)) == []
     assert store.get("ns", "made meanwhile") is not None
 
 

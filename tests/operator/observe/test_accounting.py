@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dtjob_accounting import pld
 from dtjob_accounting.process import HelperFailed
+from dtjob_accounting.rounding import decimal_up
+from dtjob_api.derive import plan_request
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import PrivacyPlan
 from dtjob_operator.kube.store import Key
 from dtjob_operator.observe import accounting
@@ -18,6 +24,7 @@ from dtjob_operator.terms.observed import Spent
 from tests.support.worlds.world import digits
 
 KEY = ("research", "digits")
+REQUEST = plan_request(DistributedTrainingJob.from_dict(digits()).spec)
 
 
 class Broken:
@@ -67,7 +74,7 @@ def test_a_question_without_an_answer_is_asked_again(
 
         def ask() -> object:
             if question == "plan":
-                return accounting.privacy_plan(KEY, digits())
+                return accounting.privacy_plan(KEY, REQUEST)
             return accounting.spent(KEY, ledger)
 
         for _ in range(2):
@@ -82,14 +89,11 @@ def test_a_question_without_an_answer_is_asked_again(
     asyncio.run(scenario())
 
 
-def answered(accounting: PrivacyFigures, job: Json, told: asyncio.Queue[Key]) -> Any:
-    async def ask() -> object:
-        assert accounting.privacy_plan(KEY, job) is None
-        async with asyncio.timeout(60):
-            await told.get()
-        return accounting.privacy_plan(KEY, job)
-
-    return ask()
+async def answered(accounting: PrivacyFigures, told: asyncio.Queue[Key]) -> object:
+    assert accounting.privacy_plan(KEY, REQUEST) is None
+    async with asyncio.timeout(60):
+        await told.get()
+    return accounting.privacy_plan(KEY, REQUEST)
 
 
 class Calm(Broken):
@@ -98,33 +102,6 @@ class Calm(Broken):
     def __init__(self) -> None:
         super().__init__(OSError())
         self._error = None
-
-
-def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
-    """That would be final, and an operator that is rolled back meets such jobs."""
-
-    async def scenario() -> None:
-        told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = PrivacyFigures(Calm(), told.put_nowait)  # type: ignore[arg-type]
-        newer = digits() | {"status": {"phase": "Pending", "queue": {"position": 3}}}
-        assert isinstance(await answered(accounting, newer, told), PrivacyPlan)
-        accounting.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_job_that_can_not_be_read_decides_nothing_for_another() -> None:
-    """Jobs of equal privacy and training share their plan."""
-
-    async def scenario() -> None:
-        told: asyncio.Queue[Key] = asyncio.Queue()
-        accounting = PrivacyFigures(Calm(), told.put_nowait)  # type: ignore[arg-type]
-        assert accounting.privacy_plan(KEY, digits() | {"future": {}}) is None
-        assert told.empty()
-        assert isinstance(await answered(accounting, digits(), told), PrivacyPlan)
-        accounting.close()
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("error", [HelperFailed("it was killed (SIGKILL)"), OSError("no memory")])
@@ -136,15 +113,15 @@ def test_a_calibration_without_an_answer_is_told_until_there_is_one(
     async def scenario() -> None:
         told: asyncio.Queue[Key] = asyncio.Queue()
         accounting = PrivacyFigures(Broken(error), told.put_nowait)  # type: ignore[arg-type]
-        assert accounting.planning_trouble(digits()) is None
-        assert await answered(accounting, digits(), told) is None
-        trouble = accounting.planning_trouble(digits())
+        assert accounting.planning_trouble(REQUEST) is None
+        assert await answered(accounting, told) is None
+        trouble = accounting.planning_trouble(REQUEST)
         assert trouble is not None
         assert str(error) in trouble
         async with asyncio.timeout(60):
             await told.get()
-        assert accounting.privacy_plan(KEY, digits()) is not None
-        assert accounting.planning_trouble(digits()) is None
+        assert accounting.privacy_plan(KEY, REQUEST) is not None
+        assert accounting.planning_trouble(REQUEST) is None
         accounting.close()
 
     asyncio.run(scenario())
@@ -274,6 +251,131 @@ def charged(draws: int) -> Json:
     }
 
 
+@pytest.mark.rule(13)
+def test_of_leases_that_follow_one_another_the_newest_alone_is_priced() -> None:
+    """And until it is, a bound of all draws that are charged is known."""
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        helper = Slow()
+        accounting = PrivacyFigures(helper, told.put_nowait)  # type: ignore[arg-type]
+        for lease in range(11):
+            ledger = charged(10 + 10 * lease)
+            assert accounting.spent(KEY, ledger) is None
+            assert float(accounting.at_most(ledger) or 0) >= cost(10 + 10 * lease)
+            assert accounting.is_pending(ledger)
+            await asyncio.sleep(0.001)
+        assert helper.draws == [10]
+        helper.asked[0].set_result(cost(10))
+        async with asyncio.timeout(60):
+            while len(helper.draws) < 2:
+                await asyncio.sleep(0)
+        newest = charged(110)
+        assert accounting.spent(KEY, newest) == Spent(decimal_up(cost(10)), 10)
+        assert float(accounting.at_most(newest) or 0) >= cost(110)
+        helper.asked[1].set_result(cost(110))
+        async with asyncio.timeout(60):
+            assert await told.get() == KEY
+        assert helper.draws == [10, 110]
+        assert accounting.spent(KEY, newest) == Spent(decimal_up(cost(110)), 110)
+        assert accounting.at_most(newest) is None
+        assert told.empty()
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+def cost(draws: int) -> float:
+    return pld.epsilon(2.2, 0.1, draws, 1e-5)
+
+
+@pytest.mark.rule(13)
+@pytest.mark.parametrize(
+    ("draws", "noise", "capped"), [(300, 2.2, True), (301, 2.2, False), (300, 2.1, False)]
+)
+def test_a_bound_is_what_the_plan_guarantees_of_its_own_draws_alone(
+    draws: int, noise: float, capped: bool
+) -> None:
+    async def scenario() -> None:
+        accounting = PrivacyFigures(Slow(), lambda _: None)  # type: ignore[arg-type]
+        plan = {"noiseMultiplier": 2.2, "sampleRate": 0.1, "delta": 1e-5}
+        plan |= {"steps": 280, "replayReserveSteps": 20, "epsilonGuaranteed": cost(300)}
+        ledger = charged(draws) | {"spec": {"plan": plan}}
+        ledger["status"]["segments"][0]["noiseMultiplier"] = noise
+        bound = accounting.at_most(ledger)
+        assert bound is not None
+        assert float(bound) >= pld.epsilon(noise, 0.1, draws, 1e-5)
+        assert (bound == decimal_up(cost(300))) is capped
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+def test_plans_wait_in_a_line_of_their_own() -> None:
+    """kopf takes turns in the loop's own executor, and its watches must not wait for plans."""
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        helper = Held()
+        accounting = PrivacyFigures(helper, told.put_nowait)  # type: ignore[arg-type]
+        wanted = [replace(REQUEST, steps=300 + number) for number in range(60)]
+        for request in wanted:
+            assert accounting.privacy_plan(KEY, request) is None
+        assert [accounting.plans_before(each) for each in wanted] == list(range(60))
+        async with asyncio.timeout(60):
+            while not helper.asked:
+                await asyncio.sleep(0.001)
+            await asyncio.to_thread(lambda: None)
+        assert helper.asked == [300 + 30]
+        helper.goes_on.set()
+        async with asyncio.timeout(60):
+            for _ in wanted:
+                await told.get()
+        assert [accounting.plans_before(each) for each in wanted] == [0] * 60
+        plan = accounting.privacy_plan(KEY, replace(REQUEST, steps=359))
+        assert isinstance(plan, PrivacyPlan)
+        assert len(helper.asked) == 60
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
+class Held(Calm):
+    """A helper process that answers when it is let.
+
+    Attributes
+    ----------
+    asked
+        Draws of the plans that were asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.goes_on = threading.Event()
+
+    def noise_multiplier(self, *of: float) -> float:
+        self.asked.append(int(of[3]))
+        assert self.goes_on.wait(60)
+        return 2.2
+
+
+def test_jobs_that_ask_for_the_same_plan_share_it() -> None:
+    """Epochs are steps, and a field that holds its default is none: the request is what counts."""
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Key] = asyncio.Queue()
+        accounting = PrivacyFigures(Calm(), told.put_nowait)  # type: ignore[arg-type]
+        await answered(accounting, told)
+        training = digits()["spec"]["training"] | {"args": {"lr": 0.3}}
+        other = digits(training=training, checkpoint={"keep": 5})
+        request = plan_request(DistributedTrainingJob.from_dict(other).spec)
+        assert isinstance(accounting.privacy_plan(("research", "other"), request), PrivacyPlan)
+        accounting.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.rule(11, 13)
 @pytest.mark.parametrize(
     ("segments", "proven", "asked"),
@@ -298,4 +400,4 @@ def test_epsilon_is_of_all_draws_that_the_volume_proves(
     plan = {"delta": 1e-5} | rates
     ledger = {"metadata": {"uid": "ledger"}, "spec": {"plan": plan}, "status": status}
     found = accounting._charged(ledger)
-    assert (found.segments if found else None) == asked
+    assert (list(found.segments) if found else None) == asked

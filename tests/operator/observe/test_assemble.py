@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind
 from dtjob_operator.observe import assemble
 from dtjob_operator.observe.assemble import Memory
@@ -15,7 +16,7 @@ from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 from tests.support.builders import UID
 from tests.support.worlds.fake_cluster import KEY, Shell
-from tests.support.worlds.world import CHILD, NOW, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, PLAN, claim, digits, pod, stamp
 
 
 def observe(shell: Shell) -> Observed:
@@ -35,41 +36,44 @@ def charged_ledger(**status: object) -> Json:
     return kinds.typed(ledger, kinds.LEDGER)
 
 
-@pytest.mark.parametrize(
-    ("name", "is_own"),
-    [
-        (f"{CHILD}-0", True),
-        (f"{CHILD}-12", True),
-        (CHILD, False),
-        (f"{CHILD}-", False),
-        (f"{CHILD}-00", False),
-        (f"{CHILD}-0-0", False),
-        (f"{CHILD}--1", False),
-        (f"{CHILD}-0\n", False),
-        (f"{CHILD}-\u0661", False),
-        ("miner-0", False),
-    ],
-)
-def test_names_that_a_stateful_set_gives(name: str, is_own: bool) -> None:
-    assert names.is_pod_of(CHILD, name) is is_own
-    assert names.is_claim_of(CHILD, f"checkpoints-{name}") is is_own
-    assert not names.is_claim_of(CHILD, name)
-    assert not names.is_claim_of(CHILD, f"data-{name}")
+def owned(each: Json, name: str, kind: str = "StatefulSet") -> Json:
+    """A pod with a controller."""
+    owner = {"kind": kind, "name": name, "uid": "x", "controller": True}
+    return typed(each, kinds.POD, ownerReferences=[owner])
+
+
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_a_worker_is_known_by_its_name_and_its_controller(position: int) -> None:
+    own, other = (CHILD, f"{CHILD}-w") if position == 0 else (f"{CHILD}-w", CHILD)
+    each = pod(position)
+    assert names.position_of(CHILD, each) == position, "it is about to be adopted"
+    assert names.position_of(CHILD, owned(each, own)) == position
+    assert names.position_of(CHILD, owned(each, other)) is None
+    assert names.position_of(CHILD, owned(each, own, "ReplicaSet")) is None
+    assert names.position_of(CHILD, typed(each, kinds.POD, name=f"{CHILD}-1")) is None
+
+
+def test_a_pod_of_another_controller_is_no_worker() -> None:
+    shell = Shell()
+    shell.see(owned(pod(0), CHILD))
+    shell.see(owned(pod(1), "miner", "ReplicaSet"))
+    assert [each["metadata"]["name"] for each in observe(shell).pods] == [f"{CHILD}-0"]
 
 
 def test_a_label_alone_makes_nothing_the_jobs_own() -> None:
     shell = Shell()
-    for kind, each in ((kinds.POD, pod(0)), (kinds.CLAIM, claim(0))):
+    for kind, each in ((kinds.POD, pod(0)), (kinds.CLAIM, claim())):
         name = each["metadata"]["name"]
         shell.see(typed(each, kind))
         shell.see(typed(each, kind, namespace="thief"))
         shell.see(typed(each, kind, name="miner-0"))
         shell.see(typed(each, kind, name=name, namespace="other"))
     observed = observe(shell)
-    for found, of in ((observed.pods, pod(0)), (observed.claims, claim(0))):
-        (only,) = found
-        assert only["metadata"]["name"] == of["metadata"]["name"]
-        assert only["metadata"]["namespace"] == "research"
+    assert observed.claim is not None
+    (only,) = observed.pods
+    for found, of in ((only, pod(0)), (observed.claim, claim())):
+        assert found["metadata"]["name"] == of["metadata"]["name"]
+        assert found["metadata"]["namespace"] == "research"
 
 
 @pytest.mark.parametrize("labels", [{}, {"dtjob.dev/job-uid": UID}, {"dtjob.dev/job-uid": "old"}])
@@ -77,10 +81,10 @@ def test_a_claim_that_no_watch_tells_of_is_not_lost(labels: dict[str, str]) -> N
     """It was restored without our label, or the watch lags behind."""
     shell = Shell()
     shell.see(charged_ledger())
-    shell.cluster.put(typed(claim(0), kinds.CLAIM, labels=labels))
-    assert [each["metadata"]["name"] for each in observe(shell).claims] == [
-        f"checkpoints-{CHILD}-0"
-    ]
+    shell.cluster.put(typed(claim(), kinds.CLAIM, labels=labels))
+    found = observe(shell).claim
+    assert found is not None
+    assert found["metadata"]["name"] == f"checkpoints-{CHILD}-0"
 
 
 def test_a_definition_that_is_gone_is_told_from_a_ledger_that_is() -> None:
@@ -128,9 +132,9 @@ def test_a_claim_is_asked_for_only_where_it_seems_lost() -> None:
     observe(shell)
     assert shell.cluster.count("get", kinds.CLAIM) == 0
     shell.see(charged_ledger())
-    assert observe(shell).claims == ()
+    assert observe(shell).claim is None
     assert shell.cluster.count("get", kinds.CLAIM) == 1
-    shell.see(typed(claim(0), kinds.CLAIM))
+    shell.see(typed(claim(), kinds.CLAIM))
     observe(shell)
     assert shell.cluster.count("get", kinds.CLAIM) == 1
 
@@ -148,18 +152,18 @@ def test_a_claim_of_draws_that_the_ledger_lacks_is_asked_for_before_its_loss_is_
 ) -> None:
     shell = Shell()
     shell.see(charged_ledger(charged=0, **status))
-    shell.cluster.put(typed(claim(0), kinds.CLAIM, labels={}))
-    assert len(observe(shell).claims) == 1
+    shell.cluster.put(typed(claim(), kinds.CLAIM, labels={}))
+    assert observe(shell).claim is not None
 
 
-def stateful_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 2) -> Json:
+def worker_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 2) -> Json:
     """The job's, with as many pods of those that it should have."""
     made = datetime.now(UTC) - timedelta(seconds=age)
     return kinds.typed(
         {
             "metadata": {
                 "namespace": "research",
-                "name": CHILD,
+                "name": f"{CHILD}-w",
                 "labels": {"dtjob.dev/job-uid": UID},
                 "creationTimestamp": stamp(made),
                 "generation": 2,
@@ -173,11 +177,11 @@ def stateful_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 
 
 def test_a_pod_that_lost_its_label_is_found_by_its_name() -> None:
     shell = Shell()
-    shell.see(stateful_set(1))
-    shell.see(typed(pod(0), kinds.POD))
-    shell.cluster.put(typed(pod(1), kinds.POD, labels={"app": "other"}))
-    assert observe(shell).unlabelled == (f"{CHILD}-1",)
+    shell.see(worker_set(1))
     shell.see(typed(pod(1), kinds.POD))
+    shell.cluster.put(typed(pod(2), kinds.POD, labels={"app": "other"}))
+    assert observe(shell).unlabelled == (f"{CHILD}-w-1",)
+    shell.see(typed(pod(2), kinds.POD))
     assert observe(shell).unlabelled == ()
 
 
@@ -194,18 +198,18 @@ def test_pods_are_asked_for_only_where_the_stateful_set_misses_them(
     of_set: dict[str, int], why: str
 ) -> None:
     shell = Shell()
-    shell.see(stateful_set(**of_set))
-    shell.cluster.put(typed(pod(0), kinds.POD, labels={}))
+    shell.see(worker_set(**of_set))
+    shell.cluster.put(typed(pod(1), kinds.POD, labels={}))
     assert observe(shell).unlabelled == (), why
     assert shell.cluster.count("list", kinds.POD) == 0, why
 
 
 def test_pods_that_are_refused_are_not_asked_for() -> None:
     shell = Shell()
-    shell.see(stateful_set(0))
+    shell.see(worker_set(0))
     refused = {
         "metadata": {"namespace": "research", "name": "refused"},
-        "involvedObject": {"kind": "StatefulSet", "name": CHILD},
+        "involvedObject": {"kind": "StatefulSet", "name": f"{CHILD}-w"},
         "reason": "FailedCreate",
         "type": "Warning",
         "lastTimestamp": stamp(datetime.now(UTC)),
@@ -217,7 +221,7 @@ def test_pods_that_are_refused_are_not_asked_for() -> None:
 
 def test_only_the_first_pods_that_are_missed_are_asked_for() -> None:
     shell = Shell()
-    shell.see(stateful_set(0, of=512))
+    shell.see(worker_set(0, of=512))
     assert observe(shell).unlabelled == ()
     assert shell.cluster.count("list", kinds.POD) == 4
     shell.cluster.fails = lambda verb, _kind: (
@@ -235,9 +239,9 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
         shell.observer._warnings.clear()
         return asyncio.run(shell.observer.observe(KEY, shell.job, memory))
 
-    shell.see(stateful_set(0))
-    for ordinal in range(2):
-        shell.cluster.put(typed(pod(ordinal), kinds.POD, labels={}))
+    shell.see(worker_set(0))
+    for position in (1, 2):
+        shell.cluster.put(typed(pod(position), kinds.POD, labels={}))
     warning = {
         "metadata": {"namespace": "research", "name": "mount"},
         "involvedObject": {"kind": "Pod", "name": f"{CHILD}-0"},
@@ -247,16 +251,17 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
     }
     shell.see(kinds.typed(warning, kinds.EVENT))
     first = look()
-    assert first.unlabelled == (f"{CHILD}-0", f"{CHILD}-1")
-    assert [event["reason"] for event in first.events] == ["FailedMount"]
+    assert first.unlabelled == (f"{CHILD}-w-0", f"{CHILD}-w-1")
+    (told,) = first.events["Pod", f"{CHILD}-0"]
+    assert told["reason"] == "FailedMount"
     shell.cluster.fails = away
     second = look()
     assert (second.unlabelled, second.events) == (first.unlabelled, first.events)
-    shell.see(typed(pod(0), kinds.POD))
-    assert look().unlabelled == (f"{CHILD}-1",), "its label is back"
-    shell.see(stateful_set(2))
+    shell.see(typed(pod(1), kinds.POD))
+    assert look().unlabelled == (f"{CHILD}-w-1",), "its label is back"
+    shell.see(worker_set(2))
     assert look().unlabelled == ()
-    shell.see(stateful_set(0))
+    shell.see(worker_set(0))
     assert look().unlabelled == (), "the answer before that one is no last answer"
 
 
@@ -267,6 +272,79 @@ def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
     shell.see(shell.job | {"spec": shell.job["spec"] | {"network": {"policy": "None"}}})
     observe(shell)
     assert shell.cluster.count("get", kinds.NETWORK_POLICY) == 1
+
+
+def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
+    """That would be final, and an operator that is rolled back meets such jobs."""
+    shell = Shell()
+    shell.see(digits() | {"status": {"phase": "Pending", "queue": {"position": 3}}})
+    seen = observe(shell)
+    assert seen.parsed is not None
+    assert seen.privacy_plan is PLAN
+
+
+def test_a_job_that_can_not_be_read_asks_for_no_plan() -> None:
+    shell = Shell()
+    shell.see(digits() | {"future": {}})
+    seen = observe(shell)
+    assert (seen.parsed, seen.privacy_plan) == (None, None)
+
+
+def test_a_job_is_parsed_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell()
+    read: list[object] = []
+    parse = DistributedTrainingJob.from_dict
+
+    def count(manifest: Json) -> DistributedTrainingJob:
+        read.append(None)
+        return parse(manifest)
+
+    monkeypatch.setattr(DistributedTrainingJob, "from_dict", count)
+    asyncio.run(shell.reconciler(KEY))
+    assert len(read) == 1
+
+
+def test_warnings_are_sorted_by_the_object_that_they_are_about() -> None:
+    shell = Shell()
+
+    def warn(number: int, kind: str, name: str) -> None:
+        event = {
+            "metadata": {"namespace": "research", "name": f"warning-{number}"},
+            "involvedObject": {"kind": kind, "name": name},
+            "reason": "Failed",
+            "lastTimestamp": stamp(datetime.now(UTC) + timedelta(minutes=number)),
+        }
+        shell.cluster.put(kinds.typed(event, kinds.EVENT))
+
+    about = [
+        ("Pod", f"{CHILD}-0"),
+        ("StatefulSet", CHILD),
+        ("PersistentVolumeClaim", f"checkpoints-{CHILD}-0"),
+        ("Pod", f"{CHILD}-w-1"),
+        ("StatefulSet", f"{CHILD}-w"),
+    ]
+    for number, (kind, name) in enumerate(
+        [
+            *about,
+            about[0],
+            ("Pod", "other-0"),
+            ("Pod", f"{CHILD}-00"),
+            ("Node", "node-0"),
+            ("PersistentVolumeClaim", f"data-{CHILD}-0"),
+            ("PersistentVolumeClaim", f"checkpoints-{CHILD}-1"),
+            ("Pod", f"{CHILD}-w-01"),
+            ("Service", CHILD),
+        ]
+    ):
+        warn(number, kind, name)
+    found = {
+        of: [event["metadata"]["name"] for event in events]
+        for of, events in observe(shell).events.items()
+    }
+    assert found == {
+        about[0]: ["warning-5", "warning-0"],
+        **{each: [f"warning-{number}"] for number, each in enumerate(about[1:], 1)},
+    }
 
 
 def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
@@ -290,9 +368,9 @@ def test_warnings_of_a_namespace_that_hangs_hold_up_no_other(
         slow = [asyncio.create_task(shell.observer._warnings_of("slow")) for _ in range(2)]
         await asyncio.sleep(0)
         async with asyncio.timeout(60):
-            assert await shell.observer._warnings_of("research") == []
+            assert await shell.observer._warnings_of("research") == {}
         hangs.set()
-        assert await asyncio.gather(*slow) == [[], []]
+        assert await asyncio.gather(*slow) == [{}, {}]
         assert asked == ["slow", "research"]
 
     asyncio.run(scenario())
@@ -339,3 +417,15 @@ def test_an_epsilon_of_fewer_draws_than_the_volume_proves_is_none(draws: int, to
     shell.see(shell.job | {"status": {"conditions": [ended], "privacy": privacy}})
     observe(shell)
     assert shell.accountant.asked_for == [told]
+
+
+def test_a_set_of_other_workers_is_looked_for_only_where_there_are_any() -> None:
+    shell = Shell()
+    observe(shell)
+    assert shell.cluster.count("get", kinds.STATEFUL_SET) == 2
+    shell.see(shell.job | {"spec": shell.job["spec"] | {"workers": {"replicas": 1}}})
+    observe(shell)
+    assert shell.cluster.count("get", kinds.STATEFUL_SET) == 3
+    shell.see(worker_set(0, of=0))
+    assert observe(shell).worker_set is not None, "it was made for more of them"
+    assert shell.cluster.count("get", kinds.STATEFUL_SET) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -85,12 +86,52 @@ async def reports_of(
 def test_a_report_is_asked_for_again_and_again(
     serve: Callable[[Handler], Awaitable[web.AppRunner]],
 ) -> None:
+    stages = itertools.cycle(["training", "evaluating"])
+
     async def handler(_request: web.Request) -> web.Response:
-        return web.json_response(REPORT)
+        return web.json_response(REPORT | {"stage": next(stages)})
 
     told, report = asyncio.run(reports_of(serve, handler, until=3))
     assert set(told) == {("ns", "digits")}
-    assert report == coordinator_report.read(REPORT, UID)
+    assert report == coordinator_report.read(REPORT | {"stage": "training"}, UID)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_news"),
+    [
+        ({}, False),
+        ({"step": 8, "charged": 20, "heartbeatTime": "2026-03-01T14:00:07Z"}, False),
+        ({"samplesPerSecond": 99.5, "evaluation": {"accuracy": 0.5}}, False),
+        ({"attempt": 2}, True),
+        ({"state": "Held", "reason": "StorageFull"}, True),
+        ({"message": "the disk is full"}, True),
+        ({"samplesPerSecond": None}, True),
+    ],
+    ids=str,
+)
+def test_figures_that_move_call_nobody(
+    serve: Callable[[Handler], Awaitable[web.AppRunner]], changes: dict[str, Any], is_news: bool
+) -> None:
+    """A job that runs is looked at every 15 s; what is new of it is looked at at once."""
+    first = REPORT | {"samplesPerSecond": 100.0}
+    asked: list[None] = []
+
+    async def handler(_request: web.Request) -> web.Response:
+        asked.append(None)
+        return web.json_response(first | (changes if len(asked) > 1 else {}))
+
+    async def scenario() -> None:
+        runner = await serve(handler)
+        told: list[Key] = []
+        scraper = scrape.Scraper(told.append, interval=0.01, count=lambda _result: None)
+        scraper.pod_changed(pod(), exists=True)
+        await wait_for(lambda: len(asked) >= 6)
+        assert len(told) == 1 + is_news
+        assert scraper.report("ns", UID) == coordinator_report.read(first | changes, UID)
+        await scraper.close()
+        await runner.cleanup()
+
+    asyncio.run(scenario())
 
 
 def test_an_answer_is_read_once_and_with_mistrust(
@@ -221,7 +262,7 @@ def test_the_report_of_a_pod_that_is_gone_is_forgotten(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": f"{CHILD}-1"},
+        {"name": f"{CHILD}-w-0"},
         {"name": "miner-0"},
         {"name": f"{CHILD}-x-0"},
         {"labels": {JOB_UID_LABEL: UID}},
@@ -389,8 +430,8 @@ def test_those_who_do_not_answer_do_not_hold_up_the_others(
     async def scenario() -> None:
         nonlocal hanging
         runner = await serve(handler)
-        told: list[Key] = []
-        scraper = scrape.Scraper(told.append, interval=0.02, count=lambda _result: None)
+        ends: list[scrape.ScrapeResult] = []
+        scraper = scrape.Scraper(lambda _key: None, interval=0.02, count=ends.append)
         fetch = scraper._fetch
 
         async def fetch_or_hang(url: str) -> bytes:
@@ -407,7 +448,7 @@ def test_those_who_do_not_answer_do_not_hold_up_the_others(
             scraper.pod_changed(pod("10.0.0.7", namespace=f"silent-{number}"), exists=True)
         await wait_for(lambda: hanging == 8)
         scraper.pod_changed(pod(), exists=True)
-        await wait_for(lambda: len(told) >= 3)
+        await wait_for(lambda: ends.count("ok") >= 3)
         await scraper.close()
         await runner.cleanup()
 

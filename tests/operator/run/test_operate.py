@@ -62,11 +62,12 @@ def test_a_ledger_that_tells_of_more_draws_wakes_its_job() -> None:
         stored = cluster.put(kinds.typed(ledger, kinds.LEDGER))
         operator._stores[kinds.LEDGER].put(stored)
 
-        operator._receive(kinds.LEDGER, stored, True)
-        assert not operator._queue._wanted, "that was known"
+        changed = operator._on_change(kinds.LEDGER)
+        assert not operator._queue._wanted
         found = {"volume": {"attempt": 1, "leased": 1, "charged": 300}}
         told = cluster.put(stored | {"status": stored["status"] | found})
-        operator._receive(kinds.LEDGER, told, True)
+        assert operator._stores[kinds.LEDGER].put(told)
+        changed(told)
         assert operator._queue._wanted == {("research", "digits")}
         await operator.close()
 
@@ -129,14 +130,13 @@ def test_a_stop_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.M
     operating(scenario)
 
 
-def test_kinds_that_discovery_does_not_tell_of_are_named() -> None:
+def test_a_kind_that_discovery_does_not_tell_of_is_named() -> None:
     async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
         assert await operator._discovery_obstacle() is None
-        cluster.plurals = {kinds.JOB.plural}
+        cluster.plurals = {kinds.LEDGER.plural}
         obstacle = await operator._discovery_obstacle()
         assert obstacle is not None
-        assert kinds.LEDGER.plural in obstacle
-        assert kinds.JOB.plural not in obstacle
+        assert kinds.JOB.plural in obstacle
         cluster.fails = lambda verb, _of: (
             ApiError.of(503, "", "away") if verb == "discover" else None
         )

@@ -28,6 +28,7 @@ def play(scenario: Callable[[Shell], Awaitable[None]]) -> Shell:
 
 
 def of_set(shell: Shell) -> Json:
+    """The coordinator's StatefulSet."""
     return shell.cluster.objects["StatefulSet", "research", CHILD]
 
 
@@ -38,7 +39,7 @@ def refuse(shell: Shell, verb: str, kind: str, error: ApiError) -> None:
 def test_a_job_comes_to_rest() -> None:
     shell = play(Shell.settle)
     assert shell.running()[0] == "WaitingForWorkers"
-    assert of_set(shell)["spec"]["replicas"] == 2
+    assert of_set(shell)["spec"]["replicas"] == 1
     assert shell.memory.applied == {}
 
 
@@ -51,7 +52,7 @@ def test_events_that_can_not_be_told_or_listed_keep_nothing_from_being_done(
         refuse(shell, verb, "Event", ApiError.of(code, "", "no"))
         await shell.settle()
         assert shell.running()[0] == "WaitingForWorkers"
-        assert of_set(shell)["spec"]["replicas"] == 2
+        assert of_set(shell)["spec"]["replicas"] == 1
 
     play(scenario)
 
@@ -106,13 +107,13 @@ def test_an_outage_is_waited_for(code: int) -> None:
 def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten() -> None:
     async def scenario(shell: Shell) -> None:
         await shell.settle()
-        scaled = of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 1}}
+        scaled = of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 3}}
         shell.see(scaled)
         refuse(shell, "apply", "StatefulSet", REFUSED)
         for _ in range(2):
             await shell.reconciler(KEY)
         assert shell.running()[0] == "PodsRefused"
-        shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 2}})
+        shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 1}})
         await shell.reconciler(KEY)
         assert shell.running()[0] == "WaitingForWorkers"
 
@@ -133,8 +134,8 @@ def test_what_another_hand_puts_back_is_applied_at_the_pace_of_the_pauses() -> N
     """However often the job is looked at meanwhile, as after each report."""
 
     def policy(obj: Json) -> None:
-        if obj["kind"] == "StatefulSet":
-            obj["spec"]["replicas"] = 1
+        if (obj["kind"], obj["metadata"]["name"]) == ("StatefulSet", CHILD):
+            obj["spec"]["replicas"] = 3
 
     async def scenario(shell: Shell) -> None:
         shell.cluster.mutate = policy
@@ -162,12 +163,12 @@ def test_a_change_is_repaired_at_once_also_during_a_pause() -> None:
     async def scenario(shell: Shell) -> None:
         await shell.settle()
         shell.memory.steps = 20
-        for replicas in (0, 1):
+        for replicas in (0, 2):
             before = shell.cluster.count("apply", kinds.STATEFUL_SET)
             shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": replicas}})
             await shell.reconciler(KEY)
             assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before + 1
-            assert of_set(shell)["spec"]["replicas"] == 2
+            assert of_set(shell)["spec"]["replicas"] == 1
 
     play(scenario)
 

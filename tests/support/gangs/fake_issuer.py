@@ -16,6 +16,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from dtjob_api.wire.positions import pod_name
+
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 KEYS, DISCOVERY = "/openid/v1/jwks", "/.well-known/openid-configuration"
 UID = "5ac7f6f2-1111-4222-8333-444455556666"
@@ -46,8 +48,8 @@ class Key:
         return jwt.encode(claims, self.private, self.algorithm, headers={"kid": self.kid})
 
 
-def claims(ordinal: int, pod: str, *, name: str | None = None, **changes: Any) -> dict[str, Any]:
-    """What the API server puts into a token that is bound to a pod of StatefulSet `faults`."""
+def claims(position: int, pod: str, *, name: str | None = None, **changes: Any) -> dict[str, Any]:
+    """What the API server puts into a token of a pod of StatefulSet `faults` or `faults-w`."""
     now = int(time.time())
     payload = {
         "aud": [AUDIENCE],
@@ -58,7 +60,7 @@ def claims(ordinal: int, pod: str, *, name: str | None = None, **changes: Any) -
         "sub": "system:serviceaccount:test:dtjob-worker",
         "kubernetes.io": {
             "namespace": "test",
-            "pod": {"name": name or f"faults-{ordinal}", "uid": pod},
+            "pod": {"name": name or pod_name("faults", position), "uid": pod},
             "serviceaccount": {"name": "dtjob-worker", "uid": "an-account"},
         },
     }

@@ -102,7 +102,7 @@ class GangRun:
         ledger = new_ledger(plan, job_name="faults", job_uid=_UID, workers=self.workers)
         self.ledger.create(ledger)
 
-    def config(self, ordinal: int) -> WorkerConfig:
+    def config(self, position: int) -> WorkerConfig:
         training = {
             "batchSize": 256,
             "steps": self.steps,
@@ -124,25 +124,25 @@ class GangRun:
             coordinator_port=self.hello_port,
             store_port=self.store_port,
             proof=GangProof(kind=ProofKind.SECRET, path=str(self.secret)),
-            http_port=self.http_port + ordinal,
+            http_port=self.http_port + position,
             stays_after_outcome=self.stays_after_outcome,
         )
 
     def start(self) -> None:
-        for ordinal in range(self.workers):
-            self.start_worker(ordinal)
+        for position in range(self.workers):
+            self.start_worker(position)
 
-    def start_worker(self, ordinal: int) -> None:
-        config = self.folder / f"config-{self.name}-{ordinal}.json"
-        config.write_text(self.config(ordinal).model_dump_json())
+    def start_worker(self, position: int) -> None:
+        config = self.folder / f"config-{self.name}-{position}.json"
+        config.write_text(self.config(position).model_dump_json())
         program = [str(_SUPERVISOR), str(self.record), str(self.gate)]
-        arguments = [*program, "--config", str(config), "--ordinal", str(ordinal)]
+        arguments = [*program, "--config", str(config), "--position", str(position)]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(TASKS)}
         if not self.executed_anew:
-            self.processes[ordinal] = Forked(GANG, arguments, self.log(ordinal), environment)
+            self.processes[position] = Forked(GANG, arguments, self.log(position), environment)
             return
-        with self.log(ordinal).open("ab") as log:
-            self.processes[ordinal] = subprocess.Popen(
+        with self.log(position).open("ab") as log:
+            self.processes[position] = subprocess.Popen(
                 [sys.executable, *arguments],
                 stdout=log,
                 stderr=log,
@@ -150,11 +150,11 @@ class GangRun:
                 env=environment,
             )
 
-    def log(self, ordinal: int) -> Path:
-        return self.folder / f"worker-{self.name}-{ordinal}.log"
+    def log(self, position: int) -> Path:
+        return self.folder / f"worker-{self.name}-{position}.log"
 
-    def kill(self, ordinal: int, number: signal.Signals = signal.SIGKILL) -> None:
-        process = self.processes[ordinal]
+    def kill(self, position: int, number: signal.Signals = signal.SIGKILL) -> None:
+        process = self.processes[position]
         process.send_signal(number)
         if number is signal.SIGKILL:
             process.wait(timeout=PATIENCE)

@@ -32,14 +32,16 @@ class Ranks:
 
 
 async def follow(
-    leader: Leader, *, until: Action, ordinal: int = 0, incarnation: str = "a", **hello: Any
+    leader: Leader, *, until: Action, position: int = 0, incarnation: str = "a", **hello: Any
 ) -> Directive:
     """Say the same until the directive is the expected one."""
     known = -1
     for _ in itertools.count():
-        greeting = Hello(ordinal=ordinal, incarnation=incarnation, ready=True, known=known, **hello)
+        greeting = Hello(
+            position=position, incarnation=incarnation, ready=True, known=known, **hello
+        )
         async with asyncio.timeout(60):
-            directive = await leader.hello(greeting, Speaker(ordinal, ""))
+            directive = await leader.hello(greeting, Speaker(position, ""))
         if directive.action is until:
             return directive
         known = directive.revision

@@ -1,6 +1,6 @@
 """The real supervisor, with each draw written down by an independent hand before it is executed.
 
-`python recording_supervisor.py RECORD GATE --config FILE --ordinal K`
+`python recording_supervisor.py RECORD GATE --config FILE --position K`
 
 While the file `GATE` is there, the step that it names and later ones go no further than that.
 """
@@ -66,12 +66,12 @@ def recorded_rank(setup: RankSetup, pipe: Connection, *, record: Path, gate: Pat
 if __name__ == "__main__":
     target = functools.partial(recorded_rank, record=Path(sys.argv[1]), gate=Path(sys.argv[2]))
 
-    def recorded(config: Any, ordinal: int, log: Any) -> Any:
+    def recorded(config: Any, position: int, log: Any) -> Any:
         from dtjob_trainer.worker.supervision import (
             Supervisor,  # not in the ranks, which execute this file too
         )
 
-        return Supervisor(config, ordinal, Forkserver(target), log)
+        return Supervisor(config, position, Forkserver(target), log)
 
     code = supervisor.main(sys.argv[3:], recorded)
     sys.stderr.flush()

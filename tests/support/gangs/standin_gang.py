@@ -31,17 +31,17 @@ class PlayedRun(GangRun):
         run.start()
         return run
 
-    def start_worker(self, ordinal: int) -> None:
+    def start_worker(self, position: int) -> None:
         """Start one worker."""
-        config = self.folder / f"config-{ordinal}.json"
-        config.write_text(self.config(ordinal).model_dump_json())
+        config = self.folder / f"config-{position}.json"
+        config.write_text(self.config(position).model_dump_json())
         environment = {**os.environ, "PYTHONPATH": str(TOOLS)}
         # dtjob is compiled once, as in an image, and not at each start.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-m", "standin", "--config", str(config)]
-        with self.log(ordinal).open("ab") as log:
-            self.processes[ordinal] = subprocess.Popen(
-                [*command, "--ordinal", str(ordinal)],
+        with self.log(position).open("ab") as log:
+            self.processes[position] = subprocess.Popen(
+                [*command, "--position", str(position)],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -50,12 +50,12 @@ class PlayedRun(GangRun):
 
     def ended(self) -> list[int]:
         """The exit codes, once all workers have ended."""
-        return [self.processes[ordinal].wait(60) for ordinal in range(self.workers)]
+        return [self.processes[position].wait(60) for position in range(self.workers)]
 
-    def get(self, path: str, ordinal: int = 0) -> httpx.Response | None:
+    def get(self, path: str, position: int = 0) -> httpx.Response | None:
         """What a worker answers, None while it does not."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.http_port + ordinal}{path}", timeout=2)
+            return httpx.get(f"http://127.0.0.1:{self.http_port + position}{path}", timeout=2)
         except httpx.HTTPError:
             return None
 

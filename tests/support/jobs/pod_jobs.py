@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from dtjob_api.wire import positions
 from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
 from tests.support.builders import new_job
 from tests.support.clusters.api_reader import Manifest
@@ -21,13 +22,14 @@ from tests.support.clusters.kube import Found, Kubectl, wait_for
 from tests.support.tasks import witness_task
 
 _TASK_FOLDER = "/opt/task"
+_WITNESS = "witness"
 _IMAGE_FOLDER = "/opt/dtjob/app"
 
 
 def slow_job(
     name: str, image: str, *, steps: int, seconds: float, **privacy: Any
 ) -> list[Manifest]:
-    """Digits by two workers, each step `seconds` long at least, and the ConfigMap of its task.
+    """Digits by two workers, each step `seconds` long at least; first what their task needs.
 
     Keyword arguments replace parts of `privacy`.
     """
@@ -35,8 +37,14 @@ def slow_job(
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "task"}}
     template = {
         "env": [{"name": "PYTHONPATH", "value": f"{_IMAGE_FOLDER}:{_TASK_FOLDER}"}],
-        "volumes": [{"name": "task", "configMap": {"name": "task"}}],
-        "volumeMounts": [{"name": "task", "mountPath": _TASK_FOLDER, "readOnly": True}],
+        "volumes": [
+            {"name": "task", "configMap": {"name": "task"}},
+            {"name": "witness", "persistentVolumeClaim": {"claimName": _WITNESS}},
+        ],
+        "volumeMounts": [
+            {"name": "task", "mountPath": _TASK_FOLDER, "readOnly": True},
+            {"name": "witness", "mountPath": str(witness_task.RECORDS)},
+        ],
     }
     manifest = new_job(
         name,
@@ -49,7 +57,20 @@ def slow_job(
         training={"entrypoint": "witness_task:task", "args": {"seconds": seconds}, "steps": steps},
     )
     manifest["spec"]["privacy"] |= privacy
-    return [config | {"data": {"witness_task.py": code}}, manifest]
+    return [config | {"data": {"witness_task.py": code}}, _witness_claim(), manifest]
+
+
+def _witness_claim() -> Manifest:
+    """For what all workers write down: only the coordinator has a volume of its own."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": _WITNESS},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "16Mi"}},
+        },
+    }
 
 
 def standin_job(
@@ -101,16 +122,17 @@ class Job:
 
     @property
     def child(self) -> str:
-        """The name of its StatefulSet, Service and ledger."""
+        """The name of the coordinator's StatefulSet, of Service and ledger."""
         return f"{self.name}-{self.uid[:8]}"
 
-    def pod_name(self, ordinal: int) -> str:
+    def pod_name(self, position: int) -> str:
         """The name of a worker pod."""
-        return f"{self.child}-{ordinal}"
+        return positions.pod_name(self.child, position)
 
-    def claim(self, ordinal: int) -> str:
-        """The name of a worker's claim."""
-        return f"checkpoints-{self.pod_name(ordinal)}"
+    @property
+    def claim(self) -> str:
+        """The name of the checkpoint claim."""
+        return f"checkpoints-{self.pod_name(0)}"
 
     def stored(self) -> Manifest:
         """The job as it is."""
@@ -148,9 +170,9 @@ class Job:
         status: Manifest = (found or {}).get("status", {})
         return status
 
-    def pod(self, ordinal: int) -> Manifest:
+    def pod(self, position: int) -> Manifest:
         """A worker pod."""
-        found = self.kubectl.get("pod", self.pod_name(ordinal))
+        found = self.kubectl.get("pod", self.pod_name(position))
         assert found is not None
         return found
 
@@ -188,9 +210,8 @@ class Job:
 
     def hurry(self) -> None:
         """Let a slow job do the rest of its steps as fast as it can."""
-        for ordinal in range(2):
-            path = str(witness_task.STATE / witness_task.HURRY)
-            self.kubectl("exec", self.pod_name(ordinal), "--", "touch", path)
+        path = str(witness_task.RECORDS / witness_task.HURRY)
+        self.kubectl("exec", self.pod_name(0), "--", "touch", path)
 
     def until_succeeded(self, timeout: float = 600) -> Manifest:
         """Wait for its end and return the job."""
@@ -205,14 +226,15 @@ class Job:
         assert found["status"]["phase"] == "Succeeded", self.described()
         return found
 
-    def batches(self, ordinal: int) -> list[Batch]:
+    def batches(self, position: int) -> list[Batch]:
         """What the task of one worker saw of the private data."""
-        text = self.installed.read_volume(self.kubectl, self.claim(ordinal), witness_task.RECORD)
+        path = witness_task.record(self.pod_name(position))
+        text = self.installed.read_volume(self.kubectl, _WITNESS, path)
         return [Batch(**json.loads(line)) for line in text.splitlines()]
 
     def draws(self) -> list[int]:
         """The draws that were given to the coordinator, of a job of stand-ins."""
-        text = self.installed.read_volume(self.kubectl, self.claim(0), "draws.jsonl")
+        text = self.installed.read_volume(self.kubectl, self.claim, "draws.jsonl")
         return [json.loads(line)["draw"] for line in text.splitlines()]
 
     def described(self) -> str:
@@ -353,9 +375,9 @@ def assert_true_account(job: Job, course: Course) -> None:
     """Rules 1, 2, 10 and 13 for a job that has ended: whatever happened, its figures are true."""
     _assert_true_figures(job, course)
     steps, charged = job.ledger()["spec"]["plan"]["steps"], job.ledger_status()["charged"]
-    for ordinal in range(2):
-        batches = job.batches(ordinal)
-        assert steps <= len(batches) <= charged, f"worker {ordinal}"
+    for position in range(2):
+        batches = job.batches(position)
+        assert steps <= len(batches) <= charged, f"worker {position}"
         assert len({batch.records for batch in batches}) == len(batches), "a draw came twice"
 
 

@@ -14,7 +14,7 @@ from dtjob_api.wire.gang import End, EndKind, Hello
 def a_lie() -> Hello:
     """Ends any job for good, wherever it is accepted."""
     end = End(kind=EndKind.FAILED, rank=1, reason=Reason.TASK_FAILED, message="a stranger's")
-    return Hello(ordinal=1, incarnation="a stranger's", ready=True, attempt=1, ends=(end,))
+    return Hello(position=1, incarnation="a stranger's", ready=True, attempt=1, ends=(end,))
 
 
 def garbage() -> list[bytes]:

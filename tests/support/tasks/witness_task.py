@@ -19,10 +19,15 @@ from typing import Any
 from dtjob_trainer.task import Task
 from dtjob_trainer.tasks import digits
 
-STATE = Path("/var/run/dtjob/state")
-RECORD = "batches.jsonl"
+RECORDS = Path("/witness")
+"""The folder of a volume that all workers share."""
 HURRY = "hurry"
-"""A file that a test puts beside the record: from then on steps take no longer than they must."""
+"""A file that a test puts beside the records: from then on steps take no longer than they must."""
+
+
+def record(host: str) -> str:
+    """The file of one worker, by the name of its pod."""
+    return f"{host}.jsonl"
 
 
 class _Watched:
@@ -31,6 +36,7 @@ class _Watched:
     def __init__(self, records: Any) -> None:
         self._records = records
         self._process = uuid.uuid4().hex
+        self._path = RECORDS / record(os.uname().nodename)
         self._ids: list[int] = []
 
     def __len__(self) -> int:
@@ -50,7 +56,7 @@ class _Watched:
             return
         digest = hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
         line = {"process": self._process, "time": time.time(), "records": digest}
-        descriptor = os.open(STATE / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, (json.dumps(line) + "\n").encode())
         os.close(descriptor)
 
@@ -67,7 +73,7 @@ def task(args: Mapping[str, Any]) -> Task:
     def losses(model: Any, batch: Any) -> Any:
         if opened:  # else the dry run on synthetic data
             opened[-1].note()
-        if not (STATE / HURRY).exists():
+        if not (RECORDS / HURRY).exists():
             time.sleep(seconds)
         return plain.losses(model, batch)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +78,12 @@ class FakeCluster:
             if of == kind.name and wanted in ("", name)
         ], self.version
 
+    async def pages(
+        self, kind: Kind, **selectors: Any
+    ) -> AsyncIterator[tuple[Iterator[Json], int]]:
+        objects, version = await self.list(kind, **selectors)
+        yield iter(objects), version
+
     async def apply(self, obj: Json) -> Json:
         await self._ask("apply", obj["kind"])
         wanted = copy.deepcopy(obj)
@@ -123,8 +129,14 @@ class Accountant:
     def planning_trouble(self, *_: Any) -> None:
         return None
 
+    def plans_before(self, *_: Any) -> int:
+        return 0
+
     def spent(self, _key: object, _ledger: Json, *, is_final: bool) -> None:
         self.asked_for.append(is_final)
+
+    def at_most(self, _ledger: Json) -> None:
+        return None
 
     def is_pending(self, _ledger: Json) -> bool:
         return False

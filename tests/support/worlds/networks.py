@@ -17,7 +17,7 @@ def started(**settings: Any) -> World:
     world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
     world.settings = Settings(**settings)
     world.settle()
-    world.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+    world.see(pods=(pod(0), pod(1)), claim=claim())
     return world
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from dtjob_api.derive import child_name
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.schema.manifest import load
+from dtjob_api.wire.positions import pod_name
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.decide.desired_state import decide
 from dtjob_operator.read import coordinator_report
@@ -50,13 +51,13 @@ def digits(**spec: Any) -> Json:
     return manifest | {"spec": stored.spec.to_dict()}
 
 
-def pod(ordinal: int = 0, since: datetime = NOW, **status: Any) -> Json:
+def pod(position: int = 0, since: datetime = NOW, **status: Any) -> Json:
     """A ready worker pod; `status` replaces fields of its status."""
     return {
         "metadata": {
-            "name": f"{CHILD}-{ordinal}",
+            "name": pod_name(CHILD, position),
             "namespace": "research",
-            "uid": f"pod-{ordinal}-{stamp(since)}",
+            "uid": f"pod-{position}-{stamp(since)}",
             "labels": {"dtjob.dev/job-uid": UID},
             "creationTimestamp": stamp(since),
         },
@@ -79,10 +80,10 @@ def pod(ordinal: int = 0, since: datetime = NOW, **status: Any) -> Json:
     }
 
 
-def waiting_pod(reason: str, message: str = "", ordinal: int = 0, **container: Any) -> Json:
+def waiting_pod(reason: str, message: str = "", position: int = 0, **container: Any) -> Json:
     """A pod whose worker container waits."""
     return pod(
-        ordinal,
+        position,
         phase="Pending",
         conditions=[{"type": "PodScheduled", "status": "True"}],
         containerStatuses=[
@@ -96,12 +97,13 @@ def waiting_pod(reason: str, message: str = "", ordinal: int = 0, **container: A
     )
 
 
-def claim(ordinal: int = 0, phase: str = "Bound", **spec: Any) -> Json:
+def claim(phase: str = "Bound", **spec: Any) -> Json:
+    """The checkpoint claim."""
     return {
         "metadata": {
-            "name": f"checkpoints-{CHILD}-{ordinal}",
+            "name": f"checkpoints-{CHILD}-0",
             "namespace": "research",
-            "uid": f"claim-{ordinal}",
+            "uid": "claim",
             "labels": {"dtjob.dev/job-uid": UID},
             "creationTimestamp": stamp(NOW),
         },
@@ -241,7 +243,7 @@ class World:
         self.see(privacy_plan=PLAN)
         self.settle()
         self.later(5)
-        self.see(pods=(pod(0), pod(1)), claims=(claim(0), claim(1)))
+        self.see(pods=(pod(0), pod(1)), claim=claim())
         self.lease()
         self.see(report=report(0, samplesPerSecond=None))
         self.settle()
@@ -252,7 +254,7 @@ class World:
         self.ledger_status(outcome=outcome | fields)
 
     def _apply(self, child: Json) -> None:
-        slot = _SLOTS[child["kind"]]
+        slot = slot_of(child)
         stored = getattr(self.observed, slot)
         metadata = dict(child["metadata"])
         if stored is None:
@@ -275,12 +277,19 @@ def running() -> World:
 _DELETED = {"RoleBinding": "role_binding", "NetworkPolicy": "network_policy"}
 _SLOTS = {
     "NetworkPolicy": "network_policy",
-    "StatefulSet": "stateful_set",
+    "PodDisruptionBudget": "disruption_budget",
     "Service": "service",
     "PrivacyLedger": "ledger",
     "ServiceAccount": "service_account",
     "RoleBinding": "role_binding",
 }
+
+
+def slot_of(child: Json) -> str:
+    """The field of `Observed` that a child belongs into."""
+    if child["kind"] != "StatefulSet":
+        return _SLOTS[child["kind"]]
+    return "worker_set" if child["metadata"]["name"].endswith("-w") else "coordinator_set"
 
 
 def checkpoint(step: int, attempt: int, charged: int, at: datetime) -> Json:

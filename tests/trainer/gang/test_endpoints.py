@@ -32,7 +32,7 @@ class Worker(Tried):
         return httpx.get(f"http://127.0.0.1:{self.shown.port}/healthz", timeout=5).status_code
 
     def say(self, known: int = -1, client: httpx.Client | None = None) -> httpx.Response:
-        greeting = Hello(ordinal=1, incarnation="a", ready=True, known=known)
+        greeting = Hello(position=1, incarnation="a", ready=True, known=known)
         body = greeting.model_dump_json().encode()
         shown = {"Authorization": self.secret.show(body)}
         url = f"http://127.0.0.1:{self.hello.port}{HELLO_PATH}"

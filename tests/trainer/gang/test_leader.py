@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 def a_leader(folder: Path, ranks: Ranks, workers: int = 1) -> tuple[Leader, GangRun]:
     run = GangRun(folder, workers=workers)
     run.create_ledger()
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     return Leader(run.config(0), run.ledger, current, structlog.get_logger(), ranks.tell), run
 
 
@@ -138,7 +138,7 @@ def a_pod(folder: Path) -> tuple[Leader, GangRun, Ranks]:
     """Whose reserve covers no lost lease."""
     run, ranks = GangRun(folder, workers=1, reserve=0, stays_after_outcome=True), Ranks(0)
     run.create_ledger()
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), ranks.tell)
     return leader, run, ranks
 
@@ -240,7 +240,7 @@ def test_a_local_run_that_would_be_held_ends_as_refused_and_is_begun_by_a_person
     run.create_ledger()
 
     async def refused_with_a_lease(attempt: int) -> tuple[int, str | None]:
-        current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+        current = CurrentView(position=0, job_uid="5ac7f6f2")
         leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
         lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
@@ -262,7 +262,7 @@ def test_pod_whose_first_step_hung_leases_no_more_by_itself(tmp_path: Path, cloc
     """Each look would cost a lease, and the reserve covers none."""
     run = GangRun(tmp_path, workers=1, reserve=0, stall_seconds=1, stays_after_outcome=True)
     run.create_ledger()
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def scene() -> int:
@@ -296,7 +296,7 @@ def test_what_stalls_after_a_step_of_each_attempt_does_not_spend_the_reserve(
     """Each attempt would spend a lease, do the same steps again and find the same."""
     run = GangRun(tmp_path, workers=1, reserve=15, stall_seconds=1, stays_after_outcome=True)
     run.create_ledger()
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def stall(attempt: int) -> None:
@@ -340,7 +340,7 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
     stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
     record_end(run.ledger, 1, stalled, run.config(0), now, order_generation=1)
     run.stall_seconds = stall_seconds
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def scene() -> None:
@@ -364,10 +364,10 @@ KILLED = End(kind=EndKind.CRASHED, rank=1, reason=Reason.RANK_FAILED, signal=sig
 
 async def begin(leader: Leader) -> None:
     """Two workers run attempt 1."""
-    both = [follow(leader, until=Action.RUN, ordinal=ordinal) for ordinal in (0, 1)]
+    both = [follow(leader, until=Action.RUN, position=position) for position in (0, 1)]
     await asyncio.gather(*both)
-    for ordinal in (0, 1):
-        await follow(leader, until=Action.RUN, ordinal=ordinal, attempt=1)
+    for position in (0, 1):
+        await follow(leader, until=Action.RUN, position=position, attempt=1)
 
 
 async def reason_of_the_end(run: GangRun) -> tuple[str | None, str | None, int | None]:
@@ -402,9 +402,9 @@ def test_crash_waits_for_the_one_that_it_may_echo(tmp_path: Path, clock: Time) -
         await begin(leader)
         await follow(leader, until=Action.RUN, attempt=1, ends=(ECHO,))
         await clock.passes(leader, 4)
-        await follow(leader, until=Action.END, ordinal=1, attempt=1, ends=(KILLED,))
+        await follow(leader, until=Action.END, position=1, attempt=1, ends=(KILLED,))
         await asyncio.gather(
-            *(follow(leader, until=Action.WAIT, ordinal=ordinal) for ordinal in (0, 1))
+            *(follow(leader, until=Action.WAIT, position=position) for position in (0, 1))
         )
         end = await reason_of_the_end(run)
         lead.cancel()
@@ -423,10 +423,10 @@ def test_worker_that_was_restarted_explains_the_crash_of_the_others(
         lead = asyncio.create_task(leader.lead())
         await begin(leader)
         await follow(leader, until=Action.RUN, attempt=1, ends=(ECHO,))
-        await follow(leader, until=Action.END, ordinal=1, incarnation="b")
+        await follow(leader, until=Action.END, position=1, incarnation="b")
         await asyncio.gather(
             follow(leader, until=Action.WAIT),
-            follow(leader, until=Action.WAIT, ordinal=1, incarnation="b"),
+            follow(leader, until=Action.WAIT, position=1, incarnation="b"),
         )
         end = await reason_of_the_end(run)
         lead.cancel()
@@ -458,17 +458,17 @@ def test_what_keeps_workers_from_being_known_is_reported_while_it_lasts(tmp_path
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("ordinal", [1, -1])
-def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, ordinal: int) -> None:
+@pytest.mark.parametrize("position", [1, -1])
+def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, position: int) -> None:
     leader, run = a_leader(tmp_path, Ranks(deaf=0))
     lie = End(kind=EndKind.FAILED, rank=0, reason=Reason.TASK_FAILED, message="a stranger's")
 
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
         await follow(leader, until=Action.RUN)
-        greeting = Hello(ordinal=ordinal, incarnation="x", ready=True, attempt=1, ends=(lie,))
+        greeting = Hello(position=position, incarnation="x", ready=True, attempt=1, ends=(lie,))
         with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
-            await leader.hello(greeting, Speaker(ordinal, ""))
+            await leader.hello(greeting, Speaker(position, ""))
         await asyncio.sleep(0)
         await follow(leader, until=Action.RUN, attempt=1)
         lead.cancel()
@@ -484,9 +484,9 @@ def test_nobody_is_admitted_before_it_is_known_how_many_workers_there_are(
     monkeypatch.setattr(leading, "_ANSWER_SECONDS", 0.01)
     run = GangRun(tmp_path, workers=1)
     run.ledger.path.mkdir()
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
-    early = Hello(ordinal=5, incarnation="x", ready=True)
+    early = Hello(position=5, incarnation="x", ready=True)
 
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
@@ -506,11 +506,11 @@ def test_nobody_is_admitted_before_it_is_known_how_many_workers_there_are(
 
 
 def test_workers_are_sent_home_also_where_no_ledger_was_ever_read(tmp_path: Path) -> None:
-    """Else the worker on ordinal 0 would ask its own leader for ever."""
+    """Else the coordinator would ask its own leader for ever."""
     run = GangRun(tmp_path, workers=1)
     run.ledger.path.mkdir()
     (run.ledger.path / "0000000001.json").write_text("{")
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
     async def scene() -> int:
@@ -529,9 +529,9 @@ def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(
     leader, run = a_leader(tmp_path, Ranks(deaf=0), workers=2)
     begin_attempt = attempts.begin_attempt
 
-    async def greet(ordinal: int, incarnation: str, *, ready: bool = True) -> None:
-        greeting = Hello(ordinal=ordinal, incarnation=incarnation, ready=ready)
-        await leader.hello(greeting, Speaker(ordinal, ""))
+    async def greet(position: int, incarnation: str, *, ready: bool = True) -> None:
+        greeting = Hello(position=position, incarnation=incarnation, ready=ready)
+        await leader.hello(greeting, Speaker(position, ""))
 
     async def scene() -> tuple[str | None, str | None, int | None]:
         loop = asyncio.get_running_loop()

@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GangRun:
 def lead(
     run: GangRun, scene: Callable[[Leader, Reluctant], object]
 ) -> tuple[LedgerStatus, WorkerReport]:
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
     ledger = run.ledger
     assert isinstance(ledger, Reluctant)

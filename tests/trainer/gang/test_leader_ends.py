@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("short_watches")
 
 
 def a_leader(run: GangRun) -> Leader:
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     return Leader(run.config(0), run.ledger, current, structlog.get_logger(), lambda _: False)
 
 

@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> GangRun:
 @pytest.fixture
 def leader(run: GangRun) -> Leader:
     """A pod's, which knows what the ledger says."""
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     made = Leader(run.config(0), run.ledger, current, structlog.get_logger(), lambda _: False)
     made._orders._hear(run.ledger.read())
     made._orders.take()

@@ -14,15 +14,15 @@ from dtjob_trainer.identity.proof import LEEWAY_SECONDS, HelloDenied, Speaker
 _SILENT = MISSED_PINGS * PING_SECONDS
 
 
-def hello(ordinal: int, incarnation: str = "first", **fields: Any) -> Hello:
-    return Hello(ordinal=ordinal, incarnation=incarnation, ready=True, **fields)
+def hello(position: int, incarnation: str = "first", **fields: Any) -> Hello:
+    return Hello(position=position, incarnation=incarnation, ready=True, **fields)
 
 
 def met() -> Gang:
     """Two workers that sent a hello at time 0."""
     gang = Gang()
-    for ordinal in (0, 1):
-        gang.hello(hello(ordinal), 0.0)
+    for position in (0, 1):
+        gang.hello(hello(position), 0.0)
     return gang
 
 
@@ -87,10 +87,10 @@ def test_what_a_worker_outside_the_attempt_says_of_it_does_not_count() -> None:
 
 
 def admitted(
-    gang: Gang, pod: str, incarnation: str = "first", *, ordinal: int = 1, issued: int = 0
+    gang: Gang, pod: str, incarnation: str = "first", *, position: int = 1, issued: int = 0
 ) -> bool:
     try:
-        gang.admit(hello(ordinal, incarnation), Speaker(ordinal, pod, issued), 2)
+        gang.admit(hello(position, incarnation), Speaker(position, pod, issued), 2)
     except HelloDenied:
         return False
     return True
@@ -174,10 +174,10 @@ def test_processes_without_number_fill_no_memory() -> None:
     assert len(gang._seats[1]._replaced) == 1000
 
 
-@pytest.mark.parametrize("ordinal", [-1, 2, 10**9])
-def test_a_run_has_no_worker_of_such_a_number(ordinal: int) -> None:
+@pytest.mark.parametrize("position", [-1, 2, 10**9])
+def test_a_run_has_no_worker_of_such_a_number(position: int) -> None:
     gang = Gang()
-    assert not admitted(gang, "pod", ordinal=ordinal)
+    assert not admitted(gang, "pod", position=position)
     assert gang._seats == {}
 
 
@@ -185,8 +185,8 @@ def test_a_worker_that_is_to_leave_is_listened_to_until_its_end() -> None:
     """A run with fewer workers begins when the ranks of the last one have ended."""
     gang = Gang()
     gang.admit(hello(2), Speaker(2, "pod"), 3)
-    assert admitted(gang, "pod", ordinal=2)
-    assert not admitted(gang, "pod", ordinal=3)
+    assert admitted(gang, "pod", position=2)
+    assert not admitted(gang, "pod", position=3)
 
 
 def test_the_key_to_the_store_is_in_no_repr() -> None:

@@ -32,7 +32,7 @@ from tests.support.gangs.fake_issuer import (
 )
 from tests.support.gangs.gang_run import GangRun
 
-BODY = b'{"ordinal": 1}'
+BODY = b'{"position": 1}'
 
 
 class Clock:
@@ -64,7 +64,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def coordinator(tmp_path: Path, issuer: FakeIssuer, clock: Clock) -> PodToken:
-    """Ordinal 0's credentials, with its own token beside it."""
+    """The coordinator's credentials, with its own token beside it."""
     path = tmp_path / "token"
     path.write_text(issuer.keys[0].sign(claims(0, "pod-0")))
     issuing = Issuer(ask_api_server, clock, clock.sleep)

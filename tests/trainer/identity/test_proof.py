@@ -22,11 +22,13 @@ def judged(now: datetime = NOW, **changes: Any) -> Speaker:
 
 
 def bound(**changes: Any) -> dict[str, Any]:
-    pod = {"name": "faults-3", "uid": "a-pod"}
+    pod = {"name": "faults-w-2", "uid": "a-pod"}
     return {"kubernetes.io": {"namespace": "test", "pod": pod, **changes}}
 
 
-def test_a_pod_speaks_for_its_ordinal() -> None:
+def test_a_pod_speaks_for_its_position() -> None:
+    assert judged(**bound()).position == 3
+    assert judged(**bound(pod={"name": "faults-0", "uid": "a-pod"})).position == 0
     assert judged() == Speaker(3, "a-pod", MOMENT)
     assert judged(aud=AUDIENCE) == Speaker(3, "a-pod", MOMENT)
     assert judged(iat=MOMENT - 400).issued == MOMENT - 400
@@ -46,13 +48,18 @@ def test_a_pod_speaks_for_its_ordinal() -> None:
         (bound(pod=None), "bound to no pod"),
         (bound(pod={"name": "faults-3"}), "bound to no pod"),
         (bound(pod={"name": "faults-3", "uid": ""}), "bound to no pod"),
-        (bound(namespace="other"), "no pod of StatefulSet faults in namespace test"),
-        (bound(pod={"name": "faults-w-3", "uid": "x"}), "no pod of StatefulSet faults"),
-        (bound(pod={"name": "other-3", "uid": "x"}), "no pod of StatefulSet faults"),
-        (bound(pod={"name": "faults-03", "uid": "x"}), "no pod of StatefulSet faults"),
-        (bound(pod={"name": "faults--3", "uid": "x"}), "no pod of StatefulSet faults"),
-        (bound(pod={"name": "faults-٣", "uid": "x"}), "no pod of StatefulSet faults"),
-        (bound(pod={"name": "faults", "uid": "x"}), "no pod of StatefulSet faults"),
+        (
+            bound(namespace="other"),
+            "no worker's pod: in namespace test these are faults-0 and those of StatefulSet "
+            "faults-w",
+        ),
+        # The coordinator's set, scaled up by hand.
+        (bound(pod={"name": "faults-3", "uid": "x"}), "no worker's pod"),
+        (bound(pod={"name": "other-3", "uid": "x"}), "no worker's pod"),
+        (bound(pod={"name": "faults-w-03", "uid": "x"}), "no worker's pod"),
+        (bound(pod={"name": "faults-w--3", "uid": "x"}), "no worker's pod"),
+        (bound(pod={"name": "faults-w-٣", "uid": "x"}), "no worker's pod"),
+        (bound(pod={"name": "faults-w", "uid": "x"}), "no worker's pod"),
         ({"exp": None}, "exp is no time"),
         ({"exp": "soon"}, "exp is no time"),
         ({"exp": 10**30}, "exp is no time"),

@@ -88,14 +88,14 @@ def python(*arguments: str, cwd: Path, **variables: str) -> str:
 
 
 def test_a_supervisor_starts_beside_files_with_the_librarys_names(folder: Path) -> None:
-    assert "--ordinal" in python("-P", "-m", "dtjob_trainer.supervisor", "-h", cwd=folder)
+    assert "--position" in python("-P", "-m", "dtjob_trainer.supervisor", "-h", cwd=folder)
 
 
 def test_a_supervisor_starts_with_such_files_on_the_path(folder: Path) -> None:
     for name in EARLY:
         (folder / f"{name}.py").unlink()
     arguments = ("-P", "-m", "dtjob_trainer.supervisor", "-h")
-    assert "--ordinal" in python(*arguments, cwd=folder, PYTHONPATH=str(folder))
+    assert "--position" in python(*arguments, cwd=folder, PYTHONPATH=str(folder))
 
 
 @pytest.mark.parametrize("path", [".", ""], ids=["on the path", "beside"])

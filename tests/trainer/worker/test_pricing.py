@@ -67,7 +67,7 @@ class Desk:
     """Supervisor 0 as far as epsilon goes; every pair that it ever showed is checked."""
 
     def __init__(self, helper: Helper) -> None:
-        self.current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+        self.current = CurrentView(position=0, job_uid="5ac7f6f2")
         self.received: list[Epsilon] = []
         self.pricing = Pricing(
             self.current, structlog.get_logger(), self.received.append, lambda: helper
@@ -232,7 +232,7 @@ def test_helper_that_can_not_be_started_is_started_later(monkeypatch: pytest.Mon
         return there[0]
 
     async def scene() -> None:
-        current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+        current = CurrentView(position=0, job_uid="5ac7f6f2")
         mine = Pricing(current, structlog.get_logger(), lambda _: None, start)
         mine.warm_up()
         mine.charge(1, 8, spending(8))

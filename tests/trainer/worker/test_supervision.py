@@ -71,10 +71,10 @@ class Nursery:
         pass
 
 
-def worker(folder: Path, ordinal: int = 0, nursery: Any = None) -> Any:
+def worker(folder: Path, position: int = 0, nursery: Any = None) -> Any:
     run = GangRun(folder)
     nursery = nursery or Forkserver(lambda *_: None)
-    return Supervisor(run.config(ordinal), ordinal, nursery, structlog.get_logger())
+    return Supervisor(run.config(position), position, nursery, structlog.get_logger())
 
 
 RUN = Directive(revision=1, action=Action.RUN, attempt=1, workers=2, store_key="a key")
@@ -83,7 +83,7 @@ RUN = Directive(revision=1, action=Action.RUN, attempt=1, workers=2, store_key="
 def warm(folder: Path) -> tuple[Any, Nursery]:
     """Worker 1, ready to start ranks."""
     nursery = Nursery()
-    mine = worker(folder, ordinal=1, nursery=nursery)
+    mine = worker(folder, position=1, nursery=nursery)
     mine._keeper.is_warm = True
     return mine, nursery
 
@@ -171,7 +171,7 @@ def test_worker_that_will_never_start_ranks_ends_and_says_why(tmp_path: Path) ->
     async def scene() -> None:
         nursery = Nursery()
         nursery.fails = CannotStart("no module named torch", lasting=True)
-        mine = worker(tmp_path, ordinal=1, nursery=nursery)
+        mine = worker(tmp_path, position=1, nursery=nursery)
         await mine._follow_until_done()
 
     with pytest.raises(CannotStart, match="no module named torch"):
@@ -243,7 +243,7 @@ def test_worker_without_ranks_does_not_count_as_training(tmp_path: Path) -> None
         return families["dtjob_worker_ready"].samples[0].value
 
     async def scene() -> None:
-        mine = worker(tmp_path, ordinal=1)
+        mine = worker(tmp_path, position=1)
         mine._ranks = Ranks()
         says(mine, state=WorkerState.STARTING, stage="dry run")
         assert ready(mine._current) == 0
@@ -265,7 +265,7 @@ def test_of_many_ends_a_hello_has_the_words_of_one(tmp_path: Path) -> None:
             return RUN
 
     async def scene() -> None:
-        mine = worker(tmp_path, ordinal=1)
+        mine = worker(tmp_path, position=1)
         mine._ends = [
             End(kind=EndKind.CRASHED, rank=rank, reason=Reason.RANK_FAILED, message="lost a peer")
             for rank in range(3)
@@ -283,7 +283,7 @@ def test_a_worker_that_does_not_lead_shows_its_gpus_too(tmp_path: Path) -> None:
         async def say(self, _hello: Hello) -> Directive:
             return RUN
 
-    mine = worker(tmp_path, ordinal=1)
+    mine = worker(tmp_path, position=1)
     mine._gpus = SimpleNamespace(read=lambda: [gpu])
     asyncio.run(mine._say_hello(Greeter(), -1))
     shown = {f.name: f for f in telemetry.WorkerMetrics(mine._current, {}).collect()}

@@ -21,7 +21,7 @@ OTHER = replace(GPU, uuid="GPU-b", utilization_percent=94, memory_used_bytes=4 <
 HOT = replace(OTHER, temperature_celsius=63, power_watts=399.9)
 DUMB = GpuFigures(1, "GPU-c", "H100", None, None, None, None, None)
 TRAINING = WorkerView(
-    ordinal=0,
+    position=0,
     report=WorkerReport(
         job_uid="5ac7f6f2",
         state=WorkerState.RUNNING,
@@ -44,7 +44,7 @@ TRAINING = WorkerView(
     rank_steps={1: 118, 0: 117},
 )
 WAITING = WorkerView(
-    ordinal=0,
+    position=0,
     report=WorkerReport(
         attempt=0,
         job_uid="5ac7f6f2",
@@ -67,7 +67,7 @@ def test_a_report_is_what_it_has_been_to_the_byte() -> None:
 def test_metrics_are_what_they_have_been_to_the_byte() -> None:
     registry = CollectorRegistry(auto_describe=False)
     labels = {"namespace": "a", "job": "digits", "worker": "0"}
-    current = CurrentView(ordinal=0, job_uid="5ac7f6f2")
+    current = CurrentView(position=0, job_uid="5ac7f6f2")
     registry.register(telemetry.WorkerMetrics(current, labels))
     current.view = TRAINING
     stored = ROOT / "tests/trainer/worker/metrics.txt"
@@ -76,9 +76,9 @@ def test_metrics_are_what_they_have_been_to_the_byte() -> None:
 
 def test_gpus_in_a_hello_are_what_they_have_been_to_the_byte() -> None:
     gpus = telemetry.gpu_fields([replace(GPU, power_watts=400.0), DUMB], 1)
-    hello = Hello(ordinal=1, incarnation="a", ready=True, gpus=gpus)
+    hello = Hello(position=1, incarnation="a", ready=True, gpus=gpus)
     assert hello.model_dump_json() == (
-        '{"ordinal":1,"incarnation":"a","ready":true,"attempt":0,"ends":[],"drain":false,"gpus":['
+        '{"position":1,"incarnation":"a","ready":true,"attempt":0,"ends":[],"drain":false,"gpus":['
         '{"worker":1,"index":0,"uuid":"GPU-a","name":"H100","utilization_percent":91,'
         '"memory_used_bytes":3221225472,"memory_total_bytes":85899345920,'
         '"temperature_celsius":61,"power_watts":400.0},'

@@ -1,6 +1,6 @@
 """Attempts: who may write the ledger now, how earlier ones ended, when there are too many.
 
-The supervisor of ordinal 0 writes these (a dead rank can't). Every formation of the process
+The supervisor of the coordinator writes these (a dead rank can't). Every formation of the process
 group takes a new number by compare-and-swap (rule 2); that number is the fence for every later
 write (rule 10).
 """

@@ -1,4 +1,4 @@
-"""What a worker answers: to all, probes, report and metrics; to its gang, on ordinal 0, hellos.
+"""What a worker answers: to all, probes, report and metrics; to its gang, worker 0, hellos.
 
 What is served without proof changes nothing.
 """
@@ -72,7 +72,7 @@ def shown(
 
 
 class Hellos:
-    """The listener of ordinal 0 for its gang: nothing is read from a hello before it is proved."""
+    """The coordinator's listener for its gang: nothing of a hello is read before it is proved."""
 
     def __init__(
         self,
@@ -112,9 +112,9 @@ class Hellos:
                 HTTPStatus.BAD_REQUEST,
                 f"not a hello, in {error.error_count()} places: are all workers of one image?",
             ) from None
-        if speaker.ordinal not in (None, hello.ordinal):
+        if speaker.position not in (None, hello.position):
             raise HelloDenied(
-                HTTPStatus.FORBIDDEN, f"worker {speaker.ordinal} speaks as worker {hello.ordinal}"
+                HTTPStatus.FORBIDDEN, f"worker {speaker.position} speaks as worker {hello.position}"
             )
         directive = await self._receive(hello, speaker)
         return web.Response(text=directive.model_dump_json(), content_type="application/json")

@@ -17,7 +17,7 @@ _REFUSAL_BYTES = 1024
 
 
 class Greeter:
-    """Says hello to ordinal 0; each reason for a refusal is logged once."""
+    """Says hello to the coordinator; each reason for a refusal is logged once."""
 
     def __init__(
         self,

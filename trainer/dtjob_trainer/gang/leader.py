@@ -44,7 +44,7 @@ _REFUSED_SECONDS = 60.0
 
 
 class Leader:
-    """Drives the gang on ordinal 0.
+    """Drives the gang, on the coordinator.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Leader:
                 "the ledger has not been read yet, which says how many workers there are",
             )
         if self._is_done:
-            self._informed.add(hello.ordinal)
+            self._informed.add(hello.position)
             self._changed.set()
         return self._gang.directive
 
@@ -298,7 +298,7 @@ class Leader:
         self._gang.direct(Action.END, attempt=attempt)
         await self._wake_hellos()
         while (left := self._gang.running(attempt, order.workers)) and not self._gang.lost(
-            {ordinal: incarnations[ordinal] for ordinal in left}, self._now()
+            {position: incarnations[position] for position in left}, self._now()
         ):
             await self._change(0.5)
         return end

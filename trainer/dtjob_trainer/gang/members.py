@@ -1,7 +1,8 @@
 """Who is there, and what all are to do: the state that the coordinator keeps for its gang.
 
-Pure: the caller passes the time in. Every supervisor sends `Hello` in a loop (also the one on
-ordinal 0) and gets the current `Directive` back; there is no other traffic between supervisors.
+Pure: the caller passes the time in. Every supervisor sends `Hello` in a loop (the
+coordinator's too) and gets the current `Directive` back; there is no other traffic between
+supervisors.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class AwakeClock:
 
 
 class _Seat:
-    """Who speaks for one ordinal: the newest pod, and the newest of its supervisor's processes.
+    """Who speaks for one position: the newest pod, and the newest of its supervisor's processes.
 
     A UID has no order, but tokens have: the API server makes none for a pod that it has not, and
     it has one pod of a name at a time. So each token of the old pod is older than any of the new
@@ -89,7 +90,7 @@ class _Member:
 
 
 class Gang:
-    """The members by ordinal and the one directive for all."""
+    """The members by position and the one directive for all."""
 
     def __init__(self) -> None:
         self.directive = Directive()
@@ -116,34 +117,34 @@ class Gang:
         )
 
     def admit(self, hello: Hello, speaker: Speaker, workers: int) -> None:
-        """Let a pod speak for an ordinal below `workers`, or one that has spoken before.
+        """Let a pod speak for a position below `workers`, or one that has spoken before.
 
         Raises
         ------
         HelloDenied
             There is no such worker, or another pod or process has taken its place.
         """
-        ordinal = hello.ordinal
-        if (seat := self._seats.get(ordinal)) is not None:
+        position = hello.position
+        if (seat := self._seats.get(position)) is not None:
             why = seat.take(speaker, hello.incarnation)
-        elif not 0 <= ordinal < workers:
+        elif not 0 <= position < workers:
             why = f"the run has workers 0 to {workers - 1}"
         else:
-            self._seats[ordinal] = _Seat(speaker, hello.incarnation)
+            self._seats[position] = _Seat(speaker, hello.incarnation)
             why = None
         if why is not None:
-            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {ordinal} is not admitted: {why}")
+            raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {position} is not admitted: {why}")
 
     def hello(self, hello: Hello, now: float) -> None:
         """Note the hello of a supervisor; a new incarnation of one replaces the old."""
-        self._members[hello.ordinal] = _Member(hello, now)
+        self._members[hello.position] = _Member(hello, now)
 
     def absent(self, workers: int, now: float) -> list[int]:
-        """Ordinals of `0..workers-1` that are not ready to start a new attempt."""
+        """Positions of `0..workers-1` that are not ready to start a new attempt."""
         return [
-            ordinal
-            for ordinal in range(workers)
-            if (member := self._members.get(ordinal)) is None
+            position
+            for position in range(workers)
+            if (member := self._members.get(position)) is None
             or not member.hello.ready
             or member.hello.attempt != 0
             or now - member.last_seen > PING_SECONDS * MISSED_PINGS
@@ -153,19 +154,19 @@ class Gang:
         """Every end of `attempt` that its own workers reported, `0..workers-1`."""
         return [
             end
-            for ordinal, member in self._members.items()
-            if ordinal < workers and member.hello.attempt == attempt
+            for position, member in self._members.items()
+            if position < workers and member.hello.attempt == attempt
             for end in member.hello.ends
         ]
 
     def lost(self, incarnations: dict[int, str], now: float) -> End | None:
         """The first member of a running attempt that is silent, or came back as another process."""
-        for ordinal, incarnation in sorted(incarnations.items()):
-            member = self._members.get(ordinal)
+        for position, incarnation in sorted(incarnations.items()):
+            member = self._members.get(position)
             if member is None or now - member.last_seen > PING_SECONDS * MISSED_PINGS:
-                return _lost(f"worker {ordinal} stopped answering")
+                return _lost(f"worker {position} stopped answering")
             if member.hello.incarnation != incarnation:
-                return _lost(f"worker {ordinal} was restarted")
+                return _lost(f"worker {position} was restarted")
         return None
 
     def incarnations(self, workers: int) -> dict[int, str]:
@@ -173,22 +174,22 @@ class Gang:
         return {o: self._members[o].hello.incarnation for o in range(workers)}
 
     def running(self, attempt: int, workers: int) -> list[int]:
-        """Ordinals of `0..workers-1` that still have processes of `attempt`."""
+        """Positions of `0..workers-1` that still have processes of `attempt`."""
         return [
-            ordinal
-            for ordinal, member in self._members.items()
-            if ordinal < workers and member.hello.attempt == attempt
+            position
+            for position, member in self._members.items()
+            if position < workers and member.hello.attempt == attempt
         ]
 
     def never_started(self, workers: int) -> list[int]:
-        """Ordinals of `0..workers-1` that are about to leave and run nothing.
+        """Positions of `0..workers-1` that are about to leave and run nothing.
 
         One that is told to stop starts no more ranks, so nobody must wait for them.
         """
         return [
-            ordinal
-            for ordinal in range(workers)
-            if (member := self._members.get(ordinal)) is not None
+            position
+            for position in range(workers)
+            if (member := self._members.get(position)) is not None
             and member.hello.drain
             and member.hello.attempt == 0
         ]
@@ -198,15 +199,15 @@ class Gang:
         return any(o < workers and member.hello.drain for o, member in self._members.items())
 
     def gpus(self) -> tuple[GpuReading, ...]:
-        """GPU figures of all members, in order of ordinal."""
+        """GPU figures of all members, in order of position."""
         return tuple(gpu for _, m in sorted(self._members.items()) for gpu in m.hello.gpus)
 
     def present(self, now: float) -> set[int]:
-        """Ordinals that sent a hello lately and are not about to leave."""
+        """Positions that sent a hello lately and are not about to leave."""
         lately = PING_SECONDS * MISSED_PINGS
         return {
-            ordinal
-            for ordinal, member in self._members.items()
+            position
+            for position, member in self._members.items()
             if now - member.last_seen <= lately and not member.hello.drain
         }
 

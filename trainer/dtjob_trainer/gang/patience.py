@@ -128,5 +128,5 @@ def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
         f"{why}, the last one without a new checkpoint; {status.charged} draws are charged for "
         f"{done} steps. Set runPolicy.stallSeconds well above the slowest step, or find what it "
         "waits for; then go on with --resume (in a cluster: change stallSeconds in either case, "
-        "and delete the StatefulSet, which comes back with it)"
+        "and delete the job's StatefulSets, which come back with it)"
     )

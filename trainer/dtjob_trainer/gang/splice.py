@@ -1,7 +1,7 @@
-"""The way of ranks to the store, which listens on ordinal 0's loopback alone.
+"""The way of ranks to the store, which listens on the coordinator's loopback alone.
 
 torch's TCPStore authenticates nobody. So ranks of other workers connect to their own supervisor,
-which connects to ordinal 0's and shows the attempt's key before it passes on any of their bytes.
+which connects to the coordinator's and shows the attempt's key before it passes on any byte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class StoreGate:
-    """Ordinal 0's port for other workers' ranks: without the key nobody reaches the store.
+    """The coordinator's port for other workers' ranks: without the key nobody reaches the store.
 
     Parameters
     ----------

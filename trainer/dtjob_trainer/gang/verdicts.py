@@ -55,7 +55,7 @@ def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
         return None
     return (
         f"{why}: put it right, then go on with --resume (in a cluster: change "
-        "runPolicy.stallSeconds, and delete the StatefulSet, which comes back with it)"
+        "runPolicy.stallSeconds, and delete the job's StatefulSets, which come back with it)"
     )
 
 

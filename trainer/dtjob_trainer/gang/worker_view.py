@@ -13,7 +13,7 @@ from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 
 @dataclass(frozen=True)
 class WorkerView:
-    """What a supervisor knows of its worker and, on ordinal 0, of the whole gang.
+    """What a supervisor knows of its worker and, on the coordinator, of the whole gang.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class WorkerView:
         Steps that each rank of this worker has finished.
     """
 
-    ordinal: int
+    position: int
     report: WorkerReport
     gpus: tuple[GpuReading, ...] = ()
     rank_steps: Mapping[int, int] = field(default_factory=dict)
@@ -32,9 +32,9 @@ class WorkerView:
 class CurrentView:
     """Holds the newest view, which each change replaces."""
 
-    def __init__(self, ordinal: int, job_uid: str, stage: str = "starting") -> None:
+    def __init__(self, position: int, job_uid: str, stage: str = "starting") -> None:
         report = WorkerReport(job_uid=job_uid, attempt=0, state=WorkerState.STARTING, stage=stage)
-        self.view = WorkerView(ordinal, report)
+        self.view = WorkerView(position, report)
 
     @property
     def report(self) -> WorkerReport:

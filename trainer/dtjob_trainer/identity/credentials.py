@@ -1,4 +1,4 @@
-"""How a worker proves to ordinal 0 that it belongs to the gang, and how ordinal 0 finds out.
+"""How a worker proves to the coordinator that it belongs to the gang, and how that finds out.
 
 In pods by the pod's own projected token; on one machine by a secret that its user alone can read.
 """
@@ -34,7 +34,7 @@ class Credentials(Protocol):
 
     @property
     def trouble(self) -> tuple[Reason, str] | None:
-        """Why ordinal 0 can know nobody, where that lasts."""
+        """Why the coordinator can know nobody, where that lasts."""
 
     def show(self, body: bytes) -> str:
         """The header by which this worker proves that `body` is its hello.

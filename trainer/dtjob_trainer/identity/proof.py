@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
+from dtjob_api.wire import positions
+
 #: By so much the clocks of two nodes may differ, and those of two API servers.
 LEEWAY_SECONDS = 60
-
-_ORDINAL = re.compile("0|[1-9][0-9]{0,9}")
 
 
 class HelloDenied(Exception):
@@ -29,15 +28,15 @@ class Speaker:
 
     Attributes
     ----------
-    ordinal
-        The worker's number; None where the proof identifies the run but not the worker.
+    position
+        The worker's; None where the proof identifies the run but not the worker.
     pod
         UID of its pod; empty in a run without pods.
     issued
         When the API server made the pod's token, by its own clock; 0 in a run without pods.
     """
 
-    ordinal: int | None
+    position: int | None
     pod: str
     issued: int = 0
 
@@ -51,7 +50,7 @@ class Expected:
     audience
         Whom it was made for: one job's gang.
     namespace, stateful_set
-        Whose pods the workers are.
+        Of the coordinator; the other workers' pods are named after it.
     """
 
     audience: str
@@ -122,15 +121,12 @@ def _speaker(claims: Mapping[str, Any], expected: Expected) -> Speaker:
     name, uid = pod.get("name"), pod.get("uid")
     if not isinstance(name, str) or not isinstance(uid, str) or not uid:
         raise unproved("the token is bound to no pod")
-    owner, _, ordinal = name.rpartition("-")
-    if (
-        bound.get("namespace") != expected.namespace
-        or owner != expected.stateful_set
-        or not _ORDINAL.fullmatch(ordinal)
-    ):
+    position = positions.position_of(expected.stateful_set, name)
+    if bound.get("namespace") != expected.namespace or position is None:
         raise HelloDenied(
             HTTPStatus.FORBIDDEN,
-            f"the token is bound to no pod of StatefulSet {expected.stateful_set} in namespace "
-            f"{expected.namespace}",
+            f"the token is bound to no worker's pod: in namespace {expected.namespace} these are "
+            f"{positions.pod_name(expected.stateful_set, 0)} and those of StatefulSet "
+            f"{positions.set_name(expected.stateful_set, positions.Role.WORKER)}",
         )
-    return Speaker(int(ordinal), uid, claims["iat"])
+    return Speaker(position, uid, claims["iat"])

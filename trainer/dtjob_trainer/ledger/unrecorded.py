@@ -2,7 +2,7 @@
 
 A ledger that was put back without its status says that nothing is charged. An outcome written into
 it then would be final, though a backup or `dtjob ledger restore` could still save the run. So
-ordinal 0 reads the volume before it writes one.
+the coordinator reads the volume before it writes one.
 """
 
 from __future__ import annotations

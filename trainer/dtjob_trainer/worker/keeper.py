@@ -14,7 +14,7 @@ _LOOK_SECONDS = 0.5
 
 
 class Keeper:
-    """Warms the nursery up, and the store on ordinal 0; nobody else would bring them back.
+    """Warms the nursery up, and the store on the coordinator; nobody else would bring them back.
 
     Parameters
     ----------

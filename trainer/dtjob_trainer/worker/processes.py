@@ -1,4 +1,4 @@
-"""A supervisor's child processes: the ranks of one attempt and, on ordinal 0, the store."""
+"""A supervisor's child processes: the ranks of one attempt and, on the coordinator, the store."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Child(Protocol):
 
 
 class Nursery(Protocol):
-    """Where a supervisor's children come from: ranks and, on ordinal 0, store and accountant."""
+    """Where a supervisor's children come from: ranks and, on worker 0, store and accountant."""
 
     #: What the worker's memory group has killed: of its ranks and of what starts them.
     kills: MemoryKills

@@ -1,6 +1,6 @@
 """PID 1 of a worker: starts ranks from a warm forkserver, watches them, and answers for them.
 
-It imports no torch. Every supervisor follows the directives of the one on ordinal 0, which also
+It imports no torch. Every supervisor follows the directives of the coordinator's, which also
 leads (see `dtjob_trainer.gang.leader`).
 """
 
@@ -60,7 +60,7 @@ class Supervisor:
     def __init__(
         self,
         config: WorkerConfig,
-        ordinal: int,
+        position: int,
         nursery: Nursery,
         log: Logger,
         *,
@@ -68,14 +68,14 @@ class Supervisor:
         host: str | None = None,
     ) -> None:
         self._config = config
-        self._ordinal = ordinal
+        self._position = position
         self._nursery = nursery
         self._log = log
         on_one_machine = listening.is_loopback(config.coordinator_host)
         self._bind_host = host or (config.coordinator_host if on_one_machine else "")
         self._credentials = open_credentials(config)
         self._incarnation = uuid.uuid4().hex
-        self._current = CurrentView(ordinal, config.job.uid, "importing torch and opacus")
+        self._current = CurrentView(position, config.job.uid, "importing torch and opacus")
         self._gpus = GpuCollector()
         self._ranks: Ranks | None = None
         self._tunnel: Tunnel | None = None
@@ -94,7 +94,7 @@ class Supervisor:
             cold=self._begin_anew,
         )
         self._leader: Leader | None = None
-        if ordinal == 0:
+        if position == 0:
             self._leader = Leader(
                 config,
                 ledgers(config.ledger),
@@ -120,7 +120,7 @@ class Supervisor:
             return code
 
     async def _open_doors(self, rim: contextlib.AsyncExitStack) -> None:
-        """What everybody may ask; on ordinal 0 also the gang's hellos and the way to the store."""
+        """What everybody may ask; on worker 0 also the gang's hellos and the way to the store."""
         config = self._config
         await self._serve(self._shown(), config.http_port, "http_port", rim)
         if (leader := self._leader) is None:
@@ -159,7 +159,7 @@ class Supervisor:
                 self._keeper.store.stop()
 
     async def _exit_code(self, group: asyncio.TaskGroup) -> WorkerExit:
-        """The exit code; on ordinal 0 the leader's, whose last directive no hello may bring."""
+        """The exit code; on worker 0 the leader's, whose last directive no hello may bring."""
         following = group.create_task(self._follow())
         if self._leader is None:
             return await following
@@ -224,11 +224,11 @@ class Supervisor:
 
         Cut short when this worker has news, so that a dead rank is reported at once.
         """
-        gpus = telemetry.gpu_fields(self._gpus.read(), self._ordinal)
+        gpus = telemetry.gpu_fields(self._gpus.read(), self._position)
         if self._leader is None:
             self._current.view = replace(self._current.view, gpus=gpus)
         hello = Hello(
-            ordinal=self._ordinal,
+            position=self._position,
             incarnation=self._incarnation,
             ready=self._can_start,
             attempt=self._attempt,
@@ -279,7 +279,7 @@ class Supervisor:
                 RankSetup(
                     config=self._config.model_dump_json(by_alias=True),
                     attempt=directive.attempt,
-                    rank=self._ordinal * each + local,
+                    rank=self._position * each + local,
                     local_rank=local,
                     world_size=directive.workers * each,
                     threads=threads_per_rank(each),
@@ -314,7 +314,7 @@ class Supervisor:
         self._ends = []
         self._current.view = replace(self._current.view, rank_steps={})
         if self._leader is None:
-            # On ordinal 0 the leader shows what the whole gang is at.
+            # On the coordinator the leader shows what the whole gang is at.
             self._current.update(state=WorkerState.STARTING, stage="no ranks")
         self._news.set()
 
@@ -384,7 +384,7 @@ class Supervisor:
         registry.register(
             telemetry.WorkerMetrics(
                 self._current,
-                {"namespace": job.namespace, "job": job.name, "worker": str(self._ordinal)},
+                {"namespace": job.namespace, "job": job.name, "worker": str(self._position)},
             )
         )
         return endpoints.shown(

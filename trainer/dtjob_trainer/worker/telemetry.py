@@ -39,9 +39,9 @@ def _estimated_completion(report: WorkerReport, batch_size: int) -> datetime | N
     return report.heartbeat + timedelta(seconds=left)
 
 
-def gpu_fields(gpus: Sequence[GpuFigures], ordinal: int) -> tuple[GpuReading, ...]:
+def gpu_fields(gpus: Sequence[GpuFigures], position: int) -> tuple[GpuReading, ...]:
     """GPU figures with the worker that they belong to."""
-    return tuple(GpuReading(worker=ordinal, **asdict(gpu)) for gpu in gpus)
+    return tuple(GpuReading(worker=position, **asdict(gpu)) for gpu in gpus)
 
 
 def summarise_gpus(gpus: Sequence[GpuReading]) -> GpuStatus | None:
@@ -86,7 +86,7 @@ class WorkerMetrics:
                 int(report.state is WorkerState.RUNNING),
             ),
         )
-        if view.ordinal == 0:
+        if view.position == 0:
             yield from self._gauges(
                 ("dtjob_step", "Steps of the model.", report.step),
                 ("dtjob_steps_planned", "Steps that the job is to make.", report.total_steps),
@@ -114,7 +114,7 @@ class WorkerMetrics:
         for rank, step in sorted(view.rank_steps.items()):
             steps.add_metric([*self._values, str(rank)], step)
         yield steps
-        yield from self._gpu_gauges([gpu for gpu in view.gpus if gpu.worker == view.ordinal])
+        yield from self._gpu_gauges([gpu for gpu in view.gpus if gpu.worker == view.position])
 
     def _gauges(self, *gauges: tuple[str, str, float | None]) -> Iterator[Metric]:
         for name, help_text, value in gauges:

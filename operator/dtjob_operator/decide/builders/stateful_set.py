@@ -1,4 +1,4 @@
-"""The StatefulSet of a job's workers."""
+"""The StatefulSets of a job: one for the coordinator alone, one for all other workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from dtjob_api import derive
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.workers import GPU_RESOURCE
+from dtjob_api.wire.positions import Role
 from dtjob_api.wire.well_known import (
     CONFIG_VARIABLE,
     HELLO_PORT,
@@ -27,32 +28,37 @@ _GRACE_SECONDS = 60
 _TOKEN_SECONDS = 600  # as short as the API server makes them
 
 
-def stateful_set(job: DistributedTrainingJob, replicas: int) -> Json:
-    """Workers with stable names and one checkpoint claim each; ordinal 0's holds the state.
+def stateful_set(job: DistributedTrainingJob, role: Role, replicas: int) -> Json:
+    """Workers of one role with stable names; the coordinator alone has a volume, for the state.
 
     All start at once, since a gang trains only when it is complete. An update of the template
-    touches no running pod, and no claim is ever deleted: what is on ordinal 0's is paid for.
+    touches no running pod, and the claim is never deleted: what is on it is paid for.
     """
-    template = _template(job)
-    metadata = names.child_metadata(job)
-    metadata["annotations"] = {names.TEMPLATE_DIGEST: template_digest(template)}
+    template = _template(job, role)
+    spec: Json = {
+        "replicas": replicas,
+        "serviceName": names.child_name(job),
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        "selector": {"matchLabels": names.of_role(role, names.selector(job))},
+        "template": template,
+    }
+    if role is Role.COORDINATOR:
+        spec["persistentVolumeClaimRetentionPolicy"] = {
+            "whenDeleted": "Retain",
+            "whenScaled": "Retain",
+        }
+        spec["volumeClaimTemplates"] = [_checkpoint_claim(job)]
     return {
         "apiVersion": kinds.STATEFUL_SET.api_version,
         "kind": kinds.STATEFUL_SET.name,
-        "metadata": metadata,
-        "spec": {
-            "replicas": replicas,
-            "serviceName": names.child_name(job),
-            "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "OnDelete"},
-            "persistentVolumeClaimRetentionPolicy": {
-                "whenDeleted": "Retain",
-                "whenScaled": "Retain",
-            },
-            "selector": {"matchLabels": names.selector(job)},
-            "template": template,
-            "volumeClaimTemplates": [_checkpoint_claim(job)],
+        "metadata": names.child_metadata(job)
+        | {
+            "name": names.set_name(job, role),
+            "labels": names.of_role(role, names.labels(job)),
+            "annotations": {names.TEMPLATE_DIGEST: template_digest(template)},
         },
+        "spec": spec,
     }
 
 
@@ -61,10 +67,12 @@ def template_digest(template: Json) -> str:
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _template(job: DistributedTrainingJob) -> Json:
+def _template(job: DistributedTrainingJob, role: Role) -> Json:
     extra = job.spec.workers.template
     spec: Json = {
         "serviceAccountName": names.worker_account(job),
+        # The coordinator alone asks the API server anything, whatever the account's default.
+        "automountServiceAccountToken": role is Role.COORDINATOR,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "securityContext": {
@@ -79,14 +87,14 @@ def _template(job: DistributedTrainingJob) -> Json:
             *(toleration.to_dict() for toleration in extra.tolerations),
             *(_unreachable(taint) for taint in ("not-ready", "unreachable")),
         ],
-        "containers": [_container(job)],
+        "containers": [_container(job, role)],
         "volumes": _volumes(job),
     }
     if job.spec.image_pull_secrets:
         spec["imagePullSecrets"] = [secret.to_dict() for secret in job.spec.image_pull_secrets]
     if extra.node_selector:
         spec["nodeSelector"] = dict(extra.node_selector)
-    return {"metadata": {"labels": names.labels(job)}, "spec": spec}
+    return {"metadata": {"labels": names.of_role(role, names.labels(job))}, "spec": spec}
 
 
 def _unreachable(taint: str) -> Json:
@@ -98,7 +106,7 @@ def _unreachable(taint: str) -> Json:
     }
 
 
-def _container(job: DistributedTrainingJob) -> Json:
+def _container(job: DistributedTrainingJob, role: Role) -> Json:
     container: Json = {
         "name": names.WORKER_CONTAINER,
         "image": job.spec.image,
@@ -120,7 +128,7 @@ def _container(job: DistributedTrainingJob) -> Json:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": _mounts(job),
+        "volumeMounts": _mounts(job, role),
     }
     if job.spec.image_pull_policy is not None:
         container["imagePullPolicy"] = job.spec.image_pull_policy
@@ -212,13 +220,14 @@ def _token(job: DistributedTrainingJob) -> Json:
     }
 
 
-def _mounts(job: DistributedTrainingJob) -> list[Json]:
+def _mounts(job: DistributedTrainingJob, role: Role) -> list[Json]:
     mounts: list[Json] = [
-        {"name": names.CHECKPOINT_VOLUME, "mountPath": names.STATE_DIR},
         {"name": "dtjob-tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "dtjob-shm", "mountPath": "/dev/shm"},  # noqa: S108
         {"name": "dtjob-gang", "mountPath": names.TOKEN_DIR, "readOnly": True},
     ]
+    if role is Role.COORDINATOR:
+        mounts.insert(0, {"name": names.CHECKPOINT_VOLUME, "mountPath": names.STATE_DIR})
     if job.spec.storage.data:
         mounts.append({"name": names.DATA_VOLUME, "mountPath": names.DATA_DIR, "readOnly": True})
     return mounts + [mount.to_dict() for mount in job.spec.workers.template.volume_mounts]

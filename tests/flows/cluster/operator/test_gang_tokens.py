@@ -73,7 +73,7 @@ def coordinator(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> PodToken:
-    """Ordinal 0, with no other rights than every ServiceAccount has."""
+    """The coordinator, with no other rights than every ServiceAccount has."""
     (path := tmp_path / "token").write_text(of_pod(account, "set-0", new_pod(account, "set-0")))
     own = account("create", "token", "dtjob-worker").strip()
     as_worker = with_token(account, own)
@@ -86,18 +86,18 @@ def heard(coordinator: PodToken, token: str) -> Speaker:
     return asyncio.run(coordinator.speaker(f"Bearer {token}", b""))
 
 
-def test_two_pods_of_one_ordinal_compete(account: Kubectl, coordinator: PodToken) -> None:
+def test_two_pods_of_one_position_compete(account: Kubectl, coordinator: PodToken) -> None:
     """The old pod is gone, and its token holds for minutes: nobody is asked about it."""
-    old = new_pod(account, "set-1")
-    of_old = of_pod(account, "set-1", old)
-    account("delete", "pod", "set-1", "--now")
-    new = new_pod(account, "set-1")
-    of_new = of_pod(account, "set-1", new)
+    old = new_pod(account, "set-w-0")
+    of_old = of_pod(account, "set-w-0", old)
+    account("delete", "pod", "set-w-0", "--now")
+    new = new_pod(account, "set-w-0")
+    of_new = of_pod(account, "set-w-0", new)
     gang = Gang()
-    hello = Hello(ordinal=1, incarnation="a", ready=True)
+    hello = Hello(position=1, incarnation="a", ready=True)
     for shown, uid in ((of_old, old), (of_new, new)):
         speaker = heard(coordinator, shown)
-        assert (speaker.ordinal, speaker.pod) == (1, uid)
+        assert (speaker.position, speaker.pod) == (1, uid)
         gang.admit(hello, speaker, 2)
     with pytest.raises(HelloDenied, match="was replaced"):
         gang.admit(hello, heard(coordinator, of_old), 2)
@@ -105,17 +105,17 @@ def test_two_pods_of_one_ordinal_compete(account: Kubectl, coordinator: PodToken
 
 def test_the_coordinator_is_known_by_its_own_token(coordinator: PodToken) -> None:
     own = coordinator.show(b"")
-    assert asyncio.run(coordinator.speaker(own, b"")).ordinal == 0
+    assert asyncio.run(coordinator.speaker(own, b"")).position == 0
 
 
 def test_tokens_made_for_something_else_are_refused(
     account: Kubectl, coordinator: PodToken
 ) -> None:
-    uid, other = new_pod(account, "set-1"), new_pod(account, "another-1")
+    uid, other = new_pod(account, "set-w-0"), new_pod(account, "another-w-0")
     tokens = {
-        "audience": of_pod(account, "set-1", uid, audience=f"{AUDIENCE}-another"),
+        "audience": of_pod(account, "set-w-0", uid, audience=f"{AUDIENCE}-another"),
         "bound to no pod": token(account),
-        "no pod of StatefulSet set": of_pod(account, "another-1", other),
+        "no worker's pod": of_pod(account, "another-w-0", other),
     }
     for why, shown in tokens.items():
         with pytest.raises(HelloDenied, match=why):

@@ -92,7 +92,7 @@ def home(
 ) -> Kubectl:
     """A namespace with a ledger, its job's two pods and a pod of another job."""
     kubectl = new_namespace()
-    workers(kubectl, COORDINATOR, f"{SET}-1", "other-4e5f6a7b-0")
+    workers(kubectl, COORDINATOR, f"{SET}-w-0", "other-4e5f6a7b-0")
     with_token(kubectl, operator_token)("create", "--filename=-", stdin=json.dumps(ledger()))
     wait_for("the policy works, some seconds after it is installed", lambda: _refused(kubectl), 30)
     return kubectl
@@ -211,7 +211,7 @@ def test_an_outcome_is_set_once(coordinator: Kubectl) -> None:
 
 
 @pytest.mark.rule(18)
-@pytest.mark.parametrize("writer", [f"{SET}-1", "other-4e5f6a7b-0"])
+@pytest.mark.parametrize("writer", [f"{SET}-w-0", "other-4e5f6a7b-0"])
 def test_only_the_coordinators_pod_writes(
     home: Kubectl, coordinator: Kubectl, with_token: WithToken, writer: str
 ) -> None:

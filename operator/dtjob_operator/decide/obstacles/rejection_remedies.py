@@ -126,8 +126,10 @@ def remedy(rejection: RejectionEvent) -> str:
     if exceeded := _EXCEEDED.search(cause):
         figures = exceeded["figures"].split(",")
         fields = _fields((each.partition("=")[0] for each in figures), rejection)
-        lower = _either(["spec.workers.replicas", *fields])
-        return f"Raise the ResourceQuota, or lower {lower} in a new job"
+        lower = fields if rejection.is_of_claim else ["spec.workers.replicas", *fields]
+        if not lower:
+            return "Raise the ResourceQuota, or delete claims that nobody needs"
+        return f"Raise the ResourceQuota, or lower {_either(lower)} in a new job"
     if _FAILED_QUOTA in cause:
         return "Say in spec.workers.resources of a new job what the ResourceQuota asks for"
     if broken := _LIMIT_RANGE.findall(cause):
@@ -153,7 +155,7 @@ def _fields(resources: Iterable[str], rejection: RejectionEvent) -> list[str]:
 
 
 def _field(resource: str, rejection: RejectionEvent) -> str | None:
-    """None where it is no amount but a number of objects: each worker is a pod with a claim."""
+    """None where it is no amount but a number of objects: each worker is a pod."""
     if resource == "pods" or resource.startswith("count/"):
         return None
     if rejection.is_of_claim:

@@ -6,6 +6,7 @@ from dtjob_api import derive
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
+from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import JOB_UID_LABEL
@@ -31,3 +32,10 @@ def unlabelled(observed: Observed, job: DistributedTrainingJob) -> Finding | Non
         f"label {JOB_UID_LABEL}={derive.job_uid(job)}: {outside}and the StatefulSet can't put a "
         f"worker in its place. Delete it (kubectl delete pod {first}), and the worker comes back",
     )
+
+
+KIND = ObstacleKind(
+    detect=lambda facts: unlabelled(facts.observed, facts.job),
+    conditions=OF_PODS,
+    of_a_start=True,
+)

@@ -9,7 +9,11 @@ from typing import Any
 
 from dtjob_api.reasons import Reason, known
 from dtjob_api.wire.exit_codes import WorkerExit
+from dtjob_operator.decide.facts import Facts
+from dtjob_operator.decide.obstacles.not_started import metadata_remedy
+from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
 from dtjob_operator.read.pod_status import ends, is_out_of_memory, is_running
+from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 
 _NO_TRAINER = "No module named 'dtjob_trainer'"
@@ -99,3 +103,14 @@ def _json_object(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _detect(facts: Facts) -> Finding | None:
+    for pod in facts.settled_pods:
+        if (found := crash(pod)) is not None and not found.held:
+            remedy = metadata_remedy(found.message, facts.job)
+            return Finding(found.reason, found.message + remedy)
+    return None
+
+
+KIND = ObstacleKind(detect=_detect, conditions=OF_PODS, of_a_start=True)

@@ -12,8 +12,9 @@ from datetime import datetime
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import AttemptRecord
-from dtjob_api.reasons import ENDED_IN_ORDER, Reason
-from dtjob_operator.decide.diagnosis.crashes import out_of_memory
+from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason
+from dtjob_operator.decide.obstacles.crashes import out_of_memory
+from dtjob_operator.decide.obstacles.obstacle import ObstacleKind, probe_pause
 from dtjob_operator.read import pod_status
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -50,3 +51,11 @@ def _kills(pod: Json) -> Iterable[datetime]:
     for state in pod_status.ends(pod):
         if pod_status.is_out_of_memory(state) and state.get("finishedAt"):
             yield datetime.fromisoformat(state["finishedAt"])
+
+
+KIND = ObstacleKind(
+    detect=lambda facts: killed_for_memory(facts.observed.pods, facts.job, facts.last_attempt),
+    conditions=frozenset({ConditionType.RUNNING}),
+    of_a_start=True,
+    retry_after=probe_pause,
+)

@@ -7,8 +7,11 @@ from datetime import datetime, timedelta
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.diagnosis import node_words
-from dtjob_operator.decide.diagnosis.not_started import GRACE
+from dtjob_api.wire.positions import Role
+from dtjob_operator.decide.facts import Facts
+from dtjob_operator.decide.obstacles import node_words
+from dtjob_operator.decide.obstacles.not_started import GRACE
+from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
 from dtjob_operator.read.events import newest
 from dtjob_operator.read.pod_status import scheduled_at
 from dtjob_operator.terms import names
@@ -32,8 +35,8 @@ def unscheduled(
         return  # of its own, such as a node taken by somebody else meanwhile: it tries again
     name, message = pod["metadata"]["name"], scheduled.get("message", "")
     claim = node_words.missing_claim(message)
-    # A worker's own claim is made by the StatefulSet controller, together with the pod.
-    if claim and not claim.startswith(f"{names.CHECKPOINT_VOLUME}-"):
+    # The coordinator's own claim is made by the StatefulSet controller, together with the pod.
+    if claim and claim != names.claim_name(job):
         data = job.spec.storage.data
         field = (
             "spec.storage.data.claimName"
@@ -47,11 +50,13 @@ def unscheduled(
         )
         return
     waited = now - scheduled_at(pod)
-    yield from _unbound(observed, message, waited, now)
+    holds_state = names.role_of(job, pod) is Role.COORDINATOR
+    if holds_state:
+        yield from _unbound(observed, message, waited, now)
     if node_words.waits_for_volumes(message) and waited < GRACE:
         return  # a provisioner that is at work
     if node_words.has_unbound_immediate_claims(message):
-        if _is_bound(observed, f"{names.CHECKPOINT_VOLUME}-{name}"):
+        if not holds_state or _is_bound(observed.claim):
             yield from _unbound_by_others(job, name, message)
         return  # else its own claim is new, or has just got its volume: the scheduler looks again
     yield Finding(
@@ -65,31 +70,31 @@ def unscheduled(
 def _unbound(
     observed: Observed, scheduler: str, waited: timedelta, now: datetime
 ) -> Iterator[Finding]:
-    """Claims without a volume, if they are what the scheduler waits for."""
+    """A checkpoint claim without a volume, if that is what the scheduler waits for."""
+    claim = observed.claim
+    if claim is None or _is_bound(claim):
+        return
+    name = claim["metadata"]["name"]
+    chosen = claim["spec"].get("storageClassName")
+    event = newest(observed.events, "PersistentVolumeClaim", name, {"ProvisioningFailed"})
+    message = event.get("message", "").rstrip(".") if event is not None else ""
     waits_for_it = node_words.waits_for_volumes(scheduler)
-    for claim in observed.claims:
-        if claim.get("status", {}).get("phase") == "Bound":
-            continue
-        name = claim["metadata"]["name"]
-        chosen = claim["spec"].get("storageClassName")
-        event = newest(observed.events, "PersistentVolumeClaim", name, {"ProvisioningFailed"})
-        message = event.get("message", "").rstrip(".") if event is not None else ""
-        if missing := node_words.missing_storage_class(message):
-            why = f"there is no StorageClass {missing}. Create it, or name another"
-        elif message:
-            if waited < GRACE:
-                continue
-            why = f"no volume can be provided: {message}. Repair that, or name a StorageClass"
-        elif not waits_for_it or min(waited, _age(claim, now)) < _PROVISIONING:
-            continue
-        elif not chosen:
-            why = "the cluster has no default StorageClass. Mark one as default, or name one"
-        else:
-            why = f"StorageClass {chosen} provides no volume. Provide one, or name another"
-        yield Finding(
-            Reason.CLAIM_UNBOUND,
-            f"claim {name}: {why} in spec.storage.checkpoints.storageClassName of a new job",
-        )
+    if missing := node_words.missing_storage_class(message):
+        why = f"there is no StorageClass {missing}. Create it, or name another"
+    elif message:
+        if waited < GRACE:
+            return
+        why = f"no volume can be provided: {message}. Repair that, or name a StorageClass"
+    elif not waits_for_it or min(waited, _age(claim, now)) < _PROVISIONING:
+        return
+    elif not chosen:
+        why = "the cluster has no default StorageClass. Mark one as default, or name one"
+    else:
+        why = f"StorageClass {chosen} provides no volume. Provide one, or name another"
+    yield Finding(
+        Reason.CLAIM_UNBOUND,
+        f"claim {name}: {why} in spec.storage.checkpoints.storageClassName of a new job",
+    )
 
 
 def _unbound_by_others(job: DistributedTrainingJob, pod: str, message: str) -> Iterator[Finding]:
@@ -105,10 +110,19 @@ def _unbound_by_others(job: DistributedTrainingJob, pod: str, message: str) -> I
         )
 
 
-def _is_bound(observed: Observed, name: str) -> bool:
-    claims = (claim for claim in observed.claims if claim["metadata"]["name"] == name)
-    return any(claim.get("status", {}).get("phase") == "Bound" for claim in claims)
+def _is_bound(claim: Json | None) -> bool:
+    return claim is not None and claim.get("status", {}).get("phase") == "Bound"
 
 
 def _age(claim: Json, now: datetime) -> timedelta:
     return now - datetime.fromisoformat(claim["metadata"]["creationTimestamp"])
+
+
+def _detect(facts: Facts) -> Finding | None:
+    for pod in facts.settled_pods:
+        for found in unscheduled(facts.observed, pod, facts.job, facts.now):
+            return found
+    return None
+
+
+KIND = ObstacleKind(detect=_detect, conditions=OF_PODS, of_a_start=True)

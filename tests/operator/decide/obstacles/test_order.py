@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from dtjob_api.reasons import ConditionType
+from dtjob_operator.decide.facts import gather
+from dtjob_operator.decide.obstacles.obstacle import Children
+from dtjob_operator.decide.obstacles.order import ORDER, find
+from dtjob_operator.read.events import by_child
+from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms.observed import Rejection
-from tests.support.worlds.world import NOW, PLAN, World, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
 
 CASES = YAML(typ="safe").load(Path(__file__).with_name("diagnoses.yaml").read_text())
 
@@ -27,24 +33,44 @@ def event(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def stored_claim(phase: str, storage_class: str | None = None) -> dict[str, Any]:
+    return claim(phase, **({"storageClassName": storage_class} if storage_class else {}))
+
+
 def started(case: dict[str, Any]) -> World:
-    """A job whose StatefulSet has just been made, in the surroundings of a case."""
+    """A job whose StatefulSets have just been made, in the surroundings of a case."""
     spec: dict[str, Any] = {"workers": {"replicas": case.get("workers", 1)}}
     world = World.of(digits(**spec | case.get("spec", {})), privacy_plan=PLAN)
     world.settle()
     world.later(case.get("age", 30))
     world.see(
-        pods=(pod(0, **case["pod"]),) if "pod" in case else (),
-        claims=tuple(
-            claim(
-                0, each["phase"], **({"storageClassName": each["class"]} if "class" in each else {})
-            )
-            for each in case.get("claims", ())
-        ),
-        events=tuple(event(each) for each in case.get("events", ())),
+        pods=(pod(case.get("position", 0), **case["pod"]),) if "pod" in case else (),
+        claim=stored_claim(**case["claim"]) if "claim" in case else None,
+        events=by_child(event(each) for each in case.get("events", ())).get(CHILD, {}),
         rejections=tuple(Rejection(**each) for each in case.get("rejections", ())),
     )
     return world
+
+
+def test_what_releases_pods_outranks_what_leaves_them_and_that_the_rest() -> None:
+    """For who looks at the first alone knows what becomes of the children."""
+    ranks = [list(Children).index(kind.children) for kind in ORDER]
+    assert ranks == sorted(ranks)
+    assert all(ConditionType.RUNNING in kind.conditions for kind in ORDER)
+
+
+def test_of_what_hinders_all_and_what_hinders_pods_the_first_is_shown() -> None:
+    """A pod that no node takes is no news while nothing may be made."""
+    world = started(
+        next(case for case in CASES if case["expect"] and "Unschedulable" in case["expect"])
+    )
+    world.see(unguarded="the policy is gone")
+    facts = gather(world.observed, parsed(world.observed.job), world.now, world.settings)
+    (found,) = find(facts)
+    assert found.finding.reason == "LedgersUnguarded"
+    world.see(unguarded=None)
+    facts = gather(world.observed, parsed(world.observed.job), world.now, world.settings)
+    assert [each.finding.reason for each in find(facts)] == ["Unschedulable"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -69,7 +95,7 @@ def test_trouble_that_has_passed_is_cleared_at_once() -> None:
     world = started(next(case for case in CASES if case["name"] == "quota"))
     world.reconcile()
     world.later(1)
-    world.see(events=(), pods=(pod(0, since=world.now),))
+    world.see(events={}, pods=(pod(0, since=world.now),))
     world.reconcile()
     assert world.reason("ResourcesReady") == ("True", "ResourcesCreated")
     assert world.reason("Running") == ("False", "WaitingForWorkers")

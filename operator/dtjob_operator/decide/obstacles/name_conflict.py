@@ -7,6 +7,7 @@ from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.decide.obstacles.obstacle import OF_CHILDREN, Children, ObstacleKind
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json, Kind
@@ -17,11 +18,13 @@ def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
     """The first object that has the name of a child and is not this job's."""
     restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
     policy = observed.network_policy if restricted else None
+    budget, sets = observed.disruption_budget, (observed.coordinator_set, observed.worker_set)
     named: tuple[tuple[Kind, Json | None, bool], ...] = (
         (kinds.LEDGER, observed.ledger, _is_own_ledger(observed.ledger, job)),
         (kinds.SERVICE, observed.service, _is_own(observed.service, job)),
         (kinds.NETWORK_POLICY, policy, _is_own(policy, job)),
-        (kinds.STATEFUL_SET, observed.stateful_set, _is_own(observed.stateful_set, job)),
+        (kinds.DISRUPTION_BUDGET, budget, _is_own(budget, job)),
+        *((kinds.STATEFUL_SET, of_set, _is_own(of_set, job)) for of_set in sets),
     )
     for kind, child, own in named:
         if child is None or own:
@@ -33,7 +36,7 @@ def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
             how = "keep a copy (kubectl get privacyledgers -o yaml), then delete it"
         return Finding(
             Reason.NAME_CONFLICT,
-            f"{kind.name} {names.child_name(job)} in namespace {names.namespace(job)} is not "
+            f"{kind.name} {child['metadata']['name']} in namespace {names.namespace(job)} is not "
             f"this job's (its {mark} is not {job.metadata.uid}) and is left alone: {how}, and "
             "the job goes on",
         )
@@ -70,3 +73,10 @@ def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Findin
         f"{names.WORKER_ROLE}: correct or delete it, or name an account of your own in "
         "spec.workers.serviceAccountName",
     )
+
+
+KIND = ObstacleKind(
+    detect=lambda facts: conflict(facts.observed, facts.job),
+    conditions=OF_CHILDREN,
+    children=Children.LEFT,
+)

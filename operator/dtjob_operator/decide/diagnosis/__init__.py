@@ -1,1 +1,0 @@
-"""Why a job's workers do not come up, in a user's words."""

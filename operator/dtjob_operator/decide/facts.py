@@ -1,0 +1,151 @@
+"""The facts about one job at one moment, of which obstacles, children and status are made."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import AttemptRecord, PrivacyLedger
+from dtjob_api.ledger.proven import may_lack_draws
+from dtjob_api.wire.worker_report import WorkerReport
+from dtjob_operator.read import pod_status
+from dtjob_operator.terms import names
+from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed
+from dtjob_operator.terms.settings import Settings
+
+# A probe may find a worker ready some seconds after the gang has formed.
+_PROBE_SLACK = timedelta(seconds=30)
+# For a kubelet to kill what has not ended by a pod's deletionTimestamp, and to report it.
+_KILL_SLACK = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is observed, and what it says together.
+
+    Attributes
+    ----------
+    stored
+        The job's status as stored, {} if it has none.
+    ledger
+        The job's own ledger; None if there is none or it can't be read.
+    unreadable
+        Why it can't be read.
+    workers
+        Pods that should be there.
+    coordinator
+        Its pod.
+    report
+        The coordinator's, if it speaks of the ledger's attempt.
+    gang_formed
+        The gang of the current attempt has formed and its coordinator lives.
+    """
+
+    observed: Observed
+    job: DistributedTrainingJob
+    stored: Json
+    ledger: PrivacyLedger | None
+    unreadable: ValidationError | None
+    workers: int
+    coordinator: Json | None
+    report: WorkerReport | None
+    gang_formed: bool
+    now: datetime
+    settings: Settings
+
+    @functools.cached_property
+    def settled_pods(self) -> list[Json]:
+        """Pods that have had a node, or none, for long enough; not those being deleted."""
+        least = timedelta(seconds=self.settings.settle_seconds)
+        return [
+            pod
+            for pod in self.observed.pods
+            if "deletionTimestamp" not in pod["metadata"]
+            and self.now - pod_status.scheduled_at(pod) >= least
+        ]
+
+    @property
+    def last_attempt(self) -> AttemptRecord | None:
+        """The newest attempt."""
+        attempts = self.ledger.status.attempts if self.ledger else []
+        return attempts[-1] if attempts else None
+
+    @property
+    def may_have_spent(self) -> bool:
+        """Whether draws are charged, or were spent, or may have been, that the ledger lacks."""
+        if self.ledger is None:
+            return False
+        return self.ledger.status.charged > 0 or may_lack_draws(self.ledger.status) is not None
+
+
+def gather(
+    observed: Observed, job: DistributedTrainingJob, now: datetime, settings: Settings
+) -> Facts:
+    """Derive the facts from what is observed."""
+    ledger, unreadable = _own_ledger(observed, job)
+    first = names.pod_name(job, 0)
+    coordinator = next((p for p in observed.pods if p["metadata"]["name"] == first), None)
+    report = observed.report
+    if ledger is None or report is None or report.attempt != ledger.status.attempt:
+        report = None
+    return Facts(
+        observed=observed,
+        job=job,
+        stored=observed.job.get("status") or {},
+        ledger=ledger,
+        unreadable=unreadable,
+        workers=ledger.spec.run.workers if ledger else job.spec.workers.replicas,
+        coordinator=coordinator,
+        report=report,
+        gang_formed=ledger is not None and _gang_has_formed(ledger, coordinator, report, now),
+        now=now,
+        settings=settings,
+    )
+
+
+def _own_ledger(
+    observed: Observed, job: DistributedTrainingJob
+) -> tuple[PrivacyLedger | None, ValidationError | None]:
+    raw = observed.ledger
+    if raw is None or raw.get("spec", {}).get("jobUID") != job.metadata.uid:
+        return None, None
+    try:
+        return PrivacyLedger.from_dict(raw), None
+    except ValidationError as error:
+        return None, error
+
+
+def _gang_has_formed(
+    ledger: PrivacyLedger, coordinator: Json | None, report: WorkerReport | None, now: datetime
+) -> bool:
+    """Whether the current attempt runs in the coordinator that is there now.
+
+    After an outage of the API server a pod may not be ready only because its node has not reported
+    yet: the attempt's own signs of life count for more. In a pod that is being deleted it runs
+    until it has recorded how it ends.
+    """
+    status = ledger.status
+    last = status.attempts[-1] if status.attempts else None
+    if last is None or last.attempt != status.attempt or last.end is not None:
+        return False
+    if coordinator is None:
+        return False
+    killed_by = coordinator["metadata"].get("deletionTimestamp")
+    if killed_by is not None and now > datetime.fromisoformat(killed_by) + _KILL_SLACK:
+        return False
+    started = pod_status.running_since(coordinator)
+    if started is None or started > last.start:
+        return False
+    signs = [last.start]
+    if status.checkpoint is not None:
+        signs.append(status.checkpoint.time)
+    if report is not None and report.heartbeat is not None:
+        signs.append(report.heartbeat)
+    # A sign of the future is of a clock that was ahead: it would count for days.
+    is_fresh = any(abs(now - sign) < _PROBE_SLACK for sign in signs)
+    return is_fresh or pod_status.has_ready_condition(coordinator)
