@@ -136,13 +136,18 @@ def test_a_report_that_is_none_harms_nothing(played: dict[str, Played]) -> None:
 def test_a_played_pod_speaks_for_itself_alone(
     played: dict[str, Played], with_token: Callable[[Kubectl, str], Kubectl]
 ) -> None:
-    """Its token is bound to it, as the policy of the ledgers wants it."""
+    """The coordinator alone has a token, bound to it as the policy of the ledgers wants it."""
     job = played["speaks"]
     job.until("a lease", lambda: job.ledger_status().get("charged"))
-    for pod in job.kubectl.list("pods"):
-        folder = job.player.folder / "pods" / pod["metadata"]["uid"]
-        (token,) = folder.glob("kube-api-access-*/token")
-        as_pod = with_token(job.kubectl, token.read_text())
-        who = json.loads(as_pod("auth", "whoami", "--output=json"))["status"]["userInfo"]
-        name = pod["metadata"]["name"]
-        assert who["extra"]["authentication.kubernetes.io/pod-name"] == [name]
+    tokens = {
+        pod["metadata"]["name"]: path
+        for pod in job.kubectl.list("pods")
+        for path in (job.player.folder / "pods" / pod["metadata"]["uid"]).glob(
+            "kube-api-access-*/token"
+        )
+    }
+    ((name, token),) = tokens.items()
+    assert name == pod_name(job.child, 0)
+    as_pod = with_token(job.kubectl, token.read_text())
+    who = json.loads(as_pod("auth", "whoami", "--output=json"))["status"]["userInfo"]
+    assert who["extra"]["authentication.kubernetes.io/pod-name"] == [name]
