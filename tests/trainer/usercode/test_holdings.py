@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import logging
+import multiprocessing
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.usercode.holdings import holdings
 
 CALLS = [0]
@@ -146,6 +149,20 @@ def test_a_change_is_seen(name: str) -> None:
     change, where = CHANGES[name]
     found = changing(change)
     assert any(each.endswith(where) for each in found), found
+
+
+def test_what_dtjob_and_python_keep_for_themselves_is_not_read() -> None:
+    """A dry run is wrapped by what tells of its progress."""
+    mail, logger = Mailbox(multiprocessing.Pipe()[0]), logging.getLogger("test_holdings")
+
+    def beating() -> None:
+        mail.progress()
+        logger.info("beating")
+
+    before = holdings(nn.Linear(1, 1), beating)
+    logger.setLevel(logging.DEBUG)
+    vars(mail)["_sent"] = 1.0
+    assert holdings(nn.Linear(1, 1), beating) == before
 
 
 def test_what_does_not_change_is_the_same() -> None:

@@ -6,13 +6,14 @@ Nobody here writes so as not to be seen: what code in C keeps, as the cache of
 
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), range, itertools.co
 _SEQUENCES = (tuple, list, set, frozenset, deque)
 #: What torch itself keeps in each module, but for the mode that it is in.
 _OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
+# Those of Python's own classes whose objects a task writes to.
+_OPEN = (torch.nn.Module, ModuleType, argparse.Namespace, SimpleNamespace)
 _MAX_DEPTH = 6
 # Of more entries it is noted how many they are; of a tensor, how often it was written to.
 _MAX_ENTRIES = 1 << 14
@@ -97,7 +100,7 @@ class _Reader:
         elif isinstance(value, type):
             if self._note(value.__module__):
                 yield from ((f".{name}", each) for name, each in _attributes(value))
-        else:
+        elif isinstance(value, _OPEN) or not _is_machinery(type(value).__module__):
             yield from ((f".{name}", each) for name, each in _attributes(value))
             if not isinstance(value, ModuleType) and self._note(type(value).__module__):
                 yield f" ({type(value).__name__})", type(value)
@@ -129,6 +132,12 @@ def _some(
     yield " (entries)", len(value)
     if len(value) <= _MAX_ENTRIES:
         yield from list(parts)
+
+
+def _is_machinery(module: str) -> bool:
+    """Whether code is dtjob's or Python's own: of mailboxes, loggers and locks nothing is read."""
+    top = module.partition(".")[0]
+    return top in imported.OUR_PACKAGES or top in sys.stdlib_module_names
 
 
 @functools.lru_cache(maxsize=1024)
