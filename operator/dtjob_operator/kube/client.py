@@ -28,9 +28,9 @@ from dtjob_operator.kube.api_errors import (
     NotFound,
     Unavailable,
 )
+from dtjob_operator.kube.trimmed import trimmed
 from dtjob_operator.terms.kinds import Json, Kind, kind_of
 from dtjob_operator.terms.names import FIELD_MANAGER
-from dtjob_operator.terms.trimmed import trimmed
 
 _PAGE = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)

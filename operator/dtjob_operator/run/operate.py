@@ -16,6 +16,7 @@ from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.kube.store import Entry, Stores
+from dtjob_operator.kube.trimmed import trimmed
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Observer
 from dtjob_operator.observe.scrape import Scraper
@@ -25,7 +26,6 @@ from dtjob_operator.run.work_queue import WorkQueue
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import JOB_LABEL, Json, Kind
 from dtjob_operator.terms.settings import Enforcement, Settings
-from dtjob_operator.terms.trimmed import trimmed
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
 _RETRY_SECONDS = 2.0

@@ -10,9 +10,9 @@ import pytest
 
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_operator.decide.desired_state import decide
+from dtjob_operator.kube.trimmed import trimmed
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.observed import Spent
-from dtjob_operator.terms.trimmed import trimmed
 from tests.support.worlds.world import World, claim, pod, running, stamp, waiting_pod
 
 PROVENANCE = {
