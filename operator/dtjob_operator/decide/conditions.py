@@ -129,7 +129,7 @@ def _accepted(situation: Situation) -> Iterator[ConditionState]:
 
 
 def _planning(situation: Situation) -> str:
-    return calibrating(situation.planning_trouble, situation.plans_before)
+    return calibrating(situation.observed.planning_trouble, situation.observed.plans_before)
 
 
 def _promise(plan: PrivacyPlan) -> str:

@@ -72,12 +72,19 @@ class Facts:
     @property
     def last_attempt(self) -> AttemptRecord | None:
         """The newest attempt."""
-        attempts = self.ledger.status.attempts if self.ledger else []
-        return attempts[-1] if attempts else None
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def attempts(self) -> list[AttemptRecord]:
+        """The newest attempts, oldest first."""
+        return self.ledger.status.attempts if self.ledger else []
 
     @property
     def may_have_spent(self) -> bool:
-        """Whether draws are charged, or were spent, or may have been, that the ledger lacks."""
+        """Whether draws are charged, or were spent, or may have been, that the ledger lacks.
+
+        Attempts that ended before that were starts.
+        """
         if self.ledger is None:
             return False
         return self.ledger.status.charged > 0 or may_lack_draws(self.ledger.status) is not None

@@ -72,7 +72,7 @@ def _phase(situation: Situation, refusal: Finding | None) -> Phase:
         return Phase.RUNNING
     if situation.children is Children.LEFT:
         return Phase.PENDING
-    return Phase.RESTARTING if situation.has_trained else Phase.STARTING
+    return Phase.RESTARTING if situation.may_have_spent else Phase.STARTING
 
 
 def _workers(situation: Situation) -> Json:

@@ -27,6 +27,15 @@ class Hidden(nn.Module):
         return scores
 
 
+def rows(count: int) -> dict[str, torch.Tensor]:
+    """Random rows for it, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "x": torch.rand(count, FEATURES, generator=generator),
+        "y": torch.arange(count) % CLASSES,
+    }
+
+
 def hidden(function: Function) -> Task:
     """Its task."""
     return make_task(model=lambda: Hidden(function))

@@ -144,9 +144,12 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
         layer: torch.nn.Conv2d, activations: list[torch.Tensor], backprops: torch.Tensor
     ) -> dict[torch.nn.Parameter, torch.Tensor]:
         """As if the channels came first in memory, Opacus reads the image by strides of its own."""
-        found: dict[torch.nn.Parameter, torch.Tensor] = of_images(
-            layer, [activations[0].clone(memory_format=torch.contiguous_format)], backprops
-        )
+        images = activations[0]
+        # Of one pixel, or one channel, both are so, and the strides may be those of the other.
+        last = images.is_contiguous(memory_format=torch.channels_last)
+        if last or not images.is_contiguous():
+            images = images.clone(memory_format=torch.contiguous_format)
+        found: dict[torch.nn.Parameter, torch.Tensor] = of_images(layer, [images], backprops)
         return found
 
     def embedding(

@@ -141,9 +141,10 @@ class PerExampleGradients:
             )
 
     def _hint(self, name: str) -> str:
-        if isinstance(self._model.get_submodule(name), ParametrizationList):
+        module = self._model.get_submodule(name)
+        if isinstance(module, ParametrizationList):
             return "; of torch.nn.utils.parametrizations, such as weight_norm, train none"
-        if not isinstance(self._model.get_submodule(name), torch.nn.Embedding):
+        if not isinstance(module, torch.nn.Embedding):
             return ""
         return (
             "; if it looks positions up, the same for all rows, give each row its own: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from dtjob_api.reasons import Reason, known
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_operator.decide.facts import Facts
 from dtjob_operator.decide.obstacles.not_started import metadata_remedy
-from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
+from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.pod_status import ends, is_out_of_memory, is_running
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -105,12 +106,9 @@ def _json_object(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _detect(facts: Facts) -> Finding | None:
-    for pod in facts.settled_pods:
-        if (found := crash(pod)) is not None and not found.held:
-            remedy = metadata_remedy(found.message, facts.job)
-            return Finding(found.reason, found.message + remedy)
-    return None
+def _crashed(facts: Facts, pod: Json) -> Iterator[Finding]:
+    if (found := crash(pod)) is not None and not found.held:
+        yield Finding(found.reason, found.message + metadata_remedy(found.message, facts.job))
 
 
-KIND = ObstacleKind(detect=_detect, conditions=OF_PODS, of_a_start=True)
+KIND = of_pods(_crashed)

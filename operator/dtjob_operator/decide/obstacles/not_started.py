@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.facts import Facts
 from dtjob_operator.decide.obstacles import node_words
-from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
+from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.read.pod_status import (
     can_start_since,
@@ -234,19 +233,7 @@ def metadata_remedy(message: str, job: DistributedTrainingJob) -> str:
     )
 
 
-def _first_not_started(facts: Facts) -> Finding | None:
-    for pod in facts.settled_pods:
-        for found in not_started(facts.observed, pod, facts.job, facts.now):
-            return found
-    return None
-
-
-def _first_unmounted(facts: Facts) -> Finding | None:
-    for pod in facts.settled_pods:
-        for found in unmounted(facts.observed, pod, facts.job, facts.now, facts.settings):
-            return found
-    return None
-
-
-KIND = ObstacleKind(detect=_first_not_started, conditions=OF_PODS, of_a_start=True)
-UNMOUNTED = ObstacleKind(detect=_first_unmounted, conditions=OF_PODS, of_a_start=True)
+KIND = of_pods(lambda facts, pod: not_started(facts.observed, pod, facts.job, facts.now))
+UNMOUNTED = of_pods(
+    lambda facts, pod: unmounted(facts.observed, pod, facts.job, facts.now, facts.settings)
+)

@@ -9,6 +9,7 @@ from enum import Enum
 from dtjob_api.reasons import ConditionType
 from dtjob_operator.decide.facts import Facts
 from dtjob_operator.terms.decision import Finding
+from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.settings import Settings
 
 
@@ -57,6 +58,15 @@ class ObstacleKind:
     children: Children = Children.KEPT
     of_a_start: bool = False
     retry_after: Callable[[Settings], float] = telemetry_pause
+
+
+def of_pods(find: Callable[[Facts, Json], Iterable[Finding]]) -> ObstacleKind:
+    """Of what one pod shows, the first one first."""
+
+    def detect(facts: Facts) -> Finding | None:
+        return next((found for pod in facts.settled_pods for found in find(facts, pod)), None)
+
+    return ObstacleKind(detect=detect, conditions=OF_PODS, of_a_start=True)
 
 
 @dataclass(frozen=True)

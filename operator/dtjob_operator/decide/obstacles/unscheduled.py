@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.positions import Role
-from dtjob_operator.decide.facts import Facts
 from dtjob_operator.decide.obstacles import node_words
 from dtjob_operator.decide.obstacles.not_started import GRACE
-from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
+from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.events import newest
 from dtjob_operator.read.pod_status import scheduled_at
 from dtjob_operator.terms import names
@@ -118,11 +117,4 @@ def _age(claim: Json, now: datetime) -> timedelta:
     return now - datetime.fromisoformat(claim["metadata"]["creationTimestamp"])
 
 
-def _detect(facts: Facts) -> Finding | None:
-    for pod in facts.settled_pods:
-        for found in unscheduled(facts.observed, pod, facts.job, facts.now):
-            return found
-    return None
-
-
-KIND = ObstacleKind(detect=_detect, conditions=OF_PODS, of_a_start=True)
+KIND = of_pods(lambda facts, pod: unscheduled(facts.observed, pod, facts.job, facts.now))

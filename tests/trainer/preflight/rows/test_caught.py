@@ -12,18 +12,13 @@ from dtjob_trainer.preflight.rows import caught
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
-from tests.support.mechanism.blocks import Function, hidden
-from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
+from tests.support.mechanism.blocks import Function, hidden, rows
+from tests.support.mechanism.models import cross_entropy, make_task
 
 
 def check(task: Task) -> None:
-    generator = torch.Generator().manual_seed(0)
-    batch = {
-        "x": torch.rand(ROWS, FEATURES, generator=generator),
-        "y": torch.arange(ROWS) % CLASSES,
-    }
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
-        caught.check(passes, batch)
+        caught.check(passes, rows(ROWS))
 
 
 def matrices(h: torch.Tensor) -> torch.Tensor:

@@ -12,18 +12,21 @@ from dtjob_trainer.preflight.rows import reductions
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
-from tests.support.mechanism.blocks import Function, hidden
-from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
+from tests.support.mechanism.blocks import Function, hidden, rows
+from tests.support.mechanism.models import cross_entropy, make_task
 
 
 def check(task: Task) -> None:
-    generator = torch.Generator().manual_seed(0)
-    batch = {
-        "x": torch.rand(ROWS, FEATURES, generator=generator),
-        "y": torch.arange(ROWS) % CLASSES,
-    }
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
-        reductions.check(passes, batch)
+        reductions.check(passes, rows(ROWS))
+
+
+def refusal(task: Task) -> str:
+    """What a task is refused with, by line."""
+    with pytest.raises(TaskError) as caught:
+        check(task)
+    assert "test_reductions.py:" in caught.value.message
+    return caught.value.message
 
 
 def places(h: torch.Tensor) -> torch.Tensor:
@@ -126,12 +129,9 @@ OF_ALL: dict[str, Function] = {
 @pytest.mark.rule(8, 21)
 @pytest.mark.parametrize("name", OF_ALL)
 def test_what_is_made_of_all_rows_is_refused_by_line(name: str) -> None:
-    with pytest.raises(TaskError) as caught:
-        check(hidden(OF_ALL[name]))
-    message = caught.value.message
+    message = refusal(hidden(OF_ALL[name]))
     assert "mixes the examples of a batch" in message
     assert f"{name} makes one value of those of all rows" in message
-    assert "test_reductions.py:" in message
     assert "module model (Hidden)" in message
 
 
@@ -154,11 +154,8 @@ ALONG: dict[str, Function] = {
 @pytest.mark.rule(8, 21)
 @pytest.mark.parametrize("name", ALONG)
 def test_what_runs_along_the_rows_is_refused_by_line(name: str) -> None:
-    with pytest.raises(TaskError) as caught:
-        check(hidden(ALONG[name]))
-    message = caught.value.message
-    assert f"mixes the examples of a batch: {name} runs along the rows" in message
-    assert "test_reductions.py:" in message
+    words = f"mixes the examples of a batch: {name} runs along the rows"
+    assert words in refusal(hidden(ALONG[name]))
 
 
 COMPARED: dict[str, Function] = {
@@ -172,11 +169,8 @@ COMPARED: dict[str, Function] = {
 @pytest.mark.parametrize("name", COMPARED)
 def test_rows_that_are_compared_with_rows_are_refused_by_line(name: str) -> None:
     """Duplicates in a batch are left out, say: random rows are none, and equal ones always."""
-    with pytest.raises(TaskError) as caught:
-        check(hidden(COMPARED[name]))
-    message = caught.value.message
-    assert f"mixes the examples of a batch: {name} compares rows with rows" in message
-    assert "test_reductions.py:" in message
+    words = f"mixes the examples of a batch: {name} compares rows with rows"
+    assert words in refusal(hidden(COMPARED[name]))
 
 
 @pytest.mark.rule(8, 21)

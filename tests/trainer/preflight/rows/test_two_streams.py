@@ -17,20 +17,15 @@ from dtjob_trainer.preflight.rows import two_streams
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
-from tests.support.mechanism.blocks import Function, hidden
-from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
+from tests.support.mechanism.blocks import Function, hidden, rows
+from tests.support.mechanism.models import CLASSES, cross_entropy, make_task
 
 CPU = torch.device("cpu")
 
 
 def check(task: Task) -> None:
-    generator = torch.Generator().manual_seed(0)
-    batch = {
-        "x": torch.rand(ROWS, FEATURES, generator=generator),
-        "y": torch.arange(ROWS) % CLASSES,
-    }
     with passes_of(task, task.model(), CPU) as passes:
-        two_streams.check(passes, batch)
+        two_streams.check(passes, rows(ROWS))
 
 
 def refused(task: Task, *words: str) -> None:
