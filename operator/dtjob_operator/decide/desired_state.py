@@ -53,8 +53,8 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     latched = situation.ledger.spec.run.workers if situation.ledger else None
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
     return Decision(
-        applies=() if refusal else children.applies(observed, situation, now),
-        deletes=children.deletes(observed, situation),
+        applies=() if refusal else tuple(children.applies(situation)),
+        deletes=tuple(children.deletes(situation)),
         status=written,
         events=announcements(stored, written, job, latched, pending) if wait == 0 else (),
         wake_after=_wake_after(situation, written, wait, now, settings),

@@ -12,7 +12,7 @@ from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import api_server_endpoints
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.decide.obstacles.not_created import rejected_children
-from dtjob_operator.decide.obstacles.unlabelled import unlabelled
+from dtjob_operator.decide.obstacles.unlabelled import outside_the_policy
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -79,7 +79,7 @@ def restriction(
     if stored is None or not names.is_ours(stored, job) or has_drifted(stored, wanted):
         message = f"NetworkPolicy {name} is not there as it should be{_applied(observed, obstacle)}"
         return Restriction(False, Reason.CREATING_RESOURCES, message)
-    if (found := unlabelled(observed, job)) is not None:
+    if (found := outside_the_policy(observed, job)) is not None:
         return Restriction(False, found.reason, found.message)
     message = f"NetworkPolicy {name} is there, {_BY_ENFORCEMENT[settings.enforcement]}"
     if not (has_addresses(observed.api_server) or settings.api_server_cidrs):

@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.privacy_ledger import Outcome
 from dtjob_api.reasons import ConditionType
 from dtjob_api.wire.well_known import HTTP_PORT
-from dtjob_operator.decide.builders.network_policy import network_policy
+from dtjob_operator.decide.child_kinds import wanted_policy
 from dtjob_operator.decide.facts import Facts, gather
 from dtjob_operator.decide.obstacles.obstacle import Children, Obstacle, children, obstacle_to
 from dtjob_operator.decide.obstacles.order import find
@@ -105,11 +104,7 @@ def assess(
     """Derive the facts from what is observed, and find what is in the way."""
     facts = gather(observed, job, now, settings)
     obstacles = find(facts)
-    policy = (
-        network_policy(job, observed.api_server, settings)
-        if job.spec.network.policy is NetworkPolicyMode.RESTRICTED
-        else None
-    )
+    policy = wanted_policy(facts)
     unmade = obstacle_to(ConditionType.NETWORK_RESTRICTED, obstacles)
     return Situation(
         **{field.name: getattr(facts, field.name) for field in fields(facts)},

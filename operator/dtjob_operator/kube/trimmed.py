@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtjob_operator.terms import kinds
-from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json, Kind
+from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, ROLE_LABEL, Json, Kind
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _IDENTITY = (
@@ -23,7 +23,7 @@ _IDENTITY = (
     "deletionTimestamp",
 )
 _OWNER = ("kind", "name", "controller")
-_LABELS = (JOB_LABEL, JOB_UID_LABEL)
+_LABELS = (JOB_LABEL, JOB_UID_LABEL, ROLE_LABEL)
 _POD_STATUS = ("phase", "reason", "message", "startTime", "podIP")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 _CONTAINER = ("name", "image", "state", "lastState")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,25 +23,20 @@ from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
+from dtjob_operator.observe import lost_labels
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.scrape import Scraper
-from dtjob_operator.read.events import by_child, newest
+from dtjob_operator.read.events import by_child
 from dtjob_operator.read.pod_status import running_since
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed_if_readable
 from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
-from dtjob_operator.terms.observed import EventsByObject, Observed, Rejection
+from dtjob_operator.terms.observed import EventsByObject, Observed
 
-_QUIET_PHASES = {Phase.RUNNING.value, Phase.SUCCEEDED.value, Phase.FAILED.value}
 _EVENTS_FRESH_SECONDS = 2.0
-# A younger StatefulSet may not have made its pods yet.
-_POD_CREATION_TIME = timedelta(seconds=10)
-_MAX_LOOKED_UP = 4
 
 
-Child = tuple[str, str]
-"""Kind and name of a job's child."""
 EventIdentity = tuple[str, str, str]
 """What distinguishes an Event from others of its job: `Event.identity`."""
 
@@ -53,37 +47,17 @@ class Memory:
 
     Attributes
     ----------
-    rejections
-        By kind and name, of what is still to be applied.
-    failed
-        Kind and name of what the API server failed to apply when it was last tried.
-    applied
-        By kind and name: the child as it was applied, and the resource version of the answer.
     recorded
         Events that were recorded for a status that is not written yet.
     events, unlabelled
         As they were last answered, for when the API server does not answer.
-    steps
-        Reconciliations in a row that changed children.
-    paused_until
-        In monotonic time: nothing that was applied in vain is applied again before.
     """
 
     job_uid: str
     status_written: datetime | None = None
-    rejections: dict[Child, Rejection] = field(default_factory=dict)
-    failed: set[Child] = field(default_factory=set)
-    applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
     recorded: set[EventIdentity] = field(default_factory=set)
     events: EventsByObject = field(default_factory=dict)
-    unlabelled: tuple[str, ...] = ()
-    steps: int = 0
-    paused_until: float = 0.0
-
-    def forget_others(self, wanted: set[Child]) -> None:
-        """Forget rejections of children that are no longer to be applied."""
-        self.rejections = {c: each for c, each in self.rejections.items() if c in wanted}
-        self.failed &= wanted
+    unlabelled: tuple[Json, ...] = ()
 
 
 class Observer:
@@ -129,8 +103,14 @@ class Observer:
             if names.position_of(name, pod) is not None
         )
         memory.events = await self._events(job, name, memory.events)
-        missed = tuple(itertools.islice(_missed(sets, name, pods, memory.events), _MAX_LOOKED_UP))
-        memory.unlabelled = await self._unlabelled(job, missed, memory.unlabelled)
+        missed = lost_labels.missed(sets, name, pods, memory.events)
+        memory.unlabelled = await self._unlabelled(job, name, missed, memory.unlabelled)
+        known = {pod["metadata"]["name"] for pod in pods}
+        pods += tuple(
+            pod
+            for pod in memory.unlabelled
+            if names.position_of(name, pod) is not None and pod["metadata"]["name"] not in known
+        )
         if ledger is not None and _ends_unrecorded(job, ledger, name, pods):
             # What a pod wrote before it went is in the API server, and maybe not in the store yet.
             ledger = await self._newest_ledger(ledger)
@@ -150,14 +130,16 @@ class Observer:
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
             pods=pods,
             claim=await self._claim(namespace, name, ledger),
-            unlabelled=memory.unlabelled,
+            unlabelled={
+                pod["metadata"]["name"]: lost_labels.of_pod(job, name, pod)
+                for pod in memory.unlabelled
+            },
             api_server=self._api_server.endpoints(),
             events=memory.events,
             report=self._scraper.report(namespace, uid),
             report_trouble=self._scraper.trouble(namespace, uid),
             **self._privacy(key, parsed, ledger, is_final=is_final),
             unguarded=self._unguarded(),
-            rejections=tuple(memory.rejections.values()),
             status_written=memory.status_written,
         )
 
@@ -239,31 +221,26 @@ class Observer:
         return found
 
     async def _unlabelled(
-        self, job: Json, missed: tuple[str, ...], known: tuple[str, ...]
-    ) -> tuple[str, ...]:
+        self, job: Json, child: str, missed: tuple[str, ...], known: tuple[Json, ...]
+    ) -> tuple[Json, ...]:
         """Pods that exist though their StatefulSet misses them.
 
-        It releases a pod that loses the label. The pod keeps its name, so none replaces it. To a
-        watch by label it seems deleted, so those that are `missed` are looked up by name. While the
-        API server does not answer, those `known` are returned.
+        To a watch by label they may seem deleted, so they are looked up by name. While the API
+        server does not answer, those `known` are returned.
         """
-        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         found: list[Json] = []
         try:
             for pod in missed:
-                selector = f"metadata.name={pod}"
                 listed, _ = await self._client.list(
-                    kinds.POD, namespace=namespace, field_selector=selector
+                    kinds.POD,
+                    namespace=job["metadata"]["namespace"],
+                    field_selector=f"metadata.name={pod}",
                 )
                 found += listed
         except ApiError as error:
             self._log.info("pods not asked for", error=error.message, status=error.status)
-            return tuple(pod for pod in known if pod in missed)
-        return tuple(
-            pod["metadata"]["name"]
-            for pod in found
-            if (pod["metadata"].get("labels") or {}).get(kinds.JOB_UID_LABEL) != uid
-        )
+            return tuple(pod for pod in known if pod["metadata"]["name"] in missed)
+        return tuple(pod for pod in found if lost_labels.of_pod(job, child, pod))
 
     async def _claim(self, namespace: str, child: str, ledger: Json | None) -> Json | None:
         """The checkpoint claim, which may hold spent draws once a worker has written to the ledger.
@@ -281,7 +258,8 @@ class Observer:
 
         They only help to explain: where they can't be listed now, those that were `known` do.
         """
-        if job.get("status", {}).get("phase") in _QUIET_PHASES:
+        status = job.get("status") or {}
+        if status.get("phase") == Phase.RUNNING or is_terminal(status):
             return {}
         try:
             warnings = await self._warnings_of(job["metadata"]["namespace"])
@@ -315,34 +293,6 @@ def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...])
     first = positions.pod_name(name, 0)
     runs = any(p["metadata"]["name"] == first and running_since(p) is not None for p in pods)
     return not runs and "end" not in attempts[-1]
-
-
-def _missed(
-    sets: Mapping[Role, Json | None], child: str, pods: Iterable[Json], events: EventsByObject
-) -> Iterator[str]:
-    """Names of pods that a StatefulSet has missed for a while, and gives no reason."""
-    there = {pod["metadata"]["name"] for pod in pods}
-    for role, of_set in sets.items():
-        if of_set is None or not _misses_pods(of_set):
-            continue
-        if newest(events, "StatefulSet", of_set["metadata"]["name"], {"FailedCreate"}) is not None:
-            continue
-        # All of a gang that is as large as this set makes it.
-        workers = of_set["spec"]["replicas"] + (role is Role.WORKER)
-        for position in positions.positions(role, workers):
-            if (name := positions.pod_name(child, position)) not in there:
-                yield name
-
-
-def _misses_pods(stateful_set: Json) -> bool:
-    """Whether a StatefulSet has fewer pods than it should, and has had the time to make them."""
-    metadata, status = stateful_set["metadata"], stateful_set.get("status") or {}
-    age = datetime.now(UTC) - datetime.fromisoformat(metadata["creationTimestamp"])
-    return (
-        age > _POD_CREATION_TIME
-        and status.get("observedGeneration") == metadata.get("generation")
-        and status.get("replicas", 0) < stateful_set["spec"].get("replicas", 0)
-    )
 
 
 def _status_reports_epsilon(job: Json, ledger: Json) -> bool:

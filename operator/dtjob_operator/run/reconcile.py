@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
 
 from dtjob_operator.decide.desired_state import decide
-from dtjob_operator.kube.api_errors import (
-    ApiError,
-    Conflict,
-    Gone,
-    NamespaceTerminating,
-    NotFound,
-    ServerFailed,
-    Unavailable,
-)
+from dtjob_operator.kube.api_errors import ApiError, NotFound, Unavailable
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.recorder import Recorder
 from dtjob_operator.kube.store import Key, Stores
-from dtjob_operator.observe.assemble import Child, Memory, Observer
+from dtjob_operator.observe.assemble import Memory, Observer
+from dtjob_operator.run.applier import TRANSIENT, Applier, Trials
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.terms import kinds
-from dtjob_operator.terms.decision import Event, ObjectRef
-from dtjob_operator.terms.kinds import Json, kind_of
-from dtjob_operator.terms.observed import Rejection
+from dtjob_operator.terms.decision import Event
+from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.settings import Settings
 
-# The cluster moved on or is away: a retry helps, and no person is needed.
-_TRANSIENT = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 15.0
-_MOST_DOUBLINGS = 30
+
+@dataclass(frozen=True)
+class _Known:
+    """What this process keeps of one job."""
+
+    memory: Memory
+    trials: Trials
 
 
 class Reconciler:
@@ -52,7 +47,8 @@ class Reconciler:
         self._recorder = Recorder(client)
         self._settings = settings
         self._metrics = metrics
-        self._memories: dict[Key, Memory] = {}
+        self._applier = Applier(client, stores)
+        self._known: dict[Key, _Known] = {}
         self._log = structlog.get_logger("reconcile")
 
     async def __call__(self, key: Key) -> float | None:
@@ -69,7 +65,7 @@ class Reconciler:
             try:
                 again = await self._reconcile(key)
                 result = "ok"
-            except _TRANSIENT as error:
+            except TRANSIENT as error:
                 result = "retry"
                 self._log.info("to be tried again", error=error.message, status=error.status)
                 if not isinstance(error, Unavailable):
@@ -89,26 +85,20 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> float | None:
         job = self._stores[kinds.JOB].get(*key)
         if job is None:
-            self._memories.pop(key, None)
+            self._known.pop(key, None)
             return None
         if "deletionTimestamp" in job["metadata"]:
             return None  # its children go with it; what is made now would only hinder that
-        memory = self._memory(key, job)
-        observed = await self._observer.observe(key, job, memory)
-        now = datetime.now(UTC)
+        known = self._of(key, job)
+        memory, trials = known.memory, known.trials
+        seen, now = await self._observer.observe(key, job, memory), datetime.now(UTC)
+        observed = replace(seen, rejections=tuple(trials.rejections.values()))
         decision = decide(observed, now, self._settings)
-        # A refusal of what is no longer wanted would hide what is the matter now.
-        memory.forget_others({_child(child) for child in decision.applies})
-        if len(memory.rejections) < len(observed.rejections):
-            observed = replace(observed, rejections=tuple(memory.rejections.values()))
+        if trials.keep_only(decision.applies):
+            observed = replace(seen, rejections=tuple(trials.rejections.values()))
             decision = decide(observed, now, self._settings)
 
-        for reference in decision.deletes:
-            await self._delete(reference)
-        due = [child for child in decision.applies if not self._is_paused(child, memory)]
-        for child in due:
-            if not await self._apply(child, memory):
-                break  # what follows builds on it
+        pause = await self._applier.carry_out(decision.deletes, decision.applies, trials)
         for event in decision.events:
             # Before the status: if we are killed in between it is repeated, not lost.
             if event.identity not in memory.recorded and await self._record(job, event):
@@ -119,69 +109,14 @@ class Reconciler:
             memory.recorded.clear()
             memory.status_written = datetime.now(UTC)
             self._log.info("status", phase=decision.status.get("phase"))
-        if not decision.applies and not decision.deletes:
-            memory.steps = 0
-            memory.applied.clear()
-            return decision.wake_after
-        if not due and not decision.deletes:
-            return max(0.0, memory.paused_until - time.monotonic())
-        # What was done is in the stores, so no watch will bring the key back. Decisions that do not
-        # converge, as where a child is refused, are slowed down.
-        memory.steps += 1
-        doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(memory.steps, _MOST_DOUBLINGS)
-        pause = min(doubled, _LONGEST_PAUSE_SECONDS)
-        memory.paused_until = time.monotonic() + pause
-        return pause
+        return decision.wake_after if pause is None else pause
 
-    def _memory(self, key: Key, job: Json) -> Memory:
+    def _of(self, key: Key, job: Json) -> _Known:
         uid = job["metadata"]["uid"]
-        memory = self._memories.get(key)
-        if memory is None or memory.job_uid != uid:
-            memory = self._memories[key] = Memory(uid)
-        return memory
-
-    def _is_paused(self, child: Json, memory: Memory) -> bool:
-        """Whether this was applied in vain a moment ago: somebody else reverts what it changes.
-
-        The pause ends early when the object has changed since: then it may help.
-        """
-        if time.monotonic() >= memory.paused_until or _child(child) not in memory.applied:
-            return False
-        applied, version = memory.applied[_child(child)]
-        metadata = child["metadata"]
-        stored = self._stores[kind_of(child)].get(metadata["namespace"], metadata["name"])
-        if stored is None or stored["metadata"]["resourceVersion"] != version:
-            return False
-        return child == applied
-
-    async def _apply(self, child: Json, memory: Memory) -> bool:
-        """Apply a child; returns False where the API server does not do it."""
-        kind, name = _child(child)
-        try:
-            applied = await self._client.apply(child)
-        except ServerFailed as error:
-            # Once may be a hiccup; twice in a row is reported.
-            if (kind, name) in memory.failed:
-                self._reject(child, error, memory)
-            memory.failed.add((kind, name))
-            return False
-        except _TRANSIENT:
-            raise
-        except ApiError as error:
-            self._reject(child, error, memory)
-            return False
-        memory.rejections.pop((kind, name), None)
-        memory.failed.discard((kind, name))
-        memory.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
-        self._stores.note(applied)
-        self._log.info("applied", kind=kind, name=name)
-        return True
-
-    def _reject(self, child: Json, error: ApiError, memory: Memory) -> None:
-        kind, name = _child(child)
-        if (kind, name) not in memory.rejections:
-            self._log.warning("child refused", kind=kind, name=name, error=error.message)
-        memory.rejections[kind, name] = Rejection(kind, name, error.message)
+        known = self._known.get(key)
+        if known is None or known.memory.job_uid != uid:
+            known = self._known[key] = _Known(Memory(uid), Trials())
+        return known
 
     async def _record(self, job: Json, event: Event) -> bool:
         """Record an Event, if possible; the job's status is written all the same."""
@@ -192,14 +127,6 @@ class Reconciler:
             return False
         return True
 
-    async def _delete(self, reference: ObjectRef) -> None:
-        kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
-        try:
-            await self._client.delete(kind, reference.namespace, reference.name, reference.uid)
-        except NotFound:
-            return
-        self._log.info("deleted", kind=reference.kind, name=reference.name)
-
     async def _refresh(self, key: Key) -> None:
         """Read the job anew: the watch may be behind what made a write fail."""
         try:
@@ -209,7 +136,3 @@ class Reconciler:
                 self._stores[kinds.JOB].remove(job)
         except ApiError as error:
             self._log.info("not read anew", error=error.message)
-
-
-def _child(obj: Json) -> Child:
-    return obj["kind"], obj["metadata"]["name"]

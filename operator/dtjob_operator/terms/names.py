@@ -67,8 +67,7 @@ def position_of(child: str, pod: Json) -> int | None:
     """
     metadata = pod["metadata"]
     position = positions.position_of(child, metadata["name"])
-    owners = metadata.get("ownerReferences") or ()
-    controller = next((owner for owner in owners if owner.get("controller")), None)
+    controller = controller_of(pod)
     if position is None or controller is None:
         return position
     own = ("StatefulSet", positions.set_name(child, positions.role_at(position)))
@@ -99,6 +98,13 @@ def shared_labels() -> dict[str, str]:
 def selector(job: DistributedTrainingJob) -> dict[str, str]:
     """Labels that only this incarnation's pods and claims have."""
     return {JOB_LABEL: job.metadata.name, JOB_UID_LABEL: derive.job_uid(job)}
+
+
+def missing_labels(job_name: str, uid: str, position: int, pod: Json) -> dict[str, str]:
+    """The labels of a worker's pod that it lacks: without one its StatefulSet knows it no more."""
+    wanted = of_role(positions.role_at(position), {JOB_LABEL: job_name, JOB_UID_LABEL: uid})
+    labels = pod["metadata"].get("labels") or {}
+    return {label: value for label, value in wanted.items() if labels.get(label) != value}
 
 
 def of_role(role: Role, labels: dict[str, str]) -> dict[str, str]:
@@ -134,8 +140,25 @@ def child_metadata(job: DistributedTrainingJob) -> Json:
 
 
 def is_ours(child: Json, job: DistributedTrainingJob) -> bool:
-    """Whether an object of a child's name was made for this incarnation of the job."""
+    """Whether an object of a child's name belongs to this incarnation of the job.
+
+    Its controller says so; its label, which is sooner lost, only where it has none.
+    """
+    controller = controller_of(child)
+    if controller is not None:
+        return controller.get("uid") == job.metadata.uid
     return _label(child, JOB_UID_LABEL) == job.metadata.uid
+
+
+def is_own_ledger(ledger: Json, job: DistributedTrainingJob) -> bool:
+    """Whether a ledger of the job's name is of this incarnation; no owner stands in a ledger."""
+    return (ledger.get("spec") or {}).get("jobUID") == job.metadata.uid
+
+
+def controller_of(child: Json) -> Json | None:
+    """The owner that manages an object, if it has one."""
+    owners = child["metadata"].get("ownerReferences") or ()
+    return next((owner for owner in owners if owner.get("controller")), None)
 
 
 def is_made_by_operator(child: Json) -> bool:

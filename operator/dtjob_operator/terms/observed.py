@@ -85,14 +85,15 @@ class Observed:
         The objects named `kinds.WORKER_ACCOUNT`, whoever owns them, whole likewise.
     pods
         Of the job's namespace, with the job's label `dtjob.dev/job-uid` and a position in its gang
-        (`names.position_of`). Used of each: metadata (name, deletionTimestamp, creationTimestamp,
-        ownerReferences), status.{phase, reason, message, startTime, conditions, containerStatuses,
+        (`names.position_of`); those that are `unlabelled` too, for they are workers all the same.
+        Used of each: metadata (name, deletionTimestamp, creationTimestamp, ownerReferences),
+        status.{phase, reason, message, startTime, conditions, containerStatuses,
         initContainerStatuses}.
     claim
         The checkpoint claim. Used of it: metadata, spec.storageClassName, status.phase.
     unlabelled
-        Names of pods that are called as the job's workers but lack its label, of those that its
-        StatefulSets miss.
+        Of the pods that its StatefulSets miss, those that exist: by name, the labels of a worker
+        that each lacks.
     api_server
         Where the API server says it is. One endpoint without networks where only ports are
         known, empty where nothing is.
@@ -141,7 +142,7 @@ class Observed:
     role_binding: Json | None = None
     pods: tuple[Json, ...] = ()
     claim: Json | None = None
-    unlabelled: tuple[str, ...] = ()
+    unlabelled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     api_server: tuple[Endpoint, ...] = ()
     events: EventsByObject = field(default_factory=dict)
     report: WorkerReport | None = None

@@ -376,6 +376,58 @@ def test_a_foreign_object_of_a_childs_name_is_left_alone(slot: str) -> None:
     assert "StatefulSet" in world.applied
 
 
+OWNED = [slot for slot in SLOTS if slot != "ledger"]
+
+
+@pytest.mark.parametrize("slot", OWNED)
+def test_a_child_that_lost_its_labels_gets_them_back(slot: str) -> None:
+    """Its controller is the job: nobody has to delete it."""
+    world = started()
+    world.start()
+    bare = copy.deepcopy(getattr(world.observed, slot))
+    labels = bare["metadata"].pop("labels")
+    world.see(**{slot: bare})
+    (repair,) = world.decide().applies
+    assert repair["metadata"]["uid"] == bare["metadata"]["uid"]
+    assert repair["metadata"]["labels"] == labels
+    world.settle()
+    assert world.reason("Running") == ("True", "Training")
+
+
+@pytest.mark.parametrize("slot", OWNED)
+def test_a_child_is_its_controllers_whatever_its_labels_say(slot: str) -> None:
+    world = started()
+    taken = copy.deepcopy(getattr(world.observed, slot))
+    taken["metadata"]["ownerReferences"][0]["uid"] = "theirs"
+    world.see(**{slot: taken})
+    world.settle()
+    assert getattr(world.observed, slot) == taken
+    assert world.reason("Running") == ("False", "NameConflict")
+
+
+@pytest.mark.parametrize("slot", OWNED)
+def test_a_child_without_an_owner_is_known_by_its_label(slot: str) -> None:
+    """Else it would outlive its job."""
+    world = started()
+    orphan = copy.deepcopy(getattr(world.observed, slot))
+    owners = orphan["metadata"].pop("ownerReferences")
+    world.see(**{slot: orphan})
+    world.settle()
+    assert getattr(world.observed, slot)["metadata"]["ownerReferences"] == owners
+
+
+def test_pods_go_when_the_job_ends_though_their_sets_lost_their_labels() -> None:
+    world = started()
+    world.start()
+    for slot in ("coordinator_set", "worker_set"):
+        bare = copy.deepcopy(getattr(world.observed, slot))
+        bare["metadata"].pop("labels")
+        world.see(**{slot: bare})
+    world.end()
+    world.settle()
+    assert sizes(world) == (0, 0)
+
+
 def test_another_incarnation_shares_no_name() -> None:
     first, second = started(), started()
     job = copy.deepcopy(second.observed.job)

@@ -149,10 +149,13 @@ def test_the_end_of_a_job_is_the_end_of_its_network() -> None:
     assert world.observed.network_policy is not None, "it goes with the job"
 
 
+LOST = {"dtjob.dev/job-uid": UID}
+
+
 def test_a_pod_that_lost_its_label_is_outside_the_policy() -> None:
     world = started(enforcement=Enforcement.ENFORCED)
     world.later(30)
-    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-w-0",))
+    world.see(pods=(pod(0),), unlabelled={f"{CHILD}-w-0": LOST})
     world.settle()
     for kind in ("NetworkRestricted", "ResourcesReady", "Running"):
         assert world.reason(kind) == ("False", "WorkerUnlabelled")
@@ -162,7 +165,7 @@ def test_a_pod_that_lost_its_label_is_outside_the_policy() -> None:
         assert "NetworkPolicy does not hold for it" in message
     assert world.events.count("WorkerUnlabelled") == 1
 
-    world.see(pods=(pod(0), pod(1, NOW)), unlabelled=())
+    world.see(pods=(pod(0), pod(1, NOW)), unlabelled={})
     world.settle()
     assert world.reason("NetworkRestricted") == ("True", "PolicyEnforced")
 
@@ -171,17 +174,30 @@ def test_a_job_that_trains_tells_of_a_lost_label_too() -> None:
     world = World.of(privacy_plan=PLAN, api_server=API_SERVER)
     world.start()
     assert world.status["phase"] == "Running"
-    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-w-0",))
+    world.see(pods=(pod(0),), unlabelled={f"{CHILD}-w-0": LOST})
     world.settle()
     assert world.reason("NetworkRestricted") == ("False", "WorkerUnlabelled")
+    assert world.reason("ResourcesReady") == ("False", "WorkerUnlabelled")
     assert world.reason("Running") == ("True", "Training")
     assert world.events[-1] == "WorkerUnlabelled"
+
+
+def test_a_worker_of_no_role_is_under_the_policy_all_the_same() -> None:
+    """The StatefulSet alone goes by the role."""
+    world = started(enforcement=Enforcement.ENFORCED)
+    world.later(30)
+    world.see(pods=(pod(0),), unlabelled={f"{CHILD}-w-0": {"dtjob.dev/role": "worker"}})
+    world.settle()
+    assert world.reason("NetworkRestricted") == ("True", "PolicyEnforced")
+    message = world.condition("ResourcesReady")["message"]
+    assert "lacks dtjob.dev/role=worker: " in message
+    assert "NetworkPolicy" not in message
 
 
 def test_without_a_policy_a_lost_label_is_told_without_one() -> None:
     world = started()
     world.later(30)
-    world.see(pods=(pod(0),), unlabelled=(f"{CHILD}-w-0", f"{CHILD}-w-1"))
+    world.see(pods=(pod(0),), unlabelled={f"{CHILD}-w-0": LOST, f"{CHILD}-w-1": LOST})
     with_network(world, policy="None")
     assert world.reason("NetworkRestricted") == ("False", Reason.POLICY_NONE)
     message = world.condition("Running")["message"]

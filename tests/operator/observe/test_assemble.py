@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,14 @@ def test_a_claim_of_draws_that_the_ledger_lacks_is_asked_for_before_its_loss_is_
     assert observe(shell).claim is not None
 
 
+def managed(position: int) -> dict[str, Any]:
+    """Metadata of a pod that its StatefulSet manages."""
+    role, of_set = ("worker", f"{CHILD}-w") if position else ("coordinator", CHILD)
+    labels = {"dtjob.dev/job": "digits", "dtjob.dev/job-uid": UID, "dtjob.dev/role": role}
+    owner = {"kind": "StatefulSet", "name": of_set, "uid": "set", "controller": True}
+    return {"labels": labels, "ownerReferences": [owner]}
+
+
 def worker_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 2) -> Json:
     """The job's, with as many pods of those that it should have."""
     made = datetime.now(UTC) - timedelta(seconds=age)
@@ -176,13 +185,41 @@ def worker_set(replicas: int, of: int = 2, age: float = 60.0, observed: int = 2)
 
 
 def test_a_pod_that_lost_its_label_is_found_by_its_name() -> None:
+    """It is a worker all the same: its gang goes on."""
     shell = Shell()
     shell.see(worker_set(1))
-    shell.see(typed(pod(1), kinds.POD))
+    shell.see(typed(pod(1), kinds.POD, **managed(1)))
     shell.cluster.put(typed(pod(2), kinds.POD, labels={"app": "other"}))
-    assert observe(shell).unlabelled == (f"{CHILD}-w-1",)
-    shell.see(typed(pod(2), kinds.POD))
-    assert observe(shell).unlabelled == ()
+    seen = observe(shell)
+    lost = {"dtjob.dev/role": "worker", "dtjob.dev/job": "digits", "dtjob.dev/job-uid": UID}
+    assert seen.unlabelled == {f"{CHILD}-w-1": lost}
+    assert [each["metadata"]["name"] for each in seen.pods] == [f"{CHILD}-w-0", f"{CHILD}-w-1"]
+    shell.see(typed(pod(2), kinds.POD, **managed(2)))
+    assert observe(shell).unlabelled == {}
+
+
+def test_a_pod_that_lost_another_label_of_the_selector_is_found_too() -> None:
+    """By the job's UID it is still known, yet its StatefulSet has let it go."""
+    shell = Shell()
+    shell.see(worker_set(1))
+    labels = managed(1)["labels"] | {"dtjob.dev/role": "other"}
+    for position in (1, 2):
+        shell.see(typed(pod(position), kinds.POD, **managed(position)))
+    shell.see(typed(pod(1), kinds.POD, labels=labels))
+    seen = observe(shell)
+    assert seen.unlabelled == {f"{CHILD}-w-0": {"dtjob.dev/role": "worker"}}
+    assert len(seen.pods) == 2
+
+
+def test_a_strangers_pod_of_a_workers_name_is_no_worker() -> None:
+    shell = Shell()
+    shell.see(worker_set(1))
+    shell.see(typed(pod(1), kinds.POD, **managed(1)))
+    stranger = [{"kind": "ReplicaSet", "name": "web", "uid": "web", "controller": True}]
+    shell.cluster.put(typed(pod(2), kinds.POD, labels={}, ownerReferences=stranger))
+    seen = observe(shell)
+    assert list(seen.unlabelled) == [f"{CHILD}-w-1"], "it has the name that a worker needs"
+    assert len(seen.pods) == 1
 
 
 @pytest.mark.parametrize(
@@ -200,7 +237,7 @@ def test_pods_are_asked_for_only_where_the_stateful_set_misses_them(
     shell = Shell()
     shell.see(worker_set(**of_set))
     shell.cluster.put(typed(pod(1), kinds.POD, labels={}))
-    assert observe(shell).unlabelled == (), why
+    assert tuple(observe(shell).unlabelled) == (), why
     assert shell.cluster.count("list", kinds.POD) == 0, why
 
 
@@ -222,12 +259,12 @@ def test_pods_that_are_refused_are_not_asked_for() -> None:
 def test_only_the_first_pods_that_are_missed_are_asked_for() -> None:
     shell = Shell()
     shell.see(worker_set(0, of=512))
-    assert observe(shell).unlabelled == ()
+    assert tuple(observe(shell).unlabelled) == ()
     assert shell.cluster.count("list", kinds.POD) == 4
     shell.cluster.fails = lambda verb, _kind: (
         ApiError.of(503, "", "away") if verb == "list" else None
     )
-    assert observe(shell).unlabelled == ()
+    assert tuple(observe(shell).unlabelled) == ()
 
 
 def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -> None:
@@ -251,18 +288,18 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
     }
     shell.see(kinds.typed(warning, kinds.EVENT))
     first = look()
-    assert first.unlabelled == (f"{CHILD}-w-0", f"{CHILD}-w-1")
+    assert tuple(first.unlabelled) == (f"{CHILD}-w-0", f"{CHILD}-w-1")
     (told,) = first.events["Pod", f"{CHILD}-0"]
     assert told["reason"] == "FailedMount"
     shell.cluster.fails = away
     second = look()
     assert (second.unlabelled, second.events) == (first.unlabelled, first.events)
-    shell.see(typed(pod(1), kinds.POD))
-    assert look().unlabelled == (f"{CHILD}-w-1",), "its label is back"
+    shell.see(typed(pod(1), kinds.POD, **managed(1)))
+    assert tuple(look().unlabelled) == (f"{CHILD}-w-1",), "its label is back"
     shell.see(worker_set(2))
-    assert look().unlabelled == ()
+    assert tuple(look().unlabelled) == ()
     shell.see(worker_set(0))
-    assert look().unlabelled == (), "the answer before that one is no last answer"
+    assert tuple(look().unlabelled) == (), "the answer before that one is no last answer"
 
 
 def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from dtjob_operator.kube.api_errors import ApiError, Conflict, Unavailable
-from dtjob_operator.run import reconcile
+from dtjob_operator.run import applier
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json
 from tests.support.worlds.fake_cluster import KEY, Shell
@@ -40,7 +40,7 @@ def test_a_job_comes_to_rest() -> None:
     shell = play(Shell.settle)
     assert shell.running()[0] == "WaitingForWorkers"
     assert of_set(shell)["spec"]["replicas"] == 1
-    assert shell.memory.applied == {}
+    assert shell.trials.applied == {}
 
 
 @pytest.mark.parametrize("code", [0, 403, 500, 503])
@@ -63,7 +63,7 @@ def test_a_child_that_the_api_server_fails_at_is_told_of_when_it_fails_again() -
         refuse(shell, "apply", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
         pauses = [await shell.reconciler(KEY)]
         assert shell.running()[0] == "WaitingForWorkers"
-        assert not shell.memory.rejections, "it may have been a moment's weakness"
+        assert not shell.trials.rejections, "it may have been a moment's weakness"
         pauses += [await shell.reconciler(KEY) for _ in range(2)]
         reason, message = shell.running()
         assert reason == "PodsRefused"
@@ -85,8 +85,8 @@ def test_a_failure_that_passes_is_not_told() -> None:
         shell.cluster.fails = lambda _verb, _kind: None
         await shell.settle()
         assert shell.running()[0] == "WaitingForWorkers"
-        assert shell.memory.rejections == {}
-        assert shell.memory.failed == set()
+        assert shell.trials.rejections == {}
+        assert shell.trials.failed == set()
 
     play(scenario)
 
@@ -99,7 +99,7 @@ def test_an_outage_is_waited_for(code: int) -> None:
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await shell.reconciler(KEY)
-        assert not shell.memory.rejections
+        assert not shell.trials.rejections
 
     play(scenario)
 
@@ -124,8 +124,8 @@ def test_pauses_have_an_end() -> None:
     async def scenario(shell: Shell) -> None:
         refuse(shell, "apply", "ServiceAccount", REFUSED)
         await shell.reconciler(KEY)
-        shell.memory.steps = 5000
-        assert await shell.reconciler(KEY) == reconcile._LONGEST_PAUSE_SECONDS
+        shell.trials.steps = 5000
+        assert await shell.reconciler(KEY) == applier._LONGEST_PAUSE_SECONDS
 
     play(scenario)
 
@@ -141,18 +141,18 @@ def test_what_another_hand_puts_back_is_applied_at_the_pace_of_the_pauses() -> N
         shell.cluster.mutate = policy
         for _ in range(3):
             await shell.reconciler(KEY)
-        shell.memory.steps = 20
-        shell.memory.paused_until = 0.0
+        shell.trials.steps = 20
+        shell.trials.paused_until = 0.0
         await shell.reconciler(KEY)
         before, told = shell.cluster.count("apply", kinds.STATEFUL_SET), shell.cluster.version
         for _ in range(20):
             pause = await shell.reconciler(KEY)
         assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before
         assert pause is not None
-        assert 10 < pause <= reconcile._LONGEST_PAUSE_SECONDS
+        assert 10 < pause <= applier._LONGEST_PAUSE_SECONDS
         assert shell.cluster.version == told
 
-        shell.memory.paused_until = 0.0
+        shell.trials.paused_until = 0.0
         await shell.reconciler(KEY)
         assert shell.cluster.count("apply", kinds.STATEFUL_SET) == before + 1
 
@@ -162,7 +162,7 @@ def test_what_another_hand_puts_back_is_applied_at_the_pace_of_the_pauses() -> N
 def test_a_change_is_repaired_at_once_also_during_a_pause() -> None:
     async def scenario(shell: Shell) -> None:
         await shell.settle()
-        shell.memory.steps = 20
+        shell.trials.steps = 20
         for replicas in (0, 2):
             before = shell.cluster.count("apply", kinds.STATEFUL_SET)
             shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": replicas}})

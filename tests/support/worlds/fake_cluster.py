@@ -12,6 +12,7 @@ from dtjob_operator.kube.api_errors import ApiError, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.store import Stores
 from dtjob_operator.observe.assemble import Memory, Observer
+from dtjob_operator.run.applier import Trials
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.run.reconcile import Reconciler
 from dtjob_operator.terms.kinds import JOB, LEDGER, Json, Kind
@@ -180,13 +181,17 @@ class Shell:
 
     @property
     def memory(self) -> Memory:
-        return self.reconciler._memories[KEY]
+        return self.reconciler._known[KEY].memory
+
+    @property
+    def trials(self) -> Trials:
+        return self.reconciler._known[KEY].trials
 
     async def settle(self) -> None:
         """Reconcile until the plan has come to rest."""
         for _ in range(20):
             await self.reconciler(KEY)
-            if self.memory.steps == 0:
+            if self.trials.steps == 0:
                 return
         raise AssertionError("no rest")
 

@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.role_binding import role_binding
+from dtjob_operator.decide.child_kinds import CHILD_KINDS, uses_our_account
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.decide.obstacles.obstacle import OF_CHILDREN, Children, ObstacleKind
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import Finding
-from dtjob_operator.terms.kinds import Json, Kind
 from dtjob_operator.terms.observed import Observed
 
 
 def conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
     """The first object that has the name of a child and is not this job's."""
-    restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
-    policy = observed.network_policy if restricted else None
-    budget, sets = observed.disruption_budget, (observed.coordinator_set, observed.worker_set)
-    named: tuple[tuple[Kind, Json | None, bool], ...] = (
-        (kinds.LEDGER, observed.ledger, _is_own_ledger(observed.ledger, job)),
-        (kinds.SERVICE, observed.service, _is_own(observed.service, job)),
-        (kinds.NETWORK_POLICY, policy, _is_own(policy, job)),
-        (kinds.DISRUPTION_BUDGET, budget, _is_own(budget, job)),
-        *((kinds.STATEFUL_SET, of_set, _is_own(of_set, job)) for of_set in sets),
-    )
-    for kind, child, own in named:
-        if child is None or own:
+    for child in CHILD_KINDS:
+        stored = child.stored(observed)
+        if stored is None or child.is_shared or not child.asked_for(job):
             continue
-        mark, how = f"label {kinds.JOB_UID_LABEL}", "delete it"
-        if kind is kinds.LEDGER:
+        if child.is_own(stored, job):
+            continue
+        mark, how = "its controller's UID", "delete it"
+        if child.kind is kinds.LEDGER:
             # It may be the only record of what that job has spent.
-            mark = "spec.jobUID"
+            mark = "its spec.jobUID"
             how = "keep a copy (kubectl get privacyledgers -o yaml), then delete it"
         return Finding(
             Reason.NAME_CONFLICT,
-            f"{kind.name} {child['metadata']['name']} in namespace {names.namespace(job)} is not "
-            f"this job's (its {mark} is not {job.metadata.uid}) and is left alone: {how}, and "
+            f"{child.kind.name} {stored['metadata']['name']} in namespace {names.namespace(job)} "
+            f"is not this job's ({mark} is not {job.metadata.uid}) and is left alone: {how}, and "
             "the job goes on",
         )
     return _binding_conflict(observed, job)
-
-
-def _is_own(child: Json | None, job: DistributedTrainingJob) -> bool:
-    return child is not None and names.is_ours(child, job)
-
-
-def _is_own_ledger(ledger: Json | None, job: DistributedTrainingJob) -> bool:
-    return ledger is not None and ledger.get("spec", {}).get("jobUID") == job.metadata.uid
 
 
 def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Finding | None:
@@ -57,7 +41,7 @@ def _binding_conflict(observed: Observed, job: DistributedTrainingJob) -> Findin
     It may bind others too; nothing is applied to it, so they keep what they have.
     """
     binding = observed.role_binding
-    if job.spec.workers.service_account_name or binding is None:
+    if not uses_our_account(job) or binding is None:
         return None
     if names.is_made_by_operator(binding):
         return None

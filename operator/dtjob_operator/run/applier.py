@@ -1,0 +1,163 @@
+"""Carries out what was decided about a job's children."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from dtjob_operator.kube.api_errors import (
+    ApiError,
+    Conflict,
+    Gone,
+    NamespaceTerminating,
+    NotFound,
+    ServerFailed,
+    Unavailable,
+)
+from dtjob_operator.kube.client import KubeClient
+from dtjob_operator.kube.store import Stores
+from dtjob_operator.terms.decision import ObjectRef
+from dtjob_operator.terms.kinds import Json, kind_of
+from dtjob_operator.terms.observed import Rejection
+
+#: The cluster moved on or is away: a retry helps, and no person is needed.
+TRANSIENT = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 15.0
+_MOST_DOUBLINGS = 30
+
+Child = tuple[str, str]
+"""Kind and name of a job's child."""
+
+
+@dataclass
+class Trials:
+    """What came of the last decisions on a job's children.
+
+    Attributes
+    ----------
+    rejections
+        By kind and name, of what is still to be applied.
+    failed
+        Kind and name of what the API server failed to apply when it was last tried.
+    applied
+        By kind and name: the child as it was applied, and the resource version of the answer.
+    steps
+        Decisions in a row that changed children.
+    paused_until
+        In monotonic time: nothing that was applied in vain is applied again before.
+    """
+
+    rejections: dict[Child, Rejection] = field(default_factory=dict)
+    failed: set[Child] = field(default_factory=set)
+    applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
+    steps: int = 0
+    paused_until: float = 0.0
+
+    def keep_only(self, applies: Iterable[Json]) -> bool:
+        """Forget refusals of what is no longer to be applied; returns whether there were any.
+
+        They would hide what is the matter now.
+        """
+        wanted, before = {_child(child) for child in applies}, len(self.rejections)
+        self.rejections = {c: each for c, each in self.rejections.items() if c in wanted}
+        self.failed &= wanted
+        return len(self.rejections) < before
+
+
+class Applier:
+    """The writes to children, each at most once a pause where it is in vain."""
+
+    def __init__(self, client: KubeClient, stores: Stores) -> None:
+        self._client = client
+        self._stores = stores
+        self._log = structlog.get_logger("applier")
+
+    async def carry_out(
+        self, deletes: Iterable[ObjectRef], applies: Iterable[Json], trials: Trials
+    ) -> float | None:
+        """Delete and apply, in this order; returns the seconds until the next look at the job.
+
+        What was done is in the stores, so no watch will bring the job back. Decisions that do not
+        converge, as where a child is refused, are slowed down. None: there was nothing to do.
+
+        Raises
+        ------
+        ApiError
+            A transient one, or a deletion was refused.
+        """
+        deletes, applies = tuple(deletes), tuple(applies)
+        if not applies and not deletes:
+            trials.steps = 0
+            trials.applied.clear()
+            return None
+        for reference in deletes:
+            await self._delete(reference)
+        due = [child for child in applies if not self._is_paused(child, trials)]
+        for child in due:
+            if not await self._apply(child, trials):
+                break  # what follows builds on it
+        if not due and not deletes:
+            return max(0.0, trials.paused_until - time.monotonic())
+        trials.steps += 1
+        doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(trials.steps, _MOST_DOUBLINGS)
+        pause = min(doubled, _LONGEST_PAUSE_SECONDS)
+        trials.paused_until = time.monotonic() + pause
+        return pause
+
+    def _is_paused(self, child: Json, trials: Trials) -> bool:
+        """Whether this was applied in vain a moment ago: somebody else reverts what it changes.
+
+        The pause ends early when the object has changed since: then it may help.
+        """
+        if time.monotonic() >= trials.paused_until or _child(child) not in trials.applied:
+            return False
+        applied, version = trials.applied[_child(child)]
+        metadata = child["metadata"]
+        stored = self._stores[kind_of(child)].get(metadata["namespace"], metadata["name"])
+        if stored is None or stored["metadata"]["resourceVersion"] != version:
+            return False
+        return child == applied
+
+    async def _apply(self, child: Json, trials: Trials) -> bool:
+        """Apply a child; returns False where the API server does not do it."""
+        kind, name = _child(child)
+        try:
+            applied = await self._client.apply(child)
+        except ServerFailed as error:
+            # Once may be a hiccup; twice in a row is reported.
+            if (kind, name) in trials.failed:
+                self._reject(child, error, trials)
+            trials.failed.add((kind, name))
+            return False
+        except TRANSIENT:
+            raise
+        except ApiError as error:
+            self._reject(child, error, trials)
+            return False
+        trials.rejections.pop((kind, name), None)
+        trials.failed.discard((kind, name))
+        trials.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
+        self._stores.note(applied)
+        self._log.info("applied", kind=kind, name=name)
+        return True
+
+    def _reject(self, child: Json, error: ApiError, trials: Trials) -> None:
+        kind, name = _child(child)
+        if (kind, name) not in trials.rejections:
+            self._log.warning("child refused", kind=kind, name=name, error=error.message)
+        trials.rejections[kind, name] = Rejection(kind, name, error.message)
+
+    async def _delete(self, reference: ObjectRef) -> None:
+        kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
+        try:
+            await self._client.delete(kind, reference.namespace, reference.name, reference.uid)
+        except NotFound:
+            return
+        self._log.info("deleted", kind=reference.kind, name=reference.name)
+
+
+def _child(obj: Json) -> Child:
+    return obj["kind"], obj["metadata"]["name"]
