@@ -24,7 +24,8 @@ from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.observe import lost_labels
-from dtjob_operator.observe.accounting import PrivacyFigures
+from dtjob_operator.observe.epsilons import Epsilons
+from dtjob_operator.observe.plans import Plans
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.read.events import by_child
 from dtjob_operator.read.pod_status import running_since
@@ -73,14 +74,16 @@ class Observer:
         self,
         client: KubeClient,
         stores: Stores,
-        accounting: PrivacyFigures,
+        plans: Plans,
+        epsilons: Epsilons,
         scraper: Scraper,
         api_server: ApiServerWatch,
         unguarded: Callable[[], str | None],
     ) -> None:
         self._client = client
         self._stores = stores
-        self._accounting = accounting
+        self._plans = plans
+        self._epsilons = epsilons
         self._scraper = scraper
         self._api_server = api_server
         self._unguarded = unguarded
@@ -150,21 +153,20 @@ class Observer:
 
         A job that can't be read has no plan: its status says so, and another version may read it.
         """
-        accounting = self._accounting
         if ledger is not None:
-            spent = accounting.spent(key, ledger, is_final=is_final)
+            spent = self._epsilons.spent(key, ledger, is_final=is_final)
             return {
                 "spent": spent,
-                "spent_at_most": None if is_final else accounting.at_most(ledger),
-                "spent_pending": not is_final and accounting.is_pending(ledger),
+                "spent_at_most": None if is_final else self._epsilons.at_most(ledger),
+                "spent_pending": not is_final and self._epsilons.is_pending(ledger),
             }
         if job is None:
             return {}
         request = plan_request(job.spec)
         return {
-            "privacy_plan": accounting.privacy_plan(key, request),
-            "planning_trouble": accounting.planning_trouble(request),
-            "plans_before": accounting.plans_before(request),
+            "privacy_plan": self._plans.plan(key, request),
+            "planning_trouble": self._plans.trouble(request),
+            "plans_before": self._plans.before(request),
         }
 
     async def _child(self, kind: Kind, namespace: str, name: str) -> Json | None:

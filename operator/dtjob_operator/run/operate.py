@@ -17,8 +17,9 @@ from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.kube.store import Entry, Stores
 from dtjob_operator.kube.trimmed import trimmed
-from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Observer
+from dtjob_operator.observe.epsilons import Epsilons
+from dtjob_operator.observe.plans import Plans
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.run.reconcile import Reconciler
@@ -73,13 +74,15 @@ class Operator:
         self._queue = WorkQueue()
         self._metrics = metrics
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
-        self._accounting = PrivacyFigures(process, self._queue.add)
+        self._plans = Plans(process, self._queue.add)
+        self._epsilons = Epsilons(process, self._queue.add)
         self._unguarded: str | None = None
         self._api_server = ApiServerWatch(client, self._enqueue_all, metrics.count_odd_object)
         self._observer = Observer(
             client,
             self._stores,
-            self._accounting,
+            self._plans,
+            self._epsilons,
             self._scraper,
             self._api_server,
             lambda: self._unguarded,
@@ -145,7 +148,8 @@ class Operator:
 
     async def close(self) -> None:
         """Give up what was opened when it was made."""
-        self._accounting.close()
+        self._plans.close()
+        self._epsilons.close()
         await self._scraper.close()
 
     async def _reconcile(self) -> None:

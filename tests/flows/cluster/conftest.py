@@ -21,6 +21,7 @@ from testing import clusters
 from tests.support.clusters import standstill
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl
+from tests.support.clusters.oracle import Oracle
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
@@ -42,6 +43,7 @@ class _Shared:
         self._failure: Exception | None = None
         self._install_failures: dict[str, Exception] = {}
         self._started_here = False
+        self.oracle: Oracle | None = None
 
     def start(self, config: pytest.Config) -> None:
         if self._provider or self._failure:
@@ -58,6 +60,7 @@ class _Shared:
             os.sync()  # or what was unpacked is written while the first tests measure times
             standstill.begin()
             self._provider = provider
+            self.oracle = Oracle(provider.kubeconfig())
         except Exception as error:  # every test that needs the cluster reports it
             self._failure = error
 
@@ -139,6 +142,22 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         if image in getattr(item, "fixturenames", ()):
             _shared.install(image)
     return (yield)
+
+
+@pytest.fixture
+def oracle(cluster: Provider) -> Oracle:
+    """What looks at every version of the cluster's jobs, ledgers and StatefulSets."""
+    assert _shared.oracle is not None
+    return _shared.oracle
+
+
+@pytest.fixture(autouse=True)
+def unbroken(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test does, the invariants of jobs, ledgers and StatefulSets hold."""
+    yield
+    if _shared.oracle is not None and request.node.get_closest_marker("cluster"):
+        broken = _shared.oracle.take()
+        assert not broken, "\n".join(broken)
 
 
 def pytest_sessionfinish() -> None:

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
 from dtjob_operator.kube.event_stream import EventStream
-from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Memory
+from dtjob_operator.observe.plans import Plans
 from dtjob_operator.run.metrics import Metrics
 from dtjob_operator.run.operate import Operator, Options
 from dtjob_operator.terms import kinds
@@ -239,7 +239,7 @@ def test_a_guard_that_lapses_is_told_and_holds_up_new_work(monkeypatch: pytest.M
             seen.append((told.unguarded, float(line.split()[1]), levels))
 
     monkeypatch.setattr(guard, "lapse", lapse)
-    monkeypatch.setattr(PrivacyFigures, "privacy_plan", lambda *_: None)
+    monkeypatch.setattr(Plans, "plan", lambda *_: None)
     operating(scenario)
     assert seen == [
         (None, 1.0, []),

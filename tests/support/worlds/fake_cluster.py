@@ -124,13 +124,13 @@ class Accountant:
     def __init__(self) -> None:
         self.asked_for: list[bool] = []
 
-    def privacy_plan(self, *_: Any) -> Any:
+    def plan(self, *_: Any) -> Any:
         return PLAN
 
-    def planning_trouble(self, *_: Any) -> None:
+    def trouble(self, *_: Any) -> None:
         return None
 
-    def plans_before(self, *_: Any) -> int:
+    def before(self, *_: Any) -> int:
         return 0
 
     def spent(self, _key: object, _ledger: Json, *, is_final: bool) -> None:
@@ -164,7 +164,13 @@ class Shell:
         api: Any = self.cluster
         self.api_server = ApiServerWatch(api, lambda: None, lambda _kind: None)
         self.observer = Observer(
-            api, self.stores, accountant, reports, self.api_server, lambda: self.unguarded
+            api,
+            self.stores,
+            accountant,
+            accountant,
+            reports,
+            self.api_server,
+            lambda: self.unguarded,
         )
         self.reconciler = Reconciler(api, self.stores, self.observer, Settings(), Metrics())
         self.see(digits())

@@ -12,6 +12,7 @@ from tests.support.clusters.api_proxy import ApiProxy
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl, wait_for, wait_until_gone
 from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
+from tests.support.clusters.oracle import Oracle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -44,6 +45,16 @@ def running(operator: OperatorProcess, namespace: Kubectl, stored_job: StoredJob
     stored = stored_job(unplaced_job("digits"))
     started(namespace, "digits")
     return stored
+
+
+def test_the_oracle_of_all_tests_looks_at_every_version(
+    oracle: Oracle, operator: OperatorProcess, namespace: Kubectl, stored_job: StoredJob
+) -> None:
+    before = oracle.seen
+    stored_job(unplaced_job("digits"))
+    started(namespace, "digits")
+    # The job as it was applied and with its first status, the ledger, both sets.
+    wait_for("five versions and more", lambda: oracle.seen >= before + 5, 30)
 
 
 @pytest.mark.parametrize("kind", [*CHILDREN, "serviceaccount", "rolebinding"])
