@@ -61,6 +61,10 @@ class ApiProxy:
     refuse
         Called with method and path before anything is passed on; a status it returns is the
         answer.
+    copies
+        How often each event of a watch is passed on.
+    delay
+        Seconds by which a watch of that path is behind.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -71,6 +75,8 @@ class ApiProxy:
         self.asked: list[Asked] = []
         self.after_write: Callable[[int], None] = lambda _count: None
         self.refuse: Callable[[str, str], int | None] = lambda _method, _path: None
+        self.copies = 1
+        self.delay: Callable[[str], float] = lambda _path: 0.0
         self._loop = asyncio.new_event_loop()
         self._site: web.TCPSite | None = None
         # Below the ephemeral range, so that no passing connection has it after a disconnect.
@@ -138,7 +144,9 @@ class ApiProxy:
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+        )
         await self._runner.setup()
 
     async def _listen(self) -> None:
@@ -180,10 +188,39 @@ class ApiProxy:
             response.content_type = answer.content_type
             with contextlib.suppress(ConnectionError):
                 await response.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
+                if parse_qs(request.query_string).get("watch") == ["true"]:
+                    await self._pass_on_events(request.path, answer, response)
+                else:
+                    async for chunk in answer.content.iter_any():
+                        await response.write(chunk)
                 await response.write_eof()
             return response
+
+    async def _pass_on_events(
+        self, path: str, answer: aiohttp.ClientResponse, response: web.StreamResponse
+    ) -> None:
+        """Each line of a watch, so often and so late as is set when it arrives; in their order."""
+        lines: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        async def receive() -> None:
+            try:
+                async for line in answer.content:
+                    for _ in range(self.copies):
+                        lines.put_nowait((loop.time() + self.delay(path), line))
+            finally:
+                lines.put_nowait(None)
+
+        receiving = asyncio.create_task(receive())
+        try:
+            while (due := await lines.get()) is not None:
+                at, line = due
+                await asyncio.sleep(max(0.0, at - loop.time()))
+                await response.write(line)
+        finally:
+            receiving.cancel()
+            with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError):
+                await receiving
 
     def _note(self, request: web.Request, status: int, body: bytes) -> None:
         asked = _asked(request, status, body)

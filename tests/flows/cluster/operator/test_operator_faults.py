@@ -40,6 +40,7 @@ def clear(proxy: ApiProxy) -> None:
     """The proxy lets everything pass again."""
     proxy.after_write = lambda _count: None
     proxy.refuse = lambda _method, _path: None
+    proxy.copies, proxy.delay = 1, lambda _path: 0.0
 
 
 def outcome(kubectl: Kubectl, stored: Manifest) -> Manifest:
@@ -210,4 +211,59 @@ def test_broken_watches(
         time.sleep(0.5)
     for number in range(4):
         started(namespace, f"job-{number}")
+    assert process.terminate() == 0
+
+
+LATE_SECONDS = 3.0
+# A start of a namespace's first job, to Starting.
+START_WRITES = 11
+
+
+def late(plurals: list[str]) -> Callable[[str], float]:
+    """A delay of the watches of these kinds; of all where none is named."""
+    return lambda path: LATE_SECONDS if not plurals or path.rsplit("/", 1)[1] in plurals else 0.0
+
+
+@pytest.mark.local_cluster
+@pytest.mark.usefixtures("no_scheduler")
+@pytest.mark.parametrize(
+    ("copies", "plurals"),
+    [
+        (2, ["none"]),
+        (1, []),
+        (1, ["privacyledgers"]),
+        (1, ["statefulsets", "pods"]),
+        (2, ["distributedtrainingjobs"]),
+    ],
+    ids=["twice", "late", "late ledgers", "late sets", "twice and late jobs"],
+)
+def test_events_that_come_twice_or_late_change_nothing(
+    start_operator: Start,
+    proxy: ApiProxy,
+    namespace: Kubectl,
+    stored_job: StoredJob,
+    copies: int,
+    plurals: list[str],
+) -> None:
+    """No child is made twice, no loss is seen where there is none, and nothing more is written."""
+    proxy.copies, proxy.delay = copies, late(plurals)
+    process = start_operator()
+    process.wait_until_ready()
+    before = len(proxy.writes())
+    stored = stored_job(unplaced_job("digits"))
+    started(namespace, "digits")
+    wait_for("the claim", partial(has_claim, namespace), 120)
+    proxy.settle()
+    time.sleep(2 * LATE_SECONDS)
+    written = [each for each in proxy.writes()[before:] if each.namespace == namespace.namespace]
+    told = [f"{each.verb} {each.resource} {each.name}" for each in written]
+    assert len(told) <= START_WRITES, "\n".join(told)
+    end = outcome(namespace, stored)["text"]
+    assert "Missing" not in end
+    assert "Lost" not in end
+    namespace("delete", "service", child_name(stored), "--wait=false")
+    wait_for("the service is back", lambda: namespace.get("service", child_name(stored)), 60)
+    proxy.settle()
+    time.sleep(LATE_SECONDS)
+    assert outcome(namespace, stored)["text"] == end
     assert process.terminate() == 0
