@@ -1,8 +1,9 @@
 """The only way from the operator to the API server: a few verbs on plain dicts.
 
-Typed models are not decoded here; raw JSON is eight times faster. Every child is written by
-server-side apply under one field manager, the job's status by a replacement that carries the
-resource version it is based on, so that no write of another is lost.
+Typed models are not decoded here; raw JSON is eight times faster. What should not be there yet is
+created, so that nobody else's object is ever changed by it; what is there is changed by server-side
+apply under one field manager, and the job's status by a replacement that carries the resource
+version it is based on: no write of another is lost.
 """
 
 from __future__ import annotations
@@ -187,19 +188,35 @@ class KubeClient:
         return trimmed(await self._json("create", "POST", kind, path, query, obj), kind)
 
     async def apply(self, obj: Json) -> Json:
-        """Server-side apply of all the fields that we want to own.
+        """Server-side apply of all the fields that we want to own; our values win.
 
-        An object that carries `metadata.uid` must be there with this UID (else `Conflict`), and
-        our values win. One that carries none is meant to be new: nothing of another is overridden.
+        The object must be there with the UID that it carries (else `Conflict`).
         """
-        kind = kind_of(obj)
-        metadata = obj["metadata"]
-        query = {"fieldManager": FIELD_MANAGER, "force": "true" if "uid" in metadata else "false"}
+        kind, metadata = kind_of(obj), obj["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
+        await self._own_by_apply(kind, path)
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         content_type = "application/apply-patch+yaml"
         return trimmed(
             await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind
         )
+
+    async def _own_by_apply(self, kind: Kind, path: str) -> None:
+        """Let what we created count as applied: else an apply could take no field away again.
+
+        Server-side apply removes what its own last one set, and a creation is an update to it.
+        """
+        found = (await self._json("get", "GET", kind, path))["metadata"]
+        fields = [each for each in found.get("managedFields") or () if _is_own_update(each)]
+        if not fields:
+            return
+        applied = [
+            each | {"operation": "Apply"} if _is_own_update(each) else each
+            for each in found["managedFields"]
+        ]
+        version = {"resourceVersion": found["resourceVersion"], "managedFields": applied}
+        query, content_type = {"fieldManager": FIELD_MANAGER}, "application/merge-patch+json"
+        await self._json("patch", "PATCH", kind, path, query, {"metadata": version}, content_type)
 
     async def merge_patch(
         self,
@@ -316,6 +333,12 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
         raise Gone(0, "WatchSilent", f"watching {kind.plural}: {error!r}") from error
     except (*_NO_ANSWER, ValueError) as error:
         raise Unavailable(0, "WatchBroken", f"watching {kind.plural}: {error!r}") from error
+
+
+def _is_own_update(entry: Json) -> bool:
+    return (entry["manager"], entry["operation"]) == (FIELD_MANAGER, "Update") and not entry.get(
+        "subresource"
+    )
 
 
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:

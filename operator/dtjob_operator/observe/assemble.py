@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,9 +14,8 @@ import structlog
 
 from dtjob_api.derive import child_name, plan_request
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.proven import proven_draws
-from dtjob_api.reasons import Phase
+from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_api.wire import positions
 from dtjob_api.wire.positions import Role
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
@@ -29,11 +28,11 @@ from dtjob_operator.observe.plans import Plans
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.read.events import by_child
 from dtjob_operator.read.pod_status import running_since
-from dtjob_operator.read.status_conditions import is_terminal
+from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
 from dtjob_operator.read.stored_job import parsed_if_readable
 from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
-from dtjob_operator.terms.observed import EventsByObject, Observed
+from dtjob_operator.terms.observed import Child, EventsByObject, Observed
 
 _EVENTS_FRESH_SECONDS = 2.0
 
@@ -92,19 +91,26 @@ class Observer:
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("assemble")
 
-    async def observe(self, key: Key, job: Json, memory: Memory) -> Observed:
-        """All that a decision about a job depends on."""
+    async def observe(self, key: Key, job: Json, memory: Memory, taken: set[Child]) -> Observed:
+        """All that a decision about a job depends on.
+
+        Parameters
+        ----------
+        taken
+            Children that could not be created, since the API server has objects of their names
+            that no watch reports: they are asked for, and left out once that is over.
+        """
         namespace, uid = key[0], job["metadata"]["uid"]
         name = child_name(key[1], uid)
         parsed = parsed_if_readable(job)
-        ledger, undefined = await self._ledger(namespace, name)
-        is_final = ledger is not None and _status_reports_epsilon(job, ledger)
-        sets = await self._stateful_sets(job, ledger, name)
         pods = tuple(
             pod
             for pod in self._stores[kinds.POD].of_job(namespace, uid)
             if names.position_of(name, pod) is not None
         )
+        sets = await self._stateful_sets(namespace, name, pods, taken)
+        ledger, undefined = await self._ledger(job, name, sets, taken)
+        is_final = ledger is not None and _status_reports_epsilon(job, ledger)
         memory.events = await self._events(job, name, memory.events)
         missed = lost_labels.missed(sets, name, pods, memory.events)
         memory.unlabelled = await self._unlabelled(job, name, missed, memory.unlabelled)
@@ -124,9 +130,9 @@ class Observer:
             ledgers_undefined=undefined,
             coordinator_set=sets[Role.COORDINATOR],
             worker_set=sets[Role.WORKER],
-            disruption_budget=await self._child(kinds.DISRUPTION_BUDGET, namespace, name),
-            network_policy=await self._network_policy(job, namespace, name),
-            service=await self._child(kinds.SERVICE, namespace, name),
+            disruption_budget=await self._child(kinds.DISRUPTION_BUDGET, namespace, name, taken),
+            network_policy=await self._child(kinds.NETWORK_POLICY, namespace, name, taken),
+            service=await self._child(kinds.SERVICE, namespace, name, taken),
             service_account=self._stores[kinds.SERVICE_ACCOUNT].get(
                 namespace, kinds.WORKER_ACCOUNT
             ),
@@ -169,22 +175,39 @@ class Observer:
             "plans_before": self._plans.before(request),
         }
 
-    async def _child(self, kind: Kind, namespace: str, name: str) -> Json | None:
-        """A child; one that seems missing is asked for, since it is about to be made.
+    async def _child(self, kind: Kind, namespace: str, name: str, taken: set[Child]) -> Json | None:
+        """A child as a watch reports it, or as the API server has it where its name is taken.
 
-        The store may lag behind, and an object that is not ours is never in it.
+        The watch may lag behind, and an object without the job's label is never in it.
         """
         if known := self._stores[kind].get(namespace, name):
+            taken.discard((kind.name, name))
             return known
+        if (kind.name, name) not in taken:
+            return None
+        found = await self._looked_up(kind, namespace, name)
+        if found is None:
+            taken.discard((kind.name, name))
+        return found
+
+    async def _looked_up(self, kind: Kind, namespace: str, name: str) -> Json | None:
         try:
             return await self._client.get(kind, namespace, name)
         except NotFound:
             return None
 
-    async def _ledger(self, namespace: str, name: str) -> tuple[Json | None, bool]:
-        """The job's ledger, and whether there is none because the kind is not there."""
-        if known := self._stores[kinds.LEDGER].get(namespace, name):
-            return known, False
+    async def _ledger(
+        self, job: Json, name: str, sets: Mapping[Role, Json | None], taken: set[Child]
+    ) -> tuple[Json | None, bool]:
+        """The job's ledger, and whether there is none because the kind is not there.
+
+        One that there should be is asked for before its loss is reported.
+        """
+        namespace = job["metadata"]["namespace"]
+        found = await self._child(kinds.LEDGER, namespace, name, taken)
+        has_claim = self._stores[kinds.CLAIM].get(namespace, names.claim_of(name)) is not None
+        if found is not None or not (has_claim or any(sets.values()) or _had_ledger(job)):
+            return found, False
         try:
             return await self._client.get(kinds.LEDGER, namespace, name), False
         except NoSuchKind:
@@ -201,25 +224,18 @@ class Observer:
             self._log.info("ledger not read", error=error.message, status=error.status)
             return known
 
-    async def _network_policy(self, job: Json, namespace: str, name: str) -> Json | None:
-        """The job's NetworkPolicy; where it asks for none, nothing is about to be made."""
-        if (job["spec"].get("network") or {}).get("policy") == NetworkPolicyMode.NONE:
-            return self._stores[kinds.NETWORK_POLICY].get(namespace, name)
-        return await self._child(kinds.NETWORK_POLICY, namespace, name)
-
     async def _stateful_sets(
-        self, job: Json, ledger: Json | None, child: str
+        self, namespace: str, child: str, pods: Iterable[Json], taken: set[Child]
     ) -> dict[Role, Json | None]:
-        """The job's StatefulSets; of a role that no worker has, none is about to be made."""
-        order = ((ledger or {}).get("spec") or {}).get("run") or {}
-        workers = order.get("workers") or job["spec"]["workers"].get("replicas", 1)
-        namespace, found = job["metadata"]["namespace"], {}
+        """The job's StatefulSets; one that has pods is asked for where no watch reports it."""
+        found: dict[Role, Json | None] = {}
+        roles = {positions.role_at(names.position_of(child, pod) or 0) for pod in pods}
         for role in Role:
             name = positions.set_name(child, role)
-            if positions.positions(role, workers):
-                found[role] = await self._child(kinds.STATEFUL_SET, namespace, name)
-            else:
-                found[role] = self._stores[kinds.STATEFUL_SET].get(namespace, name)
+            known = await self._child(kinds.STATEFUL_SET, namespace, name, taken)
+            if known is None and role in roles:
+                known = await self._looked_up(kinds.STATEFUL_SET, namespace, name)
+            found[role] = known
         return found
 
     async def _unlabelled(
@@ -253,7 +269,8 @@ class Observer:
         status, name = (ledger or {}).get("status", {}), names.claim_of(child)
         if not status or "outcome" in status:
             return self._stores[kinds.CLAIM].get(namespace, name)
-        return await self._child(kinds.CLAIM, namespace, name)
+        known = self._stores[kinds.CLAIM].get(namespace, name)
+        return known or await self._looked_up(kinds.CLAIM, namespace, name)
 
     async def _events(self, job: Json, child: str, known: EventsByObject) -> EventsByObject:
         """Warnings about the job's StatefulSets, pods and claim, until it runs.
@@ -285,6 +302,13 @@ class Observer:
                 )
                 self._warnings[namespace] = time.monotonic(), by_child(events)
             return self._warnings[namespace][1]
+
+
+def _had_ledger(job: Json) -> bool:
+    """Whether the status says that a plan was fixed, or that the ledger was missing before."""
+    status: Json = job.get("status") or {}
+    running = condition(status, ConditionType.RUNNING) or {}
+    return is_true(status, ConditionType.ACCEPTED) or running.get("reason") == Reason.LEDGER_MISSING
 
 
 def _ends_unrecorded(job: Json, ledger: Json, name: str, pods: tuple[Json, ...]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from dtjob_operator.kube.api_errors import (
+    AlreadyExists,
     ApiError,
     Conflict,
     Gone,
@@ -21,15 +22,12 @@ from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Stores
 from dtjob_operator.terms.decision import ObjectRef
 from dtjob_operator.terms.kinds import Json, kind_of
-from dtjob_operator.terms.observed import Rejection
+from dtjob_operator.terms.observed import Child, Rejection
 
 #: The cluster moved on or is away: a retry helps, and no person is needed.
 TRANSIENT = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 15.0
 _MOST_DOUBLINGS = 30
-
-Child = tuple[str, str]
-"""Kind and name of a job's child."""
 
 
 @dataclass
@@ -44,6 +42,8 @@ class Trials:
         Kind and name of what the API server failed to apply when it was last tried.
     applied
         By kind and name: the child as it was applied, and the resource version of the answer.
+    taken
+        Kind and name of what could not be created since it is there, though no watch says so.
     steps
         Decisions in a row that changed children.
     paused_until
@@ -53,6 +53,7 @@ class Trials:
     rejections: dict[Child, Rejection] = field(default_factory=dict)
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
+    taken: set[Child] = field(default_factory=set)
     steps: int = 0
     paused_until: float = 0.0
 
@@ -122,10 +123,15 @@ class Applier:
         return child == applied
 
     async def _apply(self, child: Json, trials: Trials) -> bool:
-        """Apply a child; returns False where the API server does not do it."""
+        """Create or change a child; returns False where the API server does not do it."""
         kind, name = _child(child)
+        is_new = "uid" not in child["metadata"]
         try:
-            applied = await self._client.apply(child)
+            applied = await (self._client.create if is_new else self._client.apply)(child)
+        except AlreadyExists:
+            self._log.info("is there already", kind=kind, name=name)
+            trials.taken.add((kind, name))
+            return False
         except ServerFailed as error:
             # Once may be a hiccup; twice in a row is reported.
             if (kind, name) in trials.failed:
@@ -141,7 +147,7 @@ class Applier:
         trials.failed.discard((kind, name))
         trials.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
         self._stores.note(applied)
-        self._log.info("applied", kind=kind, name=name)
+        self._log.info("created" if is_new else "applied", kind=kind, name=name)
         return True
 
     def _reject(self, child: Json, error: ApiError, trials: Trials) -> None:

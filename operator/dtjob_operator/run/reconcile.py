@@ -91,7 +91,7 @@ class Reconciler:
             return None  # its children go with it; what is made now would only hinder that
         known = self._of(key, job)
         memory, trials = known.memory, known.trials
-        seen, now = await self._observer.observe(key, job, memory), datetime.now(UTC)
+        seen, now = await self._observer.observe(key, job, memory, trials.taken), datetime.now(UTC)
         observed = replace(seen, rejections=tuple(trials.rejections.values()))
         decision = decide(observed, now, self._settings)
         if trials.keep_only(decision.applies):

@@ -17,6 +17,8 @@ from dtjob_api.wire.positions import Role
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.terms.kinds import Json
 
+Child = tuple[str, str]
+"""Kind and name of a job's child."""
 EventsByObject = Mapping[tuple[str, str], tuple[Json, ...]]
 """core/v1 Events by kind and name of what they are about, newest first."""
 

@@ -9,19 +9,20 @@ from typing import Any
 import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.wire.positions import Role
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind
 from dtjob_operator.observe import assemble
 from dtjob_operator.observe.assemble import Memory
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
-from dtjob_operator.terms.observed import Observed
+from dtjob_operator.terms.observed import Child, Observed
 from tests.support.builders import UID
 from tests.support.worlds.fake_cluster import KEY, Shell
 from tests.support.worlds.world import CHILD, NOW, PLAN, claim, digits, pod, stamp
 
 
-def observe(shell: Shell) -> Observed:
-    return asyncio.run(shell.observer.observe(KEY, shell.job, Memory(UID)))
+def observe(shell: Shell, *taken: Child) -> Observed:
+    return asyncio.run(shell.observer.observe(KEY, shell.job, Memory(UID), set(taken)))
 
 
 def typed(obj: Json, kind: kinds.Kind, **metadata: object) -> Json:
@@ -90,6 +91,7 @@ def test_a_claim_that_no_watch_tells_of_is_not_lost(labels: dict[str, str]) -> N
 
 def test_a_definition_that_is_gone_is_told_from_a_ledger_that_is() -> None:
     shell = Shell()
+    shell.see(typed(claim(), kinds.CLAIM))
     assert not observe(shell).ledgers_undefined
     shell.cluster.fails = lambda _verb, of: (
         NoSuchKind(404, "", "404 page not found") if of == "PrivacyLedger" else None
@@ -274,7 +276,7 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
 
     def look() -> Observed:
         shell.observer._warnings.clear()
-        return asyncio.run(shell.observer.observe(KEY, shell.job, memory))
+        return asyncio.run(shell.observer.observe(KEY, shell.job, memory, set()))
 
     shell.see(worker_set(0))
     for position in (1, 2):
@@ -302,13 +304,78 @@ def test_what_was_known_of_pods_and_warnings_stands_while_there_is_no_answer() -
     assert tuple(look().unlabelled) == (), "the answer before that one is no last answer"
 
 
-def test_a_policy_that_is_not_asked_for_is_not_looked_for() -> None:
+MADE = [kinds.SERVICE, kinds.NETWORK_POLICY, kinds.DISRUPTION_BUDGET, kinds.STATEFUL_SET]
+
+
+def test_a_new_job_costs_no_request() -> None:
+    """Whatever is there already will be found where it can't be created."""
     shell = Shell()
     observe(shell)
-    assert shell.cluster.count("get", kinds.NETWORK_POLICY) == 1
-    shell.see(shell.job | {"spec": shell.job["spec"] | {"network": {"policy": "None"}}})
-    observe(shell)
-    assert shell.cluster.count("get", kinds.NETWORK_POLICY) == 1
+    assert [verb for verb, _kind in shell.cluster.asked if verb == "get"] == []
+
+
+@pytest.mark.parametrize("kind", [*MADE, kinds.LEDGER], ids=lambda kind: kind.name)
+def test_a_child_whose_name_is_taken_is_asked_for_until_a_watch_reports_it(
+    kind: kinds.Kind,
+) -> None:
+    shell, taken = Shell(), {(kind.name, CHILD)}
+    bare = kinds.typed({"metadata": {"namespace": "research", "name": CHILD}}, kind)
+
+    def look() -> bool:
+        seen = asyncio.run(shell.observer.observe(KEY, shell.job, Memory(UID), taken))
+        children = (seen.service, seen.network_policy, seen.disruption_budget, seen.ledger)
+        return any(children) or seen.coordinator_set is not None
+
+    shell.cluster.put(bare)
+    assert look()
+    assert taken, "no watch reports it"
+    del shell.cluster.objects[kind.name, "research", CHILD]
+    assert not look()
+    assert taken == set()
+
+    taken.add((kind.name, CHILD))
+    if kind is not kinds.LEDGER:
+        shell.see(bare)
+        assert look()
+        assert taken == set()
+
+
+@pytest.mark.parametrize(("position", "role"), [(0, "coordinator"), (1, "worker")])
+def test_a_set_that_has_pods_is_asked_for_where_no_watch_reports_it(
+    position: int, role: str
+) -> None:
+    """It lost its label, and its pods have to go when the job ends."""
+    shell = Shell()
+    shell.see(typed(pod(position), kinds.POD, **managed(position)))
+    assert observe(shell).stateful_set(Role(role)) is None
+    name = CHILD if position == 0 else f"{CHILD}-w"
+    metadata = {"namespace": "research", "name": name, "creationTimestamp": stamp(NOW)}
+    of_set = {"metadata": metadata, "spec": {"replicas": 1}}
+    shell.cluster.put(kinds.typed(of_set, kinds.STATEFUL_SET))
+    seen = observe(shell)
+    assert seen.stateful_set(Role(role)) is not None
+    assert seen.stateful_set(Role.WORKER if position == 0 else Role.COORDINATOR) is None
+
+
+ACCEPTED = {"conditions": [{"type": "Accepted", "status": "True", "reason": "Planned"}]}
+MISSING = {"conditions": [{"type": "Running", "status": "False", "reason": "LedgerMissing"}]}
+
+
+@pytest.mark.rule(11)
+@pytest.mark.parametrize("sign", ["claim", "set", "accepted", "missing before"])
+def test_a_ledger_is_asked_for_before_its_loss_is_told(sign: str) -> None:
+    """Its watch may lag behind."""
+    shell = Shell()
+    ledger = charged_ledger()
+    shell.cluster.put(ledger)
+    assert observe(shell).ledger is None, "it is about to be made"
+    if sign == "claim":
+        shell.see(typed(claim(), kinds.CLAIM))
+    elif sign == "set":
+        shell.see(worker_set(0, of=0))
+    else:
+        shell.see(shell.job | {"status": ACCEPTED if sign == "accepted" else MISSING})
+    assert observe(shell).ledger is not None
 
 
 def test_a_status_of_a_newer_version_makes_no_plan_impossible() -> None:
@@ -454,15 +521,3 @@ def test_an_epsilon_of_fewer_draws_than_the_volume_proves_is_none(draws: int, to
     shell.see(shell.job | {"status": {"conditions": [ended], "privacy": privacy}})
     observe(shell)
     assert shell.accountant.asked_for == [told]
-
-
-def test_a_set_of_other_workers_is_looked_for_only_where_there_are_any() -> None:
-    shell = Shell()
-    observe(shell)
-    assert shell.cluster.count("get", kinds.STATEFUL_SET) == 2
-    shell.see(shell.job | {"spec": shell.job["spec"] | {"workers": {"replicas": 1}}})
-    observe(shell)
-    assert shell.cluster.count("get", kinds.STATEFUL_SET) == 3
-    shell.see(worker_set(0, of=0))
-    assert observe(shell).worker_set is not None, "it was made for more of them"
-    assert shell.cluster.count("get", kinds.STATEFUL_SET) == 4

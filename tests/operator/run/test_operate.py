@@ -232,7 +232,9 @@ def test_a_guard_that_lapses_is_told_and_holds_up_new_work(monkeypatch: pytest.M
             samples = metrics.exposition().decode().splitlines()
             line = next(each for each in samples if each.startswith("dtjob_ledgers_guarded"))
             (job,) = operator._stores[kinds.JOB]
-            told = await operator._observer.observe(("research", "digits"), job, Memory("uid"))
+            told = await operator._observer.observe(
+                ("research", "digits"), job, Memory("uid"), set()
+            )
             trouble = operator.trouble()
             assert told.unguarded == operator._unguarded
             assert (trouble == "why") == (told.unguarded == "why")

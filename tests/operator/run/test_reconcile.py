@@ -60,7 +60,7 @@ def test_events_that_can_not_be_told_or_listed_keep_nothing_from_being_done(
 def test_a_child_that_the_api_server_fails_at_is_told_of_when_it_fails_again() -> None:
     async def scenario(shell: Shell) -> None:
         await shell.reconciler(KEY)  # the ledger
-        refuse(shell, "apply", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
+        refuse(shell, "create", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
         pauses = [await shell.reconciler(KEY)]
         assert shell.running()[0] == "WaitingForWorkers"
         assert not shell.trials.rejections, "it may have been a moment's weakness"
@@ -80,7 +80,7 @@ def test_a_child_that_the_api_server_fails_at_is_told_of_when_it_fails_again() -
 def test_a_failure_that_passes_is_not_told() -> None:
     async def scenario(shell: Shell) -> None:
         await shell.reconciler(KEY)
-        refuse(shell, "apply", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
+        refuse(shell, "create", "StatefulSet", ApiError.of(500, "InternalError", WEBHOOK))
         await shell.reconciler(KEY)
         shell.cluster.fails = lambda _verb, _kind: None
         await shell.settle()
@@ -95,7 +95,7 @@ def test_a_failure_that_passes_is_not_told() -> None:
 def test_an_outage_is_waited_for(code: int) -> None:
     async def scenario(shell: Shell) -> None:
         await shell.reconciler(KEY)
-        refuse(shell, "apply", "StatefulSet", ApiError.of(code, "", "away"))
+        refuse(shell, "create", "StatefulSet", ApiError.of(code, "", "away"))
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await shell.reconciler(KEY)
@@ -122,7 +122,7 @@ def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten() -> None:
 
 def test_pauses_have_an_end() -> None:
     async def scenario(shell: Shell) -> None:
-        refuse(shell, "apply", "ServiceAccount", REFUSED)
+        refuse(shell, "create", "ServiceAccount", REFUSED)
         await shell.reconciler(KEY)
         shell.trials.steps = 5000
         assert await shell.reconciler(KEY) == applier._LONGEST_PAUSE_SECONDS
@@ -187,5 +187,33 @@ def test_events_whose_status_could_not_be_written_are_not_told_twice() -> None:
         await shell.settle()
         assert shell.cluster.count("create", kinds.EVENT) == 1
         assert shell.memory.recorded == set()
+
+    play(scenario)
+
+
+def test_what_is_there_already_is_taken_over_or_left_alone() -> None:
+    """No watch reports what has no label of the job's: that it is there shows when it is made."""
+
+    async def scenario(shell: Shell) -> None:
+        await shell.settle()
+        own = shell.cluster.objects["Service", "research", CHILD]
+        bare = own | {"metadata": own["metadata"] | {"labels": {}}}
+        shell.stores[kinds.SERVICE].remove(shell.cluster.put(bare))
+        before = shell.cluster.count("create", kinds.SERVICE)
+        await shell.reconciler(KEY)
+        assert shell.trials.taken == {("Service", CHILD)}
+        await shell.settle()
+        assert shell.cluster.count("create", kinds.SERVICE) == before + 1
+        found = shell.cluster.objects["Service", "research", CHILD]
+        assert found["metadata"]["labels"] == own["metadata"]["labels"]
+        assert found["metadata"]["uid"] == own["metadata"]["uid"]
+        assert shell.trials.taken == set()
+
+        theirs = {"apiVersion": "v1", "kind": "Service", "spec": {}}
+        metadata = {"namespace": "research", "name": CHILD, "uid": "theirs"}
+        shell.stores[kinds.SERVICE].remove(shell.cluster.put(theirs | {"metadata": metadata}))
+        await shell.settle()
+        assert shell.running()[0] == "NameConflict"
+        assert shell.cluster.objects["Service", "research", CHILD]["spec"] == {}
 
     play(scenario)

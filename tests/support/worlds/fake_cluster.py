@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from dtjob_operator.kube.api_errors import ApiError, NotFound
+from dtjob_operator.kube.api_errors import AlreadyExists, ApiError, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.store import Stores
 from dtjob_operator.observe.assemble import Memory, Observer
@@ -91,7 +91,9 @@ class FakeCluster:
         self.mutate(wanted)
         metadata = obj["metadata"]
         known = self.objects.get((obj["kind"], metadata["namespace"], metadata["name"]))
-        if known is not None and known.get("spec") == wanted.get("spec"):
+        assert known is not None, "what is not there is created"
+        labels = [each["metadata"].get("labels") for each in (known, wanted)]
+        if known.get("spec") == wanted.get("spec") and labels[0] == labels[1]:
             return known  # applied without effect: no new version
         return self.put(wanted)
 
@@ -101,7 +103,12 @@ class FakeCluster:
 
     async def create(self, obj: Json) -> Json:
         await self._ask("create", obj["kind"])
-        return self.put(obj)
+        metadata = obj["metadata"]
+        if (obj["kind"], metadata["namespace"], metadata["name"]) in self.objects:
+            raise AlreadyExists(409, "AlreadyExists", metadata["name"])
+        wanted = copy.deepcopy(obj)
+        self.mutate(wanted)
+        return self.put(wanted)
 
     async def replace_status(self, obj: Json, status: Json) -> Json:
         await self._ask("update_status", obj["kind"])

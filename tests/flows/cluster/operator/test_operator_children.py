@@ -150,6 +150,25 @@ def test_a_pod_that_loses_its_label_is_told(running: Manifest, namespace: Kubect
     wait_for("it is over", over, 60)
 
 
+def test_what_the_operator_does_not_write_any_more_is_taken_away(
+    running: Manifest, namespace: Kubectl
+) -> None:
+    """As where another version of it made a child: with what it creates it owns it as applied."""
+    name = child_name(running)
+    ports = json.dumps([{"name": "old", "port": 7}])
+    change = f'{{"metadata":{{"labels":{{"old":"1"}}}},"spec":{{"selector":null,"ports":{ports}}}}}'
+    manager = "--field-manager=dtjob-operator"
+    namespace("patch", "service", name, "--type=merge", f"--patch={change}", manager)
+
+    def repaired() -> bool:
+        found = namespace.get("service", name)
+        assert found is not None
+        ports = {each["name"] for each in found["spec"]["ports"]}
+        return "old" not in found["metadata"]["labels"] and ports == {"http", "store", "hello"}
+
+    wait_for("it is as this version makes it", repaired, 30)
+
+
 @pytest.mark.rule(13)
 def test_deleting_the_job_leaves_its_ledger_and_its_claim(
     running: Manifest, namespace: Kubectl
