@@ -32,7 +32,7 @@ def phases(world: World) -> list[str]:
     return [patch["phase"] for patch in world.patches]
 
 
-def test_a_start_costs_thirteen_writes() -> None:
+def test_a_start_costs_fourteen_writes() -> None:
     """From creation to Running, with every step of it seen, looked at twice a second."""
     world = World.of()
 
@@ -63,9 +63,9 @@ def test_a_start_costs_thirteen_writes() -> None:
     world.lease()
     world.settle()
 
-    assert phases(world) == ["Pending", "Starting", "Running"]
+    assert phases(world) == ["Pending", "Starting", "Starting", "Running"]
     assert world.events == ["Planned", "Training"]
-    assert len(world.patches) + len(world.events) + len(world.applied) <= 13
+    assert len(world.patches) + len(world.events) + len(world.applied) <= 14
     for kind in ("Accepted", "ResourcesReady", "RendezvousReady", "Running", "CheckpointFresh"):
         assert world.condition(kind)["status"] == "True"
 
@@ -357,6 +357,21 @@ def test_a_job_of_another_version_is_left_as_it_is() -> None:
     assert "spec.rerun" in world.condition("Accepted")["message"]
     assert world.status["phase"] == "Running"
     assert world.decide().status == world.status
+
+
+def test_a_job_that_is_repaired_while_it_is_planned_is_no_more_refused() -> None:
+    """It was read by an operator of another version, and now by its own."""
+    world = World.of()
+    job = copy.deepcopy(world.observed.job)
+    world.see(job={**job, "spec": job["spec"] | {"rerun": 1}})
+    world.settle()
+    assert world.reason("Accepted") == ("False", "InvalidSpec")
+    world.see(job={**job, "status": world.status})
+    world.settle()
+    assert world.reason("Accepted") == ("Unknown", "Planning")
+    world.see(privacy_plan=PLAN)
+    world.settle()
+    assert world.reason("Accepted") == ("True", "Planned")
 
 
 def test_a_report_of_nonsense_changes_nothing() -> None:
