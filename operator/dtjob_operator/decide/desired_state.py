@@ -47,7 +47,7 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
         return Decision(status=stored, wake_after=settings.telemetry_seconds)
     refusal = None
     if _is_undecided(situation) and not situation.finished:
-        refusal = admission.refusal(observed)
+        refusal = admission.refusal(observed, job)
     new = status(observed, situation, refusal, now)
     wait = seconds_until_write(
         stored, new, observed.status_written, now, settings, observed.jobs_running

@@ -346,6 +346,31 @@ def test_an_impossible_plan_fails_the_job_for_good() -> None:
     assert world.applied == []
 
 
+def with_args(**args: Any) -> dict[str, Any]:
+    job = copy.deepcopy(digits())
+    job["spec"]["training"]["args"] = args
+    return job
+
+
+def test_arguments_that_no_worker_can_be_handed_fail_the_job_before_anything_is_made() -> None:
+    """Pods of it would crash for ever: the kernel starts no program with such a variable."""
+    world = World.of(with_args(vocabulary="x" * 110_000), privacy_plan=PLAN)
+    world.settle()
+    assert world.applied == []
+    assert world.status["phase"] == "Failed"
+    assert world.reason("Failed") == ("True", "ArgsTooLarge")
+    assert "spec.training.args: Invalid value: 110017 bytes" in world.condition("Failed")["message"]
+    assert "correct it in a new job" in world.condition("Failed")["message"]
+
+
+def test_a_job_that_trains_is_refused_for_none_of_its_arguments() -> None:
+    """It has proved that its workers take them, as another version of the operator wrote them."""
+    world = running()
+    world.see(job=with_args(a="x" * 70_000) | {"status": world.status})
+    world.settle()
+    assert world.reason("Running") == ("True", "Training")
+
+
 def test_a_job_of_another_version_is_left_as_it_is() -> None:
     world = running()
     job = copy.deepcopy(world.observed.job)
