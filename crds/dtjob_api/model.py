@@ -117,7 +117,19 @@ FreeForm = Annotated[
 ]
 """An object whose fields are the user's own."""
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+ObjectName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+                "must be an object's name: lower-case letters, digits, and inner hyphens and dots",
+            )
+        ),
+    ),
+]
 """The name of another Kubernetes object."""
 
 MAX_QUANTITY = 64

@@ -55,6 +55,8 @@ class Reason(StrEnum):
     """The noise multiplier is being calibrated."""
     INVALID_SPEC = "InvalidSpec"
     """The operator can't read the job: it and the CustomResourceDefinitions differ in version."""
+    ARGS_TOO_LARGE = "ArgsTooLarge"
+    """The task's arguments are more than a worker can be handed."""
     PRIVACY_IMPOSSIBLE = "PrivacyImpossible"
     """No noise multiplier meets epsilon and delta at this sample rate and length."""
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dtjob_api.job.arguments import too_large
 from dtjob_api.schema.validation import validate as problems_of
 from dtjob_cli import manifests, standard_streams
 from dtjob_cli.errors import BadInput, ExitCode
+from dtjob_cli.manifests import Manifest
 
 
 def validate(files: Sequence[Path], *, as_json: bool) -> ExitCode:
@@ -35,10 +37,17 @@ def validate(files: Sequence[Path], *, as_json: bool) -> ExitCode:
 
 def _result(file: Path) -> dict[str, Any]:
     try:
-        errors = [str(error) for error in problems_of(manifests.load(file))]
+        manifest = manifests.load(file)
+        errors = [str(error) for error in problems_of(manifest)] or _of_a_cluster(manifest)
     except BadInput as error:
         errors = [error.message]
     return {"file": str(file), "valid": not errors, "errors": errors}
+
+
+def _of_a_cluster(manifest: Manifest) -> list[str]:
+    """What the API server takes and the operator refuses; a run on this machine takes it too."""
+    args = manifest["spec"].get("training", {}).get("args") or {}
+    return [why] if (why := too_large(args)) is not None else []
 
 
 def _print(result: dict[str, Any]) -> None:

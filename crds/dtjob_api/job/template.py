@@ -24,21 +24,81 @@ MAX_VOLUMES = 32
 RESERVED_ENV_PREFIX = "DTJOB_"
 RESERVED_VOLUMES = ("checkpoints", "data")
 RESERVED_VOLUME_PREFIX = "dtjob-"
-RESERVED_MOUNT_PATHS = ("/data", "/dev/shm", "/tmp", "/var/run/dtjob")  # noqa: S108 (in a pod)
+# /run is what /var/run leads to; nothing can be mounted in /proc and /sys.
+RESERVED_MOUNT_PATHS = (
+    "/data",
+    "/dev/shm",  # noqa: S108 (in a pod)
+    "/opt/dtjob",
+    "/proc",
+    "/run/dtjob",
+    "/sys",
+    "/tmp",  # noqa: S108 (in a pod)
+    "/var/run/dtjob",
+)
+_BREAKING_VARIABLES = ["PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPLATLIBDIR"]
+# As the kubelet takes them; another one keeps every pod from being made.
+_POD_FIELDS = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+]
+
+ConfigKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
+                "must be a key of a Secret or ConfigMap: letters, digits, '-', '_' and '.', and "
+                "not '.' or beginning with '..'",
+            )
+        ),
+    ),
+]
+"""A key of a Secret or ConfigMap."""
+
+_RELATIVE: Json = rules(
+    rule(
+        "!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",
+        "must be a path below the volume, without a leading slash and without '..'",
+    )
+)
 
 
 class KeySelector(Model):
     """One key of a Secret or ConfigMap."""
 
     name: ObjectName
-    key: ObjectName
+    key: ConfigKey
     optional: bool | None = None
 
 
 class FieldSelector(Model):
     """A field of the worker's own pod."""
 
-    field_path: Annotated[str, Field(min_length=1, max_length=253)]
+    field_path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            json_schema_extra=rules(
+                rule(
+                    f"self in {_POD_FIELDS} || "
+                    r"self.matches('^metadata[.](labels|annotations)\\[\'[^\']+\'\\]$')",
+                    f"must be one of {', '.join(_POD_FIELDS)}, or metadata.labels['KEY'] or "
+                    "metadata.annotations['KEY']",
+                )
+            ),
+        ),
+    ]
 
 
 class EnvVarSource(Model):
@@ -85,6 +145,11 @@ class EnvVar(Model):
                     f"!self.startsWith('{RESERVED_ENV_PREFIX}')",
                     "names beginning with DTJOB_ are set by the operator; choose another name",
                 ),
+                rule(
+                    f"!(self in {_BREAKING_VARIABLES})",
+                    "keeps python from finding its own library and the trainer; leave it out, and "
+                    "name the folders of your modules in PYTHONPATH",
+                ),
             ),
         ),
     ]
@@ -121,7 +186,12 @@ class EnvFromSource(Model):
                         f"!self.startsWith('{RESERVED_ENV_PREFIX}')",
                         "names beginning with DTJOB_ are set by the operator; "
                         "choose another prefix",
-                    )
+                    ),
+                    rule(
+                        "self.matches('^([-._a-zA-Z][-._a-zA-Z0-9]*)?$')",
+                        "must begin a variable's name: letters, digits, '-', '_' and '.', not "
+                        "beginning with a digit",
+                    ),
                 ),
             ),
         ]
@@ -134,8 +204,8 @@ class EnvFromSource(Model):
 class KeyToPath(Model):
     """A key of a Secret or ConfigMap and the file that it becomes."""
 
-    key: ObjectName
-    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    key: ConfigKey
+    path: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=_RELATIVE)]
 
 
 class ConfigMapVolume(Model):
@@ -229,7 +299,7 @@ class VolumeMount(Model):
             ),
         ),
     ]
-    sub_path: Annotated[str, Field(max_length=1024)] | None = None
+    sub_path: Annotated[str, Field(max_length=1024, json_schema_extra=_RELATIVE)] | None = None
     read_only: bool | None = None
 
 

@@ -7,7 +7,7 @@ look. The other conditions show what that concerns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dtjob_api import shown
@@ -17,9 +17,10 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator.decide.calibrating import calibrating
+from dtjob_operator.decide.leaving import leaving
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.situation import Situation
-from dtjob_operator.read.status_conditions import condition
+from dtjob_operator.read.status_conditions import is_true
 from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -108,7 +109,8 @@ def _states(
         yield ConditionState(ConditionType(outcome.state), True, outcome.reason, message)
         return
     yield _resources_ready(situation)
-    yield _rendezvous_ready(situation)
+    if situation.unreadable is None:  # else nothing says whether they have met since
+        yield _rendezvous_ready(situation)
     yield _running(situation)
     network = situation.restriction
     yield ConditionState(
@@ -123,8 +125,8 @@ def _accepted(situation: Situation) -> Iterator[ConditionState]:
         message = _promise(situation.ledger.spec.plan)
         yield ConditionState(ConditionType.ACCEPTED, True, Reason.PLANNED, message)
         return
-    accepted = condition(situation.stored, ConditionType.ACCEPTED)
-    if accepted is None or accepted["status"] == "Unknown":
+    # True: there was a ledger. False: the job itself could not be read, and now it can.
+    if situation.unreadable is None and not is_true(situation.stored, ConditionType.ACCEPTED):
         yield ConditionState(ConditionType.ACCEPTED, None, Reason.PLANNING, _planning(situation))
 
 
@@ -173,12 +175,21 @@ def _pods_ready(situation: Situation) -> str:
 
 
 def _running(situation: Situation) -> ConditionState:
+    """What keeps the job from training, or what it is at, and which pods leave meanwhile."""
+    kind = ConditionType.RUNNING
+    if not situation.training and (blocked := situation.obstacle_to(kind)) is not None:
+        # That steps are executed only the ledger says.
+        status = False if situation.unreadable is None else None
+        return ConditionState(kind, status, blocked.reason, blocked.message)
+    state, leave = _course(situation), leaving(situation.observed.pods)
+    return replace(state, message=f"{state.message}; {leave}") if leave else state
+
+
+def _course(situation: Situation) -> ConditionState:
     kind = ConditionType.RUNNING
     if situation.training:
         unread = f"; {situation.unreadable_report}" if situation.unreadable_report else ""
         return ConditionState(kind, True, Reason.TRAINING, f"steps are executed{unread}")
-    if (blocked := situation.obstacle_to(kind)) is not None:
-        return ConditionState(kind, False, blocked.reason, blocked.message)
     if situation.gang_formed:
         stage = situation.report.stage if situation.report else ""
         return ConditionState(

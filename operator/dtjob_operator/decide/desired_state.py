@@ -17,6 +17,7 @@ from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed
+from dtjob_operator.terms.clocks import elapsed
 from dtjob_operator.terms.decision import Decision
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -46,9 +47,11 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
         return Decision(status=stored, wake_after=settings.telemetry_seconds)
     refusal = None
     if _is_undecided(situation) and not situation.finished:
-        refusal = admission.refusal(observed)
+        refusal = admission.refusal(observed, job)
     new = status(observed, situation, refusal, now)
-    wait = seconds_until_write(stored, new, observed.status_written, now, settings)
+    wait = seconds_until_write(
+        stored, new, observed.status_written, now, settings, observed.jobs_running
+    )
     written = new if wait == 0 else stored
     latched = situation.ledger.spec.run.workers if situation.ledger else None
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
@@ -88,7 +91,7 @@ def _wake_after(
 
 def _has_just_begun(situation: Situation, now: datetime) -> bool:
     last = situation.last_attempt
-    return last is not None and now - last.start < _FIRST_FIGURES_WITHIN
+    return last is not None and elapsed(last.start, now) < _FIRST_FIGURES_WITHIN
 
 
 def _unreadable(

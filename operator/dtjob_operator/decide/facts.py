@@ -14,6 +14,7 @@ from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.read import pod_status
 from dtjob_operator.terms import names
+from dtjob_operator.terms.clocks import elapsed
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
@@ -66,7 +67,7 @@ class Facts:
             pod
             for pod in self.observed.pods
             if "deletionTimestamp" not in pod["metadata"]
-            and self.now - pod_status.scheduled_at(pod) >= least
+            and elapsed(pod_status.scheduled_at(pod), self.now) >= least
         ]
 
     @property

@@ -60,10 +60,13 @@ def status(
     return {field: value for field, value in new.items() if value is not None}
 
 
-def _phase(situation: Situation, refusal: Finding | None) -> Phase:
+def _phase(situation: Situation, refusal: Finding | None) -> str:
     """Pending: no pods are wanted; Restarting: they are, and it has trained before."""
     if refusal is not None:
         return Phase.FAILED
+    if situation.unreadable is not None:
+        # Its pods are left as they are, and so is what is known of them.
+        return str(situation.stored.get("phase") or Phase.PENDING)
     if (outcome := situation.outcome) is not None:
         return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
     if situation.ledger is None or situation.children is Children.RELEASED:

@@ -1,14 +1,16 @@
 """When a changed status is worth a write: news at once, figures now and then.
 
-Keeps a start within eleven writes and a running job at one patch each `telemetry_seconds`.
+Keeps a start within fourteen writes, a running job at one patch each `telemetry_seconds`, and all
+jobs that run at ten a second.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from dtjob_api.reasons import Phase, Reason
-from dtjob_operator.decide.calibrating import without_place
+from dtjob_api.reasons import ConditionType, Phase, Reason
+from dtjob_operator.decide.moves import without_moves
+from dtjob_operator.read.status_conditions import is_true
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.settings import Settings
 
@@ -37,10 +39,17 @@ QUIET = frozenset(
 Any other is news by itself."""
 
 _START_FACTOR = 2
+# Writes of figures in a second, whatever the number of jobs that run.
+_WRITES_PER_SECOND = 10
 
 
 def seconds_until_write(
-    stored: Json, new: Json, written: datetime | None, now: datetime, settings: Settings
+    stored: Json,
+    new: Json,
+    written: datetime | None,
+    now: datetime,
+    settings: Settings,
+    jobs_running: int,
 ) -> float | None:
     """How long a status has to wait for its write: 0 at once, None if it has no news.
 
@@ -50,14 +59,17 @@ def seconds_until_write(
         The status as it is stored and as it should read.
     written
         When this operator last wrote it, if it did.
+    jobs_running
+        Among how many jobs the writes of figures are shared out.
     """
-    if _without_what_always_moves(stored) == _without_what_always_moves(new):
+    if without_moves(stored, stored) == without_moves(new, stored):
         return None
     if written is None or _is_news(stored, new):
         return 0.0
+    figures = max(settings.telemetry_seconds, jobs_running / _WRITES_PER_SECOND)
     # Counters of a start change often and say little: they wait longer than a running job's.
     running = new.get("phase") in {Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED}
-    pause = settings.telemetry_seconds * (1 if running else _START_FACTOR)
+    pause = figures if running else settings.telemetry_seconds * _START_FACTOR
     since = (now - written).total_seconds()
     # The clock was put back: the pause may long be over.
     return max(0.0, pause - since) if since >= 0 else 0.0
@@ -67,9 +79,15 @@ def _is_news(stored: Json, new: Json) -> bool:
     return (
         any(stored.get(field) != new.get(field) for field in ("phase", "observedGeneration"))
         or _troubles(stored) != _troubles(new)
+        or _is_complete(new) > _is_complete(stored)
         or has_first_figures(new) > has_first_figures(stored)
         or _takes_epsilon_back(stored, new)
     )
+
+
+def _is_complete(status: Json) -> bool:
+    """Whether all that the workers need is there, and they are up."""
+    return is_true(status, ConditionType.RESOURCES_READY)
 
 
 def has_first_figures(status: Json) -> bool:
@@ -89,10 +107,3 @@ def _troubles(status: Json) -> set[tuple[str, str, str]]:
         for condition in status.get("conditions") or []
         if condition["reason"] not in QUIET
     }
-
-
-def _without_what_always_moves(status: Json) -> Json:
-    """The status without the heartbeat, and without the place in the queue of plans."""
-    progress = {k: v for k, v in status.get("progress", {}).items() if k != "heartbeatTime"}
-    conditions = without_place(status.get("conditions") or [])
-    return status | {"progress": progress, "conditions": conditions}

@@ -20,6 +20,12 @@ def has_ready_condition(pod: Json) -> bool:
     return bool(_condition(pod, "Ready").get("status") == "True")
 
 
+def disruption(pod: Json) -> str | None:
+    """Why the pod is about to be ended by somebody else than its owner; None where it is not."""
+    condition = _condition(pod, "DisruptionTarget")
+    return condition.get("reason", "") if condition.get("status") == "True" else None
+
+
 def is_starting(pod: Json) -> bool:
     """Whether the pod has a node but no container has ever run in it."""
     return any(
@@ -47,12 +53,14 @@ def scheduled_at(pod: Json) -> datetime:
 def can_start_since(pod: Json, container: Json) -> datetime:
     """Since when the kubelet could start a container: it has a node, a sandbox, and is not running.
 
+    A try in vain begins no new time.
     No status says how long its image was pulled.
     """
     sandbox = _condition(pod, _SANDBOX)
     ended = (container.get("lastState") or {}).get("terminated") or {}
     times = [sandbox.get("lastTransitionTime") if has_sandbox(pod) else None]
-    times += [ended.get("finishedAt")]
+    if not was_never_run(ended):
+        times += [ended.get("finishedAt")]
     return max([scheduled_at(pod), *(datetime.fromisoformat(at) for at in times if at)])
 
 
@@ -82,16 +90,36 @@ def waiting(container: Json) -> tuple[str, str]:
     return state.get("reason", ""), state.get("message", "")
 
 
+def start_failure(container: Json) -> str | None:
+    """Why the last try to start a container was in vain; None where it was not."""
+    ended = _newest_end(container)
+    return ended.get("message", "") if was_never_run(ended) else None
+
+
+def was_never_run(ended: Json) -> bool:
+    """Whether what is told as a container's end is that it could not be started."""
+    return ended.get("reason") in {"StartError", "ContainerCannotRun"}
+
+
 def ends(pod: Json) -> list[Json]:
     """How the pod's supervisor ended, now and the time before, as far as its status goes."""
-    supervisor = _supervisor(pod)
-    states = (supervisor.get("state") or {}, supervisor.get("lastState") or {})
-    return [ended for state in states if (ended := state.get("terminated"))]
+    return _ends(_supervisor(pod))
 
 
 def is_out_of_memory(ended: Json) -> bool:
     """Whether a container ended because it had no memory left."""
     return bool(ended.get("reason") == "OOMKilled")
+
+
+def _newest_end(container: Json) -> Json:
+    """How a container that does not run ended last, {} where it has not."""
+    is_up = "running" in (container.get("state") or {})
+    return {} if is_up else next(iter(_ends(container)), {})
+
+
+def _ends(container: Json) -> list[Json]:
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    return [ended for state in states if (ended := state.get("terminated"))]
 
 
 def _supervisor(pod: Json) -> Json:

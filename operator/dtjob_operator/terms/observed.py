@@ -129,6 +129,9 @@ class Observed:
     status_written
         When this process last patched the job's status; None: not yet. Figures that move all the
         time are written no more often than `Settings.telemetry_seconds` after it.
+    jobs_running
+        Jobs in phase Running that this operator looks after: the more there are, the rarer are
+        their figures.
     """
 
     job: Json
@@ -158,6 +161,7 @@ class Observed:
     unguarded: str | None = None
     rejections: tuple[Rejection, ...] = ()
     status_written: datetime | None = None
+    jobs_running: int = 1
 
     def stateful_set(self, role: Role) -> Json | None:
         """The object that has the name of a role's StatefulSet."""

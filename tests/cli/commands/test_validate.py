@@ -48,3 +48,17 @@ def test_programs_get_one_object(tmp_path: Path) -> None:
     ]
     assert f"{torn}:2:1" in files[1]["errors"][0]
     assert "No such file" in files[2]["errors"][0]
+
+
+def test_arguments_that_only_a_run_on_this_machine_takes_are_told(tmp_path: Path) -> None:
+    """The API server takes them too, and the operator refuses the job for good."""
+    large = tmp_path / "large.yaml"
+    text = DIGITS.read_text()
+    before, field, after = text.partition("    entrypoint:")
+    assert field
+    large.write_text(f"{before}    args: {{vocabulary: {'x' * 70_000}}}\n{field}{after}")
+
+    result = CliRunner().invoke(app, ["validate", str(large)])
+
+    assert result.exit_code == 2
+    assert "spec.training.args: Invalid value: 70017 bytes as JSON, of at most" in result.stderr

@@ -32,7 +32,7 @@ def phases(world: World) -> list[str]:
     return [patch["phase"] for patch in world.patches]
 
 
-def test_a_start_costs_thirteen_writes() -> None:
+def test_a_start_costs_fourteen_writes() -> None:
     """From creation to Running, with every step of it seen, looked at twice a second."""
     world = World.of()
 
@@ -63,9 +63,9 @@ def test_a_start_costs_thirteen_writes() -> None:
     world.lease()
     world.settle()
 
-    assert phases(world) == ["Pending", "Starting", "Running"]
+    assert phases(world) == ["Pending", "Starting", "Starting", "Running"]
     assert world.events == ["Planned", "Training"]
-    assert len(world.patches) + len(world.events) + len(world.applied) <= 13
+    assert len(world.patches) + len(world.events) + len(world.applied) <= 14
     for kind in ("Accepted", "ResourcesReady", "RendezvousReady", "Running", "CheckpointFresh"):
         assert world.condition(kind)["status"] == "True"
 
@@ -346,6 +346,31 @@ def test_an_impossible_plan_fails_the_job_for_good() -> None:
     assert world.applied == []
 
 
+def with_args(**args: Any) -> dict[str, Any]:
+    job = copy.deepcopy(digits())
+    job["spec"]["training"]["args"] = args
+    return job
+
+
+def test_arguments_that_no_worker_can_be_handed_fail_the_job_before_anything_is_made() -> None:
+    """Pods of it would crash for ever: the kernel starts no program with such a variable."""
+    world = World.of(with_args(vocabulary="x" * 110_000), privacy_plan=PLAN)
+    world.settle()
+    assert world.applied == []
+    assert world.status["phase"] == "Failed"
+    assert world.reason("Failed") == ("True", "ArgsTooLarge")
+    assert "spec.training.args: Invalid value: 110017 bytes" in world.condition("Failed")["message"]
+    assert "correct it in a new job" in world.condition("Failed")["message"]
+
+
+def test_a_job_that_trains_is_refused_for_none_of_its_arguments() -> None:
+    """It has proved that its workers take them, as another version of the operator wrote them."""
+    world = running()
+    world.see(job=with_args(a="x" * 70_000) | {"status": world.status})
+    world.settle()
+    assert world.reason("Running") == ("True", "Training")
+
+
 def test_a_job_of_another_version_is_left_as_it_is() -> None:
     world = running()
     job = copy.deepcopy(world.observed.job)
@@ -357,6 +382,21 @@ def test_a_job_of_another_version_is_left_as_it_is() -> None:
     assert "spec.rerun" in world.condition("Accepted")["message"]
     assert world.status["phase"] == "Running"
     assert world.decide().status == world.status
+
+
+def test_a_job_that_is_repaired_while_it_is_planned_is_no_more_refused() -> None:
+    """It was read by an operator of another version, and now by its own."""
+    world = World.of()
+    job = copy.deepcopy(world.observed.job)
+    world.see(job={**job, "spec": job["spec"] | {"rerun": 1}})
+    world.settle()
+    assert world.reason("Accepted") == ("False", "InvalidSpec")
+    world.see(job={**job, "status": world.status})
+    world.settle()
+    assert world.reason("Accepted") == ("Unknown", "Planning")
+    world.see(privacy_plan=PLAN)
+    world.settle()
+    assert world.reason("Accepted") == ("True", "Planned")
 
 
 def test_a_report_of_nonsense_changes_nothing() -> None:

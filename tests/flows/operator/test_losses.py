@@ -179,8 +179,25 @@ def test_a_ledger_of_another_version_is_neither_replaced_nor_run_from() -> None:
     world.see(ledger=world.observed.ledger | {"spec": spec})
     decision = world.reconcile()
     assert decision.applies == ()
-    assert world.reason("Running") == ("False", "LedgerUnreadable")
+    assert world.reason("Running") == ("Unknown", "LedgerUnreadable")
+    assert world.reason("ResourcesReady") == ("False", "LedgerUnreadable")
+    assert "spec.future" in world.condition("Running")["message"]
+    assert world.events[-1] == "LedgerUnreadable"
     assert replicas(world) == 2
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_a_ledger_that_can_not_be_read_says_of_pods_is_left_as_it_was(trains: bool) -> None:
+    """Such as that of a newer operator, where an older one is put back: its pods train on."""
+    world = running() if trains else World.of(privacy_plan=PLAN)
+    world.settle()
+    phase, met = world.status["phase"], world.reason("RendezvousReady")
+    assert phase == ("Running" if trains else "Starting")
+    assert world.observed.ledger is not None
+    world.see(ledger={**world.observed.ledger, "status": {"future": 1}})
+    world.settle()
+    assert (world.status["phase"], world.reason("RendezvousReady")) == (phase, met)
+    assert world.reason("Accepted") == ("True", "Planned")
 
 
 WHY = "the API server accepts a write that lowers status.charged"

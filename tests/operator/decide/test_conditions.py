@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
-from tests.support.worlds.world import PLAN, World, claim, digits, pod, report, running, stamp
+import pytest
+
+from tests.support.worlds.world import (
+    CHILD,
+    PLAN,
+    World,
+    claim,
+    digits,
+    pod,
+    report,
+    running,
+    stamp,
+    waiting_pod,
+)
 
 
 def settle(world: World) -> None:
@@ -187,3 +201,73 @@ def test_a_transition_time_moves_only_with_the_status() -> None:
     condition = world.condition("Running")
     assert condition["lastTransitionTime"] == was
     assert condition["observedGeneration"] == 7
+
+
+def leaves(position: int, reason: str, status: str = "True") -> dict[str, Any]:
+    found = pod(position)
+    found["status"]["conditions"].append(
+        {"type": "DisruptionTarget", "status": status, "reason": reason, "message": "evicting"}
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("EvictionByEvictionAPI", "kubectl drain"),
+        ("PreemptionByScheduler", "higher priority"),
+        ("DeletionByTaintManager", "a taint that it does not tolerate"),
+        ("DeletionByPodGC", "its node is gone"),
+        ("TerminationByKubelet", "shuts down or lacks memory or disk"),
+        ("OfAnotherVersion", "has to leave its node (OfAnotherVersion)"),
+    ],
+)
+def test_who_ends_a_pod_is_in_the_message_while_it_lasts(reason: str, words: str) -> None:
+    world = running()
+    world.see(pods=(pod(0), leaves(1, reason)))
+    settle(world)
+    assert told(world, "Running")[:2] == ("True", "Training")
+    message = told(world, "Running")[2]
+    assert message.startswith(f"steps are executed; pod {CHILD}-w-0 ")
+    assert words in message
+    world.see(pods=(pod(0), pod(1)))
+    settle(world)
+    assert told(world, "Running")[2] == "steps are executed"
+
+
+def test_a_disruption_that_was_called_off_is_none() -> None:
+    world = running()
+    world.see(pods=(pod(0), leaves(1, "PreemptionByScheduler", status="False")))
+    settle(world)
+    assert told(world, "Running")[2] == "steps are executed"
+
+
+def test_a_drain_is_told_with_the_restart_and_of_one_pod_by_name() -> None:
+    world = running()
+    drained = leaves(0, "EvictionByEvictionAPI")
+    drained["metadata"]["deletionTimestamp"] = stamp(world.now)
+    deleted = pod(1)
+    deleted["metadata"]["deletionTimestamp"] = stamp(world.now)
+    attempt = {"attempt": 1, "start": stamp(world.now), "end": stamp(world.now)}
+    world.ledger_status(attempts=[attempt | {"reason": "Stopped", "message": ""}])
+    world.see(pods=(drained, deleted))
+    world.reconcile()
+    kind, message = told(world, "Running")[1:]
+    assert kind == "Restarting"
+    assert f"it was drained; pod {CHILD}-0 is evicted, as kubectl drain" in message
+    assert message.endswith("(and 1 more leave)")
+    world.see(pods=(deleted,))
+    settle(world)
+    assert told(world, "Running")[2].endswith(f"; pod {CHILD}-w-0 is being deleted")
+
+
+def test_what_hinders_a_job_is_told_without_the_pods_that_leave() -> None:
+    """Its message is the remedy's; which pods are left would write it again and again."""
+    world = unmet()
+    crashed = waiting_pod("CrashLoopBackOff", lastState={"terminated": {"exitCode": 1}})
+    deleted = pod(1)
+    deleted["metadata"]["deletionTimestamp"] = stamp(world.now)
+    world.see(pods=(crashed, deleted))
+    settle(world)
+    assert told(world, "Running")[1] == "WorkerCrashing"
+    assert "is being deleted" not in told(world, "Running")[2]

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.worlds.world import (
+    CHILD,
     NOW,
     PLAN,
     World,
@@ -39,7 +40,8 @@ def test_a_coordinator_that_is_deleted_runs_until_it_says_how_it_ends(last_sight
     first = {"attempt": 1, "start": stamp(NOW + timedelta(seconds=5)), "end": stamp(world.now)}
     world.ledger_status(attempts=[first | {"reason": "Stopped", "message": ""}])
     (event,) = world.decide().events
-    assert event.message == "attempt 1 has ended: it was drained"
+    leaves = f"pod {CHILD}-0 is being deleted"
+    assert event.message == f"attempt 1 has ended: it was drained; {leaves}"
     world.settle()
     assert world.status["phase"] == "Restarting"
 

@@ -8,16 +8,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason, known
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_operator.decide.facts import Facts
-from dtjob_operator.decide.obstacles.not_started import metadata_remedy
+from dtjob_operator.decide.obstacles import node_words
+from dtjob_operator.decide.obstacles.container_remedies import (
+    SHORTER_VARIABLES,
+    memory_limit,
+    metadata_remedy,
+    more_memory,
+    trainer_image,
+)
 from dtjob_operator.decide.obstacles.obstacle import of_pods
-from dtjob_operator.read.pod_status import ends, is_out_of_memory, is_running
+from dtjob_operator.read.pod_status import (
+    ends,
+    has_ready_condition,
+    is_out_of_memory,
+    is_running,
+    was_never_run,
+)
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 
-_NO_TRAINER = "No module named 'dtjob_trainer'"
+_NO_TRAINER = "No module named 'dtjob_trainer"
+_KILLED = 128 + signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Crash:
 
     Attributes
     ----------
-    refused
+    held
         It refused to train, and nothing is lost; the reason is its own.
     """
 
@@ -35,12 +50,9 @@ class Crash:
     held: bool
 
 
-def crash(pod: Json) -> Crash | None:
+def crash(pod: Json, job: DistributedTrainingJob) -> Crash | None:
     """How the pod's supervisor ended last, if it is not running now."""
-    newest = next(iter(ends(pod)), None)
-    if is_running(pod) or newest is None or newest.get("exitCode") == 0:
-        return None
-    return _crash(pod["metadata"]["name"], newest)
+    return None if is_running(pod) else _last_crash(pod, job)
 
 
 def out_of_memory(pod: str) -> str:
@@ -52,7 +64,14 @@ def out_of_memory(pod: str) -> str:
     )
 
 
-def _crash(pod: str, ended: Json) -> Crash | None:
+def _last_crash(pod: Json, job: DistributedTrainingJob) -> Crash | None:
+    newest = next(iter(ends(pod)), None)
+    if newest is None or newest.get("exitCode") == 0 or was_never_run(newest):
+        return None
+    return _crash(pod["metadata"]["name"], newest, job)
+
+
+def _crash(pod: str, ended: Json, job: DistributedTrainingJob) -> Crash:
     reason, message = last_words(ended.get("message") or "")
     code = ended.get("exitCode", 0)
     if is_out_of_memory(ended):
@@ -60,20 +79,23 @@ def _crash(pod: str, ended: Json) -> Crash | None:
     if code == WorkerExit.HELD and (refusal := known(reason)) is not None:
         return Crash(refusal, message or f"pod {pod} refuses to train", held=True)
     what = message or ended.get("reason") or "it left no message"
+    died = f"pod {pod} ended ({_how(code)}): {what.rstrip('.')}"
+    if node_words.lacks_memory(what):
+        return Crash(Reason.OUT_OF_MEMORY, f"{died}. {more_memory(job)}", held=False)
     if code == WorkerExit.CONFIGURATION:
         remedy = (
             "The image's trainer does not take the configuration that this operator writes: use an "
             "image of the operator's version"
         )
     elif _NO_TRAINER in what:
-        remedy = "spec.image is no trainer image: name dtjob's, or one built on it, in a new job"
+        remedy = trainer_image(job)
+    elif node_words.has_too_long_arguments(what):
+        remedy = SHORTER_VARIABLES
     else:
         remedy = f"See kubectl logs {pod} --previous"
-    return Crash(
-        Reason.WORKER_CRASHING,
-        f"pod {pod} ended ({_how(code)}): {what.rstrip('.')}. {remedy}",
-        held=False,
-    )
+        if code == _KILLED and memory_limit(job):
+            remedy += f". If that says nothing, it may have lacked memory. {more_memory(job)}"
+    return Crash(Reason.WORKER_CRASHING, f"{died}. {remedy}", held=False)
 
 
 def _how(code: int) -> str:
@@ -107,7 +129,10 @@ def _json_object(line: str) -> dict[str, Any] | None:
 
 
 def _crashed(facts: Facts, pod: Json) -> Iterator[Finding]:
-    if (found := crash(pod)) is not None and not found.held:
+    """A worker that is up again has not overcome its crash before it can join."""
+    if is_running(pod) and has_ready_condition(pod):
+        return
+    if (found := _last_crash(pod, facts.job)) is not None and not found.held:
         yield Finding(found.reason, found.message + metadata_remedy(found.message, facts.job))
 
 

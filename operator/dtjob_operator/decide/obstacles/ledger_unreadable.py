@@ -16,8 +16,8 @@ def _detect(facts: Facts) -> Finding | None:
     return Finding(
         Reason.LEDGER_UNREADABLE,
         f"PrivacyLedger {names.child_name(facts.job)} can't be read: "
-        f"{first_error(facts.unreadable)}. Nothing was changed; run the operator's version that "
-        "wrote it",
+        f"{first_error(facts.unreadable)}. Nothing is changed, pods that run are left running, and "
+        "the phase is that of before: run the operator's version that wrote it",
     )
 
 

@@ -44,6 +44,12 @@ _MISSING_EXECUTABLE = re.compile(
     r"executable file not found|exec: .*(?:no such file or directory|permission denied)"
 )
 
+_TOO_LITTLE_MEMORY = re.compile(
+    r"OOM-killed|memory limit (?:\S+ )?too low|cannot allocate memory|minimum memory limit"
+    r"|memory allocation failed|^MemoryError",
+    re.IGNORECASE,
+)
+
 
 def scheduling_cause(message: str) -> str:
     """Why no node takes a pod, without the futile search for pods to evict."""
@@ -122,6 +128,16 @@ def is_not_synced(message: str) -> bool:
 def lacks_executable(message: str) -> bool:
     """Whether the image has no such program, or none that can be run."""
     return _MISSING_EXECUTABLE.search(message) is not None
+
+
+def lacks_memory(message: str) -> bool:
+    """Whether a container has too little memory to be started at all."""
+    return _TOO_LITTLE_MEMORY.search(message) is not None
+
+
+def has_too_long_arguments(message: str) -> bool:
+    """Whether the kernel refuses a program for the size of its arguments and variables."""
+    return "argument list too long" in message.lower()
 
 
 def runs_as_root(message: str) -> bool:

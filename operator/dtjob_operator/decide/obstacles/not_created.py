@@ -10,9 +10,9 @@ from dtjob_api.wire.positions import Role, positions
 from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
 from dtjob_operator.decide.obstacles.rejection_remedies import (
     RejectionEvent,
-    general_remedy,
     missing_account,
     remedy,
+    remedy_of_child,
 )
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.terms import names
@@ -24,13 +24,11 @@ from dtjob_operator.terms.observed import Observed, Rejection
 def rejected_children(rejections: Iterable[Rejection]) -> Iterator[Finding]:
     """What the API server says of children that the operator applies."""
     for rejection in rejections:
-        how = general_remedy(rejection.message) or (
-            "Raise the quota, or repair the policy or webhook that stands in its way"
-        )
+        how = remedy_of_child(rejection.message)
         yield Finding(
             Reason.PODS_REFUSED,
-            f"the API server refuses the {rejection.kind} {rejection.name}: {rejection.message}. "
-            f"{how}; it is tried again",
+            f"the API server refuses the {rejection.kind} {rejection.name}: "
+            f"{rejection.message.rstrip('.')}. {how}",
         )
 
 

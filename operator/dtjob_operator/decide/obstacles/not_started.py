@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.obstacles import node_words
+from dtjob_operator.decide.obstacles.container_remedies import (
+    SHORTER_VARIABLES,
+    metadata_remedy,
+    more_memory,
+    trainer_image,
+)
 from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.read.pod_status import (
@@ -21,10 +26,12 @@ from dtjob_operator.read.pod_status import (
     has_sandbox,
     is_starting,
     scheduled_at,
+    start_failure,
     waiting,
     worker_containers,
 )
-from dtjob_operator.terms import metadata_addresses, names
+from dtjob_operator.terms import names
+from dtjob_operator.terms.clocks import elapsed
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -84,7 +91,9 @@ def not_started(
     name = pod["metadata"]["name"]
     for container in worker_containers(pod):
         reason, message = waiting(container)
-        lasts = now - can_start_since(pod, container) >= GRACE
+        if reason not in _START_REASONS and (failure := start_failure(container)) is not None:
+            reason, message = "RunContainerError", failure
+        lasts = elapsed(can_start_since(pod, container), now) >= GRACE
         if reason in _IMAGE_REASONS:
             broken = reason in _BROKEN_PULL_REASONS or node_words.is_broken_pull(message)
             if lasts or not broken:
@@ -102,10 +111,13 @@ def _not_started(
     elif container == names.WORKER_CONTAINER and node_words.lacks_executable(message):
         yield Finding(
             Reason.WORKER_CRASHING,
-            f"pod {pod}: the container can't be started: {message}. The image must be a "
-            "trainer image, with python and dtjob's trainer in it: name one in spec.image of a "
-            "new job",
+            f"{_cant_start(pod, message)}. It needs python with dtjob's trainer in it: "
+            f"{trainer_image(job)}",
         )
+    elif container == names.WORKER_CONTAINER and node_words.lacks_memory(message):
+        yield Finding(Reason.OUT_OF_MEMORY, f"{_cant_start(pod, message)}. {more_memory(job)}")
+    elif container == names.WORKER_CONTAINER and node_words.has_too_long_arguments(message):
+        yield Finding(Reason.WORKER_CRASHING, f"{_cant_start(pod, message)}. {SHORTER_VARIABLES}")
     elif lasts and node_words.lacks_cluster_certificates(message):
         yield _certificates(pod, message, job)
     elif lasts:
@@ -114,6 +126,10 @@ def _not_started(
             f"pod {pod}: container {container} can't be started: {message.rstrip('.')}. "
             f"{_remedy(message)}",
         )
+
+
+def _cant_start(pod: str, message: str) -> str:
+    return f"pod {pod}: the container can't be started: {message.rstrip('.')}"
 
 
 def _remedy(message: str) -> str:
@@ -197,7 +213,7 @@ def unmounted(
         return
     reported_at = datetime.fromisoformat(last_seen(event))
     # An Event is of the past: trouble has lasted until then, not until now.
-    lasted = reported_at - scheduled_at(pod)
+    lasted = elapsed(scheduled_at(pod), reported_at)
     if now - reported_at > _MOUNT_EVENT_LIFETIME:
         return
     message = node_words.mount_cause(event.get("message", ""))
@@ -218,19 +234,6 @@ def unmounted(
             Reason.MOUNT_FAILED,
             f"pod {name} can't mount a volume: {message}. {remedy}{metadata_remedy(message, job)}",
         )
-
-
-def metadata_remedy(message: str, job: DistributedTrainingJob) -> str:
-    """What would help where somebody asked for credentials that the job's NetworkPolicy closes."""
-    restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
-    address = metadata_addresses.mentioned_in(message)
-    if not restricted or address is None:
-        return ""
-    return (
-        ". The job's NetworkPolicy closes the metadata addresses to what runs in its pods: if that "
-        f"needs one, name it in spec.network.egress, {{to: [{{ipBlock: {{cidr: {address}}}}}]}}, "
-        "which may change at any time"
-    )
 
 
 KIND = of_pods(lambda facts, pod: not_started(facts.observed, pod, facts.job, facts.now))

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dtjob_api.job.workers import GPU_RESOURCE
+from dtjob_operator.decide.obstacles.invalid_fields import invalid_fields_remedy
 
 _EVENT = re.compile(
     r"create (?P<kind>Claim|Pod) .*? failed error: (?P<claim>failed to create PVC \S+: )?"
@@ -111,9 +112,14 @@ def missing_account(cause: str) -> str | None:
     return match["name"] if match and not _is_from_webhook(cause) else None
 
 
-def general_remedy(cause: str) -> str | None:
-    """What helps whatever is refused; None where that depends on what it is."""
-    return None if _is_from_webhook(cause) else _listed(cause, _REMEDIES)
+def remedy_of_child(cause: str) -> str:
+    """What would help a child that the operator applies. What is invalid stays so at every try."""
+    from_webhook = _is_from_webhook(cause)
+    found = None if from_webhook else _listed(cause, _REMEDIES)
+    if found is None and not from_webhook and (invalid := invalid_fields_remedy(cause)):
+        return invalid
+    found = found or "Raise the quota, or repair the policy or webhook that stands in its way"
+    return f"{found}; it is tried again"
 
 
 def remedy(rejection: RejectionEvent) -> str:
@@ -135,7 +141,7 @@ def remedy(rejection: RejectionEvent) -> str:
     if broken := _LIMIT_RANGE.findall(cause):
         fields = _fields(("".join(resources) for resources in broken), rejection)
         return f"Change the LimitRange, or {_either(fields or ['what it asks for'])} in a new job"
-    return _RULE
+    return invalid_fields_remedy(cause) or _RULE
 
 
 def _is_from_webhook(cause: str) -> bool:

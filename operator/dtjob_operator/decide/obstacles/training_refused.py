@@ -16,7 +16,7 @@ _OF_THE_VOLUME = frozenset({Reason.CHECKPOINT_LOST, Reason.STORAGE_FULL, Reason.
 
 def _refusal(facts: Facts) -> Finding | None:
     """Why the coordinator refuses to train, by the newest source that says so."""
-    ended = crash(facts.coordinator) if facts.coordinator else None
+    ended = crash(facts.coordinator, facts.job) if facts.coordinator else None
     if ended is not None and ended.held:
         return Finding(ended.reason, ended.message)
     report, last = facts.report, facts.last_attempt

@@ -14,6 +14,7 @@ from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.events import newest
 from dtjob_operator.read.pod_status import scheduled_at
 from dtjob_operator.terms import names
+from dtjob_operator.terms.clocks import elapsed
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
@@ -48,7 +49,7 @@ def unscheduled(
             f"{names.namespace(job)} or is being deleted: create it, and the workers start",
         )
         return
-    waited = now - scheduled_at(pod)
+    waited = elapsed(scheduled_at(pod), now)
     holds_state = names.role_of(job, pod) is Role.COORDINATOR
     if holds_state:
         yield from _unbound(observed, message, waited, now)
@@ -114,7 +115,7 @@ def _is_bound(claim: Json | None) -> bool:
 
 
 def _age(claim: Json, now: datetime) -> timedelta:
-    return now - datetime.fromisoformat(claim["metadata"]["creationTimestamp"])
+    return elapsed(datetime.fromisoformat(claim["metadata"]["creationTimestamp"]), now)
 
 
 KIND = of_pods(lambda facts, pod: unscheduled(facts.observed, pod, facts.job, facts.now))

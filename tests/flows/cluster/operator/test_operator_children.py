@@ -220,10 +220,10 @@ def test_deleting_the_ledger_is_refused(running: Manifest, namespace: Kubectl) -
 
 @pytest.mark.local_cluster
 @pytest.mark.usefixtures("no_scheduler")
-def test_a_start_costs_at_most_thirteen_writes(
+def test_a_start_costs_at_most_fourteen_writes(
     operator: OperatorProcess, proxy: ApiProxy, namespace: Kubectl, stored_job: StoredJob
 ) -> None:
-    """Eleven to Starting, the namespace's first job; Running takes a patch and an event more."""
+    """Eleven to Starting, the first job of its namespace; all up takes one, Running two more."""
     before, began = len(proxy.writes()), time.monotonic()
     stored_job(unplaced_job("digits"))
     started(namespace, "digits")

@@ -16,7 +16,17 @@ from dtjob_operator.decide.obstacles.order import ORDER, find
 from dtjob_operator.read.events import by_child
 from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms.observed import Rejection
-from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
+from tests.support.worlds.world import (
+    CHILD,
+    NOW,
+    PLAN,
+    World,
+    claim,
+    digits,
+    pod,
+    stamp,
+    waiting_pod,
+)
 
 CASES = YAML(typ="safe").load(Path(__file__).with_name("diagnoses.yaml").read_text())
 
@@ -71,6 +81,52 @@ def test_of_what_hinders_all_and_what_hinders_pods_the_first_is_shown() -> None:
     world.see(unguarded=None)
     facts = gather(world.observed, parsed(world.observed.job), world.now, world.settings)
     assert [each.finding.reason for each in find(facts)] == ["Unschedulable"]
+
+
+def test_of_all_that_keeps_pods_from_coming_up_what_stops_most_of_them_comes_first() -> None:
+    """All at once; each is put right in turn, and the next one is told."""
+    world = started({"workers": 5, "age": 90})
+    refused, unmounted = (
+        by_child([event({"about": about, "reason": reason, "message": "why", "seen": 60})])[CHILD]
+        for about, reason in (
+            (f"StatefulSet/{CHILD}-w", "FailedCreate"),
+            (f"Pod/{CHILD}-0", "FailedMount"),
+        )
+    )
+    crash = {"terminated": {"exitCode": 1, "reason": "Error", "message": "why"}}
+    crashed = waiting_pod("CrashLoopBackOff", lastState=crash, position=2)
+    mounting = waiting_pod("ContainerCreating", position=0)
+    image = waiting_pod("ImagePullBackOff", "not found", position=1)
+    no_node = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    homeless = pod(3, conditions=[no_node | {"message": "0/1 nodes"}], containerStatuses=[])
+    world.see(
+        rejections=(Rejection("Service", CHILD, "exceeded quota"),),
+        unlabelled=(f"{CHILD}-w-3",),
+        events={**refused, **unmounted},
+        pods=(mounting, image, crashed, homeless),
+    )
+    told = []
+    for mended in (
+        {"rejections": ()},
+        {"unlabelled": ()},
+        {"events": unmounted},
+        {"pods": (mounting, image, crashed)},
+        {"pods": (mounting, crashed)},
+        {"pods": (crashed,)},
+        {"pods": ()},
+    ):
+        facts = gather(world.observed, parsed(world.observed.job), world.now, world.settings)
+        told.append([each.finding.reason for each in find(facts)])
+        world.see(**mended)
+    assert told == [
+        ["PodsRefused"],
+        ["WorkerUnlabelled"],
+        ["PodsRefused"],
+        ["Unschedulable"],
+        ["ImagePullFailed"],
+        ["MountFailed"],
+        ["WorkerCrashing"],
+    ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
