@@ -44,7 +44,7 @@ def announcements(
 
 
 def _milestones(stored: Json, new: Json) -> Iterator[Event]:
-    for kind in (ConditionType.ACCEPTED, ConditionType.SUCCEEDED, ConditionType.FAILED):
+    for kind in (ConditionType.SUCCEEDED, ConditionType.FAILED):
         milestone = condition(new, kind)
         if milestone is not None and is_true(new, kind) and not is_true(stored, kind):
             yield Event(

@@ -17,12 +17,14 @@ from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed
+from dtjob_operator.terms import kinds
 from dtjob_operator.terms.clocks import elapsed
-from dtjob_operator.terms.decision import Decision
+from dtjob_operator.terms.decision import Decision, Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
+_PLANNING_SHOWN_AFTER = timedelta(seconds=3)
 _FIRST_FIGURES_SECONDS = 1.0
 # Figures that have not come by then will not come soon.
 _FIRST_FIGURES_WITHIN = timedelta(seconds=60)
@@ -48,6 +50,9 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     refusal = None
     if _is_undecided(situation) and not situation.finished:
         refusal = admission.refusal(observed, job)
+    applies = () if refusal else tuple(children.applies(situation))
+    if (pause := _seconds_to_better_news(situation, refusal, applies, now)) is not None:
+        return Decision(applies=applies, status=stored, wake_after=pause)
     new = status(observed, situation, refusal, now)
     wait = seconds_until_write(
         stored, new, observed.status_written, now, settings, observed.jobs_running
@@ -56,12 +61,31 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     latched = situation.ledger.spec.run.workers if situation.ledger else None
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
     return Decision(
-        applies=() if refusal else tuple(children.applies(situation)),
+        applies=applies,
         deletes=tuple(children.deletes(situation)),
         status=written,
         events=announcements(stored, written, job, latched, pending) if wait == 0 else (),
         wake_after=_wake_after(situation, written, wait, now, settings),
     )
+
+
+def _seconds_to_better_news(
+    situation: Situation, refusal: Finding | None, applies: tuple[Json, ...], now: datetime
+) -> float | None:
+    """How long a new job has no status yet, for the sake of a write; None: it has one now.
+
+    A plan mostly takes a second or less, and the ledger is there with the next look.
+    """
+    observed = situation.observed
+    if situation.stored or refusal is not None or situation.obstacles:
+        return None
+    if any(child["kind"] == kinds.LEDGER.name for child in applies):
+        return 0.0
+    if not _is_undecided(situation) or observed.planning_trouble is not None:
+        return None
+    created = datetime.fromisoformat(observed.job["metadata"]["creationTimestamp"])
+    left = (_PLANNING_SHOWN_AFTER - elapsed(created, now)).total_seconds()
+    return left if left > 0 else None
 
 
 def _is_undecided(situation: Situation) -> bool:

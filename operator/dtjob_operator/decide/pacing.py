@@ -1,6 +1,6 @@
 """When a changed status is worth a write: news at once, figures now and then.
 
-Keeps a start within fourteen writes, a running job at one patch each `telemetry_seconds`, and all
+Keeps a start within ten writes, a running job at one patch each `telemetry_seconds`, and all
 jobs that run at ten a second.
 """
 

@@ -150,6 +150,7 @@ class Observer:
             **self._privacy(key, parsed, ledger, is_final=is_final),
             unguarded=self._unguarded(),
             status_written=memory.status_written,
+            jobs_running=self._scraper.coordinators,
         )
 
     def _privacy(

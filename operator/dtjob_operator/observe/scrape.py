@@ -117,6 +117,11 @@ class Scraper:
             return None
         return followed.report
 
+    @property
+    def coordinators(self) -> int:
+        """How many run, as far as is known: one for each job that runs."""
+        return len(self._following)
+
     def trouble(self, namespace: str, uid: str) -> str | None:
         """Where and why the report of a job's coordinator has not been read for half a minute."""
         followed = self._following.get((namespace, uid))

@@ -174,7 +174,7 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
     assert (account["attempt"], account["charged"]) == (1, steps)
     assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
     told = sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER)
-    expected = [("Normal", "Completed"), ("Normal", "Planned"), ("Normal", "Training")]
+    expected = [("Normal", "Completed"), ("Normal", "Training")]
     assert told == expected, job.described()
 
 

@@ -155,7 +155,7 @@ def test_its_conditions_say_how_it_ended(trained: Trained) -> None:
 def test_describe_tells_its_course(trained: Trained) -> None:
     described = trained.job.kubectl("describe", "dtjob", "digits")
     events = described[described.index("Events:") :]
-    for reason in ("Planned", "Training", "Completed"):
+    for reason in ("Training", "Completed"):
         assert reason in events
     warnings = {reason for kind, reason in trained.job.events() if kind == "Warning"}
     assert warnings <= SLOW_CLUSTER, described

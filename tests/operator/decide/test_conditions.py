@@ -51,6 +51,7 @@ def told(world: World, kind: str) -> tuple[str, str, str]:
 
 def test_children_wait_for_the_plan_and_then_for_pods() -> None:
     world = World.of()
+    world.later(3)
     world.settle()
     wait = "the workers wait for the privacy plan"
     assert told(world, "ResourcesReady") == ("False", "CreatingResources", wait)
@@ -143,6 +144,7 @@ def test_a_stale_checkpoint_is_told() -> None:
 
 def test_a_calibration_that_fails_is_told() -> None:
     world = World.of()
+    world.later(3)
     world.settle()
     assert "is being calibrated" in world.condition("Accepted")["message"]
     assert world.decide().wake_after is None
@@ -166,6 +168,7 @@ def test_a_calibration_that_fails_is_told() -> None:
 def test_the_place_in_the_queue_is_written_with_other_news_only() -> None:
     """A thousand jobs that wait would else be written a thousand times each."""
     world = World.of(plans_before=3)
+    world.later(3)
     world.settle()
     for kind in ("Accepted", "Running"):
         assert world.condition(kind)["message"] == (

@@ -177,7 +177,8 @@ def test_events_whose_status_could_not_be_written_are_not_told_twice() -> None:
     """The job was changed meanwhile: the status is written at the next try."""
 
     async def scenario(shell: Shell) -> None:
-        await shell.reconciler(KEY)
+        await shell.settle()
+        shell.unguarded = "a test says so"
         refuse(shell, "update_status", "DistributedTrainingJob", ApiError.of(409, "Conflict", "no"))
         for _ in range(3):
             with pytest.raises(Conflict):

@@ -216,7 +216,7 @@ def test_broken_watches(
 
 LATE_SECONDS = 3.0
 # A start of a namespace's first job, to Starting.
-START_WRITES = 11
+START_WRITES = 9
 
 
 def late(plurals: list[str]) -> Callable[[str], float]:

@@ -16,6 +16,7 @@ from dtjob_operator.decide.obstacles.order import ORDER, find
 from dtjob_operator.read.events import by_child
 from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms.observed import Rejection
+from tests.support.builders import UID
 from tests.support.worlds.world import (
     CHILD,
     NOW,
@@ -101,14 +102,15 @@ def test_of_all_that_keeps_pods_from_coming_up_what_stops_most_of_them_comes_fir
     homeless = pod(3, conditions=[no_node | {"message": "0/1 nodes"}], containerStatuses=[])
     world.see(
         rejections=(Rejection("Service", CHILD, "exceeded quota"),),
-        unlabelled=(f"{CHILD}-w-3",),
+        unlabelled={f"{CHILD}-w-3": {"dtjob.dev/job-uid": UID}},
         events={**refused, **unmounted},
         pods=(mounting, image, crashed, homeless),
     )
     told = []
+    mended: dict[str, Any]
     for mended in (
         {"rejections": ()},
-        {"unlabelled": ()},
+        {"unlabelled": {}},
         {"events": unmounted},
         {"pods": (mounting, image, crashed)},
         {"pods": (mounting, crashed)},
