@@ -80,7 +80,7 @@ def gpu(mean: int, worst: int = 0, count: int = 2) -> dict[str, Any]:
     return {"count": count, "utilizationPercent": use, **fields}
 
 
-SMALL = {"step": 101, "samplesPerSecond": 2600.0, "gpu": gpu(93, worst=1)}
+SMALL: dict[str, Any] = {"step": 101, "samplesPerSecond": 2600.0, "gpu": gpu(93, worst=1)}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ SMALL = {"step": 101, "samplesPerSecond": 2600.0, "gpu": gpu(93, worst=1)}
 )
 def test_of_figures_only_what_has_moved_enough_is_written(move: dict[str, Any]) -> None:
     """Steps by a percent, speed by a twentieth, an end by a minute, the use of GPUs by 5 points."""
-    first = {"step": 101, "gpu": gpu(90), "evaluation": {"accuracy": 0.9}}
+    first: dict[str, Any] = {"step": 101, "gpu": gpu(90), "evaluation": {"accuracy": 0.9}}
     world = running()
     world.later(20)
     world.see(report=report(**first))
