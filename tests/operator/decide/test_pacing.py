@@ -80,7 +80,7 @@ def gpu(mean: int, worst: int = 0, count: int = 2) -> dict[str, Any]:
     return {"count": count, "utilizationPercent": use, **fields}
 
 
-SMALL = {"step": 101, "samplesPerSecond": 2600.0, "gpu": gpu(93, worst=1)}
+SMALL: dict[str, Any] = {"step": 101, "samplesPerSecond": 2600.0, "gpu": gpu(93, worst=1)}
 
 
 @pytest.mark.parametrize(

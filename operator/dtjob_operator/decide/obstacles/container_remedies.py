@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
+from dtjob_api.schema.quantity import parse_quantity
 from dtjob_operator.terms import metadata_addresses
 
 # By these programs and modules are found; in dtjob's image the trainer is found without them.
 _SEARCH_PATHS = frozenset({"PATH", "PYTHONPATH"})
+
+# A supervisor takes 21 MB as soon as it is imported, before its ranks and torch.
+_LEAST_MEMORY = 16 * 2**20
 
 SHORTER_VARIABLES = (
     "Linux takes no variable of more than 128 KiB, and no more than a few MiB of all: put what is "
@@ -16,18 +20,22 @@ SHORTER_VARIABLES = (
 )
 
 
-def memory_limit(job: DistributedTrainingJob) -> str | None:
-    """What a worker may take, as the job has it."""
+def is_starved(job: DistributedTrainingJob) -> bool:
+    """Whether no python could begin in what a worker may take, whatever the runtime says of it.
+
+    Where its first process is killed for want of memory, containerd may say no more than that it
+    "cannot start a stopped process".
+    """
     limit = job.spec.workers.resources.limits.get("memory")
-    return str(limit) if limit is not None else None
+    return limit is not None and parse_quantity(str(limit)) < _LEAST_MEMORY
 
 
 def more_memory(job: DistributedTrainingJob) -> str:
     """What helps a worker that has too little to start."""
-    limit = memory_limit(job)
+    limit = job.spec.workers.resources.limits.get("memory")
     return (
         "Give the workers more memory in a new job, by spec.workers.resources.limits.memory"
-        f"{f', which is {limit}' if limit else ''}: torch alone takes some hundred MiB"
+        f"{f', which is {limit}' if limit is not None else ''}: torch alone takes some hundred MiB"
     )
 
 

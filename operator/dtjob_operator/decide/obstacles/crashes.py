@@ -15,7 +15,7 @@ from dtjob_operator.decide.facts import Facts
 from dtjob_operator.decide.obstacles import node_words
 from dtjob_operator.decide.obstacles.container_remedies import (
     SHORTER_VARIABLES,
-    memory_limit,
+    is_starved,
     metadata_remedy,
     more_memory,
     trainer_image,
@@ -80,7 +80,7 @@ def _crash(pod: str, ended: Json, job: DistributedTrainingJob) -> Crash:
         return Crash(refusal, message or f"pod {pod} refuses to train", held=True)
     what = message or ended.get("reason") or "it left no message"
     died = f"pod {pod} ended ({_how(code)}): {what.rstrip('.')}"
-    if node_words.lacks_memory(what):
+    if node_words.lacks_memory(what) or (code == _KILLED and is_starved(job)):
         return Crash(Reason.OUT_OF_MEMORY, f"{died}. {more_memory(job)}", held=False)
     if code == WorkerExit.CONFIGURATION:
         remedy = (
@@ -93,8 +93,6 @@ def _crash(pod: str, ended: Json, job: DistributedTrainingJob) -> Crash:
         remedy = SHORTER_VARIABLES
     else:
         remedy = f"See kubectl logs {pod} --previous"
-        if code == _KILLED and memory_limit(job):
-            remedy += f". If that says nothing, it may have lacked memory. {more_memory(job)}"
     return Crash(Reason.WORKER_CRASHING, f"{died}. {remedy}", held=False)
 
 

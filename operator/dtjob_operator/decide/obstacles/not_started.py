@@ -15,6 +15,7 @@ from dtjob_api.reasons import Reason
 from dtjob_operator.decide.obstacles import node_words
 from dtjob_operator.decide.obstacles.container_remedies import (
     SHORTER_VARIABLES,
+    is_starved,
     metadata_remedy,
     more_memory,
     trainer_image,
@@ -114,7 +115,9 @@ def _not_started(
             f"{_cant_start(pod, message)}. It needs python with dtjob's trainer in it: "
             f"{trainer_image(job)}",
         )
-    elif container == names.WORKER_CONTAINER and node_words.lacks_memory(message):
+    elif container == names.WORKER_CONTAINER and (
+        node_words.lacks_memory(message) or is_starved(job)
+    ):
         yield Finding(Reason.OUT_OF_MEMORY, f"{_cant_start(pod, message)}. {more_memory(job)}")
     elif container == names.WORKER_CONTAINER and node_words.has_too_long_arguments(message):
         yield Finding(Reason.WORKER_CRASHING, f"{_cant_start(pod, message)}. {SHORTER_VARIABLES}")
