@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -48,7 +47,7 @@ _AUDIT_POLICY = {
 }
 
 
-def in_own_namespaces(argv: list[str], folder: Path, environment: Mapping[str, str]) -> int:
+def in_own_namespaces(argv: list[str], folder: Path, environment: dict[str, str]) -> int:
     """Build what is missing, then run this Python with `argv` there; the exit code.
 
     All that it starts ends with it. `folder` has the state of the control plane.

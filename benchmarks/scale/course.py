@@ -51,19 +51,18 @@ class Course:
     @asynccontextmanager
     async def followed(self, api: Api) -> AsyncIterator[None]:
         """Watch pods and jobs of the namespace meanwhile."""
-        follow = [
-            asyncio.create_task(self._follow_pods(api)),
-            asyncio.create_task(self._follow_coordinators(api)),
-            asyncio.create_task(self._follow_jobs(api)),
-        ]
-        try:
+        async with asyncio.TaskGroup() as group:
+            follow = [
+                group.create_task(watching)
+                for watching in (
+                    self._follow_pods(api),
+                    self._follow_coordinators(api),
+                    self._follow_jobs(api),
+                )
+            ]
             yield
-        finally:
             for task in follow:
                 task.cancel()
-            for ended in await asyncio.gather(*follow, return_exceptions=True):
-                if not isinstance(ended, asyncio.CancelledError):
-                    raise SystemExit(f"a watch has ended: {ended!r}")
 
     async def _follow_pods(self, api: Api) -> None:
         path = f"{kinds.POD.path(self.namespace)}?fieldSelector=status.phase=Running"

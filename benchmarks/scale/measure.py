@@ -24,6 +24,7 @@ from dtjob_operator.terms import kinds
 NAMESPACE = "scale"
 _ACCOUNT, _CLIENT = "dtjob-operator", "bare-client"
 _SETTLED_SECONDS, _QUIET_SECONDS, _MOST_SECONDS = 2.0, 20.0, 90.0
+_STEADY_SECONDS, _LATE_SECONDS, _QUICK_SECONDS = 30.0, 10.0, 3.0
 _PATTERN, _ALONE, _AFTER_RESTART = "pattern-job", "alone-job", "restart-job"
 
 
@@ -62,10 +63,11 @@ class Measurement:
         client: Api,
         jobs: int,
         workers: int,
-        steady_seconds: float,
+        *,
+        quick: bool,
     ) -> None:
         self._plane, self._admin, self._client = plane, admin, client
-        self._jobs, self._workers, self._steady_seconds = jobs, workers, steady_seconds
+        self._jobs, self._workers, self._quick = jobs, workers, quick
         self._patience = 120.0 + 3.0 * jobs
         user = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{_ACCOUNT}"
         self._audit = AuditLog(plane.audit_log, user)
@@ -76,12 +78,12 @@ class Measurement:
         """All of it, in order."""
         operator, pattern = await self._warmed_up()
         operator.kill()
-        one_set = pattern.one_set_and_service(self._workers)
-        bares = [
-            await self._bare("o", "one StatefulSet, Service", one_set),
-            await self._bare("s", "both StatefulSets, claim, Service", pattern.sets_and_service()),
-            await self._bare("c", "the operator's children", pattern),
-        ]
+        bares = []
+        if not self._quick:
+            one_set, both = pattern.one_set_and_service(self._workers), pattern.sets_and_service()
+            bares.append(await self._bare("o", "one StatefulSet, Service", one_set))
+            bares.append(await self._bare("s", "both StatefulSets, claim, Service", both))
+        bares.append(await self._bare("c", "the operator's children", pattern))
         alone = (await self._bare_named("", pattern, [_ALONE])).running[0]
         operator, _ = await self._warmed_up()
         return await self._operated(operator, bares[::-1], alone)
@@ -141,9 +143,8 @@ class Measurement:
                 before = operator.usage().cpu
                 await self._post(course, names)
                 await self._all_in(course.running, names)
-                await self._all_in(course.up, names)
-                running = Span.of(course, course.running, names)
-                up = Span.of(course, course.up, names)
+                if not self._quick:  # else the status shows it together with phase Running
+                    await self._all_in(course.up, names)
                 to_up = self._audit.take()
                 cpu_up = operator.usage().cpu - before
                 began: dict[str, float] = {}
@@ -154,10 +155,12 @@ class Measurement:
 
                 await some_at_once(names, begin)
                 await self._all_in(course.training, names)
+                running = Span.of(course, course.running, names)
+                up = Span.of(course, course.up, names)
                 shown = sorted(course.training[name] - began[name] for name in names)
                 to_training = self._audit.take()
                 cpu_training = operator.usage().cpu - before
-                after = await self._quiet(_QUIET_SECONDS, audit.of_operator)
+                after = [] if self._quick else await self._quiet(_QUIET_SECONDS, audit.of_operator)
                 steady = await self._steady(operator)
                 usage, helpers = operator.usage(), operator.helpers_usage()
                 operator.kill()
@@ -197,12 +200,13 @@ class Measurement:
         return writes
 
     async def _steady(self, operator: OperatorProcess) -> Steady:
+        seconds = _QUICK_SECONDS if self._quick else _STEADY_SECONDS
         before = operator.usage().cpu
-        await asyncio.sleep(self._steady_seconds)
+        await asyncio.sleep(seconds)
         found = audit.of_operator(self._audit.take())
         cpu = operator.usage().cpu - before
         writes = [f"{write.verb} {write.resource} {write.name}" for write in found]
-        return Steady(self._steady_seconds, cpu, writes)
+        return Steady(seconds, cpu, writes)
 
     async def _restarted(self, course: Course, coordinators: Coordinators, alone: float) -> Restart:
         """A new operator, and at once a job, whose coordinator begins as soon as its pods run."""
@@ -215,7 +219,7 @@ class Measurement:
         await until("the coordinator", lambda: name in course.coordinators, 10)
         await coordinators.begin(name)
         await self._all_in(course.training, [name])
-        await asyncio.sleep(min(10.0, self._steady_seconds))
+        await asyncio.sleep(_QUICK_SECONDS if self._quick else _LATE_SECONDS)
         found = audit.of_operator(self._audit.take())
         self._operator = operator
         return Restart(
@@ -287,7 +291,7 @@ class Measurement:
             await asyncio.sleep(0.2)
 
 
-async def measured(jobs: int, workers: int, steady_seconds: float) -> Figures:
+async def measured(jobs: int, workers: int, *, quick: bool) -> Figures:
     """Start a control plane, measure, and leave it to the end of this process."""
     plane = ControlPlane(nodes=(jobs + 1) * workers // 8 + 2)
     plane.kubectl("create", "namespace", NAMESPACE)
@@ -302,5 +306,5 @@ async def measured(jobs: int, workers: int, steady_seconds: float) -> Figures:
         Api(of_client, _CLIENT) as client,
         Provisioner(storage).working(),
     ):
-        measurement = Measurement(plane, admin, client, jobs, workers, steady_seconds)
+        measurement = Measurement(plane, admin, client, jobs, workers, quick=quick)
         return await measurement.run()
