@@ -11,7 +11,9 @@ from localcluster.install import binaries
 pytestmark = pytest.mark.usefixtures("empty_machine")
 
 
-@pytest.mark.parametrize("family", binaries.FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "family", [*binaries.FAMILIES, binaries.KWOK], ids=lambda family: family.name
+)
 def test_each_family_names_its_version_in_go_mod_alone(family: binaries.Family) -> None:
     assert family.version.startswith("v")
     assert family.folder.name == f"{family.name}-{family.version}"

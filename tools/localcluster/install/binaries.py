@@ -78,6 +78,9 @@ ETCD = Family("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/ser
 COREDNS = Family("coredns", "github.com/coredns/coredns", {"coredns": "."})
 PAUSE = Family("pause", None, {"pause": "."})
 FAMILIES = (PAUSE, ETCD, COREDNS, KUBERNETES)
+"""What a cluster is made of."""
+KWOK = Family("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
+"""Plays kubelets: nodes and pods that are objects alone, by hundreds."""
 
 
 def required_version(go_mod: str, module: str) -> str:
