@@ -39,6 +39,12 @@ _REMEDY = (
     "torch.rand(rows, n).argsort(1))"
 )
 
+_OF_BLOCKS = (
+    "torchvision's DropBlock divides by how much of the whole batch it keeps: take "
+    "torch.nn.Dropout2d, or write it out and divide by what is kept of each row, "
+    "noise.mean((1, 2, 3), keepdim=True)"
+)
+
 
 def check(passes: Passes, batch: Batch) -> None:
     """Refuse random numbers that several rows share or that a row gets from another.
@@ -204,7 +210,8 @@ def _refused(passes: Passes, batch: Batch, calls: list[Call], number: int, wrong
     place = met_at(
         passes, batch, lambda modules: random_calls.sought(passes.device, modules, number)
     )
+    remedy = _OF_BLOCKS if place is not None and "(DropBlock" in place else _REMEDY
     return TaskError(
         Reason.MODEL_REFUSED,
-        f"{place or 'the model or losses()'}: {calls[number].name} {wrong}; {_REMEDY}",
+        f"{place or 'the model or losses()'}: {calls[number].name} {wrong}; {remedy}",
     )
