@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from dtjob_trainer.preflight.task_validation import preflight
 from dtjob_trainer.task import Task, TaskError
+from tests.support.checkout import ROOT
 from tests.support.mechanism.blocks import Hidden
 from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
+from tests.support.pages import fenced
 
 # functorch's, on the way to its refusal.
 pytestmark = pytest.mark.filterwarnings(
@@ -114,22 +117,23 @@ class OutOfForward(Free):
         return self.layer(x)
 
 
-class Own(nn.Module):
-    """As the message says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(CLASSES))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.scale.expand(len(x), *self.scale.shape)
+@functools.cache
+def of_the_page() -> Callable[..., nn.Module]:
+    """The module of docs/writing-a-task.md, which is the message's too."""
+    page = ROOT / "docs" / "writing-a-task.md"
+    (text,) = [block.text for block in fenced.blocks(page) if block.name == "free.py"]
+    assert "return self.p.expand(len(x), *self.p.shape)" in text
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)
+    made: Callable[..., nn.Module] = namespace["Free"]
+    return made
 
 
 class WithOwn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer, self.scale = nn.Linear(FEATURES, CLASSES), Own()
+        self.layer, self.scale = nn.Linear(FEATURES, CLASSES), of_the_page()(CLASSES)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> Any:
         return self.layer(batch["x"]) * self.scale(batch["x"])

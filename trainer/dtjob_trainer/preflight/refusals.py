@@ -159,11 +159,10 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
             looked = turned if seed % 2 else batch
             probes.dry_run(lambda looked=looked, seed=seed: probes.look(task, model, looked, seed))  # type: ignore[misc]
         except ValueAsked as error:
-            message = error.sentence(where_in_task(error))
-            raise TaskError(Reason.MODEL_REFUSED, message) from None
+            raise of_values(error) from None
         except ValueKept as error:
-            message = error.sentence(_made_at(task, build(), batch, seed, error.number))
-            raise TaskError(Reason.MODEL_REFUSED, message) from None
+            made = _made_at(task, build(), batch, seed, error.number)
+            raise of_values(error, made) from None
         before, kept = kept, holdings(model, task.losses)
         # The first pass may fill caches, which the next ones find filled.
         if seed > 1 and before != kept:
@@ -178,6 +177,18 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
             f"{error.question.asked}, so that a later step may compute what no dry run has tried; "
             f"{error.question.remedy}",
         ) from None
+
+
+def of_values(error: ValueAsked | ValueKept, made: str = "") -> TaskError:
+    """Return the refusal of a pass that asks for values of the batch, or keeps something of it.
+
+    Parameters
+    ----------
+    made
+        Where in the task's code it made what it keeps; empty if that is not known.
+    """
+    place = where_in_task(error) if isinstance(error, ValueAsked) else made
+    return TaskError(Reason.MODEL_REFUSED, error.sentence(place))
 
 
 def _counts(where: str) -> str:

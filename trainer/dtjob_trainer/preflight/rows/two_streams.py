@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.watch.structure import Look, ValueAsked, ValueKept, looked_at
+from dtjob_trainer.preflight import refusals
 from dtjob_trainer.preflight.rows import own_random, random_calls
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, Axis, axis_of
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, others
@@ -144,11 +145,8 @@ def _check_structure(passes: Passes, batch: Batch, number: int, value: float) ->
         passes.losses(copies, around=around())
         copies.clear()
         looks[0].check_forgotten()
-    except ValueAsked as error:
-        message = error.sentence(where_in_task(error))
-        raise TaskError(Reason.MODEL_REFUSED, message) from None
-    except ValueKept as error:
-        raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
+    except (ValueAsked, ValueKept) as error:
+        raise refusals.of_values(error) from None
 
 
 def _check_spliced(
