@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import queue
 import random
 import threading
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from opacus.layers import DPLSTM, DPMultiheadAttention
@@ -323,6 +325,31 @@ class Schedule:
 def test_what_counts_the_passes(task, where):
     """Once the count is large enough, a pass may do what no dry run has tried."""
     refused(task, "ModelRefused", where, "no counters or other state between calls")
+
+
+class Numbers:
+    """Takes random numbers from a generator that it keeps."""
+
+    def __init__(self, generator, draw):
+        self.generator, self.draw = generator, draw
+
+    def losses(self, m, b):
+        return cross_entropy(m, b) * self.draw(self.generator)
+
+
+NUMBERS = {
+    "torch's": Numbers(torch.Generator().manual_seed(0), lambda g: torch.rand(1, generator=g)),
+    "Python's": Numbers(random.Random(0), lambda g: g.random()),
+    "numpy's": Numbers(np.random.default_rng(0), lambda g: g.random()),
+    "numpy's older": Numbers(np.random.RandomState(0), lambda g: g.rand()),
+}
+
+
+@pytest.mark.rule(2, 21)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_state_that_a_generator_holds_is_named(name):
+    where = "losses().generator (random numbers) moves on with each pass"
+    refused(make_task(losses=NUMBERS[name].losses), "ModelRefused", where, "global generator")
 
 
 @pytest.mark.rule(21)
@@ -852,11 +879,12 @@ def test_a_model_that_no_pass_is_needed_to_refuse(check, model, reason):
 
 @pytest.mark.rule(8, 21)
 def test_what_is_asked_at_each_tenth_call_is_refused():
-    turns = itertools.cycle(range(10))  # of which nothing shows where it is
+    turns: queue.SimpleQueue[None] = queue.SimpleQueue()  # of which nothing shows how many it holds
 
     def losses(model, batch):
         found = cross_entropy(model, batch)
-        if next(turns) == 9:
+        turns.put(None)
+        if turns.qsize() % 10 == 0:
             found.mean().item()
         return found
 

@@ -7,9 +7,15 @@ import functools
 import itertools
 import logging
 import multiprocessing
+import random
+import threading
+from array import array
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -41,6 +47,12 @@ class Config:
         self.itself = self
 
 
+def counting() -> Iterator[int]:
+    """Yields the same each time, and counts meanwhile."""
+    for _ in range(9):
+        yield 0
+
+
 class Model(nn.Module):
     """Holds something of every kind."""
 
@@ -58,6 +70,13 @@ class Model(nn.Module):
         self.turns = itertools.count()
         self.slotted, self.options = Slotted(), argparse.Namespace(step=0)
         self.whole = np.int64(0)
+        self.shares, self.bits, self.since = Fraction(0), array("i"), timedelta()
+        self.local, self.context = threading.local(), ContextVar("context", default=0)
+        self.listed, self.round = iter([0] * 9), itertools.cycle([0, 0, 0])
+        self.pairs = zip(iter(range(9)), itertools.repeat(0), strict=False)
+        self.counting = counting()
+        self.python, self.torch = random.Random(0), torch.Generator()
+        self.numpy, self.older = np.random.default_rng(0), np.random.RandomState(0)
 
 
 def losses(model: nn.Module, batch: object, steps: list[int] = [0]) -> None:  # noqa: B006
@@ -140,6 +159,43 @@ CHANGES: dict[str, tuple[Callable[[Model], Any], str]] = {
     "an object of a library's": (count_in_options, "module model (Model).options.step"),
     "a number of numpy's": (count_in_numpy, "module model (Model).whole"),
     "a global": (count_globally, ".CALLS (entries)"),
+    "a fraction": (lambda m: setattr(m, "shares", m.shares + 1), "module model (Model).shares"),
+    "an array of Python's": (lambda m: m.bits.append(1), "module model (Model).bits"),
+    "a time": (
+        lambda m: setattr(m, "since", timedelta(1)),
+        "module model (Model).since",
+    ),
+    "what a thread has": (lambda m: setattr(m.local, "turn", 1), "module model (Model).local.turn"),
+    "what a context has": (lambda m: m.context.set(1), "module model (Model).context"),
+    "an iterator over a list": (lambda m: next(m.listed), "module model (Model).listed (iterator)"),
+    "an iterator that comes round": (
+        lambda m: next(m.round),
+        "module model (Model).round (iterator)[0] (iterator)",
+    ),
+    "iterators side by side": (
+        lambda m: next(m.pairs),
+        "module model (Model).pairs (iterator)[0] (iterator)",
+    ),
+    "a generator function": (
+        lambda m: (next(m.counting), next(m.counting)),
+        "module model (Model).counting: _",
+    ),
+    "random numbers of Python's": (
+        lambda m: m.python.random(),
+        "module model (Model).python (random numbers)",
+    ),
+    "random numbers of torch's": (
+        lambda m: torch.rand(1, generator=m.torch),
+        "module model (Model).torch (random numbers)",
+    ),
+    "random numbers of numpy's": (
+        lambda m: m.numpy.random(),
+        "module model (Model).numpy (random numbers)",
+    ),
+    "random numbers of numpy's older kind": (
+        lambda m: m.older.rand(),
+        "module model (Model).older (random numbers)",
+    ),
 }
 
 
@@ -217,3 +273,21 @@ def test_parameters_buffers_and_large_tables_cost_nothing() -> None:
     with torch.no_grad():
         model.inner.weight.add_(1)
     assert not any("inner" in where and "weight" in where for where in holdings(model, losses))
+
+
+def test_reading_an_iterator_takes_nothing_from_it() -> None:
+    model = Model()
+    holdings(model, losses)
+    assert list(model.listed) == [0] * 9
+    assert list(model.pairs) == [(n, 0) for n in range(9)]
+    assert list(model.counting) == [0] * 9
+
+
+def test_an_iterator_that_can_not_be_copied_is_passed_over() -> None:
+    values = iter(memoryview(b"ab"))
+    with pytest.raises(TypeError):
+        values.__reduce__()
+    model = nn.Linear(1, 1)
+    vars(model)["values"] = values
+    assert holdings(model, losses)
+    assert list(values) == [97, 98]

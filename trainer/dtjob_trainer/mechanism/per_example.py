@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks
+from dtjob_trainer.mechanism.opacus_hooks import ExampleHooks, repeats_parameters
 
 Batch = Mapping[str, torch.Tensor]
 Losses = Callable[[torch.nn.Module, Batch], torch.Tensor]
@@ -144,6 +144,16 @@ class PerExampleGradients:
         module = self._model.get_submodule(name)
         if isinstance(module, ParametrizationList):
             return "; of torch.nn.utils.parametrizations, such as weight_norm, train none"
+        if repeats_parameters(module) and not module.batch_first:
+            return "; make it with batch_first=True, and give it [rows, positions, features]"
+        adapted = name.partition(".lora_")[0]
+        if adapted != name and len(
+            getattr(self._model.get_submodule(adapted), "lora_magnitude_vector", ())
+        ):
+            return (
+                "; DoRA passes the identity through lora_A and lora_B for the norm of all weights: "
+                "leave use_dora out, since LoRA without it works"
+            )
         if not isinstance(module, torch.nn.Embedding):
             return ""
         return (

@@ -5,36 +5,20 @@ Every function raises `TaskError` with the module's or the parameter's name and 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.opacus_hooks import has_sampler, repeats_parameters
-from dtjob_trainer.mechanism.per_example import GradientUnreached
+from dtjob_trainer.mechanism.opacus_hooks import repeats_parameters
 from dtjob_trainer.mechanism.watch.structure import Made, ValueAsked, ValueKept
 from dtjob_trainer.mechanism.watch.untouched import same, writes_without_noise
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
 from dtjob_trainer.usercode.holdings import holdings
-from dtjob_trainer.usercode.passing import may_pass
+from dtjob_trainer.usercode.iterators import RANDOM_NUMBERS
 
 _LOOKS = 11  # also of what is done at each tenth call
-_REPLACEMENTS = {
-    "LSTM": "opacus.layers.DPLSTM",
-    "GRU": "opacus.layers.DPGRU",
-    "RNN": "opacus.layers.DPRNN",
-    "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
-}
-_DROPOUTS = (
-    torch.nn.AlphaDropout,
-    torch.nn.Dropout,
-    torch.nn.Dropout1d,
-    torch.nn.Dropout2d,
-    torch.nn.Dropout3d,
-    torch.nn.FeatureAlphaDropout,
-)
 
 
 def check_tied(model: torch.nn.Module) -> None:
@@ -175,11 +159,10 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
             looked = turned if seed % 2 else batch
             probes.dry_run(lambda looked=looked, seed=seed: probes.look(task, model, looked, seed))  # type: ignore[misc]
         except ValueAsked as error:
-            message = error.sentence(where_in_task(error))
-            raise TaskError(Reason.MODEL_REFUSED, message) from None
+            raise of_values(error) from None
         except ValueKept as error:
-            message = error.sentence(_made_at(task, build(), batch, seed, error.number))
-            raise TaskError(Reason.MODEL_REFUSED, message) from None
+            made = _made_at(task, build(), batch, seed, error.number)
+            raise of_values(error, made) from None
         before, kept = kept, holdings(model, task.losses)
         # The first pass may fill caches, which the next ones find filled.
         if seed > 1 and before != kept:
@@ -196,7 +179,25 @@ def check_structure(task: Task, build: Callable[[], torch.nn.Module], batch: pro
         ) from None
 
 
+def of_values(error: ValueAsked | ValueKept, made: str = "") -> TaskError:
+    """Return the refusal of a pass that asks for values of the batch, or keeps something of it.
+
+    Parameters
+    ----------
+    made
+        Where in the task's code it made what it keeps; empty if that is not known.
+    """
+    place = where_in_task(error) if isinstance(error, ValueAsked) else made
+    return TaskError(Reason.MODEL_REFUSED, error.sentence(place))
+
+
 def _counts(where: str) -> str:
+    if where.endswith(RANDOM_NUMBERS):
+        return (
+            f"{where} moves on with each pass, so that its numbers are known to whoever knows its "
+            "seed, and a restart begins anew: take random numbers from torch's global generator, "
+            "of shape [rows, ...], which has a secret state at each step"
+        )
     return (
         f"{where} is another after each pass, so that a later step may compute what no dry run has "
         "tried, and a restart begins anew: keep no counters or other state between calls (what "
@@ -230,115 +231,6 @@ def check_seeds_nothing(task: Task, model: torch.nn.Module, batch: probes.Batch)
             f"the model or losses() seeds {' and '.join(seeded)} global generator{place}, so that "
             "each batch gets the same random numbers; leave the seed out, take them as they come",
         )
-
-
-def check_reached(measured: probes.Measured) -> None:
-    """Refuse a trainable parameter that no loss depends on (Rule 4)."""
-    unreached = [name for name, gradient in measured.gradients.items() if gradient is None]
-    if unreached:
-        raise TaskError(
-            Reason.MODEL_REFUSED,
-            f"no loss depends on the trainable parameter {', '.join(unreached[:5])}; freeze it "
-            "(requires_grad=False) or use it, and where layers are left out at random (LayerDrop) "
-            "keep them all: layerdrop=0",
-        )
-
-
-def check_hooks(task: Task, model: torch.nn.Module, batch: probes.Batch) -> probes.Gradients:
-    """Return each example's gradient as a step takes it; refuse where there are none (Rule 4)."""
-    try:
-        return probes.per_example_gradients(task, model, batch)
-    except GradientUnreached as error:
-        raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
-    except Exception as error:
-        if may_pass(error):
-            raise
-        raise TaskError(Reason.MODEL_REFUSED, _no_sampler(model, error)) from None
-
-
-def check_per_example_gradients(
-    model: torch.nn.Module, measured: probes.Measured, by_hooks: probes.Gradients
-) -> None:
-    """Refuse a module whose hooks don't give each example's true gradient (Rules 4 and 21)."""
-    scale = measured.gradient_scale
-    for name, true in measured.gradients.items():
-        gradient = by_hooks[name]
-        if true is None:
-            continue
-        if gradient is None or probes.differing_rows(true, gradient, scale):
-            owner = name.rpartition(".")[0]
-            kind = type(model.get_submodule(owner)).__name__
-            raise TaskError(
-                Reason.MODEL_REFUSED,
-                f"the per-example gradients of parameter {name} in module {_module(owner)} "
-                f"({kind}) are wrong or incomplete: its weights are used outside its forward "
-                "(functional use), its inputs are given by name or don't have the batch first, a "
-                "gradient is differentiated once more (create_graph=True), or Opacus doesn't "
-                f"support it{_replacement(kind)}",
-            )
-
-
-def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
-    """Name the modules that Opacus has no hand-written sampler for and failed to derive one."""
-    suspects = [
-        f"{_module(name)} ({type(module).__name__}{_replacement(type(module).__name__)})"
-        for name, module in model.named_modules()
-        if not has_sampler(module)
-        and any(p.requires_grad for p in module.parameters(recurse=False))
-    ]
-    where = ", ".join(suspects) or "a module"
-    if "called random operation" in str(error):
-        blocks = [
-            f"{_module(name)} ({type(module).__name__})"
-            for name, module in model.named_modules()
-            if any(p.requires_grad for p in module.parameters(recurse=False))
-            and any(True for _ in module.children())
-        ]
-        return (
-            f"module {', '.join(blocks) or where} has parameters of its own beside layers that "
-            "draw random numbers: their gradients are found by running all of it again, with other "
-            "numbers. Put these parameters into a module of their own, freeze them, or draw none "
-            "there (stochastic_depth_prob=0.0, drop_path_rate=0.0)"
-        )
-    return (
-        f"Opacus can't give per-example gradients of module {where}: {type(error).__name__}: "
-        f"{error}; use layers that Opacus supports, with one tensor in, given by position, not by "
-        "name, and one out, and keep buffers and trainable parameters in separate modules"
-    )
-
-
-def check_batch_size(
-    task: Task,
-    model: torch.nn.Module,
-    batch: probes.Batch,
-    large: probes.Batch,
-) -> None:
-    """Refuse losses that are scaled with the number of rows (Rule 5)."""
-    steady = copy.deepcopy(model)
-    for module in steady.modules():
-        if isinstance(module, _DROPOUTS):
-            module.p = 0.0
-    rows = min(probes.rows_of(batch), probes.rows_of(large))
-    joined = {name: torch.cat([batch[name][:rows], large[name], large[name]]) for name in batch}
-    alone = {name: tensor[:rows] for name, tensor in joined.items()}
-    apart = probes.dry_run(lambda: probes.losses_of(task, steady, alone)).detach()
-    together = probes.dry_run(lambda: probes.losses_of(task, steady, joined)).detach()[:rows]
-    if probes.differing_rows(apart, together) and _deterministic(task, steady, alone):
-        raise TaskError(
-            Reason.MODEL_REFUSED,
-            "losses() gives an example another loss in a larger batch; don't divide by the number "
-            "of rows and don't average: dtjob divides the sum by the public batchSize",
-        )
-
-
-def _deterministic(task: Task, model: torch.nn.Module, batch: probes.Batch) -> bool:
-    """Whether the losses are free of random numbers; else sizes can't be compared."""
-    one, two = (probes.losses_of(task, model, batch, seed).detach() for seed in (0, 1))
-    return not probes.differing_rows(one, two)
-
-
-def _replacement(kind: str) -> str:
-    return f"; use {_REPLACEMENTS[kind]} instead" if kind in _REPLACEMENTS else ""
 
 
 def _module(name: str) -> str:

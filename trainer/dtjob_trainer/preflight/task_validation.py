@@ -14,8 +14,8 @@ from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.digest import parameter_digest
 from dtjob_trainer.mechanism.per_example import trainable
 from dtjob_trainer.mechanism.records.batches import synthetic_examples, to_tensors
-from dtjob_trainer.preflight import copies, own_weights, probes, refusals
-from dtjob_trainer.preflight.rows import checks
+from dtjob_trainer.preflight import copies, grad_samples, own_weights, probes, refusals
+from dtjob_trainer.preflight.rows import batch_size, checks
 from dtjob_trainer.task import (
     Task,
     TaskError,
@@ -74,7 +74,7 @@ def preflight(
 
     recalled = probes.recall(task, model, other)
     before = probes.state_of(model)
-    measured = probes.dry_run(lambda: probes.measure(task, model, batch))
+    measured = grad_samples.measured(task, model, batch)
     copies.check_copyable(model)
     refusals.check_written(before, probes.state_of(model))
     refusals.check_structure(
@@ -84,13 +84,13 @@ def preflight(
     refusals.check_seeds_nothing(task, model, batch)
     refusals.check_repeatable(task, model, batch, measured)
     refusals.check_remembers_nothing(recalled, probes.recall(task, model, other))
-    refusals.check_reached(measured)
-    by_hooks = refusals.check_hooks(task, model, batch)
+    grad_samples.check_reached(task, model, batch, measured)
+    by_hooks = grad_samples.check_hooks(task, model, batch)
     rows = physical_batch_size if physical_batch_size is not None else _ROWS // 2
-    probes.dry_run(lambda: checks.check_isolated(task, model, place))
-    refusals.check_per_example_gradients(model, measured, by_hooks)
+    probes.dry_run(lambda: checks.check_isolated(task, model, place, whole=whole))
+    grad_samples.check_per_example_gradients(model, measured, by_hooks)
     large = to_tensors(synthetic_examples(task.example_spec, rows, generator), place)
-    refusals.check_batch_size(task, model, batch, large)
+    batch_size.check(task, model, batch, large)
     if whole:
         probes.dry_run(lambda: checks.check_whole(task, model, place, rows))
 

@@ -1,7 +1,7 @@
 """What a task's Python objects hold between passes, beside parameters and buffers.
 
-Nobody here writes so as not to be seen: what code in C keeps, as the cache of
-`functools.lru_cache`, is not read.
+Nobody here writes so as not to be seen. Not read is what code in C keeps, as the cache of
+`functools.lru_cache`, what another thread has in a `threading.local`, files, and the clock.
 """
 
 from __future__ import annotations
@@ -10,8 +10,13 @@ import argparse
 import functools
 import itertools
 import sys
+import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -19,14 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtjob_trainer.usercode import imported
+from dtjob_trainer.usercode import imported, iterators
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), range, itertools.count, np.generic)
+_PLAIN = (
+    *(bool, int, float, complex, Fraction, Decimal),
+    *(str, bytes, bytearray, array, type(None), range, itertools.count, np.generic),
+    *(date, time, timedelta),
+)
 _SEQUENCES = (tuple, list, set, frozenset, deque)
 #: What torch itself keeps in each module, but for the mode that it is in.
 _OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
 # Those of Python's own classes whose objects a task writes to.
-_OPEN = (torch.nn.Module, ModuleType, argparse.Namespace, SimpleNamespace)
+_OPEN = (torch.nn.Module, ModuleType, argparse.Namespace, SimpleNamespace, threading.local)
 _MAX_DEPTH = 6
 # Of more entries it is noted how many they are; of a tensor, how often it was written to.
 _MAX_ENTRIES = 1 << 14
@@ -87,6 +96,8 @@ class _Reader:
             yield from _some(value, ((f"[{at}]", each) for at, each in enumerate(value)))
         elif isinstance(value, functools.partial):
             yield from (("", each) for each in (value.func, value.args, value.keywords))
+        elif (position := iterators.position(value)) is not None:
+            yield from position
         elif isinstance(value, MethodType):
             yield from (("", each) for each in (value.__self__, value.__func__))
         elif isinstance(value, FunctionType):
@@ -155,11 +166,11 @@ def _content(cell: CellType) -> object:
         return None
 
 
-def _entries(array: np.ndarray[Any, Any] | torch.Tensor) -> str:
-    if isinstance(array, torch.Tensor):
-        if array.is_meta or array.is_inference() or array.layout != torch.strided:
-            return str(array.shape)
-        if array.numel() > _MAX_ENTRIES:
-            return f"{array.shape} {array._version}"
-        array = array.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-    return f"{array.shape} {hash(array.tobytes()) if array.size <= 16 * _MAX_ENTRIES else 0}"
+def _entries(values: np.ndarray[Any, Any] | torch.Tensor) -> str:
+    if isinstance(values, torch.Tensor):
+        if values.is_meta or values.is_inference() or values.layout != torch.strided:
+            return str(values.shape)
+        if values.numel() > _MAX_ENTRIES:
+            return f"{values.shape} {values._version}"
+        values = values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return f"{values.shape} {hash(values.tobytes()) if values.size <= 16 * _MAX_ENTRIES else 0}"

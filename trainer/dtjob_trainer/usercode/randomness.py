@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from types import ModuleType
 from typing import NoReturn
 
 import numpy as np
@@ -48,22 +49,32 @@ class Seeded(Exception):
     """A global generator was about to be seeded."""
 
 
-@contextlib.contextmanager
-def no_seeds() -> Iterator[None]:
+def no_seeds() -> contextlib.AbstractContextManager[None]:
     """Let the functions by which a task seeds global generators raise `Seeded`."""
-    places = ((torch, "manual_seed"), (torch.random, "manual_seed"), (random, "seed"))
-    kept = [(place, name, getattr(place, name)) for place, name in (*places, (np.random, "seed"))]
+    modules = ((torch, "manual_seed"), (torch.random, "manual_seed"), (random, "seed"))
+    return raising([*modules, (np.random, "seed")], Seeded)
 
-    def raising(*_: object, **__: object) -> NoReturn:
-        raise Seeded
 
+@contextlib.contextmanager
+def raising(
+    functions: Collection[tuple[ModuleType, str]], error: Callable[[str], Exception]
+) -> Iterator[None]:
+    """Let functions of modules, by name, raise the error that is made of `"module.name"`."""
+
+    def stub(called: str) -> Callable[..., NoReturn]:
+        def function(*_: object, **__: object) -> NoReturn:
+            raise error(called)
+
+        return function
+
+    kept = [(module, name, getattr(module, name)) for module, name in functions]
     try:
-        for place, name, _ in kept:
-            setattr(place, name, raising)
+        for module, name, _ in kept:
+            setattr(module, name, stub(f"{module.__name__}.{name}"))
         yield
     finally:
-        for place, name, value in kept:
-            setattr(place, name, value)
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 def states(device: torch.device) -> dict[str, object]:

@@ -125,6 +125,19 @@ def test_a_mask_of_two_dimensions_is_asked_and_a_ready_one_is_not(name: str) -> 
     torch.testing.assert_close(found[seen], expected[seen])
 
 
+@pytest.mark.rule(21)
+def test_padding_that_is_sought_where_no_mask_is_given_wants_a_ready_one() -> None:
+    """transformers warns of it; so it asks whether the padding's word is in the batch."""
+    config = transformers.GPT2Config(
+        vocab_size=WORDS, n_embd=8, n_layer=1, n_head=2, pad_token_id=0, eos_token_id=2
+    )
+    model = transformers.GPT2Model(config)
+    with pytest.raises(ValueAsked, match=r"the operator in reads them.* ready attention mask of"):
+        looked(model, lambda m, b: m(input_ids=b["ids"])[0])
+    ready = ready_mask()(batch()["mask"], causal=True)
+    assert looked(model, lambda m, b: encoded(m, b, ready)).isfinite().all()
+
+
 def convnext() -> nn.Module:
     blocks = [CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)]
     made: nn.Module = torchvision.models.ConvNeXt(blocks, num_classes=3)

@@ -10,11 +10,19 @@ from torch import nn
 
 from dtjob_trainer.preflight.rows import checks
 from dtjob_trainer.task import Task, TaskError
+from tests.support.mechanism.blocks import hidden, jittered
 from tests.support.mechanism.models import cross_entropy, make_task
 
 
 def check(task: Task) -> None:
     checks.check_whole(task, task.model(), torch.device("cpu"), 4)
+
+
+@pytest.mark.rule(8, 21)
+def test_an_error_that_is_caught_is_found_before_a_row_of_nan_raises_it_for_ever() -> None:
+    task = hidden(jittered)
+    with pytest.raises(TaskError, match=r"catches errors at .* in jittered and goes"):
+        checks.check_isolated(task, task.model(), torch.device("cpu"), whole=True)
 
 
 def mixed_up(coins: Any, turned: Any = lambda x: x.roll(1, 0)) -> Task:

@@ -13,7 +13,7 @@ from dtjob_trainer.preflight.rows import poison
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
-from tests.support.mechanism.blocks import hidden
+from tests.support.mechanism.blocks import hidden, jittered
 from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
 
 
@@ -26,6 +26,7 @@ def check(task: Task) -> None:
         for name, spec in task.example_spec.items()
     }
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
+        passes.settle(batch)
         dims = poison.embeddings_rows(passes, batch)
         poison.check(passes, batch, dims, range(ROWS))
         for value in poison.LARGE:
@@ -173,3 +174,14 @@ def test_mixing_is_refused(name: str) -> None:
 @pytest.mark.rule(21)
 def test_mixing_that_only_some_values_show() -> None:
     refused(hidden(conditional), "in conditional")
+
+
+@pytest.mark.rule(21)
+def test_a_pass_that_does_not_end_on_a_value_is_refused_by_line() -> None:
+    with pytest.raises(TaskError) as caught:
+        check(hidden(jittered))
+    assert caught.value.reason == "ModelRefused"
+    assert "NaN in one example keeps a pass from its end" in caught.value.message
+    assert "blocks.py:" in caught.value.message
+    assert "in jittered" in caught.value.message
+    assert "a public number of turns" in caught.value.message

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from opacus.layers import DPLSTM, DPMultiheadAttention
 from torch import nn
 from torch.nn import functional
@@ -18,7 +19,7 @@ from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
 from tests.support.mechanism.blocks import Function, hidden, rows
-from tests.support.mechanism.models import CLASSES, cross_entropy, make_task
+from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
 
 CPU = torch.device("cpu")
 
@@ -147,6 +148,45 @@ SHARED: dict[str, tuple[Function, tuple[str, ...]]] = {
 def test_numbers_that_rows_share_are_refused(name: str) -> None:
     function, words = SHARED[name]
     refused(hidden(function), *words, "shape [rows, ...]")
+
+
+class Blocks(nn.Module):
+    """Images of 5 × 5 in 2 channels, of which some part is left out."""
+
+    def __init__(self, drop: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.drop = nn.Linear(FEATURES, 50), drop
+        self.head = nn.Linear(50, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        images = self.drop(self.layer(x).view(-1, 2, 5, 5))
+        scores: torch.Tensor = self.head(images.flatten(1))
+        return scores
+
+
+class BlocksOfEachRow(nn.Module):
+    """DropBlock (Ghiasi et al. 2018), by what is kept of each row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        centres = x.new_empty(len(x), 2, 3, 3).bernoulli_(0.2)
+        left_out = functional.max_pool2d(functional.pad(centres, [1] * 4), 3, 1, 1)
+        noise = 1 - left_out
+        return x * noise / (noise.mean((1, 2, 3), keepdim=True) + 1e-6)
+
+
+@pytest.mark.models
+@pytest.mark.rule(8, 21)
+def test_blocks_are_scaled_by_what_is_kept_of_each_row() -> None:
+    refused(
+        make_task(model=lambda: Blocks(torchvision.ops.DropBlock2d(0.3, 3))),
+        "module drop (DropBlock2d)",
+        "torchvision's DropBlock divides by how much of the whole batch it keeps",
+        "torch.nn.Dropout2d",
+        "noise.mean((1, 2, 3), keepdim=True)",
+    )
+    check(make_task(model=lambda: Blocks(BlocksOfEachRow())))
+    check(make_task(model=lambda: Blocks(nn.Dropout2d(0.3))))
 
 
 def keeping(h: torch.Tensor) -> torch.Tensor:

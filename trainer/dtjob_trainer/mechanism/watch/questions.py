@@ -116,6 +116,8 @@ _READY_MASK = (
     "give the model a ready attention mask of floats [rows, 1, positions, positions], 0 where a "
     "position is seen and torch.finfo(torch.float32).min where not"
 )
+# A method of transformers, which warns of padding where no mask is given.
+_SEEKS_PADDING = "warn_if_padding_and_no_attention_mask"
 _WRITTEN = {
     "__bool__": "if or bool()",
     "__int__": "int()",
@@ -337,21 +339,19 @@ def may_be_asked(
 
 def remedy_in_library(frame: FrameType | None) -> str | None:
     """Return the remedy for what transformers asks of a mask, or torch where it seeks anomalies."""
-    for module in _modules(frame):
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
         if module == "torch.autograd.graph" and torch.is_anomaly_enabled():
             return "leave torch.autograd.set_detect_anomaly and detect_anomaly out"
-        if module.startswith("transformers.masking_utils"):
+        if (
+            module.startswith("transformers.masking_utils")
+            or frame.f_code.co_name == _SEEKS_PADDING
+        ):
             return _READY_MASK
         if not module.startswith(_OWN):
             return None
-    return None
-
-
-def _modules(frame: FrameType | None) -> Iterator[str]:
-    """The modules of the code that is being executed, the innermost first."""
-    while frame is not None:
-        yield frame.f_globals.get("__name__", "")
         frame = frame.f_back
+    return None
 
 
 def _question(operator: str, function: Callable[..., Any] | None) -> Question:

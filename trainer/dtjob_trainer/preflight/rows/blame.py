@@ -17,6 +17,7 @@ from dtjob_trainer.preflight.rows.passes import (
     LOSSES,
     Around,
     Batch,
+    Endless,
     Pass,
     Passes,
     others,
@@ -87,6 +88,8 @@ def check_unmoved(
     try:
         with change.around():
             changed = passes.take(change.batch, seed=seed)
+    except Endless as error:
+        raise Endless(change.words, error.place) from None
     except Exception as error:
         if may_raise and not may_pass(error):
             return

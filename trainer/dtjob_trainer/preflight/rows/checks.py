@@ -22,8 +22,15 @@ from dtjob_trainer.preflight.rows.passes import Batch, passes_of
 from dtjob_trainer.task import Task
 
 
-def check_isolated(task: Task, model: torch.nn.Module, device: torch.device) -> None:
+def check_isolated(
+    task: Task, model: torch.nn.Module, device: torch.device, *, whole: bool
+) -> None:
     """Refuse where the content of one row reaches another: at every start.
+
+    Parameters
+    ----------
+    whole
+        Whether errors that are caught are looked for too, before a row of NaN raises some.
 
     Raises
     ------
@@ -33,12 +40,14 @@ def check_isolated(task: Task, model: torch.nn.Module, device: torch.device) -> 
     batch = _examples(task, ROWS, np.random.default_rng(4), device)
     with passes_of(task, model, device) as passes:
         reductions.check(passes, batch)
+        if whole:
+            caught.check(passes, batch)
         passes.settle(batch)
         poison.check(passes, batch, poison.embeddings_rows(passes, batch), poison.EDGES)
 
 
 def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: int) -> None:
-    """Refuse what takes longest to find: errors that are caught, numbers that rows share, and more.
+    """Refuse what takes longest to find: random numbers that rows share, and more.
 
     Rows that meet at special values, behind coins that seldom fall, or among P.
 
@@ -57,7 +66,6 @@ def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: 
     generator = np.random.default_rng(6)
     batch, at_size, other = (_examples(task, n, generator, device) for n in (ROWS, rows, rows))
     with passes_of(task, model, device) as passes:
-        caught.check(passes, batch)
         passes.settle(batch)
         two_streams.check(passes, batch)
         dims = poison.embeddings_rows(passes, batch)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.preflight.rows.passes import Batch, Passes
 from dtjob_trainer.task import TaskError, where_in_task
-from dtjob_trainer.usercode.randomness import states
+from dtjob_trainer.usercode.randomness import raising, states
 
 _OWN = ("Python's", "numpy's")
 _STATES = frozenset({"get_state", "getstate", "seed", "set_state", "setstate"})
@@ -37,7 +37,7 @@ def check(passes: Passes, batch: Batch) -> None:
         Names the function and the line, where the function was not imported by its name.
     """
     try:
-        with _refused():
+        with raising(_functions(), _Used):
             passes.losses(batch)
     except _Used as error:
         raise _message(f"{error}(){where_in_task(error)}") from None
@@ -55,34 +55,19 @@ def _moving(passes: Passes, moved: list[str]) -> Iterator[None]:
     moved += [name for name in _OWN if before[name] != after[name]]
 
 
-@contextlib.contextmanager
-def _refused() -> Iterator[None]:
-    """Let the functions of both modules raise `_Used`."""
-    kept = [
-        (module, name, value)
+def _functions() -> list[tuple[ModuleType, str]]:
+    """Those of both modules that give random numbers."""
+    return [
+        (module, name)
         for module in (random, np.random)
         for name, value in vars(module).items()
         if name == "default_rng" or (name not in _STATES and _is_of_a_generator(value))
     ]
-    try:
-        for module, name, _ in kept:
-            setattr(module, name, _raising(f"{module.__name__}.{name}"))
-        yield
-    finally:
-        for module, name, value in kept:
-            setattr(module, name, value)
 
 
 def _is_of_a_generator(value: object) -> bool:
     owner = getattr(value, "__self__", None)
     return callable(value) and isinstance(owner, random.Random | np.random.RandomState)
-
-
-def _raising(name: str) -> Callable[..., NoReturn]:
-    def stub(*_args: Any, **_kwargs: Any) -> NoReturn:
-        raise _Used(name)
-
-    return stub
 
 
 def _message(what: str) -> TaskError:

@@ -7,18 +7,21 @@ row a fingerprint is kept, not its gradient: two passes need no more memory than
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
+from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.per_example import (
     LossesInvalid,
     PerExampleGradients,
     trainable,
 )
 from dtjob_trainer.mechanism.watch.fingerprints import fingerprints, same_rows
-from dtjob_trainer.task import Task
+from dtjob_trainer.preflight.rows.operators import Operators, TooMany
+from dtjob_trainer.task import Task, TaskError, where_in_task
 from dtjob_trainer.usercode.randomness import same_randomness
 
 Batch = dict[str, torch.Tensor]
@@ -26,6 +29,29 @@ Around = contextlib.AbstractContextManager[object]
 
 #: What `Pass.prints` calls the losses.
 LOSSES = "losses"
+# A pass may take so many times the operators of the usual one, and some: loops may end late.
+_TIMES, _SOME = 50, 1000
+
+
+class Endless(TaskError):
+    """A pass over rows at special values, or under such random numbers, does not come to its end.
+
+    Parameters
+    ----------
+    cause
+        What was done to the batch, e.g. `"NaN in one example"`.
+    place
+        Where the pass was, as `where_in_task` says it.
+    """
+
+    def __init__(self, cause: str, place: str) -> None:
+        super().__init__(
+            Reason.MODEL_REFUSED,
+            f"{cause} keeps a pass from its end: the model or losses(){place} had run more than "
+            f"{_TIMES} times as many operators as on usual rows; take a public number of turns "
+            "where code tries until a value is right, and choose for each row by torch.where",
+        )
+        self.place = place
 
 
 @dataclass(frozen=True)
@@ -77,13 +103,19 @@ class Passes:
         self._last = torch.empty(0)
         self._unsteady: set[str] = set()
         self._within: Callable[[], Around] = contextlib.nullcontext
+        self._most = math.inf
 
     def settle(self, batch: Batch) -> None:
-        """Leave out of all that follows the gradients that are others the second time.
+        """Learn of a usual batch what is to be known of all that follow, of as many rows.
 
-        Those of a GPU's kernels that add up in the order in which threads come: their bits tell
-        nothing. CPUs have none.
+        How many operators a pass takes: none may take many times as many. And gradients that are
+        others the second time are left out. Those of a GPU's kernels that add up in the order in
+        which threads come: their bits tell nothing. CPUs have none.
         """
+        operators = Operators()
+        self._most = math.inf
+        self.take(batch, around=operators)
+        self._most = _TIMES * operators.count + _SOME
         if self.device.type != "cpu":
             once, again = self.take(batch), self.take(batch)
             moved = once.moved(again, list(range(rows_of(batch))))
@@ -102,10 +134,15 @@ class Passes:
         ----------
         around
             Entered around forward and backward pass.
+
+        Raises
+        ------
+        Endless
+            What runs its operators has seen too many.
         """
         self.in_losses = False
         self.model.train()
-        with same_randomness(self.device, seed), self._within(), around or contextlib.nullcontext():
+        with self._running(seed, around):
             gradients = self._gradients(batch, rows_of(batch))
         prints = {
             name: None if gradient is None else fingerprints(gradient)
@@ -123,7 +160,7 @@ class Passes:
     ) -> Pass:
         """Compute the losses alone."""
         self.model.train()
-        with same_randomness(self.device, seed), self._within(), around or contextlib.nullcontext():
+        with self._running(seed, around):
             self._losses(self.model, batch)
         self._gradients.reset()
         return Pass({LOSSES: self._own_print()})
@@ -136,6 +173,20 @@ class Passes:
             yield
         finally:
             self._within = contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def _running(self, seed: int, around: Around | None) -> Iterator[None]:
+        try:
+            with (
+                Operators.at_most(self._most),
+                same_randomness(self.device, seed),
+                self._within(),
+                around or contextlib.nullcontext(),
+            ):
+                yield
+        except TooMany as error:
+            place = where_in_task(error)
+            raise Endless("random numbers at the ends of their range", place) from None
 
     def close(self) -> None:
         """Take the hooks off the model."""

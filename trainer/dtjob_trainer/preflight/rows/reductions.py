@@ -29,9 +29,22 @@ from dtjob_trainer.task import TaskError
 
 _REMEDY = (
     "compute each row from its own example alone: reduce over the other dimensions, and leave out "
-    "what is only shown, such as metrics; where torch.autograd.grad wants a number, give it "
-    "grad_outputs=torch.ones_like(outputs) instead"
+    "what is only shown, such as metrics"
 )
+_OF_NUMBERS = (
+    "; where torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) "
+    "instead"
+)
+_OF_STATISTICS = (
+    "; a loss that is made of statistics of the batch, as by Barlow Twins and VICReg, has no such "
+    "form: compare within a record, which may be a pair or a triplet"
+)
+_OF_CONTRASTS = (
+    "compute each row from its own example alone: attention runs over the positions of one "
+    "(batch_first=True), and what a contrastive loss compares it with lies in its record, as in "
+    "pairs and triplets, and is public or of the same unit of privacy"
+)
+_PRODUCTS = frozenset({"addmm", "baddbmm", "bmm", "mm"})
 # Operators that give an entry for each, made of those before it in a dimension, or of all of them.
 _ALONG = frozenset(
     {
@@ -97,6 +110,15 @@ class _Call:
         if self.meets(of_fewer):
             return "runs along the rows"
         return "compares rows with rows" if self.compares(of_fewer) else ""
+
+    def remedy(self, of_fewer: _Call) -> str:
+        """What to do instead where it mixes rows."""
+        if self.along is not None:
+            return _REMEDY
+        if self.compares(of_fewer) or self.name in _PRODUCTS:
+            return _OF_CONTRASTS
+        numbers = all(not shape for shape, _ in self.gave)
+        return _REMEDY + (_OF_NUMBERS if numbers else _OF_STATISTICS)
 
     def reduces(self, of_fewer: _Call) -> bool:
         """Whether rows go in, and floats, or all that comes out, have none."""
@@ -183,7 +205,7 @@ def check(passes: Passes, batch: Batch) -> None:
             raise TaskError(
                 Reason.MODEL_REFUSED,
                 f"{place or 'the model or losses()'} mixes the examples of a batch: {one.name} "
-                f"{does}; {_REMEDY}",
+                f"{does}; {one.remedy(other)}",
             )
 
 
@@ -196,10 +218,28 @@ def _pairs(many: Sequence[_Call], fewer: Sequence[_Call]) -> Iterator[tuple[int,
     if names == names_of_fewer:
         yield from enumerate(fewer)
         return
-    matcher = difflib.SequenceMatcher(None, names, names_of_fewer, autojunk=False)
+    # What both begin and end with is most of them, and the matcher's time grows by the square.
+    before = _alike(names, names_of_fewer)
+    rest, rest_of_fewer = names[before:], names_of_fewer[before:]
+    after = _alike(rest[::-1], rest_of_fewer[::-1])
+    yield from enumerate(fewer[:before])
+    matcher = difflib.SequenceMatcher(
+        None,
+        rest[: len(rest) - after],
+        rest_of_fewer[: len(rest_of_fewer) - after],
+        autojunk=False,
+    )
     for first, second, size in matcher.get_matching_blocks():
         for step in range(size):
-            yield first + step, fewer[second + step]
+            yield before + first + step, fewer[before + second + step]
+    for back in range(after, 0, -1):
+        yield len(many) - back, fewer[-back]
+
+
+def _alike(names: list[str], others: list[str]) -> int:
+    """How many both begin with."""
+    pairs = zip(names, others, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(names), len(others)))
 
 
 def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:

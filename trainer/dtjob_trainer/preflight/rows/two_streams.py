@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.watch.structure import Look, ValueAsked, ValueKept, looked_at
+from dtjob_trainer.preflight import refusals
 from dtjob_trainer.preflight.rows import own_random, random_calls
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS, ROWS, Axis, axis_of
 from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, others
@@ -37,6 +38,12 @@ _REMEDY = (
     "draw random numbers for each row, of shape [rows, ...], and use a row's for that row alone "
     '(torchvision\'s StochasticDepth: mode="row"; an order for each row: '
     "torch.rand(rows, n).argsort(1))"
+)
+
+_OF_BLOCKS = (
+    "torchvision's DropBlock divides by how much of the whole batch it keeps: take "
+    "torch.nn.Dropout2d, or write it out and divide by what is kept of each row, "
+    "noise.mean((1, 2, 3), keepdim=True)"
 )
 
 
@@ -138,11 +145,8 @@ def _check_structure(passes: Passes, batch: Batch, number: int, value: float) ->
         passes.losses(copies, around=around())
         copies.clear()
         looks[0].check_forgotten()
-    except ValueAsked as error:
-        message = error.sentence(where_in_task(error))
-        raise TaskError(Reason.MODEL_REFUSED, message) from None
-    except ValueKept as error:
-        raise TaskError(Reason.MODEL_REFUSED, str(error)) from None
+    except (ValueAsked, ValueKept) as error:
+        raise refusals.of_values(error) from None
 
 
 def _check_spliced(
@@ -204,7 +208,8 @@ def _refused(passes: Passes, batch: Batch, calls: list[Call], number: int, wrong
     place = met_at(
         passes, batch, lambda modules: random_calls.sought(passes.device, modules, number)
     )
+    remedy = _OF_BLOCKS if place is not None and "(DropBlock" in place else _REMEDY
     return TaskError(
         Reason.MODEL_REFUSED,
-        f"{place or 'the model or losses()'}: {calls[number].name} {wrong}; {_REMEDY}",
+        f"{place or 'the model or losses()'}: {calls[number].name} {wrong}; {remedy}",
     )

@@ -1,0 +1,233 @@
+"""Rules 4 and 21: what has no gradient for each example is refused by its cause and a remedy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from opacus.layers import DPLSTM
+from opacus.layers.dp_rnn import DPGRUCell, DPLSTMCell, DPRNNCell
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from dtjob_trainer.preflight.task_validation import preflight
+from dtjob_trainer.task import Task, TaskError
+from tests.support.checkout import ROOT
+from tests.support.mechanism.blocks import Hidden
+from tests.support.mechanism.models import CLASSES, FEATURES, cross_entropy, make_task
+from tests.support.pages import fenced
+
+# functorch's, on the way to its refusal.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:There is a performance drop", "ignore:None of the inputs have requires_grad"
+)
+
+
+def refusal(task: Task) -> str:
+    with pytest.raises(TaskError) as caught:
+        preflight(task, whole=False)
+    assert caught.value.reason == "ModelRefused"
+    return caught.value.message
+
+
+def accepted(task: Task) -> None:
+    preflight(task, whole=False)
+
+
+class Checkpointed(nn.Module):
+    """Two layers, of which a part is checkpointed."""
+
+    def __init__(self, part: str, reentrant: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, CLASSES)
+        self.part, self.reentrant = part, reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = getattr(self, self.part)
+        for layer in (self.first, self.second):
+            x = layer(x) if layer is not kept else self.checkpointed(layer, x)
+        return x
+
+    def checkpointed(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        again: torch.Tensor = checkpoint(layer, x, use_reentrant=self.reentrant)
+        return again
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("part", ["first", "second"])
+def test_reentrant_checkpointing_is_refused_by_its_line(part: str) -> None:
+    """At the begin of a model no gradient comes at all, later the reference can't be taken."""
+    message = refusal(make_task(model=lambda: Checkpointed(part, reentrant=True)))
+    assert f"activations are checkpointed at {__file__}:" in message
+    assert "in checkpointed with use_reentrant=True" in message
+    assert "use_reentrant=False" in message
+    assert "freeze" not in message
+    accepted(make_task(model=lambda: Checkpointed(part, reentrant=False)))
+
+
+class Idle(Checkpointed):
+    """Owns what nothing uses, beside a frozen part that is checkpointed so."""
+
+    def __init__(self) -> None:
+        super().__init__("first", reentrant=True)
+        self.first.requires_grad_(False)
+        self.idle = nn.Linear(2, 2)
+
+
+@pytest.mark.rule(4)
+def test_checkpointing_is_not_to_blame_for_what_nothing_uses() -> None:
+    assert "no loss depends on the trainable parameter idle.weight" in refusal(
+        make_task(model=Idle)
+    )
+
+
+class Free(nn.Module):
+    """A layer, and a parameter beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale = nn.Linear(FEATURES, CLASSES), nn.Parameter(torch.ones(CLASSES))
+
+
+class OfDict(Free):
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        return self.layer(batch["x"]) * self.scale
+
+
+class OfTwo(Free):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return self.layer(x) * self.scale + 0.0 * y[:, None]
+
+
+class OfName(Free):
+    def forward(self, *, x: torch.Tensor) -> Any:
+        return self.layer(x) * self.scale
+
+
+class OutOfForward(Free):
+    """A temperature, say."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x)
+
+
+@functools.cache
+def of_the_page() -> Callable[..., nn.Module]:
+    """The module of docs/writing-a-task.md, which is the message's too."""
+    page = ROOT / "docs" / "writing-a-task.md"
+    (text,) = [block.text for block in fenced.blocks(page) if block.name == "free.py"]
+    assert "return self.p.expand(len(x), *self.p.shape)" in text
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)
+    made: Callable[..., nn.Module] = namespace["Free"]
+    return made
+
+
+class WithOwn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale = nn.Linear(FEATURES, CLASSES), of_the_page()(CLASSES)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        return self.layer(batch["x"]) * self.scale(batch["x"])
+
+
+def losses(call: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any], torch.Tensor]:
+    return lambda model, batch: functional.cross_entropy(
+        call(model, batch), batch["y"], reduction="none"
+    )
+
+
+FREE: dict[str, tuple[type[Free], Callable[[Any, Any], torch.Tensor]]] = {
+    "a dict": (OfDict, lambda m, b: m(dict(b))),
+    "several inputs": (OfTwo, lambda m, b: m(b["x"], b["y"])),
+    "an input by name": (OfName, lambda m, b: m(x=b["x"])),
+    "use in losses": (OutOfForward, lambda m, b: m(b["x"]) / m.scale),
+}
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("name", FREE)
+def test_a_parameter_beside_layers_wants_a_module_of_its_own(name: str) -> None:
+    model, call = FREE[name]
+    message = refusal(make_task(model=model, losses=losses(call)))
+    example = "def forward(self, x): return self.scale.expand(len(x), *self.scale.shape)"
+    assert "put scale into a module of its own, which is called in the model's forward" in message
+    assert example in message
+
+
+def test_a_parameter_in_a_module_of_its_own_is_accepted() -> None:
+    accepted(make_task(model=WithOwn, losses=losses(lambda m, b: m(dict(b)))))
+
+
+class Cells(nn.Module):
+    """One position after the other."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell, self.head = cell, nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        state = None
+        for each in x.unbind(1):
+            state = self.cell(each[:, None], *(() if state is None else (state,)))
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+CELLS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "DPLSTMCell": (nn.LSTMCell, DPLSTMCell),
+    "DPGRUCell": (nn.GRUCell, DPGRUCell),
+    "DPRNNCell": (nn.RNNCell, DPRNNCell),
+}
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_has_one_of_opacus_in_its_place(name: str) -> None:
+    of_torch, of_opacus = CELLS[name]
+    message = refusal(make_task(model=lambda: Cells(of_torch(1, 8))))
+    assert f"use opacus.layers.dp_rnn.{name}, with bias=True" in message
+    accepted(make_task(model=lambda: Cells(of_opacus(1, 8, bias=True))))
+
+
+class Positions(nn.Module):
+    """Sums its positions up, which a recurrent layer finds in the first place or the second."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.layer = DPLSTM(1, 8, batch_first=batch_first)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.layer.batch_first:
+            return self.head(self.layer(x[:, :, None])[0].sum(1))
+        return self.head(self.layer(x.t()[:, :, None])[0].sum(0))
+
+
+@pytest.mark.rule(4)
+def test_a_recurrent_layer_has_the_batch_first() -> None:
+    message = refusal(make_task(model=lambda: Positions(batch_first=False)))
+    assert "make it with batch_first=True, and give it [rows, positions, features]" in message
+    accepted(make_task(model=lambda: Positions(batch_first=True)))
+
+
+@pytest.mark.models
+@pytest.mark.rule(4)
+def test_dora_is_named() -> None:
+    import peft
+
+    def adapted(**options: Any) -> Callable[[], nn.Module]:
+        config = peft.LoraConfig(r=2, target_modules=["first"], **options)
+        return lambda: peft.get_peft_model(Hidden(torch.tanh), config)
+
+    message = refusal(make_task(model=adapted(use_dora=True), losses=cross_entropy))
+    assert "DoRA passes the identity through lora_A and lora_B for the norm" in message
+    assert "leave use_dora out" in message
+    accepted(make_task(model=adapted()))
