@@ -25,11 +25,8 @@ _SHARES_OF_GPUS = {
 # process numbers and times.
 _NAME = re.compile(r"\b(?:0x)?[0-9a-f]{12,}\b")
 _NUMBER = re.compile(rf"{_NAME.pattern}|[0-9]+")
-_IN_OTHERS_WORDS = {
-    Reason.WORKER_CRASHING: _NUMBER,
-    Reason.WORKER_NOT_STARTED: _NUMBER,
-    Reason.OUT_OF_MEMORY: _NAME,
-}
+_IN_OTHERS_WORDS = frozenset({Reason.WORKER_CRASHING, Reason.WORKER_NOT_STARTED})
+_WITH_NAMES = frozenset({Reason.OUT_OF_MEMORY})
 
 
 def without_moves(status: Json, stored: Json) -> Json:
@@ -101,8 +98,9 @@ def _without_numbers(condition: Json) -> Json:
 
     Which pod it is and how it ended stands before the first colon, and is compared.
     """
-    pattern = _IN_OTHERS_WORDS.get(condition["reason"])
-    if pattern is None:
+    reason = condition["reason"]
+    if reason not in _IN_OTHERS_WORDS | _WITH_NAMES:
         return condition
+    pattern = _NUMBER if reason in _IN_OTHERS_WORDS else _NAME
     ours, colon, theirs = condition.get("message", "").partition(": ")
     return condition | {"message": ours + colon + pattern.sub("0", theirs)}
