@@ -10,12 +10,23 @@ from dtjob_api.reasons import Reason
 from dtjob_operator.decide.calibrating import without_place
 from dtjob_operator.terms.kinds import Json
 
+_PARTS = ("progress", "gpu", "display")
 _SHARE = 0.05
 _UTILIZATION = 5
 _END = timedelta(minutes=1)
-# Of a worker that fails again and again: addresses, process numbers, times, names of containers.
+# Heat and power move by themselves.
+_SHARES_OF_GPUS = {
+    "memoryUsedBytes": _SHARE,
+    "memoryTotalBytes": _SHARE,
+    "temperatureMaxCelsius": 0.1,
+    "powerWatts": 0.2,
+}
+# Of a worker that fails again and again: names of containers, and in its own last words addresses,
+# process numbers and times.
+_NAME = re.compile(r"\b(?:0x)?[0-9a-f]{12,}\b")
+_NUMBER = re.compile(rf"{_NAME.pattern}|[0-9]+")
 _IN_OTHERS_WORDS = frozenset({Reason.WORKER_CRASHING, Reason.WORKER_NOT_STARTED})
-_NUMBER = re.compile(r"\b(?:0x)?[0-9a-f]{12,}\b|[0-9]+")
+_WITH_NAMES = frozenset({Reason.OUT_OF_MEMORY})
 
 
 def without_moves(status: Json, stored: Json) -> Json:
@@ -46,9 +57,6 @@ def without_moves(status: Json, stored: Json) -> Json:
     }
 
 
-_PARTS = ("progress", "gpu", "display")
-
-
 def _take_back(fields: Json, stored: Json, *names: str) -> None:
     for name in names:
         fields.pop(name, None)
@@ -75,11 +83,14 @@ def _are_alike(new: Json, stored: Json) -> bool:
     if new.keys() != stored.keys() or new.get("count") != stored.get("count"):
         return False
     ranges = [each.get("utilizationPercent", {}) for each in (new, stored)]
-    shares = ("memoryUsedBytes", "memoryTotalBytes", "temperatureMaxCelsius", "powerWatts")
     return all(
         abs(figure - ranges[1].get(name, figure)) <= _UTILIZATION
         for name, figure in ranges[0].items()
-    ) and all(_are_close(new[share], stored[share], _SHARE) for share in shares if share in new)
+    ) and all(
+        _are_close(new[name], stored[name], share)
+        for name, share in _SHARES_OF_GPUS.items()
+        if name in new
+    )
 
 
 def _without_numbers(condition: Json) -> Json:
@@ -87,7 +98,9 @@ def _without_numbers(condition: Json) -> Json:
 
     Which pod it is and how it ended stands before the first colon, and is compared.
     """
-    if condition["reason"] not in _IN_OTHERS_WORDS:
+    reason = condition["reason"]
+    if reason not in _IN_OTHERS_WORDS | _WITH_NAMES:
         return condition
+    pattern = _NUMBER if reason in _IN_OTHERS_WORDS else _NAME
     ours, colon, theirs = condition.get("message", "").partition(": ")
-    return condition | {"message": ours + colon + _NUMBER.sub("0", theirs)}
+    return condition | {"message": ours + colon + pattern.sub("0", theirs)}

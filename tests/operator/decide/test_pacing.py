@@ -13,6 +13,7 @@ from tests.support.worlds.world import (
     PLAN,
     World,
     claim,
+    digits,
     pod,
     report,
     running,
@@ -202,3 +203,20 @@ def test_that_a_worker_crashes_in_another_way_is_written() -> None:
         world.see(pods=(waiting_pod("CrashLoopBackOff", "back-off", lastState=last),))
         world.settle()
         assert f"(exit code {code})" in world.condition("Running")["message"]
+
+
+def test_that_another_container_of_the_same_pod_could_not_be_started_is_no_news() -> None:
+    little = {"replicas": 2, "resources": {"limits": {"memory": "4Mi"}}}
+    world = World.of(digits(workers=little), privacy_plan=PLAN)
+    world.settle()
+    written = []
+    for position, container in ((0, "8b4d5c6c6cc1"), (0, "1f3a5c6c6cc1"), (1, "1f3a5c6c6cc1")):
+        world.later(40)
+        words = f'failed to start containerd task "{container * 5}": cannot start a stopped process'
+        ended = {"exitCode": 128, "reason": "StartError", "message": words}
+        tried = waiting_pod("CrashLoopBackOff", lastState={"terminated": ended}, position=position)
+        world.see(pods=(tried,))
+        world.settle()
+        written.append(len(world.patches))
+        assert world.reason("Running") == ("False", "OutOfMemory")
+    assert [each - written[0] for each in written] == [0, 0, 1]
