@@ -13,6 +13,7 @@ from dtjob_api.wire import positions
 from dtjob_api.wire.positions import Role
 from dtjob_operator.read.events import newest
 from dtjob_operator.terms import names
+from dtjob_operator.terms.clocks import elapsed
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import EventsByObject
 
@@ -56,7 +57,7 @@ def _missed(
 def _misses_pods(stateful_set: Json) -> bool:
     """Whether a StatefulSet has fewer pods than it should, and has had the time to make them."""
     metadata, status = stateful_set["metadata"], stateful_set.get("status") or {}
-    age = datetime.now(UTC) - datetime.fromisoformat(metadata["creationTimestamp"])
+    age = elapsed(datetime.fromisoformat(metadata["creationTimestamp"]), datetime.now(UTC))
     return (
         age > _POD_CREATION_TIME
         and status.get("observedGeneration") == metadata.get("generation")

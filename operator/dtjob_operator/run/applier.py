@@ -28,6 +28,7 @@ from dtjob_operator.terms.observed import Child, Rejection
 TRANSIENT = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 15.0
 _MOST_DOUBLINGS = 30
+_INVALID, _INVALID_SECONDS = "Invalid", 300.0
 
 
 @dataclass
@@ -42,6 +43,9 @@ class Trials:
         Kind and name of what the API server failed to apply when it was last tried.
     applied
         By kind and name: the child as it was applied, and the resource version of the answer.
+    invalid
+        By kind and name: a child that the API server finds invalid, and until when, in monotonic
+        time, the same one is not tried again: an admission policy that answers so may be changed.
     taken
         Kind and name of what could not be created since it is there, though no watch says so.
     steps
@@ -53,6 +57,7 @@ class Trials:
     rejections: dict[Child, Rejection] = field(default_factory=dict)
     failed: set[Child] = field(default_factory=set)
     applied: dict[Child, tuple[Json, str]] = field(default_factory=dict)
+    invalid: dict[Child, tuple[Json, float]] = field(default_factory=dict)
     taken: set[Child] = field(default_factory=set)
     steps: int = 0
     paused_until: float = 0.0
@@ -64,6 +69,7 @@ class Trials:
         """
         wanted, before = {_child(child) for child in applies}, len(self.rejections)
         self.rejections = {c: each for c, each in self.rejections.items() if c in wanted}
+        self.invalid = {c: each for c, each in self.invalid.items() if c in wanted}
         self.failed &= wanted
         return len(self.rejections) < before
 
@@ -82,7 +88,8 @@ class Applier:
         """Delete and apply, in this order; returns the seconds until the next look at the job.
 
         What was done is in the stores, so no watch will bring the job back. Decisions that do not
-        converge, as where a child is refused, are slowed down. None: there was nothing to do.
+        converge, as where a child is refused, are slowed down. None: there was nothing to do, or
+        nothing that would help.
 
         Raises
         ------
@@ -96,12 +103,13 @@ class Applier:
             return None
         for reference in deletes:
             await self._delete(reference)
-        due = [child for child in applies if not self._is_paused(child, trials)]
+        valid = [child for child in applies if not _is_invalid(child, trials)]
+        due = [child for child in valid if not self._is_paused(child, trials)]
         for child in due:
             if not await self._apply(child, trials):
                 break  # what follows builds on it
         if not due and not deletes:
-            return max(0.0, trials.paused_until - time.monotonic())
+            return max(0.0, trials.paused_until - time.monotonic()) if valid else None
         trials.steps += 1
         doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(trials.steps, _MOST_DOUBLINGS)
         pause = min(doubled, _LONGEST_PAUSE_SECONDS)
@@ -155,6 +163,8 @@ class Applier:
         if (kind, name) not in trials.rejections:
             self._log.warning("child refused", kind=kind, name=name, error=error.message)
         trials.rejections[kind, name] = Rejection(kind, name, error.message)
+        if error.reason == _INVALID:
+            trials.invalid[kind, name] = child, time.monotonic() + _INVALID_SECONDS
 
     async def _delete(self, reference: ObjectRef) -> None:
         kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
@@ -163,6 +173,12 @@ class Applier:
         except NotFound:
             return
         self._log.info("deleted", kind=reference.kind, name=reference.name)
+
+
+def _is_invalid(child: Json, trials: Trials) -> bool:
+    """Whether this very object was found invalid a while ago."""
+    known, until = trials.invalid.get(_child(child), (None, 0.0))
+    return known == child and time.monotonic() < until
 
 
 def _child(obj: Json) -> Child:

@@ -11,6 +11,7 @@ from dtjob_operator.kube.api_errors import ApiError, Conflict, Unavailable
 from dtjob_operator.run import applier
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.settings import Settings
 from tests.support.worlds.fake_cluster import KEY, Shell
 from tests.support.worlds.world import CHILD
 
@@ -116,6 +117,26 @@ def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten() -> None:
         shell.see(of_set(shell) | {"spec": of_set(shell)["spec"] | {"replicas": 1}})
         await shell.reconciler(KEY)
         assert shell.running()[0] == "WaitingForWorkers"
+
+    play(scenario)
+
+
+def test_what_is_invalid_is_not_tried_again_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No quota is raised for it: it stays so until the job, the operator or a policy changes."""
+    invalid = ApiError.of(422, "Invalid", 'StatefulSet.apps "x" is invalid: spec.nope')
+
+    async def scenario(shell: Shell) -> None:
+        await shell.reconciler(KEY)
+        refuse(shell, "create", "StatefulSet", invalid)
+        pauses = [await shell.reconciler(KEY) for _ in range(10)]
+        assert shell.cluster.count("create", kinds.STATEFUL_SET) == 2, "each of both sets"
+        assert shell.running()[0] == "PodsRefused"
+        assert (pauses[-1] or 0) >= Settings().probe_seconds, "as often as any obstacle"
+        monkeypatch.setattr(applier, "_INVALID_SECONDS", -1.0)
+        shell.trials.invalid.clear()
+        for _ in range(2):
+            await shell.reconciler(KEY)
+        assert shell.cluster.count("create", kinds.STATEFUL_SET) == 4, "after a while it is"
 
     play(scenario)
 

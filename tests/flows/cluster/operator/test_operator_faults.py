@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -266,4 +268,32 @@ def test_events_that_come_twice_or_late_change_nothing(
     proxy.settle()
     time.sleep(LATE_SECONDS)
     assert outcome(namespace, stored)["text"] == end
+    assert process.terminate() == 0
+
+
+DEEP = 9000
+"""Levels of JSON; the API server takes 10,000, and Python by itself about a thousand."""
+
+
+def test_a_job_that_is_nested_too_deep_hides_no_other(
+    start_operator: Start, namespace: Kubectl, stored_job: StoredJob, tmp_path: Path
+) -> None:
+    """It arrives by a watch first, and by a list at the next start."""
+    process = start_operator()
+    process.wait_until_ready()
+    text = json.dumps(unplaced_job("deep", training={"steps": 1, "args": {"a": "HERE"}}))
+    file = tmp_path / "deep.json"
+    file.write_text(text.replace('"HERE"', "[" * DEEP + "]" * DEEP))
+    path = f"/apis/dtjob.dev/v1alpha1/namespaces/{namespace.namespace}/distributedtrainingjobs"
+    namespace("create", "--raw", path, f"--filename={file}")
+    stored_job(unplaced_job("first"))
+    started(namespace, "first")
+    assert process.terminate() == 0
+    process = start_operator()
+    process.wait_until_ready()
+    stored_job(unplaced_job("second"))
+    started(namespace, "second")
+    ended = '-o=jsonpath={.status.conditions[?(@.type=="Failed")].reason}'
+    wait_for("it is refused", lambda: namespace("get", "dtjob", "deep", ended), 60)
+    assert namespace("get", "dtjob", "deep", ended) == "ArgsTooLarge"
     assert process.terminate() == 0
