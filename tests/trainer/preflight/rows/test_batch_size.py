@@ -34,6 +34,7 @@ def chosen(h: torch.Tensor) -> torch.Tensor:
 RANDOM: dict[str, Function] = {
     "nothing": torch.tanh,
     "dropout": lambda h: functional.dropout(h, 0.5),
+    "dropout as GPUs have it": lambda h: torch.native_dropout(h, 0.5, True)[0],
     "dropout of channels": lambda h: functional.dropout2d(h[:, :, None, None], 0.3)[:, :, 0, 0],
     "attention": attention,
     "normal numbers": lambda h: h + torch.randn_like(h),

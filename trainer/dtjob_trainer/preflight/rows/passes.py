@@ -186,7 +186,7 @@ class Passes:
                 yield
         except TooMany as error:
             place = where_in_task(error)
-            raise Endless("random numbers at the ends of their range", place) from None
+            raise Endless("random numbers that are hardly ever drawn", place) from None
 
     def close(self) -> None:
         """Take the hooks off the model."""
