@@ -115,9 +115,11 @@ class Measurement:
         async with self._course() as course:
             await course.post(names, pattern.poster(self._client, NAMESPACE))
             await self._all_in(course.running, names)
+            # What follows from that all pods run, as with the operator.
+            written = await self._quiet(_SETTLED_SECONDS, lambda writes: writes)
         seconds = sorted(course.since_posted(course.running, names))
         whole = course.of_all(course.running, names)
-        writes = audit.per_job(self._audit.take(), len(names))
+        writes = audit.per_job(written, len(names))
         await bare.delete_all(self._admin, NAMESPACE)
         await self._cleared()
         return Bare(what, seconds, whole, writes)
@@ -276,7 +278,7 @@ class Measurement:
             self._plane.check()
             return all(name in moments for name in names)
 
-        await until(f"{len(names)} jobs, of which {len(moments)} came so far", look, self._patience)
+        await until(f"what {len(names)} jobs are to come to", look, self._patience)
 
     async def _until_gone(self, *gone: kinds.Kind) -> None:
         for kind in gone:
