@@ -29,7 +29,7 @@ from dtjob_operator.kube.api_errors import (
     Unavailable,
 )
 from dtjob_operator.kube.trimmed import trimmed
-from dtjob_operator.terms.kinds import Json, Kind, kind_of
+from dtjob_operator.terms.kinds import LEASE, Json, Kind, kind_of
 from dtjob_operator.terms.names import FIELD_MANAGER
 
 _PAGE = 500
@@ -69,12 +69,18 @@ class KubeClient:
 
     Objects are what `trimmed` leaves of the API server's. Methods raise `ApiError` or one of its
     subclasses, and nothing else.
+
+    Attributes
+    ----------
+    may_write
+        Whether writes to anything but a Lease are sent; where not they fail (`Unavailable`).
     """
 
     def __init__(self, configuration: Configuration, observe: RequestObserver) -> None:
         self._host = configuration.host.rstrip("/")
         self._api_client = ApiClient(configuration)
         self._observe = observe
+        self.may_write: Callable[[], bool] = lambda: True
 
     async def close(self) -> None:
         """Close all connections."""
@@ -235,6 +241,13 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER}
         return trimmed(await self._json("update_status", "PUT", kind, path, query, body), kind)
 
+    async def replace(self, obj: Json) -> Json:
+        """Replace the very version that was read; raises `Conflict` where it has changed since."""
+        kind, metadata = kind_of(obj), obj["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER}
+        return trimmed(await self._json("update", "PUT", kind, path, query, obj), kind)
+
     async def delete(
         self, kind: Kind, namespace: str, name: str, uid: str, *, dry_run: bool = False
     ) -> None:
@@ -274,6 +287,9 @@ class KubeClient:
         timeout: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> aiohttp.ClientResponse:
         """Send a request; returns the answer's head if it is a success, raises otherwise."""
+        if method != "GET" and kind is not LEASE and not self.may_write():
+            message = f"{method} {path}: not sent, since another operator may lead by now"
+            raise Unavailable(0, "NotLeading", message)
         headers = {"Accept": "application/json", "Content-Type": content_type}
         url = self._host + path
         if query:

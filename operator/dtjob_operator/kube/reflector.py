@@ -85,6 +85,11 @@ class Reflector:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    @property
+    def kind(self) -> Kind:
+        """What is watched."""
+        return self._selection.kind
+
     def _was_stable(self) -> bool:
         since = self._connected_since
         return since is not None and time.monotonic() - since >= _STABLE_SECONDS

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -30,6 +31,8 @@ from dtjob_operator.terms.settings import Enforcement, Settings
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
 _RETRY_SECONDS = 2.0
 _UNGUARDED_SECONDS = 15.0
+# A request takes 15 s at most, and whatever is done for a job begins and ends with one.
+_STALLED_SECONDS = 60.0
 # Of the 30 s that the pod has for its stop; whoever reads its figures has 10 s more.
 _FINISH_SECONDS = 10.0
 
@@ -106,6 +109,7 @@ class Operator:
         )
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
+        self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("operator")
         metrics.show(self._stores[kinds.JOB], self._queue)
 
@@ -119,6 +123,13 @@ class Operator:
             return self._stream.trouble
         return next((each.trouble for each in self._reflectors if each.trouble), None)
 
+    def standstill(self) -> str | None:
+        """What does not move any more, so that only a new process helps; None while all does."""
+        seconds = self._queue.stalled_seconds()
+        if self._starting is None and seconds > _STALLED_SECONDS:
+            return f"jobs wait, and no reconciliation has begun or ended for {seconds:.0f} s"
+        return next((f"{task.get_name()} has ended" for task in self._tasks if task.done()), None)
+
     async def run(self) -> None:
         """Prove the guard, fill the stores, then reconcile until cancelled.
 
@@ -129,18 +140,22 @@ class Operator:
         """
         await self._prove_guard()
         async with asyncio.TaskGroup() as group:
+
+            def begin(name: str, work: Coroutine[Any, Any, None]) -> None:
+                self._tasks.append(group.create_task(work, name=name))
+
             for reflector in self._reflectors:
-                group.create_task(reflector.run())
-            group.create_task(self._api_server.run())
+                begin(f"the watch of {reflector.kind.plural}", reflector.run())
+            begin("the watch of the API server's addresses", self._api_server.run())
             for reflector in self._reflectors:
                 await reflector.synced.wait()
             await self._api_server.tried()
             await self._resync()
             self._starting = None
             group.create_task(self._check_policy())
-            group.create_task(self._stream.run())
-            group.create_task(self._resync_regularly())
-            group.create_task(self._reconcile())
+            begin("the stream of events on jobs", self._stream.run())
+            begin("the regular look at all jobs", self._resync_regularly())
+            begin("the work on jobs", self._reconcile())
             self._log.info("started", jobs=len(self._stores[kinds.JOB]))
 
     async def close(self) -> None:

@@ -11,7 +11,9 @@ from structlog.testing import capture_logs
 
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.event_stream import EventStream
+from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Memory
 from dtjob_operator.run.metrics import Metrics
@@ -323,3 +325,50 @@ def test_a_policy_that_can_not_be_tried_is_not_taken_for_none(
     assert not asyncio.run(active(None))
     with pytest.raises(ApiError, match="away"):
         asyncio.run(active(away))
+
+
+def test_a_standstill_is_told_once_the_operator_has_started() -> None:
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        operator._queue.stalled_seconds = lambda: 61.0  # type: ignore[method-assign]
+        assert operator.standstill() is None, "stores are filled first, however long that takes"
+        operator._starting = None
+        assert operator.standstill() == (
+            "jobs wait, and no reconciliation has begun or ended for 61 s"
+        )
+        operator._queue.stalled_seconds = lambda: 59.0  # type: ignore[method-assign]
+        assert operator.standstill() is None
+        operator._tasks.append(asyncio.create_task(nothing(), name="the watch of pods"))
+        assert operator.standstill() is None
+        await operator._tasks[0]
+        assert operator.standstill() == "the watch of pods has ended"
+
+    operating(scenario)
+
+
+def test_all_that_runs_for_ever_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def for_ever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def at_once(*_: object) -> None:
+        return None
+
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        for reflector in operator._reflectors:
+            reflector.synced.set()
+        running = asyncio.create_task(operator.run())
+        async with asyncio.timeout(60):
+            while operator._starting is not None:
+                await asyncio.sleep(0.001)
+        watched = {task.get_name() for task in operator._tasks}
+        assert {"the watch of pods", "the work on jobs", "the stream of events on jobs"} <= watched
+        assert len(watched) == len(kinds.WATCHED) + 4
+        running.cancel()
+        await asyncio.wait([running])
+
+    monkeypatch.setattr(guard, "prove", at_once)
+    monkeypatch.setattr(guard, "policy_is_active", at_once)
+    monkeypatch.setattr(Reflector, "run", for_ever)
+    monkeypatch.setattr(ApiServerWatch, "run", for_ever)
+    monkeypatch.setattr(ApiServerWatch, "tried", at_once)
+    monkeypatch.setattr(EventStream, "run", for_ever)
+    operating(scenario)
