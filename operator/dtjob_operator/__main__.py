@@ -52,6 +52,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="the operator's own namespace (default: the pod's, else %(default)s)",
     )
     parser.add_argument(
+        "--watch-namespace",
+        type=_namespace,
+        action="append",
+        default=[],
+        metavar="NAMESPACE",
+        help="whose jobs are looked after; repeatable (default: those of all namespaces)",
+    )
+    parser.add_argument(
         "--monitoring-namespace",
         type=_namespace,
         action="append",
@@ -127,6 +135,7 @@ async def _serve(options: argparse.Namespace) -> int:
     with PldProcess() as process:
         chosen = Options(
             namespace=options.namespace,
+            watch_namespaces=tuple(dict.fromkeys(options.watch_namespace)),
             monitoring_namespaces=tuple(options.monitoring_namespace),
             api_server_cidrs=tuple(options.api_server_cidr),
             enforcement=Enforcement(options.network_policy_enforcement),

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -97,6 +97,8 @@ class EventStream:
         when it starts, and where it finds none it waits for ever.
     count_restart
         Called whenever kopf has ended and is to be started again.
+    namespaces
+        Those whose jobs are watched; none: all.
     """
 
     def __init__(
@@ -105,7 +107,9 @@ class EventStream:
         gap: Callable[[], Awaitable[None]],
         discovery_obstacle: Callable[[], Awaitable[str | None]],
         count_restart: Callable[[], None],
+        namespaces: Collection[str] = (),
     ) -> None:
+        self._namespaces = namespaces
         self._deliver = deliver
         self._gap = gap
         self._discovery_obstacle = discovery_obstacle
@@ -182,7 +186,8 @@ class EventStream:
                 registry=registry(deliver),
                 settings=settings(),
                 standalone=True,
-                clusterwide=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
                 stop_flag=stop,
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -12,11 +12,11 @@ import structlog
 from dtjob_accounting.process import PldProcess
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
-from dtjob_operator.kube.api_server_address import ApiServerWatch
+from dtjob_operator.kube.api_server_address import ADDRESSES_NAMESPACE, ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
-from dtjob_operator.kube.store import Entry, Stores
+from dtjob_operator.kube.store import Entry, Store, Stores
 from dtjob_operator.kube.trimmed import trimmed
 from dtjob_operator.observe.accounting import PrivacyFigures
 from dtjob_operator.observe.assemble import Observer
@@ -51,7 +51,7 @@ class Options:
         How often all jobs are listed anew and every one is looked at.
     scrape_seconds
         How often a running job's coordinator is asked for its report.
-    monitoring_namespaces, api_server_cidrs, enforcement
+    watch_namespaces, monitoring_namespaces, api_server_cidrs, enforcement
         As in `Settings`.
     """
 
@@ -59,6 +59,7 @@ class Options:
     concurrency: int = 8
     resync_seconds: float = 300.0
     scrape_seconds: float = 5.0
+    watch_namespaces: tuple[str, ...] = ()
     monitoring_namespaces: tuple[str, ...] = ()
     api_server_cidrs: tuple[str, ...] = ()
     enforcement: Enforcement = Enforcement.UNKNOWN
@@ -72,7 +73,7 @@ class Operator:
     ) -> None:
         self._client = client
         self._options = options
-        self._stores = Stores()
+        self._stores = Stores(options.watch_namespaces)
         self._queue = WorkQueue()
         self._metrics = metrics
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
@@ -89,6 +90,7 @@ class Operator:
         )
         settings = Settings(
             operator_namespace=options.namespace,
+            watch_namespaces=options.watch_namespaces,
             monitoring_namespaces=options.monitoring_namespaces,
             api_server_cidrs=options.api_server_cidrs,
             enforcement=options.enforcement,
@@ -97,15 +99,20 @@ class Operator:
         self._reflectors = [
             Reflector(
                 client,
-                selection,
-                self._stores[selection.kind],
+                replace(selection, namespace=namespace),
+                store,
                 self._on_change(selection.kind),
                 metrics.count_odd_object,
             )
             for selection in kinds.WATCHED
+            for namespace, store in self._stores.parts(selection.kind)
         ]
         self._stream = EventStream(
-            self._receive, self._recheck, self._discovery_obstacle, metrics.count_restart
+            self._receive,
+            self._recheck,
+            self._discovery_obstacle,
+            metrics.count_restart,
+            options.watch_namespaces,
         )
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
@@ -138,6 +145,13 @@ class Operator:
         guard.Unguarded
             The API server does not protect ledgers.
         """
+        if watched := self._options.watch_namespaces:
+            self._log.info("other namespaces than these are not looked at", watched=list(watched))
+        if not self._watches(ADDRESSES_NAMESPACE):
+            self._log.info(
+                "the API server's addresses are not looked for, which are in a namespace that is "
+                "not watched; --api-server-cidr names them"
+            )
         await self._prove_guard()
         async with asyncio.TaskGroup() as group:
 
@@ -146,10 +160,11 @@ class Operator:
 
             for reflector in self._reflectors:
                 begin(f"the watch of {reflector.kind.plural}", reflector.run())
-            begin("the watch of the API server's addresses", self._api_server.run())
             for reflector in self._reflectors:
                 await reflector.synced.wait()
-            await self._api_server.tried()
+            if self._watches(ADDRESSES_NAMESPACE):
+                begin("the watch of the API server's addresses", self._api_server.run())
+                await self._api_server.tried()
             await self._resync()
             self._starting = None
             group.create_task(self._check_policy())
@@ -245,20 +260,27 @@ class Operator:
         """List jobs anew and look at every one, until that has worked."""
         while True:
             try:
-                store = self._stores[kinds.JOB]
-                asked_at = store.newest
-                jobs, version = await self._client.list(kinds.JOB)
-                for changed in store.replace(map(Entry.of, jobs), version, asked_at):
-                    self._enqueue(kinds.JOB, changed)
-                if version < asked_at:
-                    # kopf's watch waits for a version that is not there yet.
-                    self._log.warning("resource versions went back; was etcd restored?")
-                    self._stream.restart()
+                for namespace, store in self._stores.parts(kinds.JOB):
+                    await self._list_jobs(namespace, store)
                 break
             except ApiError as error:
                 self._log.warning("listing jobs failed", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
         self._enqueue_all()
+
+    async def _list_jobs(self, namespace: str | None, store: Store) -> None:
+        asked_at = store.newest
+        jobs, version = await self._client.list(kinds.JOB, namespace=namespace)
+        for changed in store.replace(map(Entry.of, jobs), version, asked_at):
+            self._enqueue(kinds.JOB, changed)
+        if version < asked_at:
+            # kopf's watch waits for a version that is not there yet.
+            self._log.warning("resource versions went back; was etcd restored?")
+            self._stream.restart()
+
+    def _watches(self, namespace: str) -> bool:
+        watched = self._options.watch_namespaces
+        return not watched or namespace in watched
 
     def _enqueue_all(self) -> None:
         for job in self._stores[kinds.JOB]:

@@ -98,12 +98,15 @@ def test_a_stream_is_restarted_only_while_it_runs() -> None:
     assert stopped
 
 
-def operating(scenario: Callable[[Operator, Any, Metrics], Awaitable[None]]) -> None:
+def operating(
+    scenario: Callable[[Operator, Any, Metrics], Awaitable[None]], *namespaces: str
+) -> None:
     async def played() -> None:
         cluster: Any = FakeCluster()
         process: Any = None
         metrics = Metrics()
-        operator = Operator(cluster, process, metrics, Options(namespace="dtjob-system"))
+        options = Options(namespace="dtjob-system", watch_namespaces=namespaces)
+        operator = Operator(cluster, process, metrics, options)
         await scenario(operator, cluster, metrics)
         await operator.close()
 
@@ -345,30 +348,71 @@ def test_a_standstill_is_told_once_the_operator_has_started() -> None:
     operating(scenario)
 
 
-def test_all_that_runs_for_ever_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+async def started(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Start all its tasks, which do nothing for ever; the namespaces that are watched."""
+    watched: list[str | None] = []
+
     async def for_ever(*_: object) -> None:
         await asyncio.Event().wait()
 
-    async def at_once(*_: object) -> None:
-        return None
+    async def at_once(*_: object) -> bool:
+        return True
 
-    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
-        for reflector in operator._reflectors:
-            reflector.synced.set()
-        running = asyncio.create_task(operator.run())
-        async with asyncio.timeout(60):
-            while operator._starting is not None:
-                await asyncio.sleep(0.001)
-        watched = {task.get_name() for task in operator._tasks}
-        assert {"the watch of pods", "the work on jobs", "the stream of events on jobs"} <= watched
-        assert len(watched) == len(kinds.WATCHED) + 4
-        running.cancel()
-        await asyncio.wait([running])
+    async def watch(reflector: Reflector) -> None:
+        watched.append(reflector._selection.namespace)
+        reflector.synced.set()
+        await for_ever()
 
     monkeypatch.setattr(guard, "prove", at_once)
     monkeypatch.setattr(guard, "policy_is_active", at_once)
-    monkeypatch.setattr(Reflector, "run", for_ever)
+    monkeypatch.setattr(Reflector, "run", watch)
     monkeypatch.setattr(ApiServerWatch, "run", for_ever)
     monkeypatch.setattr(ApiServerWatch, "tried", at_once)
     monkeypatch.setattr(EventStream, "run", for_ever)
+    running = asyncio.create_task(operator.run())
+    async with asyncio.timeout(60):
+        while operator._starting is not None:
+            assert not running.done()
+            await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    return watched
+
+
+def test_all_that_runs_for_ever_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        await started(operator, monkeypatch)
+        watched = {task.get_name() for task in operator._tasks}
+        assert {"the watch of pods", "the work on jobs", "the stream of events on jobs"} <= watched
+        assert len(watched) == len(kinds.WATCHED) + 4
+
     operating(scenario)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "looked_for"),
+    [((), True), (("research", "clinic"), False), (("research", "default"), True)],
+)
+def test_what_is_watched_is_what_was_named(
+    monkeypatch: pytest.MonkeyPatch, namespaces: tuple[str, ...], looked_for: bool
+) -> None:
+    """Of the API server's addresses nothing is asked where it would be forbidden."""
+    listed: list[str | None] = []
+    watched: list[str | None] = []
+
+    async def listing(_kind: Any, *, namespace: str | None) -> tuple[list[Any], int]:
+        listed.append(namespace)
+        return [], 1
+
+    async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
+        cluster.list = listing
+        assert list(operator._stream._namespaces) == list(namespaces)
+        watched.extend(await started(operator, monkeypatch))
+        names = {task.get_name() for task in operator._tasks}
+        assert ("the watch of the API server's addresses" in names) == looked_for
+
+    operating(scenario, *namespaces)
+    scopes: set[str | None] = set(namespaces) or {None}
+    assert set(listed) == set(watched) == scopes
+    assert len(watched) == len(scopes) * len(kinds.WATCHED)
