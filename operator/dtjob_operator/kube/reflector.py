@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dtjob_operator.kube.api_errors import ApiError, Gone
+from dtjob_operator.kube.api_errors import ApiError, Gone, explained
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Entry, Store, key_of, version_of
 from dtjob_operator.terms.kinds import Json, Kind, Selection
@@ -73,9 +73,10 @@ class Reflector:
                 self._version = None
             except ApiError as error:
                 interrupted = True
-                if error.message != self.trouble:
-                    self._log.warning("watch interrupted", error=error.message)
-                self.trouble = error.message
+                trouble = explained(error)
+                if trouble != self.trouble:
+                    self._log.warning("watch interrupted", error=trouble)
+                self.trouble = trouble
                 self.tried.set()
             if self._was_stable():
                 pause = _FIRST_PAUSE

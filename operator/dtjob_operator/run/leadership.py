@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_errors import ApiError, explained
 from dtjob_operator.kube.election import DEADLINE_SECONDS, NAME, Candidate
 from dtjob_operator.run.health import Condition
 
@@ -100,7 +100,7 @@ class Leadership:
             await self._candidate.release()
 
     def _note(self, error: ApiError) -> None:
-        trouble = f"whether this operator leads is not known: {error.message}"
+        trouble = f"whether this operator leads is not known: {explained(error)}"
         if trouble != self._trouble:
             self._log.warning("the Lease can't be read or written", error=error.message)
         self._trouble = trouble

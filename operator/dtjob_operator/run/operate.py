@@ -11,7 +11,7 @@ import structlog
 
 from dtjob_accounting.process import PldProcess
 from dtjob_operator.kube import guard
-from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_errors import ApiError, explained
 from dtjob_operator.kube.api_server_address import ADDRESSES_NAMESPACE, ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
@@ -116,19 +116,18 @@ class Operator:
         )
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
+        self._unlisted: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("operator")
         metrics.show(self._stores[kinds.JOB], self._queue)
 
     def trouble(self) -> str | None:
         """Why jobs are not looked after at the moment; None while they are."""
+        watches = (each for each in self._reflectors if each.tried.is_set())
+        known = self._unlisted or next((each.trouble for each in watches if each.trouble), None)
         if self._starting:
-            return self._starting
-        if self._unguarded:
-            return self._unguarded
-        if self._stream.trouble:
-            return self._stream.trouble
-        return next((each.trouble for each in self._reflectors if each.trouble), None)
+            return known or self._starting
+        return self._unguarded or self._stream.trouble or known
 
     def standstill(self) -> str | None:
         """What does not move any more, so that only a new process helps; None while all does."""
@@ -199,10 +198,11 @@ class Operator:
                 await guard.prove(self._client, self._options.namespace)
                 break
             except ApiError as error:
-                self._starting = error.message
+                self._starting = explained(error)
                 self._log.warning("waiting for the API server", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
         self._metrics.ledgers_guarded.set(1)
+        self._starting = "what the cluster holds is not listed yet"
         self._log.info("the API server guards ledgers")
 
     async def _prove_guard_again(self) -> None:
@@ -262,9 +262,11 @@ class Operator:
             try:
                 for namespace, store in self._stores.parts(kinds.JOB):
                     await self._list_jobs(namespace, store)
+                self._unlisted = None
                 break
             except ApiError as error:
-                self._log.warning("listing jobs failed", error=error.message)
+                self._unlisted = explained(error)
+                self._log.warning("listing jobs failed", error=self._unlisted)
                 await asyncio.sleep(_RETRY_SECONDS)
         self._enqueue_all()
 

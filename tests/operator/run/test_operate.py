@@ -416,3 +416,53 @@ def test_what_is_watched_is_what_was_named(
     scopes: set[str | None] = set(namespaces) or {None}
     assert set(listed) == set(watched) == scopes
     assert len(watched) == len(scopes) * len(kinds.WATCHED)
+
+
+FORBIDDEN = ApiError.of(
+    403, "Forbidden", 'User "dtjob-operator" cannot list resource "rolebindings" in API group "x"'
+)
+
+
+@pytest.mark.parametrize("kind", [kinds.ROLE_BINDING, kinds.JOB], ids=lambda kind: kind.name)
+def test_a_right_that_is_missing_is_named_with_what_grants_it(
+    monkeypatch: pytest.MonkeyPatch, kind: kinds.Kind
+) -> None:
+    """Else a start would wait for ever for an API server that has long answered."""
+
+    async def for_ever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
+        cluster.fails = lambda _verb, of: FORBIDDEN if of == kind.name else None
+        assert operator.trouble() == "the API server has not answered yet"
+        running = asyncio.create_task(operator.run())
+        async with asyncio.timeout(60):
+            while FORBIDDEN.message not in (found := operator.trouble() or ""):
+                assert not running.done(), running
+                await asyncio.sleep(0.001)
+        assert "deploy/kustomize/base/operator-rbac.yaml" in found
+        assert operator._starting is not None
+        cluster.fails = lambda _verb, _of: None
+        async with asyncio.timeout(60):
+            while FORBIDDEN.message in (operator.trouble() or ""):
+                assert not running.done(), running
+                await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait([running])
+
+    async def watch(reflector: Reflector, _version: int) -> None:
+        reflector.trouble = None
+        await for_ever()
+
+    monkeypatch.setattr(guard, "prove", nothing_of)
+    monkeypatch.setattr(Reflector, "_watch", watch)
+    monkeypatch.setattr(ApiServerWatch, "run", for_ever)
+    monkeypatch.setattr(ApiServerWatch, "tried", nothing_of)
+    monkeypatch.setattr(EventStream, "run", for_ever)
+    monkeypatch.setattr(Operator, "_check_policy", nothing_of)
+    monkeypatch.setattr("dtjob_operator.run.operate._RETRY_SECONDS", 0.001)
+    operating(scenario)
+
+
+async def nothing_of(*_: object) -> None:
+    return None

@@ -68,10 +68,10 @@ class FakeCluster:
         return self.objects[kind.name, namespace, name]
 
     async def list(
-        self, kind: Kind, *, field_selector: str = "", **_: Any
+        self, kind: Kind, *, field_selector: str | None = None, **_: Any
     ) -> tuple[list[Json], int]:
         await self._ask("list", kind.name)
-        wanted = field_selector.partition("metadata.name=")[2]
+        wanted = (field_selector or "").partition("metadata.name=")[2]
         return [
             obj
             for (of, _, name), obj in self.objects.items()
