@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import kopf
 import pytest
@@ -139,8 +140,10 @@ def test_kopf_looks_at_the_cluster_that_is_written_to(
     monkeypatch.setenv("KUBECONFIG", str(file))
     (login,) = event_stream.registry(lambda *_: None)._activities.get_all_handlers()
 
-    async def logged_in() -> kopf.ConnectionInfo:
-        answer = login.fn()
+    handler: Any = login.fn
+
+    async def logged_in() -> Any:
+        answer = handler()
         return await answer if inspect.isawaitable(answer) else answer
 
     found = asyncio.run(logged_in())
