@@ -79,6 +79,10 @@ coverage: $(INSTALLED)  ## The fast tests once more, and the lines that they mee
 nightly: $(INSTALLED)  ## The long tests, or SHARD=2/3 of them; goes on where it was interrupted
 	@$(TOOLS) -m testing.nightly $(or $(SHARD),1/1)
 
+.PHONY: rbac
+rbac: $(INSTALLED)  ## All tests of a cluster, and which rights of the operator they used; for a night
+	@$(TOOLS) -m testing.rights
+
 .PHONY: attack
 attack: $(INSTALLED)  ## Attack the real step of many models, sound and broken; what is read goes to docs/design/attacks.md
 	@$(PYTHON) -m tests.support.attack

@@ -11,6 +11,8 @@ from dtjob_operator.terms.settings import Enforcement
 def test_what_a_platform_team_may_say() -> None:
     options = _options(
         [
+            "--watch-namespace=research",
+            "--watch-namespace=clinic",
             "--monitoring-namespace=monitoring",
             "--monitoring-namespace=observability",
             "--api-server-cidr=192.0.2.0/24",
@@ -18,6 +20,7 @@ def test_what_a_platform_team_may_say() -> None:
             "--network-policy-enforcement=Enforced",
         ]
     )
+    assert options.watch_namespace == ["research", "clinic"]
     assert options.monitoring_namespace == ["monitoring", "observability"]
     assert options.api_server_cidr == ["192.0.2.0/24", "fd00::1/128"]
     assert options.network_policy_enforcement == Enforcement.ENFORCED
@@ -25,6 +28,7 @@ def test_what_a_platform_team_may_say() -> None:
 
 def test_what_is_said_by_default() -> None:
     options = _options([])
+    assert options.watch_namespace == []
     assert options.monitoring_namespace == options.api_server_cidr == []
     assert options.network_policy_enforcement == Enforcement.UNKNOWN
 
@@ -34,6 +38,7 @@ def test_what_is_said_by_default() -> None:
     [
         ("--api-server-cidr=192.0.2.1/24", "'192.0.2.1/24' is no network such as 10.0.0.0/24"),
         ("--api-server-cidr=api.example.org", "'api.example.org' is no network"),
+        ("--watch-namespace=a,b", "'a,b' can't be the name of a namespace"),
         ("--monitoring-namespace=Monitoring", "'Monitoring' can't be the name of a namespace"),
         ("--network-policy-enforcement=Perhaps", "choose from"),
     ],

@@ -88,13 +88,22 @@ def restriction(
         # Also where nothing enforces it: whoever mends that would not learn of this.
         message = (
             "the operator can't learn the API server's address, so that the workers' policy lets "
-            f"them connect to TCP ports {ports} of every address. Allow the operator to read "
-            "EndpointSlice and Service kubernetes of namespace default, or give it "
+            f"them connect to TCP ports {ports} of every address. {_learnt_by(settings)} "
             f"--api-server-cidr. {message}"
         )
         if settings.enforcement is not Enforcement.NONE:
             return Restriction(False, Reason.API_SERVER_ADDRESS_UNKNOWN, message)
     return Restriction(*_VERDICTS[settings.enforcement], message)
+
+
+def _learnt_by(settings: Settings) -> str:
+    """What would help, but for the flag's name."""
+    if settings.watch_namespaces:
+        return "It looks at no other namespaces than --watch-namespace names: give it"
+    return (
+        "Allow the operator to read EndpointSlice and Service kubernetes of namespace default, or "
+        "give it"
+    )
 
 
 def _applied(observed: Observed, obstacle: Finding | None) -> str:

@@ -27,12 +27,16 @@ class ApiError(Exception):
             return (AlreadyExists if reason == "AlreadyExists" else Conflict)(
                 status, reason, message
             )
-        chosen = {404: NotFound, 410: Gone}.get(status)
+        chosen = {403: Forbidden, 404: NotFound, 410: Gone}.get(status)
         if chosen is None and status in {0, 429, 503}:
             chosen = Unavailable
         elif chosen is None and status >= 500:
             chosen = ServerFailed
         return (chosen or ApiError)(status, reason, message)
+
+
+class Forbidden(ApiError):
+    """The operator's account lacks the right, or an admission policy takes no such object."""
 
 
 class NotFound(ApiError):
@@ -68,3 +72,17 @@ class ServerFailed(Unavailable):
 
     Where that comes again for an object it is no outage but something for a person to repair.
     """
+
+
+def explained(error: ApiError) -> str:
+    """What went wrong with a read of the operator's own, and what gives back a right that it lacks.
+
+    Whose right to do what is in the API server's words.
+    """
+    if not isinstance(error, Forbidden):
+        return error.message
+    return (
+        f"{error.message}. The operator's rights are in this release's "
+        "deploy/kustomize/base/operator-rbac.yaml, and in each namespace of --watch-namespace "
+        "deploy/kustomize/watched binds them: apply them again"
+    )

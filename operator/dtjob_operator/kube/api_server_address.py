@@ -17,7 +17,7 @@ from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json, Kind, Selection
 from dtjob_operator.terms.observed import Endpoint, has_addresses
 
-_NAMESPACE, _NAME = "default", "kubernetes"
+ADDRESSES_NAMESPACE, _NAME = "default", "kubernetes"
 _KINDS = (kinds.ENDPOINT_SLICE, kinds.SERVICE)
 
 
@@ -40,7 +40,7 @@ class ApiServerWatch:
         self._reflectors = [
             Reflector(
                 client,
-                Selection(kind, _NAMESPACE, field_selector=f"metadata.name={_NAME}"),
+                Selection(kind, ADDRESSES_NAMESPACE, field_selector=f"metadata.name={_NAME}"),
                 store,
                 lambda _: changed(),
                 count_odd,
@@ -54,7 +54,9 @@ class ApiServerWatch:
         One that shuts down takes itself out of the list, the only one for a moment too: what was
         known last is true again soon.
         """
-        endpoint_slice, service = (self._stores[kind].get(_NAMESPACE, _NAME) for kind in _KINDS)
+        endpoint_slice, service = (
+            self._stores[kind].get(ADDRESSES_NAMESPACE, _NAME) for kind in _KINDS
+        )
         found = endpoints(endpoint_slice, service)
         if has_addresses(found) or (found and not has_addresses(self._last)):
             self._last = found

@@ -30,7 +30,7 @@ from dtjob_operator.kube.api_errors import (
     Unavailable,
 )
 from dtjob_operator.kube.trimmed import trimmed
-from dtjob_operator.terms.kinds import Json, Kind, kind_of
+from dtjob_operator.terms.kinds import LEASE, Json, Kind, kind_of
 from dtjob_operator.terms.names import FIELD_MANAGER
 
 _PAGE = 500
@@ -70,12 +70,18 @@ class KubeClient:
 
     Objects are what `trimmed` leaves of the API server's. Methods raise `ApiError` or one of its
     subclasses, and nothing else.
+
+    Attributes
+    ----------
+    may_write
+        Whether writes to anything but a Lease are sent; where not they fail (`Unavailable`).
     """
 
     def __init__(self, configuration: Configuration, observe: RequestObserver) -> None:
         self._host = configuration.host.rstrip("/")
         self._api_client = ApiClient(configuration)
         self._observe = observe
+        self.may_write: Callable[[], bool] = lambda: True
 
     async def close(self) -> None:
         """Close all connections."""
@@ -188,24 +194,25 @@ class KubeClient:
         return trimmed(await self._json("create", "POST", kind, path, query, obj), kind)
 
     async def apply(self, obj: Json) -> Json:
-        """Server-side apply of all the fields that we want to own; our values win.
+        """Server-side apply of all the fields that we want to own.
 
-        The object must be there with the UID that it carries (else `Conflict`).
+        An object that carries `metadata.uid` must be there with this UID (else `Conflict`), and
+        our values win. One that carries none may be there: nothing of another is overridden.
         """
         kind, metadata = kind_of(obj), obj["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
-        await self._own_by_apply(kind, path)
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if "uid" in metadata else "false"}
         content_type = "application/apply-patch+yaml"
         return trimmed(
             await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind
         )
 
-    async def _own_by_apply(self, kind: Kind, path: str) -> None:
+    async def own_by_apply(self, kind: Kind, namespace: str, name: str) -> None:
         """Let what we created count as applied: else an apply could take no field away again.
 
         Server-side apply removes what its own last one set, and a creation is an update to it.
         """
+        path = kind.path(namespace, name)
         found = (await self._json("get", "GET", kind, path))["metadata"]
         fields = [each for each in found.get("managedFields") or () if _is_own_update(each)]
         if not fields:
@@ -252,6 +259,13 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER}
         return trimmed(await self._json("update_status", "PUT", kind, path, query, body), kind)
 
+    async def replace(self, obj: Json) -> Json:
+        """Replace the very version that was read; raises `Conflict` where it has changed since."""
+        kind, metadata = kind_of(obj), obj["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER}
+        return trimmed(await self._json("update", "PUT", kind, path, query, obj), kind)
+
     async def delete(
         self, kind: Kind, namespace: str, name: str, uid: str, *, dry_run: bool = False
     ) -> None:
@@ -291,6 +305,9 @@ class KubeClient:
         timeout: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> aiohttp.ClientResponse:
         """Send a request; returns the answer's head if it is a success, raises otherwise."""
+        if method != "GET" and kind is not LEASE and not self.may_write():
+            message = f"{method} {path}: not sent, since another operator may lead by now"
+            raise Unavailable(0, "NotLeading", message)
         headers = {"Accept": "application/json", "Content-Type": content_type}
         url = self._host + path
         if query:

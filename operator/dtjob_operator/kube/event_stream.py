@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
 import kopf
 import structlog
 
+from dtjob_operator.kube.client import credentials
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json
 
@@ -34,8 +35,8 @@ def registry(deliver: Deliver) -> kopf.OperatorRegistry:
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return await _connection()
 
     group, version = kinds.JOB.api_version.split("/")
 
@@ -44,6 +45,24 @@ def registry(deliver: Deliver) -> kopf.OperatorRegistry:
         deliver(dict(event["object"]), event["type"] != "DELETED")
 
     return handlers
+
+
+async def _connection() -> kopf.ConnectionInfo:
+    """Our own client's cluster and account, read anew: kopf would choose by other rules."""
+    found = await credentials()
+    scheme, _, token = (await found.get_api_key_with_prefix("BearerToken") or "").rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        username=found.username or None,
+        password=found.password or None,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+        proxy_url=found.proxy,
+    )
 
 
 def settings() -> kopf.OperatorSettings:
@@ -97,6 +116,8 @@ class EventStream:
         when it starts, and where it finds none it waits for ever.
     count_restart
         Called whenever kopf has ended and is to be started again.
+    namespaces
+        Those whose jobs are watched; none: all.
     """
 
     def __init__(
@@ -105,7 +126,9 @@ class EventStream:
         gap: Callable[[], Awaitable[None]],
         discovery_obstacle: Callable[[], Awaitable[str | None]],
         count_restart: Callable[[], None],
+        namespaces: Collection[str] = (),
     ) -> None:
+        self._namespaces = namespaces
         self._deliver = deliver
         self._gap = gap
         self._discovery_obstacle = discovery_obstacle
@@ -182,7 +205,8 @@ class EventStream:
                 registry=registry(deliver),
                 settings=settings(),
                 standalone=True,
-                clusterwide=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
                 stop_flag=stop,
             )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dtjob_operator.kube.api_errors import ApiError, Gone
+from dtjob_operator.kube.api_errors import ApiError, Gone, explained
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Entry, Store, key_of, version_of
 from dtjob_operator.terms.kinds import Json, Kind, Selection
@@ -73,9 +73,10 @@ class Reflector:
                 self._version = None
             except ApiError as error:
                 interrupted = True
-                if error.message != self.trouble:
-                    self._log.warning("watch interrupted", error=error.message)
-                self.trouble = error.message
+                trouble = explained(error)
+                if trouble != self.trouble:
+                    self._log.warning("watch interrupted", error=trouble)
+                self.trouble = trouble
                 self.tried.set()
             if self._was_stable():
                 pause = _FIRST_PAUSE
@@ -84,6 +85,11 @@ class Reflector:
             # The next watch begins where this one broke off: nothing is missed.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    @property
+    def kind(self) -> Kind:
+        """What is watched."""
+        return self._selection.kind
 
     def _was_stable(self) -> bool:
         since = self._connected_since

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dtjob_operator.terms import kinds
@@ -177,14 +178,63 @@ class Store:
         return True
 
 
+class Divided:
+    """The stores of several namespaces as one; each has lists and watches of its own.
+
+    Attributes
+    ----------
+    parts
+        By namespace.
+    """
+
+    def __init__(self, parts: Mapping[str, Store]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+    def __iter__(self) -> Iterator[Json]:
+        return itertools.chain.from_iterable(self.parts.values())
+
+    def get(self, namespace: str, name: str) -> Json | None:
+        """As `Store.get`."""
+        return self.parts[namespace].get(namespace, name)
+
+    def of_job(self, namespace: str, uid: str) -> tuple[Json, ...]:
+        """As `Store.of_job`."""
+        return self.parts[namespace].of_job(namespace, uid)
+
+    def put(self, obj: Json) -> bool:
+        """As `Store.put`."""
+        return self.parts[key_of(obj)[0]].put(obj)
+
+    def remove(self, obj: Json) -> bool:
+        """As `Store.remove`."""
+        return self.parts[key_of(obj)[0]].remove(obj)
+
+
 class Stores:
-    """What is known of every kind."""
+    """What is known of every kind.
 
-    def __init__(self) -> None:
-        self._by_kind = {kind: Store() for kind in kinds.ALL}
+    Parameters
+    ----------
+    namespaces
+        Those of which anything is known; none: all.
+    """
 
-    def __getitem__(self, kind: Kind) -> Store:
+    def __init__(self, namespaces: Collection[str] = ()) -> None:
+        self._by_kind: dict[Kind, Store | Divided] = {
+            kind: Divided({each: Store() for each in namespaces}) if namespaces else Store()
+            for kind in kinds.ALL
+        }
+
+    def __getitem__(self, kind: Kind) -> Store | Divided:
         return self._by_kind[kind]
+
+    def parts(self, kind: Kind) -> list[tuple[str | None, Store]]:
+        """What is listed and watched by itself: each namespace, or (None) all in one."""
+        whole = self._by_kind[kind]
+        return [(None, whole)] if isinstance(whole, Store) else [*whole.parts.items()]
 
     def note(self, obj: Json) -> None:
         """Remember the API server's answer to a write of ours, before its watch delivers it."""

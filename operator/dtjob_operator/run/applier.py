@@ -20,6 +20,7 @@ from dtjob_operator.kube.api_errors import (
 )
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Stores
+from dtjob_operator.terms import kinds
 from dtjob_operator.terms.decision import ObjectRef
 from dtjob_operator.terms.kinds import Json, kind_of
 from dtjob_operator.terms.observed import Child, Rejection
@@ -28,6 +29,8 @@ from dtjob_operator.terms.observed import Child, Rejection
 TRANSIENT = (Conflict, NotFound, Gone, NamespaceTerminating, Unavailable)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 15.0
 _MOST_DOUBLINGS = 30
+# RBAC lets the operator make these by their one name alone, which a create has not in its path.
+_MADE_BY_NAME = frozenset({kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING})
 _INVALID, _INVALID_SECONDS = "Invalid", 300.0
 
 
@@ -133,9 +136,17 @@ class Applier:
     async def _apply(self, child: Json, trials: Trials) -> bool:
         """Create or change a child; returns False where the API server does not do it."""
         kind, name = _child(child)
+        is_created = kind_of(child) not in _MADE_BY_NAME
         is_new = "uid" not in child["metadata"]
         try:
-            applied = await (self._client.create if is_new else self._client.apply)(child)
+            if is_created and is_new:
+                applied = await self._client.create(child)
+            else:
+                if is_created:
+                    await self._client.own_by_apply(
+                        kind_of(child), child["metadata"]["namespace"], name
+                    )
+                applied = await self._client.apply(child)
         except AlreadyExists:
             self._log.info("is there already", kind=kind, name=name)
             trials.taken.add((kind, name))
@@ -155,7 +166,7 @@ class Applier:
         trials.failed.discard((kind, name))
         trials.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
         self._stores.note(applied)
-        self._log.info("created" if is_new else "applied", kind=kind, name=name)
+        self._log.info("child made" if is_new else "child changed", kind=kind, name=name)
         return True
 
     def _reject(self, child: Json, error: ApiError, trials: Trials) -> None:

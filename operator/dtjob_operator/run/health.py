@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -17,18 +18,34 @@ from dtjob_serving.places import Places
 CONNECTIONS, ALL_CONNECTIONS = 16, 64
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What a probe is answered: whether all is well, and how things stand."""
+
+    well: bool = True
+    words: str = "ok"
+
+
 class HealthServer:
-    """Serves `/healthz` (the process answers), `/readyz` and `/metrics`.
+    """Serves `/healthz`, `/readyz` and `/metrics`.
 
     Parameters
     ----------
-    trouble
-        Why the operator does not do its work at the moment; None while it does.
+    liveness
+        Not well where nothing but a new process helps.
+    readiness
+        Not well where jobs are not looked after, or could not be where another operator fails.
     """
 
-    def __init__(self, metrics: Metrics, trouble: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        liveness: Callable[[], Condition],
+        readiness: Callable[[], Condition],
+    ) -> None:
         self._metrics = metrics
-        self._trouble = trouble
+        self._liveness = liveness
+        self._readiness = readiness
         self._runner: web.ServerRunner | None = None
         self._log = structlog.get_logger("health")
 
@@ -42,7 +59,11 @@ class HealthServer:
         """
         places: Places[Any] = Places(CONNECTIONS, ALL_CONNECTIONS)
         shown = pages.shown(
-            {"/healthz": _healthz, "/readyz": self._readyz, "/metrics": self._exposition},
+            {
+                "/healthz": lambda: _shown(self._liveness()),
+                "/readyz": lambda: _shown(self._readiness()),
+                "/metrics": self._exposition,
+            },
             self._broken,
             places,
         )
@@ -53,10 +74,6 @@ class HealthServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _readyz(self) -> web.Response:
-        trouble = self._trouble()
-        return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
-
     def _exposition(self) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self._metrics.exposition(), headers=headers)
@@ -65,5 +82,5 @@ class HealthServer:
         self._log.error("a page could not be shown", path=path, exc_info=error)
 
 
-def _healthz() -> web.Response:
-    return web.Response(text="ok\n")
+def _shown(condition: Condition) -> web.Response:
+    return web.Response(text=f"{condition.words}\n", status=200 if condition.well else 503)

@@ -62,6 +62,11 @@ class Metrics:
             "figures were given up.",
             registry=self._registry,
         )
+        self.leader = Gauge(
+            "dtjob_leader",
+            "Whether this operator leads and looks after jobs (1), or stands by (0).",
+            registry=self._registry,
+        )
         self.ledgers_guarded = Gauge(
             "dtjob_ledgers_guarded",
             "Whether the API server was seen to keep the rules of ledgers when it was last tried "

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
 from dtjob_accounting.process import PldProcess
 from dtjob_operator.kube import guard
-from dtjob_operator.kube.api_errors import ApiError
-from dtjob_operator.kube.api_server_address import ApiServerWatch
+from dtjob_operator.kube.api_errors import ApiError, explained
+from dtjob_operator.kube.api_server_address import ADDRESSES_NAMESPACE, ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
-from dtjob_operator.kube.store import Entry, Stores
+from dtjob_operator.kube.store import Entry, Store, Stores
 from dtjob_operator.kube.trimmed import trimmed
 from dtjob_operator.observe.assemble import Observer
 from dtjob_operator.observe.epsilons import Epsilons
@@ -31,6 +32,8 @@ from dtjob_operator.terms.settings import Enforcement, Settings
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
 _RETRY_SECONDS = 2.0
 _UNGUARDED_SECONDS = 15.0
+# A request takes 15 s at most, and whatever is done for a job begins and ends with one.
+_STALLED_SECONDS = 60.0
 # Of the 30 s that the pod has for its stop; whoever reads its figures has 10 s more.
 _FINISH_SECONDS = 10.0
 
@@ -49,7 +52,7 @@ class Options:
         How often all jobs are listed anew and every one is looked at.
     scrape_seconds
         How often a running job's coordinator is asked for its report.
-    monitoring_namespaces, api_server_cidrs, enforcement
+    watch_namespaces, monitoring_namespaces, api_server_cidrs, enforcement
         As in `Settings`.
     """
 
@@ -57,6 +60,7 @@ class Options:
     concurrency: int = 8
     resync_seconds: float = 300.0
     scrape_seconds: float = 5.0
+    watch_namespaces: tuple[str, ...] = ()
     monitoring_namespaces: tuple[str, ...] = ()
     api_server_cidrs: tuple[str, ...] = ()
     enforcement: Enforcement = Enforcement.UNKNOWN
@@ -70,7 +74,7 @@ class Operator:
     ) -> None:
         self._client = client
         self._options = options
-        self._stores = Stores()
+        self._stores = Stores(options.watch_namespaces)
         self._queue = WorkQueue()
         self._metrics = metrics
         self._scraper = Scraper(self._queue.add, options.scrape_seconds, metrics.count_report)
@@ -89,6 +93,7 @@ class Operator:
         )
         settings = Settings(
             operator_namespace=options.namespace,
+            watch_namespaces=options.watch_namespaces,
             monitoring_namespaces=options.monitoring_namespaces,
             api_server_cidrs=options.api_server_cidrs,
             enforcement=options.enforcement,
@@ -97,30 +102,42 @@ class Operator:
         self._reflectors = [
             Reflector(
                 client,
-                selection,
-                self._stores[selection.kind],
+                replace(selection, namespace=namespace),
+                store,
                 self._on_change(selection.kind),
                 metrics.count_odd_object,
             )
             for selection in kinds.WATCHED
+            for namespace, store in self._stores.parts(selection.kind)
         ]
         self._stream = EventStream(
-            self._receive, self._recheck, self._discovery_obstacle, metrics.count_restart
+            self._receive,
+            self._recheck,
+            self._discovery_obstacle,
+            metrics.count_restart,
+            options.watch_namespaces,
         )
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
+        self._unlisted: str | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("operator")
         metrics.show(self._stores[kinds.JOB], self._queue)
 
     def trouble(self) -> str | None:
         """Why jobs are not looked after at the moment; None while they are."""
+        watches = (each for each in self._reflectors if each.tried.is_set())
+        known = self._unlisted or next((each.trouble for each in watches if each.trouble), None)
         if self._starting:
-            return self._starting
-        if self._unguarded:
-            return self._unguarded
-        if self._stream.trouble:
-            return self._stream.trouble
-        return next((each.trouble for each in self._reflectors if each.trouble), None)
+            return known or self._starting
+        return self._unguarded or self._stream.trouble or known
+
+    def standstill(self) -> str | None:
+        """What does not move any more, so that only a new process helps; None while all does."""
+        seconds = self._queue.stalled_seconds()
+        if self._starting is None and seconds > _STALLED_SECONDS:
+            return f"jobs wait, and no reconciliation has begun or ended for {seconds:.0f} s"
+        return next((f"{task.get_name()} has ended" for task in self._tasks if task.done()), None)
 
     async def run(self) -> None:
         """Prove the guard, fill the stores, then reconcile until cancelled.
@@ -130,20 +147,32 @@ class Operator:
         guard.Unguarded
             The API server does not protect ledgers.
         """
+        if watched := self._options.watch_namespaces:
+            self._log.info("other namespaces than these are not looked at", watched=list(watched))
+        if not self._watches(ADDRESSES_NAMESPACE):
+            self._log.info(
+                "the API server's addresses are not looked for, which are in a namespace that is "
+                "not watched; --api-server-cidr names them"
+            )
         await self._prove_guard()
         async with asyncio.TaskGroup() as group:
+
+            def begin(name: str, work: Coroutine[Any, Any, None]) -> None:
+                self._tasks.append(group.create_task(work, name=name))
+
             for reflector in self._reflectors:
-                group.create_task(reflector.run())
-            group.create_task(self._api_server.run())
+                begin(f"the watch of {reflector.kind.plural}", reflector.run())
             for reflector in self._reflectors:
                 await reflector.synced.wait()
-            await self._api_server.tried()
+            if self._watches(ADDRESSES_NAMESPACE):
+                begin("the watch of the API server's addresses", self._api_server.run())
+                await self._api_server.tried()
             await self._resync()
             self._starting = None
             group.create_task(self._check_policy())
-            group.create_task(self._stream.run())
-            group.create_task(self._resync_regularly())
-            group.create_task(self._reconcile())
+            begin("the stream of events on jobs", self._stream.run())
+            begin("the regular look at all jobs", self._resync_regularly())
+            begin("the work on jobs", self._reconcile())
             self._log.info("started", jobs=len(self._stores[kinds.JOB]))
 
     async def close(self) -> None:
@@ -173,10 +202,11 @@ class Operator:
                 await guard.prove(self._client, self._options.namespace)
                 break
             except ApiError as error:
-                self._starting = error.message
+                self._starting = explained(error)
                 self._log.warning("waiting for the API server", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
         self._metrics.ledgers_guarded.set(1)
+        self._starting = "what the cluster holds is not listed yet"
         self._log.info("the API server guards ledgers")
 
     async def _prove_guard_again(self) -> None:
@@ -234,20 +264,29 @@ class Operator:
         """List jobs anew and look at every one, until that has worked."""
         while True:
             try:
-                store = self._stores[kinds.JOB]
-                asked_at = store.newest
-                jobs, version = await self._client.list(kinds.JOB)
-                for changed in store.replace(map(Entry.of, jobs), version, asked_at):
-                    self._enqueue(kinds.JOB, changed)
-                if version < asked_at:
-                    # kopf's watch waits for a version that is not there yet.
-                    self._log.warning("resource versions went back; was etcd restored?")
-                    self._stream.restart()
+                for namespace, store in self._stores.parts(kinds.JOB):
+                    await self._list_jobs(namespace, store)
+                self._unlisted = None
                 break
             except ApiError as error:
-                self._log.warning("listing jobs failed", error=error.message)
+                self._unlisted = explained(error)
+                self._log.warning("listing jobs failed", error=self._unlisted)
                 await asyncio.sleep(_RETRY_SECONDS)
         self._enqueue_all()
+
+    async def _list_jobs(self, namespace: str | None, store: Store) -> None:
+        asked_at = store.newest
+        jobs, version = await self._client.list(kinds.JOB, namespace=namespace)
+        for changed in store.replace(map(Entry.of, jobs), version, asked_at):
+            self._enqueue(kinds.JOB, changed)
+        if version < asked_at:
+            # kopf's watch waits for a version that is not there yet.
+            self._log.warning("resource versions went back; was etcd restored?")
+            self._stream.restart()
+
+    def _watches(self, namespace: str) -> bool:
+        watched = self._options.watch_namespaces
+        return not watched or namespace in watched
 
     def _enqueue_all(self) -> None:
         for job in self._stores[kinds.JOB]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from dtjob_operator.kube.store import Key
@@ -29,15 +30,22 @@ class WorkQueue:
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._closed = False
+        self._stepped = time.monotonic()
 
     def __len__(self) -> int:
         """Keys that want work now or are being worked on."""
         return len(self._wanted | self._running)
 
+    def stalled_seconds(self) -> float:
+        """How long no work has begun or ended though there is some; 0 where there is none."""
+        return time.monotonic() - self._stepped if len(self) else 0.0
+
     def add(self, key: Key) -> None:
         """Ask for work on a key as soon as possible."""
         if key in self._wanted or self._closed:
             return
+        if not len(self):
+            self._stepped = time.monotonic()
         self._wanted.add(key)
         if key not in self._running:
             self._ready.put_nowait(key)
@@ -52,6 +60,7 @@ class WorkQueue:
 
     async def run(self, work: Work, concurrency: int) -> None:
         """Work on keys until `close`, then finish those that are being worked on."""
+        self._stepped = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(self._work_on_keys(work))
@@ -67,6 +76,7 @@ class WorkQueue:
         while (key := await self._ready.get()) is not None and not self._closed:
             self._wanted.discard(key)
             self._running.add(key)
+            self._stepped = time.monotonic()
             self._cancel_later(key)
             try:
                 again = await work(key)
@@ -74,6 +84,7 @@ class WorkQueue:
             except Exception:
                 again = self._backoff(key)
             self._running.discard(key)
+            self._stepped = time.monotonic()
             if key in self._wanted:
                 self._ready.put_nowait(key)
             if again is not None:

@@ -48,6 +48,7 @@ SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 ROLE_BINDING = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 EVENT = Kind("v1", "Event", "events")
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 ALL = (
     JOB,
@@ -62,7 +63,7 @@ ALL = (
     ROLE_BINDING,
     EVENT,
 )
-_BY_NAME = {(kind.api_version, kind.name): kind for kind in ALL}
+_BY_NAME = {(kind.api_version, kind.name): kind for kind in (*ALL, LEASE)}
 
 
 def kind_of(obj: Json) -> Kind:

@@ -29,6 +29,8 @@ class Settings:
         about what the next second mends.
     operator_namespace
         From where workers are asked for their report.
+    watch_namespaces
+        Those whose jobs are looked after; empty: all.
     monitoring_namespaces
         From where workers' metrics may be read besides.
     api_server_cidrs
@@ -41,6 +43,7 @@ class Settings:
     probe_seconds: float = 5.0
     settle_seconds: float = 3.0
     operator_namespace: str = "dtjob-system"
+    watch_namespaces: tuple[str, ...] = ()
     monitoring_namespaces: tuple[str, ...] = ()
     api_server_cidrs: tuple[str, ...] = ()
     enforcement: Enforcement = Enforcement.UNKNOWN

@@ -16,8 +16,9 @@ import pytest
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import DEFAULT_NAME
 from localcluster.providers import choose
+from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Capability, Provider
-from testing import clusters
+from testing import clusters, rights
 from tests.support.clusters import standstill
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl
@@ -89,6 +90,8 @@ class _Shared:
         return self._installed[image]
 
     def stop(self) -> None:
+        if isinstance(self._provider, LocalProvider):
+            rights.keep(self._provider.audit_log())
         if self._provider and self._started_here:
             self._provider.down()
 

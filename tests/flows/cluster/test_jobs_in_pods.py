@@ -257,15 +257,21 @@ def settled(kubectl: Kubectl) -> Written | None:
 
 def looked_after(installed: Installed) -> bool:
     """Whether the operator, once started, has looked at every job that there was."""
-    (pod,) = installed.operator_pods()
-    path = f"/api/v1/namespaces/dtjob-system/pods/{pod['metadata']['name']}:8080/proxy/metrics"
 
-    def done() -> bool:
+    def figures(pod: Manifest) -> dict[str, float]:
+        name = pod["metadata"]["name"]
+        path = f"/api/v1/namespaces/dtjob-system/pods/{name}:8080/proxy/metrics"
         lines = installed.system("get", "--raw", path).splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        figures = {name: float(value) for name, value in samples}
+        return {name: float(value) for name, value in samples}
+
+    def done() -> bool:
+        leads = [each for each in map(figures, installed.operator_pods()) if each["dtjob_leader"]]
         # Every job is in the queue before the first one is taken out of it.
-        return figures['dtjob_reconciles_total{result="ok"}'] > 0 == figures["dtjob_queue_depth"]
+        return any(
+            each['dtjob_reconciles_total{result="ok"}'] > 0 == each["dtjob_queue_depth"]
+            for each in leads
+        )
 
     return wait_for("the operator has looked at every job", done, 120)
 

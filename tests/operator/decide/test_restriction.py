@@ -60,6 +60,15 @@ def test_the_status_says_how_far_the_network_is_closed(
     assert len(world.patches) == 1, "it costs no write of its own"
 
 
+def test_an_operator_that_does_not_look_there_needs_no_right_to() -> None:
+    world = World.of(privacy_plan=PLAN, api_server=())
+    world.settings = Settings(watch_namespaces=("research",))
+    world.settle()
+    message = world.condition("NetworkRestricted")["message"]
+    assert "no other namespaces than --watch-namespace names: give it --api-server-cidr" in message
+    assert "Allow the operator to read" not in message
+
+
 @pytest.mark.parametrize("state", ["missing", "opened by another"])
 def test_a_policy_that_can_not_be_applied_is_not_called_one(state: str) -> None:
     world = started(enforcement=Enforcement.ENFORCED)

@@ -12,7 +12,7 @@ from kubernetes.aio.client import Configuration
 from dtjob_operator.kube.api_errors import NoSuchKind, NotFound, Unavailable
 from dtjob_operator.kube.client import KubeClient, _error
 from dtjob_operator.run.metrics import Metrics
-from dtjob_operator.terms.kinds import POD
+from dtjob_operator.terms.kinds import LEASE, POD
 
 API = "dtjob.dev/v1alpha1"
 OURS = {"name": "dtjob.dev", "versions": [{"version": "v1alpha1"}]}
@@ -139,3 +139,52 @@ def test_a_kind_is_missing_where_a_404_names_no_object(
     status: dict[str, Any], error: type[NotFound]
 ) -> None:
     assert type(_error(404, status)) is error
+
+
+def test_who_may_not_write_sends_nothing_but_its_lease() -> None:
+    """Another operator may lead: what is read meanwhile harms nobody."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(f"{request.method} {request.path}")
+        return web.json_response({"metadata": {"name": "x", "namespace": "ns"}})
+
+    async def scenario(host: str) -> None:
+        cluster = KubeClient(Configuration(host=host), Metrics().observe_request)
+        cluster.may_write = lambda: False
+        metadata = {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "1"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+        try:
+            for write in (
+                cluster.create(pod),
+                cluster.apply(pod),
+                cluster.replace(pod),
+                cluster.replace_status(pod, {}),
+                cluster.merge_patch(POD, "ns", "x", {}),
+                cluster.delete(POD, "ns", "x", "u"),
+            ):
+                with pytest.raises(Unavailable, match="another operator may lead"):
+                    await write
+            await cluster.get(POD, "ns", "x")
+            lease = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": metadata}
+            await cluster.create(lease)
+            await cluster.replace(lease)
+            assert len(asked) == 3
+            cluster.may_write = lambda: True
+            await cluster.create(pod)
+            assert asked[3:] == ["POST /api/v1/namespaces/ns/pods"]
+        finally:
+            await cluster.close()
+
+    async def before_a_server() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            await scenario(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(before_a_server())

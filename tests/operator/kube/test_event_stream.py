@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import kopf
 import pytest
 
 from dtjob_operator.kube import event_stream
+from dtjob_operator.kube.client import credentials
 from dtjob_operator.kube.event_stream import Deliver, EventStream
 
 DEADLINE = 60.0
@@ -111,3 +117,37 @@ def test_a_wait_never_ends_by_itself() -> None:
     play(stream, lambda: len(stream.course) >= 8)
     assert set(stream.course) == {"look"}
     assert stream.trouble == MISSING
+
+
+@pytest.mark.parametrize("user", [{"token": "of-the-file"}, {}])
+def test_kopf_looks_at_the_cluster_that_is_written_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: dict[str, str]
+) -> None:
+    """KUBECONFIG in a pod names one cluster, and the pod's own account is of another."""
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [{"name": "here", "cluster": {"server": "https://named.example:6443"}}],
+        "users": [{"name": "here", "user": user}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "here"}}],
+    }
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(kubeconfig))
+    own = kopf.ConnectionInfo(server="https://10.0.0.1", token="of-the-pod")
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: own)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    (login,) = event_stream.registry(lambda *_: None)._activities.get_all_handlers()
+
+    handler: Any = login.fn
+
+    async def logged_in() -> Any:
+        answer = handler()
+        return await answer if inspect.isawaitable(answer) else answer
+
+    found = asyncio.run(logged_in())
+    assert found.server == asyncio.run(credentials()).host == "https://named.example:6443"
+    wanted = {"Authorization": "Bearer of-the-file"} if user else {}
+    assert found.as_http_headers() == wanted
+    assert not found.insecure

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtjob_operator.kube.store import Entry, Store
-from dtjob_operator.terms.kinds import JOB_UID_LABEL, Json
+from dtjob_operator.kube.store import Entry, Store, Stores
+from dtjob_operator.terms.kinds import JOB_UID_LABEL, POD, Json
 
 
 def obj(version: int, name: str = "a", uid: str = "u", **content: object) -> Json:
@@ -160,3 +160,41 @@ def test_any_order_of_a_history_ends_in_its_last_state(
         (store.put if exists else store.remove)(told)
     last_exists, last = history[-1]
     assert store.get("ns", "a") == (last if last_exists else None)
+
+
+def in_namespace(namespace: str, version: int) -> Json:
+    found = obj(version) | {"apiVersion": "v1", "kind": "Pod"}
+    found["metadata"]["namespace"] = namespace
+    return found
+
+
+def test_what_is_listed_in_one_namespace_says_nothing_of_another() -> None:
+    stores = Stores(["red", "blue"])
+    parts = dict(stores.parts(POD))
+    assert set(parts) == {"red", "blue"}
+    stores.note(in_namespace("red", 3))
+    stores.note(in_namespace("blue", 4))
+    red = parts["red"]
+    assert list(red.replace([], version=9, asked_at=red.newest)) == [in_namespace("red", 3)]
+    assert [each["metadata"]["namespace"] for each in stores[POD]] == ["blue"]
+    assert (len(stores[POD]), stores[POD].get("red", "a")) == (1, None)
+    assert stores[POD].of_job("blue", "u") == (in_namespace("blue", 4),)
+    assert stores[POD].remove(in_namespace("blue", 5))
+    assert len(stores[POD]) == 0
+
+
+def test_a_restore_is_noticed_in_each_namespace() -> None:
+    """Though another has been listed anew since, at a version that is as low."""
+    stores = Stores(["red", "blue"])
+    for namespace in ("red", "blue"):
+        stores.note(in_namespace(namespace, 900))
+    for _, part in stores.parts(POD):
+        assert len(list(part.replace([], version=400, asked_at=part.newest))) == 1
+    assert len(stores[POD]) == 0
+
+
+def test_all_namespaces_are_one_part() -> None:
+    stores = Stores()
+    ((namespace, whole),) = stores.parts(POD)
+    assert namespace is None
+    assert whole is stores[POD]

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from dtjob_cli.runs import ports
-from dtjob_operator.run.health import CONNECTIONS, HealthServer
+from dtjob_operator.run.health import CONNECTIONS, Condition, HealthServer
 from dtjob_operator.run.metrics import Metrics
 from dtjob_serving import doors
 from tests.support.checkout import SUPPORT
@@ -23,6 +23,7 @@ from tests.support.strangers.http_attacks import ATTACKS, Door, Tried
 
 #: The exposition has them twice, which is more than the kernel takes for who does not read.
 FIGURES = 4 * 2**20
+WELL = Condition()
 
 
 @dataclass
@@ -95,10 +96,12 @@ def test_who_reads_slowly_gets_all_figures(operator: Operator) -> None:
 def play(
     act: Callable[[httpx.AsyncClient, str], Awaitable[None]],
     metrics: Metrics | None = None,
-    trouble: str | None = None,
+    *,
+    liveness: Condition = WELL,
+    readiness: Condition = WELL,
 ) -> None:
     async def scene() -> None:
-        health = HealthServer(metrics or Metrics(), lambda: trouble)
+        health = HealthServer(metrics or Metrics(), lambda: liveness, lambda: readiness)
         port = ports.free()
         await health.start(port)
         async with httpx.AsyncClient(timeout=10) as client:
@@ -124,7 +127,23 @@ def test_probes_and_figures(trouble: str | None) -> None:
         assert figures.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert 'dtjob_reconciles_total{result="ok"} 0.0' in figures.text
 
-    play(act, trouble=trouble)
+    play(act, readiness=Condition(trouble is None, trouble or "ok"))
+
+
+def test_a_standby_is_ready_and_says_who_leads() -> None:
+    async def act(client: httpx.AsyncClient, url: str) -> None:
+        ready = await client.get(f"{url}/readyz")
+        assert (ready.status_code, ready.text) == (200, "standby: other leads\n")
+
+    play(act, readiness=Condition(True, "standby: other leads"))
+
+
+def test_a_process_that_stands_still_is_to_be_ended() -> None:
+    async def act(client: httpx.AsyncClient, url: str) -> None:
+        alive = await client.get(f"{url}/healthz")
+        assert (alive.status_code, alive.text) == (503, "jobs wait\n")
+
+    play(act, liveness=Condition(False, "jobs wait"))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +189,7 @@ def test_it_is_reached_over_both_families(operator: Operator, address: str) -> N
 def test_a_port_that_is_taken_is_told_to_who_starts_it() -> None:
     async def scene() -> None:
         with socket.create_server(("", 0)) as taken:
-            health = HealthServer(Metrics(), lambda: None)
+            health = HealthServer(Metrics(), Condition, Condition)
             with pytest.raises(OSError, match=r"(?i)address already in use") as e:
                 await health.start(taken.getsockname()[1])
             assert e.value.errno == errno.EADDRINUSE
@@ -183,7 +202,7 @@ def test_who_does_not_read_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> 
     async def scene() -> None:
         metrics = Metrics()
         metrics.reconciles.labels("x" * FIGURES)
-        health = HealthServer(metrics, lambda: None)
+        health = HealthServer(metrics, Condition, Condition)
         port = ports.free()
         await health.start(port)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)

@@ -11,7 +11,9 @@ from structlog.testing import capture_logs
 
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError
+from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.event_stream import EventStream
+from dtjob_operator.kube.reflector import Reflector
 from dtjob_operator.observe.assemble import Memory
 from dtjob_operator.observe.plans import Plans
 from dtjob_operator.run.metrics import Metrics
@@ -96,12 +98,15 @@ def test_a_stream_is_restarted_only_while_it_runs() -> None:
     assert stopped
 
 
-def operating(scenario: Callable[[Operator, Any, Metrics], Awaitable[None]]) -> None:
+def operating(
+    scenario: Callable[[Operator, Any, Metrics], Awaitable[None]], *namespaces: str
+) -> None:
     async def played() -> None:
         cluster: Any = FakeCluster()
         process: Any = None
         metrics = Metrics()
-        operator = Operator(cluster, process, metrics, Options(namespace="dtjob-system"))
+        options = Options(namespace="dtjob-system", watch_namespaces=namespaces)
+        operator = Operator(cluster, process, metrics, options)
         await scenario(operator, cluster, metrics)
         await operator.close()
 
@@ -325,3 +330,141 @@ def test_a_policy_that_can_not_be_tried_is_not_taken_for_none(
     assert not asyncio.run(active(None))
     with pytest.raises(ApiError, match="away"):
         asyncio.run(active(away))
+
+
+def test_a_standstill_is_told_once_the_operator_has_started() -> None:
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        operator._queue.stalled_seconds = lambda: 61.0  # type: ignore[method-assign]
+        assert operator.standstill() is None, "stores are filled first, however long that takes"
+        operator._starting = None
+        assert operator.standstill() == (
+            "jobs wait, and no reconciliation has begun or ended for 61 s"
+        )
+        operator._queue.stalled_seconds = lambda: 59.0  # type: ignore[method-assign]
+        assert operator.standstill() is None
+        operator._tasks.append(asyncio.create_task(nothing(), name="the watch of pods"))
+        assert operator.standstill() is None
+        await operator._tasks[0]
+        assert operator.standstill() == "the watch of pods has ended"
+
+    operating(scenario)
+
+
+async def started(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Start all its tasks, which do nothing for ever; the namespaces that are watched."""
+    watched: list[str | None] = []
+
+    async def for_ever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def at_once(*_: object) -> bool:
+        return True
+
+    async def watch(reflector: Reflector) -> None:
+        watched.append(reflector._selection.namespace)
+        reflector.synced.set()
+        await for_ever()
+
+    monkeypatch.setattr(guard, "prove", at_once)
+    monkeypatch.setattr(guard, "policy_is_active", at_once)
+    monkeypatch.setattr(Reflector, "run", watch)
+    monkeypatch.setattr(ApiServerWatch, "run", for_ever)
+    monkeypatch.setattr(ApiServerWatch, "tried", at_once)
+    monkeypatch.setattr(EventStream, "run", for_ever)
+    running = asyncio.create_task(operator.run())
+    async with asyncio.timeout(60):
+        while operator._starting is not None:
+            assert not running.done()
+            await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    return watched
+
+
+def test_all_that_runs_for_ever_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(operator: Operator, _cluster: Any, _metrics: Metrics) -> None:
+        await started(operator, monkeypatch)
+        watched = {task.get_name() for task in operator._tasks}
+        assert {"the watch of pods", "the work on jobs", "the stream of events on jobs"} <= watched
+        assert len(watched) == len(kinds.WATCHED) + 4
+
+    operating(scenario)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "looked_for"),
+    [((), True), (("research", "clinic"), False), (("research", "default"), True)],
+)
+def test_what_is_watched_is_what_was_named(
+    monkeypatch: pytest.MonkeyPatch, namespaces: tuple[str, ...], looked_for: bool
+) -> None:
+    """Of the API server's addresses nothing is asked where it would be forbidden."""
+    listed: list[str | None] = []
+    watched: list[str | None] = []
+
+    async def listing(_kind: Any, *, namespace: str | None) -> tuple[list[Any], int]:
+        listed.append(namespace)
+        return [], 1
+
+    async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
+        cluster.list = listing
+        assert list(operator._stream._namespaces) == list(namespaces)
+        watched.extend(await started(operator, monkeypatch))
+        names = {task.get_name() for task in operator._tasks}
+        assert ("the watch of the API server's addresses" in names) == looked_for
+
+    operating(scenario, *namespaces)
+    scopes: set[str | None] = set(namespaces) or {None}
+    assert set(listed) == set(watched) == scopes
+    assert len(watched) == len(scopes) * len(kinds.WATCHED)
+
+
+FORBIDDEN = ApiError.of(
+    403, "Forbidden", 'User "dtjob-operator" cannot list resource "rolebindings" in API group "x"'
+)
+
+
+@pytest.mark.parametrize("kind", [kinds.ROLE_BINDING, kinds.JOB], ids=lambda kind: kind.name)
+def test_a_right_that_is_missing_is_named_with_what_grants_it(
+    monkeypatch: pytest.MonkeyPatch, kind: kinds.Kind
+) -> None:
+    """Else a start would wait for ever for an API server that has long answered."""
+
+    async def for_ever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
+        cluster.fails = lambda _verb, of: FORBIDDEN if of == kind.name else None
+        assert operator.trouble() == "the API server has not answered yet"
+        running = asyncio.create_task(operator.run())
+        async with asyncio.timeout(60):
+            while FORBIDDEN.message not in (found := operator.trouble() or ""):
+                assert not running.done(), running
+                await asyncio.sleep(0.001)
+        assert "deploy/kustomize/base/operator-rbac.yaml" in found
+        assert operator._starting is not None
+        cluster.fails = lambda _verb, _of: None
+        async with asyncio.timeout(60):
+            while FORBIDDEN.message in (operator.trouble() or ""):
+                assert not running.done(), running
+                await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait([running])
+
+    async def watch(reflector: Reflector, _version: int) -> None:
+        reflector.trouble = None
+        await for_ever()
+
+    monkeypatch.setattr(guard, "prove", nothing_of)
+    monkeypatch.setattr(Reflector, "_watch", watch)
+    monkeypatch.setattr(ApiServerWatch, "run", for_ever)
+    monkeypatch.setattr(ApiServerWatch, "tried", nothing_of)
+    monkeypatch.setattr(EventStream, "run", for_ever)
+    monkeypatch.setattr(Operator, "_check_policy", nothing_of)
+    monkeypatch.setattr("dtjob_operator.run.operate._RETRY_SECONDS", 0.001)
+    operating(scenario)
+
+
+async def nothing_of(*_: object) -> None:
+    return None

@@ -143,7 +143,7 @@ def test_what_is_invalid_is_not_tried_again_as_it_is(monkeypatch: pytest.MonkeyP
 
 def test_pauses_have_an_end() -> None:
     async def scenario(shell: Shell) -> None:
-        refuse(shell, "create", "ServiceAccount", REFUSED)
+        refuse(shell, "apply", "ServiceAccount", REFUSED)
         await shell.reconciler(KEY)
         shell.trials.steps = 5000
         assert await shell.reconciler(KEY) == applier._LONGEST_PAUSE_SECONDS

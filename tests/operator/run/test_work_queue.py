@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtjob_operator.kube.store import Key
+from dtjob_operator.run import work_queue
 from dtjob_operator.run.work_queue import WorkQueue
 from testing.examples import examples
 
@@ -186,5 +188,44 @@ def test_a_cancelled_queue_does_not_hang() -> None:
         workers.cancel()
         with pytest.raises(asyncio.CancelledError):
             await workers
+
+    asyncio.run(scenario())
+
+
+def test_a_queue_that_stands_still_is_told_from_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the API server is away each step takes long, and each is one."""
+    now = 1000.0
+    # The loop goes by the true clock.
+    monkeypatch.setattr(work_queue, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def scenario() -> None:
+        nonlocal now
+        queue, begun, ends = WorkQueue(), asyncio.Event(), asyncio.Event()
+
+        async def work(_key: Key) -> None:
+            begun.set()
+            await ends.wait()
+
+        now += 500
+        assert queue.stalled_seconds() == 0, "nothing waits"
+        queue.add(A)
+        now += 20
+        queue.add(B)
+        assert queue.stalled_seconds() == 20, "by the one that waits longest"
+        running = asyncio.create_task(queue.run(work, 1))
+        await begun.wait()
+        assert queue.stalled_seconds() == 0
+        now += 30
+        assert queue.stalled_seconds() == 30
+        ends.set()
+        await until(lambda: not len(queue))
+        now += 500
+        assert queue.stalled_seconds() == 0
+        queue.add(A)
+        assert queue.stalled_seconds() == 0, "what waits has only just come"
+        queue.close()
+        await running
 
     asyncio.run(scenario())

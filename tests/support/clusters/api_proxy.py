@@ -45,8 +45,9 @@ class Asked:
 
     @property
     def writes(self) -> bool:
-        """Whether it may have changed the cluster."""
-        return self.verb not in {"get", "list", "watch"} and not self.dry_run and self.status < 300
+        """Whether it may have changed the cluster; whose turn it is to work is no change."""
+        changes = self.verb not in {"get", "list", "watch"} and self.resource != "leases"
+        return changes and not self.dry_run and self.status < 300
 
 
 class ApiProxy:

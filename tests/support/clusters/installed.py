@@ -67,13 +67,17 @@ class Installed:
         self.system("rollout", "status", _DEPLOYMENT, f"--timeout={_START_SECONDS}s")
 
     def kill_operator(self, provider: LocalProvider) -> None:
-        """SIGKILL: nothing is tidied up. The pod goes too, so that a new one comes at once."""
+        """SIGKILL of all: nothing is tidied up. The pods go too, so that new ones come at once.
+
+        Their Lease goes as well, which new ones would wait out.
+        """
         for pod in self.operator_pods():
             for process in provider.pod_processes(pod["metadata"]["uid"]):
                 with suppress(ProcessLookupError):
                     process.kill()
             name = pod["metadata"]["name"]
             self.system("delete", "pod", name, "--grace-period=0", "--force", "--ignore-not-found")
+        self.system("delete", "lease", "dtjob-operator", "--ignore-not-found")
 
     @contextmanager
     def without_operator(self) -> Iterator[None]:

@@ -35,19 +35,37 @@ def install(kubectl: Kubectl) -> None:
 
 
 class OperatorProcess:
-    """One run of the operator."""
+    """One run of the operator.
 
-    def __init__(self, kubeconfig: Path, log: Path) -> None:
+    Parameters
+    ----------
+    program
+        What is executed.
+    options
+        Of its command line, besides namespace and port.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *options: str,
+        program: Path = Path(__main__.__file__),
+    ) -> None:
         self.port = ports.free()
         self._log = log
-        arguments = [f"--namespace={OPERATOR_NAMESPACE}", f"--port={self.port}"]
+        arguments = [f"--namespace={OPERATOR_NAMESPACE}", f"--port={self.port}", *options]
         environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
-        self._process = Forked(OPERATOR, [__main__.__file__, *arguments], log, environment)
+        self._process = Forked(OPERATOR, [str(program), *arguments], log, environment)
 
     @property
     def alive(self) -> bool:
         """Whether the process has not ended."""
         return self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, and wait for nothing."""
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL: nothing is tidied up."""

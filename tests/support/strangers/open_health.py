@@ -10,7 +10,7 @@ import os
 import sys
 
 from dtjob_operator.run import json_logs
-from dtjob_operator.run.health import HealthServer
+from dtjob_operator.run.health import Condition, HealthServer
 from dtjob_operator.run.metrics import Metrics
 from dtjob_serving import doors
 
@@ -18,7 +18,7 @@ from dtjob_serving import doors
 async def main(port: int, size: int) -> None:
     metrics = Metrics()
     metrics.reconciles.labels("x" * size)
-    await HealthServer(metrics, lambda: None).start(port)
+    await HealthServer(metrics, Condition, Condition).start(port)
     print(os.getpid(), flush=True)
     await asyncio.Event().wait()
 

@@ -69,10 +69,10 @@ class FakeCluster:
         return self.objects[kind.name, namespace, name]
 
     async def list(
-        self, kind: Kind, *, field_selector: str = "", **_: Any
+        self, kind: Kind, *, field_selector: str | None = None, **_: Any
     ) -> tuple[list[Json], int]:
         await self._ask("list", kind.name)
-        wanted = field_selector.partition("metadata.name=")[2]
+        wanted = (field_selector or "").partition("metadata.name=")[2]
         return [
             obj
             for (of, _, name), obj in self.objects.items()
@@ -91,11 +91,14 @@ class FakeCluster:
         self.mutate(wanted)
         metadata = obj["metadata"]
         known = self.objects.get((obj["kind"], metadata["namespace"], metadata["name"]))
-        assert known is not None, "what is not there is created"
-        labels = [each["metadata"].get("labels") for each in (known, wanted)]
-        if known.get("spec") == wanted.get("spec") and labels[0] == labels[1]:
-            return known  # applied without effect: no new version
+        if known is not None:
+            labels = [each["metadata"].get("labels") for each in (known, wanted)]
+            if known.get("spec") == wanted.get("spec") and labels[0] == labels[1]:
+                return known  # applied without effect: no new version
         return self.put(wanted)
+
+    async def own_by_apply(self, kind: Kind, _namespace: str, _name: str) -> None:
+        await self._ask("patch", kind.name)
 
     async def served(self, api_version: str) -> set[str]:
         await self._ask("discover", api_version)

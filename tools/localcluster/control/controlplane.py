@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from localcluster.cluster.component import Component, answers
 from localcluster.cluster.instance import Instance
+from localcluster.control import audit
 from localcluster.install import binaries
 
 
@@ -59,6 +60,7 @@ def api_server(instance: Instance) -> Component:
         f"--proxy-client-cert-file={pki / 'front-proxy-client.crt'}",
         f"--proxy-client-key-file={pki / 'front-proxy-client.key'}",
         "--enable-aggregator-routing=true",
+        *audit.arguments(instance),
     ]
     # /version answers some seconds before /readyz; the others have enough to do by themselves.
     ready = answers("https://127.0.0.1:443/version", pki / "ca.crt")

@@ -19,6 +19,7 @@ from localcluster.base.paths import clusters_folder
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import Instance, allocate, checked_name, state_folder
 from localcluster.cluster.state import Process, Record, boot_id, read_record, write_record
+from localcluster.control import audit
 from localcluster.images import buildah
 from localcluster.images.built import LOCAL_NAME, BuiltImage
 from localcluster.install import binaries, packages
@@ -198,6 +199,10 @@ class LocalProvider:
         instance = self._running()
         (instance.holds / component).unlink(missing_ok=True)
         self._await_component(instance, component, running=True)
+
+    def audit_log(self) -> Path:
+        """Return the file with what accounts of pods asked the API server for, an event a line."""
+        return audit.log(Instance(self.name, 0))
 
     def pod_processes(self, pod_uid: str) -> list[Process]:
         """Return the processes of a pod, its sandbox's left out, oldest first.

@@ -22,7 +22,7 @@ from localcluster.base.files import write_atomically
 from localcluster.base.paths import cache_folder
 from localcluster.cluster.component import Component
 from localcluster.cluster.instance import Instance
-from localcluster.control import certificates, controlplane, dns, volumes
+from localcluster.control import audit, certificates, controlplane, dns, volumes
 from localcluster.networking import enforcer, interfaces
 from localcluster.node import containerd, kubelet, view
 
@@ -70,6 +70,7 @@ class Daemon:
         interfaces.create_bridge(instance)
         interfaces.write_cni_config(instance, instance.folder / "cni")
         certificates.write_all(instance)
+        audit.write_policy(instance)
         store = controlplane.etcd(instance)
         self._start(store)
         interfaces.await_machine(instance, _LINK_SECONDS)
