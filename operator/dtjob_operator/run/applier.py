@@ -140,6 +140,8 @@ class Applier:
         is_new = "uid" not in child["metadata"]
         try:
             if is_created and is_new:
+                if kind_of(child) is kinds.LEDGER:
+                    await self._require_job(child)
                 applied = await self._client.create(child)
             else:
                 if is_created:
@@ -168,6 +170,16 @@ class Applier:
         self._stores.note(applied)
         self._log.info("child made" if is_new else "child changed", kind=kind, name=name)
         return True
+
+    async def _require_job(self, ledger: Json) -> None:
+        """A ledger outlives its job, and nobody may delete it: none is made for one that is gone.
+
+        A watch may say so late, as after an outage.
+        """
+        spec, namespace = ledger["spec"], ledger["metadata"]["namespace"]
+        job = (await self._client.get(kinds.JOB, namespace, spec["jobName"]))["metadata"]
+        if job["uid"] != spec["jobUID"] or "deletionTimestamp" in job:
+            raise Conflict(409, "Conflict", f"the job {spec['jobName']} is gone")
 
     def _reject(self, child: Json, error: ApiError, trials: Trials) -> None:
         kind, name = _child(child)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dtjob_operator.kube.api_errors import ApiError, Conflict, Unavailable
+from dtjob_operator.kube.api_errors import ApiError, Conflict, NotFound, Unavailable
 from dtjob_operator.run import applier
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json
@@ -137,6 +137,25 @@ def test_what_is_invalid_is_not_tried_again_as_it_is(monkeypatch: pytest.MonkeyP
         for _ in range(2):
             await shell.reconciler(KEY)
         assert shell.cluster.count("create", kinds.STATEFUL_SET) == 4, "after a while it is"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("how", ["gone", "another", "being deleted"])
+def test_no_ledger_is_made_for_a_job_that_is_gone(how: str) -> None:
+    """Nobody could delete it; and the watch may say late what became of the job."""
+
+    async def scenario(shell: Shell) -> None:
+        key = ("DistributedTrainingJob", *KEY)
+        metadata = shell.cluster.objects[key]["metadata"]
+        if how == "gone":
+            del shell.cluster.objects[key]
+        else:
+            change = {"uid": "other"} if how == "another" else {"deletionTimestamp": "now"}
+            shell.cluster.objects[key] = shell.job | {"metadata": metadata | change}
+        with pytest.raises((Conflict, NotFound)):
+            await shell.reconciler(KEY)
+        assert shell.cluster.count("create", kinds.LEDGER) == 0
 
     play(scenario)
 

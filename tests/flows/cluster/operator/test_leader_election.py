@@ -152,10 +152,7 @@ def end(kubectl: Kubectl) -> Manifest:
             event["reason"]
             for event in kubectl.list("events")
             if event["involvedObject"]["uid"] == stored["metadata"]["uid"]
-        }
-        # Who looks for the ledger a moment before the other makes it, and for the StatefulSets a
-        # moment after, takes it for lost until his next look.
-        - {"LedgerMissing"},
+        },
     }
     assert child_name(stored) == ledger["metadata"]["name"]
     return found
