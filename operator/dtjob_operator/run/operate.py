@@ -30,6 +30,7 @@ from dtjob_operator.terms.kinds import JOB_LABEL, Json, Kind
 from dtjob_operator.terms.settings import Enforcement, Settings
 
 _PER_NAMESPACE = (kinds.SERVICE_ACCOUNT, kinds.ROLE_BINDING)
+_IN_MANY_STEPS = (kinds.POD, kinds.STATEFUL_SET)
 _RETRY_SECONDS = 2.0
 _UNGUARDED_SECONDS = 15.0
 # A request takes 15 s at most, and whatever is done for a job begins and ends with one.
@@ -333,4 +334,5 @@ class Operator:
                 if job["metadata"]["namespace"] == namespace:
                     self._queue.add((namespace, job["metadata"]["name"]))
         elif name := metadata.get("labels", {}).get(JOB_LABEL):
-            self._queue.add((namespace, name))
+            ask = self._queue.gather if kind in _IN_MANY_STEPS else self._queue.add
+            ask((namespace, name))

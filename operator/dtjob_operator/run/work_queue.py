@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from dtjob_operator.kube.store import Key
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 15.0
+#: What comes within this time after `gather` is worked on together.
+GATHER_SECONDS = 0.2
 
 Work = Callable[[Key], Awaitable[float | None]]
 """Works on a key; returns after how many seconds it wants to be called again, None: on news only.
@@ -28,13 +30,14 @@ class WorkQueue:
         self._wanted: set[Key] = set()
         self._running: set[Key] = set()
         self._later: dict[Key, asyncio.TimerHandle] = {}
+        self._gathered: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._closed = False
         self._stepped = time.monotonic()
 
     def __len__(self) -> int:
-        """Keys that want work now or are being worked on."""
-        return len(self._wanted | self._running)
+        """Keys that want work now or in a moment, or are being worked on."""
+        return len(self._wanted | self._running | self._gathered.keys())
 
     def stalled_seconds(self) -> float:
         """How long no work has begun or ended though there is some; 0 where there is none."""
@@ -46,15 +49,28 @@ class WorkQueue:
             return
         if not len(self):
             self._stepped = time.monotonic()
+        self._cancel(key, self._gathered)
         self._wanted.add(key)
         if key not in self._running:
             self._ready.put_nowait(key)
+
+    def gather(self, key: Key) -> None:
+        """Ask for work on a key in a moment, with what else comes until then.
+
+        Pods come up in dozens of steps, of which each would cost a look at all of them.
+        """
+        if key in self._wanted or key in self._gathered or self._closed:
+            return
+        if not len(self):
+            self._stepped = time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._gathered[key] = loop.call_later(GATHER_SECONDS, self.add, key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Ask for work on a key at a later time, in place of what was asked for before."""
         if self._closed:
             return
-        self._cancel_later(key)
+        self._cancel(key, self._later)
         loop = asyncio.get_running_loop()
         self._later[key] = loop.call_later(seconds, self._due, key)
 
@@ -68,8 +84,9 @@ class WorkQueue:
     def close(self) -> None:
         """Take no more keys and let `run` end."""
         self._closed = True
-        for key in list(self._later):
-            self._cancel_later(key)
+        for timers in (self._later, self._gathered):
+            for key in list(timers):
+                self._cancel(key, timers)
         self._ready.put_nowait(None)
 
     async def _work_on_keys(self, work: Work) -> None:
@@ -77,7 +94,7 @@ class WorkQueue:
             self._wanted.discard(key)
             self._running.add(key)
             self._stepped = time.monotonic()
-            self._cancel_later(key)
+            self._cancel(key, self._later)
             try:
                 again = await work(key)
                 self._failures.pop(key, None)
@@ -101,6 +118,6 @@ class WorkQueue:
         del self._later[key]
         self.add(key)
 
-    def _cancel_later(self, key: Key) -> None:
-        if handle := self._later.pop(key, None):
+    def _cancel(self, key: Key, timers: dict[Key, asyncio.TimerHandle]) -> None:
+        if handle := timers.pop(key, None):
             handle.cancel()

@@ -229,3 +229,54 @@ def test_a_queue_that_stands_still_is_told_from_one_that_waits(
         await running
 
     asyncio.run(scenario())
+
+
+def test_what_comes_in_many_steps_is_worked_on_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_queue, "GATHER_SECONDS", 0.05)
+
+    async def scenario() -> tuple[list[Key], float]:
+        queue, done = WorkQueue(), []
+
+        async def work(key: Key) -> None:
+            done.append(key)
+
+        workers = asyncio.create_task(queue.run(work, 4))
+        began = asyncio.get_running_loop().time()
+        for _ in range(5):
+            queue.gather(A)
+            await asyncio.sleep(0)
+        assert (len(queue), done) == (1, [])
+        await until(lambda: done)
+        seconds = asyncio.get_running_loop().time() - began
+        assert len(queue) == 0
+        queue.close()
+        await workers
+        return done, seconds
+
+    done, seconds = asyncio.run(scenario())
+    assert done == [A]
+    assert seconds >= 0.05
+
+
+def test_what_is_wanted_at_once_waits_for_nothing_gathered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work_queue, "GATHER_SECONDS", DEADLINE)
+
+    async def scenario() -> list[Key]:
+        queue, done = WorkQueue(), []
+
+        async def work(key: Key) -> None:
+            done.append(key)
+
+        workers = asyncio.create_task(queue.run(work, 4))
+        queue.gather(A)
+        queue.add(A)
+        await until(lambda: done)
+        assert len(queue) == 0, "it is not worked on once more"
+        queue.gather(B)
+        queue.close()
+        await workers
+        return done
+
+    assert asyncio.run(scenario()) == [A]
