@@ -149,8 +149,14 @@ def new_ledger(
 
 
 def created(ledger: PrivacyLedger) -> Json:
-    """What the operator creates: a ledger without a status."""
-    return {name: value for name, value in ledger.to_dict().items() if name != "status"}
+    """What the operator creates: a ledger without a status, with the labels of its job."""
+    made = {name: value for name, value in ledger.to_dict().items() if name != "status"}
+    labels = {
+        "app.kubernetes.io/managed-by": "dtjob-operator",
+        "dtjob.dev/job": ledger.spec.job_name,
+        "dtjob.dev/job-uid": ledger.spec.job_uid,
+    }
+    return made | {"metadata": made["metadata"] | {"labels": labels}}
 
 
 def segment(plan: PrivacyPlan, draws: int, image: str = IMAGE) -> Segment:

@@ -136,7 +136,7 @@ def two(pods: list[Manifest]) -> list[Manifest] | None:
 
 
 def test_its_phases_come_in_order(trained: Trained) -> None:
-    assert trained.course.phases() == ["Pending", "Starting", "Running", "Succeeded"]
+    assert trained.course.phases() == ["Starting", "Running", "Succeeded"]
 
 
 def test_its_conditions_say_how_it_ended(trained: Trained) -> None:
