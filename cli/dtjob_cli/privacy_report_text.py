@@ -129,8 +129,8 @@ def _privacy(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "replace one",
-            f"ε {_epsilon(meaning['replaceOneEpsilon'])} when a record is exchanged for another: "
-            "both are in the same draws, where two records of a person seldom meet",
+            f"ε {_epsilon(meaning['replaceOneEpsilon'])} when a record is exchanged for another, "
+            "by the general bound: one taken out, one put in, at the same delta",
         ),
         *(
             (f"{size} records", f"ε {_epsilon(epsilon)} for a person with so many")

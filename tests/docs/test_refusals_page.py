@@ -235,7 +235,10 @@ CASES = {
     "an embedding that has scale_grad_by_freq": task(lambda: Embedded(scale_grad_by_freq=True)),
     "an attribute, a list or a cache that keeps something of the batches: a mean, the last hidden "
     "states": task(Averaging),
-    "a module called on other rows: a part of the batch, or a packed sequence": task(Partly),
+    (
+        "a module called on other rows: a part of the batch, a packed sequence, or views of a "
+        "record in one another's wake (torch.cat([a, b]))"
+    ): task(Partly),
     "weights used outside their module's forward": task(Functional),
     "a lock, an open file or a generator in a module": task(Locked),
     "modules of torch.jit.script and torch.jit.trace": task(scripted),

@@ -228,3 +228,28 @@ def test_hooks_leave_no_trace_on_the_users_model():
     gradients(model, rows(4))
     assert (set(vars(model.weight)), list(model.state_dict())) == before
     assert model.weight.grad is None
+
+
+class Tempered(nn.Module):
+    """Its parts are used by the losses, and it is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(FEATURES, CLASSES)
+        self.temperature = nn.Parameter(torch.ones(()))
+
+
+def tempered_losses(model, batch):
+    return nn.functional.cross_entropy(
+        model.head(batch["x"]) * model.temperature, batch["y"], reduction="none"
+    )
+
+
+@pytest.mark.rule(4)
+def test_a_free_parameter_of_the_losses_is_told_where_it_belongs():
+    one = PerExampleGradients(Tempered(), tempered_losses)
+    arrays = {name: torch.from_numpy(array) for name, array in rows(4).items()}
+    with pytest.raises(GradientUnreached) as caught:
+        one(arrays, 4)
+    assert "put temperature into a module of its own" in str(caught.value)
+    assert "use_reentrant" not in str(caught.value)

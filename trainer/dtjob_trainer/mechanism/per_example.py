@@ -137,7 +137,8 @@ class PerExampleGradients:
                 f"module {self._astray or 'model'} is called on other rows than those of the batch "
                 "(a part of them, a packed sequence, or something that doesn't have the batch "
                 "first), so that its gradients can't be told apart by example; call it on the "
-                f"whole batch, and mask what is not wanted{self._hint(self._astray)}",
+                "whole batch, once for each view or part of a record, and mask what is not wanted"
+                f"{self._hint(self._astray)}",
             )
 
     def _hint(self, name: str) -> str:
@@ -161,13 +162,28 @@ class PerExampleGradients:
             "position_ids=torch.arange(n).expand(rows, -1)"
         )
 
+    def _way_back(self, name: str) -> str:
+        """What helps where a parameter is used elsewhere than in its module's forward."""
+        owner, _, own = name.rpartition(".")
+        if own.startswith("lora_embedding_"):
+            return "LoRA of an embedding reads its weights so; leave the embedding to itself"
+        if not list(self._model.get_submodule(owner).children()) and owner:
+            return (
+                "call the module, read its weights nowhere else, and use activation checkpointing "
+                "with use_reentrant=False"
+            )
+        return (
+            f"put {own} into a module of its own, which the model's forward calls on a tensor of "
+            f"the batch: def forward(self, x): return self.{own}.expand(len(x), "
+            f"*self.{own}.shape)"
+        )
+
     def _take(self, name: str, p: torch.nn.Parameter, rows: int) -> torch.Tensor | None:
         sample = self._hooks.gradient(p)
         if isinstance(sample, list) or (sample is None and p.grad is not None):
             raise GradientUnreached(
                 f"parameter {name} got a gradient outside its module's forward, or in a pass of "
-                "its own: call the module, read its weights nowhere else, and use activation "
-                "checkpointing with use_reentrant=False",
+                f"its own: {self._way_back(name)}",
             )
         if sample is None:
             return None

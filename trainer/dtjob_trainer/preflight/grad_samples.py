@@ -165,7 +165,8 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
             f"module {', '.join(blocks) or where or 'a module'} has parameters of its own beside "
             "layers that draw random numbers: their gradients are found by running all of it "
             "again, with other numbers. Put these parameters into a module of their own, freeze "
-            "them, or draw none there (stochastic_depth_prob=0.0, drop_path_rate=0.0)"
+            "them, or draw none there (dropout=0.0, attention_dropout=0.0, "
+            "stochastic_depth_prob=0.0, drop_path_rate=0.0)"
         )
     free = [
         name

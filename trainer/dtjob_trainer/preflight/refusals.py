@@ -30,8 +30,9 @@ def check_tied(model: torch.nn.Module) -> None:
         if p.requires_grad and first.setdefault(id(p), name) != name:
             raise TaskError(
                 Reason.MODEL_REFUSED,
-                f"parameters {first[id(p)]} and {name} are tied; give each module its own, or "
-                "register one module once and call it twice",
+                f"parameters {first[id(p)]} and {name} are tied; give each module its own "
+                "(transformers: tie_word_embeddings=False), or register one module once and call "
+                "it twice",
             )
 
 
@@ -201,7 +202,8 @@ def _counts(where: str) -> str:
     return (
         f"{where} is another after each pass, so that a later step may compute what no dry run has "
         "tried, and a restart begins anew: keep no counters or other state between calls (what "
-        "losses() needs of a pass, forward returns), and compute the same at each step"
+        "losses() needs of a pass, forward returns), and compute the same at each step (of a KL "
+        "term a fixed weight, or free bits: kl.clamp(min=0.1))"
     )
 
 

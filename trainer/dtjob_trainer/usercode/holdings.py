@@ -75,7 +75,7 @@ class _Reader:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self.written: set[str] = set()
-        self._seen: dict[int, object] = {}  # with a reference: no other object gets its address
+        self._seen: dict[int, tuple[object, int]] = {}  # with a reference: no other object gets its address
 
     def read(self, where: str, value: object, depth: int) -> None:
         """Note what an object holds, and what is within it."""
@@ -83,17 +83,22 @@ class _Reader:
             self.found[where] = repr(value)
         elif isinstance(value, (np.ndarray, torch.Tensor)):
             self.found[where] = _entries(value)
-        elif depth and id(value) not in self._seen:
-            self._seen[id(value)] = value
-            for name, each in self._parts(value):
-                self.read(f"{where}{name}", each, depth - 1)
+        elif depth > self._seen.get(id(value), (None, 0))[1]:
+            self._seen[id(value)] = (value, depth)
+            try:
+                for name, each in self._parts(value):
+                    self.read(f"{where}{name}", each, depth - 1)
+            except Exception as error:  # of a mapping that can't tell what it holds
+                self.found[f"{where} (unreadable)"] = type(error).__name__
 
     def _parts(self, value: object) -> Iterator[tuple[str, object]]:
         """What an object consists of, each with what is added to its name."""
         if isinstance(value, Mapping):
             yield from _some(value, ((f"[{key!r}]", each) for key, each in value.items()))
+            yield from self._beside(value)
         elif isinstance(value, _SEQUENCES):
             yield from _some(value, ((f"[{at}]", each) for at, each in enumerate(value)))
+            yield from self._beside(value)
         elif isinstance(value, functools.partial):
             yield from (("", each) for each in (value.func, value.args, value.keywords))
         elif (position := iterators.position(value)) is not None:
@@ -109,12 +114,23 @@ class _Reader:
                 yield from ((f": default {at}", each) for at, each in enumerate(given))
                 yield from ((f".{name}", each) for name, each in _attributes(value))
         elif isinstance(value, type):
-            if self._note(value.__module__):
-                yield from ((f".{name}", each) for name, each in _attributes(value))
+            for kind in value.__mro__:
+                if self._note(kind.__module__):
+                    yield from ((f".{name}", each) for name, each in _attributes(kind))
         elif isinstance(value, _OPEN) or not _is_machinery(type(value).__module__):
             yield from ((f".{name}", each) for name, each in _attributes(value))
-            if not isinstance(value, ModuleType) and self._note(type(value).__module__):
+            if isinstance(value, ModuleType):
+                for each in vars(value).values():
+                    if isinstance(each, ModuleType):
+                        self._note(each.__name__)
+            elif self._note(type(value).__module__):
                 yield f" ({type(value).__name__})", type(value)
+
+    def _beside(self, value: object) -> Iterator[tuple[str, object]]:
+        """What a class of the task's, which derives from a collection, has beside the entries."""
+        if self._note(type(value).__module__):
+            yield from ((f".{name}", each) for name, each in _attributes(value))
+            yield f" ({type(value).__name__})", type(value)
 
     def _note(self, module: str) -> bool:
         """Whether code of that module was written for a task; its globals are read then."""

@@ -5,6 +5,7 @@ Nothing is taken from it meanwhile.
 
 from __future__ import annotations
 
+import gc
 import random
 import warnings
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ def position(value: object) -> list[tuple[str, object]] | None:
         frame = value.gi_frame
         if frame is None:
             return [(" (ended)", True)]
-        return [(" (place)", frame.f_lasti), *((f": {k}", v) for k, v in frame.f_locals.items())]
+        return [(" (place)", frame.f_lasti), *((f": {k}", v) for k, v in frame.f_locals.items()),
+            *((" (within)", each) for each in gc.get_referents(value))]  # what a loop or `yield from` is at
     if isinstance(value, Iterator) and type(value).__module__ in _OF_PYTHON:
         return [(" (iterator)", each) for each in _reduced(value)]
     return None
@@ -41,7 +43,7 @@ def position(value: object) -> list[tuple[str, object]] | None:
 def _random_state(value: object) -> object:
     if isinstance(value, torch.Generator):
         return value.get_state().cpu().numpy().tobytes()
-    if isinstance(value, random.Random):
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
         return value.getstate()
     if isinstance(value, np.random.Generator):
         return repr(value.bit_generator.state)

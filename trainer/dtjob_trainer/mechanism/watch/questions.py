@@ -114,7 +114,8 @@ _REMEDIES = {
 }
 _READY_MASK = (
     "give the model a ready attention mask of floats [rows, 1, positions, positions], 0 where a "
-    "position is seen and torch.finfo(torch.float32).min where not"
+    "position is seen and torch.finfo(torch.float32).min where not; of a model of the next word "
+    "no later position is seen"
 )
 # A method of transformers, which warns of padding where no mask is given.
 _SEEKS_PADDING = "warn_if_padding_and_no_attention_mask"

@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.preflight import probes
-from dtjob_trainer.preflight.rows.operators import Operators
-from dtjob_trainer.task import Task, TaskError
+from dtjob_trainer.preflight.rows.operators import Operators, TooMany
+from dtjob_trainer.preflight.rows.passes import Endless, most_operators
+from dtjob_trainer.task import Task, TaskError, where_in_task
 
 # What an argument that decides how much is dropped is set to, by its name; in other operators than
 # those that only draw.
@@ -41,9 +42,15 @@ def check(task: Task, model: torch.nn.Module, batch: probes.Batch, large: probes
     rows = min(probes.rows_of(batch), probes.rows_of(large))
     joined = {name: torch.cat([batch[name][:rows], large[name], large[name]]) for name in batch}
     alone = {name: tensor[:rows] for name, tensor in joined.items()}
-    with _Constant():
-        apart = probes.dry_run(lambda: probes.losses_of(task, model, alone)).detach()
-        together = probes.dry_run(lambda: probes.losses_of(task, model, joined)).detach()[:rows]
+    usual = Operators()
+    with usual:
+        probes.dry_run(lambda: probes.losses_of(task, model, joined))
+    try:
+        with Operators.at_most(most_operators(usual.count)), _Constant():
+            apart = probes.dry_run(lambda: probes.losses_of(task, model, alone)).detach()
+            together = probes.dry_run(lambda: probes.losses_of(task, model, joined)).detach()[:rows]
+    except TooMany as error:
+        raise Endless("one number for all random numbers", where_in_task(error)) from None
     if probes.differing_rows(apart, together):
         raise TaskError(
             Reason.MODEL_REFUSED,

@@ -115,7 +115,7 @@ class Passes:
         operators = Operators()
         self._most = math.inf
         self.take(batch, around=operators)
-        self._most = _TIMES * operators.count + _SOME
+        self._most = most_operators(operators.count)
         if self.device.type != "cpu":
             once, again = self.take(batch), self.take(batch)
             moved = once.moved(again, list(range(rows_of(batch))))
@@ -216,6 +216,11 @@ def passes_of(task: Task, model: torch.nn.Module, device: torch.device) -> Itera
         yield passes
     finally:
         passes.close()
+
+
+def most_operators(usual: int) -> int:
+    """How many operators a pass may take."""
+    return _TIMES * usual + _SOME
 
 
 def rows_of(batch: Mapping[str, torch.Tensor]) -> int:

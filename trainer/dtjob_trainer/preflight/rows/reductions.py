@@ -23,13 +23,13 @@ from dtjob_trainer.mechanism.watch import questions
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS
 from dtjob_trainer.preflight.rows.marked import MarkedOperators
 from dtjob_trainer.preflight.rows.operators import gives_view
-from dtjob_trainer.preflight.rows.passes import Batch, Passes
+from dtjob_trainer.preflight.rows.passes import Batch, Passes, rows_of
 from dtjob_trainer.preflight.rows.whereabouts import Met, Modules, met_at
 from dtjob_trainer.task import TaskError
 
 _REMEDY = (
-    "compute each row from its own example alone: reduce over the other dimensions, and leave out "
-    "what is only shown, such as metrics"
+    "compute each row from its own example alone: reduce over the other dimensions (of a loss "
+    'reduction="none", then mean(1)), and leave out what is only shown, such as metrics'
 )
 _OF_NUMBERS = (
     "; where torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) "
@@ -88,9 +88,13 @@ class _Call:
     gave: list[tuple[torch.Size, bool]]
     along: int | None
     excused: bool
+    contracted: tuple[int, ...] = ()
+    together: bool = False
 
     def meets(self, of_fewer: _Call) -> bool:
         """Whether it makes an entry of a row of those of other rows."""
+        if self.contracted != of_fewer.contracted:
+            return True
         if self.along is None or not self.given or not of_fewer.given:
             return False
         (mine, *_), (other, *_) = self.given, of_fewer.given
@@ -150,6 +154,36 @@ class _Calls(MarkedOperators):
         super().__init__(passes, batch)
         self.calls: list[_Call] = []
         self._at, self._modules = at, modules
+        self._count = rows_of(batch)
+        self._rows: dict[int, tuple[int, frozenset[int]]] = {}  # by storage: a row's stride, or rows
+
+    def _rows_of(self, tensor: torch.Tensor) -> frozenset[int]:
+        """Which rows something without rows is of; none for what has rows, or is not followed."""
+        stride, rows = self._rows.get(torch._C._storage_address(tensor), (0, frozenset()))
+        if not stride:
+            return rows
+        extent = sum((n - 1) * by for n, by in zip(tensor.shape, tensor.stride(), strict=True))
+        first, last = tensor.storage_offset(), tensor.storage_offset() + extent
+        return frozenset({first // stride}) if first // stride == last // stride else frozenset()
+
+    def _follow(self, name: str, args: Any, result: Any, view: bool) -> bool:
+        """Whether rows that have been taken apart meet again, but side by side."""
+        together: frozenset[int] = frozenset()
+        for each in _tensors(args):
+            if self.look.is_marked(each):
+                if len(each.shape) and len(each) == self._count and each.is_contiguous():
+                    self._rows.setdefault(torch._C._storage_address(each), (max(each.stride(0), 1), frozenset()))
+                together |= self._rows_of(each)
+        if view:
+            return False
+        met = False
+        for each in _tensors(result):
+            if len(each.shape) and len(each) == self._count:
+                self._rows[torch._C._storage_address(each)] = (each.stride(0), frozenset()) if each.is_contiguous() else (0, frozenset())
+            elif together:
+                self._rows[torch._C._storage_address(each)] = (0, together)
+                met |= len(together) > 1 and name not in ("stack", "cat")
+        return met
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
@@ -159,6 +193,7 @@ class _Calls(MarkedOperators):
         if self._modules is not None and len(self.calls) == self._at:
             raise Met(self._modules.innermost)
         name = func.overloadpacket.__name__
+        together = self._follow(name, (args, kwargs), result, gives_view(func)) if given else False
         self.calls.append(
             _Call(
                 name=name,
@@ -170,6 +205,8 @@ class _Calls(MarkedOperators):
                 along=_along(func, args, kwargs)
                 if name in _ALONG and look.is_marked(args[0])
                 else None,
+                together=together,
+                contracted=_contracted(name, args) if given else (),
                 excused=gives_view(func)
                 or questions.kind_of(func).of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
@@ -197,9 +234,10 @@ def check(passes: Passes, batch: Batch) -> None:
     many, fewer = _Calls(passes, batch), _Calls(passes, part)
     passes.losses(batch, around=many)
     passes.losses(part, around=fewer)
-    for number, other in _pairs(many.calls, fewer.calls):
+    met = [(n, each) for n, each in enumerate(many.calls) if each.together][:1]
+    for number, other in (*met, *_pairs(many.calls, fewer.calls)):
         one = many.calls[number]
-        if does := one.mixes(other):
+        if does := "makes one value of those of several rows" if one.together else one.mixes(other):
             sought = functools.partial(_Calls, passes, batch, number)
             place = met_at(passes, batch, sought)
             raise TaskError(
@@ -240,6 +278,17 @@ def _alike(names: list[str], others: list[str]) -> int:
     """How many both begin with."""
     pairs = zip(names, others, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(names), len(others)))
+
+
+def _contracted(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
+    """The sizes that an operator sums over: a product's, and those that a kernel slides along."""
+    first = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}.get(name)
+    if first is not None:
+        return (args[first].shape[-1],)
+    if name == "convolution":
+        image, kernel = args[0].shape[2:], args[1].shape[2:]
+        return tuple(n for n, k in zip(image, kernel, strict=True) if k > 1)
+    return ()
 
 
 def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
