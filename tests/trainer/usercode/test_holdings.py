@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import itertools
 import logging
 import multiprocessing
@@ -16,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ import torch
 from torch import nn
 
 from dtjob_trainer.rank.mailbox import Mailbox
+from dtjob_trainer.usercode import holdings as held
 from dtjob_trainer.usercode.holdings import holdings
 
 CALLS = [0]
@@ -53,7 +56,50 @@ def counting() -> Iterator[int]:
         yield 0
 
 
-class Model(nn.Module):
+def passed_on() -> Iterator[int]:
+    """Counts in another generator."""
+    yield from iter([0, 0, 0])
+
+
+def in_a_loop() -> Iterator[int]:
+    """Counts in what it loops over, which has no name."""
+    for each in [0, 0, 0]:
+        yield each + 1
+
+
+class Settings(dict[str, int]):
+    """A dict that counts beside its entries."""
+
+    step = 0
+
+
+class Log(list[int]):
+    """A list that counts beside its entries."""
+
+    step = 0
+
+
+class Box:
+    """Holds others."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = list(parts)
+
+
+class Lazy(dict[str, int]):
+    """Can't tell what it holds."""
+
+    def items(self) -> Any:
+        raise RuntimeError("not here")
+
+
+class Base(nn.Module):
+    """Counts for all that derive from it."""
+
+    calls = 0
+
+
+class Model(Base):
     """Holds something of every kind."""
 
     passes = 0
@@ -77,6 +123,12 @@ class Model(nn.Module):
         self.counting = counting()
         self.python, self.torch = random.Random(0), torch.Generator()
         self.numpy, self.older = np.random.default_rng(0), np.random.RandomState(0)
+        self.passed_on, self.in_a_loop = passed_on(), in_a_loop()
+        next(self.passed_on), next(self.in_a_loop)
+        self.settings, self.log = Settings(lr=1), Log()
+        far = {"steps": [0]}
+        self.deep, self.far = Box(Box(Box(far))), far
+        self.system, self.lazy = random.SystemRandom(), Lazy(a=1)
 
 
 def losses(model: nn.Module, batch: object, steps: list[int] = [0]) -> None:  # noqa: B006
@@ -123,6 +175,10 @@ def count(model: Model) -> None:
 
 def count_in_class(_: Model) -> None:
     Config.seen += 1
+
+
+def count_in_base(_: Model) -> None:
+    Base.calls += 1
 
 
 def count_globally(_: Model) -> None:
@@ -179,6 +235,21 @@ CHANGES: dict[str, tuple[Callable[[Model], Any], str]] = {
     "a generator function": (
         lambda m: (next(m.counting), next(m.counting)),
         "module model (Model).counting: _",
+    ),
+    "an attribute of a base class": (count_in_base, ".calls"),
+    "what a generator passes on": (lambda m: next(m.passed_on), " (iterator)"),
+    "what a generator loops over": (lambda m: next(m.in_a_loop), " (iterator)"),
+    "beside the entries of a dict": (
+        lambda m: setattr(m.settings, "step", 1),
+        "module model (Model).settings.step",
+    ),
+    "beside the entries of a list": (
+        lambda m: setattr(m.log, "step", 1),
+        "module model (Model).log.step",
+    ),
+    "what is met on a deep path first": (
+        lambda m: m.far["steps"].__setitem__(0, 1),
+        "module model (Model).far['steps'][0]",
     ),
     "random numbers of Python's": (
         lambda m: m.python.random(),
@@ -291,3 +362,47 @@ def test_an_iterator_that_can_not_be_copied_is_passed_over() -> None:
     vars(model)["values"] = values
     assert holdings(model, losses)
     assert list(values) == [97, 98]
+
+
+COUNTS = """
+calls = 0
+
+
+def late():
+    global calls
+    calls += 1
+    return calls > 9
+"""
+ASKS = """
+import schedule
+
+
+def losses(model, batch):
+    return schedule.late()
+"""
+
+
+@pytest.mark.rule(21)
+def test_what_another_file_of_the_task_holds_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reached by its module alone: no function of it is held anywhere."""
+    (tmp_path / "schedule.py").write_text(COUNTS)
+    (tmp_path / "task_of_two_files.py").write_text(ASKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    task = importlib.import_module("task_of_two_files")
+    before = holdings(nn.Linear(1, 1), task.losses)
+    task.losses(None, None)
+    after = holdings(nn.Linear(1, 1), task.losses)
+    assert [where for where in after if before.get(where) != after[where]] == ["schedule.calls"]
+
+
+def test_many_tables_cost_as_much_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look would else take seconds, and there are eleven."""
+    monkeypatch.setattr(held, "_MAX_OF_ALL", 1000)
+    model = nn.Linear(1, 1)
+    model.tables = [[0.0] * 100 for _ in range(100)]  # type: ignore[assignment]
+    found = holdings(model, losses)
+    assert sum("tables[" in where for where in found) < 1000 + 2 * 100
+    assert "module model (Linear).tables[99] (entries)" in found
+    assert holdings(model, losses) == found

@@ -37,8 +37,9 @@ _OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
 # Those of Python's own classes whose objects a task writes to.
 _OPEN = (torch.nn.Module, ModuleType, argparse.Namespace, SimpleNamespace, threading.local)
 _MAX_DEPTH = 6
-# Of more entries it is noted how many they are; of a tensor, how often it was written to.
-_MAX_ENTRIES = 1 << 14
+# Of more entries, of one collection or of all, it is noted how many they are; of a tensor, how
+# often it was written to.
+_MAX_ENTRIES, _MAX_OF_ALL = 1 << 14, 1 << 17
 
 
 def holdings(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str, str]:
@@ -75,7 +76,9 @@ class _Reader:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self.written: set[str] = set()
-        self._seen: dict[int, tuple[object, int]] = {}  # with a reference: no other object gets its address
+        # With how much depth was left, and a reference: no other object gets its address.
+        self._seen: dict[int, tuple[object, int]] = {}
+        self._left = _MAX_OF_ALL
 
     def read(self, where: str, value: object, depth: int) -> None:
         """Note what an object holds, and what is within it."""
@@ -88,16 +91,16 @@ class _Reader:
             try:
                 for name, each in self._parts(value):
                     self.read(f"{where}{name}", each, depth - 1)
-            except Exception as error:  # of a mapping that can't tell what it holds
+            except Exception as error:  # of the object's own, such as a mapping that is not whole
                 self.found[f"{where} (unreadable)"] = type(error).__name__
 
     def _parts(self, value: object) -> Iterator[tuple[str, object]]:
         """What an object consists of, each with what is added to its name."""
         if isinstance(value, Mapping):
-            yield from _some(value, ((f"[{key!r}]", each) for key, each in value.items()))
+            yield from self._some(value, ((f"[{key!r}]", each) for key, each in value.items()))
             yield from self._beside(value)
         elif isinstance(value, _SEQUENCES):
-            yield from _some(value, ((f"[{at}]", each) for at, each in enumerate(value)))
+            yield from self._some(value, ((f"[{at}]", each) for at, each in enumerate(value)))
             yield from self._beside(value)
         elif isinstance(value, functools.partial):
             yield from (("", each) for each in (value.func, value.args, value.keywords))
@@ -106,25 +109,39 @@ class _Reader:
         elif isinstance(value, MethodType):
             yield from (("", each) for each in (value.__self__, value.__func__))
         elif isinstance(value, FunctionType):
-            self._note(value.__module__)
-            cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-            yield from ((f": {name}", _content(cell)) for name, cell in cells)
-            if _is_of_task(value.__module__):
-                given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-                yield from ((f": default {at}", each) for at, each in enumerate(given))
-                yield from ((f".{name}", each) for name, each in _attributes(value))
+            yield from self._of_function(value)
         elif isinstance(value, type):
             for kind in value.__mro__:
                 if self._note(kind.__module__):
                     yield from ((f".{name}", each) for name, each in _attributes(kind))
         elif isinstance(value, _OPEN) or not _is_machinery(type(value).__module__):
-            yield from ((f".{name}", each) for name, each in _attributes(value))
-            if isinstance(value, ModuleType):
-                for each in vars(value).values():
-                    if isinstance(each, ModuleType):
-                        self._note(each.__name__)
-            elif self._note(type(value).__module__):
-                yield f" ({type(value).__name__})", type(value)
+            yield from self._of_object(value)
+
+    def _of_function(self, function: FunctionType) -> Iterator[tuple[str, object]]:
+        self._note(function.__module__)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        yield from ((f": {name}", _content(cell)) for name, cell in cells)
+        if _is_of_task(function.__module__):
+            given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+            yield from ((f": default {at}", each) for at, each in enumerate(given))
+            yield from ((f".{name}", each) for name, each in _attributes(function))
+
+    def _of_object(self, value: object) -> Iterator[tuple[str, object]]:
+        yield from ((f".{name}", each) for name, each in _attributes(value))
+        if isinstance(value, ModuleType):
+            for each in list(vars(value).values()):
+                if isinstance(each, ModuleType):
+                    self._note(each.__name__)
+        elif self._note(type(value).__module__):
+            yield f" ({type(value).__name__})", type(value)
+
+    def _some(
+        self, value: Collection[object], parts: Iterator[tuple[str, object]]
+    ) -> Iterator[tuple[str, object]]:
+        yield " (entries)", len(value)
+        self._left -= len(value)
+        if len(value) <= _MAX_ENTRIES and self._left >= 0:
+            yield from list(parts)
 
     def _beside(self, value: object) -> Iterator[tuple[str, object]]:
         """What a class of the task's, which derives from a collection, has beside the entries."""
@@ -151,14 +168,6 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
         is_own = name not in passed and not name.startswith("__")
         if is_own and not isinstance(each, (ModuleType, torch.nn.Parameter)):
             yield name, each
-
-
-def _some(
-    value: Collection[object], parts: Iterator[tuple[str, object]]
-) -> Iterator[tuple[str, object]]:
-    yield " (entries)", len(value)
-    if len(value) <= _MAX_ENTRIES:
-        yield from list(parts)
 
 
 def _is_machinery(module: str) -> bool:

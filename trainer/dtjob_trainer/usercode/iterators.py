@@ -33,8 +33,13 @@ def position(value: object) -> list[tuple[str, object]] | None:
         frame = value.gi_frame
         if frame is None:
             return [(" (ended)", True)]
-        return [(" (place)", frame.f_lasti), *((f": {k}", v) for k, v in frame.f_locals.items()),
-            *((" (within)", each) for each in gc.get_referents(value))]  # what a loop or `yield from` is at
+        # What a loop or `yield from` in it is at has no name.
+        within = [each for each in gc.get_referents(value) if isinstance(each, Iterator)]
+        return [
+            (" (place)", frame.f_lasti),
+            *((f": {name}", each) for name, each in frame.f_locals.items()),
+            *((f" (within {at})", each) for at, each in enumerate(within)),
+        ]
     if isinstance(value, Iterator) and type(value).__module__ in _OF_PYTHON:
         return [(" (iterator)", each) for each in _reduced(value)]
     return None

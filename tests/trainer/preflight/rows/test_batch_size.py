@@ -82,3 +82,17 @@ def test_random_numbers_alone_are_no_other_loss(name: str) -> None:
 def test_batches_of_any_size_are_compared(large: int) -> None:
     with pytest.raises(TaskError, match="larger batch"):
         check(task_of(RANDOM["normal numbers"], divided), large)
+
+
+def redrawn(h: torch.Tensor) -> torch.Tensor:
+    """Until each row has something left: with one number for all there is no end."""
+    while True:
+        mask = torch.rand_like(h) < 0.3
+        if bool(mask.any(1).all()):
+            return h * mask
+
+
+def test_a_pass_that_never_ends_is_refused() -> None:
+    with pytest.raises(TaskError) as caught:
+        check(task_of(redrawn))
+    assert "keeps a pass from its end" in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -88,6 +89,11 @@ OF_EACH_ROW: dict[str, Function] = {
     "the greatest of each row": lambda h: h + h.max(1).values[:, None],
     "a constant's maximum": lambda h: h + torch.ones(8).max(),
     "an order within each row": lambda h: h.sort(1).values + h.cumsum(-1) + h.softmax(1),
+    "each row for itself, twice": lambda h: torch.stack([row * row.sum() + row[0] for row in h]),
+    "a product of each row": lambda h: torch.stack([row @ torch.eye(8) for row in h]),
+    "a convolution in each row": lambda h: (
+        h + functional.conv1d(h[:, None], torch.ones(1, 1, 3), padding=1)[:, 0]
+    ),
     "an order of each row in turn": lambda h: torch.stack([row.cumsum(0) for row in h]),
 }
 
@@ -136,6 +142,16 @@ def test_what_is_made_of_all_rows_is_refused_by_line(name: str) -> None:
     assert "module model (Hidden)" in message
 
 
+def beyond(h: torch.Tensor) -> torch.Tensor:
+    """[rows, 1]: where a row is large, which no probe has."""
+    return (h.detach()[:, :1] > 1e6).float()
+
+
+def triangle(h: torch.Tensor) -> torch.Tensor:
+    """By which a product is a sum of all rows before each."""
+    return torch.ones(len(h), len(h)).tril()
+
+
 def often(h: torch.Tensor) -> torch.Tensor:
     """Where three rows are large, which no probe has."""
     beyond: torch.Tensor = (h.detach()[:, :1] > 1e6).long()
@@ -149,6 +165,12 @@ ALONG: dict[str, Function] = {
     "topk": rare(lambda h: h.topk(len(h), 0).values),
     "_softmax": lambda h: h * (1 + (h.detach().softmax(-2) > 1)),
     "logcumsumexp": rare(lambda h: h.reshape(1, -1, 4).logcumsumexp(1).view(-1, 8)),
+    "mv": lambda h: h * (1 + ((triangle(h) @ beyond(h)[:, 0]) > 2)[:, None]),
+    "mm": lambda h: h * (1 + ((triangle(h) @ beyond(h)) > 2)),
+    "convolution": lambda h: (
+        h
+        * (1 + (functional.conv1d(beyond(h).t()[None], torch.ones(1, 1, 3), padding=1)[0] > 1).t())
+    ),
 }
 
 
@@ -157,6 +179,31 @@ ALONG: dict[str, Function] = {
 def test_what_runs_along_the_rows_is_refused_by_line(name: str) -> None:
     words = f"mixes the examples of a batch: {name} runs along the rows"
     assert words in refusal(hidden(ALONG[name]))
+
+
+def counted(h: torch.Tensor) -> torch.Tensor:
+    n = torch.zeros(())
+    for row in beyond(h):
+        n = n + row[0]
+    return n
+
+
+ONE_BY_ONE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "Python's sum": lambda h: sum(row for row in beyond(h)),
+    "a loop": counted,
+    "two rows": lambda h: beyond(h[0][None])[0] * beyond(h[2][None])[0],
+    "in place": lambda h: h[0].detach().clone().add_(h[1].detach()).amax() > 1e6,
+    "some that were stacked": lambda h: torch.stack([h[0].detach(), h[1].detach()]).amax() > 1e6,
+}
+
+
+@pytest.mark.rule(8, 21)
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_rows_that_are_taken_apart_must_not_meet(name: str) -> None:
+    """No operator there has a dimension of rows, and no probe is large."""
+    message = refusal(hidden(lambda h: h * (1 + ONE_BY_ONE[name](h))))
+    assert "mixes the examples of a batch" in message
+    assert "makes one value of those of several rows" in message
 
 
 COMPARED: dict[str, Function] = {

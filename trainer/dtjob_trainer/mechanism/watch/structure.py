@@ -165,7 +165,7 @@ class Look:
         ValueKept
         """
         own = (*besides, *self._model.parameters(), *self._model.buffers())
-        may_stay = frozenset(map(_storage, own))
+        may_stay = frozenset(map(storage_of, own))
         if self._kept(may_stay):
             gc.collect()  # an exception that was caught holds its frames until then
         for number in self._kept(may_stay):
@@ -181,7 +181,7 @@ class Look:
     def mark(self, value: object) -> None:
         """Mark every tensor within a value."""
         if isinstance(value, torch.Tensor):
-            address = _storage(value)
+            address = storage_of(value)
             if address is None:
                 self.ask(questions.NOT_STRIDED)
             elif address not in self._marked:
@@ -198,7 +198,7 @@ class Look:
     def is_marked(self, value: object) -> bool:
         """Whether a tensor within a value is marked."""
         if isinstance(value, torch.Tensor):
-            return _storage(value) in self._marked
+            return storage_of(value) in self._marked
         if isinstance(value, (tuple, list)):
             return any(self.is_marked(each) for each in value)
         return isinstance(value, dict) and self.is_marked(list(value.values()))
@@ -302,7 +302,7 @@ class _Functions(TorchFunctionMode):
             look.function, look.arguments = before
 
 
-def _storage(tensor: torch.Tensor) -> int | None:
+def storage_of(tensor: torch.Tensor) -> int | None:
     """The address of a tensor's storage; None for one without, as sparse ones are."""
     try:
         address: int = torch._C._storage_address(tensor)  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from dtjob_trainer.preflight.rows.axes import FEWER_ROWS
 from dtjob_trainer.preflight.rows.marked import MarkedOperators
 from dtjob_trainer.preflight.rows.operators import gives_view
 from dtjob_trainer.preflight.rows.passes import Batch, Passes, rows_of
+from dtjob_trainer.preflight.rows.taken_apart import TakenApart
 from dtjob_trainer.preflight.rows.whereabouts import Met, Modules, met_at
 from dtjob_trainer.task import TaskError
 
@@ -45,6 +46,8 @@ _OF_CONTRASTS = (
     "pairs and triplets, and is public or of the same unit of privacy"
 )
 _PRODUCTS = frozenset({"addmm", "baddbmm", "bmm", "mm"})
+# At which place each product has its first factor.
+_FACTORS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
 # Operators that give an entry for each, made of those before it in a dimension, or of all of them.
 _ALONG = frozenset(
     {
@@ -81,6 +84,10 @@ class _Call:
         The dimension along which it makes each entry of others; None for none.
     excused
         It gives a view, or no values, or torch asks only to raise.
+    contracted
+        The sizes of dimensions that it sums over though both operands may have them for rows.
+    joins
+        It makes something without rows of several rows that were taken apart.
     """
 
     name: str
@@ -89,7 +96,7 @@ class _Call:
     along: int | None
     excused: bool
     contracted: tuple[int, ...] = ()
-    together: bool = False
+    joins: bool = False
 
     def meets(self, of_fewer: _Call) -> bool:
         """Whether it makes an entry of a row of those of other rows."""
@@ -109,6 +116,8 @@ class _Call:
 
     def mixes(self, of_fewer: _Call) -> str:
         """What it does with rows, beside a call on fewer; empty where each stays for itself."""
+        if self.joins:
+            return "makes one value of those of several rows"
         if self.reduces(of_fewer):
             return "makes one value of those of all rows"
         if self.meets(of_fewer):
@@ -154,50 +163,21 @@ class _Calls(MarkedOperators):
         super().__init__(passes, batch)
         self.calls: list[_Call] = []
         self._at, self._modules = at, modules
-        self._count = rows_of(batch)
-        self._rows: dict[int, tuple[int, frozenset[int]]] = {}  # by storage: a row's stride, or rows
-
-    def _rows_of(self, tensor: torch.Tensor) -> frozenset[int]:
-        """Which rows something without rows is of; none for what has rows, or is not followed."""
-        stride, rows = self._rows.get(torch._C._storage_address(tensor), (0, frozenset()))
-        if not stride:
-            return rows
-        extent = sum((n - 1) * by for n, by in zip(tensor.shape, tensor.stride(), strict=True))
-        first, last = tensor.storage_offset(), tensor.storage_offset() + extent
-        return frozenset({first // stride}) if first // stride == last // stride else frozenset()
-
-    def _follow(self, name: str, args: Any, result: Any, view: bool) -> bool:
-        """Whether rows that have been taken apart meet again, but side by side."""
-        together: frozenset[int] = frozenset()
-        for each in _tensors(args):
-            if self.look.is_marked(each):
-                if len(each.shape) and len(each) == self._count and each.is_contiguous():
-                    self._rows.setdefault(torch._C._storage_address(each), (max(each.stride(0), 1), frozenset()))
-                together |= self._rows_of(each)
-        if view:
-            return False
-        met = False
-        for each in _tensors(result):
-            if len(each.shape) and len(each) == self._count:
-                self._rows[torch._C._storage_address(each)] = (each.stride(0), frozenset()) if each.is_contiguous() else (0, frozenset())
-            elif together:
-                self._rows[torch._C._storage_address(each)] = (0, together)
-                met |= len(together) > 1 and name not in ("stack", "cat")
-        return met
+        self._apart = TakenApart(rows_of(batch))
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
         look = self.look
-        given = [each.shape for each in _tensors((args, kwargs)) if look.is_marked(each)]
+        of_batch = [each for each in _tensors((args, kwargs)) if look.is_marked(each)]
         result = func(*args, **kwargs)
         if self._modules is not None and len(self.calls) == self._at:
             raise Met(self._modules.innermost)
         name = func.overloadpacket.__name__
-        together = self._follow(name, (args, kwargs), result, gives_view(func)) if given else False
+        is_view = gives_view(func)
         self.calls.append(
             _Call(
                 name=name,
-                given=given,
+                given=[each.shape for each in of_batch],
                 gave=[
                     (each.shape, each.is_floating_point())
                     for each in _tensors(result)[: _TELLING.get(name)]
@@ -205,9 +185,10 @@ class _Calls(MarkedOperators):
                 along=_along(func, args, kwargs)
                 if name in _ALONG and look.is_marked(args[0])
                 else None,
-                together=together,
-                contracted=_contracted(name, args) if given else (),
-                excused=gives_view(func)
+                joins=bool(of_batch)
+                and self._apart.meet(name, of_batch, _tensors(result), view=is_view),
+                contracted=_contracted(name, args) if of_batch else (),
+                excused=is_view
                 or questions.kind_of(func).of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
             )
@@ -234,10 +215,10 @@ def check(passes: Passes, batch: Batch) -> None:
     many, fewer = _Calls(passes, batch), _Calls(passes, part)
     passes.losses(batch, around=many)
     passes.losses(part, around=fewer)
-    met = [(n, each) for n, each in enumerate(many.calls) if each.together][:1]
-    for number, other in (*met, *_pairs(many.calls, fewer.calls)):
+    joining = [(number, call) for number, call in enumerate(many.calls) if call.joins]
+    for number, other in (*joining[:1], *_pairs(many.calls, fewer.calls)):
         one = many.calls[number]
-        if does := "makes one value of those of several rows" if one.together else one.mixes(other):
+        if does := one.mixes(other):
             sought = functools.partial(_Calls, passes, batch, number)
             place = met_at(passes, batch, sought)
             raise TaskError(
@@ -282,9 +263,8 @@ def _alike(names: list[str], others: list[str]) -> int:
 
 def _contracted(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
     """The sizes that an operator sums over: a product's, and those that a kernel slides along."""
-    first = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}.get(name)
-    if first is not None:
-        return (args[first].shape[-1],)
+    if name in _FACTORS:
+        return (args[_FACTORS[name]].shape[-1],)
     if name == "convolution":
         image, kernel = args[0].shape[2:], args[1].shape[2:]
         return tuple(n for n, k in zip(image, kernel, strict=True) if k > 1)
