@@ -207,23 +207,31 @@ class KubeClient:
             await self._json("apply", "PATCH", kind, path, query, obj, content_type), kind
         )
 
-    async def own_by_apply(self, kind: Kind, namespace: str, name: str) -> None:
+    async def own_by_apply(self, obj: Json) -> None:
         """Let what we created count as applied: else an apply could take no field away again.
 
-        Server-side apply removes what its own last one set, and a creation is an update to it.
+        Server-side apply removes what its own last one set, and a creation is an update to it. The
+        labels and owners that the object should have come with it, for the admission policy
+        operator-writes lets nothing be written without them.
         """
-        path = kind.path(namespace, name)
+        kind, wanted = kind_of(obj), obj["metadata"]
+        path = kind.path(wanted["namespace"], wanted["name"])
         found = (await self._json("get", "GET", kind, path))["metadata"]
-        fields = [each for each in found.get("managedFields") or () if _is_own_update(each)]
-        if not fields:
+        entries = found.get("managedFields") or []
+        if not any(map(_is_own_update, entries)):
             return
-        applied = [
-            each | {"operation": "Apply"} if _is_own_update(each) else each
-            for each in found["managedFields"]
-        ]
-        version = {"resourceVersion": found["resourceVersion"], "managedFields": applied}
+        owners = {each["uid"]: each for each in found.get("ownerReferences") or ()}
+        owners |= {each["uid"]: each for each in wanted.get("ownerReferences") or ()}
+        change = {
+            "resourceVersion": found["resourceVersion"],
+            "managedFields": [
+                each | {"operation": "Apply"} if _is_own_update(each) else each for each in entries
+            ],
+            "labels": wanted["labels"],
+            **({"ownerReferences": [*owners.values()]} if owners else {}),
+        }
         query, content_type = {"fieldManager": FIELD_MANAGER}, "application/merge-patch+json"
-        await self._json("patch", "PATCH", kind, path, query, {"metadata": version}, content_type)
+        await self._json("patch", "PATCH", kind, path, query, {"metadata": change}, content_type)
 
     async def merge_patch(
         self,

@@ -145,9 +145,7 @@ class Applier:
                 applied = await self._client.create(child)
             else:
                 if is_created:
-                    await self._client.own_by_apply(
-                        kind_of(child), child["metadata"]["namespace"], name
-                    )
+                    await self._client.own_by_apply(child)
                 applied = await self._client.apply(child)
         except AlreadyExists:
             self._log.info("is there already", kind=kind, name=name)

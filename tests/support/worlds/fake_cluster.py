@@ -97,8 +97,8 @@ class FakeCluster:
                 return known  # applied without effect: no new version
         return self.put(wanted)
 
-    async def own_by_apply(self, kind: Kind, _namespace: str, _name: str) -> None:
-        await self._ask("patch", kind.name)
+    async def own_by_apply(self, obj: Json) -> None:
+        await self._ask("patch", obj["kind"])
 
     async def served(self, api_version: str) -> set[str]:
         await self._ask("discover", api_version)

@@ -217,8 +217,8 @@ def test_broken_watches(
 
 
 LATE_SECONDS = 3.0
-# A start of a namespace's first job, to Starting.
-START_WRITES = 9
+# A start of a namespace's first job, to Starting, with a status of the plan if the job is seen late.
+START_WRITES = 10
 
 
 def late(plurals: list[str]) -> Callable[[str], float]:
