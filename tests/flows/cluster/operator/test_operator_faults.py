@@ -217,7 +217,7 @@ def test_broken_watches(
 
 
 LATE_SECONDS = 3.0
-# A start of a namespace's first job, to Starting, with a status of the plan if the job is seen late.
+# Of a namespace's first job to Starting, with a status of the plan where the job is seen late.
 START_WRITES = 10
 
 
