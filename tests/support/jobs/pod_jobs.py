@@ -230,9 +230,7 @@ class Job:
         """What the task of one worker saw of the private data."""
         path = witness_task.record(self.pod_name(position))
         text = self.installed.read_volume(self.kubectl, _WITNESS, path)
-        # What a machine had not written when the process was killed is cut off.
-        whole = [line for line in text.splitlines() if line.endswith("}")]
-        return [Batch(**json.loads(line)) for line in whole]
+        return [Batch(**json.loads(line)) for line in text.splitlines() if line.endswith("}")]
 
     def draws(self) -> list[int]:
         """The draws that were given to the coordinator, of a job of stand-ins."""
