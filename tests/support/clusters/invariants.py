@@ -78,14 +78,20 @@ def _version(obj: Manifest) -> int:
 
 
 def _is_by_operator(before: Manifest | None, obj: Manifest) -> bool:
-    """Whether the operator's entry in managedFields is new or has changed."""
-    old = _own_entries(before) if before is not None else []
-    return any(entry not in old for entry in _own_entries(obj))
+    """Whether the operator wrote this version: an entry of its in managedFields is of a new time.
+
+    Who takes a field away changes the entries of its owners, but not their times.
+    """
+    return bool(_own_writes(obj) - (_own_writes(before) if before is not None else set()))
 
 
-def _own_entries(obj: Manifest) -> list[Manifest]:
+def _own_writes(obj: Manifest) -> set[tuple[str, str, str]]:
     entries = obj["metadata"].get("managedFields") or []
-    return [entry for entry in entries if entry["manager"] == FIELD_MANAGER]
+    return {
+        (entry["operation"], entry.get("subresource", ""), entry["time"])
+        for entry in entries
+        if entry["manager"] == FIELD_MANAGER
+    }
 
 
 def _of_ledger(before: Manifest | None, ledger: Manifest) -> Iterator[str]:
