@@ -141,6 +141,16 @@ def test_what_a_test_forges_is_not_the_operators() -> None:
     assert not found(job(), lambda o: o["status"].pop("privacy"), manager="kubectl")
 
 
+def test_who_takes_a_field_away_is_not_who_wrote_it() -> None:
+    """The entry of the field's owner changes too, but for its time."""
+
+    def taken(stored: Manifest) -> None:
+        stored["metadata"].pop("ownerReferences")
+        stored["metadata"]["managedFields"] = [entry(0)[0] | {"fieldsV1": {}}]
+
+    assert not found(of_set(), taken)
+
+
 @pytest.mark.parametrize(("seconds", "broken"), [(0.1, True), (1.0, False)])
 def test_a_loop_is_found(seconds: float, broken: bool) -> None:
     invariants, seen = Invariants(), []
