@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dtjob_accounting.errors import PlanError
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.wire.positions import Role, positions
 from dtjob_operator.decide.builders.disruption_budget import disruption_budget
 from dtjob_operator.decide.builders.ledger import ledger
-from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
-from dtjob_operator.decide.facts import Facts
+from dtjob_operator.decide.facts import Facts, is_restricted
 from dtjob_operator.decide.gang_sets import desired_set, have_stale_tokens
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
@@ -56,18 +53,6 @@ def uses_our_account(job: DistributedTrainingJob) -> bool:
     return not job.spec.workers.service_account_name
 
 
-def is_restricted(job: DistributedTrainingJob) -> bool:
-    """Whether the job asks for a NetworkPolicy."""
-    return job.spec.network.policy is NetworkPolicyMode.RESTRICTED
-
-
-def wanted_policy(facts: Facts) -> Json | None:
-    """The NetworkPolicy that the job should have; None where it asks for none."""
-    if not is_restricted(facts.job):
-        return None
-    return network_policy(facts.job, facts.observed.api_server, facts.settings)
-
-
 def _binds_another_role(facts: Facts, stored: Json) -> bool:
     """A RoleBinding's roleRef can't be changed in place."""
     wanted = role_binding(names.namespace(facts.job))
@@ -76,10 +61,8 @@ def _binds_another_role(facts: Facts, stored: Json) -> bool:
 
 def _ledger(facts: Facts) -> Json | None:
     """The ledger until there is one: it is written once."""
-    plan = facts.observed.privacy_plan
-    if facts.ledger is not None or plan is None or isinstance(plan, PlanError):
-        return None
-    return ledger(facts.job, plan)
+    plan = facts.plan
+    return ledger(facts.job, plan) if facts.ledger is None and plan is not None else None
 
 
 def _stateful_set(role: Role) -> Callable[[Facts], Json | None]:
@@ -121,7 +104,7 @@ CHILD_KINDS = (
     ChildKind(
         kinds.NETWORK_POLICY,
         stored=lambda observed: observed.network_policy,
-        wanted=wanted_policy,
+        wanted=lambda facts: facts.network_policy,
         asked_for=is_restricted,
         is_in_the_way=lambda facts, _stored: not is_restricted(facts.job),
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dtjob_accounting.errors import PlanError
 from dtjob_api.wire.positions import Role
 from dtjob_operator.decide.child_kinds import CHILD_KINDS
 from dtjob_operator.decide.drift import has_drifted
@@ -28,13 +27,8 @@ def applies(situation: Situation) -> Iterator[Json]:
     elif situation.outcome is None:
         if situation.children is Children.RELEASED:
             yield from _scaled_down(situation)
-        elif situation.children is Children.KEPT and _is_planned(situation):
+        elif situation.children is Children.KEPT and (situation.ledger or situation.plan):
             yield from _repaired(situation)
-
-
-def _is_planned(situation: Situation) -> bool:
-    plan = situation.observed.privacy_plan
-    return situation.ledger is not None or not (plan is None or isinstance(plan, PlanError))
 
 
 def _repaired(situation: Situation) -> Iterator[Json]:

@@ -8,10 +8,13 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from dtjob_accounting.errors import PlanError
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.ledger.privacy_ledger import AttemptRecord, PrivacyLedger
+from dtjob_api.job.network import NetworkPolicyMode
+from dtjob_api.ledger.privacy_ledger import AttemptRecord, PrivacyLedger, PrivacyPlan
 from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.wire.worker_report import WorkerReport
+from dtjob_operator.decide.builders.network_policy import network_policy
 from dtjob_operator.read import pod_status
 from dtjob_operator.terms import names
 from dtjob_operator.terms.clocks import elapsed
@@ -45,6 +48,8 @@ class Facts:
         The coordinator's, if it speaks of the ledger's attempt.
     gang_formed
         The gang of the current attempt has formed and its coordinator lives.
+    network_policy
+        The one that the job should have; None where it asks for none.
     """
 
     observed: Observed
@@ -56,6 +61,7 @@ class Facts:
     coordinator: Json | None
     report: WorkerReport | None
     gang_formed: bool
+    network_policy: Json | None
     now: datetime
     settings: Settings
 
@@ -69,6 +75,12 @@ class Facts:
             if "deletionTimestamp" not in pod["metadata"]
             and elapsed(pod_status.scheduled_at(pod), self.now) >= least
         ]
+
+    @property
+    def plan(self) -> PrivacyPlan | None:
+        """The plan that a ledger can be made of; None while there is none, or where none can be."""
+        plan = self.observed.privacy_plan
+        return None if isinstance(plan, PlanError) else plan
 
     @property
     def last_attempt(self) -> AttemptRecord | None:
@@ -91,6 +103,11 @@ class Facts:
         return self.ledger.status.charged > 0 or may_lack_draws(self.ledger.status) is not None
 
 
+def is_restricted(job: DistributedTrainingJob) -> bool:
+    """Whether the job asks for a NetworkPolicy."""
+    return job.spec.network.policy is NetworkPolicyMode.RESTRICTED
+
+
 def gather(
     observed: Observed, job: DistributedTrainingJob, now: datetime, settings: Settings
 ) -> Facts:
@@ -111,6 +128,9 @@ def gather(
         coordinator=coordinator,
         report=report,
         gang_formed=ledger is not None and _gang_has_formed(ledger, coordinator, report, now),
+        network_policy=(
+            network_policy(job, observed.api_server, settings) if is_restricted(job) else None
+        ),
         now=now,
         settings=settings,
     )

@@ -10,7 +10,6 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import Outcome
 from dtjob_api.reasons import ConditionType
 from dtjob_api.wire.well_known import HTTP_PORT
-from dtjob_operator.decide.child_kinds import wanted_policy
 from dtjob_operator.decide.facts import Facts, gather
 from dtjob_operator.decide.obstacles.obstacle import Children, Obstacle, children, obstacle_to
 from dtjob_operator.decide.obstacles.order import find
@@ -18,7 +17,6 @@ from dtjob_operator.decide.restriction import Restriction, restriction
 from dtjob_operator.read import pod_status
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.terms.decision import Finding
-from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
 
@@ -31,14 +29,11 @@ class Situation(Facts):
     ----------
     obstacles
         What keeps the job from training, in order: `obstacles.order`.
-    network_policy
-        The one that the job should have; None where it asks for none.
     restriction
         How far the workers' network is closed.
     """
 
     obstacles: tuple[Obstacle, ...]
-    network_policy: Json | None
     restriction: Restriction
 
     @property
@@ -104,11 +99,9 @@ def assess(
     """Derive the facts from what is observed, and find what is in the way."""
     facts = gather(observed, job, now, settings)
     obstacles = find(facts)
-    policy = wanted_policy(facts)
     unmade = obstacle_to(ConditionType.NETWORK_RESTRICTED, obstacles)
     return Situation(
         **{field.name: getattr(facts, field.name) for field in fields(facts)},
         obstacles=obstacles,
-        network_policy=policy,
-        restriction=restriction(observed, job, policy, unmade, settings),
+        restriction=restriction(observed, job, facts.network_policy, unmade, settings),
     )

@@ -136,17 +136,8 @@ class Applier:
     async def _apply(self, child: Json, trials: Trials) -> bool:
         """Create or change a child; returns False where the API server does not do it."""
         kind, name = _child(child)
-        is_created = kind_of(child) not in _MADE_BY_NAME
-        is_new = "uid" not in child["metadata"]
         try:
-            if is_created and is_new:
-                if kind_of(child) is kinds.LEDGER:
-                    await self._require_job(child)
-                applied = await self._client.create(child)
-            else:
-                if is_created:
-                    await self._client.own_by_apply(child)
-                applied = await self._client.apply(child)
+            applied = await self._write(child)
         except AlreadyExists:
             self._log.info("is there already", kind=kind, name=name)
             trials.taken.add((kind, name))
@@ -166,8 +157,19 @@ class Applier:
         trials.failed.discard((kind, name))
         trials.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
         self._stores.note(applied)
+        is_new = "uid" not in child["metadata"]
         self._log.info("child made" if is_new else "child changed", kind=kind, name=name)
         return True
+
+    async def _write(self, child: Json) -> Json:
+        if kind_of(child) in _MADE_BY_NAME:
+            return await self._client.apply(child)
+        if "uid" in child["metadata"]:
+            await self._client.own_by_apply(child)
+            return await self._client.apply(child)
+        if kind_of(child) is kinds.LEDGER:
+            await self._require_job(child)
+        return await self._client.create(child)
 
     async def _require_job(self, ledger: Json) -> None:
         """A ledger outlives its job, and nobody may delete it: none is made for one that is gone.

@@ -97,12 +97,16 @@ def shared_labels() -> dict[str, str]:
 
 def selector(job: DistributedTrainingJob) -> dict[str, str]:
     """Labels that only this incarnation's pods and claims have."""
-    return {JOB_LABEL: job.metadata.name, JOB_UID_LABEL: derive.job_uid(job)}
+    return _selector(job.metadata.name, derive.job_uid(job))
+
+
+def _selector(job_name: str, uid: str) -> dict[str, str]:
+    return {JOB_LABEL: job_name, JOB_UID_LABEL: uid}
 
 
 def missing_labels(job_name: str, uid: str, position: int, pod: Json) -> dict[str, str]:
     """The labels of a worker's pod that it lacks: without one its StatefulSet knows it no more."""
-    wanted = of_role(positions.role_at(position), {JOB_LABEL: job_name, JOB_UID_LABEL: uid})
+    wanted = of_role(positions.role_at(position), _selector(job_name, uid))
     labels = pod["metadata"].get("labels") or {}
     return {label: value for label, value in wanted.items() if labels.get(label) != value}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.schema.quantity import parse_quantity
+from dtjob_operator.decide.facts import is_restricted
 from dtjob_operator.terms import metadata_addresses
 
 # By these programs and modules are found; in dtjob's image the trainer is found without them.
@@ -53,9 +53,8 @@ def trainer_image(job: DistributedTrainingJob) -> str:
 
 def metadata_remedy(message: str, job: DistributedTrainingJob) -> str:
     """What would help where somebody asked for credentials that the job's NetworkPolicy closes."""
-    restricted = job.spec.network.policy is NetworkPolicyMode.RESTRICTED
     address = metadata_addresses.mentioned_in(message)
-    if not restricted or address is None:
+    if not is_restricted(job) or address is None:
         return ""
     return (
         ". The job's NetworkPolicy closes the metadata addresses to what runs in its pods: if that "

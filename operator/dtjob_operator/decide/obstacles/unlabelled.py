@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.child_kinds import is_restricted
+from dtjob_operator.decide.facts import is_restricted
 from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Finding
