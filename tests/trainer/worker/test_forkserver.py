@@ -12,7 +12,6 @@ from collections.abc import Callable
 from multiprocessing import forkserver, popen_forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,8 +20,9 @@ from dtjob_api.wire.gang import End
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.process.memory_group import MemoryCount
 from dtjob_trainer.rank.setup import RankSetup
-from dtjob_trainer.worker.forkserver import DIED_WITH_FORKSERVER, Forkserver, forkserver_pid
-from dtjob_trainer.worker.processes import CannotStart, Ranks
+from dtjob_trainer.worker.deaths import Death
+from dtjob_trainer.worker.forkserver import Forkserver, forkserver_pid
+from dtjob_trainer.worker.processes import DIED_WITH_NURSERY, CannotStart, Ranks
 
 CHANGED = (
     f"multiprocessing of Python {platform.python_version()} is not as that of 3.11, with which "
@@ -63,8 +63,8 @@ class Child:
     def join(self) -> None:
         os.close(self.sentinel)
 
-    def dies(self) -> None:
-        self.exitcode = -signal.SIGKILL
+    def dies(self, exit_code: int = -signal.SIGKILL) -> None:
+        self.exitcode = exit_code
         self._pipe.close()
         os.close(self._end)
 
@@ -89,8 +89,13 @@ def started(nursery: Forkserver) -> int:
     return pid
 
 
-async def killed_in_turn(nursery: Forkserver, ranks: int, counts: Callable[[int], None]) -> Any:
-    """The reasons of ranks that are killed one after the other."""
+async def killed_in_turn(
+    nursery: Forkserver,
+    ranks: int,
+    counts: Callable[[int], None],
+    exit_code: int = -signal.SIGKILL,
+) -> list[End]:
+    """How ranks end that are killed one after the other."""
     ends: asyncio.Queue[End] = asyncio.Queue()
     setups = [RankSetup("{}", 1, rank, rank, ranks, 1, 1) for rank in range(ranks)]
     started = Ranks(nursery, setups, lambda *_: None, ends.put_nowait)
@@ -98,8 +103,8 @@ async def killed_in_turn(nursery: Forkserver, ranks: int, counts: Callable[[int]
     found = []
     for rank, child in started._processes.items():
         counts(rank)
-        child.dies()  # type: ignore[attr-defined]
-        found.append((await asyncio.wait_for(ends.get(), 60)).reason)
+        child.dies(exit_code)  # type: ignore[attr-defined]
+        found.append(await asyncio.wait_for(ends.get(), 60))
     return found
 
 
@@ -108,7 +113,11 @@ def test_a_kill_explains_one_death_of_an_attempts_ranks(group: Group, nursery: F
         group.kills = 1 if rank < 2 else 2
 
     found = asyncio.run(killed_in_turn(nursery, 3, counts))
-    assert found == [Reason.OUT_OF_MEMORY, Reason.RANK_FAILED, Reason.OUT_OF_MEMORY]
+    assert [end.reason for end in found] == [
+        Reason.OUT_OF_MEMORY,
+        Reason.RANK_FAILED,
+        Reason.OUT_OF_MEMORY,
+    ]
 
 
 def test_an_import_that_fails_is_reported_with_its_likely_causes(
@@ -138,24 +147,50 @@ def test_a_ranks_kill_explains_no_later_death_of_the_forkserver(
     group.kills += another
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    message = nursery.death
-    assert message is not None
-    assert ("out of memory: the machine" in message) == another
-    assert nursery.death == message, "asked again"
+    death = nursery.death
+    assert death is not None
+    assert ("out of memory: the machine" in death.words) == another
+    assert (death.reason is Reason.OUT_OF_MEMORY) == another
+    assert nursery.death == death, "asked again"
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_rank_that_its_forkserver_takes_down_says_what_that_died_of(
+    group: Group, nursery: Forkserver, killed: bool
+) -> None:
+    pid = started(nursery)
+
+    def counts(_rank: int) -> None:
+        group.kills = int(killed)
+        os.kill(pid, signal.SIGKILL)
+
+    (end,) = asyncio.run(killed_in_turn(nursery, 1, counts, DIED_WITH_NURSERY))
+    words = "rank 0 ended with what had started it: the forkserver was ended by SIGKILL: "
+    assert end.message.startswith(words)
+    assert end.reason is (Reason.OUT_OF_MEMORY if killed else Reason.RANK_FAILED)
+    os.waitpid(pid, 0)
+
+
+def test_a_rank_may_itself_exit_with_that_code(group: Group, nursery: Forkserver) -> None:
+    pid = started(nursery)
+    (end,) = asyncio.run(killed_in_turn(nursery, 1, lambda _: None, DIED_WITH_NURSERY))
+    assert (end.exit_code, end.reason) == (DIED_WITH_NURSERY, Reason.RANK_FAILED)
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
 def test_the_forkserver_tells_of_what_it_died(nursery: Forkserver) -> None:
-    assert nursery.death == "the forkserver was not started", CHANGED
+    assert nursery.death == Death("the forkserver was not started"), CHANGED
     pid = started(nursery)
     assert nursery.death is None
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     died = nursery.death
     assert died is not None
-    assert died.startswith("the forkserver was ended by SIGKILL: ")
+    assert died.words.startswith("the forkserver was ended by SIGKILL: ")
     os.waitpid(pid, 0)
-    assert nursery.death == "the forkserver is gone"
+    assert nursery.death == Death("the forkserver is gone")
 
 
 def test_multiprocessing_knows_the_process_of_its_forkserver(nursery: Forkserver) -> None:
@@ -173,5 +208,5 @@ def test_a_child_of_a_forkserver_that_died_has_an_exit_code_of_its_own() -> None
     child.returncode = None
     child.sentinel, end = os.pipe()
     os.close(end)
-    assert child.poll() == DIED_WITH_FORKSERVER, CHANGED
+    assert child.poll() == DIED_WITH_NURSERY, CHANGED
     os.close(child.sentinel)

@@ -11,6 +11,7 @@ import structlog
 from structlog.testing import CapturingLogger
 
 from dtjob_trainer.worker import keeper
+from dtjob_trainer.worker.deaths import Death
 from dtjob_trainer.worker.keeper import Keeper
 from dtjob_trainer.worker.processes import CannotStart
 
@@ -27,7 +28,7 @@ class Nursery:
 
     def __init__(self, deaths: int, *, lasting: bool = False) -> None:
         self.deaths, self.lasting = deaths, lasting
-        self.death: str | None = None
+        self.death: Death | None = None
         self.opened = 0
 
     def open(self, ranks: int) -> None:
@@ -37,7 +38,7 @@ class Nursery:
     async def warm_up(self) -> None:
         if self.deaths > 0:
             self.deaths -= 1
-            self.death = None if self.lasting else KILLED
+            self.death = None if self.lasting else Death(KILLED)
             raise CannotStart("told by its child", lasting=self.lasting)
 
 
@@ -115,7 +116,7 @@ def test_deaths_after_a_start_are_counted_by_the_attempts_that_they_end() -> Non
     async def act(scene: Scene) -> None:
         for _ in range(5):
             await scene.until_warm()
-            nursery.death = KILLED
+            nursery.death = Death(KILLED)
         await scene.until_warm()
 
     scene = play(nursery, act)

@@ -22,7 +22,7 @@ from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.process import listening
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import telemetry
-from dtjob_trainer.worker.deaths import MemoryKills
+from dtjob_trainer.worker.deaths import Death, MemoryKills
 from dtjob_trainer.worker.forkserver import Forkserver
 from dtjob_trainer.worker.processes import CannotStart
 from dtjob_trainer.worker.supervision import Supervisor
@@ -51,7 +51,7 @@ class Nursery:
     """Where nothing is started: it is warm at once, or says how it ends."""
 
     def __init__(self) -> None:
-        self.death: str | None = None
+        self.death: Death | None = None
         self.kills = MemoryKills()
         self.started: list[int] = []
         self.fails: CannotStart | None = None
@@ -122,9 +122,9 @@ def test_worker_that_is_to_stop_starts_no_ranks(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("death", [None, "the forkserver died"])
+@pytest.mark.parametrize("death", [None, Death("the forkserver died")])
 def test_worker_that_can_start_no_ranks_once_the_way_is_open_starts_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: Death | None
 ) -> None:
     """The leader has learnt meanwhile that it leaves, and waits for no ranks of it."""
 

@@ -6,7 +6,7 @@ Pure: what the group has counted is passed in.
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.gang import End, EndKind
@@ -57,11 +57,26 @@ def end_of_rank(
     )
 
 
-def describe(exit_code: int | None, before: MemoryCount | None, after: MemoryCount | None) -> str:
+@dataclass(frozen=True)
+class Death:
+    """What a process that is no rank died of; `words` are a sentence, or the end of one."""
+
+    words: str
+    reason: Reason = Reason.RANK_FAILED
+
+
+def describe(exit_code: int | None, before: MemoryCount | None, after: MemoryCount | None) -> Death:
     """Return what happened to a process that is no rank, as the end of a sentence."""
     if exit_code is None or exit_code >= 0:
-        return f"exited with code {exit_code}"
-    return f"was ended by {name_of(-exit_code)}: {cause(-exit_code, before, after)[1]}"
+        return Death(f"exited with code {exit_code}")
+    reason, why = cause(-exit_code, before, after)
+    return Death(f"was ended by {name_of(-exit_code)}: {why}", reason)
+
+
+def end_with_another(rank: int, death: Death) -> End:
+    """Return the end of a rank that was taken down by the death of what had started it."""
+    message = f"rank {rank} ended with what had started it: {death.words}"
+    return End(kind=EndKind.CRASHED, rank=rank, reason=death.reason, message=message)
 
 
 def cause(number: int, before: MemoryCount | None, after: MemoryCount | None) -> tuple[Reason, str]:

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -21,9 +22,10 @@ from dtjob_accounting.process import PldProcess
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths
-from dtjob_trainer.worker.deaths import MemoryKills
+from dtjob_trainer.worker.deaths import Death, MemoryKills
 from dtjob_trainer.worker.pricing import SegmentAccountant
 from dtjob_trainer.worker.processes import (
+    DIED_WITH_NURSERY,
     CannotStart,
     serve_store,
     start,
@@ -33,8 +35,6 @@ from dtjob_trainer.worker.processes import (
 
 #: What is imported in the forkserver before it forks anything.
 PRELOAD = ["dtjob_trainer.rank.preload"]
-#: What Python takes for the exit code of a child whose forkserver has died.
-DIED_WITH_FORKSERVER = 255
 
 RankMain = Callable[[RankSetup, Connection], None]
 
@@ -51,25 +51,26 @@ class Forkserver:
     def __init__(self, rank_main: RankMain) -> None:
         self._rank_main = rank_main
         self.kills = MemoryKills()
-        self._died: tuple[int, str] | None = None
+        self._died: tuple[int, Death] | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
     @property
-    def death(self) -> str | None:
+    def death(self) -> Death | None:
         """See `Nursery.death`. It is not reaped here: Python does so when it starts another."""
         pid = forkserver_pid()
         if pid is None:
-            return "the forkserver was not started"
+            return Death("the forkserver was not started")
         try:
             gone = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return "the forkserver is gone"
+            return Death("the forkserver is gone")
         if gone is None:
             return None
         if self._died is None or self._died[0] != pid:
             code = gone.si_status if gone.si_code == os.CLD_EXITED else -gone.si_status
-            self._died = pid, f"the forkserver {self._how_ended(self, code)}"
+            how = self._how_ended(self, code)
+            self._died = pid, replace(how, words=f"the forkserver {how.words}")
         return self._died[1]
 
     def open(self, ranks: int) -> None:
@@ -86,8 +87,10 @@ class Forkserver:
         await until_ended(process)
         code = process.exitcode
         how = self._how_ended(process, code)
-        if code is None or code < 0 or code == DIED_WITH_FORKSERVER:
-            raise CannotStart(f"the process that proves that torch and opacus are imported {how}")
+        if code is None or code < 0 or code == DIED_WITH_NURSERY:
+            raise CannotStart(
+                f"the process that proves that torch and opacus are imported {how.words}"
+            )
         if code != 0:
             raise CannotStart(
                 f"the process that imports torch and opacus ended with {code}; its words are in "
@@ -96,7 +99,7 @@ class Forkserver:
                 lasting=True,
             )
 
-    def _how_ended(self, process: object, exit_code: int | None) -> str:
+    def _how_ended(self, process: object, exit_code: int | None) -> Death:
         now = memory_group.read()
         return deaths.describe(exit_code, self.kills.before(process, exit_code, now), now)
 

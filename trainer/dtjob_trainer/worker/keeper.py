@@ -80,7 +80,8 @@ class Keeper:
     async def _bury(self, why: str, in_vain: int) -> None:
         # A child may report its death a moment before the kernel does.
         await asyncio.sleep(_LOOK_SECONDS)
-        why = self._nursery.death or why
+        if (death := self._nursery.death) is not None:
+            why = death.words
         if in_vain > self._most_deaths:
             raise CannotStart(
                 f"{why}; so ended {in_vain} starts in a row, which is one more than "
@@ -105,7 +106,7 @@ class Keeper:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if (died := self._nursery.death) is not None:
-                raise CannotStart(died)
+                raise CannotStart(died.words)
             if self.store is not None and not self.store.lives:
                 self._log.error("the store died: it is started again")
                 self.store.start()

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -17,11 +18,15 @@ from dtjob_api.wire.pipe import FromRank, Progress, RankEnd, ToRank
 from dtjob_trainer.process import confine, memory_group
 from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths
-from dtjob_trainer.worker.deaths import MemoryKills
+from dtjob_trainer.worker.deaths import Death, MemoryKills
 from dtjob_trainer.worker.pricing import SegmentAccountant
 
 #: The reason of a supervisor that ends because no rank will ever start; none of a job's.
 RANKS_CANNOT_START = "RanksCannotStart"
+#: What Python takes for the exit code of a child whose forkserver has died.
+DIED_WITH_NURSERY = 255
+#: How long the death of a forkserver may be heard of after that of its child.
+_NURSERY_DEATH_SECONDS = 0.5
 
 
 class CannotStart(Exception):
@@ -74,7 +79,7 @@ class Nursery(Protocol):
     kills: MemoryKills
 
     @property
-    def death(self) -> str | None:
+    def death(self) -> Death | None:
         """How it died; None while it can start children."""
         ...
 
@@ -185,6 +190,7 @@ class Ranks:
         self._processes: dict[int, Child] = {}
         self._reported_ends: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
+        self._nursery = nursery
         self._kills = nursery.kills
         try:
             for setup in setups:
@@ -253,7 +259,16 @@ class Ranks:
         self._pipes[rank].close()
         code, now = process.exitcode, memory_group.read()
         died = deaths.end_of_rank(rank, code, self._kills.before(process, code, now), now)
+        if code == DIED_WITH_NURSERY and (death := await self._nursery_death()) is not None:
+            died = deaths.end_with_another(rank, death)
         self._on_end(self._reported_ends.get(rank) or died)
+
+    async def _nursery_death(self) -> Death | None:
+        # A child's end is heard a moment before that of its forkserver.
+        until = time.monotonic() + _NURSERY_DEATH_SECONDS
+        while (death := self._nursery.death) is None and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        return death
 
 
 async def until_ended(process: Child) -> None:

@@ -188,7 +188,9 @@ def test_other_writes_are_about_jobs_too(namespace: Kubectl, installed: Kubectl)
     if canary is not None:
         spec = {key: canary[key] for key in ("apiVersion", "kind", "spec")}
         stray = spec | {"metadata": {"name": "stray", "labels": names.shared_labels()}}
-        assert f"{REFUSED}ledger that lacks" in write(namespace, stray, fails=True)
+        assert f"{REFUSED}ledger that lacks" in namespace(
+            *create, stdin=json.dumps(stray), fails=True
+        )
 
 
 def test_others_write_what_they_like(namespace: Kubectl) -> None:
