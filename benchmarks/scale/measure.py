@@ -77,7 +77,7 @@ class Measurement:
     async def run(self) -> Figures:
         """All of it, in order."""
         operator, pattern = await self._warmed_up()
-        operator.kill()
+        operator.stop()
         bares = []
         if not self._quick:
             one_set, both = pattern.one_set_and_service(self._workers), pattern.sets_and_service()
@@ -165,7 +165,7 @@ class Measurement:
                 after = [] if self._quick else await self._quiet(_QUIET_SECONDS, audit.of_operator)
                 steady = await self._steady(operator)
                 usage, helpers = operator.usage(), operator.helpers_usage()
-                operator.kill()
+                operator.stop()
                 restart = await self._restarted(course, coordinators, alone)
         spent = Spent(cpu_up, cpu_training, usage.peak, helpers.cpu, helpers.peak)
         deletion = await self._deleted()
@@ -256,7 +256,7 @@ class Measurement:
         }
         writes = audit.per_job(audit.of_operator(self._audit.take()), self._jobs)
         cpu = self._operator.usage().cpu - before
-        self._operator.kill()
+        self._operator.stop()
         return Deletion(seconds, cpu, writes, left)
 
     # What all need

@@ -18,6 +18,7 @@ PORT = 8081
 """Of probes and metrics: the workers' port is taken by those who play them."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class OperatorProcess:
         found = [_usage(pid) for pid in _descendants(self._process.pid)]
         return Usage(sum(each.cpu for each in found), sum(each.peak for each in found))
 
-    def kill(self) -> None:
-        """SIGKILL: nothing is tidied up."""
-        self._process.kill()
-        self._process.wait()
+    def stop(self) -> None:
+        """SIGTERM, as at an upgrade: what is under way is finished, and the Lease given back."""
+        self._process.terminate()
+        self._process.wait(_STOP_SECONDS)
 
 
 def _descendants(pid: int) -> Iterator[int]:

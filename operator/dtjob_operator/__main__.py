@@ -26,7 +26,8 @@ import structlog
 from kubernetes.aio.config import ConfigException
 
 from dtjob_accounting.process import PldProcess
-from dtjob_operator.kube.client import KubeClient, credentials
+from dtjob_operator.kube.api_server import credentials
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.election import Candidate, Superseded
 from dtjob_operator.kube.guard import Unguarded
 from dtjob_operator.run import json_logs

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from dtjob_operator.kube.api_errors import (
@@ -46,23 +44,6 @@ _NO_ANSWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ssl.SSLError)
 
 RequestObserver = Callable[[str, Kind, int], None]
 """Called after each request with verb, kind and HTTP status (0: no answer)."""
-
-
-async def credentials(kubeconfig: str | None = None) -> Configuration:
-    """Where the API server is and who we are: from a kubeconfig, else from the pod's own account.
-
-    Raises
-    ------
-    kubernetes.aio.config.ConfigException
-        There is neither.
-    """
-    configuration = Configuration()
-    path = kubeconfig or os.environ.get("KUBECONFIG")
-    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        config.load_incluster_config(client_configuration=configuration)
-    else:
-        await config.load_kube_config(path, client_configuration=configuration)
-    return configuration
 
 
 class KubeClient:

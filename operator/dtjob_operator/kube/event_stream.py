@@ -18,7 +18,7 @@ from typing import Any
 import kopf
 import structlog
 
-from dtjob_operator.kube.client import credentials
+from dtjob_operator.kube.api_server import credentials
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Json
 

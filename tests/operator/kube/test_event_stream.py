@@ -14,7 +14,7 @@ import kopf
 import pytest
 
 from dtjob_operator.kube import event_stream
-from dtjob_operator.kube.client import credentials
+from dtjob_operator.kube.api_server import credentials
 from dtjob_operator.kube.event_stream import Deliver, EventStream
 
 DEADLINE = 60.0

@@ -16,7 +16,8 @@ from dtjob_api.ledger.ledger_rules import CHARGED_NEVER_DECREASES
 from dtjob_api.schema.crd import job_crd, ledger_crd
 from dtjob_operator.kube import guard
 from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
-from dtjob_operator.kube.client import KubeClient, credentials
+from dtjob_operator.kube.api_server import credentials
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import Kind
 from tests.support.clusters.api_reader import Manifest

@@ -10,7 +10,8 @@ import pytest
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_operator.decide.announcements import announcements
-from dtjob_operator.kube.client import KubeClient, credentials
+from dtjob_operator.kube.api_server import credentials
+from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.recorder import Recorder
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl
