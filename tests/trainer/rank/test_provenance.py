@@ -18,10 +18,12 @@ from dtjob_trainer.mechanism.formats import NOISE_FORMAT, SAMPLING_FORMAT
 from dtjob_trainer.rank import provenance
 from dtjob_trainer.task import load_task
 from dtjob_trainer.usercode import imported, sources
+from tests.support.checkout import ROOT
 from tests.support.gangs.gang_run import GangRun
 
 OTHER = "dtjob_trainer.tasks.digits_cnn:task"
 CPU = torch.device("cpu")
+PACKAGES = imported.packages
 
 
 @pytest.fixture
@@ -34,6 +36,18 @@ def config(tmp_path: Path) -> WorkerConfig:
 
 def trained(config: WorkerConfig, **changes: Any) -> WorkerConfig:
     return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+@pytest.fixture(autouse=True)
+def little_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each digest would read these tests, and who owns what they import: most of its time."""
+    others = imported.others
+
+    def elsewhere() -> list[Path]:
+        return [place for place in others() if not place.is_relative_to(ROOT)]
+
+    monkeypatch.setattr(imported, "others", elsewhere)
+    monkeypatch.setattr(imported, "packages", lambda _places: {})
 
 
 def digest(config: WorkerConfig, rows: int = 4) -> str | None:
@@ -55,7 +69,7 @@ def test_an_attempt_says_by_what_it_makes_its_draws(config: WorkerConfig) -> Non
 def test_packages_are_those_that_the_task_imports(
     config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imported, "others", list)  # such as these tests
+    monkeypatch.setattr(imported, "packages", PACKAGES)
     versions = provenance.of_attempt(config, CPU, 4).versions
     assert versions is not None
     assert f"scikit-learn=={importlib.metadata.version('scikit-learn')}" in versions.packages
