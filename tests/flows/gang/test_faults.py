@@ -231,8 +231,8 @@ def test_rank_hangs(start: Any) -> None:
 
 
 def test_slow_step_is_no_hang(start: Any) -> None:
-    """Each pass takes longer than stallSeconds, in the dry run and in training."""
-    task = {"entrypoint": "slow_task:task", "args": {"seconds": 1.2}}
+    """Passes take longer than stallSeconds, many of the dry run and each of training."""
+    task = {"entrypoint": "slow_task:slow_where_many", "args": {"seconds": 1.2, "rows": 16}}
     run = start(workers=1, steps=4, stall_seconds=1, task=task)
     assert assert_finished(run).status.charged == 4
 

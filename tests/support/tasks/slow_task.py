@@ -29,6 +29,18 @@ def task(args: Mapping[str, Any]) -> Task:
     return replace(digits.task({}), losses=losses)
 
 
+def slow_where_many(args: Mapping[str, Any]) -> Task:
+    """Slow with as many rows as a step has; most passes of the dry run have a few rows."""
+    seconds, rows = float(args["seconds"]), int(args["rows"])
+
+    def losses(model: Any, batch: Any) -> Any:
+        if len(batch["label"]) >= rows:
+            time.sleep(seconds)
+        return digits.losses(model, batch)
+
+    return replace(digits.task({}), losses=losses)
+
+
 def paced(args: Mapping[str, Any]) -> Task:
     """Takes `seconds` for each share of a step while there is a file `while`; then no time."""
     seconds, pace = float(args["seconds"]), Path(args["while"])
