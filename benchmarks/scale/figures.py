@@ -106,6 +106,9 @@ class Figures:
         The one with the operator's own children first.
     running, up
         All pods Running; the job's status has ResourcesReady=True.
+    alone, beside
+        Seconds of one job while nothing else is to be done: until the bare client's pods run, and
+        until the status says so, with all other jobs there.
     shown
         From the coordinator's first lease to a status in phase Running, in seconds.
     writes_up, writes_training, writes_after
@@ -117,6 +120,7 @@ class Figures:
     workers: int
     bares: list[Bare]
     alone: float
+    beside: float
     running: Span
     up: Span
     shown: list[float]
@@ -177,6 +181,8 @@ class Figures:
         found: list[tuple[str, float, float | None]] = [
             ("× to pods Running, p95", percentile(self.running.seconds, 95) / p95, _TO_RUNNING),
             ("× to the status, p95", percentile(self.up.seconds, 95) / p95, _TO_STATUS),
+            ("one job more: s to the status", self.beside, None),
+            ("… × a bare client's to pods Running", self.beside / self.alone, None),
             ("writes of the operator a job, to phase Running", self.operator_writes, _WRITES),
             ("CPU seconds to all up", spent.cpu_up, _CPU_SECONDS.get(self.jobs)),
             ("CPU seconds to all in phase Running", spent.cpu_training, None),

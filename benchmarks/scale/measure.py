@@ -25,7 +25,8 @@ NAMESPACE = "scale"
 _ACCOUNT, _CLIENT = "dtjob-operator", "bare-client"
 _SETTLED_SECONDS, _QUIET_SECONDS, _MOST_SECONDS = 2.0, 20.0, 90.0
 _STEADY_SECONDS, _LATE_SECONDS, _QUICK_SECONDS = 30.0, 10.0, 3.0
-_PATTERN, _ALONE, _AFTER_RESTART = "pattern-job", "alone-job", "restart-job"
+_PATTERN, _ALONE, _BESIDE = "pattern-job", "alone-job", "beside-job"
+_AFTER_RESTART = "restart-job"
 
 
 def manifest(name: str, workers: int) -> Json:
@@ -165,6 +166,7 @@ class Measurement:
                 after = [] if self._quick else await self._quiet(_QUIET_SECONDS, audit.of_operator)
                 steady = await self._steady(operator)
                 usage, helpers = operator.usage(), operator.helpers_usage()
+                beside = await self._one_more(course, coordinators)
                 operator.stop()
                 restart = await self._restarted(course, coordinators, alone)
         spent = Spent(cpu_up, cpu_training, usage.peak, helpers.cpu, helpers.peak)
@@ -174,6 +176,7 @@ class Measurement:
             workers=self._workers,
             bares=bares,
             alone=alone,
+            beside=beside,
             running=running,
             up=up,
             shown=shown,
@@ -209,6 +212,20 @@ class Measurement:
         cpu = operator.usage().cpu - before
         writes = [f"{write.verb} {write.resource} {write.name}" for write in found]
         return Steady(seconds, cpu, writes)
+
+    async def _one_more(self, course: Course, coordinators: Coordinators) -> float:
+        """A job while nothing else is to be done: the seconds until its status says that it is up.
+
+        It trains then, as the others do.
+        """
+        await self._post(course, [_BESIDE])
+        await self._all_in(course.up, [_BESIDE])
+        (seconds,) = course.since_posted(course.up, [_BESIDE])
+        await until("the coordinator", lambda: _BESIDE in course.coordinators, 10)
+        await coordinators.begin(_BESIDE)
+        await self._all_in(course.training, [_BESIDE])
+        await self._quiet(_SETTLED_SECONDS, audit.of_operator)
+        return seconds
 
     async def _restarted(self, course: Course, coordinators: Coordinators, alone: float) -> Restart:
         """A new operator, and at once a job, whose coordinator begins as soon as its pods run."""
