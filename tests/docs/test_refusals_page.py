@@ -49,6 +49,16 @@ class Centred(nn.Linear):
         return super().forward(x - x.mean(0))
 
 
+class Rescaled(nn.Linear):
+    """Halves what comes back to the batch where its norm is large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(x)
+        if scores.requires_grad:
+            scores.register_hook(lambda g: g / (g.norm() / 1e6).clamp(min=1))
+        return scores
+
+
 class Remembering(nn.Linear):
     """Keeps a running mean of what it saw."""
 
@@ -203,6 +213,9 @@ CASES = {
     ),
     "a number of the whole batch, such as its greatest value or a metric, also where no row uses "
     "it": scaled(lambda x: 1 + (x.max() > 1e6)),
+    "a statistic of the batch's gradients, in a hook or the backward pass of an autograd.Function": (
+        task(lambda: Rescaled(4, 2))
+    ),
     "an order or a sum along the rows, also where only some values lead there": scaled(
         lambda x: 1 + ((x[:, 0] > 0.99).cumsum(0) > 3)
     ),

@@ -174,6 +174,24 @@ def _masked(model: Any, batch: Batch) -> Any:
     return torch.where(batch["x"][:, 0] > 0, losses, 0.1 * losses)
 
 
+def _clipped_gradients() -> nn.Module:
+    """Each row's gradient is clipped on its way back, by its own norm."""
+
+    def clipped(gradient: torch.Tensor) -> torch.Tensor:
+        norms = gradient.flatten(1).norm(dim=1, keepdim=True)
+        return gradient * (0.1 / (norms + 1e-6)).clamp(max=1.0)
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        hidden = self.first(x)
+        if hidden.requires_grad:
+            hidden.register_hook(clipped)
+        return self.last(hidden.tanh())
+
+    return Through(
+        forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES)
+    )
+
+
 ENTRIES = (
     Entry("linear", classified(lambda: nn.Linear(FEATURES, CLASSES))),
     Entry("perceptron", classified(_perceptron)),
@@ -183,6 +201,7 @@ ENTRIES = (
     Entry("called_twice", classified(_called_twice)),
     Entry("experts", classified(_experts)),
     Entry("bag_of_words", read_text(_bag_of_words)),
+    Entry("clipped_gradients", classified(_clipped_gradients)),
     Entry("own_parameter", classified(_own_parameter)),
     Entry("factors", _factors),
     Entry("two_towers", _two_towers),

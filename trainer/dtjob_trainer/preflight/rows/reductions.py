@@ -2,8 +2,8 @@
 
 A number that is of the whole batch, such as its greatest value, may decide about the rows where it
 is rare enough for no probe to meet it. So no operator that is given rows may give something that
-has none, compare rows with rows or run along them, while model and losses compute. Rows are told
-by two batches of different size.
+has none, compare rows with rows or run along them, while model and losses compute, and where the
+task's own code computes in the backward pass. Rows are told by two batches of different size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.watch import questions
+from dtjob_trainer.mechanism.watch.structure import storage_of
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS
+from dtjob_trainer.preflight.rows.gradient_hooks import Kept, OfAllRows, runs_in_task
 from dtjob_trainer.preflight.rows.marked import MarkedOperators
 from dtjob_trainer.preflight.rows.operators import gives_view
 from dtjob_trainer.preflight.rows.passes import Batch, Passes, rows_of
@@ -45,6 +47,11 @@ _OF_CONTRASTS = (
     "(batch_first=True), and what a contrastive loss compares it with lies in its record, as in "
     "pairs and triplets, and is public or of the same unit of privacy"
 )
+_OF_GRADIENTS = (
+    "give each row's gradient what follows from this row alone, in hooks and in the backward pass "
+    "of an autograd.Function: reduce over the other dimensions, as in "
+    "torch.nn.functional.normalize(g.flatten(1)).view_as(g)"
+)
 _PRODUCTS = frozenset({"addmm", "baddbmm", "bmm", "mm"})
 # At which place each product has its first factor.
 _FACTORS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
@@ -67,6 +74,7 @@ _ALONG = frozenset(
         "topk",
     }
 )
+_OF_ALL = "makes one value of those of all rows"
 # How many of its outputs count: the other one, a sum of weights for a mean, is 0 where the losses
 # are of each row.
 _TELLING = {"nll_loss_forward": 1, "nll_loss2d_forward": 1}
@@ -88,6 +96,8 @@ class _Call:
         The sizes of dimensions that it sums over though both operands may have them for rows.
     joins
         It makes something without rows of several rows that were taken apart.
+    given_at, gave_at
+        In the backward pass, where what it was given and gave lies; None in the forward pass.
     """
 
     name: str
@@ -97,6 +107,8 @@ class _Call:
     excused: bool
     contracted: tuple[int, ...] = ()
     joins: bool = False
+    given_at: tuple[int | None, ...] | None = None
+    gave_at: tuple[int | None, ...] = ()
 
     def meets(self, of_fewer: _Call) -> bool:
         """Whether it makes an entry of a row of those of other rows."""
@@ -119,19 +131,25 @@ class _Call:
         if self.joins:
             return "makes one value of those of several rows"
         if self.reduces(of_fewer):
-            return "makes one value of those of all rows"
+            return _OF_ALL
         if self.meets(of_fewer):
             return "runs along the rows"
         return "compares rows with rows" if self.compares(of_fewer) else ""
 
     def remedy(self, of_fewer: _Call) -> str:
         """What to do instead where it mixes rows."""
+        if self.given_at is not None:
+            return _OF_GRADIENTS
         if self.along is not None:
             return _REMEDY
         if self.compares(of_fewer) or self.name in _PRODUCTS:
             return _OF_CONTRASTS
         numbers = all(not shape for shape, _ in self.gave)
         return _REMEDY + (_OF_NUMBERS if numbers else _OF_STATISTICS)
+
+    def gives_rows(self, of_fewer: _Call) -> bool:
+        """Whether there are rows in what it gives."""
+        return [shape for shape, _ in self.gave] != [shape for shape, _ in of_fewer.gave]
 
     def reduces(self, of_fewer: _Call) -> bool:
         """Whether rows go in, and floats, or all that comes out, have none."""
@@ -163,10 +181,15 @@ class _Calls(MarkedOperators):
         super().__init__(passes, batch)
         self.calls: list[_Call] = []
         self._at, self._modules = at, modules
+        self._passes = passes
         self._apart = TakenApart(rows_of(batch))
+        self._kept = Kept()
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
+        came_back = not self._passes.in_losses
+        if came_back and not runs_in_task(inspect.currentframe()):
+            return func(*args, **kwargs)
         look = self.look
         of_batch = [each for each in _tensors((args, kwargs)) if look.is_marked(each)]
         result = func(*args, **kwargs)
@@ -188,6 +211,8 @@ class _Calls(MarkedOperators):
                 joins=bool(of_batch)
                 and self._apart.meet(name, of_batch, _tensors(result), view=is_view),
                 contracted=_contracted(name, args) if of_batch else (),
+                given_at=tuple(map(storage_of, of_batch)) if came_back else None,
+                gave_at=self._kept.addresses(_tensors(result)) if came_back else (),
                 excused=is_view
                 or questions.kind_of(func).of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
@@ -213,19 +238,40 @@ def check(passes: Passes, batch: Batch) -> None:
     """
     part = {name: tensor[:FEWER_ROWS].clone() for name, tensor in batch.items()}
     many, fewer = _Calls(passes, batch), _Calls(passes, part)
-    passes.losses(batch, around=many)
-    passes.losses(part, around=fewer)
+    passes.take(batch, around=many)
+    passes.take(part, around=fewer)
     joining = [(number, call) for number, call in enumerate(many.calls) if call.joins]
-    for number, other in (*joining[:1], *_pairs(many.calls, fewer.calls)):
-        one = many.calls[number]
-        if does := one.mixes(other):
+    of_all = OfAllRows()
+    for place, other in (*joining[:1], *_pairs(many.calls, fewer.calls)):
+        number, does = _blamed(many.calls, place, other, of_all)
+        if does:
+            one = many.calls[number]
             sought = functools.partial(_Calls, passes, batch, number)
-            place = met_at(passes, batch, sought)
+            where = met_at(passes, batch, sought)
             raise TaskError(
                 Reason.MODEL_REFUSED,
-                f"{place or 'the model or losses()'} mixes the examples of a batch: {one.name} "
+                f"{where or 'the model or losses()'} mixes the examples of a batch: {one.name} "
                 f"{does}; {one.remedy(other)}",
             )
+
+
+def _blamed(
+    calls: Sequence[_Call], number: int, other: _Call, of_all: OfAllRows
+) -> tuple[int, str]:
+    """Which call mixes rows, where this one is paired with another, and how; empty for none."""
+    one = calls[number]
+    if one.given_at is None:
+        return number, one.mixes(other)
+    if one.reduces(other):
+        of_all.note(number, one.gave_at)
+        return number, ""
+    source = of_all.source(one.given_at)
+    if source is None:
+        return number, one.mixes(other)
+    if one.gives_rows(other):
+        return source, _OF_ALL
+    of_all.note(source, one.gave_at)
+    return number, ""
 
 
 def _pairs(many: Sequence[_Call], fewer: Sequence[_Call]) -> Iterator[tuple[int, _Call]]:
