@@ -34,6 +34,10 @@ _REMEDY = (
     "compute each row from its own example alone: reduce over the other dimensions (of a loss "
     'reduction="none", then mean(1)), and leave out what is only shown, such as metrics'
 )
+_OF_ORDER = (
+    "compute each row from its own example alone: an order backwards or a shift is one of the other "
+    "dimensions, as in x.flip(1)"
+)
 _OF_NUMBERS = (
     "; where torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) "
     "instead"
@@ -75,6 +79,8 @@ _ALONG = frozenset(
     }
 )
 _OF_ALL = "makes one value of those of all rows"
+# Operators that give rows another order, in the dimensions that they are given; in all, for none.
+_REORDER = frozenset({"flip", "roll"})
 # How many of its outputs count: the other one, a sum of weights for a mean, is 0 where the losses
 # are of each row.
 _TELLING = {"nll_loss_forward": 1, "nll_loss2d_forward": 1}
@@ -89,7 +95,7 @@ class _Call:
     gave
         Also whether it is of floats. A seed, or how many rows there are, is an integer.
     along
-        The dimension along which it makes each entry of others; None for none.
+        The dimensions along which it makes each entry of others.
     excused
         It gives a view, or no values, or torch asks only to raise.
     contracted
@@ -103,7 +109,7 @@ class _Call:
     name: str
     given: list[torch.Size]
     gave: list[tuple[torch.Size, bool]]
-    along: int | None
+    along: tuple[int, ...]
     excused: bool
     contracted: tuple[int, ...] = ()
     joins: bool = False
@@ -114,10 +120,10 @@ class _Call:
         """Whether it makes an entry of a row of those of other rows."""
         if self.contracted != of_fewer.contracted:
             return True
-        if self.along is None or not self.given or not of_fewer.given:
+        if not self.given or not of_fewer.given:
             return False
         (mine, *_), (other, *_) = self.given, of_fewer.given
-        return len(mine) == len(other) and mine[self.along] != other[self.along]
+        return len(mine) == len(other) and any(mine[dim] != other[dim] for dim in self.along)
 
     def compares(self, of_fewer: _Call) -> bool:
         """Whether what it gives has rows in two dimensions: rows beside rows."""
@@ -140,8 +146,8 @@ class _Call:
         """What to do instead where it mixes rows."""
         if self.given_at is not None:
             return _OF_GRADIENTS
-        if self.along is not None:
-            return _REMEDY
+        if self.along:
+            return _OF_ORDER if self.name in _REORDER else _REMEDY
         if self.compares(of_fewer) or self.name in _PRODUCTS:
             return _OF_CONTRASTS
         numbers = all(not shape for shape, _ in self.gave)
@@ -205,9 +211,7 @@ class _Calls(MarkedOperators):
                     (each.shape, each.is_floating_point())
                     for each in _tensors(result)[: _TELLING.get(name)]
                 ],
-                along=_along(func, args, kwargs)
-                if name in _ALONG and look.is_marked(args[0])
-                else None,
+                along=_along(func, args, kwargs) if look.is_marked(args[:1]) else (),
                 joins=bool(of_batch)
                 and self._apart.meet(name, of_batch, _tensors(result), view=is_view),
                 contracted=_contracted(name, args) if of_batch else (),
@@ -317,17 +321,26 @@ def _contracted(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
     return ()
 
 
-def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """The dimension that an operator is given, counted from the first."""
-    names = [argument.name for argument in func._schema.arguments]
-    place = names.index("dim") if "dim" in names else None
-    value = kwargs.get("dim")
-    if place is not None and place < len(args):
-        value = args[place]
-    elif value is None and place is not None:
-        value = func._schema.arguments[place].default_value
+def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The dimensions that an operator runs along or reorders, counted from the first."""
+    name = func.overloadpacket.__name__
+    if name not in _ALONG | _REORDER:
+        return ()
     rank = args[0].dim()
-    return value % rank if isinstance(value, int) and rank else None
+    value = _argument(func, "dims" if name in _REORDER else "dim", args, kwargs)
+    if name in _REORDER:
+        return tuple(dim % rank for dim in value) if value else tuple(range(rank))
+    return (value % rank,) if isinstance(value, int) and rank else ()
+
+
+def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operator is given under a name, or its default; None where it has no such one."""
+    arguments = func._schema.arguments
+    places = [place for place, each in enumerate(arguments) if each.name == name]
+    if not places or name in kwargs:
+        return kwargs.get(name)
+    (place,) = places
+    return args[place] if place < len(args) else arguments[place].default_value
 
 
 def _tensors(value: object) -> list[torch.Tensor]:
