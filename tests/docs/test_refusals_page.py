@@ -59,6 +59,17 @@ class Rescaled(nn.Linear):
         return scores
 
 
+class Masked(nn.Linear):
+    """Some of its weights are masked."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", torch.ones(outputs, inputs).tril())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight * self.get_buffer("mask"), self.bias)
+
+
 class Remembering(nn.Linear):
     """Keeps a running mean of what it saw."""
 
@@ -253,6 +264,9 @@ CASES = {
         "record in one another's wake (torch.cat([a, b]))"
     ): task(Partly),
     "weights used outside their module's forward": task(Functional),
+    "EmbeddingBag, Bilinear, and a layer with a mask for a buffer, as MADE's": task(
+        lambda: Masked(4, 2)
+    ),
     "a lock, an open file or a generator in a module": task(Locked),
     "modules of torch.jit.script and torch.jit.trace": task(scripted),
     "more in state_dict() than parameters and buffers": task(lambda: WithExtraState(4, 2)),
