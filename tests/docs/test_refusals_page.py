@@ -224,9 +224,8 @@ CASES = {
     ),
     "a number of the whole batch, such as its greatest value or a metric, also where no row uses "
     "it": scaled(lambda x: 1 + (x.max() > 1e6)),
-    "a statistic of the batch's gradients, in a hook or the backward pass of an autograd.Function": (
-        task(lambda: Rescaled(4, 2))
-    ),
+    "a statistic of the batch's gradients, in a hook or the backward pass of an "
+    "autograd.Function": task(lambda: Rescaled(4, 2)),
     "an order or a sum along the rows, also where only some values lead there": scaled(
         lambda x: 1 + ((x[:, 0] > 0.99).cumsum(0) > 3)
     ),

@@ -202,7 +202,7 @@ def _masked(model: Any, batch: Batch) -> Any:
 def _clipped_gradients() -> nn.Module:
     """Each row's gradient is clipped on its way back, by its own norm."""
 
-    def clipped(gradient: torch.Tensor) -> torch.Tensor:
+    def clipped(gradient: Any) -> Any:
         norms = gradient.flatten(1).norm(dim=1, keepdim=True)
         return gradient * (0.1 / (norms + 1e-6)).clamp(max=1.0)
 
@@ -212,9 +212,7 @@ def _clipped_gradients() -> nn.Module:
             hidden.register_hook(clipped)
         return self.last(hidden.tanh())
 
-    return Through(
-        forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES)
-    )
+    return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
 
 
 ENTRIES = (

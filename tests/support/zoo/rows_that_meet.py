@@ -198,9 +198,7 @@ def _gradients_scaled_together() -> nn.Module:
         hidden.register_hook(halved)
         return self.last(hidden.tanh())
 
-    return Through(
-        forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES)
-    )
+    return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
 
 
 ENTRIES = (

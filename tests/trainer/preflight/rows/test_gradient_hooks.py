@@ -30,7 +30,7 @@ def hooked(hook: Function) -> Function:
 
     def function(h: torch.Tensor) -> torch.Tensor:
         h = h * 1.0
-        h.register_hook(hook)  # type: ignore[no-untyped-call]
+        h.register_hook(hook)
         return h
 
     return function
@@ -114,7 +114,11 @@ class Between(nn.Module):
 def with_module_hook(hook: Function) -> Callable[[], nn.Module]:
     def model() -> nn.Module:
         between = Between()
-        between.register_full_backward_hook(lambda _, gradients, __: (hook(gradients[0]),))
+
+        def scaled(_: nn.Module, gradients: Any, __: Any) -> tuple[torch.Tensor]:
+            return (hook(gradients[0]),)
+
+        between.register_full_backward_hook(scaled)
         return nn.Sequential(nn.Linear(FEATURES, 8), between, nn.Linear(8, CLASSES))
 
     return model
@@ -137,7 +141,7 @@ class Factor(torch.autograd.Function):
         return x * weight
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
 
     @staticmethod

@@ -35,8 +35,8 @@ _REMEDY = (
     'reduction="none", then mean(1)), and leave out what is only shown, such as metrics'
 )
 _OF_ORDER = (
-    "compute each row from its own example alone: an order backwards or a shift is one of the other "
-    "dimensions, as in x.flip(1)"
+    "compute each row from its own example alone: an order backwards or a shift is one of the "
+    "other dimensions, as in x.flip(1)"
 )
 _OF_NUMBERS = (
     "; where torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) "
