@@ -49,6 +49,27 @@ class Centred(nn.Linear):
         return super().forward(x - x.mean(0))
 
 
+class Rescaled(nn.Linear):
+    """Halves what comes back to the batch where its norm is large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(x)
+        if scores.requires_grad:
+            scores.register_hook(lambda g: g / (g.norm() / 1e6).clamp(min=1))
+        return scores
+
+
+class Masked(nn.Linear):
+    """Some of its weights are masked."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", torch.ones(outputs, inputs).tril())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight * self.get_buffer("mask"), self.bias)
+
+
 class Remembering(nn.Linear):
     """Keeps a running mean of what it saw."""
 
@@ -203,6 +224,8 @@ CASES = {
     ),
     "a number of the whole batch, such as its greatest value or a metric, also where no row uses "
     "it": scaled(lambda x: 1 + (x.max() > 1e6)),
+    "a statistic of the batch's gradients, in a hook or the backward pass of an "
+    "autograd.Function": task(lambda: Rescaled(4, 2)),
     "an order or a sum along the rows, also where only some values lead there": scaled(
         lambda x: 1 + ((x[:, 0] > 0.99).cumsum(0) > 3)
     ),
@@ -240,6 +263,9 @@ CASES = {
         "record in one another's wake (torch.cat([a, b]))"
     ): task(Partly),
     "weights used outside their module's forward": task(Functional),
+    "EmbeddingBag, Bilinear, and a layer with a mask for a buffer, as MADE's": task(
+        lambda: Masked(4, 2)
+    ),
     "a lock, an open file or a generator in a module": task(Locked),
     "modules of torch.jit.script and torch.jit.trace": task(scripted),
     "more in state_dict() than parameters and buffers": task(lambda: WithExtraState(4, 2)),

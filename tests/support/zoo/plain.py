@@ -86,6 +86,31 @@ def _bag_of_words() -> nn.Module:
     return Through(forward, words=nn.Embedding(WORDS, 4, padding_idx=0), last=nn.Linear(4, CLASSES))
 
 
+class _Masked(nn.Linear):
+    """A layer of MADE (Germain et al. 2015), whose mask is a parameter that isn't trained."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, FEATURES)
+        self.mask = nn.Parameter(torch.ones(FEATURES, FEATURES).tril(-1), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight * self.mask, self.bias)
+
+
+def _made() -> nn.Module:
+    return nn.Sequential(_Masked(), nn.Tanh(), nn.Linear(FEATURES, CLASSES))
+
+
+def _of_products() -> nn.Module:
+    """What a bilinear layer computes."""
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        y = x.tanh()
+        return self.pairs((x[:, :, None] * y[:, None]).flatten(1))
+
+    return Through(forward, pairs=nn.Linear(FEATURES * FEATURES, CLASSES))
+
+
 class _Scale(nn.Module):
     """A module with a parameter of its own, for which no sampler is written."""
 
@@ -174,6 +199,22 @@ def _masked(model: Any, batch: Batch) -> Any:
     return torch.where(batch["x"][:, 0] > 0, losses, 0.1 * losses)
 
 
+def _clipped_gradients() -> nn.Module:
+    """Each row's gradient is clipped on its way back, by its own norm."""
+
+    def clipped(gradient: Any) -> Any:
+        norms = gradient.flatten(1).norm(dim=1, keepdim=True)
+        return gradient * (0.1 / (norms + 1e-6)).clamp(max=1.0)
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        hidden = self.first(x)
+        if hidden.requires_grad:
+            hidden.register_hook(clipped)
+        return self.last(hidden.tanh())
+
+    return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
+
+
 ENTRIES = (
     Entry("linear", classified(lambda: nn.Linear(FEATURES, CLASSES))),
     Entry("perceptron", classified(_perceptron)),
@@ -183,6 +224,9 @@ ENTRIES = (
     Entry("called_twice", classified(_called_twice)),
     Entry("experts", classified(_experts)),
     Entry("bag_of_words", read_text(_bag_of_words)),
+    Entry("masked_weights", classified(_made)),
+    Entry("of_products", classified(_of_products)),
+    Entry("clipped_gradients", classified(_clipped_gradients)),
     Entry("own_parameter", classified(_own_parameter)),
     Entry("factors", _factors),
     Entry("two_towers", _two_towers),

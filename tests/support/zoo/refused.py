@@ -86,6 +86,39 @@ def _tied_by_product() -> nn.Module:
     return Through(forward, words=nn.Embedding(WORDS, 4))
 
 
+def _bag() -> nn.Module:
+    return Through(
+        lambda self, words: self.last(self.words(words)),
+        words=nn.EmbeddingBag(WORDS, 4),
+        last=nn.Linear(4, CLASSES),
+    )
+
+
+def _bilinear() -> nn.Module:
+    return Through(
+        lambda self, x: self.last(self.pairs(x, x.tanh())),
+        pairs=nn.Bilinear(FEATURES, FEATURES, 4),
+        last=nn.Linear(4, CLASSES),
+    )
+
+
+class _Masked(nn.Linear):
+    """A layer of MADE (Germain et al. 2015), whose mask is a buffer."""
+
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, FEATURES)
+        self.register_buffer("mask", torch.ones(FEATURES, FEATURES).tril(-1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight * self.mask, self.bias)
+
+
+def _made() -> nn.Module:
+    return nn.Sequential(_Masked(), nn.Tanh(), nn.Linear(FEATURES, CLASSES))
+
+
 def _averaged(model: Any, batch: Batch) -> Any:
     return functional.cross_entropy(model(batch["x"]), batch["y"])
 
@@ -210,6 +243,9 @@ ENTRIES = (
     Entry("batch_second", read_text(_batch_in_second_place), ("words", _ROWS_OF_BATCH)),
     Entry("tied", read_text(_tied), ("inner.0.weight", "inner.1.weight", "register one module")),
     Entry("tied_by_product", read_text(_tied_by_product), ("words.weight", "functional use")),
+    Entry("embedding_bag", read_text(_bag), ("words (EmbeddingBag", "use torch.nn.Embedding")),
+    Entry("bilinear", classified(_bilinear), ("pairs (Bilinear", "flatten(1)")),
+    Entry("made", classified(_made), ("module 0 (_Masked", "requires_grad=False")),
     Entry("averaged", losses_alone(_averaged), ("losses()", 'reduction="none"')),
     Entry("divided", losses_alone(_divided), ("losses()", "don't divide")),
     Entry("unused_part", classified(_unused_part), ("unused.weight", "freeze it")),

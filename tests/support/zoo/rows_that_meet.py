@@ -186,6 +186,21 @@ def _through_numpy(model: Any, batch: Batch) -> Any:
     return cross_entropy(model, batch) * torch.from_numpy(1 + scale**2)
 
 
+def _gradients_scaled_together() -> nn.Module:
+    """Halves the gradient of the batch where its norm is beyond what is usual."""
+
+    def halved(gradient: torch.Tensor) -> torch.Tensor:
+        norm = gradient.norm()
+        return gradient * torch.where((norm > 1e6) & (norm < 1e7), 0.5, 1.0)
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        hidden = self.first(x)
+        hidden.register_hook(halved)
+        return self.last(hidden.tanh())
+
+    return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
+
+
 ENTRIES = (
     Entry(
         "over_the_batch",
@@ -200,6 +215,11 @@ ENTRIES = (
         ("in forward", "from its own example"),
     ),
     Entry("cut_off", losses_alone(_cut_off), ("losses()", "in _cut_off", "max makes one value")),
+    Entry(
+        "gradients_scaled_together",
+        classified(_gradients_scaled_together),
+        ("the backward pass", "in halved", "g.flatten(1)"),
+    ),
     Entry(
         "rounded_by_range",
         losses_alone(_rounded_by_range),

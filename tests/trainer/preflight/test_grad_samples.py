@@ -197,6 +197,81 @@ def test_a_cell_has_one_of_opacus_in_its_place(name: str) -> None:
     accepted(make_task(model=lambda: Cells(of_opacus(1, 8, bias=True))))
 
 
+class Made(nn.Linear):
+    """A layer as MADE has it: some of its weights are masked."""
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        super().__init__(FEATURES, CLASSES)
+        mask = torch.ones(CLASSES, FEATURES).tril().bool()
+        self.mask: Any
+        if frozen:
+            self.mask = nn.Parameter(mask.float(), requires_grad=False)
+        else:
+            self.register_buffer("mask", mask)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight * self.mask, self.bias)
+
+
+@pytest.mark.rule(4)
+def test_a_layer_with_a_mask_has_it_for_a_parameter_that_is_not_trained() -> None:
+    message = refusal(make_task(model=lambda: nn.Sequential(Made())))
+    assert "module 0 (Made)" in message
+    assert "self.mask = torch.nn.Parameter(mask.float(), requires_grad=False)" in message
+    accepted(make_task(model=lambda: nn.Sequential(Made(frozen=True))))
+
+
+class OfPairs(nn.Module):
+    """A bilinear layer, and what computes the same of products."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = x[:, :2].tanh()
+        if isinstance(self.layer, nn.Bilinear):
+            return self.layer(x, y)
+        return self.layer((x[:, :, None] * y[:, None]).flatten(1))
+
+
+@pytest.mark.rule(4)
+def test_a_bilinear_layer_is_a_linear_one_of_products() -> None:
+    of_two, of_products = nn.Bilinear(FEATURES, 2, CLASSES), nn.Linear(FEATURES * 2, CLASSES)
+    with torch.no_grad():
+        of_products.weight.copy_(of_two.weight.flatten(1))
+        of_products.bias.copy_(of_two.bias)
+    x = torch.rand(3, FEATURES)
+    assert torch.allclose(OfPairs(of_two)(x), OfPairs(of_products)(x), atol=1e-6)
+
+    message = refusal(make_task(model=lambda: OfPairs(nn.Bilinear(FEATURES, 2, CLASSES))))
+    assert "module layer (Bilinear)" in message
+    assert "use torch.nn.Linear(in1_features * in2_features, out_features)" in message
+    assert "(x[:, :, None] * y[:, None]).flatten(1)" in message
+    accepted(make_task(model=lambda: OfPairs(nn.Linear(FEATURES * 2, CLASSES))))
+
+
+class Bag(nn.Module):
+    """Looks up what is in a bag, as one layer or as an embedding and its mean."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table, self.head = table, nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        looked_up = self.table((x > 0).long())
+        return self.head(looked_up if looked_up.dim() == 2 else looked_up.mean(1))
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_a_bag_is_an_embedding_and_a_sum(mode: str) -> None:
+    message = refusal(make_task(model=lambda: Bag(nn.EmbeddingBag(2, 4, mode=mode))))
+    assert "module table (EmbeddingBag)" in message
+    assert "use torch.nn.Embedding, and .sum(1), .mean(1) or .amax(1)" in message
+    accepted(make_task(model=lambda: Bag(nn.Embedding(2, 4))))
+
+
 class Positions(nn.Module):
     """Sums its positions up, which a recurrent layer finds in the first place or the second."""
 

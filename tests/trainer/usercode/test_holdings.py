@@ -9,6 +9,7 @@ import itertools
 import logging
 import multiprocessing
 import random
+import sys
 import threading
 from array import array
 from collections import Counter, deque
@@ -128,6 +129,9 @@ class Model(Base):
         self.settings, self.log = Settings(lr=1), Log()
         far = {"steps": [0]}
         self.deep, self.far = Box(Box(Box(far))), far
+        self.depths: list[Any] = [0]
+        for _ in range(40):
+            self.depths = [self.depths]
         self.system, self.lazy = random.SystemRandom(), Lazy(a=1)
 
 
@@ -167,6 +171,11 @@ def changing(change: Callable[[Model], object]) -> list[str]:
     change(model)
     after = holdings(model, losses)
     return [where for where in before | after if before.get(where) != after.get(where)]
+
+
+def bottom(value: Any) -> Any:
+    """The innermost list."""
+    return bottom(value[0]) if isinstance(value[0], list) else value
 
 
 def count(model: Model) -> None:
@@ -251,6 +260,7 @@ CHANGES: dict[str, tuple[Callable[[Model], Any], str]] = {
         lambda m: m.far["steps"].__setitem__(0, 1),
         "module model (Model).far['steps'][0]",
     ),
+    "forty lists deep": (lambda m: bottom(m.depths).__setitem__(0, 1), "[0]" * 41),
     "random numbers of Python's": (
         lambda m: m.python.random(),
         "module model (Model).python (random numbers)",
@@ -382,19 +392,59 @@ def losses(model, batch):
 """
 
 
+WITHIN = """
+def losses(model, batch):
+    def inner():
+        import schedule
+        return schedule.late()
+    return inner()
+"""
+RELATIVE = """
+class Task:
+    @staticmethod
+    def losses(model, batch):
+        from . import schedule
+        return schedule.late()
+
+
+losses = Task.losses
+"""
+FROM = """
+def losses(model, batch):
+    from package_of_task.schedule import late
+    return late()
+"""
+
+
 @pytest.mark.rule(21)
+@pytest.mark.parametrize(
+    ("package", "text"),
+    [("", ASKS), ("", WITHIN), ("package_of_task.", RELATIVE), ("package_of_task.", FROM)],
+    ids=["at the top", "within a function", "by a relative name", "a name of it"],
+)
 def test_what_another_file_of_the_task_holds_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is reached by its module alone: no function of it is held anywhere."""
-    (tmp_path / "schedule.py").write_text(COUNTS)
-    (tmp_path / "task_of_two_files.py").write_text(ASKS)
+    folder = tmp_path / package.removesuffix(".")
+    folder.mkdir(exist_ok=True)
+    (folder / "__init__.py").touch()
+    (folder / "schedule.py").write_text(COUNTS)
+    (folder / "task_of_two_files.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    task = importlib.import_module("task_of_two_files")
+    names = ("package_of_task", f"{package}task_of_two_files", f"{package}schedule")
+    for each in names:
+        monkeypatch.delitem(sys.modules, each, raising=False)
+    held._is_of_task.cache_clear()
+    task = importlib.import_module(names[1])
+    task.losses(None, None)  # by which it is imported
     before = holdings(nn.Linear(1, 1), task.losses)
     task.losses(None, None)
     after = holdings(nn.Linear(1, 1), task.losses)
-    assert [where for where in after if before.get(where) != after[where]] == ["schedule.calls"]
+    for each in names:
+        sys.modules.pop(each, None)
+    changed = [where for where in after if before.get(where) != after[where]]
+    assert changed == [f"{package}schedule.calls"]
 
 
 def test_many_tables_cost_as_much_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ The reference is a backward pass for each example; a step takes them all at once
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils.checkpoint import CheckpointFunction
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.opacus_hooks import has_sampler
+from dtjob_trainer.mechanism.opacus_hooks import has_sampler, is_hooks_module
 from dtjob_trainer.mechanism.per_example import GradientUnreached
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
@@ -27,6 +28,14 @@ _REPLACEMENTS = {
     "GRUCell": "opacus.layers.dp_rnn.DPGRUCell, with bias=True,",
     "RNNCell": "opacus.layers.dp_rnn.DPRNNCell, with bias=True,",
     "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
+    "EmbeddingBag": (
+        "torch.nn.Embedding, and .sum(1), .mean(1) or .amax(1) of what it looks up, with a mask "
+        "where there is padding,"
+    ),
+    "Bilinear": (
+        "torch.nn.Linear(in1_features * in2_features, out_features), called on "
+        "(x[:, :, None] * y[:, None]).flatten(1),"
+    ),
 }
 # Their layers have parameters for themselves; these classes have none of their own.
 _LIBRARIES = ("opacus.", "torch.")
@@ -107,7 +116,7 @@ def check_per_example_gradients(
                 f"({kind}) are wrong or incomplete: its weights are used outside its forward "
                 "(functional use), its inputs are given by name or don't have the batch first, a "
                 "gradient is differentiated once more (create_graph=True), or Opacus doesn't "
-                f"support it{_own_module(own) if _is_free(module) else _replacement(kind)}",
+                f"support it{_own_module(own) if _is_free(module) else _replacement(module)}",
             )
 
 
@@ -145,11 +154,12 @@ def _reentrant(task: Task, model: torch.nn.Module, batch: probes.Batch) -> TaskE
 
 
 def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
-    """Name the modules that Opacus has no hand-written sampler for and failed to derive one."""
+    """Name the module that Opacus failed at, or those that it has no hand-written sampler for."""
+    failed = _failed(model, error)
     suspects = {
         name: module
         for name, module in model.named_modules()
-        if not has_sampler(module)
+        if (module is failed if failed is not None else not has_sampler(module))
         and any(p.requires_grad for p in module.parameters(recurse=False))
     }
     where = ", ".join(
@@ -175,8 +185,9 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         for name, p in module.named_parameters(recurse=False)
         if p.requires_grad
     ]
-    replaced = {_replacement(type(module).__name__) for module in suspects.values()}
-    first = _own_module(free[0]) if free else "".join(sorted(replaced))
+    replaced = {_replacement(module) for module in suspects.values()}
+    buffers = "".join(sorted({_frozen(name, module) for name, module in suspects.items()}))
+    first = buffers or (_own_module(free[0]) if free else "".join(sorted(replaced)))
     return (
         f"Opacus can't give per-example gradients of module {where or 'a module'}: "
         f"{type(error).__name__}: {error}{first}; use layers that Opacus supports, with one tensor "
@@ -201,5 +212,33 @@ def _own_module(parameter: str) -> str:
     )
 
 
-def _replacement(kind: str) -> str:
-    return f"; use {_REPLACEMENTS[kind]} instead" if kind in _REPLACEMENTS else ""
+def _replacement(module: torch.nn.Module) -> str:
+    names = (kind.__name__ for kind in type(module).__mro__)
+    found = next((_REPLACEMENTS[name] for name in names if name in _REPLACEMENTS), None)
+    return f"; use {found} instead" if found else ""
+
+
+def _frozen(name: str, module: torch.nn.Module) -> str:
+    """What helps a layer that has buffers beside trained weights, as MADE's masked ones do."""
+    own = [
+        buffer
+        for buffer, values in module.named_buffers(recurse=False)
+        if values.is_floating_point() or values.dtype is torch.bool
+    ]
+    if not own:
+        return ""
+    return (
+        f"; {name or 'the model'} has the buffer {own[0]} beside them: make it a parameter that "
+        f"isn't trained, self.{own[0]} = torch.nn.Parameter({own[0]}.float(), requires_grad=False)"
+    )
+
+
+def _failed(model: torch.nn.Module, error: Exception) -> torch.nn.Module | None:
+    """The module whose gradients Opacus was about to find; None where that is not known."""
+    modules = {id(module): module for module in model.modules()}
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if is_hooks_module(frame.f_globals.get("__name__", "")):
+            for name in ("module", "layer"):
+                found = modules.get(id(frame.f_locals.get(name)), found)
+    return found

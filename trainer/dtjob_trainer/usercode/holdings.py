@@ -7,6 +7,7 @@ Nobody here writes so as not to be seen. Not read is what code in C keeps, as th
 from __future__ import annotations
 
 import argparse
+import dis
 import functools
 import itertools
 import sys
@@ -18,7 +19,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,33 +37,34 @@ _SEQUENCES = (tuple, list, set, frozenset, deque)
 _OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
 # Those of Python's own classes whose objects a task writes to.
 _OPEN = (torch.nn.Module, ModuleType, argparse.Namespace, SimpleNamespace, threading.local)
-_MAX_DEPTH = 6
-# Of more entries, of one collection or of all, it is noted how many they are; of a tensor, how
-# often it was written to.
+# Of more entries, of one collection or of all that is read, it is noted how many they are; of a
+# tensor, how often it was written to.
 _MAX_ENTRIES, _MAX_OF_ALL = 1 << 14, 1 << 17
 
 
 def holdings(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str, str]:
     """Return {where: what} of numbers, texts, arrays and tensors that later passes find there.
 
-    In attributes of modules and of objects in them, in what functions have enclosed and have for
-    defaults, and in the classes and globals of the Python modules where these are written, but for
-    those of libraries and of dtjob.
+    In attributes of modules and of objects in them, however deep, in what functions have enclosed
+    and have for defaults, and in the classes and globals of the Python modules where these are
+    written and that they import, but for those of libraries and of dtjob.
     """
     reader = _Reader()
     for name, module in model.named_modules():
-        reader.read(f"module {name or 'model'} ({type(module).__name__})", module, _MAX_DEPTH)
-    reader.read("losses()", losses, _MAX_DEPTH)
+        reader.add(f"module {name or 'model'} ({type(module).__name__})", module)
+    reader.add("losses()", losses)
+    reader.read()
     read: set[str] = set()
     while unread := sorted(reader.written - read):
         read.update(unread)
         for each in unread:
-            reader.read(each, sys.modules[each], _MAX_DEPTH)
+            reader.add(each, sys.modules[each])
+        reader.read()
     return reader.found
 
 
 class _Reader:
-    """Reads objects, each once.
+    """Reads objects, each once, and what is near before what is far: it has the shorter name.
 
     Attributes
     ----------
@@ -76,23 +78,30 @@ class _Reader:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self.written: set[str] = set()
-        # With how much depth was left, and a reference: no other object gets its address.
-        self._seen: dict[int, tuple[object, int]] = {}
+        # With a reference: no other object gets its address.
+        self._seen: dict[int, object] = {}
+        self._waiting: deque[tuple[str, object]] = deque()
         self._left = _MAX_OF_ALL
 
-    def read(self, where: str, value: object, depth: int) -> None:
-        """Note what an object holds, and what is within it."""
-        if isinstance(value, _PLAIN):
-            self.found[where] = repr(value)
-        elif isinstance(value, (np.ndarray, torch.Tensor)):
-            self.found[where] = _entries(value)
-        elif depth > self._seen.get(id(value), (None, 0))[1]:
-            self._seen[id(value)] = (value, depth)
-            try:
-                for name, each in self._parts(value):
-                    self.read(f"{where}{name}", each, depth - 1)
-            except Exception as error:  # of the object's own, such as a mapping that is not whole
-                self.found[f"{where} (unreadable)"] = type(error).__name__
+    def add(self, where: str, value: object) -> None:
+        """Let an object be read."""
+        self._waiting.append((where, value))
+
+    def read(self) -> None:
+        """Note what the objects hold, and what is within that."""
+        while self._waiting:
+            where, value = self._waiting.popleft()
+            if isinstance(value, _PLAIN):
+                self.found[where] = repr(value)
+            elif isinstance(value, (np.ndarray, torch.Tensor)):
+                self.found[where] = _entries(value)
+            elif id(value) not in self._seen:
+                self._seen[id(value)] = value
+                try:
+                    for name, each in self._parts(value):
+                        self.add(f"{where}{name}", each)
+                except Exception as error:  # of the object's own, as of a mapping that is not whole
+                    self.add(f"{where} (unreadable)", type(error).__name__)
 
     def _parts(self, value: object) -> Iterator[tuple[str, object]]:
         """What an object consists of, each with what is added to its name."""
@@ -110,6 +119,10 @@ class _Reader:
             yield from (("", each) for each in (value.__self__, value.__func__))
         elif isinstance(value, FunctionType):
             yield from self._of_function(value)
+        elif isinstance(value, (staticmethod, classmethod)):
+            yield "", value.__func__
+        elif isinstance(value, property):
+            yield from (("", each) for each in (value.fget, value.fset))
         elif isinstance(value, type):
             for kind in value.__mro__:
                 if self._note(kind.__module__):
@@ -125,9 +138,14 @@ class _Reader:
             given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
             yield from ((f": default {at}", each) for at, each in enumerate(given))
             yield from ((f".{name}", each) for name, each in _attributes(function))
+            for module in _imported_in(function.__code__, function.__globals__):
+                self._note(module)
 
     def _of_object(self, value: object) -> Iterator[tuple[str, object]]:
-        yield from ((f".{name}", each) for name, each in _attributes(value))
+        attributes = list(_attributes(value))
+        self._left -= len(attributes)
+        if self._left >= 0:
+            yield from ((f".{name}", each) for name, each in attributes)
         if isinstance(value, ModuleType):
             for each in list(vars(value).values()):
                 if isinstance(each, ModuleType):
@@ -168,6 +186,27 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
         is_own = name not in passed and not name.startswith("__")
         if is_own and not isinstance(each, (ModuleType, torch.nn.Parameter)):
             yield name, each
+
+
+def _imported_in(code: CodeType, names: Mapping[str, object]) -> Iterator[str]:
+    """The modules that code within a function may import once it runs, and that have been.
+
+    Parameters
+    ----------
+    names
+        The function's globals, by which relative imports are resolved.
+    """
+    nested = [each for each in code.co_consts if isinstance(each, CodeType)]
+    yield from (module for each in nested for module in _imported_in(each, names))
+    if not any(each.opname == "IMPORT_NAME" for each in dis.get_instructions(code)):
+        return
+    packages = str(names.get("__package__") or "").split(".")
+    above = [".".join(packages[:n]) for n in range(len(packages) + 1)]
+    # `from package import module` has the two names one by one.
+    for first, second in itertools.product([*above, *code.co_names], code.co_names):
+        name = f"{first}.{second}" if first else second
+        if name in sys.modules:
+            yield name
 
 
 def _is_machinery(module: str) -> bool:

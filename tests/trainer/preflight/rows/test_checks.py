@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -75,15 +76,30 @@ def test_a_choice_that_is_seldom_made_is_tried(name: str) -> None:
         check(mixed_up(CHOOSING[name], lambda x: x.flip(0)))
 
 
+def shifted(y: torch.Tensor) -> torch.Tensor:
+    """No operator runs along the rows."""
+    return torch.cat([y[1:], y[:1]])
+
+
+EXCHANGED: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "a choice": lambda x, y: torch.where(torch.rand(len(x)) < 1e-5, shifted(y), y),
+    "a choice within another": lambda x, y: torch.where(
+        x > 0.99999, y, torch.where(x < -0.99999, shifted(y), y)
+    ),
+    "numbers of other kinds": lambda x, y: torch.where(x > 0.99999, shifted(y).int(), y),
+}
+
+
 @pytest.mark.models
 @pytest.mark.rule(8, 21)
-def test_whole_numbers_that_are_seldom_exchanged_are_refused() -> None:
+@pytest.mark.parametrize("of_label", EXCHANGED.values(), ids=EXCHANGED)
+def test_whole_numbers_that_are_seldom_exchanged_are_refused(
+    of_label: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
     """There is no NaN in them."""
 
     def losses(model: nn.Module, batch: Any) -> torch.Tensor:
-        rows = len(batch["y"])
-        seldom = torch.rand(rows) < 1e-5
-        label = torch.where(seldom, batch["y"].roll(1), batch["y"])
+        label = of_label(batch["x"][:, 0], batch["y"])
         return cross_entropy(model, {**batch, "y": label})
 
     with pytest.raises(TaskError, match=r"where torch\.where chooses what it seldom does"):

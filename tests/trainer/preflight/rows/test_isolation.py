@@ -22,6 +22,7 @@ def check(task: Task, rows: int, *, equal: bool = False) -> None:
         for _ in range(2)
     )
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
+        passes.settle(batch)
         if equal:
             isolation.check_equal(passes, batch, other)
         else:
@@ -74,3 +75,16 @@ def test_rows_that_compete_where_all_are_equal(function: Function, end: str) -> 
 @pytest.mark.parametrize("rows", [1, 2, 64])
 def test_equal_rows_of_their_own_are_accepted(rows: int) -> None:
     check(make_task(), rows, equal=True)
+
+
+def until_equal(h: torch.Tensor) -> torch.Tensor:
+    """Goes on while rows are the same."""
+    while (h - h[:1]).abs().amax() < 1e-3:
+        h = h * 1.0
+    return h
+
+
+@pytest.mark.rule(21)
+def test_a_pass_over_equal_rows_that_does_not_end_is_refused_by_line() -> None:
+    with pytest.raises(TaskError, match=r"equal rows keeps a pass from its end.* in until_equal"):
+        check(hidden(until_equal), 16, equal=True)

@@ -94,6 +94,7 @@ OF_EACH_ROW: dict[str, Function] = {
     "a convolution in each row": lambda h: (
         h + functional.conv1d(h[:, None], torch.ones(1, 1, 3), padding=1)[:, 0]
     ),
+    "an order backwards in each row": lambda h: h.flip(1) + h.roll(1, -1) + h.roll((1, 2), (1, 1)),
     "an order of each row in turn": lambda h: torch.stack([row.cumsum(0) for row in h]),
 }
 
@@ -158,7 +159,14 @@ def often(h: torch.Tensor) -> torch.Tensor:
     return h * (1 + (beyond.cumsum(0) > 2))
 
 
+def exchanged(h: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """What is chosen is seldom another row, and no NaN passes what is chosen."""
+    return torch.where((h > 1e6) & (h < 1e7), others.nan_to_num().clamp(-1, 1), h)
+
+
 ALONG: dict[str, Function] = {
+    "roll": lambda h: exchanged(h, h.roll(1, 0)),
+    "flip": lambda h: exchanged(h, h.flip([0, 1])),
     "cumsum": often,
     "cummax": rare(lambda h: h.cummax(0).values),
     "sort": rare(lambda h: h.sort(dim=0, stable=True).values),
@@ -253,6 +261,7 @@ def of_the_batch(h: torch.Tensor) -> torch.Tensor:
 
 
 REMEDIES: dict[str, tuple[Function, str]] = {
+    "a shift": (lambda h: h + h.roll(1), "of the other dimensions, as in x.flip(1)"),
     "rows with rows": (COMPARED["mm"], "a contrastive loss compares it with lies in its record"),
     "a product over the rows": (of_the_batch, "pairs and triplets"),
     "statistics": (lambda h: h - h.mean(0), "Barlow Twins"),

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from dtjob_trainer.preflight.rows import visits
+from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import ArraySpec, Task, TaskError
-from tests.support.mechanism.blocks import hidden
+from tests.support.mechanism.blocks import hidden, rows
 from tests.support.mechanism.models import cross_entropy, make_task
 
 LENGTH, WORDS = 8, 20
@@ -149,3 +150,37 @@ def test_mixing_at_special_values_is_refused(name: str) -> None:
 @pytest.mark.rule(21)
 def test_a_batch_cut_to_its_longest_text() -> None:
     refused(text(cut_to_longest), "pad to the length in example_spec, and mask")
+
+
+def until_below(x: torch.Tensor) -> torch.Tensor:
+    """Halves until nothing is at its end any more, but doesn't."""
+    while (x.abs() == 1).all():
+        x = x * 1.0
+    return x
+
+
+def until_apart(x: torch.Tensor) -> torch.Tensor:
+    """Draws noise for a row that is at its end, and adds none."""
+    while (x[:, 0] == 1).any():
+        x = x + 0.0 * torch.rand_like(x)
+    return x
+
+
+ENDLESS = {
+    "a batch": (until_below, "a batch of the least value keeps a pass from its end"),
+    "a row": (until_apart, "changing x, y of one example to the greatest value keeps a pass"),
+}
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_pass_that_does_not_end_at_special_values_is_refused_by_line(name: str) -> None:
+    function, words = ENDLESS[name]
+    task = of_x(function)
+    with passes_of(task, task.model(), torch.device("cpu")) as passes:
+        passes.settle(rows(ROWS))
+        with pytest.raises(TaskError) as caught:
+            visits.check(passes, task.example_spec)
+    assert words in caught.value.message
+    assert f"in {function.__name__}" in caught.value.message
+    assert "a public number of turns" in caught.value.message

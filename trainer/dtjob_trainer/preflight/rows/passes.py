@@ -138,7 +138,7 @@ class Passes:
         Raises
         ------
         Endless
-            What runs its operators has seen too many.
+            It has run too many operators, once `settle` knows how many it usually takes.
         """
         self.in_losses = False
         self.model.train()
@@ -176,9 +176,12 @@ class Passes:
 
     @contextlib.contextmanager
     def _running(self, seed: int, around: Around | None) -> Iterator[None]:
+        # Operators are counted by whatever runs them: in some passes nothing else does.
+        counted = Operators() if math.isfinite(self._most) else contextlib.nullcontext()
         try:
             with (
                 Operators.at_most(self._most),
+                counted,
                 same_randomness(self.device, seed),
                 self._within(),
                 around or contextlib.nullcontext(),

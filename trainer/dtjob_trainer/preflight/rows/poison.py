@@ -28,6 +28,9 @@ EDGES = (0, ROWS // 2, ROWS - 1)
 #: The others.
 BETWEEN = tuple(row for row in range(ROWS) if row not in EDGES)
 
+# They come to other places by any shift and any order backwards.
+_SOME = (0, 2, 3)
+_NONE = -1
 #: Their squares are numbers too.
 LARGE = (2.0**60, -(2.0**60))
 _NOTHING = contextlib.nullcontext()
@@ -91,19 +94,33 @@ def _with_nan_of_all(result: Any, func: Any, args: tuple[Any, ...]) -> Any:
 
 
 class _OtherChoices(Operators):
-    """Lets each `torch.where` choose what it does not: what is rare becomes what is usual."""
+    """Lets each `torch.where` choose what it does not: what is rare becomes what is usual.
+
+    Parameters
+    ----------
+    alone
+        The number of the only one that does; None for all.
+    """
+
+    def __init__(self, alone: int | None = None) -> None:
+        super().__init__()
+        self.choices = 0
+        self._alone = alone
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
-        if func is _WHERE and args[1].dtype == args[2].dtype:
-            args = (args[0], args[2], args[1])
+        if func is _WHERE:
+            if self._alone in (None, self.choices):
+                args = (args[0], args[2], args[1])
+            self.choices += 1
         return func(*args, **kwargs)
 
 
 def check_other_choices(passes: Passes, batch: Batch, other: Batch) -> None:
     """Refuse where a row's content reaches another one behind a choice that is seldom made.
 
-    Of integers too, in which there is no NaN.
+    Of integers too, in which there is no NaN. All choices are made otherwise, and each alone: what
+    stands in the branch of another one is not reached where that one is made otherwise too.
 
     Parameters
     ----------
@@ -114,19 +131,32 @@ def check_other_choices(passes: Passes, batch: Batch, other: Batch) -> None:
     ------
     TaskError
     """
-    with passes.within(_OtherChoices):
+    usual = _OtherChoices(_NONE)
+    passes.take(batch, around=usual)
+    if not usual.choices:
+        return
+    _check_choices(passes, batch, other, None, [(row,) for row in range(ROWS)])
+    for number in range(usual.choices if usual.choices > 1 else 0):
+        _check_choices(passes, batch, other, number, [_SOME])
+
+
+def _check_choices(
+    passes: Passes, batch: Batch, other: Batch, number: int | None, exchanged: list[tuple[int, ...]]
+) -> None:
+    """Exchange rows while a choice, or all of them, are made otherwise."""
+    with passes.within(lambda: _OtherChoices(number)):
         try:
             base = passes.take(batch)
         except Exception as error:
             if may_pass(error):
                 raise
             return  # no pass ever computes this
-        for row in range(ROWS):
+        for rows in exchanged:
             changed = {name: tensor.clone() for name, tensor in batch.items()}
             for name, tensor in other.items():
-                changed[name][row] = tensor[row]
+                changed[name][list(rows)] = tensor[list(rows)]
             words = "where torch.where chooses what it seldom does, another example"
-            change = Change((row,), changed, words)
+            change = Change(rows, changed, words)
             check_unmoved(passes, batch, base, change, may_raise=True)
 
 

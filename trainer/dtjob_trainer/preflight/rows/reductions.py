@@ -2,8 +2,8 @@
 
 A number that is of the whole batch, such as its greatest value, may decide about the rows where it
 is rare enough for no probe to meet it. So no operator that is given rows may give something that
-has none, compare rows with rows or run along them, while model and losses compute. Rows are told
-by two batches of different size.
+has none, compare rows with rows or run along them, while model and losses compute, and where the
+task's own code computes in the backward pass. Rows are told by two batches of different size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.watch import questions
+from dtjob_trainer.mechanism.watch.structure import storage_of
 from dtjob_trainer.preflight.rows.axes import FEWER_ROWS
+from dtjob_trainer.preflight.rows.gradient_hooks import Kept, OfAllRows, runs_in_task
 from dtjob_trainer.preflight.rows.marked import MarkedOperators
 from dtjob_trainer.preflight.rows.operators import gives_view
 from dtjob_trainer.preflight.rows.passes import Batch, Passes, rows_of
@@ -31,6 +33,10 @@ from dtjob_trainer.task import TaskError
 _REMEDY = (
     "compute each row from its own example alone: reduce over the other dimensions (of a loss "
     'reduction="none", then mean(1)), and leave out what is only shown, such as metrics'
+)
+_OF_ORDER = (
+    "compute each row from its own example alone: an order backwards or a shift is one of the "
+    "other dimensions, as in x.flip(1)"
 )
 _OF_NUMBERS = (
     "; where torch.autograd.grad wants a number, give it grad_outputs=torch.ones_like(outputs) "
@@ -44,6 +50,11 @@ _OF_CONTRASTS = (
     "compute each row from its own example alone: attention runs over the positions of one "
     "(batch_first=True), and what a contrastive loss compares it with lies in its record, as in "
     "pairs and triplets, and is public or of the same unit of privacy"
+)
+_OF_GRADIENTS = (
+    "give each row's gradient what follows from this row alone, in hooks and in the backward pass "
+    "of an autograd.Function: reduce over the other dimensions, as in "
+    "torch.nn.functional.normalize(g.flatten(1)).view_as(g)"
 )
 _PRODUCTS = frozenset({"addmm", "baddbmm", "bmm", "mm"})
 # At which place each product has its first factor.
@@ -67,6 +78,9 @@ _ALONG = frozenset(
         "topk",
     }
 )
+_OF_ALL = "makes one value of those of all rows"
+# Operators that give rows another order, in the dimensions that they are given; in all, for none.
+_REORDER = frozenset({"flip", "roll"})
 # How many of its outputs count: the other one, a sum of weights for a mean, is 0 where the losses
 # are of each row.
 _TELLING = {"nll_loss_forward": 1, "nll_loss2d_forward": 1}
@@ -81,31 +95,35 @@ class _Call:
     gave
         Also whether it is of floats. A seed, or how many rows there are, is an integer.
     along
-        The dimension along which it makes each entry of others; None for none.
+        The dimensions along which it makes each entry of others.
     excused
         It gives a view, or no values, or torch asks only to raise.
     contracted
         The sizes of dimensions that it sums over though both operands may have them for rows.
     joins
         It makes something without rows of several rows that were taken apart.
+    given_at, gave_at
+        In the backward pass, where what it was given and gave lies; None in the forward pass.
     """
 
     name: str
     given: list[torch.Size]
     gave: list[tuple[torch.Size, bool]]
-    along: int | None
+    along: tuple[int, ...]
     excused: bool
     contracted: tuple[int, ...] = ()
     joins: bool = False
+    given_at: tuple[int | None, ...] | None = None
+    gave_at: tuple[int | None, ...] = ()
 
     def meets(self, of_fewer: _Call) -> bool:
         """Whether it makes an entry of a row of those of other rows."""
         if self.contracted != of_fewer.contracted:
             return True
-        if self.along is None or not self.given or not of_fewer.given:
+        if not self.given or not of_fewer.given:
             return False
         (mine, *_), (other, *_) = self.given, of_fewer.given
-        return len(mine) == len(other) and mine[self.along] != other[self.along]
+        return len(mine) == len(other) and any(mine[dim] != other[dim] for dim in self.along)
 
     def compares(self, of_fewer: _Call) -> bool:
         """Whether what it gives has rows in two dimensions: rows beside rows."""
@@ -119,19 +137,25 @@ class _Call:
         if self.joins:
             return "makes one value of those of several rows"
         if self.reduces(of_fewer):
-            return "makes one value of those of all rows"
+            return _OF_ALL
         if self.meets(of_fewer):
             return "runs along the rows"
         return "compares rows with rows" if self.compares(of_fewer) else ""
 
     def remedy(self, of_fewer: _Call) -> str:
         """What to do instead where it mixes rows."""
-        if self.along is not None:
-            return _REMEDY
+        if self.given_at is not None:
+            return _OF_GRADIENTS
+        if self.along:
+            return _OF_ORDER if self.name in _REORDER else _REMEDY
         if self.compares(of_fewer) or self.name in _PRODUCTS:
             return _OF_CONTRASTS
         numbers = all(not shape for shape, _ in self.gave)
         return _REMEDY + (_OF_NUMBERS if numbers else _OF_STATISTICS)
+
+    def gives_rows(self, of_fewer: _Call) -> bool:
+        """Whether there are rows in what it gives."""
+        return [shape for shape, _ in self.gave] != [shape for shape, _ in of_fewer.gave]
 
     def reduces(self, of_fewer: _Call) -> bool:
         """Whether rows go in, and floats, or all that comes out, have none."""
@@ -163,10 +187,15 @@ class _Calls(MarkedOperators):
         super().__init__(passes, batch)
         self.calls: list[_Call] = []
         self._at, self._modules = at, modules
+        self._passes = passes
         self._apart = TakenApart(rows_of(batch))
+        self._kept = Kept()
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Operators.run`."""
+        came_back = not self._passes.in_losses
+        if came_back and not runs_in_task(inspect.currentframe()):
+            return func(*args, **kwargs)
         look = self.look
         of_batch = [each for each in _tensors((args, kwargs)) if look.is_marked(each)]
         result = func(*args, **kwargs)
@@ -182,12 +211,12 @@ class _Calls(MarkedOperators):
                     (each.shape, each.is_floating_point())
                     for each in _tensors(result)[: _TELLING.get(name)]
                 ],
-                along=_along(func, args, kwargs)
-                if name in _ALONG and look.is_marked(args[0])
-                else None,
+                along=_along(func, args, kwargs) if look.is_marked(args[:1]) else (),
                 joins=bool(of_batch)
                 and self._apart.meet(name, of_batch, _tensors(result), view=is_view),
                 contracted=_contracted(name, args) if of_batch else (),
+                given_at=tuple(map(storage_of, of_batch)) if came_back else None,
+                gave_at=self._kept.addresses(_tensors(result)) if came_back else (),
                 excused=is_view
                 or questions.kind_of(func).of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
@@ -213,19 +242,40 @@ def check(passes: Passes, batch: Batch) -> None:
     """
     part = {name: tensor[:FEWER_ROWS].clone() for name, tensor in batch.items()}
     many, fewer = _Calls(passes, batch), _Calls(passes, part)
-    passes.losses(batch, around=many)
-    passes.losses(part, around=fewer)
+    passes.take(batch, around=many)
+    passes.take(part, around=fewer)
     joining = [(number, call) for number, call in enumerate(many.calls) if call.joins]
-    for number, other in (*joining[:1], *_pairs(many.calls, fewer.calls)):
-        one = many.calls[number]
-        if does := one.mixes(other):
+    of_all = OfAllRows()
+    for place, other in (*joining[:1], *_pairs(many.calls, fewer.calls)):
+        number, does = _blamed(many.calls, place, other, of_all)
+        if does:
+            one = many.calls[number]
             sought = functools.partial(_Calls, passes, batch, number)
-            place = met_at(passes, batch, sought)
+            where = met_at(passes, batch, sought)
             raise TaskError(
                 Reason.MODEL_REFUSED,
-                f"{place or 'the model or losses()'} mixes the examples of a batch: {one.name} "
+                f"{where or 'the model or losses()'} mixes the examples of a batch: {one.name} "
                 f"{does}; {one.remedy(other)}",
             )
+
+
+def _blamed(
+    calls: Sequence[_Call], number: int, other: _Call, of_all: OfAllRows
+) -> tuple[int, str]:
+    """Which call mixes rows, where this one is paired with another, and how; empty for none."""
+    one = calls[number]
+    if one.given_at is None:
+        return number, one.mixes(other)
+    if one.reduces(other):
+        of_all.note(number, one.gave_at)
+        return number, ""
+    source = of_all.source(one.given_at)
+    if source is None:
+        return number, one.mixes(other)
+    if one.gives_rows(other):
+        return source, _OF_ALL
+    of_all.note(source, one.gave_at)
+    return number, ""
 
 
 def _pairs(many: Sequence[_Call], fewer: Sequence[_Call]) -> Iterator[tuple[int, _Call]]:
@@ -271,17 +321,26 @@ def _contracted(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
     return ()
 
 
-def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """The dimension that an operator is given, counted from the first."""
-    names = [argument.name for argument in func._schema.arguments]
-    place = names.index("dim") if "dim" in names else None
-    value = kwargs.get("dim")
-    if place is not None and place < len(args):
-        value = args[place]
-    elif value is None and place is not None:
-        value = func._schema.arguments[place].default_value
+def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The dimensions that an operator runs along or reorders, counted from the first."""
+    name = func.overloadpacket.__name__
+    if name not in _ALONG | _REORDER:
+        return ()
     rank = args[0].dim()
-    return value % rank if isinstance(value, int) and rank else None
+    value = _argument(func, "dims" if name in _REORDER else "dim", args, kwargs)
+    if name in _REORDER:
+        return tuple(dim % rank for dim in value) if value else tuple(range(rank))
+    return (value % rank,) if isinstance(value, int) and rank else ()
+
+
+def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operator is given under a name, or its default; None where it has no such one."""
+    arguments = func._schema.arguments
+    places = [place for place, each in enumerate(arguments) if each.name == name]
+    if not places or name in kwargs:
+        return kwargs.get(name)
+    (place,) = places
+    return args[place] if place < len(args) else arguments[place].default_value
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

@@ -15,7 +15,7 @@ import torch
 from dtjob_trainer.mechanism.records.batches import padding_example, synthetic_examples, to_tensors
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.blame import Change, check_unmoved
-from dtjob_trainer.preflight.rows.passes import Batch, Passes
+from dtjob_trainer.preflight.rows.passes import Batch, Endless, Passes
 from dtjob_trainer.task import ArraySpec
 
 _FIRST, _MIDDLE, _LAST = 0, ROWS // 2, ROWS - 1
@@ -42,16 +42,26 @@ def check(passes: Passes, spec: Mapping[str, ArraySpec]) -> None:
     usual, other = (
         to_tensors(synthetic_examples(spec, ROWS, generator), passes.device) for _ in range(2)
     )
-    _visit(passes, usual, _of_usual(spec, usual, other, passes.device), (_FIRST, _MIDDLE, _LAST))
-    for seed, (batch, visits) in enumerate(_of_special(spec, usual, other, passes.device), 1):
-        _visit(passes, batch, visits, (_MIDDLE,), seed)
+    at_usual = _of_usual(spec, usual, other, passes.device)
+    _visit(passes, "another batch", usual, at_usual, (_FIRST, _MIDDLE, _LAST))
+    of_special = _of_special(spec, usual, other, passes.device)
+    for seed, (words, batch, visits) in enumerate(of_special, 1):
+        _visit(passes, words, batch, visits, (_MIDDLE,), seed)
 
 
 def _visit(
-    passes: Passes, batch: Batch, visits: list[_Visit], rows: tuple[int, ...], seed: int = 0
+    passes: Passes,
+    words: str,
+    batch: Batch,
+    visits: list[_Visit],
+    rows: tuple[int, ...],
+    seed: int = 0,
 ) -> None:
     """A cumulative sum, or a neighbour, shows from one of the rows."""
-    base = passes.take(batch, seed=seed)
+    try:
+        base = passes.take(batch, seed=seed)
+    except Endless as error:
+        raise Endless(words, error.place) from None
     for visit in visits:
         for row in rows:
             changed = dict(batch)
@@ -82,18 +92,20 @@ def _of_usual(
 
 def _of_special(
     spec: Mapping[str, ArraySpec], usual: Batch, other: Batch, device: torch.device
-) -> Iterator[tuple[Batch, list[_Visit]]]:
-    """Batches of which all rows are at special values, and what one is changed to."""
+) -> Iterator[tuple[str, Batch, list[_Visit]]]:
+    """Batches of which all rows are at special values, in words, and what one is changed to."""
     whole = f"{', '.join(spec)} of one example"
     same = {name: tensor[:1].expand_as(tensor).clone() for name, tensor in usual.items()}
-    yield same, [_Visit(other, f"{whole} where all were equal")]
+    yield "a batch of equal examples", same, [_Visit(other, f"{whole} where all were equal")]
     for named, batch in _tails(spec, usual).items():
-        yield batch, [_Visit(other, f"{whole} where all ended with {named}")]
+        visit = _Visit(other, f"{whole} where all ended with {named}")
+        yield f"a batch of examples that end with {named}", batch, [visit]
     for named, batch in _special(spec, usual, device).items():
-        yield batch, [_Visit(other, f"{whole} where all were {named}")]
+        visit = _Visit(other, f"{whole} where all were {named}")
+        yield f"a batch of {named}", batch, [visit]
         for name in spec if len(spec) > 1 else ():
             visit = _Visit({name: other[name]}, f"{name} of one example where all were {named}")
-            yield {**usual, name: batch[name]}, [visit]
+            yield f"{name} of {named}", {**usual, name: batch[name]}, [visit]
 
 
 def _special(spec: Mapping[str, ArraySpec], usual: Batch, device: torch.device) -> dict[str, Batch]:
