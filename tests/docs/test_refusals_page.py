@@ -245,7 +245,7 @@ CASES = {
     "more in state_dict() than parameters and buffers": task(lambda: WithExtraState(4, 2)),
     "a model or a loss that seeds a global generator": task(losses=seeded),
     "a model that returns a parameter of an earlier call again": task(lambda: KEPT),
-    "a loss that is not finite on values of example_spec": task(losses=infinite),
+    "a loss that is not finite on random examples of example_spec": task(losses=infinite),
 }
 
 

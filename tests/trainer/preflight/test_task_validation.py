@@ -240,6 +240,38 @@ def test_a_buffer_that_training_updates():
 
 
 @pytest.mark.rule(21)
+class Normalised(nn.Module):
+    """Linear, of features that are first brought near to zero."""
+
+    def __init__(self, normalise):
+        super().__init__()
+        torch.manual_seed(0)
+        self.normalise, self.head = normalise, nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.normalise(x))
+
+
+class RunningMean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(FEATURES))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return x - self.mean
+
+
+@pytest.mark.rule(21)
+def test_running_normalisation_has_its_remedies():
+    words = "use constants of a public range or of public data, (x - 50) / 29, or GroupNorm or"
+    refused(make_task(model=lambda: Normalised(RunningMean())), "ModelRefused", words)
+    preflight(make_task(model=lambda: Normalised(lambda x: (x - 50) / 29)), whole=False)
+    preflight(make_task(model=lambda: Normalised(nn.LayerNorm(FEATURES))), whole=False)
+    preflight(make_task(model=lambda: Normalised(nn.GroupNorm(1, FEATURES))), whole=False)
+
+
+@pytest.mark.rule(21)
 def test_state_outside_buffers():
     def forward(m, x):
         m.seen = getattr(m, "seen", 0) + x.detach().sum()
@@ -664,6 +696,43 @@ def test_losses_that_are_not_finite_on_the_example_spec():
     refused(
         make_task(losses=lambda m, b: (m(b["x"]) * 0).sum(1).sqrt()), "TaskInvalid", "not finite"
     )
+
+
+class Pooled(nn.Module):
+    """A mean over what a mask leaves, or attention to it, of which nothing may be left."""
+
+    def __init__(self, pool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.pool, self.wide, self.head = pool, nn.Linear(1, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.pool(self.wide(x[:, :, None]), x > 9))
+
+
+def mean_over(positions, mask, count):
+    return (positions * mask[:, :, None]).sum(1) / count[:, None]
+
+
+def attention_to(positions, mask):
+    scores = positions.sum(2).masked_fill(~mask, -math.inf)
+    return (positions * scores.softmax(1)[:, :, None]).sum(1)
+
+
+def test_a_mask_that_hides_all_of_a_row_has_remedies():
+    def model(pool):
+        return make_task(model=lambda: Pooled(pool))
+
+    counts = ("TaskInvalid", "mask.sum(1).clamp(min=1)")
+    refused(model(lambda it, mask: mean_over(it, mask, mask.sum(1))), *counts)
+    preflight(model(lambda it, mask: mean_over(it, mask, mask.sum(1).clamp(min=1))), whole=False)
+
+    def seen(it, mask):
+        return attention_to(it, mask | (torch.arange(mask.shape[1], device=mask.device) == 0))
+
+    one = "mask | (torch.arange(mask.shape[1], device=mask.device) == 0)"
+    refused(model(attention_to), "TaskInvalid", one)
+    preflight(model(seen), whole=False)
 
 
 @pytest.mark.rule(20)

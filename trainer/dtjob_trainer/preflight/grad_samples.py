@@ -6,14 +6,14 @@ The reference is a backward pass for each example; a step takes them all at once
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import CheckpointFunction
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.opacus_hooks import has_sampler
+from dtjob_trainer.mechanism.opacus_hooks import failed_in, has_sampler
 from dtjob_trainer.mechanism.per_example import GradientUnreached
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
@@ -26,7 +26,11 @@ _REPLACEMENTS = {
     "LSTMCell": "opacus.layers.dp_rnn.DPLSTMCell, with bias=True,",
     "GRUCell": "opacus.layers.dp_rnn.DPGRUCell, with bias=True,",
     "RNNCell": "opacus.layers.dp_rnn.DPRNNCell, with bias=True,",
-    "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
+    "MultiheadAttention": (
+        "attention made of Linear layers, as that of docs/writing-a-task.md#attention, also "
+        "within TransformerEncoderLayer (opacus.layers.DPMultiheadAttention is right with "
+        "batch_first=True and a single query, and takes heads for positions with more),"
+    ),
 }
 # Their layers have parameters for themselves; these classes have none of their own.
 _LIBRARIES = ("opacus.", "torch.")
@@ -152,37 +156,45 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         if not has_sampler(module)
         and any(p.requires_grad for p in module.parameters(recurse=False))
     }
-    where = ", ".join(
-        f"{name or 'model'} ({type(module).__name__})" for name, module in suspects.items()
-    )
+    culprit = failed_in(error)
+    failed = {name: module for name, module in suspects.items() if module is culprit} or suspects
+    where = _named(failed) or "a module"
     if "called random operation" in str(error):
-        blocks = [
-            f"{name or 'model'} ({type(module).__name__})"
-            for name, module in suspects.items()
-            if any(True for _ in module.children())
-        ]
+        blocks = {name: module for name, module in failed.items() if _has_children(module)}
         return (
-            f"module {', '.join(blocks) or where or 'a module'} has parameters of its own beside "
+            f"module {_named(blocks) or where} has parameters of its own beside "
             "layers that draw random numbers: their gradients are found by running all of it "
             "again, with other numbers. Put these parameters into a module of their own, freeze "
             "them, or draw none there (dropout=0.0, attention_dropout=0.0, "
             "stochastic_depth_prob=0.0, drop_path_rate=0.0)"
         )
+    # Those that did not fail yet will, once the others are mended.
+    replaced = {_replacement(type(module).__name__): None for module in suspects.values()}
     free = [
         name
-        for module in suspects.values()
-        if _is_free(module)
+        for owner, module in failed.items()
+        # Below the model, one without layers is that module of its own.
+        if _is_free(module) and (not owner or _has_children(module))
         for name, p in module.named_parameters(recurse=False)
         if p.requires_grad
     ]
-    replaced = {_replacement(type(module).__name__) for module in suspects.values()}
-    first = _own_module(free[0]) if free else "".join(sorted(replaced))
+    remedies = "".join(replaced) + (_own_module(free[0]) if free else "")
+    beginning = f"Opacus can't give per-example gradients of module {where}"
+    if all(type(module).__name__ in _REPLACEMENTS for module in failed.values()):
+        return beginning + remedies
     return (
-        f"Opacus can't give per-example gradients of module {where or 'a module'}: "
-        f"{type(error).__name__}: {error}{first}; use layers that Opacus supports, with one tensor "
-        "in, given by position, not by name, and one out, and keep buffers and trainable "
-        "parameters in separate modules"
+        f"{beginning}: {type(error).__name__}: {error}{remedies}; use layers "
+        "that Opacus supports, with one tensor in, given by position, not by name, and one out, "
+        "and keep buffers and trainable parameters in separate modules"
     )
+
+
+def _named(modules: Mapping[str, torch.nn.Module]) -> str:
+    return ", ".join(f"{name or 'model'} ({type(it).__name__})" for name, it in modules.items())
+
+
+def _has_children(module: torch.nn.Module) -> bool:
+    return any(True for _ in module.children())
 
 
 def _is_free(module: torch.nn.Module) -> bool:
@@ -202,4 +214,4 @@ def _own_module(parameter: str) -> str:
 
 
 def _replacement(kind: str) -> str:
-    return f"; use {_REPLACEMENTS[kind]} instead" if kind in _REPLACEMENTS else ""
+    return f"; use {_REPLACEMENTS[kind]} instead of {kind}" if kind in _REPLACEMENTS else ""
