@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -58,6 +59,25 @@ def test_a_stage_is_told_once_however_often_it_is_seen() -> None:
             screen.waiting("importing torch")
 
     assert stream.getvalue().count("importing torch") == 1
+
+
+def test_a_stage_that_takes_long_is_shown_again_with_its_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    with display.for_stream(stream) as screen:
+        for second in range(70):
+            now = float(second)
+            screen.waiting("whether rows meet" if second < 50 else "a whole step")
+
+    assert stream.getvalue().splitlines() == [
+        "[   0.0 s] whether rows meet …",
+        "[  20.0 s] whether rows meet … 20 s",
+        "[  40.0 s] whether rows meet … 40 s",
+        "[  50.0 s] a whole step …",
+    ]
 
 
 def test_on_a_terminal_the_live_line_has_progress_epsilon_and_accuracy() -> None:

@@ -96,11 +96,12 @@ def _place(value: Any, field: str, schema: Json) -> tuple[Any, str | int, Json] 
     for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field):
         if found is not None:
             value, schema = found[0][found[1]], _below(found[2], found[1])
-        key: str | int = name or int(index)
-        within = isinstance(value, dict) if name else isinstance(value, list)
-        if not within or (key not in value if name else key >= len(value)):
+        if name and isinstance(value, dict) and name in value:
+            found = value, name, schema
+        elif index and isinstance(value, list) and int(index) < len(value):
+            found = value, int(index), schema
+        else:
             return None
-        found = value, key, schema
     return found
 
 

@@ -196,15 +196,15 @@ def test_what_opacus_can_not_do_is_named_and_its_neighbour_is_not() -> None:
     accepted(make_task(model=lambda: Attending(DPMultiheadAttention)))
 
 
-class OfDictAttending(Attending):
+class OfDictAttending(nn.Module):
     """Has a parameter beside its layers too, and is called with a dictionary."""
 
     def __init__(self) -> None:
-        super().__init__(nn.MultiheadAttention)
-        self.scale = nn.Parameter(torch.ones(()))
+        super().__init__()
+        self.within, self.scale = Attending(nn.MultiheadAttention), nn.Parameter(torch.ones(()))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> Any:
-        return super().forward(batch["x"]) * self.scale
+        return self.within(batch["x"]) * self.scale
 
 
 @pytest.mark.rule(4)

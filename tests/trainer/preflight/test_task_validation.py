@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from dtjob_api.reasons import Reason
+from dtjob_operator.read.coordinator_report import _STAGE
 from dtjob_trainer.preflight import copies, refusals
 from dtjob_trainer.preflight.task_validation import (
     build_model,
@@ -258,8 +259,9 @@ class RunningMean(nn.Module):
         self.register_buffer("mean", torch.zeros(FEATURES))
 
     def forward(self, x):
-        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
-        return x - self.mean
+        mean = self.get_buffer("mean")
+        mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        return x - mean
 
 
 @pytest.mark.rule(21)
@@ -733,6 +735,18 @@ def test_a_mask_that_hides_all_of_a_row_has_remedies():
     one = "mask | (torch.arange(mask.shape[1], device=mask.device) == 0)"
     refused(model(attention_to), "TaskInvalid", one)
     preflight(model(seen), whole=False)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_each_part_of_a_dry_run_is_announced(whole):
+    parts: list[str] = []
+    preflight(make_task(model=linear), whole=whole, announce=parts.append)
+    longest = "whether rows meet by random numbers or at special values (the longest part)"
+    before = "whether rows meet, but for what an earlier attempt has tried"
+    meeting = [part for part in parts if "rows meet" in part]
+    assert meeting == (["whether rows meet", longest] if whole else [before])
+    assert len(set(parts)) == len(parts) == 4 + whole
+    assert all(_STAGE.fullmatch(f"dry run on synthetic data: {part}") for part in parts)
 
 
 @pytest.mark.rule(20)

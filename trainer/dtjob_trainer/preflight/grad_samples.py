@@ -150,7 +150,7 @@ def _reentrant(task: Task, model: torch.nn.Module, batch: probes.Batch) -> TaskE
 
 def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
     """Name the modules that Opacus has no hand-written sampler for and failed to derive one."""
-    suspects = {
+    suspects: dict[str, torch.nn.Module] = {
         name: module
         for name, module in model.named_modules()
         if not has_sampler(module)
