@@ -66,8 +66,8 @@ def figures(report: WorkerReport) -> list[str]:
     """Return the figures of a report as people read them, those that are known."""
     parts = []
     if report.epsilon_spent is not None:
-        # Of how many: it is computed beside the training and may come a little after the draws.
-        parts.append(f"ε {report.epsilon_spent} of {report.charged} draws")
+        # For how many: it is computed beside the training and may come a little after the draws.
+        parts.append(f"ε {report.epsilon_spent} for {report.charged} charged draws")
     parts += [f"{name} {value:.4g}" for name, value in report.evaluation.items() if name != "step"]
     if report.samples_per_second:
         parts.append(f"{report.samples_per_second:,.0f} samples/s")

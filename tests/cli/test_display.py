@@ -34,7 +34,7 @@ def test_without_a_terminal_progress_is_one_line_for_each_tenth() -> None:
 
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
-    assert "step 336 of 336 · ε 4.31 of 90 draws" in lines[-1]
+    assert "step 336 of 336 · ε 4.31 for 90 charged draws" in lines[-1]
     assert "\x1b" not in stream.getvalue()
 
 
@@ -88,7 +88,7 @@ def test_on_a_terminal_the_live_line_has_progress_epsilon_and_accuracy() -> None
         screen.training(_report(84, evaluation={"step": 80, "accuracy": 0.912}))
 
     shown = stream.getvalue()
-    for word in ("step 84/336", "ε 4.31 of 90 draws", "accuracy 0.912"):
+    for word in ("step 84/336", "ε 4.31 for 90 charged draws", "accuracy 0.912"):
         assert word in shown
 
 
@@ -100,7 +100,7 @@ def test_the_live_line_is_one_line_on_a_narrow_terminal() -> None:
         screen.training(_report(84, evaluation=evaluation, samplesPerSecond=123456))
 
     assert stream.getvalue().count("\n") == 1
-    for word in ("step 84/336", "ε 4.31 of 90 draws"):
+    for word in ("step 84/336", "ε 4.31 for 90 charged draws"):
         assert word in stream.getvalue()
 
 
