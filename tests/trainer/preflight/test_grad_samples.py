@@ -218,6 +218,46 @@ def test_a_layer_that_will_fail_next_is_named_before_a_parameter() -> None:
     assert "put p into" not in message
 
 
+class Weighed(nn.Module):
+    """A layer of two inputs, written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(FEATURES))
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> Any:
+        return x * shares * self.weight
+
+
+class WithWeighed(nn.Module):
+    def __init__(self, weighed: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weighed, self.head = weighed, nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.weighed(x, x.softmax(1)))
+
+
+class WithOwnWeight(nn.Module):
+    """The same by the remedy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = own(FEATURES)
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> Any:
+        return x * shares * self.weight(x)
+
+
+@pytest.mark.rule(4)
+def test_a_layer_of_two_inputs_has_its_parameter_in_a_module_of_its_own() -> None:
+    message = refusal(make_task(model=lambda: WithWeighed(Weighed())))
+    assert "of module weighed (Weighed): TypeError" in message
+    assert "put weight into a module of its own" in message
+    accepted(make_task(model=lambda: WithWeighed(WithOwnWeight())))
+
+
 class Encoding(nn.Module):
     """The page's encoder of the features, of which those below zero are padding."""
 

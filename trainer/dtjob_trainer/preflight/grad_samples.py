@@ -173,8 +173,8 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
     free = [
         name
         for owner, module in failed.items()
-        # Below the model, one without layers is that module of its own.
-        if _is_free(module) and (not owner or _has_children(module))
+        # Where it is not known which has failed, one without layers may be that module already.
+        if _is_free(module) and (module is culprit or not owner or _has_children(module))
         for name, p in module.named_parameters(recurse=False)
         if p.requires_grad
     ]
