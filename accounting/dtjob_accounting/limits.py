@@ -44,8 +44,8 @@ def check_mechanism(
             "spec.privacy.noiseMultiplier",
             noise_multiplier,
             f"is too small for {draws} draws at sample rate {sample_rate:.3g}: epsilon would be "
-            f"in the hundreds and mean nothing; use at least {least:g}, fewer steps, or a smaller "
-            "batchSize",
+            f"in the hundreds and mean nothing; use well above {least:g}, the least that is "
+            "computed, fewer steps, or a smaller batchSize",
         )
 
 

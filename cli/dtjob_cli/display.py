@@ -23,6 +23,7 @@ from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_cli.standard_streams import encodes
 
 KEPT_SECONDS = 2.0  # a stage that took as long stays on the screen
+REPEATED_SECONDS = 20.0  # where lines stay, one that takes longer is shown again
 
 
 class Display(Protocol):
@@ -65,8 +66,8 @@ def figures(report: WorkerReport) -> list[str]:
     """Return the figures of a report as people read them, those that are known."""
     parts = []
     if report.epsilon_spent is not None:
-        # Of how many: it is computed beside the training and may come a little after the draws.
-        parts.append(f"ε {report.epsilon_spent} of {report.charged} draws")
+        # For how many: it is computed beside the training and may come a little after the draws.
+        parts.append(f"ε {report.epsilon_spent} for {report.charged} charged draws")
     parts += [f"{name} {value:.4g}" for name, value in report.evaluation.items() if name != "step"]
     if report.samples_per_second:
         parts.append(f"{report.samples_per_second:,.0f} samples/s")
@@ -108,6 +109,7 @@ class PlainDisplay:
         self._stream = stream
         self._start = time.monotonic()
         self._last = ""
+        self._since = self._repeated = self._start
         self._tenth = -1
 
     def __enter__(self) -> Self:
@@ -126,9 +128,13 @@ class PlainDisplay:
 
     def waiting(self, text: str) -> None:
         """Say what the run waits for."""
+        now = time.monotonic()
         if text != self._last:
-            self._last = text
+            self._last, self._since, self._repeated = text, now, now
             self._line(f"{text} …")
+        elif now - self._repeated >= REPEATED_SECONDS:
+            self._repeated = now
+            self._line(f"{text} … {duration(now - self._since)}")
 
     def training(self, report: WorkerReport) -> None:
         """Show the progress of the steps."""

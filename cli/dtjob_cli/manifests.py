@@ -7,7 +7,8 @@ from typing import Any
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.schema import manifest as manifest_file
-from dtjob_api.schema.validation import apply_defaults, validate
+from dtjob_api.schema.mistakes import mistakes
+from dtjob_api.schema.validation import apply_defaults
 from dtjob_cli.errors import BadInput
 
 Manifest = dict[str, Any]
@@ -22,9 +23,8 @@ def read(path: Path) -> Manifest:
         If there is no such file, it is no YAML, or the API server would refuse it.
     """
     manifest = load(path)
-    errors = validate(manifest)
-    if errors:
-        problems = "\n".join(f"  {error}" for error in errors)
+    if found := mistakes(manifest):
+        problems = "\n".join(f"  {mistake}" for mistake in found)
         raise BadInput("InvalidManifest", f"{path} is not a valid job:\n{problems}")
     if manifest["kind"] != "DistributedTrainingJob":
         raise BadInput("NotAJob", f"{path} is a {manifest['kind']}, not a DistributedTrainingJob.")

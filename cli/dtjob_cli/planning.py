@@ -82,7 +82,8 @@ def summary(plan: Plan) -> str:
         return f"no privacy: {draws_paid}"
     return (
         f"σ = {plan.noise_multiplier:.4g} keeps ε within {decimal_up(plan.epsilon_guaranteed)} at "
-        f"δ = {significant_up(plan.delta, 3)} for {draws_paid}"
+        f"δ = {significant_up(plan.delta, 3)} for {draws_paid}; draws are charged ahead, "
+        f"{plan.lease_steps} at a time"
     )
 
 

@@ -146,7 +146,7 @@ def test_warnings_name_the_field() -> None:
         (
             {"noise_multiplier": 0.5, "batch_size": 1437, "steps": 10_000},
             "spec.privacy.noiseMultiplier",
-            "use at least 5.08",
+            "use well above 5.08, the least that is computed",
         ),
         ({"epsilon": 8, "delta": 1 / 1437}, "spec.privacy.delta", "below 1/datasetSize"),
         ({"epsilon": 8, "delta": 0.0}, "spec.privacy.delta", "1e-05 is customary"),

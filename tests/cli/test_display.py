@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def test_without_a_terminal_progress_is_one_line_for_each_tenth() -> None:
 
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
-    assert "step 336 of 336 · ε 4.31 of 90 draws" in lines[-1]
+    assert "step 336 of 336 · ε 4.31 for 90 charged draws" in lines[-1]
     assert "\x1b" not in stream.getvalue()
 
 
@@ -60,6 +61,25 @@ def test_a_stage_is_told_once_however_often_it_is_seen() -> None:
     assert stream.getvalue().count("importing torch") == 1
 
 
+def test_a_stage_that_takes_long_is_shown_again_with_its_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    with display.for_stream(stream) as screen:
+        for second in range(70):
+            now = float(second)
+            screen.waiting("whether rows meet" if second < 50 else "a whole step")
+
+    assert stream.getvalue().splitlines() == [
+        "[   0.0 s] whether rows meet …",
+        "[  20.0 s] whether rows meet … 20 s",
+        "[  40.0 s] whether rows meet … 40 s",
+        "[  50.0 s] a whole step …",
+    ]
+
+
 def test_on_a_terminal_the_live_line_has_progress_epsilon_and_accuracy() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120, highlight=False)
@@ -68,7 +88,7 @@ def test_on_a_terminal_the_live_line_has_progress_epsilon_and_accuracy() -> None
         screen.training(_report(84, evaluation={"step": 80, "accuracy": 0.912}))
 
     shown = stream.getvalue()
-    for word in ("step 84/336", "ε 4.31 of 90 draws", "accuracy 0.912"):
+    for word in ("step 84/336", "ε 4.31 for 90 charged draws", "accuracy 0.912"):
         assert word in shown
 
 
@@ -80,7 +100,7 @@ def test_the_live_line_is_one_line_on_a_narrow_terminal() -> None:
         screen.training(_report(84, evaluation=evaluation, samplesPerSecond=123456))
 
     assert stream.getvalue().count("\n") == 1
-    for word in ("step 84/336", "ε 4.31 of 90 draws"):
+    for word in ("step 84/336", "ε 4.31 for 90 charged draws"):
         assert word in stream.getvalue()
 
 

@@ -9,6 +9,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dtjob_trainer.ledger.checkpoint import CheckpointStore, TrainingState
 from dtjob_trainer.preflight.task_validation import build_model, preflight
 from dtjob_trainer.task import ArraySpec, Task, TaskError
+from tests.support.builders import START, UID, tiny_plan
 from tests.support.checkout import ROOT
+from tests.support.pages import fenced
 
 PAGE = ROOT / "docs" / "writing-a-task.md"
 Batch = Mapping[str, torch.Tensor]
@@ -271,7 +275,7 @@ CASES = {
     "more in state_dict() than parameters and buffers": task(lambda: WithExtraState(4, 2)),
     "a model or a loss that seeds a global generator": task(losses=seeded),
     "a model that returns a parameter of an earlier call again": task(lambda: KEPT),
-    "a loss that is not finite on values of example_spec": task(losses=infinite),
+    "a loss that is not finite on random examples of example_spec": task(losses=infinite),
 }
 
 
@@ -288,6 +292,61 @@ def _table() -> dict[str, str]:
 
 def test_an_ordinary_task_passes() -> None:
     preflight(task())
+
+
+CDF = torch.tensor([1.0, 3.0, 2.0]).cumsum(0) / 6
+
+
+def test_a_choice_by_weights_passes() -> None:
+    def chosen(rows: int) -> torch.Tensor:
+        return (torch.rand(rows, 1) > CDF[:-1]).sum(1)
+
+    torch.manual_seed(0)
+    shares = torch.bincount(chosen(6000), minlength=3) / 1000
+    assert shares.tolist() == pytest.approx([1, 3, 2], rel=0.1)
+    preflight(scaled(lambda x: 1.0 + chosen(len(x))))
+
+
+def test_mixup_within_a_record_passes() -> None:
+    def mixed(model: nn.Module, batch: Batch) -> torch.Tensor:
+        share = torch.rand(len(batch["x"]), 1)
+        return losses(model, {**batch, "x": share * batch["x"] + (1 - share) * batch["x"].flip(1)})
+
+    preflight(task(losses=mixed))
+
+
+class MovingAverage(nn.Linear):
+    """Has an average of its weights in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("average", self.weight.detach().clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.get_buffer("average").lerp_(self.weight.detach(), 0.01)
+        return super().forward(x)
+
+
+def test_an_average_of_weights_is_refused_while_it_computes() -> None:
+    with pytest.raises(TaskError, match="changes average while it computes"):
+        preflight(task(MovingAverage))
+
+
+def test_an_average_of_checkpoints(tmp_path: Path) -> None:
+    (text,) = [block.text for block in fenced.blocks(PAGE) if block.name == "average.py"]
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)
+    for step in (1, 2):
+        (tmp_path / "state" / f"attempt-{step}").mkdir(parents=True)
+    store = CheckpointStore(tmp_path / "state", UID, tiny_plan(), keep=2)
+    models = [nn.Linear(4, 2) for _ in range(2)]
+    for step, model in enumerate(models, 1):
+        store.save(step, step, step, TrainingState(model.state_dict(), {}), START)
+    mean, count = namespace["average"](tmp_path)
+    assert count == 2
+    between = (models[0].weight + models[1].weight) / 2
+    torch.testing.assert_close(mean["weight"], between.detach())
+    nn.Linear(4, 2).load_state_dict(mean)
 
 
 def test_every_row_is_tried() -> None:

@@ -1,4 +1,4 @@
-"""`dtjob validate`: check manifests offline, by the rules of the API server and in its words."""
+"""`dtjob validate`: check manifests offline, by the API server's rules, with remedies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dtjob_api.job.arguments import too_large
-from dtjob_api.schema.validation import validate as problems_of
+from dtjob_api.schema.mistakes import mistakes
 from dtjob_cli import manifests, standard_streams
 from dtjob_cli.errors import BadInput, ExitCode
 from dtjob_cli.manifests import Manifest
@@ -38,7 +38,7 @@ def validate(files: Sequence[Path], *, as_json: bool) -> ExitCode:
 def _result(file: Path) -> dict[str, Any]:
     try:
         manifest = manifests.load(file)
-        errors = [str(error) for error in problems_of(manifest)] or _of_a_cluster(manifest)
+        errors = mistakes(manifest) or _of_a_cluster(manifest)
     except BadInput as error:
         errors = [error.message]
     return {"file": str(file), "valid": not errors, "errors": errors}

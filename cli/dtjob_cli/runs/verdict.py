@@ -81,7 +81,8 @@ def _interrupted(report: Report | None, resume_command: str) -> CommandError:
     return CommandError(
         ExitCode.INTERRUPTED,
         "Interrupted",
-        f"stopped: {where}; {epsilon}{spent['draws']} of {plan['reservedDraws']} draws charged.",
+        f"stopped: {where}; {epsilon}{spent['draws']} of {plan['reservedDraws']} draws charged, "
+        "a lease at a time: what an orderly stop leaves of one serves the next steps.",
         f"Go on with:  {resume_command}",
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +27,16 @@ from dtjob_api.schema.structural import (
     unknown_fields,
 )
 
-__all__ = ["ErrorKind", "FieldError", "apply_defaults", "validate"]
+__all__ = [
+    "NOT_CHECKED",
+    "ErrorKind",
+    "FieldError",
+    "apply_defaults",
+    "checkable",
+    "crd_of",
+    "strict_schema",
+    "validate",
+]
 
 _TRANSITION = re.compile(r"\boldSelf\b")
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -59,11 +68,12 @@ _TEXTS = ("name", "generateName", "namespace", "uid", "resourceVersion")
 _MAPS_OF_TEXT = ("labels", "annotations")
 _RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 _TIMES = ("creationTimestamp", "deletionTimestamp")
-_RULES_NOT_CHECKED = FieldError(
+NOT_CHECKED = FieldError(
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation",
 )
+"""The last of several errors where some of them kept the API server from evaluating rules."""
 _GENERATED_SUFFIX = "x" * 5
 """Stands for the letters that the API server appends to metadata.generateName."""
 
@@ -89,13 +99,13 @@ def validate(manifest: Json, crd: Json | None = None, old: Json | None = None) -
         the field; and of the metadata only types and the name are checked, types in
         words of our own, since kubectl or the server's decoder refuses them before any schema.
     """
-    crd = crd or _crd_of(manifest)
+    crd = crd or crd_of(manifest)
     if crd is None:
         return _unknown_kind(manifest)
     schema = _schema(crd)
     wrong = _metadata_type_errors(manifest)
     manifest = _as_json(manifest)
-    unknown = _unknown(manifest, schema)
+    unknown = unknown_fields(manifest, strict_schema(crd))
     if unknown:
         return wrong + unknown
     if old is None:
@@ -103,18 +113,34 @@ def validate(manifest: Json, crd: Json | None = None, old: Json | None = None) -
     if wrong:
         others = schema_errors(defaulted(manifest, schema), schema)
         others = [error for error in others if error.field.split(".")[0] != "metadata"]
-        return [*wrong, *others, _RULES_NOT_CHECKED]
+        return [*wrong, *others, NOT_CHECKED]
     manifest = defaulted(_named(manifest), schema)
     errors = _name_errors(manifest) + schema_errors(manifest, schema)
     if any(error.kind in BLOCKING for error in errors):
-        return [*errors, _RULES_NOT_CHECKED]
+        return [*errors, NOT_CHECKED]
     stored = None if old is None else _typed(defaulted(_as_json(old), schema), schema)
     return errors + list(_rule_errors(_typed(manifest, schema), schema, stored, ""))
 
 
+def checkable(manifest: Json, blocked: Collection[str], crd: Json) -> list[FieldError]:
+    """Return what breaks the rules of the parts of a manifest that hold no `blocked` field.
+
+    The API server evaluates none where one field is blocked: a rule may read any of its part.
+    """
+    schema = _schema(crd)
+    value = _typed(defaulted(_as_json(manifest), schema), schema)
+    return list(_rule_errors(value, schema, None, "", blocked))
+
+
+def strict_schema(crd: Json) -> Json:
+    """The schema of all fields that strict decoding knows, those of the metadata among them."""
+    metadata = {"properties": {key: {PRESERVE: True} for key in _METADATA_FIELDS}}
+    return {"properties": _schema(crd)["properties"] | {"metadata": metadata}}
+
+
 def apply_defaults(manifest: Json, crd: Json | None = None) -> Json:
     """The manifest as the API server would store it: defaults in it, nulls of metadata dropped."""
-    crd = crd or _crd_of(manifest)
+    crd = crd or crd_of(manifest)
     if crd is None:
         raise ValueError("; ".join(str(error) for error in _unknown_kind(manifest)))
     result: Json = defaulted(manifest, _schema(crd))
@@ -124,7 +150,8 @@ def apply_defaults(manifest: Json, crd: Json | None = None) -> Json:
     return result | {"metadata": metadata}
 
 
-def _crd_of(manifest: Json) -> Json | None:
+def crd_of(manifest: Json) -> Json | None:
+    """The CustomResourceDefinition of a manifest's kind, if it is one of ours."""
     for crd in (job_crd(), ledger_crd()):
         spec = crd["spec"]
         version = f"{spec['group']}/{spec['versions'][0]['name']}"
@@ -159,12 +186,6 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return float(value)
     return value
-
-
-def _unknown(manifest: Json, schema: Json) -> list[FieldError]:
-    metadata = {"properties": {key: {PRESERVE: True} for key in _METADATA_FIELDS}}
-    properties = schema["properties"] | {"metadata": metadata}
-    return unknown_fields(manifest, {"properties": properties})
 
 
 def _named(manifest: Json) -> Json:
@@ -252,13 +273,17 @@ def _typed(value: Any, schema: Json) -> Any:
         return {key: _typed(child, known.get(key, others)) for key, child in value.items()}
     if isinstance(value, list):
         return [_typed(item, schema.get("items", {})) for item in value]
-    if schema.get("type") == "number":
+    if schema.get("type") == "number" and isinstance(value, int):
         return float(value)
     return value
 
 
-def _rule_errors(value: Any, schema: Json, old: Any, path: str) -> Iterator[FieldError]:
-    for rule in schema.get(VALIDATIONS, []):
+def _rule_errors(
+    value: Any, schema: Json, old: Any, path: str, blocked: Collection[str] = ()
+) -> Iterator[FieldError]:
+    at = (f"{path}.", f"{path}[")
+    whole = not any(not path or f"{field}.".startswith(at) for field in blocked)
+    for rule in schema.get(VALIDATIONS, []) if whole else []:
         if old is not None or not _TRANSITION.search(rule["rule"]):
             yield from _broken(rule, value, old, path)
     if isinstance(value, dict):
@@ -266,13 +291,14 @@ def _rule_errors(value: Any, schema: Json, old: Any, path: str) -> Iterator[Fiel
         for key, child in value.items():
             before = old.get(key) if isinstance(old, dict) else None
             if key in known:
-                yield from _rule_errors(child, known[key], before, child_path(path, key))
+                yield from _rule_errors(child, known[key], before, child_path(path, key), blocked)
             elif "additionalProperties" in schema:
                 others = schema["additionalProperties"]
-                yield from _rule_errors(child, others, before, f"{path}[{key}]")
+                yield from _rule_errors(child, others, before, f"{path}[{key}]", blocked)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _rule_errors(item, schema.get("items", {}), None, child_path(path, index))
+            here = child_path(path, index)
+            yield from _rule_errors(item, schema.get("items", {}), None, here, blocked)
 
 
 def _broken(rule: Json, value: Any, old: Any, path: str) -> Iterator[FieldError]:

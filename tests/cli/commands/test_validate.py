@@ -62,3 +62,19 @@ def test_arguments_that_only_a_run_on_this_machine_takes_are_told(tmp_path: Path
 
     assert result.exit_code == 2
     assert "spec.training.args: Invalid value: 70017 bytes as JSON, of at most" in result.stderr
+
+
+def test_mistakes_of_three_kinds_take_one_round(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    text = DIGITS.read_text().replace("batchSize: 256", "batchsize: 256")
+    text = text.replace("epsilon: 8", 'epsilon: "8"').replace("maxGradNorm: 1.0", "maxGradNorm: -1")
+    bad.write_text(text)
+
+    result = CliRunner().invoke(app, ["validate", str(bad)])
+
+    assert result.exit_code == 2
+    assert '"spec.training.batchsize"; did you mean batchSize?' in result.stderr
+    assert "; write epsilon: 8\n" in result.stderr
+    assert "spec.privacy.maxGradNorm: Invalid value: -1" in result.stderr
+    planned = CliRunner().invoke(app, ["plan", str(bad)])
+    assert "; write epsilon: 8\n" in planned.stderr

@@ -74,6 +74,9 @@ def test_an_interrupted_run_says_where_it_stands_and_how_to_go_on() -> None:
     more = _report(spent={"draws": 20, "epsilon": 1.76061})
     assert "1.7607" in _error(more, _end(0), interrupted=True).message, "never rounded down"
     assert RESUME in error.remedy
+    assert (
+        "20 of 366 draws charged, a lease at a time: what an orderly stop leaves" in error.message
+    )
 
 
 def test_before_the_ledger_nothing_was_spent() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from opacus.layers import DPLSTM
+from opacus.layers import DPLSTM, DPMultiheadAttention
 from opacus.layers.dp_rnn import DPGRUCell, DPLSTMCell, DPRNNCell
 from torch import nn
 from torch.nn import functional
@@ -118,22 +118,25 @@ class OutOfForward(Free):
 
 
 @functools.cache
-def of_the_page() -> Callable[..., nn.Module]:
-    """The module of docs/writing-a-task.md, which is the message's too."""
+def of_the_page(file: str, name: str) -> Callable[..., nn.Module]:
+    """A module of docs/writing-a-task.md, to which messages lead."""
     page = ROOT / "docs" / "writing-a-task.md"
-    (text,) = [block.text for block in fenced.blocks(page) if block.name == "free.py"]
-    assert "return self.p.expand(len(x), *self.p.shape)" in text
+    (text,) = [block.text for block in fenced.blocks(page) if block.name == file]
     namespace: dict[str, Any] = {}
     exec(text, namespace)
-    made: Callable[..., nn.Module] = namespace["Free"]
+    made: Callable[..., nn.Module] = namespace[name]
     return made
+
+
+def own(*shape: int) -> nn.Module:
+    return of_the_page("free.py", "Free")(*shape)
 
 
 class WithOwn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer, self.scale = nn.Linear(FEATURES, CLASSES), of_the_page()(CLASSES)
+        self.layer, self.scale = nn.Linear(FEATURES, CLASSES), own(CLASSES)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> Any:
         return self.layer(batch["x"]) * self.scale(batch["x"])
@@ -165,6 +168,177 @@ def test_a_parameter_beside_layers_wants_a_module_of_its_own(name: str) -> None:
 
 def test_a_parameter_in_a_module_of_its_own_is_accepted() -> None:
     accepted(make_task(model=WithOwn, losses=losses(lambda m, b: m(dict(b)))))
+
+
+class Attending(nn.Module):
+    """A query of its own looks over the features."""
+
+    def __init__(self, attention: Callable[..., nn.Module], query: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.query = nn.Linear(1, 4), query or own(1, 4)
+        self.attention, self.head = attention(4, 2, batch_first=True), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        seen = self.wide(x[:, :, None])
+        return self.head(self.attention(self.query(seen), seen, seen)[0][:, 0])
+
+
+@pytest.mark.rule(4)
+def test_what_opacus_can_not_do_is_named_and_its_neighbour_is_not() -> None:
+    message = refusal(make_task(model=lambda: Attending(nn.MultiheadAttention)))
+    assert (
+        "of module attention (MultiheadAttention); use attention made of Linear layers" in message
+    )
+    assert "(Free)" not in message
+    assert "module of its own" not in message
+    assert "positional arguments" not in message
+    accepted(make_task(model=lambda: Attending(DPMultiheadAttention)))
+
+
+class OfDictAttending(nn.Module):
+    """Has a parameter beside its layers too, and is called with a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.within, self.scale = Attending(nn.MultiheadAttention), nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        return self.within(batch["x"]) * self.scale
+
+
+@pytest.mark.rule(4)
+def test_a_layer_that_will_fail_next_is_named_before_a_parameter() -> None:
+    message = refusal(make_task(model=OfDictAttending, losses=losses(lambda m, b: m(dict(b)))))
+    first, second = (
+        message.index("use attention made of Linear layers"),
+        message.index("put scale into a module"),
+    )
+    assert first < second
+    assert "put p into" not in message
+
+
+class Weighed(nn.Module):
+    """A layer of two inputs, written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(FEATURES))
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> Any:
+        return x * shares * self.weight
+
+
+class WithWeighed(nn.Module):
+    def __init__(self, weighed: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weighed, self.head = weighed, nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.weighed(x, x.softmax(1)))
+
+
+class WithOwnWeight(nn.Module):
+    """The same by the remedy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = own(FEATURES)
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> Any:
+        return x * shares * self.weight(x)
+
+
+@pytest.mark.rule(4)
+def test_a_layer_of_two_inputs_has_its_parameter_in_a_module_of_its_own() -> None:
+    message = refusal(make_task(model=lambda: WithWeighed(Weighed())))
+    assert "of module weighed (Weighed): TypeError" in message
+    assert "put weight into a module of its own" in message
+    accepted(make_task(model=lambda: WithWeighed(WithOwnWeight())))
+
+
+class Encoding(nn.Module):
+    """The page's encoder of the features, of which those below zero are padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.head = nn.Linear(1, 8), nn.Linear(8, CLASSES)
+        self.encoder = of_the_page("encoder.py", "Encoder")(8, 2, dropout=0.1)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.encoder(self.wide(x[:, :, None]), x < 0).mean(1))
+
+
+@pytest.mark.rule(4)
+def test_the_encoder_of_the_page_is_accepted() -> None:
+    preflight(make_task(model=Encoding))
+
+
+def as_torch_names(name: str) -> str:
+    for ours, of_torch in {
+        "parts.": "self_attn.in_proj_",
+        "out.": "self_attn.out_proj.",
+        "mlp.0.": "linear1.",
+        "mlp.3.": "linear2.",
+    }.items():
+        name = of_torch + name.removeprefix(ours) if name.startswith(ours) else name
+    return name
+
+
+def test_the_encoder_of_the_page_computes_what_torch_does() -> None:
+    own, padding = of_the_page("encoder.py", "Encoder")(8, 2), torch.tensor([[False] * 4 + [True]])
+    of_torch = nn.TransformerEncoderLayer(8, 2, 32, 0.0, "gelu", batch_first=True, norm_first=True)
+    of_torch.load_state_dict({as_torch_names(name): p for name, p in own.state_dict().items()})
+    x = torch.randn(3, 5, 8)
+    masks = padding.expand(3, -1)
+    torch.testing.assert_close(own(x, masks), of_torch(x, src_key_padding_mask=masks))
+    assert own(x, torch.ones(3, 5, dtype=torch.bool)).isfinite().all()
+
+
+def test_opacus_attention_is_not_torchs_as_the_page_says() -> None:
+    of_torch = nn.MultiheadAttention(8, 2, batch_first=True)
+    of_opacus = DPMultiheadAttention(8, 2, batch_first=True)
+    of_opacus.load_state_dict(dict(of_torch.state_dict()))
+    x = torch.randn(5, 5, 8)  # as many rows as positions: it takes one for the other
+    assert not torch.allclose(of_torch(x, x, x)[0], of_opacus(x, x, x)[0], atol=1e-2)
+    query = x[:, :1]
+    torch.testing.assert_close(of_torch(query, x, x)[0], of_opacus(query, x, x)[0])
+    later = torch.cat([x[:, :4], torch.randn(5, 1, 8)], 1)
+    causal = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    (before, _), (after, _) = (of_opacus(it, it, it, attn_mask=causal) for it in (x, later))
+    assert not torch.allclose(before[:, :4], after[:, :4], atol=1e-2)
+
+
+class WithPositions(nn.Module):
+    """Has parameters itself, and holds torch's attention."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(FEATURES, 8))
+        self.layer = nn.TransformerEncoderLayer(8, 2, 8, dropout, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x + self.positions)
+
+
+@pytest.mark.rule(4)
+def test_attention_of_torch_within_a_module_that_has_parameters() -> None:
+    def model(middle: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        def make() -> nn.Module:
+            torch.manual_seed(0)
+            first, last = nn.Linear(1, 8), nn.Linear(8 * FEATURES, CLASSES)
+            return nn.Sequential(nn.Unflatten(1, (-1, 1)), first, middle(), nn.Flatten(), last)
+
+        return make
+
+    accepted(make_task(model=model(WithPositions)))
+    random = refusal(make_task(model=model(lambda: WithPositions(dropout=0.1))))
+    assert "module 2 (WithPositions) has parameters of its own beside layers that draw" in random
+    encoder = functools.partial(nn.TransformerEncoderLayer, 8, 2, 8, batch_first=True)
+    alone = refusal(make_task(model=model(encoder)))
+    assert "of module 2.self_attn (MultiheadAttention); use attention made of Linear" in alone
 
 
 class Cells(nn.Module):
@@ -291,6 +465,58 @@ def test_a_recurrent_layer_has_the_batch_first() -> None:
     message = refusal(make_task(model=lambda: Positions(batch_first=False)))
     assert "make it with batch_first=True, and give it [rows, positions, features]" in message
     accepted(make_task(model=lambda: Positions(batch_first=True)))
+
+
+class Folded(nn.Module):
+    """Passes its features through a layer one by one, as rows of their own or as they are."""
+
+    def __init__(self, layer: nn.Module, folds: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.layer, self.folds = nn.Linear(1, 4), layer, folds
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        nodes = self.wide(x[:, :, None])
+        met = self.layer(nodes.flatten(0, 1)).view_as(nodes) if self.folds else self.layer(nodes)
+        return self.head(met.sum(1))
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize("layer", [lambda: nn.Linear(4, 4), lambda: nn.LayerNorm(4)])
+def test_nodes_are_not_folded_into_the_rows(layer: Callable[[], nn.Module]) -> None:
+    message = refusal(make_task(model=lambda: Folded(layer(), folds=True)))
+    assert "module layer is called on other rows" in message
+    assert "don't fold nodes or positions into the rows: Linear and LayerNorm take" in message
+    assert "[rows, nodes, features]" in message
+    accepted(make_task(model=lambda: Folded(layer(), folds=False)))
+
+
+class Read(nn.Module):
+    """Looks its features up, and adds them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.first = nn.Embedding(2, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.first(self.words((x > 0).long())).sum(1))
+
+
+@pytest.mark.models
+@pytest.mark.rule(4)
+def test_lora_of_an_embedding_is_named() -> None:
+    import peft
+
+    def adapted(*names: str) -> Callable[[], nn.Module]:
+        config = peft.LoraConfig(r=2, target_modules=list(names))
+        return lambda: peft.get_peft_model(Read(), config)
+
+    message = refusal(make_task(model=adapted("words", "first"), losses=cross_entropy))
+    assert "leave embeddings, such as embed_tokens and wte, out of target_modules" in message
+    accepted(make_task(model=adapted("first")))
 
 
 @pytest.mark.models

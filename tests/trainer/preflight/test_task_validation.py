@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from dtjob_api.reasons import Reason
+from dtjob_operator.read.coordinator_report import _STAGE
 from dtjob_trainer.preflight import copies, refusals
 from dtjob_trainer.preflight.task_validation import (
     build_model,
@@ -237,6 +238,39 @@ def test_a_buffer_that_training_updates():
         "running_mean",
         "track_running_stats=False",
     )
+
+
+@pytest.mark.rule(21)
+class Normalised(nn.Module):
+    """Linear, of features that are first brought near to zero."""
+
+    def __init__(self, normalise):
+        super().__init__()
+        torch.manual_seed(0)
+        self.normalise, self.head = normalise, nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.normalise(x))
+
+
+class RunningMean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(FEATURES))
+
+    def forward(self, x):
+        mean = self.get_buffer("mean")
+        mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        return x - mean
+
+
+@pytest.mark.rule(21)
+def test_running_normalisation_has_its_remedies():
+    words = "use constants of a public range or of public data, (x - 50) / 29, or GroupNorm or"
+    refused(make_task(model=lambda: Normalised(RunningMean())), "ModelRefused", words)
+    preflight(make_task(model=lambda: Normalised(lambda x: (x - 50) / 29)), whole=False)
+    preflight(make_task(model=lambda: Normalised(nn.LayerNorm(FEATURES))), whole=False)
+    preflight(make_task(model=lambda: Normalised(nn.GroupNorm(1, FEATURES))), whole=False)
 
 
 @pytest.mark.rule(21)
@@ -664,6 +698,55 @@ def test_losses_that_are_not_finite_on_the_example_spec():
     refused(
         make_task(losses=lambda m, b: (m(b["x"]) * 0).sum(1).sqrt()), "TaskInvalid", "not finite"
     )
+
+
+class Pooled(nn.Module):
+    """A mean over what a mask leaves, or attention to it, of which nothing may be left."""
+
+    def __init__(self, pool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.pool, self.wide, self.head = pool, nn.Linear(1, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.pool(self.wide(x[:, :, None]), x > 9))
+
+
+def mean_over(positions, mask, count):
+    return (positions * mask[:, :, None]).sum(1) / count[:, None]
+
+
+def attention_to(positions, mask):
+    scores = positions.sum(2).masked_fill(~mask, -math.inf)
+    return (positions * scores.softmax(1)[:, :, None]).sum(1)
+
+
+def test_a_mask_that_hides_all_of_a_row_has_remedies():
+    def model(pool):
+        return make_task(model=lambda: Pooled(pool))
+
+    counts = ("TaskInvalid", "mask.sum(1).clamp(min=1)")
+    refused(model(lambda it, mask: mean_over(it, mask, mask.sum(1))), *counts)
+    preflight(model(lambda it, mask: mean_over(it, mask, mask.sum(1).clamp(min=1))), whole=False)
+
+    def seen(it, mask):
+        return attention_to(it, mask | (torch.arange(mask.shape[1], device=mask.device) == 0))
+
+    one = "mask | (torch.arange(mask.shape[1], device=mask.device) == 0)"
+    refused(model(attention_to), "TaskInvalid", one)
+    preflight(model(seen), whole=False)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_each_part_of_a_dry_run_is_announced(whole):
+    parts: list[str] = []
+    preflight(make_task(model=linear), whole=whole, announce=parts.append)
+    longest = "whether rows meet by random numbers or at special values (the longest part)"
+    before = "whether rows meet, but for what an earlier attempt has tried"
+    meeting = [part for part in parts if "rows meet" in part]
+    assert meeting == (["whether rows meet", longest] if whole else [before])
+    assert len(set(parts)) == len(parts) == 4 + whole
+    assert all(_STAGE.fullmatch(f"dry run on synthetic data: {part}") for part in parts)
 
 
 @pytest.mark.rule(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ class Attempts:
         monkeypatch.setattr(library_first, "admit_working_folder", lambda: None)
         monkeypatch.setattr(rank, "_prepare_device", lambda *_: torch.device("cpu"))
 
-    def _preflight(self, *_: Any, whole: bool) -> None:
+    def _preflight(self, *_: Any, whole: bool, announce: Callable[[str], None]) -> None:
         self.whole.append(whole)
+        announce(f"whole {whole}")
 
     def _train(self, attempt: Any, _watch: Any) -> EndKind:
         if self.leases:
@@ -86,8 +88,8 @@ def test_a_task_is_tried_whole_until_draws_are_leased_for_it(
     attempts.go()
     attempts.go()
     assert attempts.whole == [True, True, False]
-    longest = [stage for stage in attempts.stages if "whether rows meet" in stage]
-    assert ["minutes for a large one" in stage for stage in longest] == attempts.whole
+    announced = [stage for stage in attempts.stages if "whole " in stage]
+    assert announced == [f"dry run on synthetic data: whole {whole}" for whole in attempts.whole]
     assert all(_STAGE.fullmatch(stage) for stage in attempts.stages)
 
     for digest in ("edited", "edited", None, None):

@@ -6,6 +6,7 @@ Tried with Opacus 1.6.0. `test_opacus_hooks.py` fails where another release has 
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -127,11 +128,21 @@ class _Hooks(GradSampleHooks):  # type: ignore[misc]
                 return
             if gradients[number] is None:
                 return
-            # Opacus takes the last ones.
+            # Opacus takes the last ones. `failed_in` finds the module here.
             kept.sort(key=lambda each: each is of_call)
             back(module, None, (gradients[number],))
 
         first.grad_fn.register_prehook(come_back)
+
+
+def failed_in(error: BaseException) -> torch.nn.Module | None:
+    """Return the module whose hooks raised an error; None where the error is of other code."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        of_hook = frame.f_code.co_name in ("_follow", "come_back")
+        if of_hook and frame.f_code.co_filename == __file__:
+            module: torch.nn.Module = frame.f_locals["module"]
+            return module
+    return None
 
 
 def _corrected() -> Mapping[type, Callable[..., Any]]:

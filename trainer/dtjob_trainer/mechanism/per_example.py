@@ -73,6 +73,7 @@ class PerExampleGradients:
         self._parameters = trainable(model)
         self._rows = 0
         self._astray: str | None = None
+        self._folded = False
         self._watches = [
             module.register_forward_hook(functools.partial(self._note_rows, name))
             for name, module in model.named_modules()
@@ -123,13 +124,15 @@ class PerExampleGradients:
         A record could then decide whose gradients are added up as one, and change the sum by a
         multiple of C. Not raised here, where it would look like an error of the task's own code.
         """
-        whole = True
+        whole, folded = True, False
         for value in (inputs, output):
             first = value[0] if isinstance(value, tuple) and value else value
             if isinstance(first, torch.Tensor):
-                whole &= first.dim() > 0 and len(first) == self._rows
+                own = len(first) if first.dim() else 0
+                whole &= own == self._rows
+                folded |= own > self._rows > 0 and own % self._rows == 0
         if not whole and self._astray is None:
-            self._astray = name
+            self._astray, self._folded = name, folded
 
     def _check_rows(self) -> None:
         if self._astray is not None:
@@ -155,6 +158,11 @@ class PerExampleGradients:
                 "; DoRA passes the identity through lora_A and lora_B for the norm of all weights: "
                 "leave use_dora out, since LoRA without it works"
             )
+        if self._folded and isinstance(module, torch.nn.Linear | torch.nn.LayerNorm):
+            return (
+                "; don't fold nodes or positions into the rows: Linear and LayerNorm take "
+                "[rows, nodes, features]"
+            )
         if not isinstance(module, torch.nn.Embedding):
             return ""
         return (
@@ -165,8 +173,11 @@ class PerExampleGradients:
     def _way_back(self, name: str) -> str:
         """What helps where a parameter is used elsewhere than in its module's forward."""
         owner, _, own = name.rpartition(".")
-        if own.startswith("lora_embedding_"):
-            return "LoRA of an embedding reads its weights so; leave the embedding to itself"
+        if ".lora_embedding_" in owner:
+            return (
+                "LoRA of an embedding reads its weights so; leave embeddings, such as "
+                "embed_tokens and wte, out of target_modules"
+            )
         if not list(self._model.get_submodule(owner).children()) and owner:
             return (
                 "call the module, read its weights nowhere else, and use activation checkpointing "

@@ -6,15 +6,14 @@ The reference is a backward pass for each example; a step takes them all at once
 from __future__ import annotations
 
 import contextlib
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import CheckpointFunction
 
 from dtjob_api.reasons import Reason
-from dtjob_trainer.mechanism.opacus_hooks import has_sampler, is_hooks_module
+from dtjob_trainer.mechanism.opacus_hooks import failed_in, has_sampler
 from dtjob_trainer.mechanism.per_example import GradientUnreached
 from dtjob_trainer.preflight import probes
 from dtjob_trainer.task import Task, TaskError, where_in_task
@@ -27,7 +26,11 @@ _REPLACEMENTS = {
     "LSTMCell": "opacus.layers.dp_rnn.DPLSTMCell, with bias=True,",
     "GRUCell": "opacus.layers.dp_rnn.DPGRUCell, with bias=True,",
     "RNNCell": "opacus.layers.dp_rnn.DPRNNCell, with bias=True,",
-    "MultiheadAttention": "opacus.layers.DPMultiheadAttention",
+    "MultiheadAttention": (
+        "attention made of Linear layers, as that of docs/writing-a-task.md#attention, also "
+        "within TransformerEncoderLayer (opacus.layers.DPMultiheadAttention is right with "
+        "batch_first=True and a single query, and takes heads for positions with more),"
+    ),
     "EmbeddingBag": (
         "torch.nn.Embedding, and .sum(1), .mean(1) or .amax(1) of what it looks up, with a mask "
         "where there is padding,"
@@ -155,45 +158,54 @@ def _reentrant(task: Task, model: torch.nn.Module, batch: probes.Batch) -> TaskE
 
 def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
     """Name the module that Opacus failed at, or those that it has no hand-written sampler for."""
-    failed = _failed(model, error)
-    suspects = {
+    suspects: dict[str, torch.nn.Module] = {
         name: module
         for name, module in model.named_modules()
-        if (module is failed if failed is not None else not has_sampler(module))
+        if not has_sampler(module)
         and any(p.requires_grad for p in module.parameters(recurse=False))
     }
-    where = ", ".join(
-        f"{name or 'model'} ({type(module).__name__})" for name, module in suspects.items()
-    )
+    culprit = failed_in(error)
+    failed: dict[str, torch.nn.Module] = {
+        name: module for name, module in model.named_modules() if culprit is module
+    } or suspects
+    where = _named(failed) or "a module"
     if "called random operation" in str(error):
-        blocks = [
-            f"{name or 'model'} ({type(module).__name__})"
-            for name, module in suspects.items()
-            if any(True for _ in module.children())
-        ]
+        blocks = {name: module for name, module in failed.items() if _has_children(module)}
         return (
-            f"module {', '.join(blocks) or where or 'a module'} has parameters of its own beside "
+            f"module {_named(blocks) or where} has parameters of its own beside "
             "layers that draw random numbers: their gradients are found by running all of it "
             "again, with other numbers. Put these parameters into a module of their own, freeze "
             "them, or draw none there (dropout=0.0, attention_dropout=0.0, "
             "stochastic_depth_prob=0.0, drop_path_rate=0.0)"
         )
+    # Those that did not fail yet will, once the others are mended.
+    replaced = {_replacement(module): None for module in (failed | suspects).values()}
     free = [
         name
-        for module in suspects.values()
-        if _is_free(module)
+        for owner, module in failed.items()
+        # Where it is not known which has failed, one without layers may be that module already.
+        if _is_free(module) and (module is culprit or not owner or _has_children(module))
         for name, p in module.named_parameters(recurse=False)
         if p.requires_grad
     ]
-    replaced = {_replacement(module) for module in suspects.values()}
-    buffers = "".join(sorted({_frozen(name, module) for name, module in suspects.items()}))
-    first = buffers or (_own_module(free[0]) if free else "".join(sorted(replaced)))
+    frozen = "".join(_frozen(name, module) for name, module in failed.items())
+    remedies = "".join(replaced) + (frozen or (_own_module(free[0]) if free else ""))
+    beginning = f"Opacus can't give per-example gradients of module {where}"
+    if all(map(_replacement, failed.values())):
+        return beginning + remedies
     return (
-        f"Opacus can't give per-example gradients of module {where or 'a module'}: "
-        f"{type(error).__name__}: {error}{first}; use layers that Opacus supports, with one tensor "
-        "in, given by position, not by name, and one out, and keep buffers and trainable "
-        "parameters in separate modules"
+        f"{beginning}: {type(error).__name__}: {error}{remedies}; use layers "
+        "that Opacus supports, with one tensor in, given by position, not by name, and one out, "
+        "and keep buffers and trainable parameters in separate modules"
     )
+
+
+def _named(modules: Mapping[str, torch.nn.Module]) -> str:
+    return ", ".join(f"{name or 'model'} ({type(it).__name__})" for name, it in modules.items())
+
+
+def _has_children(module: torch.nn.Module) -> bool:
+    return any(True for _ in module.children())
 
 
 def _is_free(module: torch.nn.Module) -> bool:
@@ -213,9 +225,10 @@ def _own_module(parameter: str) -> str:
 
 
 def _replacement(module: torch.nn.Module) -> str:
-    names = (kind.__name__ for kind in type(module).__mro__)
-    found = next((_REPLACEMENTS[name] for name in names if name in _REPLACEMENTS), None)
-    return f"; use {found} instead" if found else ""
+    """What to use instead of a layer, or of one that derives from it."""
+    kinds = (kind.__name__ for kind in type(module).__mro__)
+    known = next((kind for kind in kinds if kind in _REPLACEMENTS), None)
+    return f"; use {_REPLACEMENTS[known]} instead of {known}" if known else ""
 
 
 def _frozen(name: str, module: torch.nn.Module) -> str:
@@ -231,14 +244,3 @@ def _frozen(name: str, module: torch.nn.Module) -> str:
         f"; {name or 'the model'} has the buffer {own[0]} beside them: make it a parameter that "
         f"isn't trained, self.{own[0]} = torch.nn.Parameter({own[0]}.float(), requires_grad=False)"
     )
-
-
-def _failed(model: torch.nn.Module, error: Exception) -> torch.nn.Module | None:
-    """The module whose gradients Opacus was about to find; None where that is not known."""
-    modules = {id(module): module for module in model.modules()}
-    found = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if is_hooks_module(frame.f_globals.get("__name__", "")):
-            for name in ("module", "layer"):
-                found = modules.get(id(frame.f_locals.get(name)), found)
-    return found

@@ -19,6 +19,10 @@ from dtjob_trainer.usercode.holdings import holdings
 from dtjob_trainer.usercode.iterators import RANDOM_NUMBERS
 
 _LOOKS = 11  # also of what is done at each tenth call
+_SEEN = (
+    "count at least one position, mask.sum(1).clamp(min=1), and let softmax see one in any case, "
+    "mask | (torch.arange(mask.shape[1], device=mask.device) == 0)"
+)
 
 
 def check_tied(model: torch.nn.Module) -> None:
@@ -70,7 +74,11 @@ def check_written(before: probes.State, after: probes.State) -> None:
     """Refuse parameters and buffers that a forward pass changes: no noise is on that (Rule 21)."""
     for name in before | after:
         if name not in before or name not in after or not same(before[name], after[name]):
-            raise TaskError(Reason.MODEL_REFUSED, writes_without_noise(name))
+            raise TaskError(
+                Reason.MODEL_REFUSED,
+                f"{writes_without_noise(name)}; to normalise, use constants of a public range or "
+                "of public data, (x - 50) / 29, or GroupNorm or LayerNorm, within each row",
+            )
 
 
 def check_state(model: torch.nn.Module) -> None:
@@ -111,14 +119,16 @@ def check_finite(measured: probes.Measured) -> None:
         raise TaskError(
             Reason.TASK_INVALID,
             "losses() is not finite on synthetic examples drawn from example_spec; narrow its "
-            "ranges to what the data can hold, or make the loss finite on all of it",
+            "ranges to what the data can hold, or make the loss finite on all of it: where a mask "
+            f"may hide all of a row, {_SEEN}",
         )
     for name, gradient in measured.gradients.items():
         if gradient is not None and not gradient.isfinite().all():
             raise TaskError(
                 Reason.TASK_INVALID,
                 f"the gradient of parameter {name} is not finite on synthetic examples drawn from "
-                "example_spec; narrow its ranges, or add an epsilon where the model divides",
+                "example_spec; narrow its ranges, or add an epsilon where the model divides and "
+                f"below a root; where a mask may hide all of a row, {_SEEN}",
             )
 
 

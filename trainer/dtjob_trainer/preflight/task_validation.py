@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from dtjob_trainer.usercode.passing import may_pass
 from dtjob_trainer.usercode.randomness import same_randomness
 
 _ROWS = 4
+_TRIED_BEFORE = ", but for what an earlier attempt has tried"
 #: Bytes of a result that are not figures: steps, draws, epsilon, two digests.
 _REST_OF_RESULT = 512
 #: No figure is longer as JSON.
@@ -39,6 +41,7 @@ def preflight(
     physical_batch_size: int | None = None,
     *,
     whole: bool = True,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Dry-run the task on synthetic data and refuse what Rules 4, 5 and 21 refuse.
 
@@ -54,6 +57,8 @@ def preflight(
     whole
         Whether all is tried. A later attempt of the same image and task may leave out what takes
         longest: random numbers on two streams, and rows at special values or among P.
+    announce
+        Called with each part before it is tried: words without digits.
 
     Raises
     ------
@@ -61,6 +66,7 @@ def preflight(
         Names the module or parameter and the remedy.
     """
     place = device if device is not None else torch.device("cpu")
+    announce("a pass, and what it asks, writes and keeps")
     model = build_model(task, place)
     copies.check_scripted(model)
     refusals.check_tied(model)
@@ -84,14 +90,18 @@ def preflight(
     refusals.check_seeds_nothing(task, model, batch)
     refusals.check_repeatable(task, model, batch, measured)
     refusals.check_remembers_nothing(recalled, probes.recall(task, model, other))
+    announce("the gradients of each example")
     grad_samples.check_reached(task, model, batch, measured)
     by_hooks = grad_samples.check_hooks(task, model, batch)
     rows = physical_batch_size if physical_batch_size is not None else _ROWS // 2
+    announce(f"whether rows meet{'' if whole else _TRIED_BEFORE}")
     probes.dry_run(lambda: checks.check_isolated(task, model, place, whole=whole))
     grad_samples.check_per_example_gradients(model, measured, by_hooks)
+    announce("as many rows as a process has at once")
     large = to_tensors(synthetic_examples(task.example_spec, rows, generator), place)
     batch_size.check(task, model, batch, large)
     if whole:
+        announce("whether rows meet by random numbers or at special values (the longest part)")
         probes.dry_run(lambda: checks.check_whole(task, model, place, rows))
 
 

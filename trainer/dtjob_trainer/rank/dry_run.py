@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -15,10 +16,6 @@ from dtjob_trainer.rank.mailbox import Mailbox
 from dtjob_trainer.task import Task
 
 Losses = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
-
-# The longest part of a start, for whoever waits for it. A stage has no digits.
-_WHOLE = "whether rows meet (seconds for a small model, minutes for a large one)"
-_TRIED_BEFORE = "whether rows meet, but for what an earlier attempt has tried"
 
 
 def dry_run(
@@ -56,8 +53,8 @@ def dry_run(
     memory = rehearsal.memory_of_a_rank(config.ranks, device)
     _say(mail, "memory of a step")
     rehearsal.require_fit(task, device, mechanism, rows=rows, ranks=ranks, memory=memory)
-    _say(mail, _WHOLE if whole else _TRIED_BEFORE)
-    task_validation.preflight(task, device, rows, whole=whole)
+    announce = functools.partial(_say, mail)
+    task_validation.preflight(task, device, rows, whole=whole, announce=announce)
     _say(mail, "a whole step")
     rehearsal.rehearse(task, device, mechanism, optimizer=config.training.optimizer.name)
     if evaluates:
@@ -66,6 +63,7 @@ def dry_run(
 
 
 def _say(mail: Mailbox, part: str) -> None:
+    """Announce a part to whoever waits for it; a stage has no digits."""
     mail.stage(f"dry run on synthetic data: {part}")
 
 
