@@ -165,9 +165,9 @@ def _no_sampler(model: torch.nn.Module, error: Exception) -> str:
         and any(p.requires_grad for p in module.parameters(recurse=False))
     }
     culprit = failed_in(error)
-    failed: dict[str, torch.nn.Module] = {
-        name: module for name, module in model.named_modules() if culprit is module
-    } or suspects
+    failed = suspects
+    if culprit is not None:
+        failed = {name: module for name, module in model.named_modules() if module is culprit}
     where = _named(failed) or "a module"
     if "called random operation" in str(error):
         blocks = {name: module for name, module in failed.items() if _has_children(module)}
