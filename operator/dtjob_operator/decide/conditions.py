@@ -199,7 +199,7 @@ def _running(situation: Situation) -> ConditionState:
         # That steps are executed only the ledger says.
         status = False if situation.unreadable is None else None
         return ConditionState(kind, status, blocked.reason, blocked.message)
-    state, leave = _course(situation), leaving(situation.observed.pods)
+    state, leave = _course(situation), leaving(situation.observed.pods, situation.now)
     return replace(state, message=f"{state.message}; {leave}") if leave else state
 
 

@@ -57,7 +57,19 @@ def half_scheduled() -> World:
     return world
 
 
-@pytest.mark.parametrize("make", [running, ended, half_scheduled])
+def outlived() -> World:
+    """Pods whose node, or a finalizer, does not let them go."""
+    world = running()
+    ended = {"terminated": {"exitCode": 0, "finishedAt": stamp(world.now)}}
+    kept = pod(0, containerStatuses=[{"name": "worker", "state": ended}])
+    for each in (pods := (kept, pod(1))):
+        each["metadata"] |= {"deletionTimestamp": stamp(world.now), "finalizers": ["a.test/b"]}
+    world.see(pods=pods)
+    world.later(120)
+    return world
+
+
+@pytest.mark.parametrize("make", [running, ended, half_scheduled, outlived])
 def test_decisions_from_what_is_held_are_those_from_the_whole(make: Any) -> None:
     world = make()
     whole = world.observed
