@@ -35,6 +35,7 @@ _EVENT = (
     "type",
     "count",
     "series",
+    "firstTimestamp",
     "lastTimestamp",
     "eventTime",
 )
