@@ -118,22 +118,40 @@ def test_it_takes_all_that_is_installed(admin: Kubectl) -> None:
     assert len(answered) == len(rendered)
 
 
-def test_ledgers_are_guarded(admin: Kubectl, account: Path) -> None:
-    """By the operator's own proof, as it starts with."""
+def asked(account: Path, what: Callable[[KubeClient, str], Awaitable[Answer]]) -> Answer:
+    """What the operator finds out of the API server under its own account."""
 
-    async def asked(what: Callable[[KubeClient, str], Awaitable[Answer]]) -> Answer:
+    async def ask() -> Answer:
         client = KubeClient(await credentials(str(account)), lambda _verb, _kind, _code: None)
         try:
             return await what(client, OPERATOR_NAMESPACE)
         finally:
             await client.close()
 
-    asyncio.run(asked(guard.prove))
-    assert asyncio.run(asked(guard.policy_is_active))
-    assert asyncio.run(asked(guard.lapse)) is None
+    return asyncio.run(ask())
+
+
+def test_ledgers_are_guarded(admin: Kubectl, account: Path) -> None:
+    """By the operator's own proof, as it starts with."""
+    asked(account, guard.prove)
+    assert asked(account, guard.policy_is_active)
+    assert asked(account, guard.lapse) is None
     canary = admin.get("privacyledger", guard.CANARY)
     assert canary is not None
     assert canary["status"]["charged"] == 1
+
+
+def test_a_policy_that_is_not_there_is_found_out_and_nothing_goes_by_that(
+    admin: Kubectl, account: Path
+) -> None:
+    asked(account, guard.prove)
+    before = admin.get("privacyledger", guard.CANARY)
+    admin("delete", "validatingadmissionpolicybinding", "ledger-writer.dtjob.dev")
+    try:
+        wait_for("it is found out", lambda: not asked(account, guard.policy_is_active), 60)
+        assert admin.get("privacyledger", guard.CANARY) == before
+    finally:
+        install(admin)
 
 
 def test_ledgers_are_not_lost_with_their_definition(admin: Kubectl) -> None:

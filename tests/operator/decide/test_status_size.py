@@ -124,7 +124,7 @@ def look(world: World, phase: str) -> None:
     assert size(world.status) < MOST_BYTES
 
 
-@pytest.fixture(params=TEXTS.values(), ids=TEXTS)
+@pytest.fixture(params=list(TEXTS.values()), ids=list(TEXTS))
 def text(request: pytest.FixtureRequest) -> str:
     """What somebody says, again and again."""
     return str(request.param)
