@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from localcluster.base.paths import tools_cache
+from localcluster.base.errors import CannotRunHere
+from localcluster.install import binaries
 from localcluster.providers import choose
 from testing import memory_limits
 
-OLDEST_KUBERNETES = "v1.32.13"
-"""A release of the oldest minor version that docs/cluster.md names."""
-
-
-def oldest_api_server() -> Path:
-    """Where the tools cache has it; nothing here builds it."""
-    return tools_cache() / f"kubernetes-{OLDEST_KUBERNETES}" / "kube-apiserver"
-
 
 def _missing_oldest_kubernetes() -> str | None:
-    if os.access(oldest_api_server(), os.X_OK):
-        return None
-    return f"the tools cache has no kubernetes-{OLDEST_KUBERNETES}/kube-apiserver"
+    """Not where its API server, or the etcd beside it, has to be built first: the tests do that."""
+    try:
+        for family in (binaries.OLDEST_KUBERNETES, binaries.ETCD):
+            binaries.require_buildable(family)
+    except CannotRunHere as error:
+        return str(error)
+    return None
 
 
 def _missing_gpu() -> str | None:

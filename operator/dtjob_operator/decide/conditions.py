@@ -6,6 +6,8 @@ look. The other conditions show what that concerns.
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,7 +27,9 @@ from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
 
-_MAX_MESSAGE = 4096
+# Of a message in JSON: several conditions may have the same one, and a status is to stay below
+# 32 KiB, whatever alphabet others write in. No more characters than the definition allows either.
+_MOST_BYTES = 4096
 _STALE_INTERVALS = 3
 _STALE_AT_LEAST_SECONDS = 120.0
 
@@ -81,12 +85,26 @@ def _written(
         "type": str(state.type),
         "status": status,
         "reason": str(state.reason),
-        "message": shown.line(state.message)[:_MAX_MESSAGE],
+        "message": _shortened(shown.line(state.message)),
         "lastTransitionTime": stored["lastTransitionTime"] if same and stored else timestamp(now),
     }
     if generation is not None:
         written["observedGeneration"] = generation
     return written
+
+
+def _shortened(text: str) -> str:
+    """As much of a text from its beginning as has `_MOST_BYTES` in JSON."""
+    text = text[:_MOST_BYTES]
+    if _size(text) <= _MOST_BYTES:
+        return text
+    lengths = range(len(text))
+    return text[: bisect_right(lengths, _MOST_BYTES, key=lambda n: _size(text[:n])) - 1]
+
+
+def _size(text: str) -> int:
+    """Bytes of a text in JSON, without the quotes around it."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
 def _states(
@@ -181,7 +199,7 @@ def _running(situation: Situation) -> ConditionState:
         # That steps are executed only the ledger says.
         status = False if situation.unreadable is None else None
         return ConditionState(kind, status, blocked.reason, blocked.message)
-    state, leave = _course(situation), leaving(situation.observed.pods)
+    state, leave = _course(situation), leaving(situation.observed.pods, situation.now)
     return replace(state, message=f"{state.message}; {leave}") if leave else state
 
 

@@ -163,8 +163,7 @@ def _gang_has_formed(
         return False
     if coordinator is None:
         return False
-    killed_by = coordinator["metadata"].get("deletionTimestamp")
-    if killed_by is not None and now > datetime.fromisoformat(killed_by) + _KILL_SLACK:
+    if pod_status.has_outlived(coordinator, now, _KILL_SLACK):
         return False
     started = pod_status.running_since(coordinator)
     if started is None or started > last.start:

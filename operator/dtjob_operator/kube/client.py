@@ -259,9 +259,10 @@ class KubeClient:
         self, kind: Kind, namespace: str, name: str, uid: str, *, dry_run: bool = False
     ) -> None:
         """Delete an object of that UID and, in the background, what it owns."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        query = {"dryRun": "All"} if dry_run else {}
-        await self._json("delete", "DELETE", kind, kind.path(namespace, name), query, body)
+        body: Json = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        if dry_run:  # in the body: where there is one no option of a query is read
+            body["dryRun"] = ["All"]
+        await self._json("delete", "DELETE", kind, kind.path(namespace, name), body=body)
 
     async def _json(
         self,

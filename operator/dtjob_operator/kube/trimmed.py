@@ -24,6 +24,7 @@ _IDENTITY = (
 )
 _OWNER = ("kind", "name", "controller")
 _LABELS = (JOB_LABEL, JOB_UID_LABEL, ROLE_LABEL)
+_POD_SPEC = ("nodeName",)
 _POD_STATUS = ("phase", "reason", "message", "startTime", "podIP")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 _CONTAINER = ("name", "image", "state", "lastState")
@@ -34,6 +35,7 @@ _EVENT = (
     "type",
     "count",
     "series",
+    "firstTimestamp",
     "lastTimestamp",
     "eventTime",
 )
@@ -71,7 +73,12 @@ def _pod(obj: Json) -> Json:
     owners = obj["metadata"].get("ownerReferences") or ()
     if controllers := [_of(owner, _OWNER) for owner in owners if owner.get("controller")]:
         metadata["ownerReferences"] = controllers
-    return {"metadata": metadata, "status": kept}
+    if finalizers := obj["metadata"].get("finalizers"):
+        metadata["finalizers"] = finalizers
+    pod: Json = {"metadata": metadata, "status": kept}
+    if spec := _of(obj.get("spec") or {}, _POD_SPEC):
+        pod["spec"] = spec
+    return pod
 
 
 def _claim(obj: Json) -> Json:

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
+from dtjob_api.model import timestamp
 from dtjob_api.wire import positions
 from dtjob_operator.terms import names
+from dtjob_operator.terms.clocks import SKEW
 from dtjob_operator.terms.kinds import CLAIM, POD, STATEFUL_SET, Json
 from dtjob_operator.terms.observed import EventsByObject
 
 
 def last_seen(event: Json) -> str:
-    """When an Event last happened, as RFC 3339 in UTC, which sorts as text."""
-    times = (
-        (event.get("series") or {}).get("lastObservedTime"),
-        event.get("lastTimestamp"),
-        event.get("eventTime"),
-        event["metadata"].get("creationTimestamp"),
-    )
-    return max((at for at in times if at), default="")
+    """When an Event last happened, as RFC 3339 in UTC, which sorts as text.
+
+    Who records an Event dates it by a clock of its own, and the API server by its own when it is
+    made, as it does pods. Where the first of these was ahead of the second, the last is put back by
+    as much: it would else be newer than all that follows until that time has come.
+    """
+    created = event["metadata"].get("creationTimestamp") or ""
+    first = event.get("firstTimestamp") or event.get("eventTime") or ""
+    repeated = (event.get("series") or {}).get("lastObservedTime") or ""
+    last: str = max(repeated, event.get("lastTimestamp") or "") or first
+    # Never the other way: an Event that has expired is made anew with its first time of old.
+    if created and first > created:
+        first_at, created_at = datetime.fromisoformat(first), datetime.fromisoformat(created)
+        lasted = datetime.fromisoformat(last) - first_at
+        if first_at - created_at > SKEW and lasted >= timedelta(0):  # else it was put right since
+            return timestamp(created_at + lasted)
+    return max(last, created)
 
 
 def by_child(events: Iterable[Json]) -> dict[str, EventsByObject]:

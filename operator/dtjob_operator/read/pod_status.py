@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dtjob_operator.terms import names
 from dtjob_operator.terms.kinds import Json
@@ -24,6 +24,12 @@ def disruption(pod: Json) -> str | None:
     """Why the pod is about to be ended by somebody else than its owner; None where it is not."""
     condition = _condition(pod, "DisruptionTarget")
     return condition.get("reason", "") if condition.get("status") == "True" else None
+
+
+def has_outlived(pod: Json, now: datetime, slack: timedelta) -> bool:
+    """Whether the pod is there although it was to be gone `slack` ago, by its deletionTimestamp."""
+    ends_by = pod["metadata"].get("deletionTimestamp")
+    return ends_by is not None and now > datetime.fromisoformat(ends_by) + slack
 
 
 def is_starting(pod: Json) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-_SKEW = timedelta(minutes=1)
+SKEW = timedelta(minutes=1)
+"""By how much clocks of several machines may differ and nothing is made of it."""
 
 
 def elapsed(since: datetime, now: datetime) -> timedelta:
@@ -14,4 +15,4 @@ def elapsed(since: datetime, now: datetime) -> timedelta:
     further ahead is of a clock that was put back since: what began then may be as old as it likes,
     and would else seem new until the clock has come as far again.
     """
-    return timedelta.max if since - now > _SKEW else now - since
+    return timedelta.max if since - now > SKEW else now - since

@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
+from localcluster.base.errors import ClusterError
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import DEFAULT_NAME
 from localcluster.providers import choose
 from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Capability, Provider
 from testing import clusters, rights
-from tests.support.clusters import standstill
+from tests.support.clusters import bare_api_server, standstill
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.oracle import Oracle
@@ -141,6 +143,9 @@ def _group(item: pytest.Item) -> str:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("cluster"):
         _shared.start(item.config)
+    if item.get_closest_marker("oldest_kubernetes"):
+        with suppress(ClusterError):  # what asks for it then says so
+            bare_api_server.build()
     for image in (TRAINER_IMAGE, STANDIN_IMAGE):
         if image in getattr(item, "fixturenames", ()):
             _shared.install(image)

@@ -9,10 +9,13 @@ from localcluster.base.paths import go_modules
 from localcluster.install import binaries
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
+KUBERNETES = (binaries.KUBERNETES, binaries.OLDEST_KUBERNETES)
 
 
 @pytest.mark.parametrize(
-    "family", [*binaries.FAMILIES, binaries.KWOK], ids=lambda family: family.name
+    "family",
+    [*binaries.FAMILIES, binaries.KWOK, binaries.OLDEST_KUBERNETES],
+    ids=lambda family: family.name,
 )
 def test_each_family_names_its_version_in_go_mod_alone(family: binaries.Family) -> None:
     assert family.version.startswith("v")
@@ -20,19 +23,23 @@ def test_each_family_names_its_version_in_go_mod_alone(family: binaries.Family) 
     assert binaries.missing(family) == list(family.packages)
 
 
-def test_the_binaries_know_their_version() -> None:
-    flags = binaries.linker_flags(binaries.KUBERNETES)
-    version = binaries.KUBERNETES.version
+@pytest.mark.parametrize("family", KUBERNETES, ids=lambda family: family.name)
+def test_the_binaries_know_their_version(family: binaries.Family) -> None:
+    flags, version = binaries.linker_flags(family), family.version
     assert f"-X k8s.io/component-base/version.gitVersion={version}" in flags
     assert f"-X k8s.io/component-base/version.gitMinor={version.split('.')[1]}" in flags
 
 
-def test_all_staging_modules_have_the_version_of_kubernetes() -> None:
-    go_mod = (go_modules() / "kubernetes" / "go.mod").read_text()
+@pytest.mark.parametrize(
+    ("family", "modules"), [(KUBERNETES[0], 33), (KUBERNETES[1], 31)], ids=["newest", "oldest"]
+)
+def test_all_staging_modules_have_the_version_of_kubernetes(
+    family: binaries.Family, modules: int
+) -> None:
+    go_mod = (go_modules() / family.name / "go.mod").read_text()
     replaced = [line.split()[-1] for line in go_mod.splitlines() if " => k8s.io/" in line]
-    version = binaries.required_version(go_mod, "k8s.io/kubernetes")
-    assert len(replaced) == 33
-    assert set(replaced) == {"v0." + version.removeprefix("v1.")}
+    assert len(replaced) == modules
+    assert set(replaced) == {"v0." + family.version.removeprefix("v1.")}
 
 
 def test_a_go_mod_without_the_module_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -262,6 +263,48 @@ def test_a_drain_is_told_with_the_restart_and_of_one_pod_by_name() -> None:
     world.see(pods=(deleted,))
     settle(world)
     assert told(world, "Running")[2].endswith(f"; pod {CHILD}-w-0 is being deleted")
+
+
+def test_a_pod_that_no_kubelet_ends_is_told_with_its_node_and_what_would_help() -> None:
+    """Its node is gone: nobody else says of it that it has ended."""
+    world = running()
+    gone = leaves(1, "DeletionByTaintManager")
+    ends_by = world.now + timedelta(seconds=60)
+    gone["metadata"]["deletionTimestamp"] = stamp(ends_by)
+    world.see(pods=(leaves(0, "EvictionByEvictionAPI"), gone))
+    world.later(50)
+    settle(world)
+    assert f"pod {CHILD}-0 is evicted" in told(world, "Running")[2]
+    world.later(60)
+    settle(world)
+    message = told(world, "Running")[2]
+    assert message == (
+        f"steps are executed; pod {CHILD}-w-0 was to be gone by {stamp(ends_by)}, and its node "
+        "node-1 does not say that it has ended: see kubectl describe node node-1. Another takes "
+        "its place once that node answers, or is deleted. Where that machine is known to be off, "
+        f"and only there, since the pod may run on: kubectl delete pod {CHILD}-w-0 --namespace "
+        "research --force (and 1 more leave)"
+    )
+    patches = len(world.patches)
+    world.later(3600)
+    settle(world)
+    assert told(world, "Running")[2] == message
+    assert len(world.patches) == patches, "it is told once"
+
+
+def test_a_pod_that_a_finalizer_keeps_is_told_with_it() -> None:
+    world = running()
+    ended = {"terminated": {"exitCode": 0, "finishedAt": stamp(world.now)}}
+    kept = pod(1, containerStatuses=[{"name": "worker", "state": ended}])
+    kept["metadata"] |= {"deletionTimestamp": stamp(world.now), "finalizers": ["queue.test/pods"]}
+    world.see(pods=(pod(0), kept))
+    world.later(61)
+    settle(world)
+    assert "is kept by its finalizers (queue.test/pods): see" in told(world, "Running")[2]
+    kept["status"] = pod(1)["status"]  # as its node said last
+    world.see(pods=(pod(0), copy.deepcopy(kept)))
+    settle(world)
+    assert "its node node-1 does not say that it has ended" in told(world, "Running")[2]
 
 
 def test_what_hinders_a_job_is_told_without_the_pods_that_leave() -> None:

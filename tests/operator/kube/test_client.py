@@ -49,6 +49,34 @@ def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
     return asyncio.run(scenario())
 
 
+def test_a_deletion_in_dry_run_says_so_in_its_body() -> None:
+    """The API server reads the options of a deletion from one place: the body, if there is one."""
+    asked: list[Any] = []
+
+    async def deletion(request: web.Request) -> web.Response:
+        asked.append((request.query_string, await request.json()))
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+    async def scenario() -> None:
+        app = web.Application()
+        app.router.add_delete("/api/v1/namespaces/ns/pods/x", deletion)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
+        cluster = KubeClient(configuration, Metrics().observe_request)
+        try:
+            await cluster.delete(POD, "ns", "x", "u", dry_run=True)
+            await cluster.delete(POD, "ns", "x", "u")
+        finally:
+            await cluster.close()
+            await runner.cleanup()
+
+    asyncio.run(scenario())
+    real = {"propagationPolicy": "Background", "preconditions": {"uid": "u"}}
+    assert asked == [("", real | {"dryRun": ["All"]}), ("", real)]
+
+
 def test_a_list_comes_page_by_page_and_trimmed() -> None:
     """All pods of 8,000 as they come would be held at once: 883 MiB of them."""
     asked: list[dict[str, str]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,7 +58,29 @@ def half_scheduled() -> World:
     return world
 
 
-@pytest.mark.parametrize("make", [running, ended, half_scheduled])
+def outlived(*, by_finalizer: bool) -> World:
+    """Pods whose node, or a finalizer, does not let them go."""
+    world = running()
+    ended = {"terminated": {"exitCode": 0, "finishedAt": stamp(world.now)}}
+    first = pod(0, containerStatuses=[{"name": "worker", "state": ended}])
+    pods = (first if by_finalizer else pod(0), pod(1))
+    for each in pods:
+        each["metadata"] |= {"deletionTimestamp": stamp(world.now), "finalizers": ["a.test/b"]}
+    world.see(pods=pods)
+    world.later(120)
+    return world
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        running,
+        ended,
+        half_scheduled,
+        partial(outlived, by_finalizer=True),
+        partial(outlived, by_finalizer=False),
+    ],
+)
 def test_decisions_from_what_is_held_are_those_from_the_whole(make: Any) -> None:
     world = make()
     whole = world.observed

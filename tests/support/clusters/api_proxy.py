@@ -264,7 +264,7 @@ def _asked(request: web.Request, status: int, body: bytes) -> Asked | None:
         resource=resource,
         namespace=namespace,
         name=name,
-        dry_run="dryRun" in query,
+        dry_run="dryRun" in query or b'"dryRun"' in body,
         status=status,
         time=time.time(),
         body=body.decode(errors="replace"),

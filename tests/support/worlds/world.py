@@ -61,6 +61,7 @@ def pod(position: int = 0, since: datetime = NOW, **status: Any) -> Json:
             "labels": {"dtjob.dev/job-uid": UID},
             "creationTimestamp": stamp(since),
         },
+        "spec": {"nodeName": f"node-{position}"},
         "status": {
             "phase": "Running",
             "conditions": [

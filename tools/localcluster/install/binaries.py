@@ -81,6 +81,13 @@ FAMILIES = (PAUSE, ETCD, COREDNS, KUBERNETES)
 """What a cluster is made of."""
 KWOK = Family("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 """Plays kubelets: nodes and pods that are objects alone, by hundreds."""
+OLDEST_KUBERNETES = Family(
+    name="kubernetes-oldest",
+    module="k8s.io/kubernetes",
+    packages={"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
+    version_symbols="k8s.io/component-base/version",
+)
+"""The API server of the oldest minor version that docs/cluster.md names."""
 
 
 def required_version(go_mod: str, module: str) -> str:

@@ -42,9 +42,11 @@ def rejected_pods(
     for role in Role:
         of_set = names.set_name(job, role)
         event = newest(observed.events, "StatefulSet", of_set, {"FailedCreate"})
+        if event is None:
+            continue
         wanted = {names.pod_name(job, position) for position in positions(role, workers)}
         pods = [pod for pod in observed.pods if pod["metadata"]["name"] in wanted]
-        if event is None or last_seen(event) < _last_success(observed, pods):
+        if last_seen(event) < _last_success(observed, pods):
             continue
         if len(pods) < len(wanted):
             yield _refused(event.get("message", ""), of_set, observed, job)

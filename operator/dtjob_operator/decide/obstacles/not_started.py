@@ -60,6 +60,7 @@ _IMAGE_REASONS = frozenset(
         "RegistryUnavailable",
     }
 )
+_TROUBLE = _START_REASONS | _IMAGE_REASONS
 _BROKEN_PULL_REASONS = frozenset({"ImageInspectError", "RegistryUnavailable"})
 _ON_THE_NODE = re.compile(r"(?:localhost|127\.[0-9.]+|\[::1\])[:/]")
 _REMEDIES = (
@@ -94,13 +95,15 @@ def not_started(
         reason, message = waiting(container)
         if reason not in _START_REASONS and (failure := start_failure(container)) is not None:
             reason, message = "RunContainerError", failure
+        if reason not in _TROUBLE:
+            continue
         lasts = elapsed(can_start_since(pod, container), now) >= GRACE
         if reason in _IMAGE_REASONS:
             broken = reason in _BROKEN_PULL_REASONS or node_words.is_broken_pull(message)
             if lasts or not broken:
                 image = container.get("image") or job.spec.image
                 yield _image(observed, name, image, message, job, broken=broken)
-        elif reason in _START_REASONS:
+        else:
             yield from _not_started(name, container["name"], message, job, lasts=lasts)
 
 
@@ -208,11 +211,9 @@ def unmounted(
     observed: Observed, pod: Json, job: DistributedTrainingJob, now: datetime, settings: Settings
 ) -> Iterator[Finding]:
     """What the kubelet, or the controller that attaches volumes, says of the pod's volumes."""
-    if not is_starting(pod) or has_sandbox(pod):
-        return
     name = pod["metadata"]["name"]
     event = newest(observed.events, "Pod", name, {"FailedMount", "FailedAttachVolume"})
-    if event is None:
+    if event is None or not is_starting(pod) or has_sandbox(pod):
         return
     reported_at = datetime.fromisoformat(last_seen(event))
     # An Event is of the past: trouble has lasted until then, not until now.
