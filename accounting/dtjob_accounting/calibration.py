@@ -61,7 +61,7 @@ def _by_secant(
 ) -> float | None:
     """Return the least σ; None where the way there is not as straight as it should be."""
     sigma, before = round_up(max(guess, least), NOISE_MULTIPLIER_DIGITS), None
-    too_small = 0.0
+    too_small, enough = 0.0, math.inf
     for _ in range(_MOST_STEPS):
         bound = epsilon(sigma)
         if not 0 < bound < math.inf:
@@ -76,15 +76,19 @@ def _by_secant(
         root = math.exp(point[0] + step)
         following = round_up(min(max(root, least), most), NOISE_MULTIPLIER_DIGITS)
         if is_within(bound, target):
-            # What is a digit smaller was tried, or lies below the root.
-            if following >= sigma or following <= too_small:
-                return sigma
+            enough = min(enough, sigma)
+            if following >= sigma:
+                return enough  # what is a digit smaller lies below the root
         else:
             too_small = max(too_small, sigma)
-            following = max(following, _next_up(sigma))
-            if following > most:
-                return None
-        sigma = following
+        lowest = _next_up(too_small) if too_small else following
+        if lowest >= enough:
+            return enough
+        if lowest > most:
+            return None
+        sigma = max(following, lowest)
+        if sigma >= enough:  # the secant leads out of where the root is known to be
+            sigma = _between(too_small, enough)
     return None
 
 
@@ -110,6 +114,14 @@ def _by_bracket(
     sigma = round_up(sigma, NOISE_MULTIPLIER_DIGITS)
     while not is_within(epsilon(sigma), target):
         sigma = _next_up(sigma)
+    return sigma
+
+
+def _between(low: float, high: float) -> float:
+    """A σ of 5 digits in the middle of two between which there is one."""
+    middle = (low + high) / 2
+    while (sigma := round_up(middle, NOISE_MULTIPLIER_DIGITS)) >= high:
+        middle = (low + middle) / 2  # above a power of ten digits are ten times as far apart
     return sigma
 
 

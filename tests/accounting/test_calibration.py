@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dtjob_accounting import pld
@@ -37,6 +37,7 @@ def sought(
 
 @pytest.mark.rule(9)
 @given(st.floats(0.11, 50), st.floats(0.8, 3), st.floats(0.9, 1.1), st.floats(-0.3, 0.3))
+@example(20.6875, 3.0, 1.0, 0.0)  # a slope of -1 is taken for three tries beside the root
 def test_the_least_digit_is_found_in_few_steps(
     root: float, power: float, off: float, bent: float
 ) -> None:
