@@ -47,13 +47,13 @@ class OverDays(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.last = nn.Linear(2, 4), nn.Linear(4, CLASSES)
+        self.first, self.last = nn.Linear(1, 4), nn.Linear(4, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        state = torch.zeros(1, len(x), 4)
-        for day in self.first(x).transpose(0, 1).contiguous():
+        state = torch.zeros(1, len(x))
+        for day in x.transpose(0, 1).mean(2):
             state = 0.9 * state + day[None]
-        scores: torch.Tensor = self.last(state[0])
+        scores: torch.Tensor = self.last(self.first(state.t()))
         return scores
 
 

@@ -241,7 +241,9 @@ ALONG: dict[str, Function] = {
     "mv": lambda h: h * (1 + ((triangle(h) @ beyond(h)[:, 0]) > 2)[:, None]),
     "mm": lambda h: h * (1 + ((triangle(h) @ beyond(h)) > 2)),
     "isin": lambda h: h * (1 + torch.isin(h.detach() - 1e6, h.detach()[:, 0])),
-    "bucketize": lambda h: h * (1 + (torch.bucketize(h.detach() - 1e6, h.detach()[:, 0]) > 2)),
+    "bucketize": lambda h: (
+        h * (1 + (torch.bucketize(h.detach() - 1e6, h.detach()[:, 0].contiguous()) > 2))
+    ),
     "searchsorted": lambda h: (
         h
         * (
@@ -301,8 +303,8 @@ def one_further(h: torch.Tensor) -> torch.Tensor:
 def added_up(h: torch.Tensor) -> torch.Tensor:
     out = torch.zeros(len(h), 1)
     for place in range(len(h)):
-        out[place] = beyond(h)[place]
-        out[place] += beyond(h)[place - 1]
+        out[place] = beyond(h)[place - 1]
+        out[place] += beyond(h)[place]
     return out
 
 
@@ -321,7 +323,9 @@ ONE_BY_ONE: dict[str, Callable[[torch.Tensor], Any]] = {
     "with places beside": lambda h: functional.linear(h.reshape(-1, 4), EYE)[:4:2].detach().sum(),
     "an order of some": lambda h: torch.cat([h[:4].detach().cumsum(0), h[4:].detach()]) > 1e6,
     "a product of some": lambda h: torch.cat([triangle(h[:4]) @ beyond(h)[:4], beyond(h)[4:]]),
-    "some beside some": lambda h: (h[:4, :1] == h[:4, 0]).any(1).any(),
+    "some beside some": lambda h: torch.cat(
+        [(h[:4, :1] == h[:4, 0]).any(1, keepdim=True), beyond(h)[4:] > 0]
+    ),
     "neighbours": lambda h: functional.pad(beyond(h).diff(dim=0), (0, 0, 1, 0)),
     "put in another order": lambda h: torch.stack([beyond(h)[n - 1] for n in range(len(h))]),
     "put one further": lambda h: torch.cat([beyond(h)[:1], beyond(h)[:-1]]),
