@@ -230,13 +230,15 @@ CASES = {
     "it": scaled(lambda x: 1 + (x.max() > 1e6)),
     "a statistic of the batch's gradients, in a hook or the backward pass of an "
     "autograd.Function": task(lambda: Rescaled(4, 2)),
+    "what follows for a row from the first one or few, from those before or from a neighbour": (
+        scaled(lambda x: 1 + (x[0, 0] > 1e6))
+    ),
     "an order or a sum along the rows, also where only some values lead there": scaled(
         lambda x: 1 + ((x[:, 0] > 0.99).cumsum(0) > 3)
     ),
     "except LinAlgError: and whatever else goes on after an error": task(losses=catching),
-    "a count of calls or steps, kept anywhere, as for annealing": scaled(
-        lambda _: torch.tensor(min(1.0, next(CALLS) / 1000))
-    ),
+    "a count of calls or steps, kept anywhere, as for annealing, also in a hook or a handler of "
+    "logs": scaled(lambda _: torch.tensor(min(1.0, next(CALLS) / 1000))),
     "a branch on weights": task(losses=branching_on_weights),
     'a random number for all rows: LayerDrop, StochasticDepth of mode="batch", a random transform '
     "of a whole batch, one diffusion step for it": scaled(lambda _: torch.rand(1)),

@@ -215,6 +215,38 @@ def _clipped_gradients() -> nn.Module:
     return Through(forward, first=nn.Linear(FEATURES, _HIDDEN), last=nn.Linear(_HIDDEN, CLASSES))
 
 
+def _smoothed() -> nn.Module:
+    """What is slow of 8 places, by a spectrum (Lee-Thorp et al. 2022 have it for attention)."""
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        slow = torch.fft.rfft(self.first(x), dim=1)[:, :3]
+        return self.last(torch.fft.irfft(slow, n=8, dim=1).mean(1))
+
+    return Through(forward, first=nn.Linear(4, 4), last=nn.Linear(4, CLASSES))
+
+
+def _over_a_week() -> nn.Module:
+    """A moving mean over seven days, all rows side by side on each."""
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        mean = 0.0
+        for day in self.first(x).transpose(0, 1).contiguous():
+            mean = 0.5 * mean + day
+        return self.last(mean)
+
+    return Through(forward, first=nn.Linear(2, 4), last=nn.Linear(4, CLASSES))
+
+
+def _row_by_row(model: Any, batch: Batch) -> Any:
+    """Rows in turn, scaled and written to their places; losses in two halves."""
+    x = torch.zeros_like(batch["x"])
+    for place, row in enumerate(batch["x"]):
+        x[place] = row / row.norm().clamp(min=0.1)
+    losses = cross_entropy(model, {**batch, "x": x})
+    half = len(losses) // 2
+    return torch.cat([losses[:half] * 1.5, losses[half:] * 0.5 + losses[half:]])
+
+
 ENTRIES = (
     Entry("linear", classified(lambda: nn.Linear(FEATURES, CLASSES))),
     Entry("perceptron", classified(_perceptron)),
@@ -227,6 +259,9 @@ ENTRIES = (
     Entry("masked_weights", classified(_made)),
     Entry("of_products", classified(_of_products)),
     Entry("clipped_gradients", classified(_clipped_gradients)),
+    Entry("smoothed", classified(_smoothed, 8, 4)),
+    Entry("over_a_week", classified(_over_a_week, 7, 2)),
+    Entry("row_by_row", losses_alone(_row_by_row)),
     Entry("own_parameter", classified(_own_parameter)),
     Entry("factors", _factors),
     Entry("two_towers", _two_towers),

@@ -196,6 +196,26 @@ def _memory() -> nn.Module:
     return Through(forward, last=nn.Linear(FEATURES, CLASSES))
 
 
+class _Rounding:
+    """Fake quantization of activations by a hook, which begins after a while."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def __call__(self, _: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
+        self.step += 1
+        if self.step < 5000:
+            return output
+        scale = output.detach().abs().max() / 7
+        return output + ((output / scale).round() * scale - output).detach()
+
+
+def _rounded() -> nn.Module:
+    model = nn.Sequential(nn.Linear(FEATURES, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, CLASSES))
+    model[0].register_forward_hook(_Rounding())
+    return model
+
+
 def _packed() -> Task:
     """Texts without their padding, as a packed sequence."""
     from opacus.layers import DPLSTM
@@ -259,6 +279,11 @@ ENTRIES = (
     Entry("round_about", classified(_round_about, 1, 4, 4), ("module 0 (Conv2d)",)),
     Entry("spectral", classified(_spectral), ("module 0", "optimizer alone")),
     Entry("memory", classified(_memory), ("keeps something of the batches", "keep no averages")),
+    Entry(
+        "rounded",
+        classified(_rounded),
+        ("module 0 (Linear)._forward_hooks[0].step", "counters"),
+    ),
     Entry("packed", _packed, ("pack_padded_sequence", "mask")),
     Entry("seeded", losses_alone(_seeded), ("losses()", "take them as they come")),
     Entry("scripted", classified(_scripted), ("module model", "without torch.jit.script")),

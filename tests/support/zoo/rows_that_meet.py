@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dtjob_trainer.task import Task
+from dtjob_trainer.task import ArraySpec, Task
 from tests.support.zoo.entry import Entry
 from tests.support.zoo.making import (
     CLASSES,
@@ -20,7 +20,9 @@ from tests.support.zoo.making import (
     Through,
     classified,
     cross_entropy,
+    features,
     label,
+    linear,
     losses_alone,
     task_of,
     text,
@@ -186,6 +188,41 @@ def _through_numpy(model: Any, batch: Batch) -> Any:
     return cross_entropy(model, batch) * torch.from_numpy(1 + scale**2)
 
 
+def _by_the_first(model: Any, batch: Batch) -> Any:
+    """The first row decides how much all count."""
+    return cross_entropy(model, batch) * torch.where(batch["x"][0, 0] > 100.0, 0.1, 1.0)
+
+
+def _beside_the_last(model: Any, batch: Batch) -> Any:
+    """A row counts not where its label is that of the row before it."""
+    again = functional.pad(batch["y"][1:] == batch["y"][:-1], (1, 0))
+    return cross_entropy(model, batch) * torch.where(again, 0.0, 1.0)
+
+
+def _without_positives_of_others() -> Task:
+    """Negatives are left out where they are somebody's positive in the batch."""
+
+    def losses(model: Any, batch: Batch) -> Any:
+        apart = ~torch.isin(batch["negatives"], batch["id"])
+        alike = model(batch["x"]).sum(1, keepdim=True).tanh() * apart
+        return cross_entropy(model, batch) + alike.sum(1)
+
+    ids = ArraySpec((4,), "int64", 0, 10**6)
+    one = ArraySpec((), "int64", 0, 10**6)
+    return task_of(linear, losses, x=features(), y=label(), id=one, negatives=ids)
+
+
+def _numbered() -> Task:
+    """Ids get the next number when they are first seen, by a function of Python's."""
+    numbers: dict[int, int] = {}
+
+    def losses(model: Any, batch: Batch) -> Any:
+        places = batch["x"].clone().apply_(lambda _: numbers.setdefault(0, len(numbers)))
+        return functional.cross_entropy(model(batch["x"] + places), batch["y"], reduction="none")
+
+    return task_of(linear, losses, x=features(), y=label())
+
+
 def _gradients_scaled_together() -> nn.Module:
     """Halves the gradient of the batch where its norm is beyond what is usual."""
 
@@ -215,6 +252,10 @@ ENTRIES = (
         ("in forward", "from its own example"),
     ),
     Entry("cut_off", losses_alone(_cut_off), ("losses()", "in _cut_off", "max makes one value")),
+    Entry("by_the_first", losses_alone(_by_the_first), ("in _by_the_first", "of several rows")),
+    Entry("beside_the_last", losses_alone(_beside_the_last), ("_beside_the_last", "several rows")),
+    Entry("others_positives", _without_positives_of_others, ("in losses", "isin runs along")),
+    Entry("numbered", _numbered, ("apply_() reads them", "torch's tensors")),
     Entry(
         "gradients_scaled_together",
         classified(_gradients_scaled_together),

@@ -147,6 +147,31 @@ def test_what_opacus_gets_wrong_is_corrected(layer: nn.Module, inputs: torch.Ten
 
 
 @pytest.mark.rule(4)
+def test_a_group_norm_of_low_precision_adds_up_in_fp32() -> None:
+    """On a CPU autocast lets its inputs be bf16, and the gradient of its output."""
+    torch.manual_seed(0)
+    layer, inputs = nn.GroupNorm(2, 4), torch.randn(3, 4, 8, 8).bfloat16()
+    hooks = ExampleHooks(layer, list(layer.parameters()))
+    hooks.forget()
+    back: list[torch.Tensor] = []
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = layer(inputs)
+    outputs.register_hook(back.append)
+    hooks.backward(outputs.float().exp().sum())
+    found = {name: hooks.gradient(p) for name, p in layer.named_parameters()}
+    hooks.remove()
+    reference = nn.GroupNorm(2, 4).double()
+    for row in range(3):
+        output = reference(inputs[row : row + 1].double())
+        wanted = torch.autograd.grad(
+            output, list(reference.parameters()), back[0][row : row + 1].double()
+        )
+        for of_all, of_row in zip(found.values(), wanted, strict=True):
+            assert isinstance(of_all, torch.Tensor)
+            torch.testing.assert_close(of_all[row].double(), of_row, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.rule(4)
 def test_a_call_has_its_own_inputs_whenever_it_comes_back() -> None:
     layer, one, other = nn.Linear(2, 2), torch.rand(3, 2), torch.rand(3, 2)
     hooks = ExampleHooks(layer, list(layer.parameters()))

@@ -147,6 +147,12 @@ class AlwaysEvaluating(nn.Module):
         return self.layer(self.norm(x))
 
 
+def in_low_precision(model, batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(batch["x"])
+    return functional.cross_entropy(scores.float(), batch["y"], reduction="none")
+
+
 ACCEPTED = {
     "linear": make_task(),
     "zero weights": make_task(model=lambda: zeroed(linear())),
@@ -156,6 +162,9 @@ ACCEPTED = {
     ),
     "layer norm": make_task(model=with_layer(lambda: nn.LayerNorm(8))),
     "group norm": make_task(model=with_layer(lambda: nn.GroupNorm(2, 8))),
+    "group norm in bf16": make_task(
+        model=with_layer(lambda: nn.GroupNorm(2, 8)), losses=in_low_precision
+    ),
     "called twice": block(lambda m, x: m.second(m.first(torch.tanh(m.first(x))))),
     "frozen": block(lambda m, x: m.second(m.first.requires_grad_(False)(x))),
     "opacus lstm": make_task(model=lambda: Recurrent(DPLSTM(1, 8, batch_first=True))),

@@ -149,7 +149,7 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
     """Return the samplers that are wrong in Opacus 1.6.0, corrected."""
     samplers = GradSampleHooks.GRAD_SAMPLERS
     of_images, of_words = samplers[torch.nn.Conv2d], samplers[torch.nn.Embedding]
-    of_norms = samplers[torch.nn.LayerNorm]
+    of_norms, of_groups = samplers[torch.nn.LayerNorm], samplers[torch.nn.GroupNorm]
 
     def conv2d(
         layer: torch.nn.Conv2d, activations: list[torch.Tensor], backprops: torch.Tensor
@@ -173,6 +173,15 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
                 gradient[:, layer.padding_idx] = 0.0
         return found
 
+    def group_norm(
+        layer: torch.nn.GroupNorm, activations: list[torch.Tensor], backprops: torch.Tensor
+    ) -> dict[torch.nn.Parameter, torch.Tensor]:
+        """Under autocast on a CPU the places are bf16, as which Opacus would add them up."""
+        found: dict[torch.nn.Parameter, torch.Tensor] = of_groups(
+            layer, [activations[0].float()], backprops.float()
+        )
+        return found
+
     def layer_norm(
         layer: torch.nn.LayerNorm, activations: list[torch.Tensor], backprops: torch.Tensor
     ) -> dict[torch.nn.Parameter, torch.Tensor]:
@@ -189,6 +198,7 @@ def _corrected() -> Mapping[type, Callable[..., Any]]:
     return {
         torch.nn.Conv2d: conv2d,
         torch.nn.Embedding: embedding,
+        torch.nn.GroupNorm: group_norm,
         torch.nn.LayerNorm: layer_norm,
     }
 

@@ -10,6 +10,7 @@ import argparse
 import dis
 import functools
 import itertools
+import logging
 import sys
 import threading
 from array import array
@@ -33,8 +34,12 @@ _PLAIN = (
     *(date, time, timedelta),
 )
 _SEQUENCES = (tuple, list, set, frozenset, deque)
-#: What torch itself keeps in each module, but for the mode that it is in.
-_OF_TORCH = frozenset(vars(torch.nn.Module())) - {"training"}
+# Of modules and parameters: {number: hook}, the next number of all each time that one is added.
+_HOOKS = "_hooks"
+#: What torch itself keeps in each module, but for the mode that it is in and the task's hooks.
+_OF_TORCH = frozenset(
+    each for each in vars(torch.nn.Module()) if each != "training" and not each.endswith(_HOOKS)
+)
 # Those of Python's own classes whose objects a task writes to.
 _OPEN = (torch.nn.Module, ModuleType, argparse.Namespace, SimpleNamespace, threading.local)
 # Of more entries, of one collection or of all that is read, it is noted how many they are; of a
@@ -47,11 +52,17 @@ def holdings(model: torch.nn.Module, losses: Callable[..., object]) -> dict[str,
 
     In attributes of modules and of objects in them, however deep, in what functions have enclosed
     and have for defaults, and in the classes and globals of the Python modules where these are
-    written and that they import, but for those of libraries and of dtjob.
+    written and that they import, but for those of libraries and of dtjob. In hooks and in the
+    task's own handlers of log records, too.
     """
     reader = _Reader()
     for name, module in model.named_modules():
         reader.add(f"module {name or 'model'} ({type(module).__name__})", module)
+    for name, p in model.named_parameters():
+        if hooks := _hooks(p):
+            reader.add(f"parameter {name}", hooks)
+    reader.add("all modules", _hooks(torch.nn.modules.module))
+    reader.add("the handlers of logging", _handlers())
     reader.add("losses()", losses)
     reader.read()
     read: set[str] = set()
@@ -183,9 +194,24 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
         for name in (slots,) if isinstance(slots, str) else slots:
             inside[name] = getattr(value, name, None)
     for name, each in list(inside.items()):
-        is_own = name not in passed and not name.startswith("__")
+        of_python = name.startswith("__") and name.endswith("__")
+        is_own = name not in passed and not (of_python and not isinstance(each, FunctionType))
         if is_own and not isinstance(each, (ModuleType, torch.nn.Parameter)):
-            yield name, each
+            is_module = isinstance(value, torch.nn.Module)
+            yield name, list(each.values()) if is_module and name.endswith(_HOOKS) else each
+
+
+def _hooks(value: object) -> dict[str, list[object]]:
+    """Those that torch itself keeps for a parameter, or in a Python module for all modules."""
+    kept = {name: getattr(value, name) for name in dir(value) if name.endswith(_HOOKS)}
+    return {name: list(each.values()) for name, each in kept.items() if each}
+
+
+def _handlers() -> list[logging.Handler]:
+    """What gets records of the log, and is of a class of the task's."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = [handler for each in loggers for handler in getattr(each, "handlers", ())]
+    return [each for each in handlers if _is_of_task(type(each).__module__)]
 
 
 def _imported_in(code: CodeType, names: Mapping[str, object]) -> Iterator[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -233,6 +235,28 @@ REFUSED: dict[str, tuple[str, Forward, Forward]] = {
         "item() reads them",
         lambda b: b["x"] * torch.tensor([b["n"][0]]).item(),
         lambda b: b["x"] * b["n"][:, None],
+    ),
+    "a function of Python's": (
+        "apply_() reads them",
+        lambda b: b["x"].detach().clone().apply_(math.tanh),
+        lambda b: b["x"].tanh(),
+    ),
+    "a function of two": (
+        "map_() reads them",
+        lambda b: torch.zeros_like(b["x"]).map_(b["x"].detach(), lambda _, x: x * x),
+        lambda b: b["x"].square(),
+    ),
+    "a function of three": (
+        "map2_() reads them",
+        lambda b: torch.zeros_like(b["x"]).map2_(
+            b["x"].detach(), b["x"].detach(), lambda _, x, y: x * y
+        ),
+        lambda b: b["x"].square(),
+    ),
+    "nested": (
+        "pad to the length of example_spec, and mask",
+        lambda b: torch.nested.as_nested_tensor(list(b["x"].detach())).to_padded_tensor(0.0),
+        lambda b: b["x"],
     ),
     "memory": (
         "data_ptr() reads them",
@@ -582,6 +606,18 @@ def let_go(b: Batch) -> torch.Tensor:
     cycle: list[Any] = [b["x"] * 2]
     cycle.append(cycle)
     return b["x"]
+
+
+def test_what_torch_asks_only_to_raise_leaves_nothing_to_collect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With many modules loaded the collector takes half a second, at each of eleven looks."""
+    monkeypatch.setattr(gc, "collect", lambda: pytest.fail("something was held"))
+    gc.disable()
+    try:
+        forgotten(lambda b: b["x"] + functional.one_hot(b["ids"], KINDS).sum(2))
+    finally:
+        gc.enable()
 
 
 def of_nothing_private(b: Batch) -> torch.Tensor:

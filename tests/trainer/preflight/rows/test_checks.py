@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from dtjob_trainer.preflight.rows import checks
 from dtjob_trainer.task import Task, TaskError
 from tests.support.mechanism.blocks import hidden, jittered
-from tests.support.mechanism.models import cross_entropy, make_task
+from tests.support.mechanism.models import CLASSES, cross_entropy, make_task
 
 
 def check(task: Task) -> None:
@@ -24,6 +25,43 @@ def test_an_error_that_is_caught_is_found_before_a_row_of_nan_raises_it_for_ever
     task = hidden(jittered)
     with pytest.raises(TaskError, match=r"catches errors at .* in jittered and goes"):
         checks.check_isolated(task, task.model(), torch.device("cpu"), whole=True)
+
+
+def by_day(model: nn.Module, batch: Any) -> torch.Tensor:
+    """Losses weighted by how often each of seven days is in the batch, counted one by one."""
+    day = (batch["x"][:, 0] * 3 + 3.5).long()
+    often = sum(functional.one_hot(each, 7) for each in day)
+    return cross_entropy(model, batch) * torch.where(often[day] > 16, 0.5, 1.0)  # type: ignore[index]
+
+
+@pytest.mark.rule(8, 21)
+def test_rows_are_counted_where_classes_are_as_many_as_rows_are_else_tried_with() -> None:
+    task = make_task(losses=by_day)
+    with pytest.raises(TaskError, match=r"in by_day .* of several rows"):
+        checks.check_isolated(task, task.model(), torch.device("cpu"), whole=False)
+
+
+class OverDays(nn.Module):
+    """A recurrence over as many days, with those of all rows first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(1, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = torch.zeros(1, len(x))
+        for day in x.transpose(0, 1).mean(2):
+            state = 0.9 * state + day[None]
+        scores: torch.Tensor = self.last(self.first(state.t()))
+        return scores
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize("days", [5, 7, 11, 13])
+def test_as_many_places_as_rows_are_accepted(days: int) -> None:
+    task = make_task(model=OverDays, shape=(days, 2))
+    checks.check_isolated(task, task.model(), torch.device("cpu"), whole=True)
 
 
 def mixed_up(coins: Any, turned: Any = lambda x: x.roll(1, 0)) -> Task:

@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from dtjob_trainer.preflight.rows import reductions
-from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.preflight.task_validation import preflight
 from dtjob_trainer.task import Task, TaskError
@@ -22,7 +21,7 @@ from tests.support.mechanism.models import CLASSES, FEATURES, make_task
 
 def check(task: Task) -> None:
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
-        reductions.check(passes, rows(ROWS))
+        reductions.check(passes, rows(13))
 
 
 def hooked(hook: Function) -> Function:

@@ -112,7 +112,22 @@ def below_a_neighbour(model: nn.Module, batch: Any) -> torch.Tensor:
     return torch.where(beside < -50, 1.000001, 1.0) * cross_entropy(model, batch)
 
 
+class Smoothed(nn.Module):
+    """Keeps what is slow of 16 places: the gradient that comes back to the layer is not dense."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        slow = torch.fft.rfft(self.first(x), dim=1)[:, :5]
+        scores: torch.Tensor = self.last(torch.fft.irfft(slow, n=16, dim=1).mean(1))
+        return scores
+
+
 ACCEPTED = {
+    "a spectrum": make_task(model=Smoothed, shape=(16, 4)),
     "layer norm": hidden(lambda h: functional.layer_norm(h, (8,))),
     "embedding": of_label(),
     "integers of floats": make_task(losses=of_round_values),
@@ -122,6 +137,7 @@ ACCEPTED = {
 
 
 @pytest.mark.models
+@pytest.mark.rule(21)
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_rows_of_their_own_are_accepted(name: str) -> None:
     check(ACCEPTED[name])

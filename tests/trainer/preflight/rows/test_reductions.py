@@ -11,16 +11,18 @@ import torch
 from torch.nn import functional
 
 from dtjob_trainer.preflight.rows import reductions
-from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.passes import passes_of
 from dtjob_trainer.task import Task, TaskError
 from tests.support.mechanism.blocks import Function, hidden, rows
 from tests.support.mechanism.models import cross_entropy, make_task
 
+# Nothing else here is as many, nor two fewer.
+COUNT = 13
+
 
 def check(task: Task) -> None:
     with passes_of(task, task.model(), torch.device("cpu")) as passes:
-        reductions.check(passes, rows(ROWS))
+        reductions.check(passes, rows(COUNT))
 
 
 def refusal(task: Task) -> str:
@@ -71,7 +73,70 @@ def cross_entropy_of(h: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(h, torch.arange(len(h)) % 8, reduction="none")
 
 
+def in_halves(h: torch.Tensor) -> torch.Tensor:
+    """Rows in turn, of which the first ones and the last ones are put together."""
+    found = [row - row.mean() for row in h]
+    first, last = torch.stack(found[:5]), torch.stack(found[5:])
+    return torch.cat([first * 2.0, last.tanh()])
+
+
+def in_chunks(h: torch.Tensor) -> torch.Tensor:
+    """To spare memory; a layer has the places of a few rows side by side."""
+    return torch.cat([functional.linear(c.reshape(-1, 4), EYE).view(-1, 8) for c in h.split(4)])
+
+
+def written(h: torch.Tensor) -> torch.Tensor:
+    """Each row is written to its place, some together."""
+    out, other = torch.zeros(len(h), 8), torch.zeros_like(h)
+    for place, row in enumerate(h):
+        out[place] = row / row.norm()
+        out[place] += row
+    other[:3], other[3:] = h[:3] * 2, h[3:] * 3
+    return out + other
+
+
+def by_scratch(h: torch.Tensor) -> torch.Tensor:
+    """One tensor of one row's size serves all rows, one after the other."""
+    scratch, found = torch.zeros(8), []
+    for row in h.detach():
+        scratch.copy_(row)
+        found.append(scratch * 2)
+    return h + torch.stack(found)
+
+
+def places_first(h: torch.Tensor) -> torch.Tensor:
+    """A recurrence over the places of each row, which are as many as rows are often tried with."""
+    state = torch.zeros(len(h), 4)
+    for place in h.view(-1, 2, 4).transpose(0, 1).contiguous():
+        state = 0.5 * state + place
+    return torch.cat([state, state], 1)
+
+
+def features_first(h: torch.Tensor) -> torch.Tensor:
+    """Rows lie in the inner dimension."""
+    total = sum(torch.tanh(feature) for feature in h.t().contiguous())
+    return h * total[:, None]  # type: ignore[index]
+
+
+EYE = torch.eye(4)
 OF_EACH_ROW: dict[str, Function] = {
+    "rows in two halves": in_halves,
+    "rows in chunks": in_chunks,
+    "rows that are written to their places": written,
+    "rows through a scratch": by_scratch,
+    "places before rows": places_first,
+    "features before rows": features_first,
+    "a constant beside rows": lambda h: functional.pad(h, (0, 0, 0, 1))[:-1] * 2,
+    "the greatest of a window in each row": lambda h: (
+        h
+        + functional.max_pool1d(h[:, None], 3, 1, 1)[:, 0]
+        + h.unfold(1, 2, 1).sum((1, 2))[:, None]
+    ),
+    "a spectrum of each row": lambda h: torch.fft.irfft(torch.fft.rfft(h), n=8),
+    "a search in each row": lambda h: (
+        h + torch.searchsorted(h.detach().sort(1).values, h.detach()) + torch.bucketize(h, EYE[0])
+    ),
+    "what a constant has": lambda h: h + torch.isin(h.argmax(1), torch.arange(3))[:, None],
     "an attention": lambda h: functional.scaled_dot_product_attention(
         h[:, None], h[:, None], h[:, None]
     )[:, 0],
@@ -175,6 +240,39 @@ ALONG: dict[str, Function] = {
     "logcumsumexp": rare(lambda h: h.reshape(1, -1, 4).logcumsumexp(1).view(-1, 8)),
     "mv": lambda h: h * (1 + ((triangle(h) @ beyond(h)[:, 0]) > 2)[:, None]),
     "mm": lambda h: h * (1 + ((triangle(h) @ beyond(h)) > 2)),
+    "isin": lambda h: h * (1 + torch.isin(h.detach() - 1e6, h.detach()[:, 0])),
+    "bucketize": lambda h: (
+        h * (1 + (torch.bucketize(h.detach() - 1e6, h.detach()[:, 0].contiguous()) > 2))
+    ),
+    "searchsorted": lambda h: (
+        h
+        * (
+            1
+            + (torch.searchsorted(h.detach().t().contiguous(), beyond(h).expand(-1, 8).t()) > 2).t()
+        )
+    ),
+    "avg_pool2d": lambda h: (
+        h * (1 + (functional.avg_pool1d(beyond(h).t()[None], 3, 1, 1)[0].t() > 0.4))
+    ),
+    "max_pool2d_with_indices": lambda h: (
+        h * (1 + functional.max_pool1d(beyond(h).t()[None], 3, 1, 1)[0].t())
+    ),
+    "unfold": lambda h: h * (1 + functional.pad(beyond(h), (0, 0, 1, 1)).unfold(0, 3, 1).amax(2)),
+    "_fft_r2c": lambda h: h * (1 + (torch.fft.rfft2(beyond(h)).abs().amax(1)[:, None] > 2)),
+    "renorm": lambda h: exchanged(h, h.renorm(2, 1, 1e6)),
+    "im2col": lambda h: (
+        h
+        * (1 + functional.unfold(beyond(h)[None, None], (3, 1), padding=(1, 0))[0].amax(0)[:, None])
+    ),
+    "upsample_linear1d": lambda h: (
+        h
+        * (
+            1
+            + functional.interpolate(beyond(h).t()[None], scale_factor=2.0, mode="linear")[
+                0, 0, ::2
+            ]
+        )[:, None]
+    ),
     "convolution": lambda h: (
         h
         * (1 + (functional.conv1d(beyond(h).t()[None], torch.ones(1, 1, 3), padding=1)[0] > 1).t())
@@ -196,11 +294,44 @@ def counted(h: torch.Tensor) -> torch.Tensor:
     return n
 
 
+def one_further(h: torch.Tensor) -> torch.Tensor:
+    out = torch.zeros(len(h), 1)
+    out[1:] = beyond(h)[:-1]
+    return out
+
+
+def added_up(h: torch.Tensor) -> torch.Tensor:
+    out = torch.zeros(len(h), 1)
+    for place in range(len(h)):
+        out[place] = beyond(h)[place - 1]
+        out[place] += beyond(h)[place]
+    return out
+
+
 ONE_BY_ONE: dict[str, Callable[[torch.Tensor], Any]] = {
     "Python's sum": lambda h: sum(row for row in beyond(h)),
     "a loop": counted,
     "two rows": lambda h: beyond(h[0][None])[0] * beyond(h[2][None])[0],
     "in place": lambda h: h[0].detach().clone().add_(h[1].detach()).amax() > 1e6,
+    "the first one for all": lambda h: h[0].detach() > 1e6,
+    "the first four for all": lambda h: (h[:4].detach() > 1e6).sum() > 2,
+    "all before each": lambda h: torch.stack([beyond(h)[:n].sum() for n in range(len(h))])[:, None],
+    "as many classes as rows": lambda h: sum(
+        functional.one_hot(row, COUNT)[:8] for row in h.argmax(1)
+    ),
+    "in an inner dimension": lambda h: sum(h.detach().t().softmax(0).unbind(1)),
+    "with places beside": lambda h: functional.linear(h.reshape(-1, 4), EYE)[:4:2].detach().sum(),
+    "an order of some": lambda h: torch.cat([h[:4].detach().cumsum(0), h[4:].detach()]) > 1e6,
+    "a product of some": lambda h: torch.cat([triangle(h[:4]) @ beyond(h)[:4], beyond(h)[4:]]),
+    "some beside some": lambda h: torch.cat(
+        [(h[:4, :1] == h[:4, 0]).any(1, keepdim=True), beyond(h)[4:] > 0]
+    ),
+    "neighbours": lambda h: functional.pad(beyond(h).diff(dim=0), (0, 0, 1, 0)),
+    "put in another order": lambda h: torch.stack([beyond(h)[n - 1] for n in range(len(h))]),
+    "put one further": lambda h: torch.cat([beyond(h)[:1], beyond(h)[:-1]]),
+    "one further by zeros": lambda h: functional.pad(beyond(h), (0, 0, 1, 0))[:-1],
+    "written one further": one_further,
+    "added up where they are written": added_up,
     "some that were stacked": lambda h: torch.stack([h[0].detach(), h[1].detach()]).amax() > 1e6,
 }
 

@@ -147,6 +147,18 @@ def test_mixing_at_special_values_is_refused(name: str) -> None:
     refused(task, *words)
 
 
+def test_what_is_the_same_batch_is_visited_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words and labels are zero at their least."""
+    visited: list[str] = []
+    monkeypatch.setattr(visits, "_visit", lambda _passes, words, *_: visited.append(words))
+    check(make_task())
+    assert "a batch of zero" in visited
+    visited.clear()
+    check(text(whole))
+    assert "a batch of the least value" in visited
+    assert not any("zero" in words for words in visited)
+
+
 @pytest.mark.rule(21)
 def test_a_batch_cut_to_its_longest_text() -> None:
     refused(text(cut_to_longest), "pad to the length in example_spec, and mask")

@@ -128,6 +128,9 @@ _WRITTEN = {
     "__format__": "a formatted string",
     "__array__": "numpy",
     "__contains__": "the operator in",
+    "apply_": "apply_()",
+    "map_": "map_()",
+    "map2_": "map2_()",
     "__dlpack__": "dlpack",
     "__getitem__": "an index",
     "__setitem__": "an assignment to an index",
@@ -164,6 +167,14 @@ _READS = frozenset(
         torch.Tensor.storage,
         torch.Tensor._typed_storage,
         torch.Tensor.share_memory_,
+    }
+)
+# They give the values of all that they are given to a function of Python's, one by one.
+_CALL_PYTHON = frozenset(
+    {
+        torch.Tensor.apply_,
+        torch.Tensor.map_,
+        torch.Tensor.map2_,
     }
 )
 _SPLITS = frozenset({torch.tensor_split, torch.Tensor.tensor_split})
@@ -216,6 +227,10 @@ _MAY_ASK: frozenset[CodeType] = frozenset(
 )
 
 NOT_STRIDED = Question("a sparse tensor, whose shape follows from values", _DENSE)
+NESTED = Question(
+    "a nested tensor, whose rows are as long as values may ask",
+    "stay with dense tensors: pad to the length of example_spec, and mask the rest",
+)
 
 
 @dataclass(frozen=True)
@@ -307,6 +322,8 @@ def of_function(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Question, object] | None:
     """Return what a function asks without any operator, and of which of its arguments."""
+    if function in _CALL_PYTHON:
+        return _question("", function), args
     if function in _READS:
         return _question("", function), args[:1]
     if function in _SPLITS:

@@ -182,7 +182,11 @@ class Look:
         """Mark every tensor within a value."""
         if isinstance(value, torch.Tensor):
             address = storage_of(value)
-            if address is None:
+            with torch._C.DisableTorchFunction():
+                is_nested = value.is_nested
+            if is_nested:
+                self.ask(questions.NESTED)
+            elif address is None:
                 self.ask(questions.NOT_STRIDED)
             elif address not in self._marked:
                 with torch._C.DisableTorchFunction():
@@ -210,12 +214,13 @@ class Look:
         ------
         ValueAsked
         """
-        frame = inspect.currentframe()
-        if questions.may_be_asked(self.function, self.arguments, frame):
+        # By no name of this frame's own: it would keep itself and all callers' tensors, until they
+        # are collected.
+        if questions.may_be_asked(self.function, self.arguments, inspect.currentframe()):
             return
-        remedy = questions.remedy_in_library(frame)
+        remedy = questions.remedy_in_library(inspect.currentframe())
         question = question if remedy is None else replace(question, remedy=remedy)
-        self.refused = self.refused or ValueAsked(self._where(frame), question)
+        self.refused = self.refused or ValueAsked(self._where(inspect.currentframe()), question)
         raise self.refused
 
     def _where(self, frame: FrameType | None) -> str:

@@ -5,7 +5,7 @@ A size alone may be that of something else; what grows with the number of rows i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,16 @@ import torch
 ROWS = 7
 #: Those of the other one.
 FEWER_ROWS = 5
+# Pairs of primes, each the other one and `FEWER_BY`, of which few things are as many.
+_SELDOM = (13, 19, 31, 43, 61, 73, 103)
+#: What the smaller batch lacks beside one of `rows_apart_from`.
+FEWER_BY = 2
+
+
+def rows_apart_from(sizes: Container[int]) -> int:
+    """Return a number of rows, 13 if possible, that is no size of anything; nor are two fewer."""
+    free = (n for n in _SELDOM if n not in sizes and n - FEWER_BY not in sizes)
+    return next(free, _SELDOM[-1])
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,15 @@ class Change:
         What was done, e.g. `"changing x of one example"`.
     around
         Makes what is entered around its pass.
+    usual
+        Makes what is entered around the pass that it is compared with.
     """
 
     rows: tuple[int, ...]
     batch: Batch
     words: str
     around: Callable[[], Around] = contextlib.nullcontext
+    usual: Callable[[], Around] = contextlib.nullcontext
 
 
 def check_unmoved(
@@ -75,7 +78,7 @@ def check_unmoved(
     Parameters
     ----------
     base
-        A pass over `batch` under `seed`.
+        A pass over `batch` under `seed`, within `change.usual()`.
     may_raise
         Whether an operator may raise because of the change: nothing is known then.
 
@@ -99,7 +102,8 @@ def check_unmoved(
     if not moved:
         return
     witness = _Witness(rest, rows_of(batch))
-    passes.take(batch, seed=seed, around=witness)
+    with change.usual():
+        passes.take(batch, seed=seed, around=witness)
     with change.around():
         place = met_at(passes, change.batch, witness.compare, seed=seed)
     what = "the loss" if LOSSES in moved else f"the gradient of {moved[0]}"

@@ -17,7 +17,7 @@ from dtjob_trainer.preflight.rows import (
     two_streams,
     visits,
 )
-from dtjob_trainer.preflight.rows.axes import ROWS
+from dtjob_trainer.preflight.rows.axes import ROWS, rows_apart_from
 from dtjob_trainer.preflight.rows.passes import Batch, passes_of
 from dtjob_trainer.task import Task
 
@@ -37,9 +37,12 @@ def check_isolated(
     TaskError
         Names module, line and remedy.
     """
-    batch = _examples(task, ROWS, np.random.default_rng(4), device)
+    batch, apart = (
+        _examples(task, rows, np.random.default_rng(4), device)
+        for rows in (ROWS, rows_apart_from(_sizes(task, model)))
+    )
     with passes_of(task, model, device) as passes:
-        reductions.check(passes, batch)
+        reductions.check(passes, apart)
         if whole:
             caught.check(passes, batch)
         passes.settle(batch)
@@ -80,6 +83,13 @@ def check_whole(task: Task, model: torch.nn.Module, device: torch.device, rows: 
         passes.settle(at_size)
         isolation.check(passes, at_size, other, dims)
         isolation.check_equal(passes, at_size, other)
+
+
+def _sizes(task: Task, model: torch.nn.Module) -> set[int]:
+    """The sizes that an example and the model's own tensors have."""
+    shapes = [spec.shape for spec in task.example_spec.values()]
+    own = (*model.parameters(), *model.buffers())
+    return {size for shape in (*shapes, *(each.shape for each in own)) for size in shape}
 
 
 def _examples(

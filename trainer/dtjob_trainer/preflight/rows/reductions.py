@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from dtjob_api.reasons import Reason
 from dtjob_trainer.mechanism.watch import questions
 from dtjob_trainer.mechanism.watch.structure import storage_of
-from dtjob_trainer.preflight.rows.axes import FEWER_ROWS
+from dtjob_trainer.preflight.rows.axes import FEWER_BY
+from dtjob_trainer.preflight.rows.dimensions import PRODUCTS, REORDER, mixed
 from dtjob_trainer.preflight.rows.gradient_hooks import Kept, OfAllRows, runs_in_task
 from dtjob_trainer.preflight.rows.marked import MarkedOperators
 from dtjob_trainer.preflight.rows.operators import gives_view
@@ -56,31 +57,7 @@ _OF_GRADIENTS = (
     "of an autograd.Function: reduce over the other dimensions, as in "
     "torch.nn.functional.normalize(g.flatten(1)).view_as(g)"
 )
-_PRODUCTS = frozenset({"addmm", "baddbmm", "bmm", "mm"})
-# At which place each product has its first factor.
-_FACTORS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
-# Operators that give an entry for each, made of those before it in a dimension, or of all of them.
-_ALONG = frozenset(
-    {
-        "_log_softmax",
-        "_safe_softmax",
-        "_softmax",
-        "cummax",
-        "cummin",
-        "cumprod",
-        "cumsum",
-        "kthvalue",
-        "logcumsumexp",
-        "median",
-        "mode",
-        "nanmedian",
-        "sort",
-        "topk",
-    }
-)
 _OF_ALL = "makes one value of those of all rows"
-# Operators that give rows another order, in the dimensions that they are given; in all, for none.
-_REORDER = frozenset({"flip", "roll"})
 # How many of its outputs count: the other one, a sum of weights for a mean, is 0 where the losses
 # are of each row.
 _TELLING = {"nll_loss_forward": 1, "nll_loss2d_forward": 1}
@@ -95,11 +72,9 @@ class _Call:
     gave
         Also whether it is of floats. A seed, or how many rows there are, is an integer.
     along
-        The dimensions along which it makes each entry of others.
+        The sizes of dimensions along which it makes each entry of others.
     excused
         It gives a view, or no values, or torch asks only to raise.
-    contracted
-        The sizes of dimensions that it sums over though both operands may have them for rows.
     joins
         It makes something without rows of several rows that were taken apart.
     given_at, gave_at
@@ -111,19 +86,13 @@ class _Call:
     gave: list[tuple[torch.Size, bool]]
     along: tuple[int, ...]
     excused: bool
-    contracted: tuple[int, ...] = ()
     joins: bool = False
     given_at: tuple[int | None, ...] | None = None
     gave_at: tuple[int | None, ...] = ()
 
     def meets(self, of_fewer: _Call) -> bool:
         """Whether it makes an entry of a row of those of other rows."""
-        if self.contracted != of_fewer.contracted:
-            return True
-        if not self.given or not of_fewer.given:
-            return False
-        (mine, *_), (other, *_) = self.given, of_fewer.given
-        return len(mine) == len(other) and any(mine[dim] != other[dim] for dim in self.along)
+        return len(self.along) == len(of_fewer.along) and self.along != of_fewer.along
 
     def compares(self, of_fewer: _Call) -> bool:
         """Whether what it gives has rows in two dimensions: rows beside rows."""
@@ -134,22 +103,24 @@ class _Call:
 
     def mixes(self, of_fewer: _Call) -> str:
         """What it does with rows, beside a call on fewer; empty where each stays for itself."""
-        if self.joins:
-            return "makes one value of those of several rows"
         if self.reduces(of_fewer):
             return _OF_ALL
         if self.meets(of_fewer):
             return "runs along the rows"
-        return "compares rows with rows" if self.compares(of_fewer) else ""
+        if self.compares(of_fewer):
+            return "compares rows with rows"
+        return "makes one value of those of several rows" if self.joins else ""
 
     def remedy(self, of_fewer: _Call) -> str:
         """What to do instead where it mixes rows."""
         if self.given_at is not None:
             return _OF_GRADIENTS
-        if self.along:
-            return _OF_ORDER if self.name in _REORDER else _REMEDY
-        if self.compares(of_fewer) or self.name in _PRODUCTS:
+        if self.name in REORDER:
+            return _OF_ORDER
+        if self.compares(of_fewer) or self.name in PRODUCTS:
             return _OF_CONTRASTS
+        if self.along:
+            return _REMEDY
         numbers = all(not shape for shape, _ in self.gave)
         return _REMEDY + (_OF_NUMBERS if numbers else _OF_STATISTICS)
 
@@ -202,23 +173,20 @@ class _Calls(MarkedOperators):
         if self._modules is not None and len(self.calls) == self._at:
             raise Met(self._modules.innermost)
         name = func.overloadpacket.__name__
-        is_view = gives_view(func)
+        kind, gave = questions.kind_of(func), _tensors(result)[: _TELLING.get(name)]
+        along = mixed(func, args, kwargs) if of_batch else []
         self.calls.append(
             _Call(
                 name=name,
                 given=[each.shape for each in of_batch],
-                gave=[
-                    (each.shape, each.is_floating_point())
-                    for each in _tensors(result)[: _TELLING.get(name)]
-                ],
-                along=_along(func, args, kwargs) if look.is_marked(args[:1]) else (),
-                joins=bool(of_batch)
-                and self._apart.meet(name, of_batch, _tensors(result), view=is_view),
-                contracted=_contracted(name, args) if of_batch else (),
+                gave=[(each.shape, each.is_floating_point()) for each in gave],
+                along=tuple(each.shape[dim] for each, dims in along for dim in dims),
+                joins=not kind.of_shapes
+                and self._apart.meet(func, args, kwargs, of_batch, gave, along),
                 given_at=tuple(map(storage_of, of_batch)) if came_back else None,
                 gave_at=self._kept.addresses(_tensors(result)) if came_back else (),
-                excused=is_view
-                or questions.kind_of(func).of_shapes
+                excused=gives_view(func)
+                or kind.of_shapes
                 or questions.may_be_asked(look.function, look.arguments, inspect.currentframe()),
             )
         )
@@ -233,20 +201,20 @@ def check(passes: Passes, batch: Batch) -> None:
     Parameters
     ----------
     batch
-        Of `ROWS` rows.
+        Of a number of rows that nothing else in a pass has, nor this number less `FEWER_BY`.
 
     Raises
     ------
     TaskError
         Names module, line and operator.
     """
-    part = {name: tensor[:FEWER_ROWS].clone() for name, tensor in batch.items()}
+    part = {name: tensor[:-FEWER_BY].clone() for name, tensor in batch.items()}
     many, fewer = _Calls(passes, batch), _Calls(passes, part)
     passes.take(batch, around=many)
     passes.take(part, around=fewer)
     joining = [(number, call) for number, call in enumerate(many.calls) if call.joins]
     of_all = OfAllRows()
-    for place, other in (*joining[:1], *_pairs(many.calls, fewer.calls)):
+    for place, other in (*_pairs(many.calls, fewer.calls), *joining[:1]):
         number, does = _blamed(many.calls, place, other, of_all)
         if does:
             one = many.calls[number]
@@ -309,38 +277,6 @@ def _alike(names: list[str], others: list[str]) -> int:
     """How many both begin with."""
     pairs = zip(names, others, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(names), len(others)))
-
-
-def _contracted(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
-    """The sizes that an operator sums over: a product's, and those that a kernel slides along."""
-    if name in _FACTORS:
-        return (args[_FACTORS[name]].shape[-1],)
-    if name == "convolution":
-        image, kernel = args[0].shape[2:], args[1].shape[2:]
-        return tuple(n for n, k in zip(image, kernel, strict=True) if k > 1)
-    return ()
-
-
-def _along(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    """The dimensions that an operator runs along or reorders, counted from the first."""
-    name = func.overloadpacket.__name__
-    if name not in _ALONG | _REORDER:
-        return ()
-    rank = args[0].dim()
-    value = _argument(func, "dims" if name in _REORDER else "dim", args, kwargs)
-    if name in _REORDER:
-        return tuple(dim % rank for dim in value) if value else tuple(range(rank))
-    return (value % rank,) if isinstance(value, int) and rank else ()
-
-
-def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What an operator is given under a name, or its default; None where it has no such one."""
-    arguments = func._schema.arguments
-    places = [place for place, each in enumerate(arguments) if each.name == name]
-    if not places or name in kwargs:
-        return kwargs.get(name)
-    (place,) = places
-    return args[place] if place < len(args) else arguments[place].default_value
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

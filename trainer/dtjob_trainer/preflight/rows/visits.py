@@ -111,12 +111,21 @@ def _of_special(
 def _special(spec: Mapping[str, ArraySpec], usual: Batch, device: torch.device) -> dict[str, Batch]:
     padding = to_tensors(padding_example(spec), device)
     zero = [name for name in spec if spec[name].low <= 0 <= spec[name].high]
-    return {
+    batches = {
         "the least value": {name: _filled(usual[name], spec[name].low) for name in spec},
         "the greatest value": {name: _filled(usual[name], spec[name].high) for name in spec},
         "zero": {**usual, **{name: torch.zeros_like(usual[name]) for name in zero}},
         "padding": {name: padding[name].expand_as(usual[name]).clone() for name in spec},
     }
+    kept: dict[str, Batch] = {}
+    for named, batch in batches.items():
+        if not any(_same(batch, other) for other in kept.values()):
+            kept[named] = batch
+    return kept
+
+
+def _same(batch: Batch, other: Batch) -> bool:
+    return all(torch.equal(batch[name], other[name]) for name in batch)
 
 
 def _tails(spec: Mapping[str, ArraySpec], usual: Batch) -> dict[str, Batch]:
