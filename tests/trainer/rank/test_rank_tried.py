@@ -88,7 +88,7 @@ def test_a_task_is_tried_whole_until_draws_are_leased_for_it(
     attempts.go()
     attempts.go()
     assert attempts.whole == [True, True, False]
-    announced = [stage for stage in attempts.stages if "whole " in stage]
+    announced = [stage for stage in attempts.stages if ": whole " in stage]
     assert announced == [f"dry run on synthetic data: whole {whole}" for whole in attempts.whole]
     assert all(_STAGE.fullmatch(stage) for stage in attempts.stages)
 
