@@ -221,11 +221,15 @@ class Measurement:
         await self._post(course, [_BESIDE])
         await self._all_in(course.up, [_BESIDE])
         (seconds,) = course.since_posted(course.up, [_BESIDE])
-        await until("the coordinator", lambda: _BESIDE in course.coordinators, 10)
-        await coordinators.begin(_BESIDE)
-        await self._all_in(course.training, [_BESIDE])
+        await self._train(course, coordinators, _BESIDE)
         await self._quiet(_SETTLED_SECONDS, audit.of_operator)
         return seconds
+
+    async def _train(self, course: Course, coordinators: Coordinators, name: str) -> None:
+        """Let a job's coordinator begin; wait until the job's status says so."""
+        await until("the coordinator", lambda: name in course.coordinators, 10)
+        await coordinators.begin(name)
+        await self._all_in(course.training, [name])
 
     async def _restarted(self, course: Course, coordinators: Coordinators, alone: float) -> Restart:
         """A new operator, and at once a job, whose coordinator begins as soon as its pods run."""
@@ -235,9 +239,7 @@ class Measurement:
         operator = OperatorProcess(self._kubeconfig, self._log)
         await self._post(course, [name])
         await self._all_in(course.running, [name])
-        await until("the coordinator", lambda: name in course.coordinators, 10)
-        await coordinators.begin(name)
-        await self._all_in(course.training, [name])
+        await self._train(course, coordinators, name)
         await asyncio.sleep(_QUICK_SECONDS if self._quick else _LATE_SECONDS)
         found = audit.of_operator(self._audit.take())
         self._operator = operator

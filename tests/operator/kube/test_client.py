@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +22,23 @@ OTHER = {"name": "apps", "versions": [{"version": "v1"}]}
 BOTH = ["distributedtrainingjobs", "distributedtrainingjobs/status", "privacyledgers"]
 
 
+@asynccontextmanager
+async def client_of(*routes: web.RouteDef) -> AsyncIterator[KubeClient]:
+    """The client of an API server that has no more than these routes."""
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    client = KubeClient(configuration, Metrics().observe_request)
+    try:
+        yield client
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
 def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
     """What the client finds at an API server that tells of so much."""
 
@@ -32,19 +51,9 @@ def served(groups: list[dict[str, Any]], plurals: list[str] | int) -> set[str]:
         return web.json_response({"resources": [{"name": name} for name in plurals]})
 
     async def scenario() -> set[str]:
-        app = web.Application()
-        app.router.add_get("/apis", tell_groups)
-        app.router.add_get(f"/apis/{API}", tell_resources)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-        cluster = KubeClient(configuration, Metrics().observe_request)
-        try:
+        routes = web.get("/apis", tell_groups), web.get(f"/apis/{API}", tell_resources)
+        async with client_of(*routes) as cluster:
             return await cluster.served(API)
-        finally:
-            await cluster.close()
-            await runner.cleanup()
 
     return asyncio.run(scenario())
 
@@ -58,19 +67,9 @@ def test_a_deletion_in_dry_run_says_so_in_its_body() -> None:
         return web.json_response({"kind": "Status", "status": "Success"})
 
     async def scenario() -> None:
-        app = web.Application()
-        app.router.add_delete("/api/v1/namespaces/ns/pods/x", deletion)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-        cluster = KubeClient(configuration, Metrics().observe_request)
-        try:
+        async with client_of(web.delete("/api/v1/namespaces/ns/pods/x", deletion)) as cluster:
             await cluster.delete(POD, "ns", "x", "u", dry_run=True)
             await cluster.delete(POD, "ns", "x", "u")
-        finally:
-            await cluster.close()
-            await runner.cleanup()
 
     asyncio.run(scenario())
     real = {"propagationPolicy": "Background", "preconditions": {"uid": "u"}}
@@ -97,14 +96,7 @@ def test_a_list_comes_page_by_page_and_trimmed() -> None:
         return web.json_response({"items": items, "metadata": metadata})
 
     async def scenario() -> None:
-        app = web.Application()
-        app.router.add_get("/api/v1/pods", pods)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-        cluster = KubeClient(configuration, Metrics().observe_request)
-        try:
+        async with client_of(web.get("/api/v1/pods", pods)) as cluster:
             sizes: list[int] = []
             async for page, version in cluster.pages(POD):
                 assert len(asked) == len(sizes) + 1, "the next page is asked for when this is used"
@@ -120,9 +112,6 @@ def test_a_list_comes_page_by_page_and_trimmed() -> None:
             assert sizes == [2, 1]
             assert asked == [{"limit": "500"}, {"limit": "500", "continue": "more"}]
             assert len((await cluster.list(POD))[0]) == 3
-        finally:
-            await cluster.close()
-            await runner.cleanup()
 
     asyncio.run(scenario())
 
@@ -177,12 +166,11 @@ def test_who_may_not_write_sends_nothing_but_its_lease() -> None:
         asked.append(f"{request.method} {request.path}")
         return web.json_response({"metadata": {"name": "x", "namespace": "ns"}})
 
-    async def scenario(host: str) -> None:
-        cluster = KubeClient(Configuration(host=host), Metrics().observe_request)
-        cluster.may_write = lambda: False
+    async def scenario() -> None:
         metadata = {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "1"}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
-        try:
+        async with client_of(web.route("*", "/{path:.*}", answer)) as cluster:
+            cluster.may_write = lambda: False
             for write in (
                 cluster.create(pod),
                 cluster.apply(pod),
@@ -201,18 +189,5 @@ def test_who_may_not_write_sends_nothing_but_its_lease() -> None:
             cluster.may_write = lambda: True
             await cluster.create(pod)
             assert asked[3:] == ["POST /api/v1/namespaces/ns/pods"]
-        finally:
-            await cluster.close()
 
-    async def before_a_server() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            await scenario(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        finally:
-            await runner.cleanup()
-
-    asyncio.run(before_a_server())
+    asyncio.run(scenario())

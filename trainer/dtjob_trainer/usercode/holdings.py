@@ -187,7 +187,8 @@ class _Reader:
 
 
 def _attributes(value: object) -> Iterator[tuple[str, object]]:
-    passed = _OF_TORCH if isinstance(value, torch.nn.Module) else frozenset()
+    is_module = isinstance(value, torch.nn.Module)
+    passed = _OF_TORCH if is_module else frozenset()
     inside = dict(getattr(value, "__dict__", {}))
     for kind in () if isinstance(value, type) else type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
@@ -197,7 +198,6 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
         of_python = name.startswith("__") and name.endswith("__")
         is_own = name not in passed and not (of_python and not isinstance(each, FunctionType))
         if is_own and not isinstance(each, (ModuleType, torch.nn.Parameter)):
-            is_module = isinstance(value, torch.nn.Module)
             yield name, list(each.values()) if is_module and name.endswith(_HOOKS) else each
 
 

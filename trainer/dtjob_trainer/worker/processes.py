@@ -191,10 +191,9 @@ class Ranks:
         self._reported_ends: dict[int, End] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._nursery = nursery
-        self._kills = nursery.kills
         try:
             for setup in setups:
-                self._start(nursery, setup)
+                self._start(setup)
         except CannotStart:
             for process in self._processes.values():
                 process.kill()
@@ -202,12 +201,12 @@ class Ranks:
                 pipe.close()
             raise
 
-    def _start(self, nursery: Nursery, setup: RankSetup) -> None:
+    def _start(self, setup: RankSetup) -> None:
         ours, theirs = multiprocessing.Pipe()
         with theirs:
             self._pipes[setup.rank] = ours
-            process = nursery.rank(setup, theirs)
-            self._kills.started(process, memory_group.read())
+            process = self._nursery.rank(setup, theirs)
+            self._nursery.kills.started(process, memory_group.read())
             start(process)
             self._processes[setup.rank] = process
 
@@ -258,7 +257,8 @@ class Ranks:
         asyncio.get_running_loop().remove_reader(self._pipes[rank].fileno())
         self._pipes[rank].close()
         code, now = process.exitcode, memory_group.read()
-        died = deaths.end_of_rank(rank, code, self._kills.before(process, code, now), now)
+        before = self._nursery.kills.before(process, code, now)
+        died = deaths.end_of_rank(rank, code, before, now)
         if code == DIED_WITH_NURSERY and (death := await self._nursery_death()) is not None:
             died = deaths.end_with_another(rank, death)
         self._on_end(self._reported_ends.get(rank) or died)

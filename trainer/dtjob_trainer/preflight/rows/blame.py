@@ -90,9 +90,9 @@ def check_unmoved(
     """
     try:
         with change.around():
-            changed = passes.take(change.batch, seed=seed)
-    except Endless as error:
-        raise Endless(change.words, error.place) from None
+            changed = passes.take(change.batch, seed=seed, cause=change.words)
+    except Endless:
+        raise
     except Exception as error:
         if may_raise and not may_pass(error):
             return

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from dtjob_trainer.preflight.rows import poison
 from dtjob_trainer.preflight.rows.blame import Change, check_unmoved, is_harmless
-from dtjob_trainer.preflight.rows.passes import Batch, Endless, Pass, Passes, rows_of
+from dtjob_trainer.preflight.rows.passes import Batch, Pass, Passes, rows_of
 
 
 def check(passes: Passes, batch: Batch, other: Batch, dims: dict[int, int]) -> None:
@@ -60,10 +60,7 @@ def check_equal(passes: Passes, batch: Batch, other: Batch) -> None:
         return
     equal = {name: tensor[:1].expand_as(tensor).clone() for name, tensor in batch.items()}
     some = -(-rows // 4)
-    try:
-        base = passes.take(equal)
-    except Endless as error:
-        raise Endless(f"a batch of {rows} equal rows", error.place) from None
+    base = passes.take(equal, cause=f"a batch of {rows} equal rows")
     for end, changed in (("first", range(some)), ("last", range(rows - some, rows))):
         exchanged = _exchanged(equal, other, tuple(changed))
         words = f"{some} other examples, the {end} ones, among {rows} equal ones"

@@ -31,6 +31,8 @@ Around = contextlib.AbstractContextManager[object]
 LOSSES = "losses"
 # A pass may take so many times the operators of the usual one, and some: loops may end late.
 _TIMES, _SOME = 50, 1000
+# What keeps a pass over usual rows from its end.
+_SELDOM_DRAWN = "random numbers that are hardly ever drawn"
 
 
 class Endless(TaskError):
@@ -51,7 +53,6 @@ class Endless(TaskError):
             f"{_TIMES} times as many operators as on usual rows; take a public number of turns "
             "where code tries until a value is right, and choose for each row by torch.where",
         )
-        self.place = place
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Passes:
         *,
         seed: int = 0,
         around: Around | None = None,
+        cause: str = _SELDOM_DRAWN,
     ) -> Pass:
         """Compute losses and per-example gradients in training mode, under a fixed seed.
 
@@ -134,6 +136,8 @@ class Passes:
         ----------
         around
             Entered around forward and backward pass.
+        cause
+            What is unusual about the batch, for `Endless`.
 
         Raises
         ------
@@ -142,7 +146,7 @@ class Passes:
         """
         self.in_losses = False
         self.model.train()
-        with self._running(seed, around):
+        with self._running(seed, around, cause):
             gradients = self._gradients(batch, rows_of(batch))
         prints = {
             name: None if gradient is None else fingerprints(gradient)
@@ -175,7 +179,9 @@ class Passes:
             self._within = contextlib.nullcontext
 
     @contextlib.contextmanager
-    def _running(self, seed: int, around: Around | None) -> Iterator[None]:
+    def _running(
+        self, seed: int, around: Around | None, cause: str = _SELDOM_DRAWN
+    ) -> Iterator[None]:
         # Operators are counted by whatever runs them: in some passes nothing else does.
         counted = Operators() if math.isfinite(self._most) else contextlib.nullcontext()
         try:
@@ -188,8 +194,7 @@ class Passes:
             ):
                 yield
         except TooMany as error:
-            place = where_in_task(error)
-            raise Endless("random numbers that are hardly ever drawn", place) from None
+            raise Endless(cause, where_in_task(error)) from None
 
     def close(self) -> None:
         """Take the hooks off the model."""

@@ -329,10 +329,10 @@ def _is_along(part: _Part, along: Along) -> bool:
 
 def _are_compared(result: torch.Tensor, of: list[_Part]) -> bool:
     """Whether what an operator gives has rows beside rows."""
-    apart = [part for part in of if part.dim is not None]
-    if len({part.tensor.dim() - part.dim for part in apart if part.dim is not None}) < 2:
+    apart = [(part.tensor, part.dim) for part in of if part.dim is not None]
+    if len({tensor.dim() - dim for tensor, dim in apart}) < 2:
         return False
-    sizes = {part.tensor.shape[part.dim] for part in apart if part.dim is not None}
+    sizes = {tensor.shape[dim] for tensor, dim in apart}
     return sum(n in sizes for n in result.shape) > 1
 
 

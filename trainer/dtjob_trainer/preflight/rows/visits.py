@@ -15,7 +15,7 @@ import torch
 from dtjob_trainer.mechanism.records.batches import padding_example, synthetic_examples, to_tensors
 from dtjob_trainer.preflight.rows.axes import ROWS
 from dtjob_trainer.preflight.rows.blame import Change, check_unmoved
-from dtjob_trainer.preflight.rows.passes import Batch, Endless, Passes
+from dtjob_trainer.preflight.rows.passes import Batch, Passes
 from dtjob_trainer.task import ArraySpec
 
 _FIRST, _MIDDLE, _LAST = 0, ROWS // 2, ROWS - 1
@@ -58,10 +58,7 @@ def _visit(
     seed: int = 0,
 ) -> None:
     """A cumulative sum, or a neighbour, shows from one of the rows."""
-    try:
-        base = passes.take(batch, seed=seed)
-    except Endless as error:
-        raise Endless(words, error.place) from None
+    base = passes.take(batch, seed=seed, cause=words)
     for visit in visits:
         for row in rows:
             changed = dict(batch)
