@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,14 +53,24 @@ class AuditLog:
     """
 
     def __init__(self, path: Path, operator: str) -> None:
+        self._path = path
         self._file = path.open()
         self._file.seek(0, 2)
         self._operator = operator
         self._rest = ""
 
     def take(self) -> list[Write]:
-        """Writes since the last call; Leases and dry runs are none."""
-        return list(self._new())
+        """Writes since the last call; Leases and dry runs are none.
+
+        Raises
+        ------
+        RuntimeError
+            The API server has begun another file: what is in that would be missing.
+        """
+        found = list(self._new())
+        if self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
+            raise RuntimeError(f"{self._path} was rotated: raise --audit-log-maxsize")
+        return found
 
     def _new(self) -> Iterator[Write]:
         for line in self._file:

@@ -35,6 +35,8 @@ _POD_BLOCKS = IPv4Network("10.232.0.0/14")
 _READY_SECONDS = 120.0
 _COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 _RAISED = ["--kube-api-qps=500", "--kube-api-burst=1000"]
+# One file for the whole run, 300 jobs make more than the default of 100.
+_AUDIT_LOG_MIB = 10_000
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -129,7 +131,11 @@ class ControlPlane:
         certificates.write_all(instance)
         policy = self._folder / "audit.yaml"
         policy.write_text(json.dumps(_AUDIT_POLICY))
-        audit = [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
+        audit = [
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={self.audit_log}",
+            f"--audit-log-maxsize={_AUDIT_LOG_MIB}",
+        ]
         self._run(controlplane.etcd(instance))
         self._run(_with(controlplane.api_server(instance), *audit))
         self._await(answers(f"{self.server}/readyz", self.authority), "the API server")

@@ -12,6 +12,8 @@ class Phase(StrEnum):
     STARTING = "Starting"
     RUNNING = "Running"
     RESTARTING = "Restarting"
+    RESIZING = "Resizing"
+    SUSPENDING = "Suspending"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -37,6 +39,12 @@ class ConditionType(StrEnum):
 
     NETWORK_RESTRICTED = "NetworkRestricted"
     """Nothing but the job's own traffic reaches its workers or leaves them."""
+
+    SUSPENDED = "Suspended"
+    """The job rests without pods; there once it was asked to."""
+
+    RESIZED = "Resized"
+    """The gang has as many workers as are asked for; there once another number was."""
 
     SUCCEEDED = "Succeeded"
     """The job has ended with a result; final once True."""
@@ -114,6 +122,28 @@ class Reason(StrEnum):
     """A new attempt follows a failure."""
     FINISHED = "Finished"
     """The job has ended."""
+
+    # Suspended, Running
+    SUSPENDING = "Suspending"
+    """The workers finish their step and save, then their pods leave."""
+    SUSPENDED = "Suspended"
+    """No pod is left; checkpoint, ledger and volume stay."""
+    RESUMED = "Resumed"
+    """The job was suspended and is so no more."""
+
+    # Resized, Running
+    RESIZING = "Resizing"
+    """The workers meet anew in another number."""
+    RESIZED = "Resized"
+    """The gang has the number of workers that is asked for."""
+    ADDING_WORKERS = "AddingWorkers"
+    """More workers come up while the others train on."""
+    WAITING_FOR_CHECKPOINT = "WaitingForCheckpoint"
+    """The number changes after the next checkpoint."""
+    WAITING_FOR_TRAINING = "WaitingForTraining"
+    """The job does not train now; the number changes once it does, or when it is resumed."""
+    RESIZE_FAILED = "ResizeFailed"
+    """The gang could not start with that number and went back to the one before."""
 
     # CheckpointFresh
     CHECKPOINT_RECORDED = "CheckpointRecorded"

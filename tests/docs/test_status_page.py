@@ -6,7 +6,7 @@ import pytest
 
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_api.schema.crd import job_crd
-from dtjob_operator.decide.announcements import REPLICAS_LATCHED, RUN_POLICY_DEFERRED
+from dtjob_operator.decide.status.announcements import RUN_POLICY_DEFERRED
 from tests.support.checkout import ROOT
 
 TEXT = (ROOT / "docs" / "reference" / "status.md").read_text()
@@ -19,7 +19,6 @@ PHASES_TO_COME = {Phase.SUSPENDED}
         *Reason,
         *ConditionType,
         *sorted(set(Phase) - PHASES_TO_COME),
-        REPLICAS_LATCHED,
         RUN_POLICY_DEFERRED,
     ],
 )

@@ -124,7 +124,6 @@ class PlayedPod:
         left = asyncio.create_task(self._left.wait())
         probing = asyncio.create_task(self._probe(config.http_port))
         try:
-            await self._report(ready=False)
             await asyncio.wait({running, left}, return_when=asyncio.FIRST_COMPLETED)
             return running.result() if running.done() else self._code
         except (ConfigurationError, OSError) as error:
@@ -168,7 +167,11 @@ class PlayedPod:
         return client.ApiClient(settings)
 
     async def _probe(self, port: int) -> None:
-        """Report the pod ready as soon as the worker says so."""
+        """Report the pod running, and ready as soon as the worker says so.
+
+        One after the other: a worker is ready within moments, and the later word must win.
+        """
+        await self._report(ready=False)
         async with aiohttp.ClientSession() as session:
             while True:
                 with contextlib.suppress(aiohttp.ClientError, OSError):

@@ -138,6 +138,10 @@ class JobSpec(Model):
 
     model_config = ConfigDict(json_schema_extra=_spec_schema)
 
+    suspend: bool = False
+    """Whether the job rests: without pods, its checkpoint, ledger and volume as they are. What is
+    left of its lease is used when it goes on."""
+
     image: Image
     """Trainer image."""
 
@@ -169,7 +173,9 @@ def _never_changes(path: str, expression: str | None = None) -> Json:
 
 
 def _changes_while_suspended(path: str, *, optional: bool = False) -> Json:
+    # Where it was just resumed the phase is an old word: pods may be there.
     suspended = (
+        "oldSelf.spec.suspend && "
         "has(oldSelf.status) && has(oldSelf.status.phase) && oldSelf.status.phase == 'Suspended'"
     )
     same = f"self.{path} == oldSelf.{path}"
@@ -177,7 +183,8 @@ def _changes_while_suspended(path: str, *, optional: bool = False) -> Json:
         same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})"
     return rule(
         f"({suspended}) || ({same})",
-        "changes only while status.phase is Suspended; create a new job instead",
+        "changes only while the job is suspended and has no pods: set spec.suspend and wait for "
+        "status.phase Suspended, or create a new job",
         field="." + path,
     )
 

@@ -34,6 +34,9 @@ class WorkersStatus(Model):
     """The gang as it is."""
 
     desired: int
+    """Worker pods that are asked for."""
+    replicas: int | None = None
+    """Worker pods that there are."""
     ready: int
     selector: Annotated[str, Field(max_length=512)]
     """Label selector of the worker pods, for autoscalers."""

@@ -63,9 +63,14 @@ class Order(Model):
     """The operator's only message to the workers."""
 
     generation: Number
+    """Rises with each order."""
     workers: PositiveCount
     """World of this generation, in worker pods."""
     state: OrderState = OrderState.RUN
+    time: AwareDatetime | None = None
+    """When it was given."""
+    instead_of: PositiveCount | None = None
+    """Workers of the order before, which could not start with so many."""
 
 
 class PrivacyPlan(Model):
@@ -232,6 +237,10 @@ class AttemptRecord(Model):
     """One formation of the process group and how it ended; without private data (Rule 20)."""
 
     attempt: Number
+    generation: Number | None = None
+    """Of the order that it ran under."""
+    workers: PositiveCount | None = None
+    """Its world, in worker pods."""
     start: AwareDatetime
     end: AwareDatetime | None = None
     rank: NumberOrZero | None = None

@@ -78,16 +78,14 @@ SPEC_RULES: tuple[LedgerRule, ...] = (
         "spec.run.generation never decreases",
     ),
     LedgerRule(
-        "workers-change-with-the-generation",
+        "order-changes-with-the-generation",
         2,
-        "spec.run.workers",
-        "self.spec.run.workers == oldSelf.spec.run.workers || "
-        "self.spec.run.generation > oldSelf.spec.run.generation",
+        "spec.run",
+        "self.spec.run.generation != oldSelf.spec.run.generation || "
+        "self.spec.run == oldSelf.spec.run",
         spec_changes(
-            lambda old, new: (
-                new.run.workers == old.run.workers or new.run.generation > old.run.generation
-            )
+            lambda old, new: new.run.generation != old.run.generation or new.run == old.run
         ),
-        "spec.run.workers changes only with a new generation",
+        "spec.run changes only with a new generation",
     ),
 )

@@ -166,7 +166,7 @@ def job_crd() -> Json:
         ],
         scale={
             "specReplicasPath": ".spec.workers.replicas",
-            "statusReplicasPath": ".status.workers.ready",
+            "statusReplicasPath": ".status.workers.replicas",
             "labelSelectorPath": ".status.workers.selector",
         },
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.wire.positions import Role, positions
 from dtjob_operator.decide.builders.disruption_budget import disruption_budget
-from dtjob_operator.decide.builders.ledger import ledger
+from dtjob_operator.decide.builders.ledger import ledger, ordered
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.facts import Facts, is_restricted
 from dtjob_operator.decide.gang_sets import desired_set, have_stale_tokens
+from dtjob_operator.decide.run_order import next_order, pods_wanted
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
 from dtjob_operator.terms.observed import Observed
@@ -37,6 +38,8 @@ class ChildKind:
         Whether the job's own one is to be deleted.
     is_shared
         By the jobs of a namespace. One that a platform team has prepared is used as it is.
+    is_of_pods
+        Whether it is first made for pods, so that a job that is made suspended has none.
     """
 
     kind: Kind
@@ -46,6 +49,7 @@ class ChildKind:
     is_own: Callable[[Json, DistributedTrainingJob], bool] = names.is_ours
     is_in_the_way: Callable[[Facts, Json], bool] = lambda _facts, _stored: False
     is_shared: bool = False
+    is_of_pods: bool = True
 
 
 def uses_our_account(job: DistributedTrainingJob) -> bool:
@@ -60,9 +64,11 @@ def _binds_another_role(facts: Facts, stored: Json) -> bool:
 
 
 def _ledger(facts: Facts) -> Json | None:
-    """The ledger until there is one: it is written once."""
-    plan = facts.plan
-    return ledger(facts.job, plan) if facts.ledger is None and plan is not None else None
+    """The ledger until there is one; then no more of it is written than a new order."""
+    if facts.ledger is None:
+        return ledger(facts.job, facts.plan) if facts.plan is not None else None
+    order = next_order(facts)
+    return ordered(facts.job, facts.ledger.spec, order) if order is not None else None
 
 
 def _stateful_set(role: Role) -> Callable[[Facts], Json | None]:
@@ -70,7 +76,7 @@ def _stateful_set(role: Role) -> Callable[[Facts], Json | None]:
         """Only on an observed ledger: no pod ever runs without one, and a set proves its loss."""
         if facts.ledger is None:
             return None
-        size = len(positions(role, facts.workers))
+        size = len(positions(role, pods_wanted(facts)))
         if size == 0 and facts.observed.stateful_set(role) is None:
             return None
         return desired_set(facts, role, 0 if have_stale_tokens(facts) else size)
@@ -118,6 +124,7 @@ CHILD_KINDS = (
         stored=lambda observed: observed.ledger,
         wanted=_ledger,
         is_own=names.is_own_ledger,
+        is_of_pods=False,
     ),
     ChildKind(
         kinds.STATEFUL_SET,

@@ -39,8 +39,17 @@ def _repaired(situation: Situation) -> Iterator[Json]:
             continue
         if stored is not None and child.is_in_the_way(situation, stored):
             continue
+        if stored is None and child.is_of_pods and _rests(situation):
+            continue
         if (wanted := child.wanted(situation)) is not None:
             yield from _if_changed(wanted, stored)
+
+
+def _rests(situation: Situation) -> bool:
+    """Whether the job has no pods, and is to have none."""
+    if situation.ledger is None:
+        return situation.job.spec.suspend
+    return situation.at_rest and situation.job.spec.suspend and not situation.observed.pods
 
 
 def deletes(situation: Situation) -> Iterator[ObjectRef]:

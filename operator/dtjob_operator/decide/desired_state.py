@@ -8,13 +8,14 @@ from pydantic import ValidationError
 
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
-from dtjob_operator.decide.announcements import announcements
-from dtjob_operator.decide.conditions import ConditionState, with_condition
-from dtjob_operator.decide.job_status import status
 from dtjob_operator.decide.obstacles.obstacle import Children
-from dtjob_operator.decide.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
+from dtjob_operator.decide.status.announcements import announcements
+from dtjob_operator.decide.status.condition_state import ConditionState
+from dtjob_operator.decide.status.conditions import with_condition
+from dtjob_operator.decide.status.job_status import status
+from dtjob_operator.decide.status.pacing import has_first_figures, seconds_until_write
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms import kinds
@@ -58,13 +59,12 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
         stored, new, observed.status_written, now, settings, observed.jobs_running
     )
     written = new if wait == 0 else stored
-    latched = situation.ledger.spec.run.workers if situation.ledger else None
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
     return Decision(
         applies=applies,
         deletes=tuple(children.deletes(situation)),
         status=written,
-        events=announcements(stored, written, job, latched, pending) if wait == 0 else (),
+        events=announcements(stored, written, job, situation.workers, pending) if wait == 0 else (),
         wake_after=_wake_after(situation, written, wait, now, settings),
     )
 
@@ -104,6 +104,8 @@ def _wake_after(
         return wait or None  # the accountant calls; its answer may have to wait for its write
     if situation.obstacles:
         pause = situation.obstacles[0].kind.retry_after(settings)
+    elif written.get("phase") == Phase.SUSPENDED:
+        return wait or None
     elif written.get("phase") != Phase.RUNNING:
         pause = settings.probe_seconds
     elif has_first_figures(written) or not _has_just_begun(situation, now):

@@ -11,7 +11,12 @@ from pydantic import ValidationError
 from dtjob_accounting.errors import PlanError
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.job.network import NetworkPolicyMode
-from dtjob_api.ledger.privacy_ledger import AttemptRecord, PrivacyLedger, PrivacyPlan
+from dtjob_api.ledger.privacy_ledger import (
+    AttemptRecord,
+    OrderState,
+    PrivacyLedger,
+    PrivacyPlan,
+)
 from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.decide.builders.network_policy import network_policy
@@ -41,7 +46,7 @@ class Facts:
     unreadable
         Why it can't be read.
     workers
-        Pods that should be there.
+        Pods of the gang: those of the ledger's order, which may be about to change.
     coordinator
         Its pod.
     report
@@ -91,6 +96,33 @@ class Facts:
     def attempts(self) -> list[AttemptRecord]:
         """The newest attempts, oldest first."""
         return self.ledger.status.attempts if self.ledger else []
+
+    @property
+    def target(self) -> int:
+        """Worker pods that are asked for."""
+        return self.job.spec.workers.replicas
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the workers are ordered to stop, or not to begin."""
+        return self.ledger is not None and self.ledger.spec.run.state is not OrderState.RUN
+
+    @property
+    def follows_a_new_order(self) -> bool:
+        """Whether the newest attempt was of an order that another has replaced."""
+        last = self.last_attempt
+        if self.ledger is None or last is None or last.generation is None:
+            return False
+        return last.generation < self.ledger.spec.run.generation
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the gang has formed and has leased draws."""
+        status = self.ledger.status if self.ledger else None
+        # Also while it ends in order: its lease is closed a moment before its record is.
+        return bool(
+            status and self.gang_formed and status.lease and status.lease.attempt == status.attempt
+        )
 
     @property
     def may_have_spent(self) -> bool:

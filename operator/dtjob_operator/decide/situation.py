@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
@@ -63,15 +63,14 @@ class Situation(Facts):
     @property
     def training(self) -> bool:
         """Whether the gang has formed, has leased draws, and nothing is lost."""
-        lease = self.ledger.status.lease if self.ledger else None
-        return bool(
-            self.gang_formed
-            and self.children is not Children.RELEASED
-            and self.ledger
-            and lease
-            # Also while it ends in order: its lease is closed a moment before its record is.
-            and lease.attempt == self.ledger.status.attempt
-        )
+        return self.is_training and self.children is not Children.RELEASED
+
+    @functools.cached_property
+    def growth_obstacle(self) -> Finding | None:
+        """Why workers do not come up that are to join those that train."""
+        grown = replace(self, workers=self.target, gang_formed=False)
+        found = (each for each in find(grown) if each.kind.of_a_start)
+        return obstacle_to(ConditionType.RESOURCES_READY, found)
 
     @functools.cached_property
     def ready(self) -> int:

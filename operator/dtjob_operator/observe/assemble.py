@@ -274,12 +274,14 @@ class Observer:
         return known or await self._looked_up(kinds.CLAIM, namespace, name)
 
     async def _events(self, job: Json, child: str, known: EventsByObject) -> EventsByObject:
-        """Warnings about the job's StatefulSets, pods and claim, until it runs.
+        """Warnings about the job's StatefulSets, pods and claim, while workers come up.
 
         They only help to explain: where they can't be listed now, those that were `known` do.
         """
         status = job.get("status") or {}
-        if status.get("phase") == Phase.RUNNING or is_terminal(status):
+        resized = condition(status, ConditionType.RESIZED) or {}
+        is_quiet = status.get("phase") in {Phase.RUNNING, Phase.SUSPENDED}
+        if is_terminal(status) or (is_quiet and resized.get("reason") != Reason.ADDING_WORKERS):
             return {}
         try:
             warnings = await self._warnings_of(job["metadata"]["namespace"])

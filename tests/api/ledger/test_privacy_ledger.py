@@ -14,7 +14,7 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger
 from dtjob_api.schema.crd import ledger_crd
 from dtjob_api.schema.structural import defaulted, schema_errors
 from tests.support.rules.attempt_attacks import ended, running
-from tests.support.rules.stored_ledgers import CHECKPOINT, FINISHED
+from tests.support.rules.stored_ledgers import CHECKPOINT, FINISHED, TIME
 from tests.support.rules.transitions import REMOVED, Json, edited
 
 SCHEMA: Json = ledger_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -22,12 +22,16 @@ WHOLE = PrivacyLedger.from_dict(
     edited(
         FINISHED,
         {
+            "spec.run.time": TIME,
+            "spec.run.insteadOf": 4,
             "status.volume": {"attempt": 4, "leased": 3, "charged": 60, "checkpoint": CHECKPOINT},
             "status.restored": 2,
             "status.lease.closedAt": 24,
             "status.initialModelDigest": "sha256:" + "0" * 64,
             "status.attempts": [
-                ended(1) | {"signal": 9, "hold": {"generation": 1, "stallSeconds": 600}},
+                ended(1)
+                | {"generation": 1, "workers": 2}
+                | {"signal": 9, "hold": {"generation": 1, "stallSeconds": 600}},
                 running(2),
             ],
         },

@@ -458,20 +458,6 @@ def test_the_ledger_comes_before_everything_that_spends() -> None:
     assert world.applied[len(before_the_ledger) + 1 :] == ["StatefulSet", "StatefulSet"]
 
 
-def test_the_number_of_workers_is_latched() -> None:
-    world = World.of(privacy_plan=PLAN)
-    world.start()
-    job = copy.deepcopy(world.observed.job)
-    job["spec"]["workers"]["replicas"] = 5
-    job["metadata"]["generation"] = 2
-    world.see(job=job)
-    world.settle()
-    assert world.applied.count("StatefulSet") == 2
-    assert world.events.count("ReplicasLatched") == 1
-    assert world.status["workers"]["desired"] == 2
-    assert world.status["observedGeneration"] == 2
-
-
 def test_a_terminating_job_is_left_to_the_garbage_collector() -> None:
     world = World.of(privacy_plan=PLAN)
     world.start()

@@ -143,6 +143,18 @@ class Course(RuleBasedStateMachine):
         job["metadata"]["generation"] += 1
         self.world.see(job=job)
 
+    @rule(suspend=st.booleans())
+    def suspend_is_edited(self, suspend: bool) -> None:
+        self.world.edit(suspend=suspend)
+
+    @precondition(lambda self: self.world.observed.ledger is not None)
+    @rule()
+    def workers_drain(self) -> None:
+        self.attempt_ends("Stopped")
+        run = self.world.observed.ledger["spec"]["run"]  # type: ignore[index]
+        if run["state"] == "Drain":
+            self.world.ledger_status(drained=run["generation"])
+
     @rule(policy=st.sampled_from(["Restricted", "None"]))
     def network_is_edited(self, policy: str) -> None:
         job = copy.deepcopy(self.world.observed.job)
@@ -259,17 +271,26 @@ class Course(RuleBasedStateMachine):
         if phase in ORDER:
             assert all(each["spec"]["replicas"] == 0 for each in own)
         if phase in {Phase.STARTING, Phase.RUNNING, Phase.RESTARTING} and not self._conflict():
-            workers = observed.ledger["spec"]["run"]["workers"]  # type: ignore[index]
-            sizes = [each["spec"]["replicas"] for each in own]
-            assert sizes == [1, workers - 1] or (sizes, workers) == ([1], 1)
+            run = observed.ledger["spec"]["run"]  # type: ignore[index]
+            assert run["state"] == "Run"
+            workers = sum(each["spec"]["replicas"] for each in own)
             wanted = set(CHILDREN)
-            if workers == 1:
+            if len(own) == 1:
                 wanted.remove("worker_set")
+            # Those of the gang; more while others join it, or until it has stopped to be smaller.
+            assert workers >= run["workers"]
+            asked = observed.job["spec"]["workers"]["replicas"]
+            last = observed.ledger["status"].get("attempts", [{}])[-1]  # type: ignore[index]
+            assert workers in {run["workers"], asked, last.get("workers")}
             if observed.job["spec"]["network"]["policy"] == "None":
                 wanted.remove("network_policy")
                 policy = observed.network_policy
                 assert policy is None or policy["metadata"]["uid"] == INTRUDER
             assert all(getattr(observed, slot) is not None for slot in wanted)
+
+        if phase == Phase.SUSPENDED:
+            assert observed.pods == ()
+            assert all(each["spec"]["replicas"] == 0 for each in own)
 
     def _accepted(self) -> bool:
         conditions = self.world.status.get("conditions", [])

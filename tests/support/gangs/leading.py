@@ -41,7 +41,7 @@ async def follow(
             position=position, incarnation=incarnation, ready=True, known=known, **hello
         )
         async with asyncio.timeout(60):
-            directive = await leader.hello(greeting, Speaker(position, ""))
+            directive = await leader.reception.hello(greeting, Speaker(position, ""))
         if directive.action is until:
             return directive
         known = directive.revision
@@ -76,9 +76,10 @@ def succeeded() -> Outcome:
     )
 
 
-def order(run: GangRun, state: OrderState) -> None:
-    """As the operator does, for the first time."""
+def order(run: GangRun, state: OrderState, workers: int | None = None) -> None:
+    """As the operator does, for the first time; for as many workers as before, if not stated."""
     newest = run.ledger.read()
     spec = newest.ledger.spec
-    ordered = spec.run.model_copy(update={"generation": 2, "state": state})
+    changed = {"generation": 2, "state": state, "workers": workers or spec.run.workers}
+    ordered = spec.run.model_copy(update=changed)
     run.ledger.replace_spec(newest, spec.model_copy(update={"run": ordered}))

@@ -6,7 +6,7 @@ from tests.support.rules.manifest_cases import GOOD, load_case
 from tests.support.rules.transitions import REMOVED, Json, Transition, edited
 
 JOB = load_case(GOOD / "everything.yaml").manifest
-SUSPENDED = edited(JOB, {"status.phase": "Suspended"})
+SUSPENDED = edited(JOB, {"spec.suspend": True, "status.phase": "Suspended"})
 RUNNING = edited(JOB, {"status.phase": "Running"})
 MINIMAL = load_case(GOOD / "minimal.yaml").manifest
 

@@ -72,7 +72,7 @@ LEDGER_TRANSITIONS = [
     ledger_spec(
         "next-generation", STARTED, {"run": {"generation": 3, "workers": 4, "state": "Run"}}
     ),
-    ledger_spec("drain", STARTED, {"run.state": "Drain"}),
+    ledger_spec("drain", STARTED, {"run.generation": 3, "run.state": "Drain"}),
     ledger_spec("settled", STARTED, {"reservedDraws": 30}),
     # Attacks on what has been charged.
     ledger_status(
@@ -258,5 +258,6 @@ LEDGER_TRANSITIONS = [
     ledger_spec("plan-without-target", STARTED, {"plan.epsilon": REMOVED}, "spec.plan"),
     ledger_spec("plan-privacy-off", STARTED, {"plan.mode": "Disabled"}, "spec.plan"),
     ledger_spec("generation-lowered", STARTED, {"run.generation": 1}, "spec.run.generation"),
-    ledger_spec("workers-in-the-same-generation", STARTED, {"run.workers": 3}, "spec.run.workers"),
+    ledger_spec("workers-in-the-same-generation", STARTED, {"run.workers": 3}, "spec.run"),
+    ledger_spec("drain-in-the-same-generation", STARTED, {"run.state": "Drain"}, "spec.run"),
 ]

@@ -221,10 +221,17 @@ class World:
 
     def lease(self, attempt: int = 1, charged: int = 10, step: int = 0) -> None:
         """An attempt that began now holds its first lease."""
-        begun = {"attempt": attempt, "start": stamp(self.now)}
+        assert self.observed.ledger is not None
+        run = self.observed.ledger["spec"]["run"]
+        begun = {
+            "attempt": attempt,
+            "generation": run["generation"],
+            "workers": run["workers"],
+            "start": stamp(self.now),
+        }
         earlier = [
             {"end": stamp(self.now), "reason": "WorkerLost"} | record
-            for record in (self.observed.ledger or {}).get("status", {}).get("attempts", [])
+            for record in self.observed.ledger.get("status", {}).get("attempts", [])
         ]
         self.ledger_status(
             attempt=attempt,
@@ -238,6 +245,20 @@ class World:
             checkpoint=checkpoint(step, attempt, charged, self.now),
             attempts=[*earlier, begun],
         )
+
+    def stop(self, **fields: Any) -> None:
+        """The attempt ends as it was asked to; `fields` replace some of its record."""
+        assert self.observed.ledger is not None
+        *earlier, last = self.observed.ledger["status"]["attempts"]
+        ended = {"end": stamp(self.now), "reason": "Stopped"} | fields
+        self.ledger_status(attempts=[*earlier, last | ended])
+
+    def edit(self, **spec: Any) -> None:
+        """The user changes fields of the spec."""
+        job = copy.deepcopy(self.observed.job)
+        job["spec"] |= spec
+        job["metadata"]["generation"] += 1
+        self.see(job=job)
 
     def start(self) -> None:
         """Bring the job from creation to its first step."""
@@ -263,7 +284,12 @@ class World:
             metadata["uid"] = f"{child['kind']}-{len(self.applied)}"
         else:
             assert metadata["uid"] == stored["metadata"]["uid"]
-            assert child["kind"] != "PrivacyLedger", "a ledger is written once"
+            if child["kind"] == "PrivacyLedger":
+                written, known = child["spec"], stored["spec"]
+                assert written == known | {"run": written["run"]}, "only the order changes"
+                assert written["run"]["generation"] == known["run"]["generation"] + 1
+                child = stored | {"spec": written}
+                metadata = stored["metadata"]
         self.applied.append(child["kind"])
         self.see(**{slot: copy.deepcopy(child | {"metadata": metadata})})
 

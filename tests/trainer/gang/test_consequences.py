@@ -188,7 +188,7 @@ def test_a_job_that_failed_where_its_volume_was_away_is_held_as_if_refused(
 
 def test_however_long_a_message_is_the_ledger_says_how_a_held_job_goes_on(run: GangRun) -> None:
     closed(run, refused(Reason.STORAGE_FULL).model_copy(update={"message": "no room " * 500}))
-    assert str(record(run).message).endswith("which come back with it)")
+    assert str(record(run).message).endswith("by spec.suspend)")
 
 
 def test_a_ledger_that_was_raised_ends_the_hold(run: GangRun) -> None:

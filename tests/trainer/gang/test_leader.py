@@ -17,17 +17,17 @@ import structlog
 from dtjob_api.ledger.privacy_ledger import OrderState
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_api.wire.gang import Action, End, EndKind, Hello
+from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
 from dtjob_api.wire.pipe import Progress
 from dtjob_api.wire.worker_report import WorkerState
-from dtjob_trainer.gang import attempts
+from dtjob_trainer.gang import attempts, reception
 from dtjob_trainer.gang import leader as leading
 from dtjob_trainer.gang.consequences import record_end
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.worker_view import CurrentView
 from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from tests.support.gangs.gang_run import GangRun
-from tests.support.gangs.leading import Ranks, follow, lease_as, order, write_status
+from tests.support.gangs.leading import Ranks, an_end, follow, lease_as, order, write_status
 
 pytestmark = pytest.mark.usefixtures("short_watches")
 
@@ -468,7 +468,7 @@ def test_who_is_no_worker_of_the_run_changes_nothing(tmp_path: Path, position: i
         await follow(leader, until=Action.RUN)
         greeting = Hello(position=position, incarnation="x", ready=True, attempt=1, ends=(lie,))
         with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
-            await leader.hello(greeting, Speaker(position, ""))
+            await leader.reception.hello(greeting, Speaker(position, ""))
         await asyncio.sleep(0)
         await follow(leader, until=Action.RUN, attempt=1)
         lead.cancel()
@@ -481,7 +481,7 @@ def test_nobody_is_admitted_before_it_is_known_how_many_workers_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ledger says so, and may come late; a worker asks again."""
-    monkeypatch.setattr(leading, "_ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(reception, "_ANSWER_SECONDS", 0.01)
     run = GangRun(tmp_path, workers=1)
     run.ledger.path.mkdir()
     current = CurrentView(position=0, job_uid="5ac7f6f2")
@@ -491,18 +491,41 @@ def test_nobody_is_admitted_before_it_is_known_how_many_workers_there_are(
     async def scene() -> None:
         lead = asyncio.create_task(leader.lead())
         with pytest.raises(HelloDenied, match="ledger has not been read") as refused:
-            await leader.hello(early, Speaker(5, ""))
+            await leader.reception.hello(early, Speaker(5, ""))
         assert refused.value.status == HTTPStatus.SERVICE_UNAVAILABLE
-        monkeypatch.setattr(leading, "_ANSWER_SECONDS", 60)
-        waiting = asyncio.create_task(leader.hello(early, Speaker(5, "")))
-        await asyncio.sleep(0)
+        monkeypatch.setattr(reception, "_ANSWER_SECONDS", 60)
         run.create_ledger()
-        with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
-            await waiting
         await follow(leader, until=Action.RUN)
+        monkeypatch.setattr(reception, "_ANSWER_SECONDS", 0.01)
+        with pytest.raises(HelloDenied, match="the run has workers 0 to 0"):
+            await leader.reception.hello(early, Speaker(5, ""))
         lead.cancel()
 
     asyncio.run(scene())
+
+
+def test_a_worker_that_is_to_join_is_answered_by_the_order_that_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else hundreds of them would ask and be refused all the time, while the others train."""
+    monkeypatch.setattr(reception, "_ANSWER_SECONDS", 60)
+    leader, run = a_leader(tmp_path, Ranks(deaf=0))
+    joining = Hello(position=1, incarnation="x", ready=True)
+
+    async def scene() -> Directive:
+        lead = asyncio.create_task(leader.lead())
+        await follow(leader, until=Action.RUN)
+        waiting = asyncio.create_task(leader.reception.hello(joining, Speaker(1, "")))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        order(run, OrderState.RUN, workers=2)
+        stopped = an_end(EndKind.DRAINED, Reason.STOPPED)
+        await follow(leader, until=Action.END, attempt=1, ends=(stopped,))
+        directive = await waiting
+        lead.cancel()
+        return directive
+
+    assert asyncio.run(scene()).action in {Action.END, Action.WAIT}
 
 
 def test_workers_are_sent_home_also_where_no_ledger_was_ever_read(tmp_path: Path) -> None:
@@ -531,7 +554,7 @@ def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(
 
     async def greet(position: int, incarnation: str, *, ready: bool = True) -> None:
         greeting = Hello(position=position, incarnation=incarnation, ready=ready)
-        await leader.hello(greeting, Speaker(position, ""))
+        await leader.reception.hello(greeting, Speaker(position, ""))
 
     async def scene() -> tuple[str | None, str | None, int | None]:
         loop = asyncio.get_running_loop()

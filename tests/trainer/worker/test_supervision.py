@@ -122,6 +122,17 @@ def test_worker_that_is_to_stop_starts_no_ranks(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_worker_that_the_run_has_no_more_room_for_starts_no_ranks(tmp_path: Path) -> None:
+    """Its pod goes once the larger gang has stopped, and it hears the next directives till then."""
+
+    async def scene() -> None:
+        mine, nursery = warm(tmp_path)
+        await mine._obey(RUN.model_copy(update={"workers": 1}))
+        assert nursery.started == []
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize("death", [None, Death("the forkserver died")])
 def test_worker_that_can_start_no_ranks_once_the_way_is_open_starts_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: Death | None

@@ -18,6 +18,7 @@ from dtjob_api.ledger.privacy_ledger import (
     AttemptRecord,
     Hold,
     LedgerStatus,
+    Order,
     Outcome,
     OutcomeState,
     PrivacyLedger,
@@ -58,7 +59,13 @@ class AttemptEnd:
     hold: Hold | None = None
 
 
-def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None) -> Versioned:
+class OrderChanged(Exception):
+    """Another order was given meanwhile, and comes first."""
+
+
+def begin_attempt(
+    ledger: Ledger, now: datetime, max_restarts: int | None = None, order: Order | None = None
+) -> Versioned:
     """Rule 2: take the next attempt number; it is `.ledger.status.attempt` of what returns.
 
     An attempt before it whose end nobody saw is recorded as `WorkerLost`, or as `Stopped` where it
@@ -72,11 +79,15 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
         Where the attempt before failed as one too many, no number is taken: what returns has the
         outcome `RestartsExhausted`. Whoever saw that attempt end has written so already, but a
         supervisor that died with it has not, and each death would cost a lease.
+    order
+        What the workers have gathered for; by default whatever the ledger orders.
 
     Raises
     ------
     Superseded
         The job has its outcome: there is nothing left to attempt.
+    OrderChanged
+        The ledger's is another than `order`: no number is taken.
     LedgerUnreadable, LedgerRejected
     """
     while True:
@@ -87,6 +98,9 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
                 f"the job has ended ({status.outcome.state}, {status.outcome.reason}); "
                 "a finished job is not run again"
             )
+        ordered = versioned.ledger.spec.run
+        if order is not None and order != ordered:
+            raise OrderChanged
         if status.attempt >= MAX_NUMBER:
             raise LedgerRejected(
                 f"status.attempt of the ledger is {status.attempt}, the last number there is: no "
@@ -99,7 +113,10 @@ def begin_attempt(ledger: Ledger, now: datetime, max_restarts: int | None = None
         ]
         leaving = leaves(status.attempts)
         kept = [r for r in earlier if leaving is None or r.attempt != leaving.attempt]
-        records = [*kept, AttemptRecord(attempt=attempt, start=now)]
+        begins = AttemptRecord(
+            attempt=attempt, generation=ordered.generation, workers=ordered.workers, start=now
+        )
+        records = [*kept, begins]
         changed = {"attempt": attempt, "attempts": records}
         if max_restarts is not None and _was_one_too_many(earlier, now, max_restarts):
             message = exhausted(max_restarts, earlier[-1].message or "")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from http import HTTPStatus
 
 from dtjob_api.ledger.privacy_ledger import Order, OrderState, PrivacyLedger
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.exit_codes import WorkerExit
-from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
+from dtjob_api.wire.gang import Action, End, EndKind
 from dtjob_api.wire.pipe import Drain, Progress, ToRank
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_api.wire.worker_report import WorkerState
@@ -25,16 +23,14 @@ from dtjob_trainer.gang.ends import ORDERLY_SECONDS, STOPPED_BEFORE_START, Heari
 from dtjob_trainer.gang.members import AwakeClock, Gang
 from dtjob_trainer.gang.orders import Orders
 from dtjob_trainer.gang.patience import Patience, stalls_in_a_row
+from dtjob_trainer.gang.reception import Reception
 from dtjob_trainer.gang.splice import KEY_BYTES
 from dtjob_trainer.gang.worker_view import CurrentView
-from dtjob_trainer.identity.proof import HelloDenied, Speaker
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, LedgerMissing, Superseded, Versioned
 from dtjob_trainer.ledger.durable import VolumeFull
 from dtjob_trainer.ledger.unrecorded import unrecorded_draws
 from dtjob_trainer.process.logs import Logger
 
-#: How long a hello waits for news.
-_ANSWER_SECONDS = 2.0
 #: How often the leader's clock is read at least.
 _TICK_SECONDS = 0.5
 #: How long to wait for what is not to be had now.
@@ -53,6 +49,11 @@ class Leader:
         does not run.
     trouble
         Why no worker can be known as one, while that lasts.
+
+    Attributes
+    ----------
+    reception
+        Where supervisors say hello.
     """
 
     def __init__(
@@ -72,8 +73,6 @@ class Leader:
         self._trouble = trouble
         self._gang = Gang()
         self._changed = asyncio.Event()
-        self._news = asyncio.Condition()
-        self._informed: set[int] = set()
         # An attempt that is not closed yet, and the generation it ran under.
         self._ended: tuple[int, int, End, datetime] | None = None
         self._orders = Orders(ledger, self._changed.set, log)
@@ -81,44 +80,11 @@ class Leader:
         self.left = False
         self._clock = AwakeClock(time.monotonic())
         self._patience = Patience(config.stall_seconds, 0, self._now())
+        self.reception = Reception(self._gang, self._orders, self._received, self._now)
 
-    async def hello(self, hello: Hello, speaker: Speaker) -> Directive:
-        """Answer one supervisor: at once if it doesn't know the directive, else when it changes.
-
-        Raises
-        ------
-        HelloDenied
-            It speaks for no worker of this run, or the run is not known yet: it has to ask again.
-        """
-        received = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ANSWER_SECONDS), self._news:
-                await self._news.wait_for(lambda: self._orders.order is not None or self._is_done)
-                self._receive(hello, speaker)
-                received = True
-                await self._news.wait_for(lambda: self._gang.directive.revision != hello.known)
-        if not received:
-            raise HelloDenied(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the ledger has not been read yet, which says how many workers there are",
-            )
-        if self._is_done:
-            self._informed.add(hello.position)
-            self._changed.set()
-        return self._gang.directive
-
-    def _receive(self, hello: Hello, speaker: Speaker) -> None:
-        order = self._orders.order
-        if order is None:
-            return  # there was never a run: whoever asks is sent home
-        self._gang.admit(hello, speaker, order.workers)
-        self._gang.hello(hello, self._now())
+    def _received(self) -> None:
         self._current.view = replace(self._current.view, gpus=self._gang.gpus())
         self._changed.set()
-
-    @property
-    def _is_done(self) -> bool:
-        return self._gang.directive.action is Action.DONE
 
     @property
     def store_key(self) -> str:
@@ -195,7 +161,7 @@ class Leader:
                 self._current.update(stage="waiting for the ledger")
                 await self._change(0.2)
                 continue
-            await self._wake_hellos()
+            await self.reception.wake()
             return versioned
         return None
 
@@ -239,7 +205,7 @@ class Leader:
     async def _gather(self, order: Order) -> bool:
         """Wait until every worker is ready; False when something else is to be done first."""
         self._gang.direct(Action.WAIT)
-        await self._wake_hellos()
+        await self.reception.wake()
         while absent := self._gang.absent(order.workers, self._now()):
             if self.terminating or self._orders.order != order:
                 return False
@@ -270,9 +236,10 @@ class Leader:
                 datetime.now(UTC),
                 # Else the limit is an outcome: its coordinator will say what is wrong.
                 self._config.max_restarts if is_recorded else None,
+                order,
             )
-        except Superseded:
-            return  # the job has its outcome by now, which is read next
+        except (Superseded, attempts.OrderChanged):
+            return  # the job has its outcome by now, or another order, which is read next
         if begun.ledger.status.outcome is not None:
             return
         attempt = begun.ledger.status.attempt
@@ -293,10 +260,10 @@ class Leader:
             workers=order.workers,
             store_key=secrets.token_hex(KEY_BYTES),
         )
-        await self._wake_hellos()
+        await self.reception.wake()
         end = await self._until_end(attempt, order, incarnations)
         self._gang.direct(Action.END, attempt=attempt)
-        await self._wake_hellos()
+        await self.reception.wake()
         while (left := self._gang.running(attempt, order.workers)) and not self._gang.lost(
             {position: incarnations[position] for position in left}, self._now()
         ):
@@ -373,19 +340,15 @@ class Leader:
         if self._config.stays_after_outcome and not is_outcome:
             # In pods only an outcome sends the others home: a new coordinator will need them.
             self._gang.direct(Action.END)
-            await self._wake_hellos()
+            await self.reception.wake()
             self.left = True
             return code
         self._gang.direct(Action.DONE, exit_code=code)
-        await self._wake_hellos()
+        await self.reception.wake()
         deadline = self._now() + ORDERLY_SECONDS
-        while self._gang.present(self._now()) - self._informed and self._now() < deadline:
+        while self._gang.present(self._now()) - self.reception.informed and self._now() < deadline:
             await self._change(0.5)
         return code
-
-    async def _wake_hellos(self) -> None:
-        async with self._news:
-            self._news.notify_all()
 
     async def _change(self, seconds: float) -> None:
         """Return when something changed, or after `seconds`."""

@@ -127,13 +127,17 @@ class Gang:
         position = hello.position
         if (seat := self._seats.get(position)) is not None:
             why = seat.take(speaker, hello.incarnation)
-        elif not 0 <= position < workers:
+        elif not self.has_place(position, workers):
             why = f"the run has workers 0 to {workers - 1}"
         else:
             self._seats[position] = _Seat(speaker, hello.incarnation)
             why = None
         if why is not None:
             raise HelloDenied(HTTPStatus.FORBIDDEN, f"worker {position} is not admitted: {why}")
+
+    def has_place(self, position: int, workers: int) -> bool:
+        """Whether a position is below `workers`, or has spoken before."""
+        return position in self._seats or 0 <= position < workers
 
     def hello(self, hello: Hello, now: float) -> None:
         """Note the hello of a supervisor; a new incarnation of one replaces the old."""

@@ -127,6 +127,6 @@ def needs_a_person(ledger: PrivacyLedger, attempt: int) -> str | None:
     return (
         f"{why}, the last one without a new checkpoint; {status.charged} draws are charged for "
         f"{done} steps. Set runPolicy.stallSeconds well above the slowest step, or find what it "
-        "waits for; then go on with --resume (in a cluster: change stallSeconds in either case, "
-        "and delete the job's StatefulSets, which come back with it)"
+        "waits for; then go on with --resume (in a cluster: suspend the job and resume it, by "
+        "spec.suspend)"
     )

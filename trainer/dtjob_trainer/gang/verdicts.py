@@ -54,8 +54,8 @@ def risks_a_lease(ledger: PrivacyLedger, attempt: int) -> str | None:
     else:
         return None
     return (
-        f"{why}: put it right, then go on with --resume (in a cluster: change "
-        "runPolicy.stallSeconds, and delete the job's StatefulSets, which come back with it)"
+        f"{why}: put it right, then go on with --resume (in a cluster: suspend the job and resume "
+        "it, by spec.suspend)"
     )
 
 

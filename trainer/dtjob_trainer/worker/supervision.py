@@ -125,7 +125,7 @@ class Supervisor:
         await self._serve(self._shown(), config.http_port, "http_port", rim)
         if (leader := self._leader) is None:
             return
-        hellos = endpoints.Hellos(self._credentials, leader.hello, self._log)
+        hellos = endpoints.Hellos(self._credentials, leader.reception.hello, self._log)
         await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
         loopback = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._keeper.store = store = Store(self._nursery, loopback)
@@ -253,7 +253,9 @@ class Supervisor:
     async def _obey(self, directive: Directive) -> None:
         if directive.action is not Action.RUN or directive.attempt != self._attempt:
             await self._stop_ranks()
-        if directive.action is Action.RUN and self._attempt == 0 and self._can_start:
+        # One that the run has no more room for hears of it until its pod goes.
+        is_asked = directive.action is Action.RUN and self._position < directive.workers
+        if is_asked and self._attempt == 0 and self._can_start:
             await self._run(directive)
 
     async def _run(self, directive: Directive) -> None:

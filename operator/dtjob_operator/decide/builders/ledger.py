@@ -1,10 +1,10 @@
-"""The PrivacyLedger of a job, made once and before any pod."""
+"""The PrivacyLedger of a job, made before any pod; of it only the order to the workers changes."""
 
 from __future__ import annotations
 
 from dtjob_api import derive
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.ledger.privacy_ledger import PrivacyPlan
+from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, OrderState, PrivacyPlan
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json
 
@@ -13,8 +13,18 @@ def ledger(job: DistributedTrainingJob, plan: PrivacyPlan) -> Json:
     """Freezes the plan and reserves its T + R draws (Rule 9).
 
     It has no owner: what was spent outlives the job (Rule 13). There is no status in it, which
-    the job's coordinator alone writes.
+    the job's coordinator alone writes. A job that is made suspended is ordered to rest.
     """
+    state = OrderState.DRAIN if job.spec.suspend else OrderState.RUN
+    return _of(job, derive.ledger_spec(job, plan, state=state))
+
+
+def ordered(job: DistributedTrainingJob, spec: LedgerSpec, order: Order) -> Json:
+    """The ledger with another order."""
+    return _of(job, spec.model_copy(update={"run": order}))
+
+
+def _of(job: DistributedTrainingJob, spec: LedgerSpec) -> Json:
     return {
         "apiVersion": kinds.LEDGER.api_version,
         "kind": kinds.LEDGER.name,
@@ -23,5 +33,5 @@ def ledger(job: DistributedTrainingJob, plan: PrivacyPlan) -> Json:
             "namespace": names.namespace(job),
             "labels": names.labels(job),
         },
-        "spec": derive.ledger_spec(job, plan).to_dict(),
+        "spec": spec.to_dict(),
     }

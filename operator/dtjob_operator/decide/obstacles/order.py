@@ -22,7 +22,7 @@ from dtjob_operator.decide.obstacles import (
     unlabelled,
     unscheduled,
 )
-from dtjob_operator.decide.obstacles.obstacle import Obstacle, ObstacleKind
+from dtjob_operator.decide.obstacles.obstacle import Children, Obstacle, ObstacleKind
 
 ORDER: tuple[ObstacleKind, ...] = (
     # What pods must not run without.
@@ -56,6 +56,8 @@ def find(facts: Facts) -> tuple[Obstacle, ...]:
     for kind in ORDER:
         if kind.conditions <= shown or (kind.of_a_start and facts.gang_formed):
             continue
+        if facts.at_rest and kind.children is Children.KEPT:
+            continue  # what hinders pods hinders no job that has none
         if (finding := kind.detect(facts)) is not None:
             found.append(Obstacle(kind, finding))
             shown |= kind.conditions

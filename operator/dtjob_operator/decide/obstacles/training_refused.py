@@ -22,8 +22,9 @@ def _refusal(facts: Facts) -> Finding | None:
     report, last = facts.report, facts.last_attempt
     if report is not None and report.state in _IDLE and (reason := known(report.reason)):
         return Finding(reason, report.message or str(reason))
-    reason = known(last.reason) if last is not None and last.end else None
-    if last is not None and reason in TRAINING_HELD:
+    if last is None or last.end is None or facts.follows_a_new_order:
+        return None
+    if (reason := known(last.reason)) in TRAINING_HELD:
         return Finding(reason, last.message or str(reason))
     return None
 

@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 
 from dtjob_api.wire.positions import pod_name
-from tests.support.clusters.api_reader import Manifest
-from tests.support.clusters.kube import Kubectl, wait_for
-from tests.support.clusters.operator_process import OperatorProcess, child_name
-from tests.support.jobs.played_jobs import Player, played_job
+from tests.support.clusters.kube import Kubectl
+from tests.support.clusters.operator_process import OperatorProcess
+from tests.support.jobs.played_jobs import Played, Player, played_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-PATIENCE = 120
 SLOWLY = {"secondsPerStep": 0.2}
 SCRIPTS: dict[str, dict[str, Any]] = {
     "runs": {"evaluation": {"accuracy": 0.5}},
@@ -38,50 +36,15 @@ SCRIPTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Played:
-    """One job and what is to be seen of it."""
-
-    def __init__(self, kubectl: Kubectl, player: Player, script: dict[str, Any]) -> None:
-        self.kubectl, self.player = kubectl, player
-        kubectl.apply(played_job("digits", player.label, script))
-        stored = kubectl.get("dtjob", "digits")
-        assert stored is not None
-        self.child = child_name(stored)
-
-    def status(self) -> Manifest:
-        found: Manifest = (self.kubectl.get("dtjob", "digits") or {}).get("status", {})
-        return found
-
-    def condition(self, kind: str) -> Manifest:
-        conditions = self.status().get("conditions", [])
-        return next((each for each in conditions if each["type"] == kind), {})
-
-    def until(self, what: str, look: Any, timeout: float = PATIENCE) -> Any:
-        try:
-            return wait_for(what, look, timeout)
-        except AssertionError as error:
-            logs = [self.player.log(self.kubectl.namespace, self.pod(each)) for each in (0, 1)]
-            told = [self.player.output(), *logs, self.kubectl("describe", "dtjob,pods")]
-            raise AssertionError("\n".join([str(error), *told])) from None
-
-    def until_phase(self, phase: str) -> None:
-        self.until(phase, lambda: self.status().get("phase") == phase)
-
-    def pod(self, position: int) -> str:
-        return pod_name(self.child, position)
-
-    def ledger_status(self) -> Manifest:
-        found = self.kubectl.get("privacyledger", self.child) or {}
-        status: Manifest = found.get("status", {})
-        return status
-
-
 @pytest.fixture(scope="module")
 def played(
     operator: OperatorProcess, player: Player, new_namespace: Callable[[], Kubectl]
 ) -> Iterator[dict[str, Played]]:
     """One job for each script."""
-    jobs = {name: Played(new_namespace(), player, script) for name, script in SCRIPTS.items()}
+    jobs = {
+        name: Played(new_namespace(), player, played_job("digits", player.label, script))
+        for name, script in SCRIPTS.items()
+    }
     yield jobs
     for job in jobs.values():
         job.kubectl("delete", "dtjob", "digits", "--wait=false")

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
-from dtjob_operator.decide.pacing import QUIET
+from dtjob_operator.decide.status.pacing import QUIET
 from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Event
 from dtjob_operator.terms.kinds import Json
 
-REPLICAS_LATCHED = "ReplicasLatched"
+_ANNOUNCED = frozenset(
+    {
+        Reason.SUSPENDING,
+        Reason.SUSPENDED,
+        Reason.RESUMED,
+        Reason.ADDING_WORKERS,
+        Reason.RESIZING,
+        Reason.RESIZED,
+    }
+)
 RUN_POLICY_DEFERRED = "RunPolicyDeferred"
 
 
@@ -20,30 +29,30 @@ def announcements(
     stored: Json,
     new: Json,
     job: DistributedTrainingJob,
-    latched: int | None,
+    workers: int,
     deferred: tuple[str, ...],
 ) -> tuple[Event, ...]:
     """Events to record when the status goes from `stored` to `new`.
 
     Parameters
     ----------
-    latched
-        Worker pods that the ledger fixed, None before there is one.
+    workers
+        Of the gang.
     deferred
         Changes that the workers do not follow yet.
     """
     by_reason: dict[str, Event] = {}
     for event in (
-        *_milestones(stored, new),
+        *_milestones(stored, new, workers),
+        *_changes(stored, new),
         *_troubles(stored, new),
-        *_latched(stored, job, latched),
         *_deferred(stored, job, deferred),
     ):
         by_reason.setdefault(event.reason, event)
     return tuple(by_reason.values())
 
 
-def _milestones(stored: Json, new: Json) -> Iterator[Event]:
+def _milestones(stored: Json, new: Json, workers: int) -> Iterator[Event]:
     for kind in (ConditionType.SUCCEEDED, ConditionType.FAILED):
         milestone = condition(new, kind)
         if milestone is not None and is_true(new, kind) and not is_true(stored, kind):
@@ -58,7 +67,7 @@ def _milestones(stored: Json, new: Json) -> Iterator[Event]:
             "Normal",
             str(Reason.TRAINING),
             f"attempt {new['attempts']} trains from step {step} of {total} with "
-            f"{formatting.workers(new['workers']['desired'])}",
+            f"{formatting.workers(workers)}",
             # An operator that is killed here repeats this, and the job may have gone on by then.
             about=f"attempt {new['attempts']}",
         )
@@ -66,6 +75,16 @@ def _milestones(stored: Json, new: Json) -> Iterator[Event]:
         why = condition(new, ConditionType.RUNNING)
         if why is not None and why["reason"] == Reason.RESTARTING:
             yield Event("Warning", why["reason"], why["message"])
+
+
+def _changes(stored: Json, new: Json) -> Iterator[Event]:
+    """What was asked of a job and has come about, or begins."""
+    for kind in (ConditionType.SUSPENDED, ConditionType.RESIZED):
+        now, before = condition(new, kind), condition(stored, kind)
+        if now is None or now["reason"] not in _ANNOUNCED:
+            continue
+        if before is None or before["reason"] != now["reason"]:
+            yield Event("Normal", now["reason"], now["message"])
 
 
 def _troubles(stored: Json, new: Json) -> Iterator[Event]:
@@ -77,18 +96,6 @@ def _troubles(stored: Json, new: Json) -> Iterator[Event]:
             yield Event("Warning", now["reason"], now["message"])
 
 
-def _latched(stored: Json, job: DistributedTrainingJob, latched: int | None) -> Iterator[Event]:
-    if latched is None or latched == job.spec.workers.replicas:
-        return
-    if stored.get("observedGeneration") != job.metadata.generation:
-        yield Event(
-            "Warning",
-            REPLICAS_LATCHED,
-            f"spec.workers.replicas is {job.spec.workers.replicas}, but the job was started with "
-            f"{formatting.workers(latched)} and keeps that number: create a new job for another",
-        )
-
-
 def _deferred(
     stored: Json, job: DistributedTrainingJob, deferred: tuple[str, ...]
 ) -> Iterator[Event]:
@@ -96,6 +103,5 @@ def _deferred(
         yield Event(
             "Warning",
             RUN_POLICY_DEFERRED,
-            f"{'; '.join(deferred)}: the change takes effect when the job has no pods, or in a new "
-            "job",
+            f"{'; '.join(deferred)}: the change takes effect when the job is suspended and resumed",
         )

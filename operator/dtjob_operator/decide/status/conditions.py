@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from dtjob_api import shown
@@ -19,9 +19,13 @@ from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator.decide.calibrating import calibrating
-from dtjob_operator.decide.leaving import leaving
 from dtjob_operator.decide.obstacles.obstacle import Children
+from dtjob_operator.decide.run_order import begins_in_order
 from dtjob_operator.decide.situation import Situation
+from dtjob_operator.decide.status.condition_state import ConditionState
+from dtjob_operator.decide.status.leaving import leaving
+from dtjob_operator.decide.status.resizing import meeting, meets_anew, resized
+from dtjob_operator.decide.status.suspension import resting, suspended
 from dtjob_operator.read.status_conditions import is_true
 from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Finding
@@ -32,16 +36,6 @@ from dtjob_operator.terms.kinds import Json
 _MOST_BYTES = 4096
 _STALE_INTERVALS = 3
 _STALE_AT_LEAST_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class ConditionState:
-    """What a condition says now: True, False or (None) Unknown."""
-
-    type: ConditionType
-    status: bool | None
-    reason: Reason
-    message: str
 
 
 def conditions(situation: Situation, refusal: Finding | None, now: datetime) -> list[Json]:
@@ -136,6 +130,7 @@ def _states(
     )
     if situation.ledger is not None:
         yield _checkpoint_fresh(situation, situation.ledger, now)
+    yield from (state for state in (suspended(situation), resized(situation)) if state)
 
 
 def _accepted(situation: Situation) -> Iterator[ConditionState]:
@@ -205,6 +200,10 @@ def _running(situation: Situation) -> ConditionState:
 
 def _course(situation: Situation) -> ConditionState:
     kind = ConditionType.RUNNING
+    if situation.at_rest:
+        return resting(situation)
+    if meets_anew(situation):
+        return ConditionState(kind, False, Reason.RESIZING, meeting(situation))
     if situation.training:
         unread = f"; {situation.unreadable_report}" if situation.unreadable_report else ""
         return ConditionState(kind, True, Reason.TRAINING, f"steps are executed{unread}")
@@ -214,7 +213,7 @@ def _course(situation: Situation) -> ConditionState:
             kind, False, Reason.PREFLIGHT, stage or "the task is tried on synthetic data"
         )
     last = situation.last_attempt
-    if last is not None and situation.has_ended_attempt:
+    if last is not None and situation.has_ended_attempt and not begins_in_order(situation):
         if last.end is None:
             why = "worker 0 is gone or does not answer, and has left no record of how yet"
         elif last.reason in ENDED_IN_ORDER:

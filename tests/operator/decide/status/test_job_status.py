@@ -20,6 +20,7 @@ def test_workers_are_found_by_their_selector() -> None:
     world = running()
     assert world.status["workers"] == {
         "desired": 2,
+        "replicas": 2,
         "ready": 2,
         "selector": f"dtjob.dev/job=digits,dtjob.dev/job-uid={UID}",
         "generation": 1,

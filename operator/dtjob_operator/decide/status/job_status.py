@@ -16,9 +16,11 @@ from dtjob_api.ledger.privacy_ledger import AttemptRecord, OutcomeState, Privacy
 from dtjob_api.ledger.proven import may_lack_draws
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import NO_FAILURE, ConditionType, Phase
-from dtjob_operator.decide.conditions import conditions
 from dtjob_operator.decide.obstacles.obstacle import Children
+from dtjob_operator.decide.run_order import begins_in_order
 from dtjob_operator.decide.situation import Situation
+from dtjob_operator.decide.status.conditions import conditions
+from dtjob_operator.decide.status.resizing import meets_anew
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms import formatting, names
@@ -61,7 +63,7 @@ def status(
 
 
 def _phase(situation: Situation, refusal: Finding | None) -> str:
-    """Pending: no pods are wanted; Restarting: they are, and it has trained before."""
+    """Pending: no pods are made; Restarting: they are, and it has trained before."""
     if refusal is not None:
         return Phase.FAILED
     if situation.unreadable is not None:
@@ -69,19 +71,28 @@ def _phase(situation: Situation, refusal: Finding | None) -> str:
         return str(situation.stored.get("phase") or Phase.PENDING)
     if (outcome := situation.outcome) is not None:
         return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
-    if situation.ledger is None or situation.children is Children.RELEASED:
+    if situation.ledger is None:
         return Phase.PENDING
+    if situation.at_rest:
+        return Phase.SUSPENDING if situation.observed.pods else Phase.SUSPENDED
+    if situation.children is Children.RELEASED:
+        return Phase.PENDING
+    if meets_anew(situation):
+        return Phase.RESIZING
     if situation.training:
         return Phase.RUNNING
     if situation.children is Children.LEFT:
         return Phase.PENDING
+    if begins_in_order(situation):
+        return Phase.STARTING
     return Phase.RESTARTING if situation.may_have_spent else Phase.STARTING
 
 
 def _workers(situation: Situation) -> Json:
     selector = ",".join(f"{key}={value}" for key, value in names.selector(situation.job).items())
     return WorkersStatus(
-        desired=situation.workers,
+        desired=situation.target,
+        replicas=0 if situation.outcome else len(situation.observed.pods),
         ready=situation.ready,
         selector=selector,
         generation=situation.ledger.spec.run.generation if situation.ledger else None,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from dtjob_api.reasons import ConditionType, Phase, Reason
-from dtjob_operator.decide.moves import without_moves
-from dtjob_operator.read.status_conditions import is_true
+from dtjob_operator.decide.status.moves import without_moves
+from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.settings import Settings
 
@@ -33,6 +33,14 @@ QUIET = frozenset(
         Reason.POLICY_NONE,
         Reason.API_SERVER_ADDRESS_UNKNOWN,
         Reason.FINISHED,
+        Reason.SUSPENDING,
+        Reason.SUSPENDED,
+        Reason.RESUMED,
+        Reason.RESIZING,
+        Reason.RESIZED,
+        Reason.ADDING_WORKERS,
+        Reason.WAITING_FOR_CHECKPOINT,
+        Reason.WAITING_FOR_TRAINING,
     }
 )
 """Reasons of the regular course, which the phase shows, and those that hold for a job's whole life.
@@ -79,10 +87,17 @@ def _is_news(stored: Json, new: Json) -> bool:
     return (
         any(stored.get(field) != new.get(field) for field in ("phase", "observedGeneration"))
         or _troubles(stored) != _troubles(new)
+        or _asked_for(stored) != _asked_for(new)
         or _is_complete(new) > _is_complete(stored)
         or has_first_figures(new) > has_first_figures(stored)
         or _takes_epsilon_back(stored, new)
     )
+
+
+def _asked_for(status: Json) -> list[str | None]:
+    """How far the job is with what its user has asked for since it began."""
+    kinds = (ConditionType.SUSPENDED, ConditionType.RESIZED)
+    return [(condition(status, kind) or {}).get("reason") for kind in kinds]
 
 
 def _is_complete(status: Json) -> bool:
