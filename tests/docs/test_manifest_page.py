@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 (VERSION,) = job_crd()["spec"]["versions"]
 SPEC: Json = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
-WHOLE = {"spec.workers.resources"}
+WHOLE = {"spec.workers.resources", "spec.autoscaling.behavior"}
 """Objects that have one row."""
 
 
@@ -116,6 +116,7 @@ def _above(value: float, whole: bool) -> float:
 
 # Fields that bound one another.
 _WITH = {
+    "spec.autoscaling.minReplicas": "spec.autoscaling.maxReplicas",
     "spec.training.batchSize": "spec.privacy.datasetSize",
     "spec.training.learningRateSchedule.warmupSteps": "spec.training.steps",
 }
@@ -140,6 +141,8 @@ def test_auto_or_a_number() -> None:
 
 
 OTHER: Json = {
+    "spec.autoscaling.behavior": {"scaleDown": {"selectPolicy": "Min"}},
+    "spec.autoscaling.metrics": REMOVED,
     "spec.imagePullSecrets": [{"name": "other"}],
     "spec.workers.resources": {"limits": {"cpu": "1"}},
     "spec.workers.template.env": [{"name": "OTHER", "value": "x"}],

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from dtjob_api.job.autoscaling import Autoscaling
 from dtjob_api.job.network import Network, NetworkPolicyMode
 from dtjob_api.job.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
 from dtjob_api.job.status import JobStatus
@@ -40,6 +41,7 @@ from dtjob_api.model import (
 )
 
 __all__ = [
+    "Autoscaling",
     "Checkpoint",
     "CheckpointVolume",
     "Clipping",
@@ -92,6 +94,13 @@ _OUT_OF_BOUNDS = (
 )
 
 
+_HAS_UTILIZATION = (
+    "has(self.autoscaling.metrics) && self.autoscaling.metrics.size() > 0 "
+    "? self.autoscaling.metrics.exists(m, has(m.resource) && m.resource.name == '{0}' && "
+    "m.resource.target.type == 'Utilization') : '{0}' == 'cpu'"
+)
+
+
 def _spec_schema(schema: Json) -> None:
     _privacy_is_optional_in_the_schema(schema)
     schema.update(
@@ -129,6 +138,19 @@ def _spec_schema(schema: Json) -> None:
                 "ceil(training.epochs * privacy.datasetSize / training.batchSize)",
                 field=".training.learningRateSchedule.warmupSteps",
             ),
+            *(
+                rule(
+                    f"!has(self.autoscaling) || !({_HAS_UTILIZATION.format(resource)}) || "
+                    "[has(self.workers.resources.requests) && "
+                    f"'{resource}' in self.workers.resources.requests, "
+                    f"has(self.workers.resources.limits) && "
+                    f"'{resource}' in self.workers.resources.limits].exists(given, given)",
+                    f"must request {resource}: spec.autoscaling holds its use at a percentage of "
+                    "what is requested, and without metrics that of cpu",
+                    field=".workers.resources",
+                )
+                for resource in ("cpu", "memory")
+            ),
         )
     )
 
@@ -154,6 +176,9 @@ class JobSpec(Model):
     """Secrets for the image's registry."""
 
     workers: Workers = Workers()
+    autoscaling: Autoscaling | None = None
+    """How a HorizontalPodAutoscaler chooses `workers.replicas`; without it nothing changes it but
+    its user."""
     training: Training
     privacy: Privacy
     storage: Storage = Storage()

@@ -127,6 +127,8 @@ class DisplayStatus(Model):
     gpu: Text | None = None
     memory: Text | None = None
     eta: Text | None = None
+    duration: Text | None = None
+    """From the start of a job to its end."""
 
 
 class JobStatus(Model):

@@ -163,6 +163,8 @@ def job_crd() -> Json:
             _column("Samples/s", ".status.progress.samplesPerSecond", wide=True),
             _column("Memory", ".status.display.memory", wide=True),
             _column("Checkpoint", ".status.checkpoint.step", "integer", wide=True),
+            _column("Duration", ".status.display.duration", wide=True),
+            _column("Finished", ".status.completionTime", "date", wide=True),
         ],
         scale={
             "specReplicasPath": ".spec.workers.replicas",

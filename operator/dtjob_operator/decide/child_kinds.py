@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.wire.positions import Role, positions
+from dtjob_operator.decide.builders.autoscaler import autoscaler
 from dtjob_operator.decide.builders.disruption_budget import disruption_budget
 from dtjob_operator.decide.builders.ledger import ledger, ordered
 from dtjob_operator.decide.builders.role_binding import role_binding
@@ -40,6 +41,8 @@ class ChildKind:
         By the jobs of a namespace. One that a platform team has prepared is used as it is.
     is_of_pods
         Whether it is first made for pods, so that a job that is made suspended has none.
+    makes_pods
+        Whether there would be pods again as long as it is there.
     """
 
     kind: Kind
@@ -50,6 +53,7 @@ class ChildKind:
     is_in_the_way: Callable[[Facts, Json], bool] = lambda _facts, _stored: False
     is_shared: bool = False
     is_of_pods: bool = True
+    makes_pods: bool = False
 
 
 def uses_our_account(job: DistributedTrainingJob) -> bool:
@@ -69,6 +73,14 @@ def _ledger(facts: Facts) -> Json | None:
         return ledger(facts.job, facts.plan) if facts.plan is not None else None
     order = next_order(facts)
     return ordered(facts.job, facts.ledger.spec, order) if order is not None else None
+
+
+def _autoscaler(facts: Facts) -> Json | None:
+    """None for a job that rests, whose number of workers is not to move."""
+    autoscaling = facts.job.spec.autoscaling
+    if autoscaling is None or facts.job.spec.suspend or facts.ledger is None:
+        return None
+    return autoscaler(facts.job, autoscaling)
 
 
 def _stateful_set(role: Role) -> Callable[[Facts], Json | None]:
@@ -130,10 +142,19 @@ CHILD_KINDS = (
         kinds.STATEFUL_SET,
         stored=lambda observed: observed.coordinator_set,
         wanted=_stateful_set(Role.COORDINATOR),
+        makes_pods=True,
     ),
     ChildKind(
         kinds.STATEFUL_SET,
         stored=lambda observed: observed.worker_set,
         wanted=_stateful_set(Role.WORKER),
+        makes_pods=True,
+    ),
+    ChildKind(
+        kinds.AUTOSCALER,
+        stored=lambda observed: observed.autoscaler,
+        wanted=_autoscaler,
+        is_in_the_way=lambda facts, _stored: _autoscaler(facts) is None,
+        makes_pods=True,
     ),
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dtjob_api.wire.positions import Role
-from dtjob_operator.decide.child_kinds import CHILD_KINDS
+from dtjob_operator.decide.child_kinds import CHILD_KINDS, ChildKind
 from dtjob_operator.decide.drift import has_drifted
 from dtjob_operator.decide.gang_sets import desired_set
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.obstacles.older_shape import has_older_shape
 from dtjob_operator.decide.situation import Situation
-from dtjob_operator.terms import names
+from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import ObjectRef
 from dtjob_operator.terms.kinds import Json
 
@@ -19,12 +19,9 @@ from dtjob_operator.terms.kinds import Json
 def applies(situation: Situation) -> Iterator[Json]:
     """Desired objects that are missing or differ, in the order in which they are needed.
 
-    After the outcome nothing is made any more; both StatefulSets go to 0 pods once the stored
-    status says so, and stay there.
+    After the outcome nothing is made any more.
     """
-    if situation.finished:
-        yield from _scaled_down(situation)
-    elif situation.outcome is None:
+    if situation.outcome is None and not situation.finished:
         if situation.children is Children.RELEASED:
             yield from _scaled_down(situation)
         elif situation.children is Children.KEPT and (situation.ledger or situation.plan):
@@ -53,15 +50,16 @@ def _rests(situation: Situation) -> bool:
 
 
 def deletes(situation: Situation) -> Iterator[ObjectRef]:
-    """Children of ours that are in the way of what is wanted now."""
+    """Children of ours that are in the way of what is wanted now, or of which nothing is any more.
+
+    Once the stored status says that the job has ended its pods go, then all that was for them.
+    """
     job = situation.job
-    if situation.finished or situation.outcome is not None or situation.ledger is None:
-        return
     for child in CHILD_KINDS:
         stored = child.stored(situation.observed)
         if stored is None or _is_being_deleted(stored) or not child.is_own(stored, job):
             continue
-        if child.is_in_the_way(situation, stored):
+        if _goes(situation, child, stored):
             yield ObjectRef(
                 api_version=child.kind.api_version,
                 kind=child.kind.name,
@@ -69,6 +67,18 @@ def deletes(situation: Situation) -> Iterator[ObjectRef]:
                 name=stored["metadata"]["name"],
                 uid=stored["metadata"]["uid"],
             )
+
+
+def _goes(situation: Situation, child: ChildKind, stored: Json) -> bool:
+    if situation.finished:
+        if child.is_shared or not child.is_of_pods:
+            return False
+        if child.kind is kinds.STATEFUL_SET and has_older_shape(stored):
+            return False
+        return child.makes_pods or not situation.observed.pods
+    if situation.outcome is not None or situation.ledger is None:
+        return False
+    return child.is_in_the_way(situation, stored)
 
 
 def _if_changed(wanted: Json, stored: Json | None) -> Iterator[Json]:

@@ -12,8 +12,8 @@ _SUFFIXES = {
     "u": Decimal("1e-6"),
     "n": Decimal("1e-9"),
 }
-_QUANTITY_MAPS = frozenset({"requests", "limits"})
-_QUANTITIES = frozenset({"sizeLimit"})
+_QUANTITY_MAPS = frozenset({"requests", "limits", "target"})
+_QUANTITIES = frozenset({"sizeLimit", "tolerance"})
 # Server-side apply merges these lists by a key of their elements, so that others may add to them;
 # every other list is taken whole.
 _LIST_KEYS = {

@@ -99,8 +99,10 @@ class Facts:
 
     @property
     def target(self) -> int:
-        """Worker pods that are asked for."""
-        return self.job.spec.workers.replicas
+        """Worker pods that are asked for, within the bounds of an autoscaler."""
+        spec = self.job.spec
+        asked = spec.workers.replicas
+        return spec.autoscaling.clamped(asked) if spec.autoscaling else asked
 
     @property
     def at_rest(self) -> bool:

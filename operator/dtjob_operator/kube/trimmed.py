@@ -61,6 +61,11 @@ def _whole(obj: Json) -> Json:
     return {**obj, "metadata": metadata}
 
 
+def _autoscaler(obj: Json) -> Json:
+    """Without its status, which moves all the time."""
+    return {field: value for field, value in _whole(obj).items() if field != "status"}
+
+
 def _pod(obj: Json) -> Json:
     status = obj.get("status") or {}
     kept = _of(status, _POD_STATUS)
@@ -115,6 +120,7 @@ def _ledger(obj: Json) -> Json:
 
 
 _TRIMMERS: dict[Kind, Callable[[Json], Json]] = {
+    kinds.AUTOSCALER: _autoscaler,
     kinds.POD: _pod,
     kinds.CLAIM: _claim,
     kinds.EVENT: _event,

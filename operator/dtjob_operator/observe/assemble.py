@@ -130,6 +130,7 @@ class Observer:
             ledgers_undefined=undefined,
             coordinator_set=sets[Role.COORDINATOR],
             worker_set=sets[Role.WORKER],
+            autoscaler=await self._child(kinds.AUTOSCALER, namespace, name, taken),
             disruption_budget=await self._child(kinds.DISRUPTION_BUDGET, namespace, name, taken),
             network_policy=await self._child(kinds.NETWORK_POLICY, namespace, name, taken),
             service=await self._child(kinds.SERVICE, namespace, name, taken),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 
@@ -25,6 +25,19 @@ def rounded_down(value: float | str, places: int) -> str:
 def rounded(value: float | str, places: int) -> str:
     """The nearest number of so many decimal places."""
     return _rounded(value, places, ROUND_HALF_EVEN)
+
+
+def duration(lasted: timedelta) -> str:
+    """Its two greatest units, as kubectl has them: 9m12s, 2h3m, 1d4h."""
+    seconds = max(0, round(lasted.total_seconds()))
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    first = next((at for at, (_, unit) in enumerate(units) if seconds >= unit), len(units) - 1)
+    parts: list[str] = []
+    for name, unit in units[first : first + 2]:
+        count, seconds = divmod(seconds, unit)
+        if count or not parts:
+            parts.append(f"{count}{name}")
+    return "".join(parts)
 
 
 def workers(count: int) -> str:

@@ -42,6 +42,7 @@ STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 SERVICE = Kind("v1", "Service", "services")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 POD = Kind("v1", "Pod", "pods")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
@@ -57,6 +58,7 @@ ALL = (
     SERVICE,
     NETWORK_POLICY,
     DISRUPTION_BUDGET,
+    AUTOSCALER,
     POD,
     CLAIM,
     SERVICE_ACCOUNT,
@@ -92,6 +94,7 @@ WATCHED = (
     Selection(SERVICE, label_selector=JOB_UID_LABEL),
     Selection(NETWORK_POLICY, label_selector=JOB_UID_LABEL),
     Selection(DISRUPTION_BUDGET, label_selector=JOB_UID_LABEL),
+    Selection(AUTOSCALER, label_selector=JOB_UID_LABEL),
     Selection(POD, label_selector=JOB_UID_LABEL),
     Selection(CLAIM, label_selector=JOB_UID_LABEL),
     Selection(SERVICE_ACCOUNT, field_selector=f"metadata.name={WORKER_ACCOUNT}"),

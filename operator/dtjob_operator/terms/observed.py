@@ -78,7 +78,7 @@ class Observed:
         last patch makes it repeat that patch.
     parsed
         The same job without its status, where whoever observed it has parsed it.
-    ledger, coordinator_set, worker_set, service, network_policy, disruption_budget
+    ledger, coordinator_set, worker_set, service, network_policy, disruption_budget, autoscaler
         The objects that have the names of children (`terms.names`), whoever owns them. Whole as far
         as `trimmed` leaves them: drift is found by comparing them with what is wanted.
     ledgers_undefined
@@ -143,6 +143,7 @@ class Observed:
     service: Json | None = None
     network_policy: Json | None = None
     disruption_budget: Json | None = None
+    autoscaler: Json | None = None
     service_account: Json | None = None
     role_binding: Json | None = None
     pods: tuple[Json, ...] = ()

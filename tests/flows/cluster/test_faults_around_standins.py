@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -76,15 +77,39 @@ def test_the_ledger_can_not_be_deleted(enduring: Enduring) -> None:
     assert "never deleted" in refusal
 
 
-def test_another_number_of_replicas_has_no_effect(enduring: Enduring) -> None:
+def trains_as(enduring: Enduring, attempt: int) -> bool:
+    return enduring.training() == attempt
+
+
+def has_pods(job: Job, count: int) -> bool:
+    return len(job.kubectl.list("pods")) == count
+
+
+def test_another_number_of_replicas(enduring: Enduring) -> None:
+    """One attempt more each time; no draw is lost, as the account at the end has it."""
     attempt = enduring.training()
     job = enduring.job
-    change = '--patch={"spec":{"workers":{"replicas":3}}}'
-    job.kubectl("patch", "dtjob", job.name, "--type=merge", change)
-    job.until("an event says so", lambda: ("Warning", "ReplicasLatched") in job.events(), 60)
-    assert enduring.training() == attempt
-    assert len(job.kubectl.list("pods")) == 2
-    assert job.ledger()["spec"]["run"]["workers"] == 2
+    for replicas in (3, 2):
+        job.kubectl("scale", "dtjob", job.name, f"--replicas={replicas}")
+        attempt += 1
+        wait_for("the next attempt", partial(trains_as, enduring, attempt), 120)
+        last = job.ledger_status()["attempts"][-1]
+        assert last["workers"] == replicas
+        job.until("its pods", partial(has_pods, job, replicas), 60)
+
+
+def test_it_is_suspended_and_resumed(enduring: Enduring) -> None:
+    attempt = enduring.training()
+    job = enduring.job
+    for suspend in ("true", "false"):
+        change = f'--patch={{"spec":{{"suspend":{suspend}}}}}'
+        job.kubectl("patch", "dtjob", job.name, "--type=merge", change)
+        if suspend == "true":
+            wait = "--for=condition=Suspended"
+            job.kubectl("wait", "dtjob", job.name, wait, "--timeout=60s")
+            assert not job.kubectl.list("pods")
+    assert enduring.training() == attempt + 1
+    assert job.ledger_status()["attempts"][-2]["reason"] == "Stopped"
 
 
 def test_the_api_server_is_away_for_a_minute(enduring: Enduring) -> None:

@@ -425,7 +425,22 @@ def test_pods_go_when_the_job_ends_though_their_sets_lost_their_labels() -> None
         world.see(**{slot: bare})
     world.end()
     world.settle()
-    assert sizes(world) == (0, 0)
+    assert (world.observed.coordinator_set, world.observed.worker_set) == (None, None)
+
+
+def test_what_was_for_pods_goes_once_they_are_gone() -> None:
+    """A NetworkPolicy that went before them would leave them open. What jobs share stays."""
+    world = started()
+    world.start()
+    world.end()
+    world.settle()
+    for_pods = ("service", "network_policy", "disruption_budget")
+    assert all(getattr(world.observed, slot) is not None for slot in for_pods)
+    world.see(pods=())
+    world.settle()
+    assert all(getattr(world.observed, slot) is None for slot in for_pods)
+    for slot in ("ledger", "service_account", "role_binding"):
+        assert getattr(world.observed, slot) is not None
 
 
 def test_another_incarnation_shares_no_name() -> None:

@@ -427,6 +427,72 @@ class TestShrinking:
         assert sizes(world) == (1, 1)
 
 
+BOUNDS = {"minReplicas": 2, "maxReplicas": 4}
+
+
+class TestAutoscaling:
+    def test_an_autoscaler_scales_the_job_itself(self) -> None:
+        world = World.of(digits(autoscaling=BOUNDS), privacy_plan=PLAN)
+        world.settle()
+        assert world.observed.autoscaler is not None
+        assert world.observed.autoscaler["spec"] == BOUNDS | {
+            "scaleTargetRef": {
+                "apiVersion": "dtjob.dev/v1alpha1",
+                "kind": "DistributedTrainingJob",
+                "name": "digits",
+            }
+        }
+
+    @pytest.mark.parametrize(("replicas", "workers"), [(1, 2), (3, 3), (9, 4)])
+    def test_it_begins_within_the_bounds(self, replicas: int, workers: int) -> None:
+        job = digits(autoscaling=BOUNDS)
+        job["spec"]["workers"]["replicas"] = replicas
+        world = World.of(job, privacy_plan=PLAN)
+        world.settle()
+        assert order(world)["workers"] == workers
+        assert world.status["workers"]["desired"] == workers
+
+    def test_a_job_that_rests_or_has_ended_or_asks_for_none_has_none(self) -> None:
+        world = World.of(digits(autoscaling=BOUNDS))
+        world.start()
+        world.edit(suspend=True)
+        world.settle()
+        assert world.observed.autoscaler is None
+        world.edit(suspend=False)
+        world.settle()
+        assert world.observed.autoscaler is not None
+        job = copy.deepcopy(world.observed.job)
+        del job["spec"]["autoscaling"]
+        world.see(job=job)
+        world.settle()
+        assert world.observed.autoscaler is None
+        world.edit(autoscaling=BOUNDS)
+        world.settle()
+        world.end()
+        world.settle()
+        assert world.observed.autoscaler is None
+
+    def test_what_the_api_server_writes_otherwise_is_no_drift(self) -> None:
+        """It rewrites quantities, and fills in what is left out."""
+        target = {"type": "AverageValue", "averageValue": "1500Mi"}
+        memory = {"type": "Resource", "resource": {"name": "memory", "target": target}}
+        asked = BOUNDS | {
+            "metrics": [memory],
+            "behavior": {"scaleUp": {"stabilizationWindowSeconds": 0, "tolerance": "0.050"}},
+        }
+        world = World.of(digits(autoscaling=asked), privacy_plan=PLAN)
+        world.settle()
+        stored = copy.deepcopy(world.observed.autoscaler)
+        assert stored is not None
+        (metric,) = stored["spec"]["metrics"]
+        metric["resource"]["target"]["averageValue"] = "1572864k"
+        stored["spec"]["behavior"]["scaleUp"] |= {"selectPolicy": "Max", "tolerance": "50m"}
+        world.see(autoscaler=stored)
+        assert world.decide().applies == ()
+        metric["resource"]["target"]["averageValue"] = "1573Mi"
+        assert [each["kind"] for each in world.decide().applies] == ["HorizontalPodAutoscaler"]
+
+
 def test_an_order_is_given_once() -> None:
     """What was observed before it was written asks for the same, and no more."""
     world = running()

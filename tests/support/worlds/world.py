@@ -177,7 +177,8 @@ class World:
         """Carry one decision out."""
         decision = self.decide()
         for reference in decision.deletes:
-            self.see(**{_DELETED[reference.kind]: None})
+            deleted = {"kind": reference.kind, "metadata": {"name": reference.name}}
+            self.see(**{slot_of(deleted): None})
         for child in decision.applies:
             self._apply(child)
         self.events += [event.reason for event in decision.events]
@@ -301,10 +302,10 @@ def running() -> World:
     return world
 
 
-_DELETED = {"RoleBinding": "role_binding", "NetworkPolicy": "network_policy"}
 _SLOTS = {
     "NetworkPolicy": "network_policy",
     "PodDisruptionBudget": "disruption_budget",
+    "HorizontalPodAutoscaler": "autoscaler",
     "Service": "service",
     "PrivacyLedger": "ledger",
     "ServiceAccount": "service_account",

@@ -238,17 +238,21 @@ def _accounts_for_all_draws(situation: Situation) -> bool:
 def _display(status: Json, now: datetime, epsilon: str | None) -> Json:
     """The printer columns."""
     workers, progress, gpu = status["workers"], status.get("progress"), status.get("gpu") or {}
+    began, ended = status.get("startTime"), status.get("completionTime")
     eta = (progress or {}).get("estimatedCompletionTime")
     usage = gpu.get("utilizationPercent")
     used, total = gpu.get("memoryUsedBytes"), gpu.get("memoryTotalBytes")
     return DisplayStatus(
         reason=_reason(status),
-        ready=f"{workers['ready']}/{workers['desired']}",
+        ready=None if ended else f"{workers['ready']}/{workers['desired']}",
         progress=f"{progress['percent']}%" if progress else None,
         epsilon=epsilon,
         gpu=f"{usage['mean']}%" if usage else None,
         memory=f"{used / _GIB:.0f}/{total / _GIB:.0f}Gi" if used is not None and total else None,
         eta=formatting.clock(datetime.fromisoformat(eta), now) if eta else None,
+        duration=formatting.duration(datetime.fromisoformat(ended) - datetime.fromisoformat(began))
+        if began and ended
+        else None,
     ).to_dict()
 
 

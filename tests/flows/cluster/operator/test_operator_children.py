@@ -200,17 +200,21 @@ def test_a_job_of_the_same_name_shares_nothing_with_the_one_before(
         wait_until_gone(namespace, kind, child_name(running), 120)
 
 
-def test_replicas_are_latched_at_the_start(running: Manifest, namespace: Kubectl) -> None:
-    namespace("patch", "dtjob", "digits", "--type=merge", '-p={"spec":{"workers":{"replicas":3}}}')
+def test_a_job_that_never_trained_takes_another_number_at_once(
+    running: Manifest, namespace: Kubectl
+) -> None:
+    namespace("scale", "dtjob", "digits", "--replicas=3")
 
-    def told() -> bool:
-        return "ReplicasLatched" in namespace("describe", "dtjob", "digits")
-
-    wait_for("an event says so", told, 60)
-    for name in (child_name(running), f"{child_name(running)}-w"):
-        stateful_set = namespace.get("statefulset", name)
+    def workers() -> int:
+        stateful_set = namespace.get("statefulset", f"{child_name(running)}-w")
         assert stateful_set is not None
-        assert stateful_set["spec"]["replicas"] == 1
+        return int(stateful_set["spec"]["replicas"])
+
+    wait_for("its pods are asked for", lambda: workers() == 2, 60)
+    ledger = namespace.get("privacyledger", child_name(running))
+    assert ledger is not None
+    order = ledger["spec"]["run"]
+    assert (order["generation"], order["workers"], order["state"]) == (2, 3, "Run")
 
 
 def test_deleting_the_ledger_is_refused(running: Manifest, namespace: Kubectl) -> None:

@@ -217,7 +217,7 @@ def test_an_outcome_is_a_condition_within_two_seconds(
     at = status_write(proxy, namespace, failed)
     assert standstill.ran(written, at) < OUTCOME_SECONDS
     assert failed(status(namespace))
-    wait_for("pods are released", lambda: replicas(namespace, coordinator.name) == 0, 60)
+    wait_for("pods are released", lambda: replicas(namespace, coordinator.name) is None, 60)
     wait_for("an event", lambda: "BatchNorm" in namespace("describe", "dtjob", "digits"), 60)
 
 
