@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 
 from dtjob_accounting.plan import Plan, PlanRequest
+from dtjob_api.content import content
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob, JobSpec
 from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, OrderState, PrivacyPlan
 from dtjob_api.model import API_GROUP
@@ -26,11 +27,6 @@ def child_name(job_name: str, uid: str, rerun: int = 0) -> str:
     """
     run = hashlib.sha256(f"{uid}/{rerun}".encode()).hexdigest() if rerun else uid
     return f"{job_name}-{run[:8]}"
-
-
-def ledger_name(job_name: str, uid: str) -> str:
-    """Name of the job's PrivacyLedger."""
-    return child_name(job_name, uid)
 
 
 def gang_audience(uid: str) -> str:
@@ -112,7 +108,9 @@ def ledger_spec(
     return LedgerSpec(
         job_uid=uid,
         job_name=job.metadata.name,
-        stateful_set=child_name(job.metadata.name, uid),
+        stateful_set=child_name(job.metadata.name, uid, job.spec.rerun),
+        rerun=job.spec.rerun,
+        content=content(job.spec),
         plan=plan,
         reserved_draws=plan.steps + plan.replay_reserve_steps,
         run=Order(

@@ -168,6 +168,8 @@ class Reason(StrEnum):
     # Succeeded
     COMPLETED = "Completed"
     """All promised steps are done."""
+    ALREADY_COMPLETED = "AlreadyCompleted"
+    """An earlier job of this name has done the same work; nothing is run or spent again."""
     PRIVACY_BUDGET_EXHAUSTED = "PrivacyBudgetExhausted"
     """Crashes have used up the replay reserve; the last checkpoint is the result, and without a
     step there is none (Rule 12)."""

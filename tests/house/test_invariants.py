@@ -41,6 +41,11 @@ def ended() -> Manifest:
     return job(phase="Succeeded", conditions=[condition("Succeeded", "True")])
 
 
+def another_run(rerun: int) -> Manifest:
+    """The status with which a run after the first begins."""
+    return {"phase": "Pending", "rerun": rerun, "previousRuns": [{"rerun": 0}]}
+
+
 def ledger() -> Manifest:
     return {
         "kind": "PrivacyLedger",
@@ -92,6 +97,21 @@ BROKEN: dict[str, tuple[Manifest, Change, str]] = {
         lambda o: o["status"].update(phase="Failed", conditions=[condition("Failed", "True")]),
         "it had Succeeded",
     ),
+    "another run begins before the last has ended": (
+        job(),
+        lambda o: o.update(status=another_run(1)),
+        "run 1 began",
+    ),
+    "a run is forgotten": (
+        ended(),
+        lambda o: o.update(status=another_run(1) | {"previousRuns": [{"rerun": 5}]}),
+        "run 1 began",
+    ),
+    "an earlier run comes back": (
+        job(rerun=1),
+        lambda o: o["status"].pop("rerun"),
+        "it was at run 1",
+    ),
     "a large status": (
         job(),
         lambda o: o["status"].update(display="x" * STATUS_BYTES),
@@ -135,6 +155,7 @@ def test_what_must_not_be_is_found(case: tuple[Manifest, Change, str]) -> None:
 def test_a_usual_course_breaks_nothing(first: Manifest) -> None:
     assert not found(first, lambda _obj: None)
     assert not found(job(), lambda o: o["status"]["privacy"].update(epsilonSpent="0.31"))
+    assert not found(ended(), lambda o: o.update(status=another_run(1)))
 
 
 def test_what_a_test_forges_is_not_the_operators() -> None:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from dtjob_accounting.plan import warnings
 from dtjob_accounting.process import PldProcess
-from dtjob_api.derive import frozen_plan, ledger_name, ledger_spec
+from dtjob_api.derive import child_name, frozen_plan, ledger_spec
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
 from dtjob_api.model import ObjectMeta
@@ -142,7 +142,7 @@ class _Session:
         """Run a new job; return its report."""
         uid = str(uuid4())
         job = manifests.job(self._manifest, uid)
-        name = ledger_name(job.metadata.name, uid)
+        name = child_name(job.metadata.name, uid, job.spec.rerun)
         if left := spent.unfinished(run_directory.begun(self._request.runs, job.metadata.name)):
             self._screen.note(left)
         run = run_directory.create(self._request.runs, name, self._request.manifest)

@@ -70,6 +70,7 @@ __all__ = [
     "Workers",
 ]
 
+MOST_RERUNS = 1_000_000
 MAX_NAME_LENGTH = 40
 """Leaves room for the run's part and a role in a StatefulSet's name, which may have 52 characters:
 Kubernetes puts it into a label, with a dash and ten more."""
@@ -163,6 +164,20 @@ class JobSpec(Model):
     suspend: bool = False
     """Whether the job rests: without pods, its checkpoint, ledger and volume as they are. What is
     left of its lease is used when it goes on."""
+
+    rerun: Annotated[
+        int,
+        Field(
+            json_schema_extra=rules(
+                rule(
+                    f"self >= 0 && self <= {MOST_RERUNS}",
+                    f"must be between 0 and {MOST_RERUNS}",
+                )
+            )
+        ),
+    ] = 0
+    """Raised, it runs a job that has ended once more, from the beginning and with a ledger of its
+    own: what it draws is spent anew."""
 
     image: Image
     """Trainer image."""
@@ -261,6 +276,13 @@ class DistributedTrainingJob(Model):
                 f"{_SIZE.format('self')}.compareTo({_SIZE.format('oldSelf')}) >= 0",
                 "a volume can grow but not shrink; give at least the present size",
                 field=".spec.storage.checkpoints.size",
+            ),
+            rule(
+                "self.spec.rerun == oldSelf.spec.rerun || (self.spec.rerun > oldSelf.spec.rerun && "
+                "has(oldSelf.status) && has(oldSelf.status.phase) && "
+                "oldSelf.status.phase in ['Succeeded', 'Failed'])",
+                "only rises, and only once the job has ended: status.phase is Succeeded or Failed",
+                field=".spec.rerun",
             ),
             _changes_while_suspended("spec.image"),
             _changes_while_suspended("spec.imagePullPolicy", optional=True),

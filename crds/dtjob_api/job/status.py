@@ -17,6 +17,8 @@ Decimal = Annotated[str, Field(max_length=32)]
 """A number as text with fixed rounding."""
 
 Text = Annotated[str, Field(max_length=64)]
+Name = Annotated[str, Field(max_length=63)]
+MOST_PREVIOUS_RUNS = 16
 
 
 class Condition(Model):
@@ -131,10 +133,32 @@ class DisplayStatus(Model):
     """From the start of a job to its end."""
 
 
+class PreviousRun(Model):
+    """How an earlier run of the job ended."""
+
+    rerun: int
+    """`spec.rerun` as it was."""
+    ledger: Name | None = None
+    """The PrivacyLedger of that run, which stays; absent where it was refused before it had one."""
+    phase: Phase
+    reason: Text | None = None
+    steps: int | None = None
+    draws_charged: int | None = None
+    epsilon_spent: Decimal | None = None
+    start_time: AwareDatetime | None = None
+    completion_time: AwareDatetime | None = None
+
+
 class JobStatus(Model):
     """Observed state of a job."""
 
     phase: Phase | None = None
+    rerun: int | None = None
+    """The run that this status is of, where it is not the first: `spec.rerun` as it was when that
+    began."""
+    ledger: Name | None = None
+    """The PrivacyLedger of the run. Of a job that is `AlreadyCompleted` it is the one of the job
+    that did the work."""
     observed_generation: int | None = None
     conditions: Annotated[
         list[Condition], Field(max_length=32, json_schema_extra=list_map("type"))
@@ -151,5 +175,7 @@ class JobStatus(Model):
     """Attempts that followed a failure."""
     start_time: AwareDatetime | None = None
     completion_time: AwareDatetime | None = None
+    previous_runs: Annotated[list[PreviousRun], Field(max_length=MOST_PREVIOUS_RUNS)] | None = None
+    """Earlier runs, the newest last."""
     result: FreeForm | None = None
     """Of a job that has ended: steps and draws, public figures, digests of the model."""

@@ -109,6 +109,14 @@ class PrivacyPlan(Model):
     """Whether the workers' logs show more than epsilon covers."""
 
 
+class Content(Model):
+    """What distinguishes the work of one job from that of another: `dtjob_api.content`."""
+
+    format: Number
+    """What is hashed, and how. Digests of different formats say nothing of one another."""
+    sha256: Annotated[str, Field(min_length=64, max_length=64)]
+
+
 class LedgerSpec(Model):
     """What the operator grants and asks for."""
 
@@ -116,6 +124,10 @@ class LedgerSpec(Model):
     job_name: Name
     stateful_set: Name
     """The coordinator's StatefulSet, whose one pod may write the status."""
+    rerun: NumberOrZero = 0
+    """`spec.rerun` of the job's run."""
+    content: Content | None = None
+    """Of the job, absent in a ledger of an older version."""
     plan: PrivacyPlan
     reserved_draws: Draws
     """Draws that may be charged in all; lowering it to what is charged closes the ledger."""

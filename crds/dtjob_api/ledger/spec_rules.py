@@ -59,7 +59,17 @@ SPEC_RULES: tuple[LedgerRule, ...] = (
                 spec_changes(lambda o, n: n.stateful_set == o.stateful_set),
             ),
             ("plan-stays", 9, "plan", spec_changes(lambda o, n: n.plan == o.plan)),
+            ("rerun-stays", 14, "rerun", spec_changes(lambda o, n: n.rerun == o.rerun)),
         )
+    ),
+    LedgerRule(
+        "content-stays",
+        14,
+        "spec.content",
+        "has(self.spec.content) == has(oldSelf.spec.content) && "
+        "(!has(self.spec.content) || self.spec.content == oldSelf.spec.content)",
+        spec_changes(lambda old, new: new.content == old.content),
+        "spec.content never changes: by it another job knows that the work is done",
     ),
     LedgerRule(
         "reserve-never-grows",

@@ -186,6 +186,9 @@ def _bound(path: str, error: ValidationError) -> str:
     match error.validator:
         case "minLength":
             return f"{value}: {path} in body should be at least {limit} chars long"
+        case "minItems":
+            items: Any = error.instance
+            return f"{len(items)}: {path} in body should have at least {limit} items"
         case "minimum":
             words = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
             return f"{value}: {path} in body should be {words} {go_value(limit)}"

@@ -11,11 +11,12 @@ from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
-from dtjob_operator.decide.status.announcements import announcements
+from dtjob_operator.decide.status.announcements import announcements, spends_again
 from dtjob_operator.decide.status.condition_state import ConditionState
 from dtjob_operator.decide.status.conditions import with_condition
 from dtjob_operator.decide.status.job_status import status
 from dtjob_operator.decide.status.pacing import has_first_figures, seconds_until_write
+from dtjob_operator.decide.status.runs import announced, next_run
 from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms import kinds
@@ -45,6 +46,8 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     except ValidationError as error:
         return _unreadable(observed, stored, error, now)
     situation = assess(observed, job, now, settings)
+    if (begun := next_run(situation)) is not None:
+        return Decision(status=begun, events=(announced(begun),), wake_after=0.0)
     if situation.outcome is not None and not situation.finished and observed.spent_pending:
         # The end is reported with its whole cost, not with the figure of fewer draws.
         return Decision(status=stored, wake_after=settings.telemetry_seconds)
@@ -52,19 +55,22 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     if _is_undecided(situation) and not situation.finished:
         refusal = admission.refusal(observed, job)
     applies = () if refusal else tuple(children.applies(situation))
+    makes_ledger = situation.ledger is None and any(map(_is_ledger, applies))
+    again = spends_again(observed) if makes_ledger else ()
     if (pause := _seconds_to_better_news(situation, refusal, applies, now)) is not None:
-        return Decision(applies=applies, status=stored, wake_after=pause)
+        return Decision(applies=applies, status=stored, events=again, wake_after=pause)
     new = status(observed, situation, refusal, now)
     wait = seconds_until_write(
         stored, new, observed.status_written, now, settings, observed.jobs_running
     )
     written = new if wait == 0 else stored
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
+    news = announcements(stored, written, job, situation.workers, pending)
     return Decision(
         applies=applies,
         deletes=tuple(children.deletes(situation)),
         status=written,
-        events=announcements(stored, written, job, situation.workers, pending) if wait == 0 else (),
+        events=again + (news if wait == 0 else ()),
         wake_after=_wake_after(situation, written, wait, now, settings),
     )
 
@@ -79,13 +85,17 @@ def _seconds_to_better_news(
     observed = situation.observed
     if situation.stored or refusal is not None or situation.obstacles:
         return None
-    if any(child["kind"] == kinds.LEDGER.name for child in applies):
+    if any(map(_is_ledger, applies)):
         return 0.0
     if not _is_undecided(situation) or observed.planning_trouble is not None:
         return None
     created = datetime.fromisoformat(observed.job["metadata"]["creationTimestamp"])
     left = (_PLANNING_SHOWN_AFTER - elapsed(created, now)).total_seconds()
     return left if left > 0 else None
+
+
+def _is_ledger(child: Json) -> bool:
+    return bool(child["kind"] == kinds.LEDGER.name)
 
 
 def _is_undecided(situation: Situation) -> bool:

@@ -99,6 +99,12 @@ class Store:
         keys = sorted(self._by_job.get((namespace, uid), ()))
         return tuple(self._entries[key].obj for key in keys)
 
+    def named(self, namespace: str, prefix: str) -> Iterator[Json]:
+        """The objects of a namespace whose names begin so: only these are unpacked."""
+        for (where, name), entry in list(self._entries.items()):
+            if where == namespace and name.startswith(prefix):
+                yield entry.obj
+
     def put(self, obj: Json) -> bool:
         """Remember an object; returns whether anything but its version is news."""
         return self._put(Entry.of(obj))
@@ -203,6 +209,10 @@ class Divided:
     def of_job(self, namespace: str, uid: str) -> tuple[Json, ...]:
         """As `Store.of_job`."""
         return self.parts[namespace].of_job(namespace, uid)
+
+    def named(self, namespace: str, prefix: str) -> Iterator[Json]:
+        """As `Store.named`."""
+        return self.parts[namespace].named(namespace, prefix)
 
     def put(self, obj: Json) -> bool:
         """As `Store.put`."""

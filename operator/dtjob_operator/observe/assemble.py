@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from dtjob_api.derive import child_name, plan_request
+from dtjob_api.derive import plan_request
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.proven import proven_draws
 from dtjob_api.reasons import ConditionType, Phase, Reason
@@ -22,17 +22,17 @@ from dtjob_operator.kube.api_errors import ApiError, NoSuchKind, NotFound
 from dtjob_operator.kube.api_server_address import ApiServerWatch
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.store import Key, Stores
-from dtjob_operator.observe import lost_labels
+from dtjob_operator.observe import earlier_work, lost_labels
 from dtjob_operator.observe.epsilons import Epsilons
 from dtjob_operator.observe.plans import Plans
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.read.events import by_child
 from dtjob_operator.read.pod_status import running_since
 from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
-from dtjob_operator.read.stored_job import parsed_if_readable
+from dtjob_operator.read.stored_job import child_of, parsed_if_readable
 from dtjob_operator.terms import formatting, kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
-from dtjob_operator.terms.observed import Child, EventsByObject, Observed
+from dtjob_operator.terms.observed import Child, EarlierRun, EventsByObject, Observed
 
 _EVENTS_FRESH_SECONDS = 2.0
 
@@ -101,7 +101,7 @@ class Observer:
             that no watch reports: they are asked for, and left out once that is over.
         """
         namespace, uid = key[0], job["metadata"]["uid"]
-        name = child_name(key[1], uid)
+        name = child_of(job)
         parsed = parsed_if_readable(job)
         pods = tuple(
             pod
@@ -110,6 +110,8 @@ class Observer:
         )
         sets = await self._stateful_sets(namespace, name, pods, taken)
         ledger, undefined = await self._ledger(job, name, sets, taken)
+        done, earlier = (None, ()) if ledger else self._earlier_work(job, parsed)
+        ledger = ledger or done
         is_final = ledger is not None and _status_reports_epsilon(job, ledger)
         memory.events = await self._events(job, name, memory.events)
         missed = lost_labels.missed(sets, name, pods, memory.events)
@@ -127,6 +129,8 @@ class Observer:
             job=job,
             parsed=parsed,
             ledger=ledger,
+            is_done_before=done is not None,
+            earlier_runs=earlier,
             ledgers_undefined=undefined,
             coordinator_set=sets[Role.COORDINATOR],
             worker_set=sets[Role.WORKER],
@@ -139,7 +143,7 @@ class Observer:
             ),
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
             pods=pods,
-            claim=await self._claim(namespace, name, ledger),
+            claim=await self._claim(namespace, name, ledger) if done is None else None,
             unlabelled={
                 pod["metadata"]["name"]: lost_labels.of_pod(job, name, pod)
                 for pod in memory.unlabelled
@@ -216,6 +220,17 @@ class Observer:
             return None, True
         except NotFound:
             return None, False
+
+    def _earlier_work(
+        self, job: Json, parsed: DistributedTrainingJob | None
+    ) -> tuple[Json | None, tuple[EarlierRun, ...]]:
+        """The ledger of an earlier job that makes this one needless, and what others have spent."""
+        if parsed is None or not earlier_work.is_looked_for(job):
+            return None, ()
+        metadata = job["metadata"]
+        ledgers = self._stores[kinds.LEDGER].named(metadata["namespace"], f"{metadata['name']}-")
+        same = list(earlier_work.of_same_work(parsed, ledgers))
+        return earlier_work.completed(parsed, same), earlier_work.spent(same)
 
     async def _newest_ledger(self, known: Json) -> Json:
         """A ledger as the API server has it now; the one that is known where it does not say."""

@@ -13,13 +13,12 @@ from typing import Literal
 import aiohttp
 import structlog
 
-from dtjob_api.derive import child_name
 from dtjob_api.wire.well_known import HTTP_PORT, REPORT_PATH
 from dtjob_api.wire.worker_report import WorkerReport
 from dtjob_operator.kube.store import Key
 from dtjob_operator.read import coordinator_report
 from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, Json
-from dtjob_operator.terms.names import position_of
+from dtjob_operator.terms.names import child_of_any_run, position_of
 
 MAX_BYTES = 64 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -132,7 +131,8 @@ class Scraper:
         metadata, status = pod["metadata"], pod.get("status", {})
         labels, namespace = metadata.get("labels", {}), metadata["namespace"]
         name, uid = labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)
-        if not name or not uid or position_of(child_name(name, uid), pod) != 0:
+        child = child_of_any_run(name, pod) if name and uid else None
+        if child is None or position_of(child, pod) != 0:
             return
         job, pod_uid, address = (namespace, uid), metadata["uid"], status.get("podIP")
         followed = self._following.get(job)

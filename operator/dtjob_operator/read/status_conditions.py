@@ -17,6 +17,15 @@ def is_true(status: Json, kind: ConditionType) -> bool:
     return found is not None and found["status"] == "True"
 
 
+def reason_of_end(status: Json) -> str | None:
+    """The reason of the terminal condition; None where there is none."""
+    for kind in (ConditionType.SUCCEEDED, ConditionType.FAILED):
+        if is_true(status, kind):
+            found = condition(status, kind)
+            return found["reason"] if found is not None else None
+    return None
+
+
 def is_terminal(status: Json) -> bool:
     """Whether a status is final."""
     return is_true(status, ConditionType.SUCCEEDED) or is_true(status, ConditionType.FAILED)

@@ -35,7 +35,7 @@ def namespace(job: DistributedTrainingJob) -> str:
 
 def child_name(job: DistributedTrainingJob) -> str:
     """Name of what is the job's alone, its ledger and Service: another for each run."""
-    return derive.child_name(job.metadata.name, derive.job_uid(job))
+    return derive.child_name(job.metadata.name, derive.job_uid(job), job.spec.rerun)
 
 
 def set_name(job: DistributedTrainingJob, role: Role) -> str:
@@ -56,6 +56,14 @@ def claim_name(job: DistributedTrainingJob) -> str:
 def claim_of(child: str) -> str:
     """Name that the coordinator's StatefulSet gives the checkpoint claim."""
     return f"{CHECKPOINT_VOLUME}-{positions.pod_name(child, 0)}"
+
+
+def child_of_any_run(job_name: str, pod: Json) -> str | None:
+    """Name of the children of which a pod may be one, of whichever run; None: of none."""
+    of_set, _, _ = pod["metadata"]["name"].rpartition("-")
+    child = positions.child_of_set(of_set)
+    is_one = child.rpartition("-")[0] == job_name and len(child) == len(job_name) + 9
+    return child if is_one else None
 
 
 def position_of(child: str, pod: Json) -> int | None:

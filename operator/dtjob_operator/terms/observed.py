@@ -54,6 +54,13 @@ class Spent:
     draws: int
 
 
+class EarlierRun(NamedTuple):
+    """An earlier run of the same work that has not succeeded, or is not to count."""
+
+    ledger: str
+    charged: int
+
+
 @dataclass(frozen=True)
 class Rejection:
     """An apply that the API server does not do: not a conflict, not an outage.
@@ -81,6 +88,10 @@ class Observed:
     ledger, coordinator_set, worker_set, service, network_policy, disruption_budget, autoscaler
         The objects that have the names of children (`terms.names`), whoever owns them. Whole as far
         as `trimmed` leaves them: drift is found by comparing them with what is wanted.
+    is_done_before
+        `ledger` is that of an earlier job, which has done this one's work.
+    earlier_runs
+        What others of the same work have charged, while this job has no ledger.
     ledgers_undefined
         The ledger is gone because the API server knows of no ledgers at all.
     service_account, role_binding
@@ -137,6 +148,8 @@ class Observed:
     job: Json
     parsed: DistributedTrainingJob | None = None
     ledger: Json | None = None
+    is_done_before: bool = False
+    earlier_runs: tuple[EarlierRun, ...] = ()
     ledgers_undefined: bool = False
     coordinator_set: Json | None = None
     worker_set: Json | None = None

@@ -22,6 +22,7 @@ WHOLE = PrivacyLedger.from_dict(
     edited(
         FINISHED,
         {
+            "spec.content": {"format": 1, "sha256": "0" * 64},
             "spec.run.time": TIME,
             "spec.run.insteadOf": 4,
             "status.volume": {"attempt": 4, "leased": 3, "charged": 60, "checkpoint": CHECKPOINT},

@@ -382,12 +382,12 @@ def test_a_job_that_trains_is_refused_for_none_of_its_arguments() -> None:
 def test_a_job_of_another_version_is_left_as_it_is() -> None:
     world = running()
     job = copy.deepcopy(world.observed.job)
-    job["spec"]["rerun"] = 1
+    job["spec"]["queueing"] = 1
     world.see(job=job)
     decision = world.reconcile()
     assert decision.applies == ()
     assert world.reason("Accepted") == ("False", "InvalidSpec")
-    assert "spec.rerun" in world.condition("Accepted")["message"]
+    assert "spec.queueing" in world.condition("Accepted")["message"]
     assert world.status["phase"] == "Running"
     assert world.decide().status == world.status
 
@@ -396,7 +396,7 @@ def test_a_job_that_is_repaired_while_it_is_planned_is_no_more_refused() -> None
     """It was read by an operator of another version, and now by its own."""
     world = World.of()
     job = copy.deepcopy(world.observed.job)
-    world.see(job={**job, "spec": job["spec"] | {"rerun": 1}})
+    world.see(job={**job, "spec": job["spec"] | {"queueing": 1}})
     world.settle()
     assert world.reason("Accepted") == ("False", "InvalidSpec")
     world.see(job={**job, "status": world.status})

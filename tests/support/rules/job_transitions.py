@@ -119,6 +119,28 @@ JOB_TRANSITIONS = [
     Transition(
         "defaults-spelled-out", MINIMAL, {"spec.workers.replicas": 1, "spec.checkpoint": {}}
     ),
+    *(
+        Transition(
+            f"rerun-{name}",
+            edited(JOB, {"spec.rerun": 2, "status.phase": phase}),
+            {"spec.rerun": rerun},
+            refused=() if admitted else ("spec.rerun",),
+        )
+        for name, phase, rerun, admitted in (
+            ("after-a-success", "Succeeded", 3, True),
+            ("after-a-failure", "Failed", 9, True),
+            ("lowered-after-a-failure", "Failed", 1, False),
+            ("removed-after-a-success", "Succeeded", REMOVED, False),
+            ("while-it-runs", "Running", 3, False),
+            ("while-it-is-suspended", "Suspended", 3, False),
+        )
+    ),
+    Transition(
+        "rerun-raised-by-a-forger-of-the-phase",
+        RUNNING,
+        {"status.phase": "Failed", "spec.rerun": 1},
+        refused=("spec.rerun",),
+    ),
     Transition(
         "suspended-by-the-writer-himself",
         RUNNING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.support.rules.stored_ledgers import (
     CHECKPOINT,
     CLOSED,
+    CONTENT,
     FINISHED,
     LEDGER,
     NEXT_LEASE,
@@ -13,6 +14,7 @@ from tests.support.rules.stored_ledgers import (
     SEGMENT,
     SETTLED,
     STARTED,
+    WITH_CONTENT,
     ledger_spec,
     ledger_status,
     segments,
@@ -247,6 +249,10 @@ LEDGER_TRANSITIONS = [
     # Attacks on the spec.
     ledger_spec("job-uid", STARTED, {"jobUID": "other"}, "spec.jobUID"),
     ledger_spec("job-name", STARTED, {"jobName": "other"}, "spec.jobName"),
+    ledger_spec("rerun", STARTED, {"rerun": 1}, "spec.rerun"),
+    ledger_spec("content-added", STARTED, {"content": CONTENT}, "spec.content"),
+    ledger_spec("content", WITH_CONTENT, {"content.format": 2}, "spec.content"),
+    ledger_spec("content-removed", WITH_CONTENT, {"content": REMOVED}, "spec.content"),
     ledger_spec("stateful-set", STARTED, {"statefulSet": "other"}, "spec.statefulSet"),
     ledger_spec(
         "plan-less-noise",

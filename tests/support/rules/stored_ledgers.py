@@ -39,6 +39,8 @@ STARTED = edited(
         }
     },
 )
+CONTENT = {"format": 1, "sha256": _SHA}
+WITH_CONTENT = edited(STARTED, {"spec.content": CONTENT})
 CLOSED = edited(STARTED, {"status.lease.closedAt": 24})
 OUTCOME = {
     "state": "Succeeded",

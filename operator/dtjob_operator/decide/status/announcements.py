@@ -11,6 +11,7 @@ from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms import formatting
 from dtjob_operator.terms.decision import Event
 from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.observed import Observed
 
 _ANNOUNCED = frozenset(
     {
@@ -22,6 +23,7 @@ _ANNOUNCED = frozenset(
         Reason.RESIZED,
     }
 )
+SPENDS_AGAIN = "SpendsAgain"
 RUN_POLICY_DEFERRED = "RunPolicyDeferred"
 
 
@@ -50,6 +52,20 @@ def announcements(
     ):
         by_reason.setdefault(event.reason, event)
     return tuple(by_reason.values())
+
+
+def spends_again(observed: Observed) -> tuple[Event, ...]:
+    """That earlier runs of the same work have spent what this one will spend once more."""
+    if not observed.earlier_runs:
+        return ()
+    found = ", ".join(f"{run.ledger} ({run.charged} draws)" for run in observed.earlier_runs[:4])
+    more = len(observed.earlier_runs) - 4
+    found += f" and {more} more" if more > 0 else ""
+    message = (
+        f"the same work was begun before, and what that has charged stays spent: {found}. This run "
+        "spends anew beside it"
+    )
+    return (Event("Warning", SPENDS_AGAIN, message),)
 
 
 def _milestones(stored: Json, new: Json, workers: int) -> Iterator[Event]:

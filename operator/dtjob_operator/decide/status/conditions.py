@@ -15,7 +15,7 @@ from datetime import datetime
 from dtjob_api import shown
 from dtjob_api.job.privacy import PrivacyMode
 from dtjob_api.ledger import ending
-from dtjob_api.ledger.privacy_ledger import PrivacyLedger, PrivacyPlan
+from dtjob_api.ledger.privacy_ledger import Outcome, PrivacyLedger, PrivacyPlan
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import ENDED_IN_ORDER, ConditionType, Reason, known
 from dtjob_operator.decide.calibrating import calibrating
@@ -116,9 +116,8 @@ def _states(
         return
     yield from _accepted(situation)
     if outcome is not None and situation.ledger is not None:
-        message = ending.message(situation.ledger)
         yield ConditionState(ConditionType.RUNNING, False, Reason.FINISHED, ended)
-        yield ConditionState(ConditionType(outcome.state), True, outcome.reason, message)
+        yield _ended(situation, situation.ledger, outcome)
         return
     yield _resources_ready(situation)
     if situation.unreadable is None:  # else nothing says whether they have met since
@@ -131,6 +130,18 @@ def _states(
     if situation.ledger is not None:
         yield _checkpoint_fresh(situation, situation.ledger, now)
     yield from (state for state in (suspended(situation), resized(situation)) if state)
+
+
+def _ended(situation: Situation, ledger: PrivacyLedger, outcome: Outcome) -> ConditionState:
+    kind, message = ConditionType(outcome.state), ending.message(ledger)
+    if not situation.observed.is_done_before:
+        return ConditionState(kind, True, outcome.reason, message)
+    message = (
+        f"an earlier job of this name has done the same work, as PrivacyLedger "
+        f"{ledger.metadata.name} records: {message}. Nothing is run or spent again; raise "
+        "spec.rerun to run it once more, which spends anew"
+    )
+    return ConditionState(kind, True, Reason.ALREADY_COMPLETED, message)
 
 
 def _accepted(situation: Situation) -> Iterator[ConditionState]:

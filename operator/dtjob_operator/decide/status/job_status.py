@@ -22,7 +22,7 @@ from dtjob_operator.decide.situation import Situation
 from dtjob_operator.decide.status.conditions import conditions
 from dtjob_operator.decide.status.resizing import meets_anew
 from dtjob_operator.read import coordinator_report
-from dtjob_operator.read.status_conditions import condition, is_true
+from dtjob_operator.read.status_conditions import condition, reason_of_end
 from dtjob_operator.terms import formatting, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -46,7 +46,10 @@ def status(
     if job.metadata.generation is not None:
         new["observedGeneration"] = job.metadata.generation
     new["workers"] = _workers(situation)
+    if job.spec.rerun:
+        new["rerun"] = job.spec.rerun
     if ledger is not None:
+        new["ledger"] = ledger.metadata.name
         new["privacy"] = _privacy(observed, situation, ledger)
     if not situation.finished:
         new["conditions"] = conditions(situation, refusal, now)
@@ -102,19 +105,20 @@ def _workers(situation: Situation) -> Json:
 def _course(situation: Situation, ledger: PrivacyLedger, now: datetime) -> Json:
     """What moves while a job runs: progress, GPUs, checkpoint, attempts, times, result."""
     stored = situation.stored
-    course: Json = {
-        "progress": _progress(situation, ledger),
-        "attempts": ledger.status.attempt,
-        "restarts": _restarts(stored, ledger),
-        "startTime": stored.get("startTime") or timestamp(now),
-    }
+    course: Json = {"progress": _progress(situation, ledger)}
+    if not situation.observed.is_done_before:
+        course |= {
+            "attempts": ledger.status.attempt,
+            "restarts": _restarts(stored, ledger),
+            "startTime": stored.get("startTime") or timestamp(now),
+        }
     if (record := ledger.status.checkpoint) is not None:
         course["checkpoint"] = {
             "step": record.step,
             "time": timestamp(record.time),
         }
         if path := shown.path(record.path):
-            location = f"{names.claim_name(situation.job)}:{path}"
+            location = f"{names.claim_of(ledger.metadata.name)}:{path}"
             course["checkpoint"]["location"] = location[:1024]
     if (outcome := ledger.status.outcome) is not None:
         course["completionTime"] = timestamp(outcome.time)
@@ -258,9 +262,9 @@ def _display(status: Json, now: datetime, epsilon: str | None) -> Json:
 
 def _reason(status: Json) -> str | None:
     """Why a job has ended; before, what it does or what keeps it from training."""
-    kinds = (ConditionType.SUCCEEDED, ConditionType.FAILED)
-    ended = next((kind for kind in kinds if is_true(status, kind)), ConditionType.RUNNING)
-    found = condition(status, ended)
+    if (ended := reason_of_end(status)) is not None:
+        return ended
+    found = condition(status, ConditionType.RUNNING)
     return found["reason"] if found is not None else None
 
 

@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from dtjob_api.reasons import Reason
+from dtjob_api.reasons import Phase, Reason
 from dtjob_operator.decide.calibrating import without_place
 from dtjob_operator.terms.kinds import Json
 
@@ -48,10 +48,15 @@ def without_moves(status: Json, stored: Json) -> Json:
     if _are_alike(gpu, old_gpu):
         gpu = dict(old_gpu)
         _take_back(display, old_display, "gpu", "memory")
+    workers = dict(status.get("workers") or {})
+    if status.get("phase") != Phase.RUNNING:
+        # Pods come one by one, and what they are to be is told as well.
+        _take_back(workers, stored.get("workers") or {}, "replicas")
     conditions = [_without_numbers(each) for each in status.get("conditions") or []]
     return status | {
         "progress": progress,
         "gpu": gpu,
+        "workers": workers,
         "display": display,
         "conditions": without_place(conditions),
     }

@@ -272,7 +272,12 @@ def test_rights_used_are_the_rights_granted(
             )
             for verb in ("get", "patch")
         },
+        **{
+            ("horizontalpodautoscalers.autoscaling", verb): "a job that asks for one"
+            for verb in ("create", "get", "patch", "delete")
+        },
         ("privacyledgers.dtjob.dev", "get"): "one that seems lost",
+        ("privacyledgers.dtjob.dev", "patch"): "another order to the workers",
         ("privacyledgers.dtjob.dev", "plan"): "a policy's own verb",
         ("clusterroles.rbac.authorization.k8s.io", "bind"): "asked for by the API server",
         ("rolebindings.rbac.authorization.k8s.io", "delete"): "a binding to another role",
