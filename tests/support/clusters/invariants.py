@@ -121,7 +121,7 @@ def _of_status(before: Manifest | None, job: Manifest) -> Iterator[str]:
     was_run, run = old.get("rerun", 0), new.get("rerun", 0)
     if run < was_run:
         yield f"it was at run {was_run}, and now it is at {run}"
-    if run > was_run:
+    if before is not None and run > was_run:
         if not _end(old) or new["previousRuns"][-1]["rerun"] != was_run:
             yield f"run {run} began, and run {was_run} had not ended or is forgotten"
         old = {}  # another run spends, and ends, for itself
