@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from localcluster.base import project
 from localcluster.base.files import write_atomically
 from localcluster.cluster.instance import CLUSTER_DOMAIN, Instance
+from localcluster.control import metrics
 
 _LIFETIME = datetime.timedelta(days=365)
 _CLOCK_SKEW = datetime.timedelta(hours=1)
@@ -156,6 +157,7 @@ def write_all(instance: Instance) -> None:
             instance.kubernetes_service,
         ],
     ).write(pki, "apiserver")
+    authority.issue(metrics.NAME, names=[metrics.HOST]).write(pki, metrics.NAME)
     authority.issue("apiserver-kubelet-client", ["system:masters"]).write(pki, "kubelet-client")
     authority.issue(
         f"system:node:{instance.node}",

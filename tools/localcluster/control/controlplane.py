@@ -84,6 +84,11 @@ def controller_manager(instance: Instance) -> Component:
         f"--cluster-signing-key-file={pki / 'ca.key'}",
         f"--requestheader-client-ca-file={pki / 'front-proxy-ca.crt'}",
         f"--flex-volume-plugin-dir={instance.folder / 'volume-plugins'}",
+        # An autoscaler is waited for by whoever tries one; by default it looks four times a minute,
+        # and at no pod that is younger than five.
+        "--horizontal-pod-autoscaler-sync-period=5s",
+        "--horizontal-pod-autoscaler-cpu-initialization-period=10s",
+        "--horizontal-pod-autoscaler-initial-readiness-delay=5s",
     ]
     return Component("kube-controller-manager", argv)
 

@@ -81,6 +81,12 @@ FAMILIES = (PAUSE, ETCD, COREDNS, KUBERNETES)
 """What a cluster is made of."""
 KWOK = Family("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 """Plays kubelets: nodes and pods that are objects alone, by hundreds."""
+METRICS_SERVER = Family(
+    "metrics-server",
+    "sigs.k8s.io/metrics-server",
+    {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+)
+"""Tells autoscalers what pods use, where a cluster is asked for it."""
 OLDEST_KUBERNETES = Family(
     name="kubernetes-oldest",
     module="k8s.io/kubernetes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from localcluster.base.paths import clusters_folder
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import Instance, allocate, checked_name, state_folder
 from localcluster.cluster.state import Process, Record, boot_id, read_record, write_record
-from localcluster.control import audit
+from localcluster.control import audit, metrics
 from localcluster.images import buildah
 from localcluster.images.built import LOCAL_NAME, BuiltImage
 from localcluster.install import binaries, packages
@@ -31,6 +32,7 @@ from localcluster.run import launch
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
 _KILLED_SECONDS = 120.0
+_METRICS_SECONDS = 120.0
 
 
 class LocalProvider:
@@ -200,6 +202,42 @@ class LocalProvider:
         (instance.holds / component).unlink(missing_ok=True)
         self._await_component(instance, component, running=True)
 
+    def enable_metrics(self) -> None:
+        """Have metrics-server run, and return when it knows what the node uses.
+
+        Raises
+        ------
+        ClusterError
+            If it does not within some minutes.
+        """
+        instance = self._running()
+        binaries.ensure(self._progress, (binaries.METRICS_SERVER,))
+        with self._progress.stage("metrics of pods and nodes", "metrics"):
+            self._kubectl(
+                "apply", "--filename=-", text=json.dumps(_listed(metrics.objects(instance)))
+            )
+            self.start_component(metrics.NAME)
+            deadline = time.monotonic() + _METRICS_SECONDS
+            while not self._has_metrics():
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"metrics-server knows of no node after {_METRICS_SECONDS:.0f} s; see "
+                        f"{instance.logs / metrics.NAME}.log"
+                    )
+                time.sleep(0.5)
+
+    def _has_metrics(self) -> bool:
+        found = self._kubectl("get", "--raw=/apis/metrics.k8s.io/v1beta1/nodes")
+        return found.returncode == 0 and bool(json.loads(found.stdout)["items"])
+
+    def _kubectl(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        argv = [str(self.kubectl()), f"--kubeconfig={self.kubeconfig()}", *arguments]
+        return subprocess.run(argv, check=False, input=text, capture_output=True, text=True)
+
+    def machine_address(self) -> str:
+        """Return the address under which pods and the API server reach this machine."""
+        return str(self._running().machine_address)
+
     def audit_log(self) -> Path:
         """Return the file with what accounts of pods asked the API server for, an event a line."""
         return audit.log(Instance(self.name, 0))
@@ -257,6 +295,10 @@ class LocalProvider:
         holder, tell = f"changing cluster {self.name}", self._progress.say
         with locked(lock, timeout=_LOCK_SECONDS, holder=holder, tell=tell):
             yield
+
+
+def _listed(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
 def _end(holder: Process) -> None:

@@ -22,7 +22,7 @@ from localcluster.base.files import write_atomically
 from localcluster.base.paths import cache_folder
 from localcluster.cluster.component import Component
 from localcluster.cluster.instance import Instance
-from localcluster.control import audit, certificates, controlplane, dns, volumes
+from localcluster.control import audit, certificates, controlplane, dns, metrics, volumes
 from localcluster.networking import enforcer, interfaces
 from localcluster.node import containerd, kubelet, view
 
@@ -88,6 +88,8 @@ class Daemon:
         self._start(controlplane.controller_manager(instance))
         self._start(controlplane.scheduler(instance))
         self._start(kubelet.component(instance))
+        (instance.holds / metrics.NAME).touch()  # until somebody asks for it
+        self._start(metrics.component(instance))
         names = dns.server(instance)
         self._start(names)
         self._await(names)

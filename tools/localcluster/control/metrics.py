@@ -1,0 +1,93 @@
+"""Resource metrics of pods and nodes: metrics-server, which a HorizontalPodAutoscaler asks.
+
+Most clusters need none, so it is held until somebody asks for it. It runs beside the control plane
+and is reached by the API server through a Service without selector.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from localcluster.cluster.component import Component
+from localcluster.cluster.instance import Instance
+from localcluster.install import binaries
+
+NAME = "metrics-server"
+HOST = f"{NAME}.kube-system.svc"
+_PORT = 4443
+_RESOLUTION_SECONDS = 10  # its least; a kubelet's figures are not much younger
+_GROUP = "metrics.k8s.io"
+
+
+def component(instance: Instance) -> Component:
+    """Return metrics-server; it asks the kubelet as the administrator."""
+    pki, config = instance.folder / "pki", instance.folder / "admin-inside.kubeconfig"
+    argv = [
+        str(binaries.path(binaries.METRICS_SERVER, NAME)),
+        f"--kubeconfig={config}",
+        f"--authentication-kubeconfig={config}",
+        f"--authorization-kubeconfig={config}",
+        f"--bind-address={instance.bridge_address}",
+        f"--secure-port={_PORT}",
+        f"--tls-cert-file={pki / 'metrics-server.crt'}",
+        f"--tls-private-key-file={pki / 'metrics-server.key'}",
+        f"--kubelet-certificate-authority={pki / 'ca.crt'}",
+        "--kubelet-preferred-address-types=InternalIP",
+        f"--metric-resolution={_RESOLUTION_SECONDS}s",
+        f"--kubelet-request-timeout={_RESOLUTION_SECONDS - 2}s",
+    ]
+    return Component(NAME, argv)
+
+
+def objects(instance: Instance) -> list[dict[str, Any]]:
+    """Return by what the API server finds it, and who may ask it."""
+    authority = (instance.folder / "pki" / "ca.crt").read_bytes()
+    metadata = {"name": NAME, "namespace": "kube-system"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"ports": [{"port": 443, "targetPort": _PORT}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": metadata | {"labels": {"kubernetes.io/service-name": NAME}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [str(instance.bridge_address)]}],
+            "ports": [{"port": _PORT}],
+        },
+        {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": f"v1beta1.{_GROUP}"},
+            "spec": {
+                "group": _GROUP,
+                "version": "v1beta1",
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+                "service": metadata,
+                "caBundle": base64.b64encode(authority).decode(),
+            },
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {
+                "name": "aggregated-metrics-reader",
+                "labels": {
+                    f"rbac.authorization.k8s.io/aggregate-to-{role}": "true"
+                    for role in ("admin", "edit", "view")
+                },
+            },
+            "rules": [
+                {
+                    "apiGroups": [_GROUP],
+                    "resources": ["pods", "nodes"],
+                    "verbs": ["get", "list", "watch"],
+                }
+            ],
+        },
+    ]
