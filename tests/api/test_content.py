@@ -19,6 +19,7 @@ EVERYTHING = load_case(GOOD / "everything.yaml").manifest
 
 def digest(manifest: dict[str, Any]) -> str:
     found = content(DistributedTrainingJob.from_dict(manifest).spec)
+    assert found is not None
     assert found.format == FORMAT
     return found.sha256
 

@@ -25,10 +25,11 @@ def is_looked_for(job: Json) -> bool:
 
 def of_same_work(job: DistributedTrainingJob, ledgers: Iterable[Json]) -> Iterator[Json]:
     """Those of the job's name and content, whatever their run; the job has none itself."""
-    wanted = content(job.spec).to_dict()
+    if (wanted := content(job.spec)) is None:
+        return
     for ledger in ledgers:
         spec = ledger.get("spec") or {}
-        if spec.get("jobName") == job.metadata.name and spec.get("content") == wanted:
+        if spec.get("jobName") == job.metadata.name and spec.get("content") == wanted.to_dict():
             yield ledger
 
 

@@ -27,6 +27,7 @@ CHILDREN = (
     *("statefulset", "service", "networkpolicy", "poddisruptionbudget"),
     *("serviceaccount", "rolebinding"),
 )
+OF_PODS = ("statefulsets", "services", "networkpolicies", "poddisruptionbudgets")
 EVERYTHING = (*CHILDREN, "dtjob", "privacyledger", "pvc", "events")
 SLOW_CLUSTER = {"Unschedulable", "ClaimUnbound", "MountFailed"}
 """Of Warnings that are right where a scheduler or a volume is many seconds late."""
@@ -123,7 +124,8 @@ def trained(installed: Installed, new_namespace: Callable[[], Kubectl]) -> Train
             pods = job.until("both pods", lambda: two(kubectl.list("pods")), 120)
             job.until_succeeded()
             wait_for("no pods", lambda: not kubectl.list("pods"), 120)
-            job.until("READY says so", lambda: columns(kubectl)["READY"] == "0/2", 120)
+            job.until("READY is empty", lambda: columns(kubectl)["READY"] == "", 120)
+            job.until("nothing is left", lambda: not any(map(kubectl.list, OF_PODS)), 120)
             job.until("the watch tells so", lambda: course.phases()[-1:] == ["Succeeded"], 120)
             shown = first_running(lines)
     assert shown, lines
@@ -217,9 +219,8 @@ def test_it_ran_where_only_restricted_pods_may(trained: Trained) -> None:
 
 def test_after_success_only_what_was_paid_for_is_left(trained: Trained) -> None:
     job = trained.job
-    assert job.kubectl.list("pods") == []
-    sizes = [each["spec"]["replicas"] for each in job.kubectl.list("statefulsets")]
-    assert sizes == [0, 0]
+    for kind in ("pods", *OF_PODS):
+        assert job.kubectl.list(kind) == []
     claims = [claim["metadata"]["name"] for claim in job.kubectl.list("pvc")]
     assert claims == [job.claim]
 
@@ -277,11 +278,11 @@ def looked_after(installed: Installed) -> bool:
 
 
 def test_its_pods_never_train_again(trained: Trained) -> None:
-    """Scaled up by hand while no operator sees it, they read the ledger and hold."""
+    """Made anew by hand while no operator sees it, they read the ledger and hold."""
     job, kubectl = trained.job, trained.job.kubectl
     before = job.ledger()
     with job.installed.without_operator():
-        kubectl("scale", "statefulset", job.child, "--replicas=1")
+        kubectl.apply(*(remade(trained.children[kind]) for kind in ("service", "statefulset")))
 
         def holds() -> bool:
             logs = kubectl("logs", job.pod_name(0), "--ignore-errors")
@@ -293,9 +294,18 @@ def test_its_pods_never_train_again(trained: Trained) -> None:
         logs = kubectl("logs", job.pod_name(0))
         assert "attempt begins" not in logs
         assert "ranks started" not in logs
-    wait_for("no pods", lambda: not kubectl.list("pods"), 180)
+    kinds = ("statefulsets", "pods", "services")
+    wait_for("nothing is left", lambda: not any(map(kubectl.list, kinds)), 180)
     assert job.ledger() == before
     assert final(job.stored()) == final(trained.ended)
+
+
+def remade(child: Manifest) -> Manifest:
+    """An object as somebody makes it again who kept it."""
+    kept = ("name", "labels", "annotations", "ownerReferences")
+    metadata = {field: child["metadata"][field] for field in kept if field in child["metadata"]}
+    remade = {field: value for field, value in child.items() if field != "status"}
+    return remade | {"metadata": metadata}
 
 
 def final(job: Manifest) -> Manifest:

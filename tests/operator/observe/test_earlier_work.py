@@ -8,6 +8,7 @@ import pytest
 
 from dtjob_api.content import content
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
+from dtjob_api.ledger.privacy_ledger import Content
 from dtjob_operator.observe.earlier_work import completed, is_looked_for, of_same_work, spent
 from dtjob_operator.read.stored_job import parsed
 from tests.support.worlds.world import digits
@@ -19,11 +20,20 @@ def job(rerun: int = 0) -> DistributedTrainingJob:
     return parsed(digits(rerun=rerun))
 
 
+def work() -> Content:
+    found = content(job().spec)
+    assert found is not None
+    return found
+
+
+WORK = work()
+
+
 def ledger(name: str, state: str | None, *, rerun: int = 0, charged: int = 40, **spec: Any) -> Json:
     status: Json = {"charged": charged}
     if state:
         status["outcome"] = {"state": state}
-    work = {"jobName": "digits", "rerun": rerun, "content": content(job().spec).to_dict()}
+    work = {"jobName": "digits", "rerun": rerun, "content": WORK.to_dict()}
     return {"metadata": {"name": name}, "spec": work | spec, "status": status}
 
 
@@ -32,12 +42,22 @@ def ledger(name: str, state: str | None, *, rerun: int = 0, charged: int = 40, *
     [
         {"jobName": "digits-more"},
         {"content": None},
-        {"content": {"format": 2, "sha256": content(job().spec).sha256}},
+        {"content": {"format": 2, "sha256": WORK.sha256}},
         {"content": {"format": 1, "sha256": "0" * 64}},
     ],
 )
 def test_other_work_is_no_matter(other: Json) -> None:
     assert list(of_same_work(job(), [ledger("a", "Succeeded", **other)])) == []
+
+
+def test_arguments_that_are_too_deep_are_no_work() -> None:
+    """Such a job is refused; nobody can follow them, and one of them ended each look at it."""
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    stored = digits()
+    stored["spec"]["training"]["args"] = {"deep": deep}
+    assert list(of_same_work(parsed(stored), [ledger("a", "Succeeded")])) == []
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_ledger_of_a_newer_operator_is_named(
     ledger: KubernetesLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = ledger.read().ledger.to_dict() | {"metadata": {"name": "x", "resourceVersion": "1"}}
-    stored["spec"]["rerun"] = 1
+    stored["spec"]["queueing"] = 1
     monkeypatch.setattr(ledger, "_get", lambda: stored)
-    with pytest.raises(LedgerUnreadable, match=r"spec\.rerun: .*different versions"):
+    with pytest.raises(LedgerUnreadable, match=r"spec\.queueing: .*different versions"):
         ledger.read()

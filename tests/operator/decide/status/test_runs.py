@@ -181,5 +181,6 @@ def test_the_ledger_has_the_content_of_the_job() -> None:
     world = World.of(privacy_plan=PLAN)
     world.settle()
     assert world.observed.ledger is not None
-    wanted = content(parsed(world.observed.job).spec).to_dict()
-    assert world.observed.ledger["spec"]["content"] == wanted
+    wanted = content(parsed(world.observed.job).spec)
+    assert wanted is not None
+    assert world.observed.ledger["spec"]["content"] == wanted.to_dict()
