@@ -17,6 +17,7 @@ from dtjob_api.ledger.privacy_ledger import (
 from dtjob_api.reasons import Reason
 from dtjob_trainer.gang.attempts import (
     AttemptEnd,
+    OrderChanged,
     begin_attempt,
     end_attempt,
     fail,
@@ -95,6 +96,27 @@ def test_failure_is_written_with_the_attempts_end_and_is_final(job: Job) -> None
         write("another")
     with pytest.raises(Superseded, match="a finished job is not run again"):
         job.begin()
+
+
+def test_an_attempt_says_under_which_order_it_runs_and_how_large_it_is(job: Job) -> None:
+    """By this the operator knows which pods are still needed: an order may be newer."""
+    run = job.read().spec.run
+    job.begin()
+    [record] = job.read().status.attempts
+    assert (record.generation, record.workers) == (run.generation, run.workers)
+
+
+def test_no_number_is_taken_for_an_order_that_was_replaced_meanwhile(job: Job) -> None:
+    """The record would say of the old gang that it is the new one, whose pods may go."""
+    gathered = job.read().spec.run
+    newest = job.ledger.read()
+    replaced = gathered.model_copy(update={"generation": 2, "workers": 1})
+    spec = newest.ledger.spec.model_copy(update={"run": replaced})
+    job.ledger.replace_spec(newest, spec)
+    with pytest.raises(OrderChanged):
+        begin_attempt(job.ledger, job.clock(), order=gathered)
+    assert job.read().status.attempt == 0
+    assert begin_attempt(job.ledger, job.clock(), order=replaced).ledger.status.attempt == 1
 
 
 def begin(job: Job, max_restarts: int) -> LedgerStatus:
