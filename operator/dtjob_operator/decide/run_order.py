@@ -46,12 +46,11 @@ def pods_wanted(facts: Facts) -> int:
     """How many worker pods there should be now; those at the last positions leave first."""
     if facts.ledger is None:
         return 0
-    workers = facts.ledger.spec.run.workers
-    if facts.at_rest:
-        return workers if _is_stopping(facts) else 0
-    last = facts.last_attempt
+    workers, last = facts.ledger.spec.run.workers, facts.last_attempt
     if facts.gang_formed and last is not None and last.workers is not None:
         workers = max(workers, last.workers)  # until it has stopped, it needs all of its own
+    if facts.at_rest:
+        return workers if _is_stopping(facts) else 0
     return max(workers, facts.target) if is_growing(facts) else workers
 
 

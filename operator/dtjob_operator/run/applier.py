@@ -151,6 +151,8 @@ class Applier:
         except TRANSIENT:
             raise
         except ApiError as error:
+            if _is_overtaken(child, error):
+                raise Conflict(409, "Conflict", error.message) from error
             self._reject(child, error, trials)
             return False
         trials.rejections.pop((kind, name), None)
@@ -196,6 +198,15 @@ class Applier:
         except NotFound:
             return
         self._log.info("deleted", kind=reference.kind, name=reference.name)
+
+
+def _is_overtaken(child: Json, error: ApiError) -> bool:
+    """Whether an order of that generation was given already, which no watch has reported yet.
+
+    As by an operator before this one, or by a write whose answer was lost.
+    """
+    is_order = kind_of(child) is kinds.LEDGER and "uid" in child["metadata"]
+    return is_order and error.reason == _INVALID
 
 
 def _is_invalid(child: Json, trials: Trials) -> bool:

@@ -62,6 +62,21 @@ class TestSuspension:
         assert world.status["phase"] == "Suspending"
         assert world.reason("Suspended") == world.reason("Running") == ("False", "Suspending")
 
+    def test_a_larger_gang_keeps_its_pods_until_it_has_stopped_though_fewer_were_ordered(
+        self,
+    ) -> None:
+        world = running()
+        progress(world)
+        scaled(world, 1)
+        world.settle()
+        world.edit(suspend=True)
+        world.settle()
+        assert (order(world)["workers"], order(world)["state"]) == (1, "Drain")
+        assert sizes(world) == (1, 1)
+        world.stop()
+        world.settle()
+        assert sizes(world) == (0, 0)
+
     def test_pods_go_once_the_workers_have_stopped(self) -> None:
         world = running()
         world.edit(suspend=True)

@@ -258,3 +258,23 @@ def test_what_is_there_already_is_taken_over_or_left_alone() -> None:
         assert shell.cluster.objects["Service", "research", CHILD]["spec"] == {}
 
     play(scenario)
+
+
+def test_an_order_that_was_given_already_is_no_refusal() -> None:
+    """By an operator before this one, or by a write whose answer was lost: a watch will say so."""
+
+    async def scenario(shell: Shell) -> None:
+        await shell.settle()
+        job = shell.job
+        shell.see(job | {"spec": job["spec"] | {"suspend": True}})
+        words = "spec.run changes only with a new generation"
+        refuse(shell, "apply", "PrivacyLedger", ApiError.of(422, "Invalid", words))
+        with pytest.raises(Conflict):
+            await shell.reconciler(KEY)
+        assert shell.trials.rejections == shell.trials.invalid == {}
+        shell.cluster.fails = lambda _asked, _of: None
+        await shell.settle()
+        ledger = shell.cluster.objects["PrivacyLedger", "research", CHILD]
+        assert ledger["spec"]["run"]["state"] == "Drain"
+
+    play(scenario)

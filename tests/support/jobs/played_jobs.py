@@ -96,8 +96,8 @@ class Played:
             words = [self.player.output(), *logs, self.kubectl("describe", "dtjob,pods")]
             raise AssertionError("\n".join([str(error), *words])) from None
 
-    def until_phase(self, phase: str) -> None:
-        self.until(phase, lambda: self.status().get("phase") == phase)
+    def until_phase(self, phase: str, timeout: float = PATIENCE) -> None:
+        self.until(phase, lambda: self.status().get("phase") == phase, timeout)
 
     def pod(self, position: int) -> str:
         return positions.pod_name(self.child, position)

@@ -25,6 +25,7 @@ from dtjob_trainer.gang.attempts import (
     record_drained,
 )
 from dtjob_trainer.ledger.backend import LedgerRejected, Superseded
+from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import START
 from tests.support.ledgers.durability import Job
 
@@ -112,6 +113,7 @@ def test_no_number_is_taken_for_an_order_that_was_replaced_meanwhile(job: Job) -
     newest = job.ledger.read()
     replaced = gathered.model_copy(update={"generation": 2, "workers": 1})
     spec = newest.ledger.spec.model_copy(update={"run": replaced})
+    assert isinstance(job.ledger, FileLedger)
     job.ledger.replace_spec(newest, spec)
     with pytest.raises(OrderChanged):
         begin_attempt(job.ledger, job.clock(), order=gathered)
