@@ -58,8 +58,12 @@ def test_a_job_that_is_busy_gets_another_worker(installed: Installed, namespace:
     shown = namespace("get", "hpa")
     assert "DistributedTrainingJob/" in shown
     assert "%/50%" in shown
-    for how in ("--server-side=false", "--server-side"):
-        assert namespace("diff", how, "--filename=-", stdin=json.dumps(manifest)) == ""
+    text = json.dumps(manifest)
+    assert namespace("diff", "--filename=-", stdin=text) == ""
+    how = ("--server-side", "--dry-run=server", "--output=json")
+    again = json.loads(namespace("apply", *how, "--filename=-", stdin=text))
+    assert again["spec"] == job.stored()["spec"]
+    assert again["spec"]["workers"]["replicas"] == 2
     assert len(namespace("top", "pods", "--no-headers").splitlines()) == 2
     namespace("delete", "dtjob", job.name)
     wait_for(

@@ -200,7 +200,8 @@ def test_the_operator_is_killed_at_random_points(standins: Installed, namespace:
     assert_played_account(job, course)
     account = job.ledger_status()
     assert (account["attempt"], account["charged"]) == (1, steps)
-    assert sorted(each["metadata"]["name"] for each in namespace.list("services")) == [job.child]
+    of_pods = ("statefulsets", "services", "networkpolicies", "poddisruptionbudgets")
+    wait_for("nothing is left", lambda: not any(map(namespace.list, of_pods)), 120)
     told = sorted(event for event in job.events() if event[1] not in SLOW_CLUSTER)
     expected = [("Normal", "Completed"), ("Normal", "Training")]
     assert told == expected, job.described()

@@ -31,9 +31,9 @@ class ExternalMetrics:
         By the metric's name, a quantity.
     """
 
-    def __init__(self, provider: LocalProvider, kubectl: Kubectl) -> None:
+    def __init__(self, provider: LocalProvider) -> None:
         self.values: dict[str, str] = {}
-        self._kubectl = kubectl
+        self._kubectl = Kubectl(provider.kubectl(), provider.kubeconfig(), _NAMESPACE)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         host = f"{_NAME}.{_NAMESPACE}.svc"
@@ -43,14 +43,14 @@ class ExternalMetrics:
             self._serve(address, _context(authority, host)), self._loop
         )
         port = started.result(30)
-        kubectl.apply(*_objects(address, port, authority.pair.certificate))
+        self._kubectl.apply(*_objects(address, port, authority.pair.certificate))
         wait_for("the API server finds the metrics", self._is_found, 60)
 
     def close(self) -> None:
         """Take the API away again."""
         self._kubectl("delete", "apiservice", f"{_VERSION}.{_GROUP}")
         for kind in ("service", "endpointslice"):
-            self._kubectl("delete", kind, _NAME, f"--namespace={_NAMESPACE}", "--ignore-not-found")
+            self._kubectl("delete", kind, _NAME, "--ignore-not-found")
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _is_found(self) -> bool:

@@ -36,10 +36,10 @@ AUTOSCALING = {
 
 
 @pytest.fixture
-def waiting(cluster: Provider, admin: Kubectl) -> Iterator[ExternalMetrics]:
+def waiting(cluster: Provider) -> Iterator[ExternalMetrics]:
     """The length of a queue, which the test sets."""
     assert isinstance(cluster, LocalProvider)
-    metrics = ExternalMetrics(cluster, admin)
+    metrics = ExternalMetrics(cluster)
     yield metrics
     metrics.close()
 
