@@ -271,7 +271,8 @@ def test_an_order_that_was_given_already_is_no_refusal() -> None:
         refuse(shell, "apply", "PrivacyLedger", ApiError.of(422, "Invalid", words))
         with pytest.raises(Conflict):
             await shell.reconciler(KEY)
-        assert shell.trials.rejections == shell.trials.invalid == {}
+        assert shell.trials.rejections == {}
+        assert shell.trials.invalid == {}
         shell.cluster.fails = lambda _asked, _of: None
         await shell.settle()
         ledger = shell.cluster.objects["PrivacyLedger", "research", CHILD]
