@@ -110,8 +110,9 @@ class PlayedPod:
             loop.call_soon_threadsafe(self._leave, code)
 
         position = positions.position_of(str(config.proof.stateful_set), self._name)
-        if position is None:
-            raise ValueError(f"pod {self._name} is no worker's of its job")
+        if position is None:  # a set that somebody scaled by hand; its supervisor starts nothing
+            log.write(json.dumps({"message": "no worker's name"}) + "\n")
+            return WorkerExit.CONFIGURATION
         self._worker = StandIn(
             config,
             position,

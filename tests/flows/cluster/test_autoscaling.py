@@ -64,7 +64,8 @@ def test_a_job_that_is_busy_gets_another_worker(installed: Installed, namespace:
     again = json.loads(namespace("apply", *how, "--filename=-", stdin=text))
     assert again["spec"] == job.stored()["spec"]
     assert again["spec"]["workers"]["replicas"] == 2
-    assert len(namespace("top", "pods", "--no-headers").splitlines()) == 2
+    top = ("top", "pods", "--no-headers")
+    job.until("both are measured", lambda: len(namespace(*top).splitlines()) == 2, 60)
     namespace("delete", "dtjob", job.name)
     wait_for(
         "nothing is left", lambda: not namespace.list("pods") and not namespace.list("hpa"), 120
