@@ -137,18 +137,20 @@ def test_the_end_is_the_same_whatever_happens_many_times(
 @pytest.mark.faults
 def test_an_operator_that_dies_again_and_again(
     start_operator: Callable[[], OperatorProcess],
+    operator: OperatorProcess,
     player: Player,
     new_namespace: Callable[[], Kubectl],
 ) -> None:
     """The workers go on without it, and the next one takes up where it was."""
+    operator.kill()  # the one of the tests before
     jobs = {seed: Played(new_namespace(), player, new_job(player)) for seed in range(50, 54)}
     chance = random.Random(50)
     with ThreadPoolExecutor(len(jobs)) as side_by_side:
         courses = [side_by_side.submit(live_through, job, seed) for seed, job in jobs.items()]
         while not all(course.done() for course in courses):
-            operator = start_operator()
+            mortal = start_operator()
             time.sleep(chance.uniform(2, 6))
-            operator.kill()
+            mortal.kill()
     start_operator().wait_until_ready()
     for course in courses:
         course.result()
