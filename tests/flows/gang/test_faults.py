@@ -193,13 +193,13 @@ def test_operator_drains_and_runs_another_size(start: Any) -> None:
     """Drained at a boundary, the next generation has three workers."""
     run = start(gate_at=7)
     run.wait_for_step(7)
-    _order(run, state="Drain")
+    _order(run, generation=2, state="Drain")
     run.wait_for_drain()
     run.open_gate()
-    run.wait("drained", lambda: run.ledger.read().ledger.status.drained == 1)
+    run.wait("drained", lambda: run.ledger.read().ledger.status.drained == 2)
     run.start_worker(2)
     run.workers = 3
-    _order(run, generation=2, workers=3, state="Run")
+    _order(run, generation=3, workers=3, state="Run")
     ledger = assert_finished(run)
     assert ledger.status.charged == run.steps
     last = ledger.status.attempt

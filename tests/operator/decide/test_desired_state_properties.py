@@ -280,7 +280,8 @@ class Course(RuleBasedStateMachine):
             # Those of the gang; more while others join it, or until it has stopped to be smaller.
             assert workers >= run["workers"]
             asked = observed.job["spec"]["workers"]["replicas"]
-            last = observed.ledger["status"].get("attempts", [{}])[-1]  # type: ignore[index]
+            status = observed.ledger.get("status", {})  # type: ignore[union-attr]
+            last = status.get("attempts", [{}])[-1]
             assert workers in {run["workers"], asked, last.get("workers")}
             if observed.job["spec"]["network"]["policy"] == "None":
                 wanted.remove("network_policy")
