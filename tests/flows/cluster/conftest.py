@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,7 @@ from tests.support.clusters.oracle import Oracle
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
 _OPERATORS, _FAULTS = "operators", "faults"
+_OPERATOR = Path(__file__).parent / "operator"
 _FIRST = (TRAINER_IMAGE, _OPERATORS, _FAULTS)
 """With the first two the two workers begin; what comes after them is for who is done first."""
 
@@ -134,7 +136,7 @@ def _group(item: pytest.Item) -> str:
         return TRAINER_IMAGE
     if STANDIN_IMAGE in fixtures and item.get_closest_marker("faults"):
         return _FAULTS
-    if STANDIN_IMAGE in fixtures or item.path.parent.name == "operator":
+    if STANDIN_IMAGE in fixtures or _OPERATOR in item.path.parents:
         return _OPERATORS
     return item.path.stem
 
