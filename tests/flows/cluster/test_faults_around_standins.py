@@ -158,7 +158,7 @@ def restarts_of(pods: list[Manifest]) -> dict[str, int]:
 
 def test_the_operator_is_killed_at_random_points(standins: Installed, namespace: Kubectl) -> None:
     """From the first second to the end; fixed seed."""
-    steps = 60
+    steps = 120  # enough for three kills on a machine with nothing else to do
     chance, ended = random.Random(5), threading.Event()
     kills = 0
 
