@@ -26,24 +26,28 @@ def _between(least: int, most: int, what: str) -> Json:
 
 Workers = Annotated[int, Field(json_schema_extra=_between(1, MOST_WORKERS, "worker pods"))]
 
+
+def _by_type(fields: dict[str, str]) -> Json:
+    """Of each type has one field of its own, and no other type has it."""
+    return rules(
+        *(
+            rule(
+                f"has(self.{field}) == (self.type == '{kind}')",
+                f"is given where type is {kind}, and only there",
+                field=f".{field}",
+            )
+            for kind, field in fields.items()
+        )
+    )
+
+
 _VALUES = {"Utilization": "averageUtilization", "AverageValue": "averageValue", "Value": "value"}
 
 
 class MetricTarget(Model):
     """What the autoscaler holds a metric at."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            *(
-                rule(
-                    f"has(self.{field}) == (self.type == '{kind}')",
-                    f"is given where type is {kind}, and only there",
-                    field=f".{field}",
-                )
-                for kind, field in _VALUES.items()
-            )
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=_by_type(_VALUES))
 
     type: Literal["Utilization", "AverageValue", "Value"]
     average_utilization: (
@@ -120,18 +124,7 @@ _SOURCES = {
 class Metric(Model):
     """One metric; of several the autoscaler takes the one that asks for most workers."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            *(
-                rule(
-                    f"has(self.{field}) == (self.type == '{kind}')",
-                    f"is given where type is {kind}, and only there",
-                    field=f".{field}",
-                )
-                for kind, field in _SOURCES.items()
-            )
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=_by_type(_SOURCES))
 
     type: Literal["Resource", "ContainerResource", "Pods", "Object", "External"]
     resource: ResourceMetric | None = None

@@ -144,7 +144,7 @@ def _spec_schema(schema: Json) -> None:
                     f"!has(self.autoscaling) || !({_HAS_UTILIZATION.format(resource)}) || "
                     "[has(self.workers.resources.requests) && "
                     f"'{resource}' in self.workers.resources.requests, "
-                    f"has(self.workers.resources.limits) && "
+                    "has(self.workers.resources.limits) && "
                     f"'{resource}' in self.workers.resources.limits].exists(given, given)",
                     f"must request {resource}: spec.autoscaling holds its use at a percentage of "
                     "what is requested, and without metrics that of cpu",

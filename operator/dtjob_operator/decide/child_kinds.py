@@ -75,10 +75,14 @@ def _ledger(facts: Facts) -> Json | None:
     return ordered(facts.job, facts.ledger.spec, order) if order is not None else None
 
 
+def _is_scaled(job: DistributedTrainingJob) -> bool:
+    """Not a job that rests: its number of workers is not to move."""
+    return job.spec.autoscaling is not None and not job.spec.suspend
+
+
 def _autoscaler(facts: Facts) -> Json | None:
-    """None for a job that rests, whose number of workers is not to move."""
     autoscaling = facts.job.spec.autoscaling
-    if autoscaling is None or facts.job.spec.suspend or facts.ledger is None:
+    if autoscaling is None or facts.ledger is None:
         return None
     return autoscaler(facts.job, autoscaling)
 
@@ -154,7 +158,8 @@ CHILD_KINDS = (
         kinds.AUTOSCALER,
         stored=lambda observed: observed.autoscaler,
         wanted=_autoscaler,
-        is_in_the_way=lambda facts, _stored: _autoscaler(facts) is None,
+        asked_for=_is_scaled,
+        is_in_the_way=lambda facts, _stored: not _is_scaled(facts.job),
         makes_pods=True,
     ),
 )

@@ -44,9 +44,8 @@ def _repaired(situation: Situation) -> Iterator[Json]:
 
 def _rests(situation: Situation) -> bool:
     """Whether the job has no pods, and is to have none."""
-    if situation.ledger is None:
-        return situation.job.spec.suspend
-    return situation.at_rest and situation.job.spec.suspend and not situation.observed.pods
+    has_none = situation.ledger is None or (situation.at_rest and not situation.observed.pods)
+    return situation.job.spec.suspend and has_none
 
 
 def deletes(situation: Situation) -> Iterator[ObjectRef]:

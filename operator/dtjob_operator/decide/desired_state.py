@@ -21,7 +21,7 @@ from dtjob_operator.read.status_conditions import is_terminal
 from dtjob_operator.read.stored_job import parsed
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.clocks import elapsed
-from dtjob_operator.terms.decision import Decision, Finding
+from dtjob_operator.terms.decision import Decision, Event, Finding
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import Observed
 from dtjob_operator.terms.settings import Settings
@@ -65,12 +65,14 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     )
     written = new if wait == 0 else stored
     pending = () if situation.finished or situation.outcome else deferred(observed, job)
-    news = announcements(stored, written, job, situation.workers, pending)
+    news: tuple[Event, ...] = ()
+    if wait == 0:
+        news = announcements(stored, written, job, situation.workers, pending)
     return Decision(
         applies=applies,
         deletes=tuple(children.deletes(situation)),
         status=written,
-        events=again + (news if wait == 0 else ()),
+        events=again + news,
         wake_after=_wake_after(situation, written, wait, now, settings),
     )
 

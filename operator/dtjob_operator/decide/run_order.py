@@ -6,11 +6,11 @@ too many leave once it has stopped. Between two sizes there is always one that c
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from dtjob_api.ledger.privacy_ledger import Order, OrderState
 from dtjob_api.reasons import ENDED_IN_ORDER
-from dtjob_api.wire.positions import position_of
 from dtjob_operator.decide.facts import Facts
 from dtjob_operator.read import pod_status
 from dtjob_operator.terms import names
@@ -29,16 +29,16 @@ def next_order(facts: Facts) -> Order | None:
         return None
     run = facts.ledger.spec.run
     if facts.job.spec.suspend:
-        return _next(facts, run.workers, OrderState.DRAIN) if not facts.at_rest else None
+        return _next(run, facts.now, run.workers, OrderState.DRAIN) if not facts.at_rest else None
     if facts.at_rest:
-        return _next(facts, facts.target)
+        return _next(run, facts.now, facts.target)
     if (before := _workers_before(facts)) is not None:
         if _could_not_train(facts):
-            return _next(facts, before, instead_of=run.workers)
+            return _next(run, facts.now, before, instead_of=run.workers)
         if _did_not_come(facts, before):
-            return _next(facts, before)
+            return _next(run, facts.now, before)
     if facts.target != run.workers and _may_change(facts):
-        return _next(facts, facts.target)
+        return _next(run, facts.now, facts.target)
     return None
 
 
@@ -64,9 +64,7 @@ def is_growing(facts: Facts) -> bool:
         return False
     if facts.is_training:
         return True
-    workers, child = facts.ledger.spec.run.workers, names.child_name(facts.job)
-    placed = {position_of(child, p["metadata"]["name"]) for p in facts.observed.pods if _node(p)}
-    return placed > set(range(workers))
+    return _positions(facts, _has_node) > set(range(facts.ledger.spec.run.workers))
 
 
 def waits_for_a_checkpoint(facts: Facts) -> bool:
@@ -88,14 +86,17 @@ def begins_in_order(facts: Facts) -> bool:
 
 
 def _next(
-    facts: Facts, workers: int, state: OrderState = OrderState.RUN, instead_of: int | None = None
+    run: Order,
+    now: datetime,
+    workers: int,
+    state: OrderState = OrderState.RUN,
+    instead_of: int | None = None,
 ) -> Order:
-    generation = facts.ledger.spec.run.generation + 1 if facts.ledger else 1
     return Order(
-        generation=generation,
+        generation=run.generation + 1,
         workers=workers,
         state=state,
-        time=facts.now.replace(microsecond=0),
+        time=now.replace(microsecond=0),
         instead_of=instead_of,
     )
 
@@ -180,15 +181,14 @@ def _did_not_come(facts: Facts, before: int) -> bool:
 
 
 def _are_ready(facts: Facts, workers: int) -> bool:
+    return _positions(facts, pod_status.is_ready) >= set(range(workers))
+
+
+def _positions(facts: Facts, are: Callable[[Json], bool]) -> set[int | None]:
+    """Positions of the pods of which something is true."""
     child = names.child_name(facts.job)
-    ready = {
-        position_of(child, pod["metadata"]["name"])
-        for pod in facts.observed.pods
-        if pod_status.is_ready(pod)
-    }
-    return ready >= set(range(workers))
+    return {names.position_of(child, pod) for pod in facts.observed.pods if are(pod)}
 
 
-def _node(pod: Json) -> str | None:
-    found: str | None = pod.get("spec", {}).get("nodeName")
-    return found
+def _has_node(pod: Json) -> bool:
+    return "nodeName" in pod.get("spec", {})

@@ -8,7 +8,7 @@ from dtjob_api.content import content
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.ledger.privacy_ledger import OutcomeState
 from dtjob_api.reasons import ConditionType, Reason
-from dtjob_operator.read.status_conditions import condition
+from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms.kinds import Json
 from dtjob_operator.terms.observed import EarlierRun
 
@@ -19,17 +19,17 @@ def is_looked_for(job: Json) -> bool:
     succeeded = condition(status, ConditionType.SUCCEEDED)
     if succeeded is not None:
         return bool(succeeded["reason"] == Reason.ALREADY_COMPLETED)
-    accepted = condition(status, ConditionType.ACCEPTED)
-    return accepted is None or accepted["status"] != "True"
+    return not is_true(status, ConditionType.ACCEPTED)
 
 
 def of_same_work(job: DistributedTrainingJob, ledgers: Iterable[Json]) -> Iterator[Json]:
     """Those of the job's name and content, whatever their run; the job has none itself."""
-    if (wanted := content(job.spec)) is None:
+    if (work := content(job.spec)) is None:
         return
+    wanted = work.to_dict()
     for ledger in ledgers:
         spec = ledger.get("spec") or {}
-        if spec.get("jobName") == job.metadata.name and spec.get("content") == wanted.to_dict():
+        if spec.get("jobName") == job.metadata.name and spec.get("content") == wanted:
             yield ledger
 
 
@@ -42,7 +42,7 @@ def completed(job: DistributedTrainingJob, same: Iterable[Json]) -> Json | None:
         ledger
         for ledger in same
         if (ledger.get("status") or {}).get("outcome", {}).get("state") == OutcomeState.SUCCEEDED
-        and ledger["spec"].get("rerun", 0) >= job.spec.rerun
+        and _rerun(ledger) >= job.spec.rerun
     ]
     return min(done, key=lambda ledger: (-_rerun(ledger), _name(ledger)), default=None)
 

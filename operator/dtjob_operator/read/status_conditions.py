@@ -17,15 +17,12 @@ def is_true(status: Json, kind: ConditionType) -> bool:
     return found is not None and found["status"] == "True"
 
 
-def reason_of_end(status: Json) -> str | None:
-    """The reason of the terminal condition; None where there is none."""
-    for kind in (ConditionType.SUCCEEDED, ConditionType.FAILED):
-        if is_true(status, kind):
-            found = condition(status, kind)
-            return found["reason"] if found is not None else None
-    return None
+def terminal(status: Json) -> Json | None:
+    """The condition that makes a status final; None where it is not."""
+    found = (condition(status, kind) for kind in (ConditionType.SUCCEEDED, ConditionType.FAILED))
+    return next((each for each in found if each is not None and each["status"] == "True"), None)
 
 
 def is_terminal(status: Json) -> bool:
     """Whether a status is final."""
-    return is_true(status, ConditionType.SUCCEEDED) or is_true(status, ConditionType.FAILED)
+    return terminal(status) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import ssl
 import tempfile
 import threading
@@ -13,10 +12,12 @@ from typing import Any
 from aiohttp import web
 
 from localcluster.control.certificates import Authority
+from localcluster.control.metrics import announced
 from localcluster.providers.local import LocalProvider
 from tests.support.clusters.kube import Kubectl, wait_for
 
 _GROUP, _VERSION = "external.metrics.k8s.io", "v1beta1"
+_API = f"{_VERSION}.{_GROUP}"
 _ROOT = f"/apis/{_GROUP}/{_VERSION}"
 _NAME, _NAMESPACE = "external-metrics", "default"
 _TIME = "2026-01-01T00:00:00Z"
@@ -43,18 +44,20 @@ class ExternalMetrics:
             self._serve(address, _context(authority, host)), self._loop
         )
         port = started.result(30)
-        self._kubectl.apply(*_objects(address, port, authority.pair.certificate))
+        self._kubectl.apply(
+            *announced(_API, _NAME, _NAMESPACE, (address, port), authority.pair.certificate)
+        )
         wait_for("the API server finds the metrics", self._is_found, 60)
 
     def close(self) -> None:
         """Take the API away again."""
-        self._kubectl("delete", "apiservice", f"{_VERSION}.{_GROUP}")
+        self._kubectl("delete", "apiservice", _API)
         for kind in ("service", "endpointslice"):
             self._kubectl("delete", kind, _NAME, "--ignore-not-found")
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _is_found(self) -> bool:
-        service = self._kubectl.get("apiservice", f"{_VERSION}.{_GROUP}") or {}
+        service = self._kubectl.get("apiservice", _API) or {}
         conditions = service.get("status", {}).get("conditions", [])
         return any((each["type"], each["status"]) == ("Available", "True") for each in conditions)
 
@@ -99,36 +102,3 @@ def _context(authority: Authority, host: str) -> ssl.SSLContext:
         authority.issue(host, names=[host]).write(Path(folder), "server")
         context.load_cert_chain(Path(folder) / "server.crt", Path(folder) / "server.key")
     return context
-
-
-def _objects(address: str, port: int, authority: str) -> list[dict[str, Any]]:
-    metadata = {"name": _NAME, "namespace": _NAMESPACE}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"ports": [{"port": 443, "targetPort": port}]},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": metadata | {"labels": {"kubernetes.io/service-name": _NAME}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [address]}],
-            "ports": [{"port": port}],
-        },
-        {
-            "apiVersion": "apiregistration.k8s.io/v1",
-            "kind": "APIService",
-            "metadata": {"name": f"{_VERSION}.{_GROUP}"},
-            "spec": {
-                "group": _GROUP,
-                "version": _VERSION,
-                "groupPriorityMinimum": 100,
-                "versionPriority": 100,
-                "service": metadata,
-                "caBundle": base64.b64encode(authority.encode()).decode(),
-            },
-        },
-    ]

@@ -42,36 +42,10 @@ def component(instance: Instance) -> Component:
 
 def objects(instance: Instance) -> list[dict[str, Any]]:
     """Return by what the API server finds it, and who may ask it."""
-    authority = (instance.folder / "pki" / "ca.crt").read_bytes()
-    metadata = {"name": NAME, "namespace": "kube-system"}
+    authority = (instance.folder / "pki" / "ca.crt").read_text()
+    address = str(instance.bridge_address)
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"ports": [{"port": 443, "targetPort": _PORT}]},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": metadata | {"labels": {"kubernetes.io/service-name": NAME}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [str(instance.bridge_address)]}],
-            "ports": [{"port": _PORT}],
-        },
-        {
-            "apiVersion": "apiregistration.k8s.io/v1",
-            "kind": "APIService",
-            "metadata": {"name": f"v1beta1.{_GROUP}"},
-            "spec": {
-                "group": _GROUP,
-                "version": "v1beta1",
-                "groupPriorityMinimum": 100,
-                "versionPriority": 100,
-                "service": metadata,
-                "caBundle": base64.b64encode(authority).decode(),
-            },
-        },
+        *announced(f"v1beta1.{_GROUP}", NAME, "kube-system", (address, _PORT), authority),
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
@@ -89,5 +63,55 @@ def objects(instance: Instance) -> list[dict[str, Any]]:
                     "verbs": ["get", "list", "watch"],
                 }
             ],
+        },
+    ]
+
+
+def announced(
+    api: str, name: str, namespace: str, endpoint: tuple[str, int], authority: str
+) -> list[dict[str, Any]]:
+    """Return by what an API server finds an API that something else serves.
+
+    Parameters
+    ----------
+    api
+        Version and group, as in `v1beta1.metrics.k8s.io`.
+    name, namespace
+        Of the Service; the server's certificate is of `<name>.<namespace>.svc`.
+    endpoint
+        Address and port.
+    authority
+        Who signed that certificate, as PEM text.
+    """
+    address, port = endpoint
+    version, _, group = api.partition(".")
+    metadata = {"name": name, "namespace": namespace}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"ports": [{"port": 443, "targetPort": port}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": metadata | {"labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]}],
+            "ports": [{"port": port}],
+        },
+        {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": api},
+            "spec": {
+                "group": group,
+                "version": version,
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+                "service": metadata,
+                "caBundle": base64.b64encode(authority.encode()).decode(),
+            },
         },
     ]

@@ -22,7 +22,7 @@ from dtjob_operator.decide.situation import Situation
 from dtjob_operator.decide.status.conditions import conditions
 from dtjob_operator.decide.status.resizing import meets_anew
 from dtjob_operator.read import coordinator_report
-from dtjob_operator.read.status_conditions import condition, reason_of_end
+from dtjob_operator.read.status_conditions import condition, terminal
 from dtjob_operator.terms import formatting, names
 from dtjob_operator.terms.decision import Finding
 from dtjob_operator.terms.kinds import Json
@@ -262,9 +262,7 @@ def _display(status: Json, now: datetime, epsilon: str | None) -> Json:
 
 def _reason(status: Json) -> str | None:
     """Why a job has ended; before, what it does or what keeps it from training."""
-    if (ended := reason_of_end(status)) is not None:
-        return ended
-    found = condition(status, ConditionType.RUNNING)
+    found = terminal(status) or condition(status, ConditionType.RUNNING)
     return found["reason"] if found is not None else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dtjob_api.job.status import MOST_PREVIOUS_RUNS, PreviousRun
 from dtjob_operator.decide.child_kinds import CHILD_KINDS
 from dtjob_operator.decide.situation import Situation
-from dtjob_operator.read.status_conditions import reason_of_end
+from dtjob_operator.read.status_conditions import terminal
 from dtjob_operator.read.stored_job import asked_run
 from dtjob_operator.terms import names
 from dtjob_operator.terms.decision import Event
@@ -50,13 +50,13 @@ def _is_left(situation: Situation, stored: Json | None) -> bool:
 
 
 def _summary(situation: Situation) -> Json:
-    stored = situation.stored
+    stored, end = situation.stored, terminal(situation.stored)
     privacy: Json = stored.get("privacy", {})
     return PreviousRun(
         rerun=situation.job.spec.rerun,
         ledger=stored.get("ledger"),
         phase=stored["phase"],
-        reason=reason_of_end(stored),
+        reason=end["reason"] if end is not None else None,
         steps=stored.get("progress", {}).get("step"),
         draws_charged=privacy.get("drawsCharged"),
         epsilon_spent=privacy.get("epsilonSpent"),
