@@ -45,8 +45,11 @@ class ExternalMetrics:
         address = provider.machine_address()
         context = _context(authority, f"{_NAME}.{_NAMESPACE}.svc")
         loop = asyncio.new_event_loop()
-        threading.Thread(target=loop.run_forever, daemon=True).start()
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
         with ExitStack() as ends:
+            ends.callback(loop.close)
+            ends.callback(thread.join, 30)
             ends.callback(loop.call_soon_threadsafe, loop.stop)
             starting = metrics._serve(address, context)
             runner = asyncio.run_coroutine_threadsafe(starting, loop).result(30)
