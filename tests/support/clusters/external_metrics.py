@@ -53,9 +53,7 @@ class ExternalMetrics:
             ends.callback(loop.call_soon_threadsafe, loop.stop)
             starting = metrics._serve(address, context)
             runner = asyncio.run_coroutine_threadsafe(starting, loop).result(30)
-            ends.callback(
-                lambda: asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
-            )
+            ends.callback(lambda: asyncio.run_coroutine_threadsafe(_end(runner), loop).result(30))
             objects = _objects(address, runner.addresses[0][1], authority.pair.certificate)
             for each in objects:
                 kind, name = each["kind"].lower(), each["metadata"]["name"]
@@ -95,6 +93,14 @@ class ExternalMetrics:
             )
         found = {"kind": "ExternalMetricValueList", "apiVersion": f"{_GROUP}/{_VERSION}"}
         return web.json_response(found | {"metadata": {}, "items": items})
+
+
+async def _end(runner: web.AppRunner) -> None:
+    """End the server and what the API server keeps open to it, which else outlives the loop."""
+    for connection in runner.server.connections if runner.server else ():
+        if connection.transport is not None:
+            connection.transport.abort()
+    await runner.cleanup()
 
 
 def _is_found(kubectl: Kubectl) -> bool:
