@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from localcluster.cli import app
-from tests.support.programs import without_programs
+from tests.support.programs import calls, noted, without_programs
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
 
@@ -21,3 +21,15 @@ def test_the_command_shows_no_traceback(tmp_path: Path, monkeypatch: pytest.Monk
     assert "Traceback" not in result.output
     bad = CliRunner().invoke(app, ["up", "--name", "No_Name", "--provider", "kind"])
     assert "'No_Name' can't be the name of a cluster" in bad.output
+
+
+def test_a_cluster_of_another_kind_is_not_started_where_metrics_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_programs(tmp_path, monkeypatch)
+    for name in ("docker", "kind", "kubectl"):
+        noted(tmp_path, name, "exit 0")
+    result = CliRunner().invoke(app, ["up", "--metrics", "--provider", "kind"])
+    assert result.exit_code == 1
+    assert "--metrics is of provider local alone, and this cluster is of kind" in result.output
+    assert not [call for call in calls(tmp_path) if call.startswith("kind create")]

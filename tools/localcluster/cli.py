@@ -15,6 +15,7 @@ from localcluster.base.errors import ClusterError
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import DEFAULT_NAME
 from localcluster.providers import choose, own_image
+from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Provider
 
 app = typer.Typer(
@@ -41,10 +42,25 @@ def _chosen(name: str, choice: choose.Choice) -> Iterator[Provider]:
 
 
 @app.command()
-def up(name: Name = DEFAULT_NAME, provider: Which = choose.Choice.AUTO) -> None:
+def up(
+    name: Name = DEFAULT_NAME,
+    provider: Which = choose.Choice.AUTO,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Measure pods too, as autoscalers need it.")
+    ] = False,
+) -> None:
     """Start the cluster and return when pods can run in it."""
     with _chosen(name, provider) as cluster:
-        cluster.up()
+        if not metrics:
+            cluster.up()
+        elif isinstance(cluster, LocalProvider):
+            cluster.up()
+            cluster.enable_metrics()
+        else:
+            raise ClusterError(
+                f"--metrics is of provider local alone, and this cluster is of {cluster.kind}",
+                "Leave it out and install metrics-server there, or add --provider local",
+            )
         print(f"export KUBECONFIG={cluster.kubeconfig()}")
         print(f"kubectl: {cluster.kubectl()}", file=sys.stderr)
 

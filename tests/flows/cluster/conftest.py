@@ -18,17 +18,20 @@ import pytest
 from localcluster.base.errors import ClusterError
 from localcluster.base.progress import Progress
 from localcluster.cluster.instance import DEFAULT_NAME
+from localcluster.install import binaries
 from localcluster.providers import choose
 from localcluster.providers.local import LocalProvider
 from localcluster.providers.protocol import Capability, Provider
 from testing import clusters, rights
 from tests.support.clusters import bare_api_server, standstill
+from tests.support.clusters.external_metrics import ExternalMetrics
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.oracle import Oracle
 
 # The fixtures by which a test asks for dtjob in the cluster, with workers of that image.
 TRAINER_IMAGE, STANDIN_IMAGE = "trainer_image", "standin_image"
+METRICS = "metrics"
 _OPERATORS, _FAULTS = "operators", "faults"
 _OPERATOR = Path(__file__).parent / "operator"
 _FIRST = (TRAINER_IMAGE, _OPERATORS, _FAULTS)
@@ -148,6 +151,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("oldest_kubernetes"):
         with suppress(ClusterError):  # what asks for it then says so
             bare_api_server.build()
+    if METRICS in getattr(item, "fixturenames", ()):
+        with suppress(ClusterError):
+            binaries.ensure(Progress(), (binaries.METRICS_SERVER,))
     for image in (TRAINER_IMAGE, STANDIN_IMAGE):
         if image in getattr(item, "fixturenames", ()):
             _shared.install(image)
@@ -178,6 +184,22 @@ def pytest_sessionfinish() -> None:
 def cluster() -> Provider:
     """The shared cluster, running."""
     return _shared.get()
+
+
+@pytest.fixture(scope="session")
+def metrics(cluster: Provider) -> LocalProvider:
+    """The shared cluster, which measures what pods use from here on."""
+    assert isinstance(cluster, LocalProvider)
+    cluster.enable_metrics()
+    return cluster
+
+
+@pytest.fixture
+def external_metrics(cluster: Provider) -> Iterator[ExternalMetrics]:
+    """Metrics of no object, whose values the test sets."""
+    assert isinstance(cluster, LocalProvider)
+    with ExternalMetrics.of(cluster) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

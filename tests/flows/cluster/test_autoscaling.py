@@ -9,7 +9,6 @@ import pytest
 from tests.support.builders import new_job
 from tests.support.clusters.installed import Installed
 from tests.support.clusters.kube import Kubectl, wait_for
-from tests.support.jobs.enduring_job import local
 from tests.support.jobs.pod_jobs import Job
 
 pytestmark = [
@@ -34,9 +33,9 @@ AUTOSCALING = {
 }
 
 
+@pytest.mark.usefixtures("metrics")
 def test_a_job_that_is_busy_gets_another_worker(installed: Installed, namespace: Kubectl) -> None:
     """No field of it is written but by who owns it: the autoscaler owns the number of workers."""
-    local(installed).enable_metrics()
     resources = {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "2Gi"}}
     manifest = new_job(
         "busy",

@@ -1,8 +1,9 @@
-"""metrics-server: by which name and certificate the API server finds it."""
+"""metrics-server: how the API server finds it, and what it may do there."""
 
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,28 @@ def test_the_service_leads_to_where_it_listens(instance: Instance) -> None:
     (port,) = by_kind["EndpointSlice"]["ports"]
     assert f"--bind-address={endpoint['addresses'][0]}" in argv
     assert f"--secure-port={port['port']}" in argv
+
+
+def test_it_has_the_rights_that_are_bound_to_it_and_no_others(instance: Instance) -> None:
+    argv = metrics.component(instance).argv
+    files = {each.partition("=")[2] for each in argv if "kubeconfig=" in each}
+    (file,) = files
+    (user,) = json.loads(Path(file).read_text())["users"]
+    certificate = x509.load_pem_x509_certificate(
+        base64.b64decode(user["user"]["client-certificate-data"])
+    )
+    assert certificate.subject.rfc4514_string() == f"CN={metrics.USER}"  # in no group
+    objects = metrics.objects(instance)
+    bindings = [each for each in objects if each["kind"].endswith("Binding")]
+    assert {each["roleRef"]["name"] for each in bindings} == {
+        metrics.USER,
+        "system:auth-delegator",
+        "extension-apiserver-authentication-reader",
+    }
+    subjects = [subject["name"] for each in bindings for subject in each["subjects"]]
+    assert set(subjects) == {metrics.USER}
+    (role,) = (
+        each for each in objects if each["metadata"]["name"] == metrics.USER and "rules" in each
+    )
+    verbs = {verb for rule in role["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}

@@ -6,8 +6,10 @@ import asyncio
 import ssl
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -32,45 +34,44 @@ class ExternalMetrics:
         By the metric's name, a quantity.
     """
 
-    def __init__(self, provider: LocalProvider) -> None:
+    def __init__(self) -> None:
         self.values: dict[str, str] = {}
-        self._kubectl = Kubectl(provider.kubectl(), provider.kubeconfig(), _NAMESPACE)
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        host = f"{_NAME}.{_NAMESPACE}.svc"
+
+    @classmethod
+    @contextmanager
+    def of(cls, provider: LocalProvider) -> Iterator[Self]:
+        """Serve it while the context lasts; no API is left behind, whatever fails."""
+        metrics, kubectl = cls(), Kubectl(provider.kubectl(), provider.kubeconfig(), _NAMESPACE)
         authority = Authority.create("external-metrics-of-tests")
         address = provider.machine_address()
-        started = asyncio.run_coroutine_threadsafe(
-            self._serve(address, _context(authority, host)), self._loop
-        )
-        port = started.result(30)
-        self._kubectl.apply(
-            *announced(_API, _NAME, _NAMESPACE, (address, port), authority.pair.certificate)
-        )
-        wait_for("the API server finds the metrics", self._is_found, 60)
+        context = _context(authority, f"{_NAME}.{_NAMESPACE}.svc")
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+        with ExitStack() as ends:
+            ends.callback(loop.close)
+            ends.callback(thread.join, 30)
+            ends.callback(loop.call_soon_threadsafe, loop.stop)
+            starting = metrics._serve(address, context)
+            runner = asyncio.run_coroutine_threadsafe(starting, loop).result(30)
+            ends.callback(lambda: asyncio.run_coroutine_threadsafe(_end(runner), loop).result(30))
+            endpoint = (address, runner.addresses[0][1])
+            objects = announced(_API, _NAME, _NAMESPACE, endpoint, authority.pair.certificate)
+            for each in objects:
+                kind, name = each["kind"].lower(), each["metadata"]["name"]
+                ends.callback(kubectl, "delete", kind, name, "--ignore-not-found")
+            kubectl.apply(*objects)
+            wait_for("the API server finds the metrics", lambda: _is_found(kubectl), 60)
+            yield metrics
 
-    def close(self) -> None:
-        """Take the API away again."""
-        self._kubectl("delete", "apiservice", _API)
-        for kind in ("service", "endpointslice"):
-            self._kubectl("delete", kind, _NAME, "--ignore-not-found")
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-    def _is_found(self) -> bool:
-        service = self._kubectl.get("apiservice", _API) or {}
-        conditions = service.get("status", {}).get("conditions", [])
-        return any((each["type"], each["status"]) == ("Available", "True") for each in conditions)
-
-    async def _serve(self, address: str, context: ssl.SSLContext) -> int:
+    async def _serve(self, address: str, context: ssl.SSLContext) -> web.AppRunner:
         app = web.Application()
         app.router.add_get(_ROOT, self._discover)
         app.router.add_get(f"{_ROOT}/namespaces/{{namespace}}/{{metric}}", self._value)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, address, 0, ssl_context=context)
-        await site.start()
-        port: int = runner.addresses[0][1]
-        return port
+        await web.TCPSite(runner, address, 0, ssl_context=context).start()
+        return runner
 
     async def _discover(self, _request: web.Request) -> web.Response:
         resources = [
@@ -94,6 +95,20 @@ class ExternalMetrics:
             )
         found = {"kind": "ExternalMetricValueList", "apiVersion": f"{_GROUP}/{_VERSION}"}
         return web.json_response(found | {"metadata": {}, "items": items})
+
+
+async def _end(runner: web.AppRunner) -> None:
+    """End the server and what the API server keeps open to it, which else outlives the loop."""
+    for connection in runner.server.connections if runner.server else ():
+        if connection.transport is not None:
+            connection.transport.abort()
+    await runner.cleanup()
+
+
+def _is_found(kubectl: Kubectl) -> bool:
+    service = kubectl.get("apiservice", f"{_VERSION}.{_GROUP}") or {}
+    conditions = service.get("status", {}).get("conditions", [])
+    return any((each["type"], each["status"]) == ("Available", "True") for each in conditions)
 
 
 def _context(authority: Authority, host: str) -> ssl.SSLContext:

@@ -171,6 +171,7 @@ def write_all(instance: Instance) -> None:
         "kubelet": (f"system:node:{instance.node}", ["system:nodes"]),
         "kube-controller-manager": ("system:kube-controller-manager", []),
         "kube-scheduler": ("system:kube-scheduler", []),
+        metrics.NAME: (metrics.USER, []),
         "admin-inside": ("kubernetes-admin", ["system:masters"]),
     }
     for file, (user, groups) in users.items():

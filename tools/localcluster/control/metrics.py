@@ -14,15 +14,17 @@ from localcluster.cluster.instance import Instance
 from localcluster.install import binaries
 
 NAME = "metrics-server"
+USER = f"system:{NAME}"
 HOST = f"{NAME}.kube-system.svc"
 _PORT = 4443
 _RESOLUTION_SECONDS = 10  # its least; a kubelet's figures are not much younger
 _GROUP = "metrics.k8s.io"
+_RBAC = "rbac.authorization.k8s.io"
 
 
 def component(instance: Instance) -> Component:
-    """Return metrics-server; it asks the kubelet as the administrator."""
-    pki, config = instance.folder / "pki", instance.folder / "admin-inside.kubeconfig"
+    """Return metrics-server; to the API server and the kubelet it is a user of its own."""
+    pki, config = instance.folder / "pki", instance.folder / f"{NAME}.kubeconfig"
     argv = [
         str(binaries.path(binaries.METRICS_SERVER, NAME)),
         f"--kubeconfig={config}",
@@ -41,13 +43,13 @@ def component(instance: Instance) -> Component:
 
 
 def objects(instance: Instance) -> list[dict[str, Any]]:
-    """Return by what the API server finds it, and who may ask it."""
+    """Return by what the API server finds it, what it may ask, and who may ask it."""
     authority = (instance.folder / "pki" / "ca.crt").read_text()
     address = str(instance.bridge_address)
     return [
         *announced(f"v1beta1.{_GROUP}", NAME, "kube-system", (address, _PORT), authority),
         {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "apiVersion": f"{_RBAC}/v1",
             "kind": "ClusterRole",
             "metadata": {
                 "name": "aggregated-metrics-reader",
@@ -64,6 +66,7 @@ def objects(instance: Instance) -> list[dict[str, Any]]:
                 }
             ],
         },
+        *_rights(),
     ]
 
 
@@ -115,3 +118,40 @@ def announced(
             },
         },
     ]
+
+
+def _rights() -> list[dict[str, Any]]:
+    """Return the rights that its own project's manifests give it: to read, and to ask who asks."""
+    rules: list[dict[str, Any]] = [
+        {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]},
+    ]
+    role = {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": USER},
+        "rules": rules,
+    }
+    delegator = f"{NAME}:system:auth-delegator"
+    reader = "extension-apiserver-authentication-reader"
+    return [
+        role,
+        _binding("ClusterRoleBinding", {"name": USER}, "ClusterRole", USER),
+        _binding("ClusterRoleBinding", {"name": delegator}, "ClusterRole", "system:auth-delegator"),
+        _binding(
+            "RoleBinding",
+            {"name": f"{NAME}-auth-reader", "namespace": "kube-system"},
+            "Role",
+            reader,
+        ),
+    ]
+
+
+def _binding(kind: str, metadata: dict[str, str], role_kind: str, role: str) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": kind,
+        "metadata": metadata,
+        "roleRef": {"apiGroup": _RBAC, "kind": role_kind, "name": role},
+        "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": USER}],
+    }

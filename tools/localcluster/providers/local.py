@@ -213,9 +213,10 @@ class LocalProvider:
         instance = self._running()
         binaries.ensure(self._progress, (binaries.METRICS_SERVER,))
         with self._progress.stage("metrics of pods and nodes", "metrics"):
-            self._kubectl(
-                "apply", "--filename=-", text=json.dumps(_listed(metrics.objects(instance)))
-            )
+            text = json.dumps(_listed(metrics.objects(instance)))
+            applied = self._kubectl("apply", "--filename=-", text=text)
+            if applied.returncode != 0:
+                raise ClusterError(f"metrics-server can't be announced: {applied.stderr.strip()}")
             self.start_component(metrics.NAME)
             deadline = time.monotonic() + _METRICS_SECONDS
             while not self._has_metrics():

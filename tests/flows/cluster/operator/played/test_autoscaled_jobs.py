@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from localcluster.providers.local import LocalProvider
-from localcluster.providers.protocol import Provider
 from tests.support.clusters.external_metrics import ExternalMetrics
 from tests.support.clusters.kube import Kubectl
 from tests.support.clusters.operator_process import OperatorProcess
@@ -35,23 +33,14 @@ AUTOSCALING = {
 }
 
 
-@pytest.fixture
-def waiting(cluster: Provider) -> Iterator[ExternalMetrics]:
-    """The length of a queue, which the test sets."""
-    assert isinstance(cluster, LocalProvider)
-    metrics = ExternalMetrics(cluster)
-    yield metrics
-    metrics.close()
-
-
 def test_a_queue_makes_a_gang_larger_and_smaller(
     operator: OperatorProcess,
     player: Player,
     new_namespace: Callable[[], Kubectl],
-    waiting: ExternalMetrics,
+    external_metrics: ExternalMetrics,
 ) -> None:
     """Noise and draws are what they would have been with any number of workers."""
-    waiting.values["waiting"] = "25"
+    external_metrics.values["waiting"] = "25"
     manifest = played_job(
         "digits",
         player.label,
@@ -73,13 +62,13 @@ def test_a_queue_makes_a_gang_larger_and_smaller(
         return look
 
     job.until("three workers train", has(3))
-    waiting.values["waiting"] = "9"
+    external_metrics.values["waiting"] = "9"
     job.until("one worker trains", has(1))
     job.until("pods that are too many are gone", lambda: job.pods() == {0})
     job.edit({"suspend": True})
     job.until_phase("Suspended")
     assert not job.kubectl.list("hpa")
-    waiting.values["waiting"] = "15"
+    external_metrics.values["waiting"] = "15"
     job.edit({"suspend": False})
     job.until("two workers train", has(2))
     job.until_phase("Succeeded")
