@@ -148,7 +148,7 @@ async def _serve(options: argparse.Namespace) -> int:
         health = HealthServer(
             metrics,
             lambda: Condition(not (still := operator.standstill()), still or "ok"),
-            lambda: leadership.readiness(operator.trouble),
+            lambda: leadership.readiness(operator.trouble, operator.closed),
         )
         try:
             try:

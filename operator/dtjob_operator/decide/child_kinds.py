@@ -14,7 +14,7 @@ from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
 from dtjob_operator.decide.facts import Facts, is_restricted
-from dtjob_operator.decide.gang_sets import desired_set, have_stale_tokens
+from dtjob_operator.decide.gang_sets import desired_set
 from dtjob_operator.decide.run_order import next_order, pods_wanted
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.kinds import Json, Kind
@@ -95,7 +95,7 @@ def _stateful_set(role: Role) -> Callable[[Facts], Json | None]:
         size = len(positions(role, pods_wanted(facts)))
         if size == 0 and facts.observed.stateful_set(role) is None:
             return None
-        return desired_set(facts, role, 0 if have_stale_tokens(facts) else size)
+        return desired_set(facts, role, size)
 
     return wanted
 

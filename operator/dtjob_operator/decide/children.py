@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dtjob_api.wire.positions import Role
 from dtjob_operator.decide.child_kinds import CHILD_KINDS, ChildKind
-from dtjob_operator.decide.drift import has_drifted
+from dtjob_operator.decide.drift import additions, has_drifted
 from dtjob_operator.decide.gang_sets import desired_set
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.obstacles.older_shape import has_older_shape
@@ -19,16 +19,20 @@ from dtjob_operator.terms.kinds import Json
 def applies(situation: Situation) -> Iterator[Json]:
     """Desired objects that are missing or differ, in the order in which they are needed.
 
-    After the outcome nothing is made any more.
+    What lets workers stop comes first, so that nothing else that is refused keeps a job from coming
+    to rest. After the outcome nothing is made any more.
     """
     if situation.outcome is None and not situation.finished:
         if situation.children is Children.RELEASED:
             yield from _scaled_down(situation)
         elif situation.children is Children.KEPT and (situation.ledger or situation.plan):
-            yield from _repaired(situation)
+            changes = list(_repaired(situation))
+            yield from (wanted for wanted, stored in changes if _lets_stop(wanted, stored))
+            yield from (wanted for wanted, stored in changes if not _lets_stop(wanted, stored))
 
 
-def _repaired(situation: Situation) -> Iterator[Json]:
+def _repaired(situation: Situation) -> Iterator[tuple[Json, Json | None]]:
+    """What is to be applied, beside what is stored."""
     job = situation.job
     for child in CHILD_KINDS:
         stored = child.stored(situation.observed)
@@ -39,7 +43,17 @@ def _repaired(situation: Situation) -> Iterator[Json]:
         if stored is None and child.is_of_pods and _rests(situation):
             continue
         if (wanted := child.wanted(situation)) is not None:
-            yield from _if_changed(wanted, stored)
+            for changed in _if_changed(wanted, stored):
+                yield changed, stored
+
+
+def _lets_stop(wanted: Json, stored: Json | None) -> bool:
+    """Whether it is an order to workers that are there, or takes some of their pods away."""
+    if stored is None:
+        return False
+    if wanted["kind"] == kinds.STATEFUL_SET.name:
+        return bool(wanted["spec"]["replicas"] < stored["spec"].get("replicas", 0))
+    return bool(wanted["kind"] == kinds.LEDGER.name)
 
 
 def _rests(situation: Situation) -> bool:
@@ -84,7 +98,9 @@ def _if_changed(wanted: Json, stored: Json | None) -> Iterator[Json]:
     """`wanted`, with the UID of what it changes, if it has to be applied."""
     if stored is None:
         yield wanted
-    elif not _is_being_deleted(stored) and has_drifted(stored, wanted):
+    elif not _is_being_deleted(stored) and (
+        has_drifted(stored, wanted) or additions(stored, wanted)
+    ):
         yield wanted | {"metadata": wanted["metadata"] | {"uid": stored["metadata"]["uid"]}}
 
 

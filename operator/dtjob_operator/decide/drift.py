@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from dtjob_operator.terms.kinds import SPEC_SET_BY, Json
 
 _SUFFIXES = {
     **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)},
@@ -31,45 +34,76 @@ _WHOLE = frozenset({"selector", "podSelector", "ingress", "egress"})
 
 
 def has_drifted(stored: Any, wanted: Any) -> bool:
-    """Whether applying `wanted` would change `stored`.
+    """Whether applying `wanted` would change `stored`: see `drift`."""
+    return drift(stored, wanted) is not None
 
-    Additions by the API server (defaults, bookkeeping) and by others are no drift; quantities
-    are compared by value, since the API server rewrites `1024Mi` as `1Gi`; a field that is empty
-    or false may be left out, as the API server does.
+
+def drift(stored: Any, wanted: Any) -> str | None:
+    """The first field in which applying `wanted` would change `stored`; None where it would not.
+
+    Additions by the API server (defaults, bookkeeping) are no drift, nor are those of others to
+    metadata; quantities are compared by value, since the API server rewrites `1024Mi` as `1Gi`; a
+    field that is empty or false may be left out, as the API server does.
     """
-    return not _covers(stored, wanted, "")
+    path = next(_differences(stored, wanted, ""), None)
+    return None if path is None else ".".join(path)
 
 
-def _covers(stored: Any, wanted: Any, field: str) -> bool:
+def additions(stored: Json, wanted: Json) -> str | None:
+    """Who has set what is not wanted in the spec of a stored child; None where nobody has.
+
+    Where a template stays as it is while its pods run, so does what was added to it.
+    """
+    if not (others := stored.get(SPEC_SET_BY)):
+        return None
+    template = wanted["spec"].get("template")
+    stays = template is not None and template is stored["spec"].get("template")
+    return None if stays else ", ".join(others)
+
+
+Path = tuple[str, ...]
+
+
+def _differences(stored: Any, wanted: Any, field: str) -> Iterator[Path]:
     if field in _WHOLE:
-        return bool(stored == wanted)
-    if isinstance(wanted, dict):
+        if stored != wanted:
+            yield ()
+    elif isinstance(wanted, dict):
         if not isinstance(stored, dict):
-            return False
-        return all(
-            _covers(stored[key], value, "quantity" if field in _QUANTITY_MAPS else key)
-            if key in stored
-            else _is_empty(value)
-            for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return isinstance(stored, list) and _covers_list(stored, wanted, field)
-    if field == "quantity" or field in _QUANTITIES:
-        return quantity(stored) == quantity(wanted)
-    return bool(stored == wanted)
+            yield ()
+            return
+        for key, value in wanted.items():
+            if key in stored:
+                below = "quantity" if field in _QUANTITY_MAPS else key
+                for path in _differences(stored[key], value, below):
+                    yield (key, *path)
+            elif not _is_empty(value):
+                yield (key,)
+    elif isinstance(wanted, list):
+        yield from _differences_of_lists(stored, wanted, field)
+    elif field == "quantity" or field in _QUANTITIES:
+        if quantity(stored) != quantity(wanted):
+            yield ()
+    elif stored != wanted:
+        yield ()
 
 
-def _covers_list(stored: list[Any], wanted: list[Any], field: str) -> bool:
+def _differences_of_lists(stored: Any, wanted: list[Any], field: str) -> Iterator[Path]:
     key = _LIST_KEYS.get(field)
+    if not isinstance(stored, list) or (key is None and len(stored) != len(wanted)):
+        yield ()
+        return
     if key is None:
-        return len(stored) == len(wanted) and all(
-            _covers(one, other, "") for one, other in zip(stored, wanted, strict=True)
-        )
+        for number, (one, other) in enumerate(zip(stored, wanted, strict=True)):
+            for path in _differences(one, other, ""):
+                yield (str(number), *path)
+        return
     by_key = {_key(element, key): element for element in stored}
-    return all(
-        _key(element, key) in by_key and _covers(by_key[_key(element, key)], element, "")
-        for element in wanted
-    )
+    for element in wanted:
+        name = _key(element, key)
+        found = _differences(by_key[name], element, "") if name in by_key else [()]
+        for path in found:
+            yield (str(name), *path)
 
 
 def _key(element: Any, key: str) -> Any:

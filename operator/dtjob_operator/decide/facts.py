@@ -200,13 +200,20 @@ def _gang_has_formed(
     if pod_status.has_outlived(coordinator, now, _KILL_SLACK):
         return False
     started = pod_status.running_since(coordinator)
-    if started is None or started > last.start:
+    if started is None:
         return False
-    signs = [last.start]
-    if status.checkpoint is not None:
-        signs.append(status.checkpoint.time)
-    if report is not None and report.heartbeat is not None:
-        signs.append(report.heartbeat)
-    # A sign of the future is of a clock that was ahead: it would count for days.
-    is_fresh = any(abs(now - sign) < _PROBE_SLACK for sign in signs)
+    if _is_fresh(report.heartbeat if report else None, now):
+        return True  # of this very attempt, whatever clocks say that others read
+    if started > last.start:
+        return False
+    signs = (last.start, status.checkpoint.time if status.checkpoint else None)
+    is_fresh = any(_is_fresh(sign, now) for sign in signs)
     return is_fresh or pod_status.has_ready_condition(coordinator)
+
+
+def _is_fresh(sign: datetime | None, now: datetime) -> bool:
+    """Whether it is of now. One of the future is of a clock that was ahead: it would hold for days.
+
+    That a gang has formed is seen late by a probe.
+    """
+    return sign is not None and abs(now - sign) < _PROBE_SLACK

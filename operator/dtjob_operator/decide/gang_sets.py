@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dtjob_api.model import timestamp
 from dtjob_api.wire.positions import Role
 from dtjob_operator.decide.builders.stateful_set import stateful_set
 from dtjob_operator.decide.facts import Facts
@@ -32,19 +31,3 @@ def desired_set(facts: Facts, role: Role, replicas: int) -> Json:
     if claims is not None:
         wanted["spec"]["volumeClaimTemplates"] = claims
     return wanted
-
-
-def have_stale_tokens(facts: Facts) -> bool:
-    """Whether pods hold tokens of an account that was deleted and recreated.
-
-    The API server refuses such tokens (401), and a pod gets no other for most of an hour: it is
-    replaced. No pod can be created before its account, so a new one never counts; but where the API
-    server's clock was put back, new pods would seem older for days, and be removed again and again.
-    """
-    account = facts.observed.service_account
-    if facts.job.spec.workers.service_account_name or account is None:
-        return False
-    since = account["metadata"].get("creationTimestamp", "")
-    if since > timestamp(facts.now):
-        return False
-    return any(pod["metadata"]["creationTimestamp"] < since for pod in facts.observed.pods)

@@ -27,8 +27,9 @@ from dtjob_operator.kube.api_errors import (
     NotFound,
     Unavailable,
 )
+from dtjob_operator.kube.ownership import taken_over
 from dtjob_operator.kube.trimmed import trimmed
-from dtjob_operator.terms.kinds import LEASE, Json, Kind, kind_of
+from dtjob_operator.terms.kinds import LEASE, SPEC_IS_OURS, Json, Kind, kind_of
 from dtjob_operator.terms.names import FIELD_MANAGER
 
 _PAGE = 500
@@ -191,23 +192,22 @@ class KubeClient:
     async def own_by_apply(self, obj: Json) -> None:
         """Let what we created count as applied: else an apply could take no field away again.
 
-        Server-side apply removes what its own last one set, and a creation is an update to it. The
+        So does what others have set in the spec of a child, which is the operator's alone. The
         labels and owners that the object should have come with it, for the admission policy
         operator-writes lets nothing be written without them.
         """
         kind, wanted = kind_of(obj), obj["metadata"]
         path = kind.path(wanted["namespace"], wanted["name"])
-        found = (await self._json("get", "GET", kind, path))["metadata"]
-        entries = found.get("managedFields") or []
-        if not any(map(_is_own_update, entries)):
+        stored = await self._json("get", "GET", kind, path)
+        found = stored["metadata"]
+        entries = taken_over(stored, kind.api_version, with_spec=kind in SPEC_IS_OURS)
+        if entries is None:
             return
         owners = {each["uid"]: each for each in found.get("ownerReferences") or ()}
         owners |= {each["uid"]: each for each in wanted.get("ownerReferences") or ()}
         change = {
             "resourceVersion": found["resourceVersion"],
-            "managedFields": [
-                each | {"operation": "Apply"} if _is_own_update(each) else each for each in entries
-            ],
+            "managedFields": entries,
             "labels": wanted["labels"],
             **({"ownerReferences": [*owners.values()]} if owners else {}),
         }
@@ -340,12 +340,6 @@ async def _events(response: aiohttp.ClientResponse, kind: Kind) -> AsyncIterator
         raise Gone(0, "WatchSilent", f"watching {kind.plural}: {error!r}") from error
     except (*_NO_ANSWER, ValueError) as error:
         raise Unavailable(0, "WatchBroken", f"watching {kind.plural}: {error!r}") from error
-
-
-def _is_own_update(entry: Json) -> bool:
-    return (entry["manager"], entry["operation"]) == (FIELD_MANAGER, "Update") and not entry.get(
-        "subresource"
-    )
 
 
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:

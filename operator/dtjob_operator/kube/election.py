@@ -23,9 +23,15 @@ LEASE_SECONDS = 15
 DEADLINE_SECONDS = 10.0
 """For how long after its last renewal the holder writes: by 5 s less than others wait."""
 _ANSWER_SECONDS = 4.0
+_MOST_TRANSITIONS = 2**31 - 1  # of the Lease's schema
 # Who has not looked for so long does not know how long a Lease has been as it is: after an outage
 # of the API server the one that led before renews it, and nothing has to be begun anew.
 _BLIND_SECONDS = 6.0
+
+
+def _seconds() -> float:
+    """Seconds that go on while the machine sleeps, in which another may have taken the Lease."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Superseded(Exception):
@@ -35,8 +41,8 @@ class Superseded(Exception):
 class Candidate:
     """One operator before the Lease.
 
-    Times are of this machine's monotonic clock alone: how old a Lease is goes by when a change of
-    it was seen here, never by what is written in it.
+    Times are of this machine's own clock since its start alone: how old a Lease is goes by when a
+    change of it was seen here, never by what is written in it.
 
     Parameters
     ----------
@@ -53,7 +59,7 @@ class Candidate:
         client: KubeClient,
         namespace: str,
         identity: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = _seconds,
     ) -> None:
         self._client = client
         self._namespace = namespace
@@ -129,8 +135,8 @@ class Candidate:
     def _is_free(self) -> bool:
         if self.holder in (None, self._identity):
             return True
-        seconds = self._seen.get("leaseDurationSeconds") or LEASE_SECONDS
-        return self._clock() >= self._seen_at + seconds
+        # Whatever it says itself, which a hand may have changed: all operators keep to this.
+        return self._clock() >= self._seen_at + LEASE_SECONDS
 
     async def _read_own(self) -> None:
         await self._read()
@@ -170,7 +176,7 @@ class Candidate:
             "leaseDurationSeconds": LEASE_SECONDS,
             "acquireTime": self._seen.get("acquireTime", now) if is_own else now,
             "renewTime": now,
-            "leaseTransitions": before if is_own else before + 1,
+            "leaseTransitions": before if is_own else min(before + 1, _MOST_TRANSITIONS),
         }
 
     def _see(self, lease: Json | None, spec: Json) -> None:

@@ -117,7 +117,7 @@ class EventStream:
     count_restart
         Called whenever kopf has ended and is to be started again.
     namespaces
-        Those whose jobs are watched; none: all.
+        Returns those whose jobs are watched, some at each start; None: all are.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class EventStream:
         gap: Callable[[], Awaitable[None]],
         discovery_obstacle: Callable[[], Awaitable[str | None]],
         count_restart: Callable[[], None],
-        namespaces: Collection[str] = (),
+        namespaces: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self._namespaces = namespaces
         self._deliver = deliver
@@ -205,8 +205,8 @@ class EventStream:
                 registry=registry(deliver),
                 settings=settings(),
                 standalone=True,
-                clusterwide=not self._namespaces,
-                namespaces=self._namespaces,
+                clusterwide=self._namespaces is None,
+                namespaces=self._namespaces() if self._namespaces else (),
                 stop_flag=stop,
             )
 

@@ -52,6 +52,7 @@ class Reflector:
         self.synced = asyncio.Event()
         self.tried = asyncio.Event()
         self._version: int | None = None
+        self._is_outdated = False
         self._connected_since: float | None = None
         self.trouble: str | None = "not listed yet"
         """Why the store may be out of date; None while the watch is established."""
@@ -86,6 +87,10 @@ class Reflector:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def begin_anew(self) -> None:
+        """List again with the next news of the watch, or its next bookmark within a minute."""
+        self._is_outdated = True
+
     @property
     def kind(self) -> Kind:
         """What is watched."""
@@ -97,6 +102,7 @@ class Reflector:
 
     async def _list(self) -> int:
         selection, asked_at = self._selection, self._store.newest
+        self._is_outdated = False
         entries: list[Entry] = []
         version = 0
         async for page, of_page in self._client.pages(
@@ -124,6 +130,8 @@ class Reflector:
             self.trouble = None
             self._connected_since = time.monotonic()
             async for event, obj in events:
+                if self._is_outdated:
+                    raise Gone(0, "Outdated", f"watching {selection.kind.plural}: asked to list")
                 self._version = version_of(obj)
                 if event == "BOOKMARK":
                     self._store.bookmark(self._version)

@@ -71,9 +71,12 @@ class Store:
     ----------
     newest
         The highest resource version that was seen.
+    restores
+        How often a list has shown that etcd was restored from a backup.
     """
 
     def __init__(self) -> None:
+        self.restores = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -145,12 +148,14 @@ class Store:
         Parameters
         ----------
         asked_at
-            `newest` when the list was asked for. A list is never older than that, unless etcd was
-            restored from a backup: then it replaces all that was known before.
+            `newest` when the list was asked for. A list is never older than that, nor is anything
+            in it older than what is known, unless etcd was restored from a backup: then it replaces
+            all that was known before.
         """
         listed = {entry.key: entry for entry in entries}
         changed = []
-        if version < asked_at:
+        if self._went_back(listed, version, asked_at):
+            self.restores += 1
             changed = [known for key, known in self._entries.items() if key not in listed]
             self._clear()
         self.newest = max(self.newest, version)
@@ -161,6 +166,13 @@ class Store:
         changed += [entry for entry in listed.values() if self._put(entry)]
         self._removed = {key: at for key, at in self._removed.items() if at > version}
         return (entry.obj for entry in changed)
+
+    def _went_back(self, listed: Mapping[Key, Entry], version: int, asked_at: int) -> bool:
+        """Whether a list shows a past that was left before; its own version may have caught up."""
+        return version < asked_at or any(
+            key in listed and listed[key].version < known.version <= version
+            for key, known in self._entries.items()
+        )
 
     def bookmark(self, version: int) -> None:
         """Note that the watch has delivered everything up to a resource version.

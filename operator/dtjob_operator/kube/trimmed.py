@@ -9,8 +9,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from dtjob_operator.kube.ownership import others_of_spec
 from dtjob_operator.terms import kinds
-from dtjob_operator.terms.kinds import JOB_LABEL, JOB_UID_LABEL, ROLE_LABEL, Json, Kind
+from dtjob_operator.terms.kinds import (
+    JOB_LABEL,
+    JOB_UID_LABEL,
+    ROLE_LABEL,
+    SPEC_SET_BY,
+    Json,
+    Kind,
+)
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _IDENTITY = (
@@ -49,7 +57,8 @@ def trimmed(obj: Json, kind: Kind) -> Json:
     """An object as far as it is used, with the apiVersion and kind that the items of a list lack.
 
     What is compared with what is wanted, and what another version may have extended, is whole but
-    for the bookkeeping of `kubectl apply` and server-side apply.
+    for the bookkeeping of `kubectl apply` and server-side apply. Of that no more is kept than who
+    else has set something in the spec of a child.
     """
     return kinds.typed(_TRIMMERS.get(kind, _whole)(obj), kind)
 
@@ -61,9 +70,15 @@ def _whole(obj: Json) -> Json:
     return {**obj, "metadata": metadata}
 
 
+def _child(obj: Json) -> Json:
+    """A child as a whole, and who else has set something in its spec."""
+    others = others_of_spec(obj)
+    return {**_whole(obj), SPEC_SET_BY: others} if others else _whole(obj)
+
+
 def _autoscaler(obj: Json) -> Json:
     """Without its status, which moves all the time."""
-    return {field: value for field, value in _whole(obj).items() if field != "status"}
+    return {field: value for field, value in _child(obj).items() if field != "status"}
 
 
 def _pod(obj: Json) -> Json:
@@ -89,7 +104,7 @@ def _pod(obj: Json) -> Json:
 def _claim(obj: Json) -> Json:
     return {
         "metadata": _identity(obj),
-        "spec": _of(obj.get("spec") or {}, ("storageClassName",)),
+        "spec": _of(obj.get("spec") or {}, ("storageClassName", "volumeName")),
         "status": _of(obj.get("status") or {}, ("phase",)),
     }
 
@@ -120,6 +135,7 @@ def _ledger(obj: Json) -> Json:
 
 
 _TRIMMERS: dict[Kind, Callable[[Json], Json]] = {
+    **dict.fromkeys(kinds.SPEC_IS_OURS, _child),
     kinds.AUTOSCALER: _autoscaler,
     kinds.POD: _pod,
     kinds.CLAIM: _claim,

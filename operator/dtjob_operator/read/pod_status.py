@@ -45,6 +45,11 @@ def has_sandbox(pod: Json) -> bool:
     return _condition(pod, _SANDBOX).get("status") == "True"
 
 
+def has_node(pod: Json) -> bool:
+    """Whether the pod has a node, whatever a condition of its status says."""
+    return bool((pod.get("spec") or {}).get("nodeName"))
+
+
 def scheduled_at(pod: Json) -> datetime:
     """Since when the pod has a node, or the scheduler says that none takes it.
 

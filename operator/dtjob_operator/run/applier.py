@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
+from dtjob_operator.decide.drift import additions, drift
 from dtjob_operator.kube.api_errors import (
     AlreadyExists,
     ApiError,
@@ -106,7 +108,8 @@ class Applier:
             return None
         for reference in deletes:
             await self._delete(reference)
-        valid = [child for child in applies if not _is_invalid(child, trials)]
+        # What follows builds on it: no pod is made without the NetworkPolicy that is refused.
+        valid = list(itertools.takewhile(lambda child: not _is_invalid(child, trials), applies))
         due = [child for child in valid if not self._is_paused(child, trials)]
         for child in due:
             if not await self._apply(child, trials):
@@ -127,15 +130,19 @@ class Applier:
         if time.monotonic() >= trials.paused_until or _child(child) not in trials.applied:
             return False
         applied, version = trials.applied[_child(child)]
-        metadata = child["metadata"]
-        stored = self._stores[kind_of(child)].get(metadata["namespace"], metadata["name"])
+        stored = self._stored(child)
         if stored is None or stored["metadata"]["resourceVersion"] != version:
             return False
         return child == applied
 
+    def _stored(self, child: Json) -> Json | None:
+        metadata = child["metadata"]
+        return self._stores[kind_of(child)].get(metadata["namespace"], metadata["name"])
+
     async def _apply(self, child: Json, trials: Trials) -> bool:
         """Create or change a child; returns False where the API server does not do it."""
         kind, name = _child(child)
+        before = self._stored(child)
         try:
             applied = await self._write(child)
         except AlreadyExists:
@@ -151,16 +158,19 @@ class Applier:
         except TRANSIENT:
             raise
         except ApiError as error:
-            if _is_overtaken(child, error):
-                raise Conflict(409, "Conflict", error.message) from error
+            if _is_an_order(child) and error.reason == _INVALID:
+                await self._read_order(child, error, trials)
             self._reject(child, error, trials)
             return False
         trials.rejections.pop((kind, name), None)
         trials.failed.discard((kind, name))
         trials.applied[kind, name] = child, applied["metadata"]["resourceVersion"]
         self._stores.note(applied)
-        is_new = "uid" not in child["metadata"]
-        self._log.info("child made" if is_new else "child changed", kind=kind, name=name)
+        if before is None:
+            self._log.info("child made", kind=kind, name=name)
+        else:
+            others, field = additions(before, child), drift(before, child)
+            self._log.info("child changed", kind=kind, name=name, field=field, set_by=others)
         return True
 
     async def _write(self, child: Json) -> Json:
@@ -183,6 +193,26 @@ class Applier:
         if job["uid"] != spec["jobUID"] or "deletionTimestamp" in job:
             raise Conflict(409, "Conflict", f"the job {spec['jobName']} is gone")
 
+    async def _read_order(self, ledger: Json, error: ApiError, trials: Trials) -> None:
+        """An order of that generation may have been given already, which no watch has reported yet.
+
+        As by an operator before this one, or by a write whose answer was lost. Where it is refused
+        again though the ledger was read anew, it is not that.
+
+        Raises
+        ------
+        Conflict
+            For the first time in a row.
+        """
+        metadata, known = ledger["metadata"], _child(ledger)
+        if known in trials.failed:
+            return
+        trials.failed.add(known)
+        self._stores.note(
+            await self._client.get(kinds.LEDGER, metadata["namespace"], metadata["name"])
+        )
+        raise Conflict(409, "Conflict", error.message) from error
+
     def _reject(self, child: Json, error: ApiError, trials: Trials) -> None:
         kind, name = _child(child)
         if (kind, name) not in trials.rejections:
@@ -200,13 +230,9 @@ class Applier:
         self._log.info("deleted", kind=reference.kind, name=reference.name)
 
 
-def _is_overtaken(child: Json, error: ApiError) -> bool:
-    """Whether an order of that generation was given already, which no watch has reported yet.
-
-    As by an operator before this one, or by a write whose answer was lost.
-    """
-    is_order = kind_of(child) is kinds.LEDGER and "uid" in child["metadata"]
-    return is_order and error.reason == _INVALID
+def _is_an_order(child: Json) -> bool:
+    """Whether it is for a ledger that is there: nothing of that is written but its next order."""
+    return kind_of(child) is kinds.LEDGER and "uid" in child["metadata"]
 
 
 def _is_invalid(child: Json, trials: Trials) -> bool:

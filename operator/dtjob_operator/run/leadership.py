@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -61,8 +61,17 @@ class Leadership:
             if working.done():
                 await self._resign()
 
-    def readiness(self, trouble: Callable[[], str | None]) -> Condition:
+    def readiness(
+        self, trouble: Callable[[], str | None], closed: Callable[[], Mapping[str, str]]
+    ) -> Condition:
         """How things stand, with the trouble of who leads.
+
+        Parameters
+        ----------
+        trouble
+            Says why nothing is done, None where something is.
+        closed
+            Namespaces in which alone nothing is done, and why.
 
         A standby is well: where it were not, a Deployment of two would never be available.
         """
@@ -70,7 +79,10 @@ class Leadership:
             found = trouble()
             if found is None and not self._candidate.holds():
                 found = self._trouble or f"Lease {NAME} was not renewed for {DEADLINE_SECONDS} s"
-            return Condition() if found is None else Condition(False, found)
+            if found is not None:
+                return Condition(False, found)
+            waits = [f"namespace {name} has to wait: {why}" for name, why in closed().items()]
+            return Condition(True, "\n".join(["ok", *waits]))
         if self._trouble is not None:
             return Condition(False, self._trouble)
         return Condition(True, f"standby: {self._candidate.holder or 'another'} leads")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from dtjob_api.reasons import Phase
 from dtjob_operator.observe.scrape import ScrapeResult
-from dtjob_operator.terms.kinds import ENDPOINT_SLICE, WATCHED, Json, Kind
+from dtjob_operator.terms.kinds import ENDPOINT_SLICE, JOB_UID_LABEL, WATCHED, Json, Kind
 
 
 class Metrics:
@@ -104,25 +105,49 @@ class Metrics:
         """Count a new start of the stream of events."""
         self._watch_restarts.inc()
 
-    def show(self, jobs: Iterable[Json], queue: Sized) -> None:
-        """Expose the jobs' phases and the queue's depth too, computed at each scrape."""
-        self._registry.register(_State(jobs, queue))
+    def show(self, state: State) -> None:
+        """Expose what is computed at each scrape."""
+        self._registry.register(_Shown(state))
 
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _State:
-    """Gauges that are read off the operator's state."""
+@dataclass(frozen=True)
+class State:
+    """What is read off the operator at each scrape.
 
-    def __init__(self, jobs: Iterable[Json], queue: Sized) -> None:
-        self._jobs = jobs
-        self._queue = queue
+    Attributes
+    ----------
+    jobs
+        Of which the phases are counted.
+    pods
+        Of which those are counted whose job is gone.
+    queue
+        Of which the depth is shown.
+    closed
+        Returns the watched namespaces whose jobs are not looked after.
+    """
+
+    jobs: Iterable[Json]
+    pods: Iterable[Json]
+    queue: Sized
+    closed: Callable[[], Collection[str]]
+
+    def orphans(self) -> int:
+        """Worker pods whose job is gone: nobody sees any more what they do."""
+        known = {job["metadata"]["uid"] for job in self.jobs}
+        return sum(pod["metadata"]["labels"][JOB_UID_LABEL] not in known for pod in self.pods)
+
+
+class _Shown:
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         phases = Tally(
-            job.get("status", {}).get("phase", Phase.PENDING.value) for job in self._jobs
+            job.get("status", {}).get("phase", Phase.PENDING.value) for job in self._state.jobs
         )
         jobs = GaugeMetricFamily("dtjob_jobs", "Jobs by phase.", labels=["phase"])
         for phase in Phase:
@@ -131,5 +156,17 @@ class _State:
         yield GaugeMetricFamily(
             "dtjob_queue_depth",
             "Jobs that wait to be reconciled or are being reconciled.",
-            value=len(self._queue),
+            value=len(self._state.queue),
+        )
+        yield GaugeMetricFamily(
+            "dtjob_closed_namespaces",
+            "Namespaces of --watch-namespace whose jobs are not looked after, since the operator "
+            "lacks a right there or they are gone; /readyz says why.",
+            value=len(self._state.closed()),
+        )
+        yield GaugeMetricFamily(
+            "dtjob_orphaned_pods",
+            "Worker pods whose job is gone: for moments after a job is deleted, and for as long as "
+            "they run after kubectl delete --cascade=orphan.",
+            value=self._state.orphans(),
         )

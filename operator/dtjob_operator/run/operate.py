@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +16,15 @@ from dtjob_operator.kube.api_server_address import ADDRESSES_NAMESPACE, ApiServe
 from dtjob_operator.kube.client import KubeClient
 from dtjob_operator.kube.event_stream import EventStream
 from dtjob_operator.kube.reflector import Reflector
-from dtjob_operator.kube.store import Entry, Store, Stores
+from dtjob_operator.kube.store import Key, Stores
 from dtjob_operator.kube.trimmed import trimmed
 from dtjob_operator.observe.assemble import Observer
 from dtjob_operator.observe.epsilons import Epsilons
 from dtjob_operator.observe.plans import Plans
 from dtjob_operator.observe.scrape import Scraper
-from dtjob_operator.run.metrics import Metrics
+from dtjob_operator.run.metrics import Metrics, State
 from dtjob_operator.run.reconcile import Reconciler
+from dtjob_operator.run.scope import Scope
 from dtjob_operator.run.work_queue import WorkQueue
 from dtjob_operator.terms import kinds
 from dtjob_operator.terms.kinds import JOB_LABEL, Json, Kind
@@ -100,38 +101,45 @@ class Operator:
             enforcement=options.enforcement,
         )
         self._reconciler = Reconciler(client, self._stores, self._observer, settings, metrics)
-        self._reflectors = [
-            Reflector(
-                client,
-                replace(selection, namespace=namespace),
-                store,
-                self._on_change(selection.kind),
-                metrics.count_odd_object,
-            )
-            for selection in kinds.WATCHED
-            for namespace, store in self._stores.parts(selection.kind)
+        self._scopes = [
+            Scope(client, namespace, jobs, self._reflectors(namespace), self._on_change(kinds.JOB))
+            for namespace, jobs in self._stores.parts(kinds.JOB)
         ]
         self._stream = EventStream(
             self._receive,
             self._recheck,
             self._discovery_obstacle,
             metrics.count_restart,
-            options.watch_namespaces,
+            self._open_namespaces if options.watch_namespaces else None,
         )
+        self._first_opened = asyncio.Event()
+        self._closed_before: dict[str, str] = {}
         self._policy_trouble: str | None = None
         self._starting: str | None = "the API server has not answered yet"
-        self._unlisted: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("operator")
-        metrics.show(self._stores[kinds.JOB], self._queue)
+        metrics.show(
+            State(self._stores[kinds.JOB], self._stores[kinds.POD], self._queue, self.closed)
+        )
 
     def trouble(self) -> str | None:
-        """Why jobs are not looked after at the moment; None while they are."""
-        watches = (each for each in self._reflectors if each.tried.is_set())
-        known = self._unlisted or next((each.trouble for each in watches if each.trouble), None)
+        """Why no jobs are looked after at the moment; None while some are.
+
+        Of a namespace that has to wait while others are looked after `closed` says more.
+        """
+        found = [scope.trouble for scope in self._scopes]
+        known = next((each for each in found if each), None)
         if self._starting:
             return known or self._starting
-        return self._unguarded or self._stream.trouble or known
+        return self._unguarded or self._stream.trouble or (known if all(found) else None)
+
+    def closed(self) -> dict[str, str]:
+        """Those of the watched namespaces whose jobs are not looked after, and why."""
+        return {
+            scope.namespace: scope.trouble or "it is not listed yet"
+            for scope in self._scopes
+            if scope.namespace is not None and not scope.is_open
+        }
 
     def standstill(self) -> str | None:
         """What does not move any more, so that only a new process helps; None while all does."""
@@ -161,14 +169,18 @@ class Operator:
             def begin(name: str, work: Coroutine[Any, Any, None]) -> None:
                 self._tasks.append(group.create_task(work, name=name))
 
-            for reflector in self._reflectors:
-                begin(f"the watch of {reflector.kind.plural}", reflector.run())
-            for reflector in self._reflectors:
-                await reflector.synced.wait()
+            for scope in self._scopes:
+                within = f" in {scope.namespace}" if scope.namespace else ""
+                for reflector in scope.reflectors:
+                    begin(f"the watch of {reflector.kind.plural}{within}", reflector.run())
+                begin(f"the list of jobs{within}", scope.attend(self._opened))
+            for scope in self._scopes:
+                await scope.settled.wait()
+            await self._first_opened.wait()
             if self._watches(ADDRESSES_NAMESPACE):
                 begin("the watch of the API server's addresses", self._api_server.run())
                 await self._api_server.tried()
-            await self._resync()
+            self._enqueue_all()
             self._starting = None
             group.create_task(self._check_policy())
             begin("the stream of events on jobs", self._stream.run())
@@ -187,7 +199,7 @@ class Operator:
 
         Where the API server does not answer, what is left is given up: the next operator sees it.
         """
-        work = asyncio.create_task(self._queue.run(self._reconciler, self._options.concurrency))
+        work = asyncio.create_task(self._queue.run(self._work, self._options.concurrency))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -196,6 +208,12 @@ class Operator:
             work.cancel()
             await asyncio.wait({work})
             raise
+
+    async def _work(self, key: Key) -> float | None:
+        """Nothing is done for jobs of which not all is known."""
+        if key[0] in self._closed_before:
+            return None
+        return await self._reconciler(key)
 
     async def _prove_guard(self) -> None:
         while True:
@@ -250,6 +268,8 @@ class Operator:
 
     async def _discovery_obstacle(self) -> str | None:
         """Why kopf would not find jobs; None where it would."""
+        if not any(scope.is_open for scope in self._scopes):
+            return "; ".join(self.closed().values()) or "jobs are not listed yet"
         try:
             served = await self._client.served(kinds.JOB.api_version)
         except ApiError as error:
@@ -261,29 +281,55 @@ class Operator:
             f"{kinds.JOB.plural}: it has just started, or there is no such definition"
         )
 
-    async def _resync(self) -> None:
-        """List jobs anew and look at every one, until that has worked."""
-        while True:
-            try:
-                for namespace, store in self._stores.parts(kinds.JOB):
-                    await self._list_jobs(namespace, store)
-                self._unlisted = None
-                break
-            except ApiError as error:
-                self._unlisted = explained(error)
-                self._log.warning("listing jobs failed", error=self._unlisted)
-                await asyncio.sleep(_RETRY_SECONDS)
-        self._enqueue_all()
+    def _reflectors(self, namespace: str | None) -> Iterator[Reflector]:
+        for selection in kinds.WATCHED:
+            yield Reflector(
+                self._client,
+                replace(selection, namespace=namespace),
+                dict(self._stores.parts(selection.kind))[namespace],
+                self._on_change(selection.kind),
+                self._metrics.count_odd_object,
+            )
 
-    async def _list_jobs(self, namespace: str | None, store: Store) -> None:
-        asked_at = store.newest
-        jobs, version = await self._client.list(kinds.JOB, namespace=namespace)
-        for changed in store.replace(map(Entry.of, jobs), version, asked_at):
-            self._enqueue(kinds.JOB, changed)
-        if version < asked_at:
-            # kopf's watch waits for a version that is not there yet.
-            self._log.warning("resource versions went back; was etcd restored?")
+    def _open_namespaces(self) -> list[str]:
+        return [each.namespace for each in self._scopes if each.namespace and each.is_open]
+
+    def _opened(self) -> None:
+        """Look at the jobs of one more scope, and have news of them from now on."""
+        self._first_opened.set()
+        self._note_closed()
+        if self._starting is None:
+            self._enqueue_all()
             self._stream.restart()
+
+    def _note_closed(self) -> None:
+        """Say which namespaces have to wait, once for each change."""
+        closed = self.closed()
+        for namespace, trouble in closed.items():
+            if self._closed_before.get(namespace) != trouble:
+                self._log.warning(
+                    "jobs of a namespace are not looked after", namespace=namespace, error=trouble
+                )
+        for namespace in self._closed_before.keys() - closed:
+            self._log.info("jobs of a namespace are looked after again", namespace=namespace)
+        self._closed_before = closed
+
+    async def _resync(self) -> None:
+        """List jobs anew and look at every one; where that fails it is tried until it works."""
+        followed = self._open_namespaces()
+        for scope in self._scopes:
+            if not scope.is_open:
+                continue
+            if await scope.look_again():
+                self._log.warning("resource versions went back; was etcd restored?")
+                # What watches wait for is not there yet, or was passed over.
+                for reflector in scope.reflectors:
+                    reflector.begin_anew()
+                self._stream.restart()
+        if self._open_namespaces() != followed:
+            self._stream.restart()  # else it would end by what is forbidden
+        self._note_closed()
+        self._enqueue_all()
 
     def _watches(self, namespace: str) -> bool:
         watched = self._options.watch_namespaces

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from dtjob_operator.kube.store import Key
@@ -12,6 +13,10 @@ from dtjob_operator.kube.store import Key
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 15.0
 #: What comes within this time after `gather` is worked on together.
 GATHER_SECONDS = 0.2
+# Work takes milliseconds, unless what the API server asks for a write does not answer, such as a
+# namespace's webhook: the next write there will take as long.
+_SLOW_SECONDS, _SLOW_FOR_SECONDS = 2.0, 60.0
+_KEPT_FREE = 2
 
 Work = Callable[[Key], Awaitable[float | None]]
 """Works on a key; returns after how many seconds it wants to be called again, None: on news only.
@@ -23,6 +28,8 @@ class WorkQueue:
 
     A key that is added while it is being worked on is worked on again afterwards. A key whose
     work failed comes back after a pause that doubles with each failure in a row, up to 15 s.
+
+    Namespaces in which work takes long leave some of the places for work to the others.
     """
 
     def __init__(self) -> None:
@@ -32,6 +39,9 @@ class WorkQueue:
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self._gathered: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._slow_until: dict[str, float] = {}
+        self._slow_running: set[Key] = set()
+        self._held: deque[Key] = deque()
         self._closed = False
         self._stepped = time.monotonic()
 
@@ -77,9 +87,10 @@ class WorkQueue:
     async def run(self, work: Work, concurrency: int) -> None:
         """Work on keys until `close`, then finish those that are being worked on."""
         self._stepped = time.monotonic()
+        most_slow = max(1, concurrency - _KEPT_FREE)
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
-                group.create_task(self._work_on_keys(work))
+                group.create_task(self._work_on_keys(work, most_slow))
 
     def close(self) -> None:
         """Take no more keys and let `run` end."""
@@ -89,8 +100,14 @@ class WorkQueue:
                 self._cancel(key, timers)
         self._ready.put_nowait(None)
 
-    async def _work_on_keys(self, work: Work) -> None:
+    async def _work_on_keys(self, work: Work, most_slow: int) -> None:
         while (key := await self._ready.get()) is not None and not self._closed:
+            if self._is_slow(key[0]):
+                if len(self._slow_running) >= most_slow:
+                    self._held.append(key)
+                    continue
+                self._slow_running.add(key)
+            began = time.monotonic()
             self._wanted.discard(key)
             self._running.add(key)
             self._stepped = time.monotonic()
@@ -102,11 +119,25 @@ class WorkQueue:
                 again = self._backoff(key)
             self._running.discard(key)
             self._stepped = time.monotonic()
+            if self._stepped - began > _SLOW_SECONDS:
+                self._slow_until[key[0]] = self._stepped + _SLOW_FOR_SECONDS
+            if key in self._slow_running:
+                self._slow_running.discard(key)
+                if self._held:
+                    self._ready.put_nowait(self._held.popleft())
             if key in self._wanted:
                 self._ready.put_nowait(key)
             if again is not None:
                 self.add_after(key, again)
         self._ready.put_nowait(None)  # for the next task
+
+    def _is_slow(self, namespace: str) -> bool:
+        if (until := self._slow_until.get(namespace)) is None:
+            return False
+        if time.monotonic() >= until:
+            del self._slow_until[namespace]
+            return False
+        return True
 
     def _backoff(self, key: Key) -> float:
         failures = self._failures.get(key, 0)

@@ -65,6 +65,10 @@ ALL = (
     ROLE_BINDING,
     EVENT,
 )
+#: Children of which nobody else sets anything in the spec.
+SPEC_IS_OURS = frozenset({STATEFUL_SET, SERVICE, NETWORK_POLICY, DISRUPTION_BUDGET, AUTOSCALER})
+SPEC_SET_BY = "specSetBy"
+"""Field of a stored child, beside its spec: who else has set something in that."""
 _BY_NAME = {(kind.api_version, kind.name): kind for kind in (*ALL, LEASE)}
 
 

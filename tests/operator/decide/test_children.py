@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +16,7 @@ from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_operator.decide.drift import has_drifted
 from tests.support.builders import UID
 from tests.support.worlds import children_files
-from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, stamp
+from tests.support.worlds.world import CHILD, NOW, PLAN, World, claim, digits, pod, running
 
 Json = dict[str, Any]
 folders = pytest.mark.parametrize("folder", children_files.FOLDERS, ids=lambda folder: folder.name)
@@ -96,6 +95,30 @@ def test_a_change_by_another_is_drift(change: str) -> None:
     unchanged = children_files.read(folder / "stored.yaml")
     (changed,) = (kind for kind in wanted if stored[kind] != unchanged[kind])
     assert [kind for kind in wanted if has_drifted(stored[kind], wanted[kind])] == [changed]
+
+
+@pytest.mark.parametrize("kind", ["service", "network_policy", "coordinator_set", "worker_set"])
+def test_what_others_add_to_a_spec_is_taken_away(kind: str) -> None:
+    world = started()
+    stored = getattr(world.observed, kind)
+    applied = len(world.applied)
+    world.see(**{kind: stored | {"specSetBy": ["kubectl-edit"]}})
+    world.reconcile()
+    assert world.applied[applied:] == [stored["kind"]]
+    world.settle()
+    assert len(world.applied) == applied + 1
+
+
+def test_what_was_added_to_a_template_stays_with_that_while_its_pods_run() -> None:
+    """Another version made it, and it is replaced at 0 pods: then nothing of it is left."""
+    world = running()
+    stored = copy.deepcopy(world.observed.coordinator_set)
+    assert stored is not None
+    stored["metadata"]["annotations"]["dtjob.dev/template-digest"] = "of another version"
+    applied = len(world.applied)
+    world.see(coordinator_set=stored | {"specSetBy": ["kubectl-edit"]})
+    world.settle()
+    assert len(world.applied) == applied
 
 
 @pytest.mark.parametrize(
@@ -287,36 +310,6 @@ def test_a_prepared_account_is_used_as_it_is() -> None:
     world.settle()
     before = ["Service", "NetworkPolicy", "PodDisruptionBudget", "PrivacyLedger"]
     assert world.applied == [*before, "StatefulSet", "StatefulSet"]
-
-
-def test_pods_are_replaced_when_their_account_was_made_anew() -> None:
-    """Their tokens are dead; one pod that is left keeps the others from coming back."""
-    world = started()
-    assert world.observed.service_account is not None
-    account = copy.deepcopy(world.observed.service_account)
-    account["metadata"]["creationTimestamp"] = stamp(NOW + timedelta(seconds=1))
-    old, new = (pod(0), pod(1)), (pod(0, NOW + timedelta(seconds=1)),)
-    world.later(1)
-
-    def replicas(pods: tuple[Json, ...]) -> tuple[int | None, ...]:
-        world.see(pods=pods, service_account=account)
-        world.settle()
-        return sizes(world)
-
-    wanted = [(0, 0), (0, 0), (1, 1), (1, 1)]
-    assert [replicas(old), replicas(old[:1]), replicas(()), replicas(new)] == wanted
-
-
-def test_pods_stay_whose_account_was_made_under_a_clock_that_was_ahead() -> None:
-    """The API server's clock was put right: each new pod would seem older than the account."""
-    world = started()
-    account = copy.deepcopy(world.observed.service_account)
-    assert account is not None
-    account["metadata"]["creationTimestamp"] = stamp(NOW + timedelta(days=2))
-    world.later(60)
-    world.see(service_account=account, pods=(pod(0, world.now), pod(1, world.now)))
-    world.settle()
-    assert sizes(world) == (1, 1)
 
 
 def test_our_binding_to_another_role_is_made_anew() -> None:

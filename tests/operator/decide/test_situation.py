@@ -13,12 +13,32 @@ from tests.support.worlds.world import (
     PLAN,
     World,
     checkpoint,
+    claim,
     pod,
     report,
     running,
     stamp,
     waiting_pod,
 )
+
+
+def test_a_fresh_report_of_the_attempt_outranks_the_clock_of_the_node() -> None:
+    """It was put back between the start of the container and that of the attempt."""
+    world = World.of(privacy_plan=PLAN)
+    world.settle()
+    world.later(5)
+    ahead = pod(0)
+    state = ahead["status"]["containerStatuses"][0]["state"]
+    state["running"]["startedAt"] = stamp(NOW + timedelta(minutes=5))
+    world.see(pods=(ahead, pod(1)), claim=claim())
+    world.lease()
+    for _ in range(2):
+        world.see(report=report(40, heartbeatTime=stamp(world.now)))
+        world.settle()
+        assert world.status["phase"] == "Running"
+        world.later(3600)
+    world.settle()
+    assert world.status["phase"] != "Running", "its last sign of life is an hour old"
 
 
 @pytest.mark.parametrize("last_sight", ["ending", "not ready"])

@@ -308,3 +308,34 @@ def test_no_two_lead_at_a_time(seed: int) -> None:
         return led
 
     assert asyncio.run(course()) > 3
+
+
+def edited(api: Leases, **spec: Any) -> None:
+    """Change what the Lease says by hand."""
+    api.annotate()
+    assert api.lease is not None
+    api.lease["spec"] |= spec
+
+
+@pytest.mark.parametrize("seconds", [1, 10**8])
+def test_for_how_long_a_lease_holds_is_no_matter_of_what_it_says(seconds: int) -> None:
+    api = Leases()
+    leader, standby = api.candidate("a"), api.candidate("b")
+    assert run(leader.try_to_lead())
+    edited(api, leaseDurationSeconds=seconds)
+    waited = 0
+    while not run(standby.try_to_lead()):
+        assert not (leader.holds() and standby.holds())
+        api.now += 1
+        waited += 1
+    assert not leader.holds()
+    assert LEASE_SECONDS <= waited <= LEASE_SECONDS + 1
+
+
+def test_transitions_are_counted_no_further_than_a_lease_can_say() -> None:
+    api = Leases()
+    assert run(api.candidate("a").try_to_lead())
+    edited(api, leaseTransitions=2**31 - 1, holderIdentity=None)
+    assert run(api.candidate("b").try_to_lead())
+    assert api.lease is not None
+    assert api.lease["spec"]["leaseTransitions"] == 2**31 - 1

@@ -198,3 +198,27 @@ def test_all_namespaces_are_one_part() -> None:
     ((namespace, whole),) = stores.parts(POD)
     assert namespace is None
     assert whole is stores[POD]
+
+
+def test_a_list_of_a_restored_past_replaces_all_also_once_its_version_has_caught_up() -> None:
+    """Other kinds move the version on, while nothing has been listed yet."""
+    store = Store()
+    store.put(obj(800, "same"))
+    store.put(obj(990, status="Running"))
+    store.put(obj(991, "lost"))
+    before = obj(850, status="Starting")
+    listed = [Entry.of(before), Entry.of(obj(800, "same"))]
+    changed = list(store.replace(listed, version=1100, asked_at=store.newest))
+    assert store.restores == 1
+    assert store.get("ns", "a") == before
+    assert store.get("ns", "lost") is None
+    assert {each["metadata"]["name"] for each in changed} == {"a", "same", "lost"}
+    assert store.put(obj(1101, "lost"))
+
+
+def test_news_that_is_newer_than_a_list_shows_no_restore() -> None:
+    store = Store()
+    store.put(obj(990))
+    list(store.replace([Entry.of(obj(850))], version=980, asked_at=850))
+    assert store.restores == 0
+    assert store.get("ns", "a") == obj(990)

@@ -87,7 +87,7 @@ def play(
 
 
 def well(led: Leadership, trouble: str | None = None) -> Condition:
-    return led.readiness(lambda: trouble)
+    return led.readiness(lambda: trouble, dict)
 
 
 def test_a_standby_works_on_nothing_and_is_well() -> None:

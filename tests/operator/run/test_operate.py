@@ -24,14 +24,12 @@ from tests.support.worlds.world import digits
 
 
 def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() -> None:
-    """kopf goes on watching from the version it knew, and hears nothing until it comes again."""
+    """Watches go on from the version that is known, and hear nothing until it comes again."""
 
-    async def scenario() -> None:
-        cluster: Any = FakeCluster()
-        process: Any = None
-        operator = Operator(cluster, process, Metrics(), Options(namespace="dtjob-system"))
+    async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
         restarted: list[None] = []
         operator._stream.restart = lambda: restarted.append(None)  # type: ignore[method-assign]
+        (scope,) = operator._scopes
 
         cluster.version = 900
         cluster.put(digits() | {"status": {"phase": "Running"}})
@@ -44,13 +42,13 @@ def test_after_a_restore_of_etcd_jobs_are_believed_as_listed_and_watched_anew() 
         assert restarted
         (job,) = operator._stores[kinds.JOB]
         assert job["status"]["phase"] == "Pending"
+        assert all(reflector._is_outdated for reflector in scope.reflectors)
 
         restarted.clear()
         await operator._resync()
         assert not restarted
-        await operator.close()
 
-    asyncio.run(scenario())
+    operating(scenario)
 
 
 @pytest.mark.rule(13)
@@ -107,6 +105,8 @@ def operating(
         metrics = Metrics()
         options = Options(namespace="dtjob-system", watch_namespaces=namespaces)
         operator = Operator(cluster, process, metrics, options)
+        for scope in operator._scopes:
+            scope.is_open = True
         await scenario(operator, cluster, metrics)
         await operator.close()
 
@@ -363,6 +363,7 @@ async def started(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> list[s
     async def watch(reflector: Reflector) -> None:
         watched.append(reflector._selection.namespace)
         reflector.synced.set()
+        reflector.tried.set()
         await for_ever()
 
     monkeypatch.setattr(guard, "prove", at_once)
@@ -387,7 +388,7 @@ def test_all_that_runs_for_ever_is_looked_at(monkeypatch: pytest.MonkeyPatch) ->
         await started(operator, monkeypatch)
         watched = {task.get_name() for task in operator._tasks}
         assert {"the watch of pods", "the work on jobs", "the stream of events on jobs"} <= watched
-        assert len(watched) == len(kinds.WATCHED) + 4
+        assert len(watched) == len(kinds.WATCHED) + 5
 
     operating(scenario)
 
@@ -409,8 +410,9 @@ def test_what_is_watched_is_what_was_named(
 
     async def scenario(operator: Operator, cluster: Any, _metrics: Metrics) -> None:
         cluster.list = listing
-        assert list(operator._stream._namespaces) == list(namespaces)
         watched.extend(await started(operator, monkeypatch))
+        followed = operator._stream._namespaces
+        assert list(followed() if followed else ()) == list(namespaces)
         names = {task.get_name() for task in operator._tasks}
         assert ("the watch of the API server's addresses" in names) == looked_for
 
@@ -462,9 +464,85 @@ def test_a_right_that_is_missing_is_named_with_what_grants_it(
     monkeypatch.setattr(ApiServerWatch, "tried", nothing_of)
     monkeypatch.setattr(EventStream, "run", for_ever)
     monkeypatch.setattr(Operator, "_check_policy", nothing_of)
-    monkeypatch.setattr("dtjob_operator.run.operate._RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("dtjob_operator.run.scope._RETRY_SECONDS", 0.001)
     operating(scenario)
 
 
 async def nothing_of(*_: object) -> None:
     return None
+
+
+def test_pods_of_jobs_that_are_gone_are_counted() -> None:
+    async def scenario(operator: Operator, cluster: Any, metrics: Metrics) -> None:
+        def count() -> str:
+            text = metrics.exposition().decode()
+            return text.partition("\ndtjob_orphaned_pods ")[2].partition("\n")[0]
+
+        job = cluster.put(digits())
+        operator._stores[kinds.JOB].put(job)
+        metadata = {"labels": {kinds.JOB_UID_LABEL: job["metadata"]["uid"]}}
+        for name in ("digits-0", "digits-w-0"):
+            pod = {"metadata": metadata | {"name": name, "namespace": "research"}}
+            operator._stores[kinds.POD].put(cluster.put(kinds.typed(pod, kinds.POD)))
+        assert count() == "0.0"
+        operator._stores[kinds.JOB].remove(job)
+        assert count() == "2.0"
+
+    operating(scenario)
+
+
+def test_a_namespace_that_is_forbidden_is_closed_and_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbidden: set[str] = set()
+
+    async def listing(_kind: Any, *, namespace: str | None) -> tuple[list[Any], int]:
+        if namespace in forbidden:
+            raise FORBIDDEN
+        return [], 1
+
+    async def scenario(operator: Operator, cluster: Any, metrics: Metrics) -> None:
+        del metrics
+        cluster.list = listing
+        first, _second = operator._scopes
+        operator._starting = None
+        operator._stream.running = True
+        restarted: list[None] = []
+        operator._stream.restart = lambda: restarted.append(None)  # type: ignore[method-assign]
+        looked_at: list[object] = []
+
+        async def look(key: object) -> None:
+            looked_at.append(key)
+
+        operator._reconciler = look  # type: ignore[assignment]
+        await operator._resync()
+        assert (operator.closed(), restarted) == ({}, [])
+        forbidden.add("research")
+        await operator._resync()
+        assert list(operator.closed()) == ["research"]
+        assert operator._open_namespaces() == ["clinic"]
+        assert restarted, "kopf would end by what is forbidden"
+        assert operator.trouble() is None
+        for key in (("research", "a"), ("clinic", "b")):
+            await operator._work(key)
+        assert looked_at == [("clinic", "b")]
+        forbidden.add("clinic")
+        await operator._resync()
+        assert FORBIDDEN.message in (operator.trouble() or "")
+        assert FORBIDDEN.message in (await operator._discovery_obstacle() or "")
+        forbidden.clear()
+        for reflector in first.reflectors:
+            reflector.tried.set()
+            reflector.synced.set()
+            reflector.trouble = None
+        attending = asyncio.create_task(first.attend(operator._opened))
+        async with asyncio.timeout(60):
+            while not first.is_open:
+                await asyncio.sleep(0.001)
+        attending.cancel()
+        assert list(operator.closed()) == ["clinic"]
+        await operator._work(("research", "a"))
+        assert looked_at[-1] == ("research", "a")
+
+    monkeypatch.setattr("dtjob_operator.run.scope._RETRY_SECONDS", 0.001)
+    operating(scenario, "research", "clinic")

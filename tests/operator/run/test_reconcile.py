@@ -129,14 +129,80 @@ def test_what_is_invalid_is_not_tried_again_as_it_is(monkeypatch: pytest.MonkeyP
         await shell.reconciler(KEY)
         refuse(shell, "create", "StatefulSet", invalid)
         pauses = [await shell.reconciler(KEY) for _ in range(10)]
-        assert shell.cluster.count("create", kinds.STATEFUL_SET) == 2, "each of both sets"
+        assert shell.cluster.count("create", kinds.STATEFUL_SET) == 1
         assert shell.running()[0] == "PodsRefused"
         assert (pauses[-1] or 0) >= Settings().probe_seconds, "as often as any obstacle"
         monkeypatch.setattr(applier, "_INVALID_SECONDS", -1.0)
         shell.trials.invalid.clear()
         for _ in range(2):
             await shell.reconciler(KEY)
-        assert shell.cluster.count("create", kinds.STATEFUL_SET) == 4, "after a while it is"
+        assert shell.cluster.count("create", kinds.STATEFUL_SET) == 3, "after a while it is"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("kind", ["Service", "NetworkPolicy", "PodDisruptionBudget"])
+@pytest.mark.parametrize("verb", ["create", "apply"])
+def test_no_pod_is_made_without_what_is_invalid(kind: str, verb: str) -> None:
+    """However often it is looked at: what pods need comes before their StatefulSets."""
+    invalid = ApiError.of(422, "Invalid", "none but the platform team's")
+
+    async def scenario(shell: Shell) -> None:
+        if verb == "apply":
+            await shell.settle()
+            for name in (CHILD, f"{CHILD}-w"):
+                gone = shell.cluster.objects.pop(("StatefulSet", "research", name), None)
+                if gone is not None:
+                    gone["metadata"]["resourceVersion"] = "999"
+                    shell.stores[kinds.STATEFUL_SET].remove(gone)
+            stored = shell.cluster.objects[kind, "research", CHILD]
+            shell.see(stored | {"spec": {}})
+        refuse(shell, verb, kind, invalid)
+        for _ in range(10):
+            await shell.reconciler(KEY)
+        assert not [key for key in shell.cluster.objects if key[0] == "StatefulSet"]
+        assert shell.running()[0] == "PodsRefused"
+
+    play(scenario)
+
+
+def test_what_is_refused_keeps_no_job_from_coming_to_rest() -> None:
+    async def scenario(shell: Shell) -> None:
+        await shell.settle()
+        stored = shell.cluster.objects["NetworkPolicy", "research", CHILD]
+        shell.see(stored | {"spec": {}})
+        refuse(shell, "apply", "NetworkPolicy", REFUSED)
+        job = shell.cluster.objects["DistributedTrainingJob", *KEY]
+        metadata = job["metadata"] | {"generation": 2}
+        shell.see(job | {"metadata": metadata, "spec": job["spec"] | {"suspend": True}})
+        for _ in range(4):
+            await shell.reconciler(KEY)
+        ledger = shell.cluster.objects["PrivacyLedger", "research", CHILD]
+        assert ledger["spec"]["run"]["state"] == "Drain"
+        assert of_set(shell)["spec"]["replicas"] == 0
+
+    play(scenario)
+
+
+def test_an_order_that_is_refused_is_shown_once_no_newer_one_is_found() -> None:
+    """One of the same generation may have been written by an operator before this one."""
+    denied = ApiError.of(422, "Invalid", "no orders today")
+
+    async def scenario(shell: Shell) -> None:
+        await shell.settle()
+        job = shell.cluster.objects["DistributedTrainingJob", *KEY]
+        metadata = job["metadata"] | {"generation": 2}
+        shell.see(job | {"metadata": metadata, "spec": job["spec"] | {"suspend": True}})
+        refuse(shell, "apply", "PrivacyLedger", denied)
+        before = shell.cluster.count("get", kinds.LEDGER)
+        with pytest.raises(Conflict):
+            await shell.reconciler(KEY)
+        assert shell.cluster.count("get", kinds.LEDGER) == before + 1
+        assert not shell.trials.rejections
+        for _ in range(3):
+            await shell.reconciler(KEY)
+        assert shell.cluster.count("apply", kinds.LEDGER) == 2
+        assert "no orders today" in str(shell.job["status"]["conditions"])
 
     play(scenario)
 

@@ -280,3 +280,73 @@ def test_what_is_wanted_at_once_waits_for_nothing_gathered(
         return done
 
     assert asyncio.run(scenario()) == [A]
+
+
+def test_a_namespace_that_is_slow_leaves_places_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one whose webhook does not answer: none of its writes ends for as long as is waited."""
+    monkeypatch.setattr(work_queue, "_SLOW_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        queue, release = WorkQueue(), asyncio.Event()
+        begun: list[Key] = []
+
+        async def work(key: Key) -> None:
+            begun.append(key)
+            if key[0] == "sick":
+                await (release.wait() if len(begun) > 1 else asyncio.sleep(0.3))
+
+        workers = asyncio.create_task(queue.run(work, 4))
+        queue.add(("sick", "first"))
+        await until(lambda: len(queue) == 0)
+        for number in range(10):
+            queue.add(("sick", str(number)))
+        await until(lambda: len(begun) == 3)
+        for number in range(5):
+            queue.add(("well", str(number)))
+        await until(lambda: sum(where == "well" for where, _ in begun) == 5)
+        assert sum(where == "sick" for where, _ in begun) == 3, "the first, and two of four places"
+        release.set()
+        await until(lambda: len(queue) == 0)
+        assert sorted(begun) == sorted({*begun}), "each once"
+        assert len(begun) == 16
+        queue.close()
+        await workers
+
+    asyncio.run(scenario())
+
+
+def test_a_namespace_is_no_longer_slow_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(work_queue, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def scenario() -> None:
+        nonlocal now
+        queue, most = WorkQueue(), 0
+        running = 0
+
+        async def work(_key: Key) -> None:
+            nonlocal now, most, running
+            running += 1
+            most = max(most, running)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            running -= 1
+            if not most_before:
+                now += 2.1
+
+        most_before = 0
+        workers = asyncio.create_task(queue.run(work, 4))
+        queue.add(("sick", "first"))
+        await until(lambda: len(queue) == 0)
+        for passed, places in ((59.0, 2), (61.0, 4)):
+            most_before, most, now = 1, 0, 2.1 + passed
+            for number in range(10):
+                queue.add(("sick", str(number)))
+            await until(lambda: len(queue) == 0)
+            assert most == places
+        queue.close()
+        await workers
+
+    asyncio.run(scenario())

@@ -82,7 +82,7 @@ class OperatorProcess:
         return self._process.wait(timeout)
 
     def ready(self) -> str:
-        """What /readyz says: `ok`, or what is the matter."""
+        """What /readyz says: `ok`, and of which namespaces not; or what is the matter."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.port}/readyz", timeout=5
@@ -98,7 +98,7 @@ class OperatorProcess:
 
         def look() -> bool:
             assert self.alive, self._log.read_text()
-            return self.ready() == "ok"
+            return self.ready().partition("\n")[0] == "ok"
 
         wait_for("the operator is ready", look, READY_SECONDS)
 

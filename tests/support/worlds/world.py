@@ -52,7 +52,12 @@ def digits(**spec: Any) -> Json:
 
 
 def pod(position: int = 0, since: datetime = NOW, **status: Any) -> Json:
-    """A ready worker pod; `status` replaces fields of its status."""
+    """A ready worker pod; `status` replaces fields of its status.
+
+    It has a node, unless that says that none takes it.
+    """
+    has_none = {"type": "PodScheduled", "status": "False"}.items()
+    homeless = any(has_none <= each.items() for each in status.get("conditions", ()))
     return {
         "metadata": {
             "name": pod_name(CHILD, position),
@@ -61,7 +66,7 @@ def pod(position: int = 0, since: datetime = NOW, **status: Any) -> Json:
             "labels": {"dtjob.dev/job-uid": UID},
             "creationTimestamp": stamp(since),
         },
-        "spec": {"nodeName": f"node-{position}"},
+        "spec": {} if homeless else {"nodeName": f"node-{position}"},
         "status": {
             "phase": "Running",
             "conditions": [

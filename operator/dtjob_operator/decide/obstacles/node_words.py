@@ -28,6 +28,10 @@ _BROKEN_PULL = re.compile(
     r"pull QPS exceeded|context (?:deadline exceeded|canceled)|handshake timeout"
     r"|connection reset|unexpected EOF"
 )
+_UNREACHABLE = re.compile(
+    r"no such host|server misbehaving|name resolution|network is unreachable|no route to host"
+    r"|i/o timeout"
+)
 _MISSING_PULL_SECRETS = re.compile(r"pull secrets \((?P<names>[^)]+)\)")
 _MOUNT_PREAMBLE = re.compile(
     r"(?:MountVolume|AttachVolume)\.\w+(?: initialization)? failed for volume (\"[^\"]+\") ?:"
@@ -54,6 +58,11 @@ _TOO_LITTLE_MEMORY = re.compile(
 def scheduling_cause(message: str) -> str:
     """Why no node takes a pod, without the futile search for pods to evict."""
     return _PREEMPTION.sub("", message).rstrip(". ")
+
+
+def has_cordoned_nodes(message: str) -> bool:
+    """Whether the scheduler passed over nodes that are marked unschedulable, as by a drain."""
+    return "node(s) were unschedulable" in message
 
 
 def missing_claim(message: str) -> str | None:
@@ -86,6 +95,11 @@ def pull_cause(message: str, image: str) -> str:
 def is_broken_pull(message: str) -> bool:
     """Whether a pull broke off, so that the next one may succeed."""
     return _BROKEN_PULL.search(message) is not None
+
+
+def is_unreachable(message: str) -> bool:
+    """Whether the node did not find the registry's host, or no way to it."""
+    return _UNREACHABLE.search(message) is not None
 
 
 def is_connection_refused(message: str) -> bool:

@@ -100,7 +100,7 @@ def not_started(
         lasts = elapsed(can_start_since(pod, container), now) >= GRACE
         if reason in _IMAGE_REASONS:
             broken = reason in _BROKEN_PULL_REASONS or node_words.is_broken_pull(message)
-            if lasts or not broken:
+            if lasts or not (broken or node_words.is_unreachable(message)):
                 image = container.get("image") or job.spec.image
                 yield _image(observed, name, image, message, job, broken=broken)
         else:
@@ -171,6 +171,11 @@ def _image(
         remedy = (
             "The kubelet keeps trying: see that its node reaches the registry and that the "
             "container runtime there is well"
+        )
+    elif node_words.is_unreachable(message):
+        remedy = (
+            "The node does not reach that registry: see that its name is right, and that the node "
+            "has a name server (DNS), a route or a proxy for it. The kubelet keeps trying"
         )
     elif node_words.is_access_denied(message):
         remedy = (

@@ -9,6 +9,7 @@ from dtjob_api.reasons import ConditionType
 from dtjob_operator.decide.facts import Facts
 from dtjob_operator.decide.obstacles import (
     checkpoint_lost,
+    claim_terminating,
     crashes,
     ledger_missing,
     ledger_unreadable,
@@ -18,6 +19,7 @@ from dtjob_operator.decide.obstacles import (
     not_created,
     not_started,
     older_shape,
+    stale_tokens,
     training_refused,
     unlabelled,
     unscheduled,
@@ -28,6 +30,8 @@ ORDER: tuple[ObstacleKind, ...] = (
     # What pods must not run without.
     ledger_missing.KIND,
     checkpoint_lost.KIND,
+    # What pods can do nothing with.
+    stale_tokens.KIND,
     # Why nothing can be made or repaired.
     ledger_unreadable.KIND,
     ledgers_unguarded.KIND,
@@ -37,6 +41,7 @@ ORDER: tuple[ObstacleKind, ...] = (
     training_refused.OF_THE_VOLUME,
     training_refused.OTHERWISE,
     # Why pods do not come up: what stops every pod comes first.
+    claim_terminating.KIND,
     not_created.CHILDREN,
     unlabelled.KIND,
     not_created.PODS,

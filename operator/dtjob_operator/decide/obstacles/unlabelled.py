@@ -31,8 +31,9 @@ def unlabelled(observed: Observed, job: DistributedTrainingJob) -> Finding | Non
     return Finding(
         Reason.WORKER_UNLABELLED,
         f"pod {first} in namespace {names.namespace(job)}{more} is a worker by its name but lacks "
-        f"{lost}: {'; '.join(effects)}. Put the label back (kubectl label pod {first} --overwrite "
-        f"{lost.replace(', ', ' ')}), or delete the pod, and a new one takes its place",
+        f"{lost}: {'; '.join(effects)}. Put the label back (kubectl label pod {first} -n "
+        f"{names.namespace(job)} --overwrite {lost.replace(', ', ' ')}), or delete the pod, and a "
+        "new one takes its place",
     )
 
 

@@ -12,7 +12,7 @@ from dtjob_operator.decide.obstacles import node_words
 from dtjob_operator.decide.obstacles.not_started import GRACE
 from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.events import newest
-from dtjob_operator.read.pod_status import scheduled_at
+from dtjob_operator.read.pod_status import has_node, scheduled_at
 from dtjob_operator.terms import names
 from dtjob_operator.terms.clocks import elapsed
 from dtjob_operator.terms.decision import Finding
@@ -29,7 +29,7 @@ def unscheduled(
     scheduled = next(
         (c for c in pod["status"].get("conditions") or [] if c["type"] == "PodScheduled"), None
     )
-    if scheduled is None or scheduled["status"] != "False":
+    if scheduled is None or scheduled["status"] != "False" or has_node(pod):
         return
     if scheduled.get("reason") == "SchedulerError":
         return  # of its own, such as a node taken by somebody else meanwhile: it tries again
@@ -59,11 +59,16 @@ def unscheduled(
         if not holds_state or _is_bound(observed.claim):
             yield from _unbound_by_others(job, name, message)
         return  # else its own claim is new, or has just got its volume: the scheduler looks again
+    cordoned = (
+        ". A node that is cordoned takes no pod until kubectl uncordon"
+        if node_words.has_cordoned_nodes(message)
+        else ""
+    )
     yield Finding(
         Reason.UNSCHEDULABLE,
-        f"no node takes pod {name}: {node_words.scheduling_cause(message)}. Free or add such a "
-        "node, or ask for less in spec.workers (resources, gpusPerWorker, template.nodeSelector) "
-        "of a new job",
+        f"no node takes pod {name}: {node_words.scheduling_cause(message)}{cordoned}. Free or add "
+        "such a node, or ask for less in spec.workers (resources, gpusPerWorker, "
+        "template.nodeSelector) of a new job",
     )
 
 

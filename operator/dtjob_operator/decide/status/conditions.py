@@ -35,6 +35,8 @@ from dtjob_operator.terms.kinds import Json
 # 32 KiB, whatever alphabet others write in. No more characters than the definition allows either.
 _MOST_BYTES = 4096
 _STALE_INTERVALS = 3
+# Calibration comes this near to what is asked for, unless it is at the least noise there is.
+_NEAR = 0.95
 _STALE_AT_LEAST_SECONDS = 120.0
 
 
@@ -163,10 +165,16 @@ def _promise(plan: PrivacyPlan) -> str:
     if plan.mode is PrivacyMode.DISABLED:
         return f"{draws}, without privacy (spec.privacy.mode is Disabled)"
     epsilon = formatting.rounded_up(plan.epsilon_guaranteed or 0, 3)
-    return (
+    promise = (
         f"noise multiplier {formatting.rounded_down(plan.noise_multiplier or 0, 4)} for {draws}: "
         f"epsilon at most {epsilon} at delta {formatting.exact(plan.delta or 0)}"
     )
+    if plan.epsilon is not None and (plan.epsilon_guaranteed or 0) < _NEAR * plan.epsilon:
+        promise += (
+            f", less than the {formatting.exact(plan.epsilon)} that is asked for, since no less "
+            "noise can be planned"
+        )
+    return promise
 
 
 def _resources_ready(situation: Situation) -> ConditionState:

@@ -72,6 +72,11 @@ def test_a_deleted_child_is_back(running: Manifest, namespace: Kubectl, kind: st
     wait_for(f"the {kind} is back", again, BACK_SECONDS, at_most=0.5)
 
 
+def of_pods(spec: Manifest) -> Manifest:
+    """A StatefulSet's spec with that of its pods."""
+    return {"template": {"spec": spec}}
+
+
 def test_a_changed_child_is_repaired(running: Manifest, namespace: Kubectl) -> None:
     name = child_name(running)
     namespace("patch", "service", name, '--patch={"spec":{"publishNotReadyAddresses":false}}')
@@ -81,6 +86,49 @@ def test_a_changed_child_is_repaired(running: Manifest, namespace: Kubectl) -> N
         return bool(found and found["spec"].get("publishNotReadyAddresses"))
 
     wait_for("the service is repaired", repaired, BACK_SECONDS, at_most=0.5)
+
+
+TEMPLATE = {"name": "extra", "image": "registry.invalid/extra:1"}
+ADDITIONS: dict[str, tuple[str, Manifest]] = {
+    "ordinals": ("statefulset", {"ordinals": {"start": 1}}),
+    "a gate": ("statefulset", of_pods({"schedulingGates": [{"name": "example.org/gate"}]})),
+    "a node": ("statefulset", of_pods({"nodeSelector": {"disk": "none"}})),
+    "a container": ("statefulset", of_pods({"containers": [TEMPLATE]})),
+    "an init container": ("statefulset", of_pods({"initContainers": [TEMPLATE]})),
+    "a variable": (
+        "statefulset",
+        of_pods({"containers": [{"name": "worker", "env": [{"name": "EXTRA", "value": "1"}]}]}),
+    ),
+    "a volume": (
+        "statefulset",
+        of_pods({"volumes": [{"name": "extra", "hostPath": {"path": "/etc"}}]}),
+    ),
+    "a label": ("statefulset", {"template": {"metadata": {"labels": {"extra": "1"}}}}),
+    "an address": ("service", {"externalIPs": ["192.0.2.7"]}),
+    "a port": ("service", {"ports": [{"name": "extra", "port": 9}]}),
+}
+
+
+@pytest.mark.parametrize("addition", ADDITIONS)
+def test_what_is_added_to_a_child_is_taken_away(
+    operator: OperatorProcess, running: Manifest, namespace: Kubectl, addition: str
+) -> None:
+    """By whichever client; what others write beside the spec is theirs."""
+    name, (kind, spec) = child_name(running), ADDITIONS[addition]
+    before = namespace.get(kind, name)
+    assert before is not None
+    patch = json.dumps({"metadata": {"annotations": {"team": "vision"}}, "spec": spec})
+    namespace("patch", kind, name, "--type=strategic", f"--patch={patch}")
+
+    def taken_away() -> bool:
+        found = namespace.get(kind, name)
+        return found is not None and found["spec"] == before["spec"]
+
+    wait_for("the addition is gone", taken_away, BACK_SECONDS, at_most=0.5)
+    found = namespace.get(kind, name)
+    assert found is not None
+    assert found["metadata"]["annotations"]["team"] == "vision"
+    assert "kubectl-patch" in {line.get("set_by") for line in operator.logs()}
 
 
 def addresses(policy: Manifest) -> set[str]:

@@ -37,6 +37,14 @@ def own(installed: Kubectl, new_namespace: Callable[[], Kubectl]) -> Iterator[Ku
         installed("delete", kind, "dtjob-operator-plan", "--ignore-not-found")
 
 
+def bound(own: Kubectl) -> Manifest:
+    """What gives that operator its rights in a namespace."""
+    text = (KUSTOMIZE / "watched" / "operator-binding.yaml").read_text()
+    binding: Manifest = YAML(typ="safe").load(text)
+    binding["subjects"][0]["namespace"] = own.namespace
+    return binding
+
+
 def test_its_jobs_run_and_others_are_not_known(
     own: Kubectl,
     new_namespace: Callable[[], Kubectl],
@@ -45,9 +53,7 @@ def test_its_jobs_run_and_others_are_not_known(
     tmp_path: Path,
 ) -> None:
     watched, other = new_namespace(), new_namespace()
-    binding = YAML(typ="safe").load((KUSTOMIZE / "watched" / "operator-binding.yaml").read_text())
-    binding["subjects"][0]["namespace"] = own.namespace
-    watched.apply(binding)
+    watched.apply(bound(own))
     token = own("create", "token", "dtjob-operator", "--duration=1h").strip()
     options = (f"--namespace={own.namespace}", f"--watch-namespace={watched.namespace}")
     log, before = tmp_path / "operator.log", len(proxy.asked)
@@ -89,5 +95,61 @@ def test_its_jobs_run_and_others_are_not_known(
         assert "forbidden" not in text.lower()
         assert "other namespaces than these are not looked at" in text
         assert "--api-server-cidr names them" in text
+    finally:
+        operator.kill()
+
+
+def test_a_namespace_without_its_rights_holds_up_no_other(
+    own: Kubectl,
+    new_namespace: Callable[[], Kubectl],
+    proxy: ApiProxy,
+    player: Player,
+    tmp_path: Path,
+) -> None:
+    """Neither at the start, nor when they are taken away; it is looked after once it has them."""
+    first, second = new_namespace(), new_namespace()
+    second.apply(bound(own))
+    token = own("create", "token", "dtjob-operator", "--duration=1h").strip()
+    watched = [f"--watch-namespace={each.namespace}" for each in (first, second)]
+    operator = OperatorProcess(
+        proxy.kubeconfig(token), tmp_path / "operator.log", f"--namespace={own.namespace}", *watched
+    )
+    script = {"secondsPerStep": 0.1, "evaluation": {"accuracy": 0.5}}
+
+    def ends(kubectl: Kubectl, name: str) -> None:
+        def succeeded() -> bool:
+            found = kubectl.get("dtjob", name) or {}
+            return bool(found.get("status", {}).get("phase") == "Succeeded")
+
+        wait_for(f"the end of {name}", succeeded, 120)
+
+    def closed() -> float:
+        return operator.metrics()["dtjob_closed_namespaces"]
+
+    try:
+        first.apply(played_job("early", player.label, script))
+        second.apply(played_job("early", player.label, script))
+        operator.wait_until_ready()
+        ends(second, "early")
+        readiness = operator.ready()
+        assert f"namespace {first.namespace} has to wait" in readiness
+        assert "deploy/kustomize/watched" in readiness
+        assert closed() == 1
+        assert "status" not in (first.get("dtjob", "early") or {})
+
+        first.apply(bound(own))
+        ends(first, "early")
+        wait_for("all are looked after", lambda: closed() == 0, 60)
+
+        name = bound(own)["metadata"]["name"]
+        second("delete", "rolebinding", name)
+        proxy.disconnect()  # watches that are there go on without it
+        proxy.connect()
+        wait_for("its loss is seen", lambda: closed() == 1, 60)
+        first.apply(played_job("late", player.label, script))
+        ends(first, "late")
+        second.apply(bound(own), played_job("late", player.label, script))
+        ends(second, "late")
+        assert operator.terminate() == 0
     finally:
         operator.kill()

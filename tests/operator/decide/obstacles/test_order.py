@@ -25,6 +25,7 @@ from tests.support.worlds.world import (
     claim,
     digits,
     pod,
+    running,
     stamp,
     waiting_pod,
 )
@@ -168,3 +169,22 @@ def test_a_standing_trouble_is_written_and_announced_once() -> None:
         world.reconcile()
     assert len(world.patches) == written
     assert world.events == told
+
+
+def test_a_claim_that_was_deleted_is_shown_while_the_gang_trains_on() -> None:
+    """The last moment to keep its volume."""
+    world = running()
+    deleted = claim(volumeName="pvc-7")
+    deleted["metadata"]["deletionTimestamp"] = stamp(world.now)
+    world.see(claim=deleted)
+    world.settle()
+    assert world.status["phase"] == "Running"
+    for kind in ("ResourcesReady", "CheckpointFresh"):
+        assert world.reason(kind) == ("False", "ClaimTerminating")
+    message = world.condition("ResourcesReady")["message"]
+    assert (
+        f"PersistentVolumeClaim checkpoints-{CHILD}-0 in namespace research was deleted" in message
+    )
+    assert (
+        """kubectl patch pv pvc-7 --patch '{"spec":{"persistentVolumeReclaimPolicy":""" in message
+    )

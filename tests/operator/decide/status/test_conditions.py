@@ -132,6 +132,16 @@ def test_so_much_noise_that_epsilon_is_nought() -> None:
     assert world.status["display"]["epsilon"] == "0/0.00"
 
 
+@pytest.mark.parametrize(("asked", "said"), [(8.0, False), (8.5, True), (None, False)])
+def test_an_epsilon_far_below_what_is_asked_for_is_explained(
+    asked: float | None, said: bool
+) -> None:
+    world = World.of(privacy_plan=PLAN.model_copy(update={"epsilon": asked}))
+    world.settle()
+    message = world.condition("Accepted")["message"]
+    assert ("less than the 8.5 that is asked for" in message) == said
+
+
 def test_a_stale_checkpoint_is_told() -> None:
     world = running()
     world.see(report=report(50))
