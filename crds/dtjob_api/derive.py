@@ -8,6 +8,7 @@ import hashlib
 from dtjob_accounting.plan import Plan, PlanRequest
 from dtjob_api.content import content
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob, JobSpec
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.ledger.privacy_ledger import LedgerSpec, Order, OrderState, PrivacyPlan
 from dtjob_api.model import API_GROUP
 from dtjob_api.wire.worker_config import GangProof, JobIdentity, LedgerRef, WorkerConfig
@@ -118,6 +119,7 @@ def ledger_spec(
             workers=job.spec.workers.replicas if workers is None else workers,
             state=state,
         ),
+        run_policy=PolicyInForce.of(job.spec.run_policy),
     )
 
 
@@ -151,8 +153,6 @@ def worker_config(
         state_dir=state_dir,
         data_dir=data_dir,
         keep=spec.checkpoint.keep,
-        stall_seconds=spec.run_policy.stall_seconds,
-        max_restarts=spec.run_policy.max_restarts,
         coordinator_host=coordinator_host,
         coordinator_port=coordinator_port,
         store_port=store_port,

@@ -229,6 +229,8 @@ class Reason(StrEnum):
     """A newer attempt has taken over."""
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     """More attempts have failed than runPolicy.maxRestarts allows."""
+    FAILURE_RULE = "FailureRule"
+    """An attempt has failed in a way that a rule of runPolicy.rules ends the job for."""
 
 
 def known(name: object) -> Reason | None:

@@ -6,7 +6,6 @@ import pytest
 
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_api.schema.crd import job_crd
-from dtjob_operator.decide.status.announcements import RUN_POLICY_DEFERRED
 from tests.support.checkout import ROOT
 
 TEXT = (ROOT / "docs" / "reference" / "status.md").read_text()
@@ -19,7 +18,6 @@ PHASES_TO_COME = {Phase.SUSPENDED}
         *Reason,
         *ConditionType,
         *sorted(set(Phase) - PHASES_TO_COME),
-        RUN_POLICY_DEFERRED,
     ],
 )
 def test_a_word_of_the_status_is_explained(word: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from dtjob_accounting import draws
 from dtjob_api.derive import child_name
 from dtjob_api.job.privacy import PrivacyMode
+from dtjob_api.job.run_policy import RunPolicy
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.ledger.privacy_ledger import (
     CheckpointRecord,
     Formats,
@@ -130,6 +132,7 @@ def new_ledger(
     job_name: str = "digits",
     job_uid: str = UID,
     workers: int = 1,
+    run_policy: RunPolicy | None = None,
     **status: Any,
 ) -> PrivacyLedger:
     """A ledger with all draws of its plan reserved; `status` gives fields of its status."""
@@ -143,6 +146,7 @@ def new_ledger(
             plan=plan,
             reserved_draws=plan.steps + plan.replay_reserve_steps,
             run=Order(generation=1, workers=workers),
+            run_policy=PolicyInForce.of(run_policy or RunPolicy()),
         ),
         status=LedgerStatus(**status),
     )

@@ -176,7 +176,7 @@ class _Session:
                 with PldProcess() as accountant:
                     return self._concluded(run, [], accountant)
             job = manifests.job(self._manifest, ledger.spec.job_uid)
-            resume.next_order(run, versioned, self._count(job))
+            resume.next_order(run, versioned, self._count(job), job.spec.run_policy)
             self._screen.fact(resume.summary(run, ledger))
             with PldProcess() as accountant, self._workers(run, job, lock) as workers:
                 privacy_report.prepare(ledger.spec.plan, accountant)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from dtjob_api.job.run_policy import RunPolicy
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.ledger.privacy_ledger import Order, OrderState, PrivacyLedger
 from dtjob_cli import manifests
 from dtjob_cli.display import Display
@@ -132,8 +134,8 @@ def check_unchanged(run: RunDirectory, manifest: Manifest) -> None:
         )
 
 
-def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
-    """Tell `workers` workers, as the operator does, to form a new generation.
+def next_order(run: RunDirectory, versioned: Versioned, workers: int, policy: RunPolicy) -> None:
+    """Tell `workers` workers, as the operator does, to form a new generation under a run policy.
 
     Raises
     ------
@@ -142,8 +144,10 @@ def next_order(run: RunDirectory, versioned: Versioned, workers: int) -> None:
     """
     spec = versioned.ledger.spec
     order = Order(generation=spec.run.generation + 1, workers=workers, state=OrderState.RUN)
+    in_force = PolicyInForce.of(policy)
     with written(run):
-        FileLedger(run.ledger).replace_spec(versioned, spec.model_copy(update={"run": order}))
+        changed = spec.model_copy(update={"run": order, "run_policy": in_force})
+        FileLedger(run.ledger).replace_spec(versioned, changed)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from dtjob_api.job.autoscaling import Autoscaling
 from dtjob_api.job.network import Network, NetworkPolicyMode
 from dtjob_api.job.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
+from dtjob_api.job.run_policy import RunPolicy
 from dtjob_api.job.status import JobStatus
 from dtjob_api.job.storage import CheckpointVolume, DataVolume, Storage
 from dtjob_api.job.template import EnvVar, WorkerTemplate
@@ -22,7 +23,6 @@ from dtjob_api.job.training import (
     LearningRateSchedule,
     Optimizer,
     OptimizerName,
-    RunPolicy,
     ScheduleName,
     Strategy,
     Training,

@@ -1,4 +1,4 @@
-"""`spec.training`, `spec.checkpoint` and `spec.runPolicy`: what the workers do and how long."""
+"""`spec.training` and `spec.checkpoint`: what the workers do and how long."""
 
 from __future__ import annotations
 
@@ -166,34 +166,3 @@ class Checkpoint(Model):
         ),
     ] = 2
     """Checkpoints kept on the volume."""
-
-
-class RunPolicy(Model):
-    """What happens when workers fail."""
-
-    max_restarts: Annotated[
-        int,
-        Field(
-            json_schema_extra=rules(
-                rule(
-                    "self >= 0 && self <= 19",
-                    "must be between 0 (never restart) and 19 restarts within an hour",
-                )
-            )
-        ),
-    ] = 10
-    """Restarts of the gang before the job fails."""
-
-    stall_seconds: Annotated[
-        int,
-        Field(
-            json_schema_extra=rules(
-                rule(
-                    "self >= 10 && self <= 86400",
-                    "must be between 10 and 86400 seconds, well above the slowest step",
-                )
-            )
-        ),
-    ] = 300
-    """A step that takes longer, and three times as long as the attempt's longest, counts as hung,
-    and the gang is restarted. The first step of an attempt has four times as long."""

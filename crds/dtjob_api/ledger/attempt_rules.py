@@ -20,12 +20,20 @@ ATTEMPTS_NEVER_VANISH = (
     "for a new attempt, or the oldest of all, and nothing else leaves it"
 )
 
-_NO_FAILURE = f"has(e.end) && has(e.reason) && e.reason in {sorted(map(str, NO_FAILURE))}"
+_NO_FAILURE = (
+    f"has(e.end) && ((has(e.reason) && e.reason in {sorted(map(str, NO_FAILURE))}) || "
+    "(has(e.ignored) && e.ignored))"
+)
 _LEAVES = (
     f"(oldSelf.status.attempts.exists(e, {_NO_FAILURE}) "
     f"? oldSelf.status.attempts.filter(e, {_NO_FAILURE})[0].attempt "
     ": oldSelf.status.attempts[0].attempt)"
 )
+
+
+def is_failure(record: AttemptRecord) -> bool:
+    """Whether an attempt that has ended counts against `runPolicy.maxRestarts`."""
+    return record.reason not in NO_FAILURE and not record.ignored
 
 
 def leaves(attempts: Sequence[AttemptRecord]) -> AttemptRecord | None:
@@ -36,7 +44,7 @@ def leaves(attempts: Sequence[AttemptRecord]) -> AttemptRecord | None:
     """
     if len(attempts) < MAX_ATTEMPTS_KEPT:
         return None
-    orderly = (r for r in attempts if r.end is not None and r.reason in NO_FAILURE)
+    orderly = (r for r in attempts if r.end is not None and not is_failure(r))
     return next(orderly, attempts[0])
 
 

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from dtjob_api.job.privacy import Clipping, PrivacyMode, PrivacyUnit, Telemetry
 from dtjob_api.job.training import MAX_STEPS
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.model import API_VERSION, FreeForm, Image, Model, ObjectMeta
 from dtjob_api.reasons import Reason
 
@@ -132,6 +133,8 @@ class LedgerSpec(Model):
     reserved_draws: Draws
     """Draws that may be charged in all; lowering it to what is charged closes the ledger."""
     run: Order
+    run_policy: PolicyInForce = PolicyInForce()
+    """The job's as it is now: the coordinator goes by it from the next failure on."""
 
 
 class Lease(Model):
@@ -242,7 +245,7 @@ class Hold(Model):
     generation: Number
     """`spec.run.generation`."""
     stall_seconds: Number
-    """`runPolicy.stallSeconds` of the workers."""
+    """`spec.runPolicy.stallSeconds`."""
 
 
 class AttemptRecord(Model):
@@ -261,6 +264,8 @@ class AttemptRecord(Model):
     signal: Code | None = None
     reason: ReasonText | None = None
     message: Message | None = None
+    ignored: bool | None = None
+    """Set where a rule of `spec.runPolicy` has it count against nothing."""
     hold: Hold | None = None
     """Set where it stalled, or was refused with a lease, and another attempt might lose a lease to
     find the same: it brought no new checkpoint, or the reserve covers no other lost lease."""

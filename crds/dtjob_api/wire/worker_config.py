@@ -1,7 +1,7 @@
 """WorkerConfig: the whole configuration of a worker's supervisor.
 
-A file in a local run, an environment variable in a pod. The privacy plan is not in it: the
-ledger is the truth, and workers read it there.
+A file in a local run, an environment variable in a pod. Privacy plan and run policy are not in it:
+the ledger is the truth, and workers read them there.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class GangProof(Model):
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[int, Field(ge=1)]
 
 
 class WorkerConfig(Model):
@@ -104,8 +103,6 @@ class WorkerConfig(Model):
     """Folder of the private data, where the job has a data volume."""
     keep: Annotated[int, Field(ge=1)] = 2
     """Checkpoints kept."""
-    stall_seconds: Seconds = 300
-    max_restarts: Annotated[int, Field(ge=0)] = 10
     coordinator_host: str
     """Address under which every worker reaches the coordinator."""
     coordinator_port: Port

@@ -9,7 +9,7 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.wire.positions import Role, positions
 from dtjob_operator.decide.builders.autoscaler import autoscaler
 from dtjob_operator.decide.builders.disruption_budget import disruption_budget
-from dtjob_operator.decide.builders.ledger import ledger, ordered
+from dtjob_operator.decide.builders.ledger import followed, ledger
 from dtjob_operator.decide.builders.role_binding import role_binding
 from dtjob_operator.decide.builders.service import service
 from dtjob_operator.decide.builders.service_account import service_account
@@ -68,11 +68,10 @@ def _binds_another_role(facts: Facts, stored: Json) -> bool:
 
 
 def _ledger(facts: Facts) -> Json | None:
-    """The ledger until there is one; then no more of it is written than a new order."""
+    """The ledger until there is one; then no more of it is written than orders and run policy."""
     if facts.ledger is None:
         return ledger(facts.job, facts.plan) if facts.plan is not None else None
-    order = next_order(facts)
-    return ordered(facts.job, facts.ledger.spec, order) if order is not None else None
+    return followed(facts.job, facts.ledger.spec, next_order(facts))
 
 
 def _is_scaled(job: DistributedTrainingJob) -> bool:

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.obstacles.obstacle import Children
-from dtjob_operator.decide.run_policy import deferred
 from dtjob_operator.decide.situation import Situation, assess
 from dtjob_operator.decide.status.announcements import announcements, spends_again
 from dtjob_operator.decide.status.condition_state import ConditionState
@@ -64,10 +63,9 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
         stored, new, observed.status_written, now, settings, observed.jobs_running
     )
     written = new if wait == 0 else stored
-    pending = () if situation.finished or situation.outcome else deferred(observed, job)
     news: tuple[Event, ...] = ()
     if wait == 0:
-        news = announcements(stored, written, job, situation.workers, pending)
+        news = announcements(stored, written, situation.workers)
     return Decision(
         applies=applies,
         deletes=tuple(children.deletes(situation)),

@@ -25,6 +25,9 @@ WHOLE = PrivacyLedger.from_dict(
             "spec.content": {"format": 1, "sha256": "0" * 64},
             "spec.run.time": TIME,
             "spec.run.insteadOf": 4,
+            "spec.runPolicy.rules": [
+                {"causes": ["Stalled"], "exitCodes": [3], "signals": [9], "action": "Fail"}
+            ],
             "status.volume": {"attempt": 4, "leased": 3, "charged": 60, "checkpoint": CHECKPOINT},
             "status.restored": 2,
             "status.lease.closedAt": 24,
@@ -32,7 +35,7 @@ WHOLE = PrivacyLedger.from_dict(
             "status.attempts": [
                 ended(1)
                 | {"generation": 1, "workers": 2}
-                | {"signal": 9, "hold": {"generation": 1, "stallSeconds": 600}},
+                | {"signal": 9, "ignored": True, "hold": {"generation": 1, "stallSeconds": 600}},
                 running(2),
             ],
         },

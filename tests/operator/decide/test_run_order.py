@@ -520,3 +520,33 @@ def test_an_order_is_given_once() -> None:
     world.see(ledger=before.ledger)
     (again,) = [each for each in world.decide().applies if each["kind"] == "PrivacyLedger"]
     assert again["spec"]["run"] == written
+
+
+class TestRunPolicy:
+    def test_a_change_is_passed_on_at_once_and_with_no_new_order(self) -> None:
+        world = running()
+        before = world.observed.ledger
+        assert before is not None
+        policy = {"maxRestarts": 3, "rules": [{"exitCodes": [42], "action": "Fail"}]}
+        job = world.observed.job
+        changed = {"runPolicy": job["spec"]["runPolicy"] | policy}
+        world.see(job=job | {"spec": job["spec"] | changed})
+        applied = len(world.applied)
+        world.settle()
+        assert world.applied[applied:] == ["PrivacyLedger"]
+        spec = world.observed.ledger["spec"]  # type: ignore[index]
+        assert spec["run"] == before["spec"]["run"]
+        assert spec["runPolicy"]["maxRestarts"] == 3
+        assert spec["runPolicy"]["rules"][0]["exitCodes"] == [42]
+        assert world.status["phase"] == "Running"
+
+    def test_that_of_a_job_which_has_ended_stays(self) -> None:
+        world = running()
+        world.end()
+        world.settle()
+        job = world.observed.job
+        policy = job["spec"]["runPolicy"] | {"maxRestarts": 3}
+        world.see(job=job | {"spec": job["spec"] | {"runPolicy": policy}})
+        applied = len(world.applied)
+        world.settle()
+        assert len(world.applied) == applied

@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 
 from dtjob_api.job.distributed_training_job import Training
+from dtjob_api.job.run_policy import Backoff, FailureRule, RunPolicy
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.wire.well_known import REPORT_PATH
 from dtjob_api.wire.worker_config import (
     GangProof,
@@ -71,6 +73,7 @@ class GangRun:
     reserve: int = 60
     stall_seconds: int = 600
     max_restarts: int = 10
+    rules: tuple[FailureRule, ...] = ()
     stays_after_outcome: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
@@ -95,12 +98,34 @@ class GangRun:
         if self.gate_at is not None:
             self.gate.write_text(str(self.gate_at))
 
+    @property
+    def policy(self) -> RunPolicy:
+        """Of the ledger that is made; a test does not wait for an attempt."""
+        return RunPolicy(
+            max_restarts=self.max_restarts,
+            stall_seconds=self.stall_seconds,
+            backoff=Backoff(initial_seconds=0, max_seconds=0),
+            rules=list(self.rules),
+        )
+
     def create_ledger(self) -> None:
         plan = privacy_plan(
             steps=self.steps, lease_steps=self.lease_steps, replay_reserve_steps=self.reserve
         )
-        ledger = new_ledger(plan, job_name="faults", job_uid=_UID, workers=self.workers)
+        ledger = new_ledger(
+            plan,
+            job_name="faults",
+            job_uid=_UID,
+            workers=self.workers,
+            run_policy=self.policy,
+        )
         self.ledger.create(ledger)
+
+    def change_policy(self, policy: RunPolicy) -> None:
+        """Pass another run policy on, as the operator does."""
+        versioned = self.ledger.read()
+        changed = versioned.ledger.spec.model_copy(update={"run_policy": PolicyInForce.of(policy)})
+        self.ledger.replace_spec(versioned, changed)
 
     def config(self, position: int) -> WorkerConfig:
         training = {
@@ -118,8 +143,6 @@ class GangRun:
             ledger=LedgerRef(kind=LedgerKind.FILE, path=str(self.ledger.path)),
             state_dir=str(self.state),
             data_dir=str(self.data) if self.data else None,
-            stall_seconds=self.stall_seconds,
-            max_restarts=self.max_restarts,
             coordinator_host="127.0.0.1",
             coordinator_port=self.hello_port,
             store_port=self.store_port,

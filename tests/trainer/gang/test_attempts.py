@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.ledger.privacy_ledger import (
     MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
-    AttemptRecord,
     LedgerStatus,
     OutcomeState,
 )
@@ -21,9 +20,9 @@ from dtjob_trainer.gang.attempts import (
     begin_attempt,
     end_attempt,
     fail,
-    may_restart,
     record_drained,
 )
+from dtjob_trainer.gang.restarts import may_restart
 from dtjob_trainer.ledger.backend import LedgerRejected, Superseded
 from dtjob_trainer.ledger.file_ledger import FileLedger
 from tests.support.builders import START
@@ -122,7 +121,14 @@ def test_no_number_is_taken_for_an_order_that_was_replaced_meanwhile(job: Job) -
 
 
 def begin(job: Job, max_restarts: int) -> LedgerStatus:
-    return begin_attempt(job.ledger, job.clock(), max_restarts).ledger.status
+    """Begin an attempt where so many restarts are allowed."""
+    versioned = job.ledger.read()
+    policy = PolicyInForce(max_restarts=max_restarts)
+    if versioned.ledger.spec.run_policy != policy:
+        assert isinstance(job.ledger, FileLedger)
+        spec = versioned.ledger.spec.model_copy(update={"run_policy": policy})
+        job.ledger.replace_spec(versioned, spec)
+    return begin_attempt(job.ledger, job.clock(), is_limited=True).ledger.status
 
 
 @pytest.mark.parametrize("max_restarts", [0, 2])
@@ -232,99 +238,3 @@ def test_after_the_last_number_there_is_no_attempt(job: Job) -> None:
     job.ledger.replace_status(versioned, versioned.ledger.status.model_copy(update=last))
     with pytest.raises(LedgerRejected, match=r"the last number there is.*create a new job"):
         job.begin()
-
-
-def ended(*ends: tuple[int, Reason]) -> list[AttemptRecord]:
-    """Attempts that ended so many minutes before `START`, and why."""
-    return [
-        AttemptRecord(
-            attempt=number,
-            start=START - timedelta(days=1),
-            end=START - timedelta(minutes=minutes),
-            reason=reason,
-        )
-        for number, (minutes, reason) in enumerate(ends, start=1)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("attempts", "max_restarts", "expected"),
-    [
-        (ended(), 0, True),
-        (ended((1, Reason.RANK_FAILED)), 0, False),
-        (ended((1, Reason.RANK_FAILED)), 1, True),
-        (ended(*[(1, Reason.RANK_FAILED)] * 2), 1, False),
-        (ended((61, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, True),
-        (ended((59, Reason.RANK_FAILED), (1, Reason.RANK_FAILED)), 1, False),
-        (ended(*[(1, Reason.COMPLETED)] * 9, (1, Reason.STOPPED)), 0, True),
-        (ended(*[(1, Reason.WORKER_LOST)] * 20), 100, False),
-        (ended(*[(1, Reason.PRIVACY_STATE_LOST)] * 9, (1, Reason.RANK_FAILED)), 1, True),
-        (ended(*[(1, Reason.STORAGE_FULL)] * 9, *[(1, Reason.RANK_FAILED)] * 2), 1, False),
-        ([AttemptRecord(attempt=1, start=START)], 0, True),
-    ],
-)
-def test_restart_budget(attempts: list[AttemptRecord], max_restarts: int, expected: bool) -> None:
-    """At most `max_restarts` failures an hour; what was asked for, or refused, costs nothing."""
-    assert may_restart(attempts, START, max_restarts) is expected
-
-
-def failed(*spans: tuple[float, float]) -> list[AttemptRecord]:
-    """Attempts that failed, each begun and ended so many hours after `START`."""
-    return [
-        AttemptRecord(
-            attempt=number,
-            start=START + timedelta(hours=start),
-            end=START + timedelta(hours=end),
-            reason=Reason.RANK_FAILED,
-        )
-        for number, (start, end) in enumerate(spans, start=1)
-    ]
-
-
-AHEAD = 48
-#: Failures 3 h apart, by a clock that was two days ahead, and one after it was put right.
-APART = failed(*[(AHEAD + 3 * n, AHEAD + 3 * n + 2.9) for n in range(10)], (29.9, 30))
-#: The same, but within minutes: five before the clock was put right, and one after a run of hours.
-CLOSE = [(AHEAD + n / 60, AHEAD + (n + 1) / 60) for n in range(5)]
-#: Coordinators in turn on a node whose clock is ahead, and on one whose clock is right.
-IN_TURN = failed(*[(n / 60 + n % 2 * AHEAD, (n + 1) / 60 + n % 2 * AHEAD) for n in range(11)])
-#: Short ones with a pause of hours between them, by a clock that was ahead.
-PAUSED = failed((AHEAD, AHEAD + 0.1), (AHEAD + 2, AHEAD + 2.1))
-#: Longer ones, which all lie within an hour.
-IN_AN_HOUR = failed((AHEAD, AHEAD + 0.1), (AHEAD + 0.2, AHEAD + 0.9))
-#: The clock was put right during the second, which seems to have ended before it began.
-DURING = failed((AHEAD - 1, AHEAD - 0.9), (AHEAD, 3.9), (4, 6))
-
-
-@pytest.mark.parametrize(
-    ("attempts", "now", "max_restarts", "expected"),
-    [
-        (APART, 30, 2, True),
-        (APART, 30, 1, False),
-        (failed(*CLOSE, (4, 4.1)), 4.1, 5, False),
-        (failed(*CLOSE, (4, 6)), 6, 1, True),
-        (failed(*CLOSE, (4, 4.1)), AHEAD + 0.1, 1, True),
-        (IN_TURN, 11 / 60, 10, False),
-        (failed(*[(AHEAD - n, AHEAD - n + 0.1) for n in range(8)]), AHEAD - 7, 6, False),
-        (PAUSED, 0, 1, True),
-        (IN_AN_HOUR, 0, 1, False),
-        (DURING, 6, 1, True),
-    ],
-    ids=[
-        "apart",
-        "one is near",
-        "just put right",
-        "hours after",
-        "caught up",
-        "in turn",
-        "back",
-        "a pause of hours",
-        "within the hour",
-        "during an attempt",
-    ],
-)
-def test_restart_budget_of_a_clock_that_was_put_right(
-    attempts: list[AttemptRecord], now: float, max_restarts: int, expected: bool
-) -> None:
-    """A time in the future does not show when an attempt ended; order and distances do."""
-    assert may_restart(attempts, START + timedelta(hours=now), max_restarts) is expected

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dtjob_api.job.run_policy import FailureAction, FailureCause, FailureRule
 from dtjob_api.ledger.privacy_ledger import AttemptRecord, Hold, Outcome, OutcomeState
 from dtjob_api.reasons import TRAINING_HELD, Reason
 from dtjob_api.wire.gang import End, EndKind
@@ -83,7 +84,7 @@ def test_what_stalls_without_a_checkpoint_is_held_where_the_reserve_covers_no_ot
     assert found.follows is Follows.HELD_FOR_ORDER
     assert record(run).hold == Hold(generation=1, stall_seconds=30)
     ledger = run.ledger.read().ledger
-    assert held(ledger, run.config(0)) == found
+    assert held(ledger) == found
     assert "the reserve of 4 draws does not cover another lost lease" in found.message
 
 
@@ -94,7 +95,7 @@ def test_a_hold_is_for_the_order_that_its_attempt_ran_under(run: GangRun) -> Non
     run.ledger.replace_spec(newest, newest.ledger.spec.model_copy(update={"run": order}))
     assert closed(run, STALLED).follows is Follows.HELD_FOR_ORDER
     assert record(run).hold == Hold(generation=1, stall_seconds=30)
-    assert held(run.ledger.read().ledger, run.config(0)) is None
+    assert held(run.ledger.read().ledger) is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_another_attempt_follows_other_deaths(run: GangRun, end: End, step: int)
     assert checkpoint is not None
     write_status(run, checkpoint=checkpoint.model_copy(update={"step": step, "charged": step}))
     assert closed(run, end).follows is Follows.RESTART
-    assert held(run.ledger.read().ledger, run.config(0)) is None
+    assert held(run.ledger.read().ledger) is None
 
 
 def refused(reason: Reason) -> End:
@@ -121,7 +122,7 @@ def test_a_refusal_that_cost_a_lease_for_no_step_is_held(run: GangRun, reason: R
     found = closed(run, refused(reason))
     assert (found.follows, found.reason) == (Follows.HELD_FOR_ORDER, reason)
     assert "no step of it was kept" in found.message
-    assert held(run.ledger.read().ledger, run.config(0)) == found
+    assert held(run.ledger.read().ledger) == found
 
 
 def keep_a_step(run: GangRun) -> None:
@@ -147,7 +148,7 @@ def test_a_refusal_after_a_step_that_was_kept_is_looked_at_again_as_the_reserve_
     found = closed(run, refused(reason))
     assert found.follows is follows
     expected = found if follows is Follows.HELD_FOR_ORDER else None
-    assert held(run.ledger.read().ledger, run.config(0)) == expected
+    assert held(run.ledger.read().ledger) == expected
 
 
 @pytest.mark.parametrize("reserve", [4, 100])
@@ -183,7 +184,7 @@ def test_a_job_that_failed_where_its_volume_was_away_is_held_as_if_refused(
     failed = KILLED.model_copy(update={"kind": EndKind.FAILED, "reason": Reason.TASK_FAILED})
     found = closed(run, failed)
     assert (found.follows, found.reason) == (Follows.HELD_FOR_ORDER, Reason.STORAGE_UNUSABLE)
-    assert held(run.ledger.read().ledger, run.config(0)) == found
+    assert held(run.ledger.read().ledger) == found
 
 
 def test_however_long_a_message_is_the_ledger_says_how_a_held_job_goes_on(run: GangRun) -> None:
@@ -195,14 +196,14 @@ def test_a_ledger_that_was_raised_ends_the_hold(run: GangRun) -> None:
     """An administrator has acted. One that was raised before the attempt says nothing of it."""
     closed(run, STALLED)
     write_status(run, restored=1)
-    assert held(run.ledger.read().ledger, run.config(0)) is None
+    assert held(run.ledger.read().ledger) is None
     attempts.begin_attempt(run.ledger, NOW)
     lease_as(run, 2)
     assert (
         record_end(run.ledger, 2, STALLED, run.config(0), NOW, order_generation=1).follows
         is Follows.HELD_FOR_ORDER
     )
-    assert held(run.ledger.read().ledger, run.config(0)) is not None
+    assert held(run.ledger.read().ledger) is not None
 
 
 @pytest.mark.rule(12)
@@ -235,7 +236,7 @@ def test_refusals_that_cost_a_lease_each_take_no_step_from_the_job(
         Reason.STORAGE_FULL,
         None,
     )
-    assert held(job.read(), config) == found
+    assert held(job.read()) == found
     assert "the reserve of 6 draws does not cover another lost lease" in found.message
     assert status.checkpoint is not None
     assert status.charged - status.checkpoint.step == 6
@@ -254,18 +255,90 @@ def test_a_refusal_before_a_lease_is_looked_at_again(run: GangRun) -> None:
 
 def test_another_time_for_a_step_or_another_order_ends_the_hold(run: GangRun) -> None:
     closed(run, STALLED)
-    ledger, config = run.ledger.read().ledger, run.config(0)
-    assert held(ledger, config) is not None
-    assert held(ledger, config.model_copy(update={"stall_seconds": 31})) is None
+    ledger = run.ledger.read().ledger
+    assert held(ledger) is not None
+    policy = ledger.spec.run_policy.model_copy(update={"stall_seconds": 31})
     order = ledger.spec.run.model_copy(update={"generation": 2})
-    spec = ledger.spec.model_copy(update={"run": order})
-    assert held(ledger.model_copy(update={"spec": spec}), config) is None
+    for change in ({"run_policy": policy}, {"run": order}):
+        spec = ledger.spec.model_copy(update=change)
+        assert held(ledger.model_copy(update={"spec": spec})) is None
 
 
 def test_a_hold_is_over_with_the_next_attempt(run: GangRun) -> None:
     closed(run, STALLED)
     attempts.begin_attempt(run.ledger, NOW)
-    assert held(run.ledger.read().ledger, run.config(0)) is None
+    assert held(run.ledger.read().ledger) is None
+
+
+def killed(run: GangRun, number: int) -> Consequence:
+    """Attempt `number` ends by SIGKILL in its midst."""
+    end = End(kind=EndKind.CRASHED, rank=1, reason=Reason.RANK_FAILED, message="gone", signal=9)
+    return record_end(run.ledger, number, end, run.config(0), now=NOW, order_generation=1)
+
+
+SIGKILL = [9]
+
+
+@pytest.mark.parametrize(
+    ("action", "follows", "outcome"),
+    [
+        ("Fail", Follows.LOOK, Reason.FAILURE_RULE),
+        ("Ignore", Follows.RESTART, None),
+        ("RestartGang", Follows.LOOK, Reason.RESTARTS_EXHAUSTED),
+    ],
+)
+def test_the_first_rule_that_fits_decides(
+    tmp_path: Path, action: str, follows: Follows, outcome: Reason | None
+) -> None:
+    rules = (
+        FailureRule(exit_codes=[3], action=FailureAction.FAIL),
+        FailureRule(signals=SIGKILL, action=FailureAction(action)),
+        FailureRule(signals=SIGKILL, action=FailureAction.FAIL),
+    )
+    run = GangRun(tmp_path, workers=1, max_restarts=0, rules=rules)
+    run.create_ledger()
+    attempts.begin_attempt(run.ledger, NOW)
+    assert killed(run, 1).follows is follows
+    status = run.ledger.read().ledger.status
+    assert (status.outcome.reason if status.outcome else None) == outcome
+    words = f"spec.runPolicy.rules[1] (signal 9: {action})"
+    found = status.outcome.message if outcome is Reason.FAILURE_RULE and status.outcome else ""
+    assert (words in found + str(record(run).message)) == (action != "RestartGang")
+    assert record(run).ignored is (True if action == "Ignore" else None)
+
+
+def test_what_a_rule_ignores_uses_up_no_restart(tmp_path: Path) -> None:
+    rules = (FailureRule(signals=SIGKILL, action=FailureAction.IGNORE),)
+    run = GangRun(tmp_path, workers=1, max_restarts=0, rules=rules)
+    run.create_ledger()
+    for number in range(1, 30):
+        begun = attempts.begin_attempt(run.ledger, NOW, is_limited=True)
+        assert begun.ledger.status.attempt == number
+        assert killed(run, number).follows is Follows.RESTART
+    assert run.ledger.read().ledger.status.outcome is None
+
+
+@pytest.mark.parametrize(("action", "outcome"), [("Fail", "FailureRule"), ("Ignore", None)])
+def test_a_rule_holds_for_an_end_that_nobody_saw(
+    tmp_path: Path, action: str, outcome: str | None
+) -> None:
+    rules = (FailureRule(causes=[FailureCause.WORKER_LOST], action=FailureAction(action)),)
+    run = GangRun(tmp_path, workers=1, max_restarts=0, rules=rules)
+    run.create_ledger()
+    attempts.begin_attempt(run.ledger, NOW, is_limited=True)
+    status = attempts.begin_attempt(run.ledger, NOW, is_limited=True).ledger.status
+    assert (status.outcome.reason if status.outcome else None) == outcome
+    assert status.attempt == (1 if outcome else 2)
+    text = status.outcome.message if status.outcome else status.attempts[0].message
+    assert f"spec.runPolicy.rules[0] (WorkerLost: {action})" in str(text)
+
+
+def test_a_policy_that_was_changed_counts_from_the_next_failure_on(tmp_path: Path) -> None:
+    run = GangRun(tmp_path, workers=1, max_restarts=0)
+    run.create_ledger()
+    attempts.begin_attempt(run.ledger, NOW)
+    run.change_policy(run.policy.model_copy(update={"max_restarts": 1}))
+    assert killed(run, 1).follows is Follows.RESTART
 
 
 def test_an_attempt_too_many_ends_the_job_with_its_record_in_one_write(tmp_path: Path) -> None:

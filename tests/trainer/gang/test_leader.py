@@ -339,7 +339,7 @@ def test_pod_that_comes_back_leases_no_more_by_itself_either(
     lease_as(run, 1)
     stalled = End(kind=EndKind.CRASHED, rank=0, reason=Reason.STALLED, message="no first step")
     record_end(run.ledger, 1, stalled, run.config(0), now, order_generation=1)
-    run.stall_seconds = stall_seconds
+    run.change_policy(run.policy.model_copy(update={"stall_seconds": stall_seconds}))
     current = CurrentView(position=0, job_uid="5ac7f6f2")
     leader = Leader(run.config(0), run.ledger, current, structlog.get_logger(), Ranks(0).tell)
 
@@ -559,8 +559,8 @@ def test_worker_that_is_restarted_while_an_attempt_is_written_down_is_lost(
     async def scene() -> tuple[str | None, str | None, int | None]:
         loop = asyncio.get_running_loop()
 
-        def restarted_meanwhile(*arguments: Any) -> Any:
-            begun = begin_attempt(*arguments)
+        def restarted_meanwhile(*arguments: Any, **options: Any) -> Any:
+            begun = begin_attempt(*arguments, **options)
             again = greet(1, "b", ready=False)
             asyncio.run_coroutine_threadsafe(again, loop).result(60)
             return begun

@@ -219,6 +219,7 @@ def test_stalled_attempt_tells_what_it_was_at(tmp_path: Path) -> None:
 
     async def scene() -> End | None:
         leader = a_leader(run)
+        await leader._orders.read()
         leader._current.update(stage="dry run on synthetic data")
         assert leader._stalled(leader._now() + allowed - 1) is None
         return leader._stalled(leader._now() + allowed + 1)

@@ -21,6 +21,7 @@ KILLED = "the forkserver was ended by SIGKILL: out of memory"
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(keeper, "MOST_DEATHS", 2)
 
 
 class Nursery:
@@ -45,12 +46,11 @@ class Nursery:
 class Scene:
     """A keeper, and what its worker hears of it."""
 
-    def __init__(self, nursery: Any, most_deaths: int = 2) -> None:
+    def __init__(self, nursery: Any) -> None:
         self.log, self.warm, self.begun_anew = CapturingLogger(), asyncio.Event(), 0
         self.keeper = Keeper(
             nursery,
             2,
-            most_deaths,
             structlog.wrap_logger(self.log, []),
             warm=self.warm.set,
             cold=self.cold,

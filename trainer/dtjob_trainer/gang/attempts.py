@@ -7,13 +7,13 @@ write (rule 10).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from dtjob_api.ledger.attempt_rules import leaves
+from dtjob_api.job.run_policy import FailureAction, RunPolicy
+from dtjob_api.ledger.attempt_rules import is_failure, leaves
 from dtjob_api.ledger.privacy_ledger import (
-    MAX_ATTEMPTS_KEPT,
     MAX_NUMBER,
     AttemptRecord,
     Hold,
@@ -23,7 +23,8 @@ from dtjob_api.ledger.privacy_ledger import (
     OutcomeState,
     PrivacyLedger,
 )
-from dtjob_api.reasons import NO_FAILURE, Reason
+from dtjob_api.reasons import Reason
+from dtjob_trainer.gang.restarts import exhausted, may_restart, ruling
 from dtjob_trainer.ledger.backend import (
     AnswerLost,
     Conflict,
@@ -36,8 +37,6 @@ from dtjob_trainer.ledger.backend import (
 )
 from dtjob_trainer.ledger.lease import has_closed
 
-RESTART_WINDOW = timedelta(hours=1)
-
 
 @dataclass(frozen=True)
 class AttemptEnd:
@@ -47,6 +46,8 @@ class AttemptEnd:
     ----------
     rank
         The rank that failed first, if one did; `exit_code` or `signal` are its.
+    ignored
+        Whether a rule has it count against nothing.
     hold
         Under what no other attempt follows by itself.
     """
@@ -56,6 +57,7 @@ class AttemptEnd:
     rank: int | None = None
     exit_code: int | None = None
     signal: int | None = None
+    ignored: bool = False
     hold: Hold | None = None
 
 
@@ -64,7 +66,7 @@ class OrderChanged(Exception):
 
 
 def begin_attempt(
-    ledger: Ledger, now: datetime, max_restarts: int | None = None, order: Order | None = None
+    ledger: Ledger, now: datetime, *, is_limited: bool = False, order: Order | None = None
 ) -> Versioned:
     """Rule 2: take the next attempt number; it is `.ledger.status.attempt` of what returns.
 
@@ -75,10 +77,10 @@ def begin_attempt(
 
     Parameters
     ----------
-    max_restarts
-        Where the attempt before failed as one too many, no number is taken: what returns has the
-        outcome `RestartsExhausted`. Whoever saw that attempt end has written so already, but a
-        supervisor that died with it has not, and each death would cost a lease.
+    is_limited
+        Where the attempt before failed as one too many, or as a rule ends the job, no number is
+        taken: what returns has the outcome. Whoever saw that attempt end has written so already,
+        but a supervisor that died with it has not, and each death would cost a lease.
     order
         What the workers have gathered for; by default whatever the ledger orders.
 
@@ -107,8 +109,11 @@ def begin_attempt(
                 "attempt can follow. Nothing was changed; create a new job, which spends anew"
             )
         attempt = status.attempt + 1
+        policy = versioned.ledger.spec.run_policy
         earlier = [
-            record if record.end is not None else _ended(record, _unseen_end(record, status), now)
+            record
+            if record.end is not None
+            else _ended(record, _ruled(_unseen_end(record, status), policy), now)
             for record in status.attempts
         ]
         leaving = leaves(status.attempts)
@@ -118,10 +123,8 @@ def begin_attempt(
         )
         records = [*kept, begins]
         changed = {"attempt": attempt, "attempts": records}
-        if max_restarts is not None and _was_one_too_many(earlier, now, max_restarts):
-            message = exhausted(max_restarts, earlier[-1].message or "")
-            outcome = _failure(Reason.RESTARTS_EXHAUSTED, message, now)
-            changed = {"attempts": earlier, "outcome": outcome}
+        if is_limited and (why := _last(earlier, now, policy)) is not None:
+            changed = {"attempts": earlier, "outcome": _failure(*why, now)}
         try:
             return ledger.replace_status(versioned, status.model_copy(update=changed))
         except (Conflict, AnswerLost):
@@ -198,36 +201,30 @@ def with_end(status: LedgerStatus, attempt: int, end: AttemptEnd, now: datetime)
     return status.model_copy(update={"attempts": records})
 
 
-def may_restart(
-    attempts: Sequence[AttemptRecord],
-    now: datetime,
-    max_restarts: int,
-    window: timedelta = RESTART_WINDOW,
-) -> bool:
-    """Whether another attempt may follow: at most `max_restarts` failures in the last `window`.
+def _ruled(end: AttemptEnd, policy: RunPolicy) -> AttemptEnd:
+    """An end that nobody saw, with what a rule says of it."""
+    found = ruling(policy.rules, end.reason, end.exit_code, end.signal)
+    if found is None or found.action is not FailureAction.IGNORE:
+        return end
+    return replace(end, ignored=True, message=f"{end.message}; {found.words}")
 
-    Stops, drains and resizes are no failures, nor are attempts that would not train until a
-    person puts ledger or volume right; and old failures are forgotten, so that a job of weeks is
-    not ended by its eleventh lost node. The ledger keeps 20 attempts, failures longest, so more
-    than 19 restarts can't be told from 19.
 
-    Parameters
-    ----------
-    attempts
-        The ledger's, the one that has just ended included.
+def _last(
+    earlier: Sequence[AttemptRecord], now: datetime, policy: RunPolicy
+) -> tuple[Reason, str] | None:
+    """Why no attempt follows those before; None where one may.
+
+    Not after an orderly end, whatever came before it: that restart was asked for.
     """
-    failures = sum(
-        ago < window and _is_failure(record) for record, ago in _ended_ago(attempts, now)
-    )
-    return failures <= min(max_restarts, MAX_ATTEMPTS_KEPT - 1)
-
-
-def exhausted(max_restarts: int, last: str) -> str:
-    """Why no attempt follows; `last` says how the last one ended."""
-    return (
-        f"more than {max_restarts} restarts within an hour (runPolicy.maxRestarts); "
-        f"the last time: {last}"
-    )
+    if not earlier or not is_failure(earlier[-1]):
+        return None
+    last = earlier[-1]
+    found = ruling(policy.rules, last.reason or "", last.exit_code, last.signal)
+    if found is not None and found.action is FailureAction.FAIL:
+        return Reason.FAILURE_RULE, f"{found.words}: {last.message or ''}"
+    if not may_restart(earlier, now, policy.max_restarts):
+        return Reason.RESTARTS_EXHAUSTED, exhausted(policy, last.message or "")
+    return None
 
 
 def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
@@ -236,41 +233,6 @@ def _unseen_end(record: AttemptRecord, status: LedgerStatus) -> AttemptEnd:
         # rest: a pod that is deleted by force has no token any more.
         return AttemptEnd(Reason.STOPPED, "it drained and could not record so itself")
     return AttemptEnd(Reason.WORKER_LOST, "it ended without a report")
-
-
-def _was_one_too_many(earlier: Sequence[AttemptRecord], now: datetime, max_restarts: int) -> bool:
-    # Not after an orderly end, whatever came before it: that restart was asked for.
-    return (
-        bool(earlier) and _is_failure(earlier[-1]) and not may_restart(earlier, now, max_restarts)
-    )
-
-
-def _ended_ago(
-    attempts: Sequence[AttemptRecord], now: datetime
-) -> Iterator[tuple[AttemptRecord, timedelta]]:
-    """The attempts that have ended, the newest first, and how long ago that was.
-
-    A clock may have been put right meanwhile, or be another machine's. An end that is later than
-    now, or than that of a later attempt, was stamped by a clock that was ahead. Its time is then
-    unknown, but it came before all that followed, which took at least as long as that clock shows.
-    Where nothing is known it counts as now, so that restarts under clocks that jump still end.
-    """
-    earliest = later = now
-    ago = timedelta()
-    for record in reversed(attempts):
-        if record.end is None:
-            continue
-        if record.end <= earliest:
-            earliest, ago = record.end, now - record.end
-        else:
-            ago += max(timedelta(), later - record.end)
-        yield record, ago
-        ago += max(timedelta(), record.end - record.start)
-        later = record.start
-
-
-def _is_failure(record: AttemptRecord) -> bool:
-    return record.reason not in NO_FAILURE
 
 
 def _failure(reason: Reason, message: str, now: datetime) -> Outcome:
@@ -286,6 +248,7 @@ def _ended(record: AttemptRecord, end: AttemptEnd, now: datetime) -> AttemptReco
             "signal": end.signal,
             "reason": str(end.reason),
             "message": clipped(end.message),
+            "ignored": end.ignored or None,
             "hold": end.hold,
         }
     )

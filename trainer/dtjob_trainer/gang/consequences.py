@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from dtjob_api.job.run_policy import FailureAction, RunPolicy
 from dtjob_api.ledger.privacy_ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason, known
 from dtjob_api.wire.gang import End, EndKind
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.gang import attempts, verdicts
 from dtjob_trainer.gang.patience import needs_a_person
+from dtjob_trainer.gang.restarts import exhausted, may_restart, pause, ruling
 from dtjob_trainer.ledger import volume
 from dtjob_trainer.ledger.backend import Ledger, Superseded, clipped
 from dtjob_trainer.ledger.unrecorded import unrecorded_draws
@@ -34,6 +37,8 @@ class Consequence:
     follows: Follows
     reason: Reason
     message: str
+    pause: float = 0.0
+    """Seconds before the attempt that follows, if one does."""
 
 
 def record_end(
@@ -61,7 +66,8 @@ def record_end(
         if end.kind is EndKind.SUPERSEDED:
             raise Superseded(end.message)
         newest = ledger.read().ledger
-        recorder = _Recorder(ledger, newest, attempt, config, now, _hold(order_generation, config))
+        hold = _hold(order_generation, newest.spec.run_policy)
+        recorder = _Recorder(ledger, newest, attempt, config, now, hold)
         return recorder.write(_as_its_job_takes_it(end, newest.status, attempt))
     except Superseded as error:
         status = ledger.read().ledger.status
@@ -71,14 +77,14 @@ def record_end(
         return Consequence(Follows.SUPERSEDED, Reason.SUPERSEDED, str(error))
 
 
-def held(ledger: PrivacyLedger, config: WorkerConfig) -> Consequence | None:
+def held(ledger: PrivacyLedger) -> Consequence | None:
     """Why no attempt may begin by itself; None where one may.
 
     A person lets the job go on by another `runPolicy.stallSeconds`, by a new order, or by raising
     a ledger that was behind its volume.
     """
     last = ledger.status.attempts[-1] if ledger.status.attempts else None
-    if last is None or last.hold != _hold(ledger.spec.run.generation, config):
+    if last is None or last.hold != _hold(ledger.spec.run.generation, ledger.spec.run_policy):
         return None
     if (ledger.status.restored or 0) >= last.attempt:
         return None
@@ -88,8 +94,8 @@ def held(ledger: PrivacyLedger, config: WorkerConfig) -> Consequence | None:
     )
 
 
-def _hold(order_generation: int, config: WorkerConfig) -> Hold:
-    return Hold(generation=order_generation, stall_seconds=config.stall_seconds)
+def _hold(order_generation: int, policy: RunPolicy) -> Hold:
+    return Hold(generation=order_generation, stall_seconds=policy.stall_seconds)
 
 
 def _as_its_job_takes_it(end: End, status: LedgerStatus, attempt: int) -> End:
@@ -135,14 +141,25 @@ class _Recorder:
         elif end.kind is EndKind.HELD:
             follows, why = Follows.HELD, verdicts.risks_a_lease(self.newest, self.attempt)
         elif end.kind is EndKind.CRASHED:
-            follows, limit = Follows.RESTART, self.config.max_restarts
-            ended = attempts.with_end(self.newest.status, self.attempt, record, self.now)
-            if not attempts.may_restart(ended.attempts, self.now, limit):
-                message = attempts.exhausted(limit, record.message)
-                return self._fail(record, Reason.RESTARTS_EXHAUSTED, message)
-            if end.reason is Reason.STALLED:
-                why = needs_a_person(self.newest.model_copy(update={"status": ended}), self.attempt)
+            return self._crash(record)
         return self._end(record, follows, why)
+
+    def _crash(self, record: attempts.AttemptEnd) -> Consequence:
+        """Write what follows by `spec.runPolicy` from ranks that died or lost one another."""
+        policy, status = self.newest.spec.run_policy, self.newest.status
+        found = ruling(policy.rules, record.reason, record.exit_code, record.signal)
+        if found is not None and found.action is FailureAction.FAIL:
+            return self._fail(record, Reason.FAILURE_RULE, f"{found.words}: {record.message}")
+        if found is not None and found.action is FailureAction.IGNORE:
+            record = replace(record, ignored=True, message=f"{record.message}; {found.words}")
+        ended = attempts.with_end(status, self.attempt, record, self.now)
+        if not may_restart(ended.attempts, self.now, policy.max_restarts):
+            return self._fail(record, Reason.RESTARTS_EXHAUSTED, exhausted(policy, record.message))
+        why = None
+        if record.reason is Reason.STALLED:
+            why = needs_a_person(self.newest.model_copy(update={"status": ended}), self.attempt)
+        seconds = pause(ended.attempts, self.now, policy.backoff, random.random())  # noqa: S311
+        return replace(self._end(record, Follows.RESTART, why), pause=seconds)
 
     def _end(self, record: attempts.AttemptEnd, follows: Follows, why: str | None) -> Consequence:
         """Write the record; under the hold, where there is a `why`."""

@@ -79,7 +79,8 @@ class Leader:
         self.terminating = False
         self.left = False
         self._clock = AwakeClock(time.monotonic())
-        self._patience = Patience(config.stall_seconds, 0, self._now())
+        self._patience = Patience(self._orders.policy.stall_seconds, 0, self._now())
+        self._not_before = 0.0
         self.reception = Reception(self._gang, self._orders, self._received, self._now)
 
     def _received(self) -> None:
@@ -143,12 +144,12 @@ class Leader:
         if order.state is not OrderState.RUN:
             await self._rest(ledger)
             return None
-        if self._config.stays_after_outcome and (why := held(ledger, self._config)) is not None:
+        if self._config.stays_after_outcome and (why := held(ledger)) is not None:
             # A pod that came back; a local run is begun by a person each time.
             return await self._without(why.reason, why.message, math.inf)
         if self._current.report.state is WorkerState.WAITING:
             self._show_state(WorkerState.STARTING, None, None)  # what it waited for has come
-        if await self._gather(order):
+        if await self._back_off(order) and await self._gather(order):
             await self._attempt(ledger)
         return None
 
@@ -202,6 +203,16 @@ class Leader:
         while self._orders.order == ledger.spec.run and not self.terminating:
             await self._change(1.0)
 
+    async def _back_off(self, order: Order) -> bool:
+        """Pause after a failure; False when something else is to be done first."""
+        if (left := self._not_before - self._now()) > 0:
+            self._current.update(stage=f"pausing {left:.0f} s after a failure (runPolicy.backoff)")
+        while (left := self._not_before - self._now()) > 0:
+            if self.terminating or self._orders.order != order:
+                return False
+            await self._change(min(left, _PATIENCE_SECONDS))
+        return not self.terminating
+
     async def _gather(self, order: Order) -> bool:
         """Wait until every worker is ready; False when something else is to be done first."""
         self._gang.direct(Action.WAIT)
@@ -235,8 +246,8 @@ class Leader:
                 self._ledger,
                 datetime.now(UTC),
                 # Else the limit is an outcome: its coordinator will say what is wrong.
-                self._config.max_restarts if is_recorded else None,
-                order,
+                is_limited=is_recorded,
+                order=order,
             )
         except (Superseded, attempts.OrderChanged):
             return  # the job has its outcome by now, or another order, which is read next
@@ -247,7 +258,8 @@ class Leader:
         state = WorkerState.STARTING if attempt == 1 else WorkerState.RESTARTING
         self._current.update(attempt=attempt, state=state, stage="starting ranks")
         stalls, longest = stalls_in_a_row(begun.ledger.status), self._patience.longest
-        self._patience = Patience(self._config.stall_seconds, stalls, self._now(), longest)
+        least = begun.ledger.spec.run_policy.stall_seconds
+        self._patience = Patience(least, stalls, self._now(), longest)
         end = await self._run(attempt, order, incarnations)
         self._log.info("attempt ended", attempt=attempt, **end.model_dump(exclude_none=True))
         self._ended = attempt, order.generation, end, datetime.now(UTC)
@@ -291,6 +303,7 @@ class Leader:
             await self._change(max(0.0, min(0.5, left)))
 
     def _stalled(self, now: float) -> End | None:
+        self._patience.stall_seconds = self._orders.policy.stall_seconds
         lost = self._patience.lost(now)
         if lost is None:
             return None
@@ -326,6 +339,7 @@ class Leader:
             case Follows.RESTART:
                 self._current.update(restarts=self._current.report.restarts + 1)
                 self._show_state(WorkerState.RESTARTING, None, message)
+                self._not_before = self._now() + closed.pause
         return None
 
     async def _finish(

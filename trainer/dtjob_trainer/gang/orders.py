@@ -1,7 +1,8 @@
 """What people order through the ledger; it arrives also while the leader waits for other things.
 
-The operator gives an order (`spec.run`), and an administrator raises a ledger that was behind its
-volume (`status.restored`). Either may be what a job waits for; other writes are the workers' own.
+The operator gives an order (`spec.run`) and passes a changed `spec.runPolicy` on, and an
+administrator raises a ledger that was behind its volume (`status.restored`). Each may be what a job
+waits for; other writes are the workers' own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from dtjob_api.ledger.policy_in_force import PolicyInForce
 from dtjob_api.ledger.privacy_ledger import Order
 from dtjob_trainer.ledger.backend import Ledger, LedgerError, Versioned
 from dtjob_trainer.process.logs import Logger
@@ -28,17 +30,20 @@ class Orders:
 
     Attributes
     ----------
-    run
+    order
         The newest order; None before the ledger was first read.
+    policy
+        The newest run policy.
     """
 
     def __init__(self, ledger: Ledger, changed: Callable[[], None], log: Logger) -> None:
         self._ledger, self._changed, self._log = ledger, changed, log
         self.order: Order | None = None
+        self.policy = PolicyInForce()
         self._version = ""
         self._uid: str | None = None
         self._restored: int | None = None
-        self._taken: tuple[Order | None, int | None] | None = None
+        self._taken: tuple[Order | None, PolicyInForce, int | None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def read(self) -> Versioned:
@@ -61,16 +66,21 @@ class Orders:
 
     @property
     def has_news(self) -> bool:
-        """Whether an order came after the last `take`, so that nobody has decided on it yet."""
-        return self._taken != (self.order, self._restored)
+        """Whether an order or a policy came after the last `take`: nobody has decided on it."""
+        return self._taken != self._newest
 
     def take(self) -> None:
         """Take the newest order as known."""
-        self._taken = self.order, self._restored
+        self._taken = self._newest
+
+    @property
+    def _newest(self) -> tuple[Order | None, PolicyInForce, int | None]:
+        return self.order, self.policy, self._restored
 
     def _hear(self, versioned: Versioned) -> None:
         ledger = versioned.ledger
         self._version, self.order = versioned.version, ledger.spec.run
+        self.policy = ledger.spec.run_policy
         self._uid, self._restored = ledger.metadata.uid, ledger.status.restored
 
     def _is_overtaken(self, answer: Versioned, known: str) -> bool:

@@ -26,8 +26,6 @@ class Patience:
 
     Parameters
     ----------
-    stall_seconds
-        `runPolicy.stallSeconds`, the least that is allowed.
     stalls
         Attempts in a row that have stalled before this one (`stalls_in_a_row`).
     now
@@ -37,6 +35,8 @@ class Patience:
 
     Attributes
     ----------
+    stall_seconds
+        `runPolicy.stallSeconds`, the least that is allowed, which a person may change.
     longest
         The same, with the steps of this one.
     has_stepped
@@ -44,8 +44,8 @@ class Patience:
     """
 
     def __init__(self, stall_seconds: float, stalls: int, now: float, longest: float = 0.0) -> None:
-        self._stall_seconds = stall_seconds
-        self._least = stall_seconds * 2.0 ** min(stalls, STALLS_IN_A_ROW - 1)
+        self.stall_seconds = stall_seconds
+        self._doubled = 2.0 ** min(stalls, STALLS_IN_A_ROW - 1)
         self._received_at = now
         self._step: int | None = None
         self._tried = 0.0
@@ -65,17 +65,17 @@ class Patience:
     @property
     def allowed(self) -> float:
         """Seconds of silence that do not count as a stall yet."""
-        measured = STEP_FACTOR * self.longest
+        least, measured = self._doubled * self.stall_seconds, STEP_FACTOR * self.longest
         if self.has_stepped:
-            return max(self._least, measured)
-        return max(START_FACTOR * self._least, self._tried, measured)
+            return max(least, measured)
+        return max(START_FACTOR * least, self._tried, measured)
 
     def lost(self, now: float) -> str | None:
         """Why the attempt counts as hung; None while it doesn't."""
         silent, allowed = now - self._received_at, self.allowed
         if silent <= allowed:
             return None
-        setting = f"runPolicy.stallSeconds is {self._stall_seconds:.0f}"
+        setting = f"runPolicy.stallSeconds is {self.stall_seconds:.0f}"
         if not self.has_stepped:
             return (
                 f"no first step of the attempt for {silent:.0f} s, which has {allowed:.0f} s "

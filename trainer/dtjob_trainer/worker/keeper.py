@@ -11,6 +11,8 @@ from dtjob_trainer.worker.processes import CannotStart, Nursery, Store
 
 #: How often a worker looks whether its forkserver and its store live.
 _LOOK_SECONDS = 0.5
+#: So many starts in a row may end with the death of the forkserver.
+MOST_DEATHS = 10
 
 
 class Keeper:
@@ -20,9 +22,6 @@ class Keeper:
     ----------
     ranks
         How many are started at a time.
-    most_deaths
-        So many starts in a row may end with the death of the forkserver: as many as attempts may
-        fail.
     warm, cold
         Called when children start at once, and when they no longer do.
 
@@ -38,13 +37,12 @@ class Keeper:
         self,
         nursery: Nursery,
         ranks: int,
-        most_deaths: int,
         log: Logger,
         *,
         warm: Callable[[], None],
         cold: Callable[[], Awaitable[None]],
     ) -> None:
-        self._nursery, self._ranks, self._most_deaths = nursery, ranks, most_deaths
+        self._nursery, self._ranks = nursery, ranks
         self._log, self._warm, self._cold = log, warm, cold
         self.store: Store | None = None
         self.is_warm = False
@@ -82,10 +80,9 @@ class Keeper:
         await asyncio.sleep(_LOOK_SECONDS)
         if (death := self._nursery.death) is not None:
             why = death.words
-        if in_vain > self._most_deaths:
+        if in_vain > MOST_DEATHS:
             raise CannotStart(
-                f"{why}; so ended {in_vain} starts in a row, which is one more than "
-                "runPolicy.maxRestarts allows",
+                f"{why}; so ended {in_vain} starts in a row",
                 lasting=True,
             )
         self._log.error("the forkserver is started again", detail=why)

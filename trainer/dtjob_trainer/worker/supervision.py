@@ -88,7 +88,6 @@ class Supervisor:
         self._keeper = Keeper(
             nursery,
             config.ranks,
-            config.max_restarts,
             log,
             warm=self._on_warm,
             cold=self._begin_anew,

@@ -12,15 +12,15 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason, known
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_operator.decide.facts import Facts
-from dtjob_operator.decide.obstacles import node_words
-from dtjob_operator.decide.obstacles.container_remedies import (
+from dtjob_operator.decide.obstacles.obstacle import of_pods
+from dtjob_operator.decide.obstacles.remedies import node_words
+from dtjob_operator.decide.obstacles.remedies.container_remedies import (
     SHORTER_VARIABLES,
     is_starved,
     metadata_remedy,
     more_memory,
     trainer_image,
 )
-from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.pod_status import (
     ends,
     has_ready_condition,

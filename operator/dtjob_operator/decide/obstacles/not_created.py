@@ -8,7 +8,7 @@ from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.positions import Role, positions
 from dtjob_operator.decide.obstacles.obstacle import OF_PODS, ObstacleKind
-from dtjob_operator.decide.obstacles.rejection_remedies import (
+from dtjob_operator.decide.obstacles.remedies.rejection_remedies import (
     RejectionEvent,
     missing_account,
     remedy,

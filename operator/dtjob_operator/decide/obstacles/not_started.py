@@ -12,15 +12,15 @@ from datetime import datetime, timedelta
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
-from dtjob_operator.decide.obstacles import node_words
-from dtjob_operator.decide.obstacles.container_remedies import (
+from dtjob_operator.decide.obstacles.obstacle import of_pods
+from dtjob_operator.decide.obstacles.remedies import node_words
+from dtjob_operator.decide.obstacles.remedies.container_remedies import (
     SHORTER_VARIABLES,
     is_starved,
     metadata_remedy,
     more_memory,
     trainer_image,
 )
-from dtjob_operator.decide.obstacles.obstacle import of_pods
 from dtjob_operator.read.events import last_seen, newest
 from dtjob_operator.read.pod_status import (
     can_start_since,

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_api.wire.positions import Role
-from dtjob_operator.decide.obstacles import node_words
 from dtjob_operator.decide.obstacles.not_started import GRACE
 from dtjob_operator.decide.obstacles.obstacle import of_pods
+from dtjob_operator.decide.obstacles.remedies import node_words
 from dtjob_operator.read.events import newest
 from dtjob_operator.read.pod_status import has_node, scheduled_at
 from dtjob_operator.terms import names

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide.status.pacing import QUIET
 from dtjob_operator.read.status_conditions import condition, is_true
@@ -24,31 +23,15 @@ _ANNOUNCED = frozenset(
     }
 )
 SPENDS_AGAIN = "SpendsAgain"
-RUN_POLICY_DEFERRED = "RunPolicyDeferred"
 
 
-def announcements(
-    stored: Json,
-    new: Json,
-    job: DistributedTrainingJob,
-    workers: int,
-    deferred: tuple[str, ...],
-) -> tuple[Event, ...]:
-    """Events to record when the status goes from `stored` to `new`.
-
-    Parameters
-    ----------
-    workers
-        Of the gang.
-    deferred
-        Changes that the workers do not follow yet.
-    """
+def announcements(stored: Json, new: Json, workers: int) -> tuple[Event, ...]:
+    """Events to record when the status goes from `stored` to `new`, of a gang of `workers`."""
     by_reason: dict[str, Event] = {}
     for event in (
         *_milestones(stored, new, workers),
         *_changes(stored, new),
         *_troubles(stored, new),
-        *_deferred(stored, job, deferred),
     ):
         by_reason.setdefault(event.reason, event)
     return tuple(by_reason.values())
@@ -110,14 +93,3 @@ def _troubles(stored: Json, new: Json) -> Iterator[Event]:
             continue
         if before is None or (before["status"], before["reason"]) != (now["status"], now["reason"]):
             yield Event("Warning", now["reason"], now["message"])
-
-
-def _deferred(
-    stored: Json, job: DistributedTrainingJob, deferred: tuple[str, ...]
-) -> Iterator[Event]:
-    if deferred and stored.get("observedGeneration") != job.metadata.generation:
-        yield Event(
-            "Warning",
-            RUN_POLICY_DEFERRED,
-            f"{'; '.join(deferred)}: the change takes effect when the job is suspended and resumed",
-        )

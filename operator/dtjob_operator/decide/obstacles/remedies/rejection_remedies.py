@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dtjob_api.job.workers import GPU_RESOURCE
-from dtjob_operator.decide.obstacles.invalid_fields import invalid_fields_remedy
+from dtjob_operator.decide.obstacles.remedies.invalid_fields import invalid_fields_remedy
 
 _EVENT = re.compile(
     r"create (?P<kind>Claim|Pod) .*? failed error: (?P<claim>failed to create PVC \S+: )?"

@@ -1,0 +1,1 @@
+"""What would help with an obstacle, and what its words say."""
