@@ -229,6 +229,10 @@ class Reason(StrEnum):
     """A newer attempt has taken over."""
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     """More attempts have failed than runPolicy.maxRestarts allows."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """The job has not ended within runPolicy.activeDeadlineSeconds."""
+    START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+    """The workers have not begun to train within runPolicy.startDeadlineSeconds."""
     FAILURE_RULE = "FailureRule"
     """An attempt has failed in a way that a rule of runPolicy.rules ends the job for."""
 

@@ -1,4 +1,4 @@
-"""`spec.runPolicy`: what follows when workers fail.
+"""`spec.runPolicy`: what follows when workers fail, and how long a job may take.
 
 Rules are in the manner of `podFailurePolicy` of batch/v1, for a gang:
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy
@@ -113,8 +113,8 @@ StallSeconds = Annotated[
 ]
 
 
-class RunPolicy(Model):
-    """What happens when workers fail. A change takes effect at once."""
+class FailurePolicy(Model):
+    """What happens when workers fail."""
 
     max_restarts: Restarts = 10
     """Restarts of the gang within an hour before the job fails."""
@@ -129,3 +129,33 @@ class RunPolicy(Model):
         default_factory=list
     )
     """In order; the first that fits a failure decides. Without one the gang is restarted."""
+
+
+Deadline = Annotated[
+    int,
+    Field(json_schema_extra=_between(1, 315360000, "315360000 seconds, which are ten years")),
+]
+Kept = Annotated[
+    int,
+    Field(json_schema_extra=_between(0, 315360000, "315360000 seconds, which are ten years")),
+]
+
+
+class RunPolicy(FailurePolicy):
+    """What happens when workers fail, how long a job may take, and how long it is kept.
+
+    A change takes effect at once.
+    """
+
+    active_deadline_seconds: Deadline | None = None
+    """A job that has not ended by then fails; counted from its start, or its last resumption."""
+
+    start_deadline_seconds: Deadline | None = None
+    """A job whose workers do not train by then fails, and gives back what it holds; counted from
+    its start, or its last resumption."""
+
+    hold_after_failure_seconds: Kept = 0
+    """For how long the pods of a job that has failed stay for a look; they keep their GPUs."""
+
+    ttl_seconds_after_finished: Kept | None = None
+    """The job is deleted so long after its end; its ledger and its claims stay."""

@@ -10,8 +10,8 @@ from dtjob_api.job.run_policy import (
     MOST_RESTARTS,
     MOST_RULES,
     Backoff,
+    FailurePolicy,
     FailureRule,
-    RunPolicy,
 )
 
 # Whoever writes a job is told in words what is wrong with it; a ledger is written by the operator.
@@ -41,7 +41,7 @@ class BackoffInForce(Backoff):
     max_seconds: Seconds = 300
 
 
-class PolicyInForce(RunPolicy):
+class PolicyInForce(FailurePolicy):
     """By which the coordinator goes from the next failure on."""
 
     max_restarts: Annotated[int, Field(ge=0, le=MOST_RESTARTS)] = 10
@@ -50,6 +50,6 @@ class PolicyInForce(RunPolicy):
     rules: Annotated[list[RuleInForce], Field(max_length=MOST_RULES)] = Field(default_factory=list)
 
     @classmethod
-    def of(cls, policy: RunPolicy) -> Self:
-        """The run policy of a job as its ledger has it."""
-        return cls.model_validate(policy.to_dict())
+    def of(cls, policy: FailurePolicy) -> Self:
+        """The run policy of a job as its ledger has it, without what is the operator's alone."""
+        return cls.model_validate(policy.model_dump(include=set(cls.model_fields)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dtjob_api.wire.positions import Role
 from dtjob_operator.decide.child_kinds import CHILD_KINDS, ChildKind
+from dtjob_operator.decide.deadlines import seconds_held, seconds_kept
 from dtjob_operator.decide.drift import additions, has_drifted
 from dtjob_operator.decide.gang_sets import desired_set
 from dtjob_operator.decide.obstacles.obstacle import Children
@@ -65,7 +66,8 @@ def _rests(situation: Situation) -> bool:
 def deletes(situation: Situation) -> Iterator[ObjectRef]:
     """Children of ours that are in the way of what is wanted now, or of which nothing is any more.
 
-    Once the stored status says that the job has ended its pods go, then all that was for them.
+    Once the stored status says that the job has ended its pods go, then all that was for them, and
+    in the end the job, as `spec.runPolicy` says.
     """
     job = situation.job
     for child in CHILD_KINDS:
@@ -73,13 +75,27 @@ def deletes(situation: Situation) -> Iterator[ObjectRef]:
         if stored is None or _is_being_deleted(stored) or not child.is_own(stored, job):
             continue
         if _goes(situation, child, stored):
-            yield ObjectRef(
-                api_version=child.kind.api_version,
-                kind=child.kind.name,
-                namespace=names.namespace(job),
-                name=stored["metadata"]["name"],
-                uid=stored["metadata"]["uid"],
-            )
+            yield _reference(stored)
+    if _job_goes(situation):
+        yield _reference(situation.observed.job)
+
+
+def _reference(stored: Json) -> ObjectRef:
+    return ObjectRef(
+        api_version=stored["apiVersion"],
+        kind=stored["kind"],
+        namespace=stored["metadata"]["namespace"],
+        name=stored["metadata"]["name"],
+        uid=stored["metadata"]["uid"],
+    )
+
+
+def _job_goes(situation: Situation) -> bool:
+    """Whether the job itself is deleted: all that it spent is reported, and no pod is left."""
+    observed = situation.observed
+    if not situation.finished or observed.pods or observed.spent_pending:
+        return False
+    return seconds_kept(situation) == 0
 
 
 def _goes(situation: Situation, child: ChildKind, stored: Json) -> bool:
@@ -87,6 +103,8 @@ def _goes(situation: Situation, child: ChildKind, stored: Json) -> bool:
         if child.is_shared or not child.is_of_pods:
             return False
         if child.kind is kinds.STATEFUL_SET and has_older_shape(stored):
+            return False
+        if seconds_held(situation) > 0:
             return False
         return child.makes_pods or not situation.observed.pods
     if situation.outcome is not None or situation.ledger is None:

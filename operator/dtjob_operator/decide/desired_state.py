@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
+from dtjob_operator.decide.deadlines import seconds_held, seconds_kept, seconds_to_deadline
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.situation import Situation, assess
 from dtjob_operator.decide.status.announcements import announcements, spends_again
@@ -47,7 +48,8 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
     situation = assess(observed, job, now, settings)
     if (begun := next_run(situation)) is not None:
         return Decision(status=begun, events=(announced(begun),), wake_after=0.0)
-    if situation.outcome is not None and not situation.finished and observed.spent_pending:
+    ends = situation.outcome is not None or situation.failure is not None
+    if ends and not situation.finished and observed.spent_pending:
         # The end is reported with its whole cost, not with the figure of fewer draws.
         return Decision(status=stored, wake_after=settings.telemetry_seconds)
     refusal = None
@@ -109,7 +111,7 @@ def _wake_after(
     """Seconds to the next look: few where no watch will report what is awaited."""
     if is_terminal(written):
         # The status comes first: the pods are released when it is stored.
-        return wait if situation.finished else 0.0
+        return _next_end(situation, wait) if situation.finished else 0.0
     if _is_undecided(situation):
         return wait or None  # the accountant calls; its answer may have to wait for its write
     if situation.obstacles:
@@ -122,7 +124,15 @@ def _wake_after(
         pause = settings.telemetry_seconds
     else:
         pause = _FIRST_FIGURES_SECONDS
-    return min(pause, wait) if wait else pause
+    pause = min(pause, wait) if wait else pause
+    deadline = seconds_to_deadline(situation)
+    return pause if deadline is None else min(pause, deadline)
+
+
+def _next_end(situation: Situation, wait: float | None) -> float | None:
+    """Seconds until something of a job that has ended is taken away."""
+    times = (wait, seconds_held(situation), seconds_kept(situation))
+    return min((each for each in times if each), default=wait)
 
 
 def _has_just_begun(situation: Situation, now: datetime) -> bool:

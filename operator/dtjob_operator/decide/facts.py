@@ -14,6 +14,7 @@ from dtjob_api.job.network import NetworkPolicyMode
 from dtjob_api.ledger.privacy_ledger import (
     AttemptRecord,
     OrderState,
+    Outcome,
     PrivacyLedger,
     PrivacyPlan,
 )
@@ -86,6 +87,11 @@ class Facts:
         """The plan that a ledger can be made of; None while there is none, or where none can be."""
         plan = self.observed.privacy_plan
         return None if isinstance(plan, PlanError) else plan
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the job ended, as the ledger has it."""
+        return self.ledger.status.outcome if self.ledger else None
 
     @property
     def last_attempt(self) -> AttemptRecord | None:

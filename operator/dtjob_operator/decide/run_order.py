@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from dtjob_api.ledger.privacy_ledger import Order, OrderState
 from dtjob_api.reasons import ENDED_IN_ORDER
+from dtjob_operator.decide.deadlines import overdue
 from dtjob_operator.decide.facts import Facts
 from dtjob_operator.read import pod_status
 from dtjob_operator.terms import names
@@ -28,7 +29,7 @@ def next_order(facts: Facts) -> Order | None:
     if facts.ledger is None:
         return None
     run = facts.ledger.spec.run
-    if facts.job.spec.suspend:
+    if facts.job.spec.suspend or overdue(facts) is not None:
         return _next(run, facts.now, run.workers, OrderState.DRAIN) if not facts.at_rest else None
     if facts.at_rest:
         return _next(run, facts.now, facts.target)
@@ -118,7 +119,7 @@ def _is_stopping(facts: Facts) -> bool:
 
 def _is_asked_to_grow(facts: Facts) -> bool:
     ledger = facts.ledger
-    if ledger is None or facts.at_rest or facts.job.spec.suspend:
+    if ledger is None or facts.at_rest or facts.job.spec.suspend or overdue(facts) is not None:
         return False
     run = ledger.spec.run
     return facts.target > run.workers and facts.target != run.instead_of

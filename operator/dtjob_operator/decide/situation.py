@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
-from dtjob_api.ledger.privacy_ledger import Outcome
 from dtjob_api.reasons import ConditionType
 from dtjob_api.wire.well_known import HTTP_PORT
+from dtjob_operator.decide.deadlines import is_over, overdue
 from dtjob_operator.decide.facts import Facts, gather
 from dtjob_operator.decide.obstacles.obstacle import Children, Obstacle, children, obstacle_to
 from dtjob_operator.decide.obstacles.order import find
@@ -41,10 +41,15 @@ class Situation(Facts):
         """Whether the stored status is terminal: it never changes again."""
         return is_terminal(self.stored)
 
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the job ended, as the ledger has it."""
-        return self.ledger.status.outcome if self.ledger else None
+    @functools.cached_property
+    def overdue(self) -> Finding | None:
+        """Why the job is to fail that has taken too long."""
+        return overdue(self)
+
+    @functools.cached_property
+    def failure(self) -> Finding | None:
+        """Why the job fails though its ledger has no outcome: it was overdue, and rests."""
+        return self.overdue if is_over(self) else None
 
     @property
     def children(self) -> Children:

@@ -182,6 +182,12 @@ class World:
         """Carry one decision out."""
         decision = self.decide()
         for reference in decision.deletes:
+            if reference.kind == "DistributedTrainingJob":
+                metadata = self.observed.job["metadata"]
+                assert reference.uid == metadata["uid"]
+                gone = metadata | {"deletionTimestamp": stamp(self.now)}
+                self.see(job=self.observed.job | {"metadata": gone})
+                continue
             deleted = {"kind": reference.kind, "metadata": {"name": reference.name}}
             self.see(**{slot_of(deleted): None})
         for child in decision.applies:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dtjob_api.job.run_policy import FailureAction, RunPolicy
+from dtjob_api.job.run_policy import FailureAction, FailurePolicy
 from dtjob_api.ledger.attempt_rules import is_failure, leaves
 from dtjob_api.ledger.privacy_ledger import (
     MAX_NUMBER,
@@ -201,7 +201,7 @@ def with_end(status: LedgerStatus, attempt: int, end: AttemptEnd, now: datetime)
     return status.model_copy(update={"attempts": records})
 
 
-def _ruled(end: AttemptEnd, policy: RunPolicy) -> AttemptEnd:
+def _ruled(end: AttemptEnd, policy: FailurePolicy) -> AttemptEnd:
     """An end that nobody saw, with what a rule says of it."""
     found = ruling(policy.rules, end.reason, end.exit_code, end.signal)
     if found is None or found.action is not FailureAction.IGNORE:
@@ -210,7 +210,7 @@ def _ruled(end: AttemptEnd, policy: RunPolicy) -> AttemptEnd:
 
 
 def _last(
-    earlier: Sequence[AttemptRecord], now: datetime, policy: RunPolicy
+    earlier: Sequence[AttemptRecord], now: datetime, policy: FailurePolicy
 ) -> tuple[Reason, str] | None:
     """Why no attempt follows those before; None where one may.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from dtjob_api.job.run_policy import FailureAction, RunPolicy
+from dtjob_api.job.run_policy import FailureAction, FailurePolicy
 from dtjob_api.ledger.privacy_ledger import MAX_MESSAGE_LENGTH, Hold, LedgerStatus, PrivacyLedger
 from dtjob_api.reasons import Reason, known
 from dtjob_api.wire.gang import End, EndKind
@@ -94,7 +94,7 @@ def held(ledger: PrivacyLedger) -> Consequence | None:
     )
 
 
-def _hold(order_generation: int, policy: RunPolicy) -> Hold:
+def _hold(order_generation: int, policy: FailurePolicy) -> Hold:
     return Hold(generation=order_generation, stall_seconds=policy.stall_seconds)
 
 

@@ -10,8 +10,8 @@ from dtjob_api.job.run_policy import (
     Backoff,
     FailureAction,
     FailureCause,
+    FailurePolicy,
     FailureRule,
-    RunPolicy,
 )
 from dtjob_api.ledger.attempt_rules import is_failure
 from dtjob_api.ledger.privacy_ledger import MAX_ATTEMPTS_KEPT, AttemptRecord
@@ -111,7 +111,7 @@ def pause(
     return whole * (0.5 + 0.5 * share)
 
 
-def exhausted(policy: RunPolicy, last: str) -> str:
+def exhausted(policy: FailurePolicy, last: str) -> str:
     """Why no attempt follows; `last` says how the last one ended."""
     return (
         f"more than {policy.max_restarts} restarts within an hour (runPolicy.maxRestarts); "

@@ -117,6 +117,16 @@ def _states(
         yield ConditionState(ConditionType.FAILED, True, refusal.reason, refusal.message)
         return
     yield from _accepted(situation)
+    if (failure := situation.failure) is not None:
+        for kind in (
+            ConditionType.RESOURCES_READY,
+            ConditionType.RENDEZVOUS_READY,
+            ConditionType.NETWORK_RESTRICTED,
+            ConditionType.RUNNING,
+        ):
+            yield ConditionState(kind, False, Reason.FINISHED, ended)
+        yield ConditionState(ConditionType.FAILED, True, failure.reason, failure.message)
+        return
     if outcome is not None and situation.ledger is not None:
         yield ConditionState(ConditionType.RUNNING, False, Reason.FINISHED, ended)
         yield _ended(situation, situation.ledger, outcome)

@@ -59,7 +59,7 @@ def status(
             new |= _course(situation, ledger, now)
         elif "progress" in stored:  # a job that does not train has no foreseeable end
             new["progress"] = _without(stored["progress"], "estimatedCompletionTime")
-        if refusal is not None:
+        if refusal is not None or situation.failure is not None:
             new["completionTime"] = timestamp(now)
     new["display"] = _display(new, now, _epsilon_column(new, observed, situation))
     return {field: value for field, value in new.items() if value is not None}
@@ -76,6 +76,8 @@ def _phase(situation: Situation, refusal: Finding | None) -> str:
         return Phase.SUCCEEDED if outcome.state is OutcomeState.SUCCEEDED else Phase.FAILED
     if situation.ledger is None:
         return Phase.PENDING
+    if situation.failure is not None:
+        return Phase.FAILED
     if situation.at_rest:
         return Phase.SUSPENDING if situation.observed.pods else Phase.SUSPENDED
     if situation.children is Children.RELEASED:

@@ -11,7 +11,9 @@ from dtjob_operator.read.status_conditions import condition
 def suspended(situation: Situation) -> ConditionState | None:
     """The condition; None for a job that was never suspended."""
     kind = ConditionType.SUSPENDED
-    if situation.at_rest:
+    if situation.overdue is not None and condition(situation.stored, kind) is None:
+        return None
+    if situation.at_rest and situation.overdue is None:
         state = resting(situation)
         return ConditionState(kind, state.reason is Reason.SUSPENDED, state.reason, state.message)
     if situation.job.spec.suspend and situation.ledger is not None:
@@ -26,6 +28,8 @@ def suspended(situation: Situation) -> ConditionState | None:
 def resting(situation: Situation) -> ConditionState:
     """What `Running` says of a job whose workers are ordered to stop."""
     kind, pods = ConditionType.RUNNING, len(situation.observed.pods)
+    if (why := situation.overdue) is not None:
+        return ConditionState(kind, False, why.reason, f"{why.message}: its pods leave")
     if pods == 0:
         message = "no pod is left; set spec.suspend to false to go on"
         return ConditionState(kind, False, Reason.SUSPENDED, message)
