@@ -57,7 +57,10 @@ class FailureRule(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "size(self.causes) + size(self.exitCodes) + size(self.signals) > 0",
+                " || ".join(
+                    f"(has(self.{field}) && size(self.{field}) > 0)"
+                    for field in ("causes", "exitCodes", "signals")
+                ),
                 "must name a cause, an exit code or a signal",
                 field=".causes",
             )

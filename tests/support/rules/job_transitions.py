@@ -62,6 +62,16 @@ _ALWAYS: dict[str, Json] = {
     "replicas": {"spec.workers.replicas": 7},
     "max-restarts": {"spec.runPolicy.maxRestarts": 3},
     "stall-seconds": {"spec.runPolicy.stallSeconds": 60},
+    "backoff": {"spec.runPolicy.backoff": {"initialSeconds": 0, "maxSeconds": 0}},
+    "failure-rules": {"spec.runPolicy.rules": [{"exitCodes": [42], "action": "Fail"}]},
+    "deadlines": {
+        "spec.runPolicy.activeDeadlineSeconds": 60,
+        "spec.runPolicy.startDeadlineSeconds": 60,
+    },
+    "time-after-the-end": {
+        "spec.runPolicy.holdAfterFailureSeconds": 60,
+        "spec.runPolicy.ttlSecondsAfterFinished": 0,
+    },
     "run-policy-removed": {"spec.runPolicy": REMOVED},
     "network-policy": {"spec.network": {"policy": "None"}},
     "network-egress": {"spec.network.egress": []},
