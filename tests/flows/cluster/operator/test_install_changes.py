@@ -97,8 +97,8 @@ def page(
     page = Page(installed, [new_namespace().namespace for _ in range(2)], tmp_path)
     yield page
     install(installed)
-    for kind in ("clusterrole", "clusterrolebinding"):
-        installed("delete", kind, "dtjob-operator-plan", "--ignore-not-found")
+    for kind, _namespace, name in page.installs("some") - page.installs("my"):
+        installed("delete", kind, name, "--ignore-not-found")
 
 
 def test_nothing_of_the_other_way_is_left(page: Page) -> None:
