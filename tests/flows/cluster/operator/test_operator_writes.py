@@ -172,3 +172,27 @@ def test_the_life_of_a_job_passes(
     wait_for("no policy", lambda: namespace.get("networkpolicy", name) is None, 60)
     namespace("delete", "rolebinding", "dtjob-worker")
     wait_for("the binding is back", lambda: namespace.get("rolebinding", "dtjob-worker"), 30)
+
+
+def test_a_job_beside_the_operator_says_that_it_is_in_the_wrong_place(
+    operator: OperatorProcess, installed: Kubectl
+) -> None:
+    installed.apply(unplaced_job("misplaced"))
+    try:
+
+        def message() -> str | None:
+            status = (installed.get("dtjob", "misplaced") or {}).get("status", {})
+            found = {each["type"]: each for each in status.get("conditions", [])}
+            refused = found.get("ResourcesReady", {})
+            return refused["message"] if refused.get("reason") == "PodsRefused" else None
+
+        said = wait_for("it is refused", message, 120)
+        assert (
+            "metadata.namespace: the dtjob operator makes nothing of a job in kube-system" in said
+        )
+        assert "Make the job in another namespace" in said
+    finally:
+        installed("delete", "dtjob", "misplaced")
+    for kind in ("statefulsets", "services", "rolebindings", "networkpolicies"):
+        names = [each["metadata"]["name"] for each in installed.list(kind)]
+        assert not [name for name in names if name.startswith(("misplaced", "dtjob-worker"))]
