@@ -60,7 +60,7 @@ cluster-down: $(INSTALLED)  ## Remove it, or whatever a crash left of it
 	@$(TOOLS) -m localcluster down
 cluster-status: $(INSTALLED)  ## Say what runs and how to reach it
 	@$(TOOLS) -m localcluster status
-cluster-image: $(INSTALLED)  ## Build the Dockerfile in FROM=folder and give it to the cluster as NAME=name
+cluster-image: $(INSTALLED)  ## Build the Dockerfile in FROM=folder, or FROM=. NAME=operator, and give it to the cluster as NAME=name
 	@$(TOOLS) -m localcluster image "$(FROM)" "$(NAME)"
 
 .PHONY: check

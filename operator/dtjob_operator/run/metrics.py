@@ -41,7 +41,7 @@ class Metrics:
         )
         self._watch_restarts = Counter(
             "dtjob_event_stream_restarts",
-            "Times that the stream of events on jobs and ledgers ended and was started again.",
+            "Times that the stream of events on jobs ended and was started again.",
             registry=self._registry,
         )
         self._odd_objects = Counter(

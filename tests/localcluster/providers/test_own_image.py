@@ -8,15 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from localcluster.cli import app
+from tests.support.checkout import ROOT
 from tests.support.programs import program, with_programs
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
 
 
-def test_an_image_of_ones_own_is_built_on_the_trainer_of_this_checkout_and_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, own = tmp_path / "calls", tmp_path / "survey"
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was asked of docker and kind, which are there and do nothing."""
+    calls = tmp_path / "calls"
     with_programs(tmp_path, monkeypatch, "kubectl")
     for name in ("docker", "kind"):
         program(
@@ -26,6 +27,24 @@ def test_an_image_of_ones_own_is_built_on_the_trainer_of_this_checkout_and_loade
             'for a; do case "$a" in --iidfile=*) echo sha256:0123456789abcdef > "${a#*=}";; '
             f"--kubeconfig=*) : > {tmp_path}/exported;; esac; done",
         )
+    return calls
+
+
+def test_the_operator_of_this_checkout_is_built_by_its_name(
+    calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, ["image", ".", "operator", "--provider", "kind"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "localhost/dtjob/operator:0123456789ab"
+    (built,) = (line for line in calls.read_text().splitlines() if line.startswith("docker build"))
+    assert f"--file={ROOT}/Dockerfile.operator" in built
+
+
+def test_an_image_of_ones_own_is_built_on_the_trainer_of_this_checkout_and_loaded(
+    calls: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "survey"
     own.mkdir()
     argv = ["image", str(own), "survey", "--provider", "kind"]
     refused = CliRunner().invoke(app, argv)

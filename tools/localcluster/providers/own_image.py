@@ -1,4 +1,4 @@
-"""Images of a user's own, on top of the project's."""
+"""Images of a user's own, on top of the project's, and the project's from a checkout."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ _ON_BASE = re.compile(
 def build(cluster: Provider, folder: Path, name: str) -> BuiltImage:
     """Build a folder's Dockerfile, and before it the project's that it may be built on.
 
+    The checkout itself has one for each of the project's images, by its name.
+
     Raises
     ------
     ClusterError
         If there is no Dockerfile, the name can't be an image's, or a build fails.
     """
+    if name in project.IMAGES and folder.resolve() == project.CHECKOUT:
+        return _build_own(cluster, name)
     if not _NAME.fullmatch(name) or name in project.IMAGES:
         raise ClusterError(
             f"{name!r} can't be the name of an image of yours",
             "Use lower-case letters, digits and inner dashes; "
-            f"{' and '.join(project.IMAGES)} are {project.NAME}'s own",
+            f"{' and '.join(project.IMAGES)} are {project.NAME}'s own, of {project.CHECKOUT} alone",
         )
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file():
@@ -39,6 +43,11 @@ def build(cluster: Provider, folder: Path, name: str) -> BuiltImage:
             f"and copy your task to {project.CODE_FOLDER}",
         )
     if _ON_BASE.search(dockerfile.read_text() + "\n"):
-        checkout = project.CHECKOUT
-        cluster.build_image(_BASE, checkout / f"Dockerfile.{_BASE}", checkout, {})
+        _build_own(cluster, _BASE)
     return cluster.build_image(name, dockerfile, folder, {})
+
+
+def _build_own(cluster: Provider, name: str) -> BuiltImage:
+    """One of the project's."""
+    checkout = project.CHECKOUT
+    return cluster.build_image(name, checkout / f"Dockerfile.{name}", checkout, {})

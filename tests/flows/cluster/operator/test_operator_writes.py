@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from dtjob_operator.terms import names
 from dtjob_operator.terms.kinds import JOB_UID_LABEL
+from tests.support.builders import UID
+from tests.support.clusters import operator_account
 from tests.support.clusters.api_reader import Manifest
 from tests.support.clusters.kube import Kubectl, wait_for
+from tests.support.clusters.operator_account import DRY, OPERATOR, REFUSED, changed, write
 from tests.support.clusters.operator_process import OperatorProcess, child_name, unplaced_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-OPERATOR = "--as=system:serviceaccount:dtjob-system:dtjob-operator"
-UID = "0a1b2c3d-0000-0000-0000-000000000000"
-REFUSED = "the dtjob operator writes no "
-DRY = "--dry-run=server"
 StoredJob = Callable[[Manifest], Manifest]
 Change = Callable[[Manifest], None]
+KINDS = ("statefulset", "service", "networkpolicy", "poddisruptionbudget")
 
 
-def owned(api_version: str, kind: str, spec: Any) -> Manifest:
-    """An object of a job that there may have been."""
-    owner = {
-        "apiVersion": "dtjob.dev/v1alpha1",
-        "kind": "DistributedTrainingJob",
-        "name": "digits",
-        "uid": UID,
-        "controller": True,
-    }
-    labels = names.shared_labels() | {JOB_UID_LABEL: UID}
-    metadata = {"name": "digits-0a1b2c3d", "labels": labels, "ownerReferences": [owner]}
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
-
-
-POD = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
-SELECTOR = {"matchLabels": {"a": "b"}}
-CHILDREN = {
-    "statefulset": owned(
-        "apps/v1", "StatefulSet", {"selector": SELECTOR, "serviceName": "x", "template": POD}
-    ),
-    "service": owned("v1", "Service", {"ports": [{"port": 1}]}),
-    "networkpolicy": owned("networking.k8s.io/v1", "NetworkPolicy", {"podSelector": SELECTOR}),
-    "poddisruptionbudget": owned(
-        "policy/v1", "PodDisruptionBudget", {"maxUnavailable": 1, "selector": SELECTOR}
-    ),
-}
+def child(kubectl: Kubectl, kind: str) -> Manifest:
+    """One of a job in that namespace that there may have been."""
+    return operator_account.children(operator_account.job(kubectl.namespace))[kind]
 
 
 def no_owner(child: Manifest) -> None:
@@ -82,30 +57,14 @@ def another_job(child: Manifest) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def in_force(installed: Kubectl) -> None:
-    """A policy works some seconds after it is installed."""
-
-    def refused() -> bool:
-        stranger = copy.deepcopy(CHILDREN["service"])
-        no_owner(stranger)
-        try:
-            write(installed, stranger)
-        except AssertionError as error:
-            return REFUSED in str(error)
-        return False
-
-    wait_for("the policy is in force", refused, 60)
+def in_force(installed: Kubectl, new_namespace: Callable[[], Kubectl]) -> None:
+    operator_account.wait_until_in_force(new_namespace())
 
 
-def write(kubectl: Kubectl, obj: Manifest, *, fails: bool = False) -> str:
-    """Apply an object in the operator's name, as it does, without effect."""
-    how = ("apply", "--server-side", "--field-manager=dtjob-operator", "--filename=-")
-    return kubectl(*how, DRY, OPERATOR, stdin=json.dumps(obj), fails=fails)
-
-
-@pytest.mark.parametrize("kind", CHILDREN)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_jobs_child_is_made_only_as_that(namespace: Kubectl, kind: str) -> None:
-    write(namespace, CHILDREN[kind])
+    own = child(namespace, kind)
+    write(namespace, own)
     changes: tuple[Change, ...] = (
         no_owner,
         no_label,
@@ -116,19 +75,15 @@ def test_a_jobs_child_is_made_only_as_that(namespace: Kubectl, kind: str) -> Non
         another_job,
     )
     for change in changes:
-        child = copy.deepcopy(CHILDREN[kind])
-        change(child)
-        assert f"{REFUSED}object but those of its jobs" in write(namespace, child, fails=True)
+        refused = write(namespace, changed(own, change), fails=True)
+        assert f"{REFUSED}object but those of its jobs" in refused
 
 
-@pytest.mark.parametrize("kind", CHILDREN)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_jobs_is_not_changed(namespace: Kubectl, kind: str) -> None:
     """Nor taken over, by giving it an owner and a label."""
-    own = CHILDREN[kind]
-    foreign = copy.deepcopy(own)
-    no_labels(foreign)
-    no_owner(foreign)
-    namespace.apply(foreign)
+    own = child(namespace, kind)
+    namespace.apply(changed(changed(own, no_labels), no_owner))
     name = own["metadata"]["name"]
     for metadata in ({"annotations": {"a": "b"}}, own["metadata"]):
         patch = json.dumps({"metadata": metadata})
@@ -141,30 +96,21 @@ def test_what_is_no_jobs_is_not_changed(namespace: Kubectl, kind: str) -> None:
     namespace("patch", kind, name, "--type=merge", f"--patch={label}")
     repair = json.dumps({"metadata": {"ownerReferences": own["metadata"]["ownerReferences"]}})
     namespace("patch", kind, name, "--type=merge", f"--patch={repair}", DRY, OPERATOR)
-    thief = copy.deepcopy(own["metadata"])
+    thief = child(namespace, kind)["metadata"]
     thief["labels"][JOB_UID_LABEL] = thief["ownerReferences"][0]["uid"] = UID.replace("0a", "1b")
     stolen = json.dumps({"metadata": thief})
     change = ("patch", kind, name, "--type=merge", f"--patch={stolen}", DRY, OPERATOR)
     assert REFUSED in namespace(*change, fails=True)
 
 
-def shared(kind: str) -> Manifest:
-    metadata = {"name": "dtjob-worker", "labels": names.shared_labels()}
-    if kind == "serviceaccount":
-        return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "dtjob-worker"}
-    of_workers = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding"}
-    return of_workers | {"metadata": metadata, "roleRef": role, "subjects": []}
-
-
 @pytest.mark.parametrize("kind", ["serviceaccount", "rolebinding"])
 def test_what_another_made_for_workers_is_left_alone(namespace: Kubectl, kind: str) -> None:
-    write(namespace, shared(kind))
-    unlabelled = shared(kind)
-    no_labels(unlabelled)
+    own = operator_account.shared(namespace.namespace)[kind]
+    write(namespace, own)
+    unlabelled = changed(own, no_labels)
     assert f"{REFUSED}account and no binding" in write(namespace, unlabelled, fails=True)
     namespace.apply(unlabelled)
-    assert REFUSED in write(namespace, shared(kind), fails=True), "a platform team prepared it"
+    assert REFUSED in write(namespace, own, fails=True), "a platform team prepared it"
     if kind == "rolebinding":
         of = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace.namespace}/rolebindings"
         gone = ("delete", "--raw", f"{of}/dtjob-worker?dryRun=All", OPERATOR)
@@ -195,8 +141,7 @@ def test_other_writes_are_about_jobs_too(namespace: Kubectl, installed: Kubectl)
 
 def test_others_write_what_they_like(namespace: Kubectl) -> None:
     """An administrator holds every verb, plan among them."""
-    stranger = copy.deepcopy(CHILDREN["service"])
-    no_owner(stranger)
+    stranger = changed(child(namespace, "service"), no_owner)
     namespace("create", "--filename=-", DRY, stdin=json.dumps(stranger))
 
 
@@ -212,7 +157,7 @@ def test_the_life_of_a_job_passes(
         return bool(found.get("phase") == "Starting")
 
     wait_for("it starts", phase, 120)
-    for kind in CHILDREN:
+    for kind in KINDS:
         namespace(
             "patch", kind, name, "--type=merge", '--patch={"metadata":{"ownerReferences":[]}}'
         )
@@ -227,3 +172,27 @@ def test_the_life_of_a_job_passes(
     wait_for("no policy", lambda: namespace.get("networkpolicy", name) is None, 60)
     namespace("delete", "rolebinding", "dtjob-worker")
     wait_for("the binding is back", lambda: namespace.get("rolebinding", "dtjob-worker"), 30)
+
+
+def test_a_job_beside_the_operator_says_that_it_is_in_the_wrong_place(
+    operator: OperatorProcess, installed: Kubectl
+) -> None:
+    installed.apply(unplaced_job("misplaced"))
+    try:
+
+        def message() -> str | None:
+            status = (installed.get("dtjob", "misplaced") or {}).get("status", {})
+            found = {each["type"]: each for each in status.get("conditions", [])}
+            refused = found.get("ResourcesReady", {})
+            return refused["message"] if refused.get("reason") == "PodsRefused" else None
+
+        said = wait_for("it is refused", message, 120)
+        assert (
+            "metadata.namespace: the dtjob operator makes nothing of a job in kube-system" in said
+        )
+        assert "Make the job in another namespace" in said
+    finally:
+        installed("delete", "dtjob", "misplaced")
+    for kind in ("statefulsets", "services", "rolebindings", "networkpolicies"):
+        names = [each["metadata"]["name"] for each in installed.list(kind)]
+        assert not [name for name in names if name.startswith(("misplaced", "dtjob-worker"))]

@@ -52,6 +52,15 @@ _REMEDIES = (
         "keep a copy of that (kubectl get privacyledgers -o yaml) as long as it is there",
     ),
 )
+#: What helps with what the policy operator-writes refuses of the operator's own writes.
+_REMEDIES_OF_CHILDREN = (
+    (r"the dtjob operator makes nothing of a job in", "Make the job in another namespace"),
+    (
+        r"ValidatingAdmissionPolicy 'operator-writes\.dtjob\.dev'",
+        "The operator asks for no such thing itself: whatever put it there, a webhook, a policy or "
+        "a person, has to take that field back",
+    ),
+)
 #: What helps with a worker's pod and claim.
 _REMEDIES_OF_PODS = (
     (
@@ -115,7 +124,7 @@ def missing_account(cause: str) -> str | None:
 def remedy_of_child(cause: str) -> str:
     """What would help a child that the operator applies. What is invalid stays so at every try."""
     from_webhook = _is_from_webhook(cause)
-    found = None if from_webhook else _listed(cause, _REMEDIES)
+    found = None if from_webhook else _listed(cause, _REMEDIES + _REMEDIES_OF_CHILDREN)
     if found is None and not from_webhook and (invalid := invalid_fields_remedy(cause)):
         return invalid
     found = found or "Raise the quota, or repair the policy or webhook that stands in its way"
