@@ -99,6 +99,8 @@ class Reason(StrEnum):
     """A volume cannot be mounted."""
     UNSCHEDULABLE = "Unschedulable"
     """No node has room for a worker or is allowed to take it."""
+    NODE_LOST = "NodeLost"
+    """The node of a worker is gone; its pod is deleted by force."""
     PODS_REFUSED = "PodsRefused"
     """Quota, Pod Security or another admission rule refuses the workers."""
     WORKER_NOT_STARTED = "WorkerNotStarted"

@@ -144,6 +144,14 @@ Kept = Annotated[
 ]
 
 
+class NodeLost(Model):
+    """What becomes of pods whose node does not answer any more."""
+
+    force_after_seconds: Kept = 120
+    """A pod that is to go is deleted by force once its node has not answered for so long, and at
+    once where the node is deleted, or tainted as out of service."""
+
+
 class RunPolicy(FailurePolicy):
     """What happens when workers fail, how long a job may take, and how long it is kept.
 
@@ -162,3 +170,5 @@ class RunPolicy(FailurePolicy):
 
     ttl_seconds_after_finished: Kept | None = None
     """The job is deleted so long after its end; its ledger and its claims stay."""
+
+    node_lost: NodeLost = NodeLost()

@@ -9,12 +9,13 @@ from dtjob_operator.decide.child_kinds import CHILD_KINDS, ChildKind
 from dtjob_operator.decide.deadlines import seconds_held, seconds_kept
 from dtjob_operator.decide.drift import additions, has_drifted
 from dtjob_operator.decide.gang_sets import desired_set
+from dtjob_operator.decide.lost_nodes import overdue_pods
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.obstacles.older_shape import has_older_shape
 from dtjob_operator.decide.situation import Situation
 from dtjob_operator.terms import kinds, names
 from dtjob_operator.terms.decision import ObjectRef
-from dtjob_operator.terms.kinds import Json
+from dtjob_operator.terms.kinds import Json, Kind
 
 
 def applies(situation: Situation) -> Iterator[Json]:
@@ -75,18 +76,22 @@ def deletes(situation: Situation) -> Iterator[ObjectRef]:
         if stored is None or _is_being_deleted(stored) or not child.is_own(stored, job):
             continue
         if _goes(situation, child, stored):
-            yield _reference(stored)
+            yield _reference(stored, child.kind)
+    for lost in overdue_pods(situation):
+        yield _reference(lost.pod, kinds.POD, by_force=True)
     if _job_goes(situation):
-        yield _reference(situation.observed.job)
+        yield _reference(situation.observed.job, kinds.JOB)
 
 
-def _reference(stored: Json) -> ObjectRef:
+def _reference(stored: Json, kind: Kind, *, by_force: bool = False) -> ObjectRef:
+    metadata = stored["metadata"]
     return ObjectRef(
-        api_version=stored["apiVersion"],
-        kind=stored["kind"],
-        namespace=stored["metadata"]["namespace"],
-        name=stored["metadata"]["name"],
-        uid=stored["metadata"]["uid"],
+        api_version=kind.api_version,
+        kind=kind.name,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        by_force=by_force,
     )
 
 

@@ -9,9 +9,14 @@ from pydantic import ValidationError
 from dtjob_api.reasons import ConditionType, Phase, Reason
 from dtjob_operator.decide import admission, children
 from dtjob_operator.decide.deadlines import seconds_held, seconds_kept, seconds_to_deadline
+from dtjob_operator.decide.lost_nodes import lost_pods, overdue_pods
 from dtjob_operator.decide.obstacles.obstacle import Children
 from dtjob_operator.decide.situation import Situation, assess
-from dtjob_operator.decide.status.announcements import announcements, spends_again
+from dtjob_operator.decide.status.announcements import (
+    announcements,
+    ended_by_force,
+    spends_again,
+)
 from dtjob_operator.decide.status.condition_state import ConditionState
 from dtjob_operator.decide.status.conditions import with_condition
 from dtjob_operator.decide.status.job_status import status
@@ -72,7 +77,7 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Decision:
         applies=applies,
         deletes=tuple(children.deletes(situation)),
         status=written,
-        events=again + news,
+        events=again + news + tuple(ended_by_force(overdue_pods(situation))),
         wake_after=_wake_after(situation, written, wait, now, settings),
     )
 
@@ -131,8 +136,9 @@ def _wake_after(
 
 def _next_end(situation: Situation, wait: float | None) -> float | None:
     """Seconds until something of a job that has ended is taken away."""
-    times = (wait, seconds_held(situation), seconds_kept(situation))
-    return min((each for each in times if each), default=wait)
+    forced = [(each.due - situation.now).total_seconds() for each in lost_pods(situation)]
+    times = (wait, seconds_held(situation), seconds_kept(situation), *forced)
+    return min((each for each in times if each and each > 0), default=wait)
 
 
 def _has_just_begun(situation: Situation, now: datetime) -> bool:

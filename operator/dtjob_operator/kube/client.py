@@ -69,7 +69,7 @@ class KubeClient:
         """Close all connections."""
         await self._api_client.close()
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Json:
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Json:
         """One object."""
         return trimmed(await self._json("get", "GET", kind, kind.path(namespace, name)), kind)
 
@@ -256,10 +256,25 @@ class KubeClient:
         return trimmed(await self._json("update", "PUT", kind, path, query, obj), kind)
 
     async def delete(
-        self, kind: Kind, namespace: str, name: str, uid: str, *, dry_run: bool = False
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        uid: str,
+        *,
+        dry_run: bool = False,
+        by_force: bool = False,
     ) -> None:
-        """Delete an object of that UID and, in the background, what it owns."""
+        """Delete an object of that UID and, in the background, what it owns.
+
+        Parameters
+        ----------
+        by_force
+            At once, though it may not have ended.
+        """
         body: Json = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        if by_force:
+            body["gracePeriodSeconds"] = 0
         if dry_run:  # in the body: where there is one no option of a query is read
             body["dryRun"] = ["All"]
         await self._json("delete", "DELETE", kind, kind.path(namespace, name), body=body)

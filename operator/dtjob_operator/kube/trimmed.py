@@ -109,6 +109,17 @@ def _claim(obj: Json) -> Json:
     }
 
 
+def _node(obj: Json) -> Json:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    ready = [_of(each, _CONDITION) for each in conditions if each.get("type") == "Ready"]
+    taints = (obj.get("spec") or {}).get("taints") or ()
+    return {
+        "metadata": _identity(obj),
+        "spec": {"taints": [_of(each, ("key", "effect")) for each in taints]},
+        "status": {"conditions": ready},
+    }
+
+
 def _event(obj: Json) -> Json:
     about = _of(obj.get("involvedObject") or {}, _ABOUT)
     return {"metadata": _identity(obj), **_of(obj, _EVENT), "involvedObject": about}
@@ -140,6 +151,7 @@ _TRIMMERS: dict[Kind, Callable[[Json], Json]] = {
     kinds.POD: _pod,
     kinds.CLAIM: _claim,
     kinds.EVENT: _event,
+    kinds.NODE: _node,
     kinds.LEDGER: _ledger,
 }
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,7 @@ from dtjob_operator.observe.epsilons import Epsilons
 from dtjob_operator.observe.plans import Plans
 from dtjob_operator.observe.scrape import Scraper
 from dtjob_operator.read.events import by_child
-from dtjob_operator.read.pod_status import running_since
+from dtjob_operator.read.pod_status import disruption, has_outlived, running_since
 from dtjob_operator.read.status_conditions import condition, is_terminal, is_true
 from dtjob_operator.read.stored_job import child_of, parsed_if_readable
 from dtjob_operator.terms import formatting, kinds, names
@@ -35,6 +35,8 @@ from dtjob_operator.terms.kinds import Json, Kind
 from dtjob_operator.terms.observed import Child, EarlierRun, EventsByObject, Observed
 
 _EVENTS_FRESH_SECONDS = 2.0
+# As the node's lifecycle controller calls what it does to the pods of a node that is gone.
+_BY_TAINT = "DeletionByTaintManager"
 
 
 EventIdentity = tuple[str, str, str]
@@ -143,6 +145,7 @@ class Observer:
             ),
             role_binding=self._stores[kinds.ROLE_BINDING].get(namespace, kinds.WORKER_ACCOUNT),
             pods=pods,
+            nodes=await self._nodes(pods),
             claim=await self._claim(namespace, name, ledger) if done is None else None,
             unlabelled={
                 pod["metadata"]["name"]: lost_labels.of_pod(job, name, pod)
@@ -276,6 +279,22 @@ class Observer:
             self._log.info("pods not asked for", error=error.message, status=error.status)
             return tuple(pod for pod in known if pod["metadata"]["name"] in missed)
         return tuple(pod for pod in found if lost_labels.of_pod(job, child, pod))
+
+    async def _nodes(self, pods: Iterable[Json]) -> dict[str, Json | None]:
+        """The nodes of pods that should have gone, or that their node's taint has deleted."""
+        now, found = datetime.now(UTC), dict[str, Json | None]()
+        for pod in pods:
+            name = (pod.get("spec") or {}).get("nodeName")
+            stays = has_outlived(pod, now, timedelta()) or disruption(pod) == _BY_TAINT
+            if not name or name in found or not stays:
+                continue
+            try:
+                found[name] = await self._client.get(kinds.NODE, None, name)
+            except NotFound:
+                found[name] = None
+            except ApiError as error:  # an operator of some namespaces may not read nodes
+                self._log.info("node not read", error=error.message, status=error.status)
+        return found
 
     async def _claim(self, namespace: str, child: str, ledger: Json | None) -> Json | None:
         """The checkpoint claim, which may hold spent draws once a worker has written to the ledger.

@@ -224,7 +224,13 @@ class Applier:
     async def _delete(self, reference: ObjectRef) -> None:
         kind = kind_of({"apiVersion": reference.api_version, "kind": reference.kind})
         try:
-            await self._client.delete(kind, reference.namespace, reference.name, reference.uid)
+            await self._client.delete(
+                kind,
+                reference.namespace,
+                reference.name,
+                reference.uid,
+                by_force=reference.by_force,
+            )
         except NotFound:
             return
         self._log.info("deleted", kind=reference.kind, name=reference.name)

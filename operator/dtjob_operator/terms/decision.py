@@ -19,13 +19,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """One object of the job's namespace; `uid` is the precondition of whatever is done to it."""
+    """One object of the job's namespace; `uid` is the precondition of whatever is done to it.
+
+    Attributes
+    ----------
+    by_force
+        Whether it is deleted though nobody reports that it has ended.
+    """
 
     api_version: str
     kind: str
     namespace: str
     name: str
     uid: str
+    by_force: bool = False
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,14 @@ class Observed:
         Of the job's namespace, with the job's label `dtjob.dev/job-uid` and a position in its gang
         (`names.position_of`); those that are `unlabelled` too, for they are workers all the same.
         Used of each: metadata (name, deletionTimestamp, creationTimestamp, ownerReferences),
-        status.{phase, reason, message, startTime, conditions, containerStatuses,
+        spec.nodeName, status.{phase, reason, message, startTime, conditions, containerStatuses,
         initContainerStatuses}.
+    nodes
+        By name, of pods that should have gone: None where there is none of that name, and absent
+        where it is not known. Used of each: spec.taints, and status.conditions of type Ready.
     claim
-        The checkpoint claim. Used of it: metadata, spec.storageClassName, status.phase.
+        The checkpoint claim. Used of it: metadata, spec.{storageClassName,
+        volumeName}, status.phase.
     unlabelled
         Of the pods that its StatefulSets miss, those that exist: by name, the labels of a worker
         that each lacks.
@@ -160,6 +164,7 @@ class Observed:
     service_account: Json | None = None
     role_binding: Json | None = None
     pods: tuple[Json, ...] = ()
+    nodes: Mapping[str, Json | None] = field(default_factory=dict)
     claim: Json | None = None
     unlabelled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     api_server: tuple[Endpoint, ...] = ()

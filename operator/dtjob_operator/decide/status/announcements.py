@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dtjob_api.reasons import ConditionType, Phase, Reason
+from dtjob_operator.decide.lost_nodes import LostPod
 from dtjob_operator.decide.status.pacing import QUIET
 from dtjob_operator.read.status_conditions import condition, is_true
 from dtjob_operator.terms import formatting
@@ -23,6 +24,7 @@ _ANNOUNCED = frozenset(
     }
 )
 SPENDS_AGAIN = "SpendsAgain"
+POD_ENDED_BY_FORCE = "PodEndedByForce"
 
 
 def announcements(stored: Json, new: Json, workers: int) -> tuple[Event, ...]:
@@ -49,6 +51,16 @@ def spends_again(observed: Observed) -> tuple[Event, ...]:
         "spends anew beside it"
     )
     return (Event("Warning", SPENDS_AGAIN, message),)
+
+
+def ended_by_force(pods: Iterable[LostPod]) -> Iterator[Event]:
+    """That pods are deleted which nobody has reported to have ended."""
+    for each in pods:
+        yield Event(
+            "Warning",
+            POD_ENDED_BY_FORCE,
+            f"pod {each.name} is deleted by force: its node {each.node} {each.why}",
+        )
 
 
 def _milestones(stored: Json, new: Json, workers: int) -> Iterator[Event]:
