@@ -105,6 +105,8 @@ class Record:
     linked
         Whether `up` came as far as linking the cluster with the machine; from there on the
         cluster's daemon needs nobody.
+    nodes
+        How many nodes the cluster has.
     holder
         The process whose end ends the whole cluster, as it wrote itself down; None before.
     """
@@ -112,6 +114,7 @@ class Record:
     slot: int
     boot: str
     linked: bool = False
+    nodes: int = 1
     holder: Process | None = None
 
     @property
@@ -139,7 +142,13 @@ def read_record(folder: Path) -> Record | None:
         holder = None
         if holder_file(folder).exists():
             holder = Process.parse(holder_file(folder).read_text())
-        return Record(slot=read["slot"], boot=read["boot"], linked=read["linked"], holder=holder)
+        return Record(
+            slot=read["slot"],
+            boot=read["boot"],
+            linked=read["linked"],
+            nodes=read.get("nodes", 1),  # before there were two, nobody wrote how many
+            holder=holder,
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -152,5 +161,10 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Replace the record in a state folder; the holder writes itself down."""
-    fields = {"slot": record.slot, "boot": record.boot, "linked": record.linked}
+    fields = {
+        "slot": record.slot,
+        "boot": record.boot,
+        "linked": record.linked,
+        "nodes": record.nodes,
+    }
     write_atomically(folder / "record.json", json.dumps(fields))
