@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
@@ -140,13 +141,9 @@ def test_pods_of_both_nodes_reach_each_other(
     assert cluster_of_two.fetched("far", address(near)) == "near"
     names = {name: f"{name}.pods.default.svc.cluster.local" for name in ("near", "far")}
     for asking, asked in (("near", "far"), ("far", "near")):
-        wait_for(
-            f"{asked} is found by name from {asking}",
-            lambda asking=asking, asked=asked: (
-                cluster_of_two.fetched(asking, names[asked]) == asked
-            ),
-            60,
-        )
+        by_name = partial(cluster_of_two.fetched, asking, names[asked])
+        wait_for(f"{asked} answers {asking} by its name", by_name, 60)
+        assert by_name() == asked
     assert "gitVersion" in cluster_of_two.kubectl("exec", "far", "--", "python3", "-c", _ASK_API)
     assert answered(address(far)) == "far"
 
@@ -188,7 +185,7 @@ def test_a_policy_is_in_force_between_nodes(
 
 def ready_unknown(node: Manifest) -> bool:
     conditions = {each["type"]: each["status"] for each in node["status"]["conditions"]}
-    return conditions["Ready"] == "Unknown"
+    return bool(conditions["Ready"] == "Unknown")
 
 
 def terminating(pod: Manifest) -> bool:

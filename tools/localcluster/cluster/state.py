@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -57,6 +58,12 @@ class Process:
         """Whether this very process still runs (a zombie does not)."""
         text = _stat(self.pid)
         return text is not None and _after_name(text)[0] != "Z" and self.parse(text) == self
+
+    def await_end(self, seconds: float) -> None:
+        """Return when it has ended, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal, which can't reach another process whatever became of the PID.

@@ -29,7 +29,7 @@ from localcluster.install import binaries, packages
 from localcluster.networking import interfaces
 from localcluster.node import cgroups, ctr, linking
 from localcluster.providers.protocol import Capability, Status
-from localcluster.run import launch, process_manager
+from localcluster.run import holding, launch, process_manager
 
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
@@ -203,7 +203,7 @@ class LocalProvider:
         title, name = f"loading image {image.name}", LOCAL_NAME + image.name
         with self._locked(), self._progress.stage(title, f"load {image.name}"):
             for other in nodes.others(self._running()):
-                if self._is_on(other):
+                if _is_on(other):
                     linking.load(ctr.Client(self.daemon(other.number)), buildah.stored(image), name)
             return linking.load(ctr.Client(self.daemon()), buildah.stored(image), name)
 
@@ -215,17 +215,11 @@ class LocalProvider:
         component
             A name that `status` shows, e.g. `kube-apiserver`.
         """
-        instance = self._running()
-        if component not in process_manager.noted(instance):
-            raise ClusterError(f"the cluster has no component {component!r}")
-        (instance.holds / component).touch()
-        self._await_component(instance, component, running=False)
+        holding.hold(self._running(), component)
 
     def start_component(self, component: str) -> None:
         """Let a process that `stop_component` ended run again."""
-        instance = self._running()
-        (instance.holds / component).unlink(missing_ok=True)
-        self._await_component(instance, component, running=True)
+        holding.let_go(self._running(), component)
 
     def kill_node(self, number: int, *, power_off: bool = False) -> None:
         """Lose a node, without a word from it to anybody; nothing happens if it is lost already.
@@ -244,23 +238,16 @@ class LocalProvider:
             If the cluster has no such node.
         """
         node = self._other(number)
-        if not self._is_on(node):
+        if not _is_on(node):
             return
-        if not power_off:
-            self.stop_component(node.process("kubelet"))
-            return
-        last = Process.of(self.daemon(number))
-        self.stop_component(node.machine)
-        _await_end(last, _KILLED_SECONDS)
-        node.status_file.unlink(missing_ok=True)
+        if power_off:
+            holding.cut_power(node, Process.of(self.daemon(number)))
+        else:
+            holding.hold(node.cluster, node.process("kubelet"))
 
     def start_node(self, number: int) -> None:
         """Let a node that `kill_node` took away run again; it is ready some seconds later."""
-        node = self._other(number)
-        kubelet = node.process("kubelet")
-        (node.cluster.holds / kubelet).unlink(missing_ok=True)
-        self.start_component(node.machine)
-        self._await_component(node.cluster, kubelet, running=True)
+        holding.boot(self._other(number))
 
     def _other(self, number: int) -> Node:
         instance = self._running()
@@ -272,10 +259,6 @@ class LocalProvider:
             "The first one is the cluster itself; a second comes with `python -m localcluster up "
             f"--provider local --name {self.name} --nodes 2`, after `down`",
         )
-
-    def _is_on(self, node: Node) -> bool:
-        machine = process_manager.noted(node.cluster).get(node.machine, {})
-        return machine.get("pid") is not None
 
     def enable_metrics(self) -> None:
         """Have metrics-server run, and return when it knows what the node uses.
@@ -349,19 +332,12 @@ class LocalProvider:
         record = read_record(state_folder(self.name))
         daemon = first_member(record.holder.pid) if record and record.holder else None
         if daemon is not None and number > 1:
-            machine = process_manager.noted(instance).get(self._other(number).machine, {})
-            holder = child(daemon, machine["pid"]) if machine.get("pid") else None
+            machine = process_manager.pid(instance, self._other(number).machine)
+            holder = child(daemon, machine) if machine else None
             daemon = first_member(holder) if holder else None
         if daemon is None:
             raise ClusterError(f"node {number} of cluster {self.name} does not run")
         return daemon
-
-    def _await_component(self, instance: Instance, name: str, *, running: bool) -> None:
-        deadline = time.monotonic() + 120
-        while (process_manager.noted(instance).get(name, {}).get("pid") is not None) != running:
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{name} did not {'start' if running else 'end'} within 120 s")
-            time.sleep(0.05)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -369,6 +345,10 @@ class LocalProvider:
         holder, tell = f"changing cluster {self.name}", self._progress.say
         with locked(lock, timeout=_LOCK_SECONDS, holder=holder, tell=tell):
             yield
+
+
+def _is_on(node: Node) -> bool:
+    return process_manager.pid(node.cluster, node.machine) is not None
 
 
 def _up_key(node_count: int) -> str:
@@ -386,15 +366,9 @@ def _end(holder: Process) -> None:
         if (first := first_member(holder.pid)) is not None:
             daemon = Process.of(first)
             daemon.kill(signal.SIGTERM)
-    _await_end(holder, _STOP_SECONDS)
+    holder.await_end(_STOP_SECONDS)
     with suppress(ProcessLookupError):
         holder.kill()
     # The kernel lets PID 1 end only after all others; who goes on earlier meets some that write.
     if daemon is not None:
-        _await_end(daemon, _KILLED_SECONDS)
-
-
-def _await_end(process: Process, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while process.alive and time.monotonic() < deadline:
-        time.sleep(0.05)
+        daemon.await_end(_KILLED_SECONDS)

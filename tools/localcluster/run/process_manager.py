@@ -187,6 +187,12 @@ def noted(cluster: Instance) -> dict[str, dict[str, Any]]:
     return found
 
 
+def pid(cluster: Instance, name: str) -> int | None:
+    """Return the noted PID of a process; None where it does not run or there is none."""
+    found: int | None = noted(cluster).get(name, {}).get("pid")
+    return found
+
+
 def _read(status_file: Path) -> dict[str, dict[str, Any]]:
     with suppress(FileNotFoundError):
         read: dict[str, dict[str, Any]] = json.loads(status_file.read_text())
