@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 import time
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from localcluster.base import project
@@ -108,21 +107,20 @@ def _interfaces() -> set[str]:
     return {link["ifname"] for link in json.loads(listed.stdout)}
 
 
-def hardware_address(address: IPv4Address) -> str:
-    """Return the fixed, locally administered address of the interface that has `address`.
+def _hardware_address(node: Node) -> str:
+    """Return a fixed, locally administered address for the bridge.
 
     Without one a bridge takes the lowest of its ports': it would change as pods come and go, and
     every other pod would send to the old one until its neighbour cache noticed, half a minute on.
     """
-    return "02:00:" + address.packed.hex(":")
+    return "02:00:" + node.bridge_address.packed.hex(":")
 
 
 def create_bridge(node: Node) -> None:
     """Make the pods' bridge (run inside of the namespace), the first node's with the API's too."""
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     ip("link", "set", "lo", "up")
-    hardware = hardware_address(node.bridge_address)
-    ip("link", "add", BRIDGE, "address", hardware, "type", "bridge")
+    ip("link", "add", BRIDGE, "address", _hardware_address(node), "type", "bridge")
     ip("address", "add", f"{node.bridge_address}/{node.pods.prefixlen}", "dev", BRIDGE)
     if node.is_first:
         ip("address", "add", f"{node.cluster.kubernetes_service}/32", "dev", BRIDGE)

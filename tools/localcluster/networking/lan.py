@@ -13,7 +13,7 @@ from localcluster.base.errors import ClusterError
 from localcluster.cluster import nodes
 from localcluster.cluster.instance import Instance
 from localcluster.cluster.nodes import Node
-from localcluster.networking.interfaces import UPLINK, hardware_address, ip
+from localcluster.networking.interfaces import UPLINK, ip
 
 _SWITCH = "nodes0"
 _PLUG_SECONDS = 120.0
@@ -21,10 +21,10 @@ _PLUG_SECONDS = 120.0
 
 def create(cluster: Instance) -> None:
     """Make it where there are other nodes (run in the first one's network namespace)."""
-    address = nodes.first(cluster).lan_address
     if not nodes.others(cluster):
         return
-    ip("link", "add", _SWITCH, "address", hardware_address(address), "type", "bridge")
+    address = nodes.first(cluster).lan_address
+    ip("link", "add", _SWITCH, "type", "bridge")
     ip("address", "add", f"{address}/{cluster.lan.prefixlen}", "dev", _SWITCH)
     ip("link", "set", _SWITCH, "up")
     for node in nodes.others(cluster):
@@ -48,11 +48,11 @@ def join(node: Node, first: int) -> None:
     """
     plug, there = f"node{node.number}", f"/proc/self/fd/{first}"
     enter = ("nsenter", f"--net={there}")
-    veth = ["link", "add", UPLINK, "address", hardware_address(node.lan_address), "type", "veth"]
     deadline = time.monotonic() + _PLUG_SECONDS
     while True:
         try:
-            ip(*veth, "peer", "name", plug, "netns", there, held=(first,))
+            peer = ("peer", "name", plug, "netns", there)
+            ip("link", "add", UPLINK, "type", "veth", *peer, held=(first,))
             break
         except ClusterError:  # the kernel removes that of an ended namespace some time later
             if time.monotonic() > deadline:
