@@ -112,7 +112,9 @@ class ProcessManager:
             if child.process is not None:
                 if held:
                     child.process.send_signal(child.component.ended_by)
-            elif not held and now >= child.not_before:
+            elif held:
+                child.starts = 0  # who was ended on purpose does not keep ending
+            elif now >= child.not_before:
                 self._spawn(child)
                 changed = True
         if changed:
