@@ -16,6 +16,7 @@ from localcluster.cluster.instance import Instance
 from localcluster.cluster.state import Record, boot_id, holder_file, write_record
 from localcluster.install import binaries, packages
 from localcluster.providers.local import LocalProvider
+from localcluster.run import launch
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
 
@@ -51,5 +52,6 @@ def test_a_cluster_that_runs_gets_no_further_node(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(packages, "require_root", lambda _: None)
     monkeypatch.setattr(packages, "ensure", lambda *_: None)
     monkeypatch.setattr(binaries, "ensure", lambda *_: None)
+    monkeypatch.setattr(launch, "await_usable", lambda _: None)
     with pytest.raises(ClusterError, match="runs with 1 node, and 2 are asked for"):
         running(1).up(node_count=2)
