@@ -23,13 +23,28 @@ def test_the_command_shows_no_traceback(tmp_path: Path, monkeypatch: pytest.Monk
     assert "'No_Name' can't be the name of a cluster" in bad.output
 
 
-def test_a_cluster_of_another_kind_is_not_started_where_metrics_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        (["--metrics"], "Leave it out and install metrics-server there, or add --provider local"),
+        (["--nodes", "2"], "Leave it out, or add --provider local"),
+    ],
+)
+def test_a_cluster_of_another_kind_is_not_started_where_what_it_lacks_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str], instead: str
 ) -> None:
     without_programs(tmp_path, monkeypatch)
     for name in ("docker", "kind", "kubectl"):
         noted(tmp_path, name, "exit 0")
-    result = CliRunner().invoke(app, ["up", "--metrics", "--provider", "kind"])
+    result = CliRunner().invoke(app, ["up", *option, "--provider", "kind"])
     assert result.exit_code == 1
-    assert "--metrics is of provider local alone, and this cluster is of kind" in result.output
+    assert f"{option[0]} is of provider local alone, and this cluster is of kind" in result.output
+    assert instead in result.output
     assert not [call for call in calls(tmp_path) if call.startswith("kind create")]
+
+
+@pytest.mark.parametrize("change", ["kill", "start"])
+def test_a_node_of_a_cluster_that_does_not_run_is_named_as_such(change: str) -> None:
+    result = CliRunner().invoke(app, ["node", change, "2", "--name", "none"])
+    assert result.exit_code == 1
+    assert "error: cluster none does not run" in result.output

@@ -100,14 +100,14 @@ def of_a_cluster(name: str, found: list[str]) -> list[str]:
     return sorted(each for each in found if name in each or each.startswith(ours))
 
 
-def assert_usable(provider: LocalProvider) -> None:
+def assert_usable(provider: LocalProvider, node_count: int = 1) -> None:
     kubectl = Kubectl(provider.kubectl(), provider.kubeconfig())
-    node = kubectl.list("nodes")
-    assert [each["metadata"]["name"] for each in node] == [f"dtjob-{provider.name}"]
+    names = [f"dtjob-{provider.name}", f"dtjob-{provider.name}-2"][:node_count]
+    assert sorted(each["metadata"]["name"] for each in kubectl.list("nodes")) == names
 
 
-def run_a_pod(provider: LocalProvider, folder: Path) -> list[Process]:
-    """Run a pod with a volume of its own and return its processes."""
+def run_a_pod(provider: LocalProvider, folder: Path, node: str) -> list[Process]:
+    """Run a pod with a volume of its own on a node and return its processes."""
     (folder / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n")
     image = provider.build_image("test-sleeper", folder / "Dockerfile", folder, {})
     mount = {"name": "memory", "mountPath": "/memory"}
@@ -118,7 +118,11 @@ def run_a_pod(provider: LocalProvider, folder: Path) -> list[Process]:
         "volumeMounts": [mount],
     }
     volume = {"name": "memory", "emptyDir": {"medium": "Memory"}}
-    spec = {"containers": [container], "volumes": [volume]}
+    spec = {
+        "nodeSelector": {"kubernetes.io/hostname": node},
+        "containers": [container],
+        "volumes": [volume],
+    }
     kubectl = Kubectl(provider.kubectl(), provider.kubeconfig())
     metadata = {"generateName": "sleeper-"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
@@ -127,17 +131,18 @@ def run_a_pod(provider: LocalProvider, folder: Path) -> list[Process]:
 
 
 def test_a_crash_leaves_nothing_after_down(second: LocalProvider, tmp_path: Path) -> None:
+    """Of two nodes with a pod each."""
     before = traces(second.name)
-    second.up()
-    assert_usable(second)
+    second.up(node_count=2)
+    assert_usable(second, 2)
     holder = holder_of(second)
-    in_pod = run_a_pod(second, tmp_path)
-    assert in_pod
+    in_pods = [run_a_pod(second, tmp_path, f"dtjob-{second.name}{suffix}") for suffix in ("", "-2")]
+    assert all(in_pods)
     second.up()
     assert holder_of(second) == holder, "a second up must change nothing"
 
     started = descendants(holder)
-    assert set(in_pod) < set(started)
+    assert {process for in_pod in in_pods for process in in_pod} < set(started)
     daemon = next(process for process in started if process.pid == min(p.pid for p in started))
     daemon.kill()
     # With them go mounts, and the kernel writes what lies in those to the disk first.

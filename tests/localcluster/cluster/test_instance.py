@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("empty_machine")
 def test_the_addresses_of_a_cluster_lie_in_its_block() -> None:
     for slot in range(32):
         cluster = instance.Instance("a", slot)
-        parts = [cluster.pods, cluster.services, cluster.link]
+        parts = [cluster.services, cluster.link, cluster.lan]
         assert all(part.subnet_of(cluster.block) for part in parts)
         assert not any(a.overlaps(b) for a in parts for b in parts if a is not b)
         assert len(cluster.interface) <= 15
@@ -25,7 +25,7 @@ def test_the_addresses_of_a_cluster_lie_in_its_block() -> None:
 def test_a_used_block_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = instance.allocate("a")
     assert instance.allocate("a") == usual
-    monkeypatch.setattr(instance, "_routed_networks", lambda: [usual.pods])
+    monkeypatch.setattr(instance, "_routed_networks", lambda: [usual.services])
     beside = instance.allocate("a")
     assert beside.slot != usual.slot
     write_record(instance.state_folder("b"), Record(slot=beside.slot, boot=boot_id()))

@@ -46,10 +46,20 @@ def test_a_record_is_read_as_written(tmp_path: Path) -> None:
     assert read is not None
     assert read.running
     assert read.holder == Process.of(os.getpid())
+    write_record(tmp_path, Record(slot=3, boot=boot_id(), nodes=2))
+    of_two = read_record(tmp_path)
+    assert of_two is not None
+    assert of_two.nodes == 2
     write_record(tmp_path, Record(slot=3, boot="another"))
     after_boot = read_record(tmp_path)
     assert after_boot is not None
     assert not after_boot.running
+
+
+def test_a_record_that_does_not_say_how_many_nodes_is_of_one(tmp_path: Path) -> None:
+    """So were all clusters once, and one of them may run."""
+    (tmp_path / "record.json").write_text('{"slot": 3, "boot": "b", "linked": true}')
+    assert read_record(tmp_path) == Record(slot=3, boot="b", linked=True, nodes=1)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"slot": 1}'])

@@ -24,7 +24,7 @@ def entered(pid: int) -> bool:
 
 
 def first_member(holder: int) -> int | None:
-    """Return PID 1 of a PID namespace as this process numbers it, or None if it has ended.
+    """Return PID 1 of a PID namespace as this process numbers it, or None if there is none.
 
     Parameters
     ----------
@@ -32,11 +32,34 @@ def first_member(holder: int) -> int | None:
         The process that made the namespace and stays outside of it.
     """
     namespace = Path(f"/proc/{holder}/ns/pid_for_children").readlink()
+    if namespace == Path(f"/proc/{holder}/ns/pid").readlink():
+        return None  # it has not made it yet
     for pid in pids():
         with suppress(OSError):
             if Path(f"/proc/{pid}/ns/pid").readlink() == namespace and _own_number(pid) == 1:
                 return pid
     return None
+
+
+def child(parent: int, number: int) -> int | None:
+    """Return the child of process `parent` that its own PID namespace numbers so, if there is one.
+
+    Parameters
+    ----------
+    parent
+        As this process numbers it.
+    number
+        As the child numbers itself.
+    """
+    for pid in pids():
+        with suppress(OSError):
+            if _parent(pid) == parent and _own_number(pid) == number:
+                return pid
+    return None
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _own_number(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 import urllib.error
 import urllib.request
@@ -23,6 +24,8 @@ class Component:
     ready
         Tells whether it serves; the daemon starts what comes next when it does. Always true for a
         process that nothing waits for.
+    ended_by
+        The signal that ends it where it is to be held.
     environment
         Variables in addition to the daemon's own.
     """
@@ -30,6 +33,7 @@ class Component:
     name: str
     argv: list[str]
     ready: Callable[[], bool] = field(default=lambda: True)
+    ended_by: signal.Signals = signal.SIGTERM
     environment: dict[str, str] = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from localcluster.base import project
 from localcluster.base.errors import ClusterError
-from localcluster.base.paths import clusters_folder, images_folder
+from localcluster.base.paths import clusters_folder
 from localcluster.cluster.state import read_record
 
 DEFAULT_NAME = project.NAME
@@ -37,10 +37,13 @@ class Instance:
         A DNS label of at most 30 characters.
     slot
         Index of its address block, 0 to 31.
+    node_count
+        How many nodes it has (see `localcluster.cluster.nodes`).
     """
 
     name: str
     slot: int
+    node_count: int = 1
 
     @property
     def folder(self) -> Path:
@@ -53,11 +56,6 @@ class Instance:
         return self.folder / "logs"
 
     @property
-    def status_file(self) -> Path:
-        """What the daemon reports of its processes."""
-        return self.folder / "status.json"
-
-    @property
     def failure_file(self) -> Path:
         """Why the daemon gave up; absent otherwise."""
         return self.folder / "failed"
@@ -66,16 +64,6 @@ class Instance:
     def holds(self) -> Path:
         """Folder in which a file named as a process keeps that process from running."""
         return self.folder / "hold"
-
-    @property
-    def content(self) -> Path:
-        """containerd's root: images stay there, unpacked, from one run to the next."""
-        return images_folder() / f"containerd-{self.name}"
-
-    @property
-    def node(self) -> str:
-        """Name of the cluster's node."""
-        return f"{project.NAME}-{self.name}"
 
     @property
     def interface(self) -> str:
@@ -93,23 +81,24 @@ class Instance:
         return _BLOCKS[self.slot]
 
     @property
-    def _networks(self) -> list[IPv4Network]:
+    def networks(self) -> list[IPv4Network]:
+        """The parts of its block: the first node's pods, Services, links, other nodes' pods."""
         return list(self.block.subnets(new_prefix=24))
-
-    @property
-    def pods(self) -> IPv4Network:
-        """Addresses of pods; the first is the bridge's."""
-        return self._networks[0]
 
     @property
     def services(self) -> IPv4Network:
         """Addresses of Services; the first is that of `kubernetes.default`."""
-        return self._networks[1]
+        return self.networks[1]
 
     @property
     def link(self) -> IPv4Network:
         """The two addresses between the machine and the cluster."""
-        return next(self._networks[2].subnets(new_prefix=30))
+        return next(self.networks[2].subnets(new_prefix=30))
+
+    @property
+    def lan(self) -> IPv4Network:
+        """Addresses of nodes among themselves."""
+        return list(self.networks[2].subnets(new_prefix=25))[1]
 
     @property
     def machine_address(self) -> IPv4Address:
@@ -123,8 +112,8 @@ class Instance:
 
     @property
     def bridge_address(self) -> IPv4Address:
-        """The node, its DNS server and its API server, as pods see them."""
-        return self.pods[1]
+        """The first node, its DNS server and its API server, as pods see them."""
+        return self.networks[0][1]
 
     @property
     def kubernetes_service(self) -> IPv4Address:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -58,6 +59,12 @@ class Process:
         text = _stat(self.pid)
         return text is not None and _after_name(text)[0] != "Z" and self.parse(text) == self
 
+    def await_end(self, seconds: float) -> None:
+        """Return when it has ended, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal, which can't reach another process whatever became of the PID.
 
@@ -105,6 +112,8 @@ class Record:
     linked
         Whether `up` came as far as linking the cluster with the machine; from there on the
         cluster's daemon needs nobody.
+    nodes
+        How many nodes the cluster has.
     holder
         The process whose end ends the whole cluster, as it wrote itself down; None before.
     """
@@ -112,6 +121,7 @@ class Record:
     slot: int
     boot: str
     linked: bool = False
+    nodes: int = 1
     holder: Process | None = None
 
     @property
@@ -139,7 +149,13 @@ def read_record(folder: Path) -> Record | None:
         holder = None
         if holder_file(folder).exists():
             holder = Process.parse(holder_file(folder).read_text())
-        return Record(slot=read["slot"], boot=read["boot"], linked=read["linked"], holder=holder)
+        return Record(
+            slot=read["slot"],
+            boot=read["boot"],
+            linked=read["linked"],
+            nodes=read.get("nodes", 1),  # before there were two, nobody wrote how many
+            holder=holder,
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -152,5 +168,10 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Replace the record in a state folder; the holder writes itself down."""
-    fields = {"slot": record.slot, "boot": record.boot, "linked": record.linked}
+    fields = {
+        "slot": record.slot,
+        "boot": record.boot,
+        "linked": record.linked,
+        "nodes": record.nodes,
+    }
     write_atomically(folder / "record.json", json.dumps(fields))

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from localcluster.base import project
 from localcluster.base.files import write_atomically
+from localcluster.cluster import nodes
 from localcluster.cluster.instance import CLUSTER_DOMAIN, Instance
 from localcluster.control import metrics
 
@@ -159,16 +160,15 @@ def write_all(instance: Instance) -> None:
     ).write(pki, "apiserver")
     authority.issue(metrics.NAME, names=[metrics.HOST]).write(pki, metrics.NAME)
     authority.issue("apiserver-kubelet-client", ["system:masters"]).write(pki, "kubelet-client")
-    authority.issue(
-        f"system:node:{instance.node}",
-        ["system:nodes"],
-        names=[instance.node],
-        addresses=[instance.bridge_address],
-    ).write(pki, "kubelet")
+    users = {}
+    for node in nodes.every(instance):
+        user, groups = users[node.process("kubelet")] = f"system:node:{node.name}", ["system:nodes"]
+        authority.issue(user, groups, names=[node.name], addresses=[node.bridge_address]).write(
+            pki, node.process("kubelet")
+        )
 
-    inside = "https://127.0.0.1:443"
-    users = {
-        "kubelet": (f"system:node:{instance.node}", ["system:nodes"]),
+    inside = f"https://{instance.bridge_address}:443"  # from every node
+    users |= {
         "kube-controller-manager": ("system:kube-controller-manager", []),
         "kube-scheduler": ("system:kube-scheduler", []),
         metrics.NAME: (metrics.USER, []),

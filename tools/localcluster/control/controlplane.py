@@ -7,6 +7,10 @@ from localcluster.cluster.instance import Instance
 from localcluster.control import audit
 from localcluster.install import binaries
 
+# Whoever has a second node waits for what becomes of its loss: by default 50 s, looked at every 5.
+# Its kubelet then renews its Lease more often (see localcluster.node.kubelet).
+_LOSS_OF_A_NODE = ("--node-monitor-grace-period=20s", "--node-monitor-period=2s")
+
 
 def etcd(instance: Instance) -> Component:
     """Return the store; it never waits for the disk, since no cluster outlives its daemon."""
@@ -90,6 +94,8 @@ def controller_manager(instance: Instance) -> Component:
         "--horizontal-pod-autoscaler-cpu-initialization-period=10s",
         "--horizontal-pod-autoscaler-initial-readiness-delay=5s",
     ]
+    if instance.node_count > 1:
+        argv += _LOSS_OF_A_NODE
     return Component("kube-controller-manager", argv)
 
 

@@ -1,8 +1,8 @@
 """The enforcer of NetworkPolicies, which the bridge that pods hang on does not know.
 
-Run by the cluster's daemon, in the cluster's network namespace, as `python -m
-localcluster.networking.enforcer --kubeconfig FILE --node NAME`. What pods send one another over
-the bridge goes through iptables, as the kernel has it by default. When it ends, the rules stay
+Run on each node, in its network namespace, as `python -m localcluster.networking.enforcer
+--kubeconfig FILE --node NAME --node NAME`, with the names of all nodes. What pods send one another
+over the bridge goes through iptables, as the kernel has it by default. When it ends, the rules stay
 until the namespace goes.
 """
 
@@ -21,8 +21,9 @@ from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
 from localcluster.base.errors import ClusterError
+from localcluster.cluster import nodes
 from localcluster.cluster.component import Component
-from localcluster.cluster.instance import Instance
+from localcluster.cluster.nodes import Node
 from localcluster.networking import policies
 
 # The client's helpers have no types; what comes out of them is plain JSON.
@@ -36,26 +37,30 @@ Key = tuple[str, str]
 Listed = dict[Key, dict[str, Any]]
 
 
-def component(instance: Instance) -> Component:
-    """Return the enforcer as a process of the cluster."""
+def component(node: Node) -> Component:
+    """Return the enforcer of what a node's pods send and get, as a process of the node."""
     argv = [sys.executable, "-m", "localcluster.networking.enforcer"]
-    argv += ["--kubeconfig", str(instance.folder / "admin-inside.kubeconfig")]
-    argv += ["--node", instance.node]
-    return Component("network-policies", argv)
+    argv += ["--kubeconfig", str(node.cluster.folder / "admin-inside.kubeconfig")]
+    for each in nodes.every(node.cluster):  # what a policy names may be anywhere
+        argv += ["--node", each.name]
+    return Component(node.process("network-policies"), argv)
 
 
 class Enforcer:
     """Follows policies, pods and namespaces, and puts into force what they come to."""
 
-    def __init__(self, connection: Any, node: str) -> None:
+    def __init__(self, connection: Any, node_names: list[str]) -> None:
         core: Any = client.CoreV1Api(connection)
         networking: Any = client.NetworkingV1Api(connection)
         self._sources: dict[str, tuple[Any, dict[str, str]]] = {
             "policies": (networking.list_network_policy_for_all_namespaces, {}),
-            # Fake nodes' pods send nothing, and there may be thousands of them.
-            "pods": (core.list_pod_for_all_namespaces, {"field_selector": f"spec.nodeName={node}"}),
             "namespaces": (core.list_namespace, {}),
         }
+        # Fake nodes' pods send nothing, and there may be thousands of them.
+        self._pods = {f"pods of {name}": f"spec.nodeName={name}" for name in node_names}
+        for source, selector in self._pods.items():
+            options = {"field_selector": selector}
+            self._sources[source] = (core.list_pod_for_all_namespaces, options)
         self._known: dict[str, Listed] = {}
         self._changed = threading.Event()
 
@@ -81,8 +86,8 @@ class Enforcer:
             name: each["metadata"].get("labels") or {}
             for (_, name), each in self._known["namespaces"].items()
         }
-        applied, pods = self._known["policies"].values(), self._known["pods"].values()
-        return policies.table(applied, pods, namespaces)
+        pods = [pod for source in self._pods for pod in self._known[source].values()]
+        return policies.table(self._known["policies"].values(), pods, namespaces)
 
     def _follow(self, name: str) -> None:
         lister, options = self._sources[name]
@@ -129,7 +134,7 @@ def main() -> None:
     """Enforce until killed."""
     parser = argparse.ArgumentParser(prog="python -m localcluster.networking.enforcer")
     parser.add_argument("--kubeconfig", required=True, type=Path)
-    parser.add_argument("--node", required=True)
+    parser.add_argument("--node", required=True, action="append")
     arguments = parser.parse_args()
     Enforcer(_connect(str(arguments.kubeconfig)), arguments.node).run()
 

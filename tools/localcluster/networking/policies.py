@@ -17,6 +17,8 @@ Manifest = dict[str, Any]
 _ALL = IPv4Network("0.0.0.0/0")
 # What belongs to a connection that was let through comes back. "out" and "in" hold a jump for each
 # pod that is closed in that direction, to a chain that returns what is named and drops the rest.
+# What comes over the uplink is let in: it is from the machine, or on another node what the first
+# one, over which all else comes, has let through.
 _HEAD = f"""*filter
 :INPUT ACCEPT
 :FORWARD ACCEPT

@@ -16,7 +16,7 @@ from pathlib import Path
 from localcluster.base.errors import ClusterError
 from localcluster.base.files import write_atomically
 from localcluster.cluster.component import Component
-from localcluster.cluster.instance import Instance
+from localcluster.cluster.nodes import Node
 from localcluster.images import pause
 from localcluster.node.ctr import SOCKET, Client
 
@@ -25,13 +25,13 @@ _CRI_PLUGIN = "io.containerd.grpc.v1.cri"
 _START_SECONDS = 120.0
 
 
-def _config(instance: Instance, *, with_cri: bool = True) -> str:
+def _config(node: Node, *, with_cri: bool = True) -> str:
     """Return containerd's configuration.
 
     Parameters
     ----------
-    instance
-        The cluster.
+    node
+        The node.
     with_cri
         False to start it without its CRI plugin, for `sweep`.
 
@@ -45,7 +45,7 @@ def _config(instance: Instance, *, with_cri: bool = True) -> str:
     """
     disabled = [] if with_cri else [_CRI_PLUGIN]
     return f"""version = 2
-root = {json.dumps(str(instance.content))}
+root = {json.dumps(str(node.content))}
 state = "/run/containerd"
 disabled_plugins = {json.dumps(disabled)}
 
@@ -59,7 +59,7 @@ disabled_plugins = {json.dumps(disabled)}
 
   [plugins."{_CRI_PLUGIN}".cni]
     bin_dir = "{_CNI_PLUGINS}"
-    conf_dir = {json.dumps(str(instance.folder / "cni"))}
+    conf_dir = {json.dumps(str(node.folder / "cni"))}
 
   [plugins."{_CRI_PLUGIN}".containerd]
     discard_unpacked_layers = true
@@ -69,30 +69,31 @@ disabled_plugins = {json.dumps(disabled)}
 """
 
 
-def _argv(instance: Instance, *, with_cri: bool = True) -> list[str]:
+def _argv(node: Node, *, with_cri: bool = True) -> list[str]:
     """Write containerd's configuration and return its command line."""
-    config = instance.folder / ("containerd.toml" if with_cri else "containerd-sweep.toml")
-    write_atomically(config, _config(instance, with_cri=with_cri))
+    config = node.folder / ("containerd.toml" if with_cri else "containerd-sweep.toml")
+    write_atomically(config, _config(node, with_cri=with_cri))
     return ["containerd", "--config", str(config), "--log-level", "warn"]
 
 
-def component(instance: Instance) -> Component:
+def component(node: Node) -> Component:
     """Return containerd; it serves once its socket is there."""
-    return Component("containerd", _argv(instance), SOCKET.is_socket)
+    return Component(node.process("containerd"), _argv(node), SOCKET.is_socket)
 
 
-def sweep(instance: Instance, log: Path) -> None:
-    """Forget the containers of an earlier run of this cluster; images stay."""
-    if not (instance.content / "io.containerd.metadata.v1.bolt").exists():
+def sweep(node: Node) -> None:
+    """Forget the containers of an earlier run of this node; images stay."""
+    log = node.cluster.logs / f"{node.process('containerd')}.log"
+    if not (node.content / "io.containerd.metadata.v1.bolt").exists():
         return
     with log.open("ab") as output:
-        daemon = subprocess.Popen(_argv(instance, with_cri=False), stdout=output, stderr=output)
+        daemon = subprocess.Popen(_argv(node, with_cri=False), stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not SOCKET.is_socket():
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise ClusterError(
-                    f"containerd does not start on {instance.content} (see {log})",
+                    f"containerd does not start on {node.content} (see {log})",
                     "`down --purge` gives it a fresh folder",
                 )
             time.sleep(0.02)
@@ -104,7 +105,7 @@ def sweep(instance: Instance, log: Path) -> None:
         daemon.wait()
         SOCKET.unlink(missing_ok=True)
     for kind in ("containers", "sandboxes"):
-        shutil.rmtree(instance.content / _CRI_PLUGIN / kind, ignore_errors=True)
+        shutil.rmtree(node.content / _CRI_PLUGIN / kind, ignore_errors=True)
 
 
 def import_pause() -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
 
 from localcluster.base.files import write_atomically
 from localcluster.cluster.component import Component, answers
-from localcluster.cluster.instance import CLUSTER_DOMAIN, Instance
+from localcluster.cluster.instance import CLUSTER_DOMAIN
+from localcluster.cluster.nodes import Node
 from localcluster.install import binaries
 from localcluster.node.ctr import SOCKET
 
 
-def _config(instance: Instance) -> dict[str, object]:
+def _config(node: Node) -> dict[str, object]:
     """Return the KubeletConfiguration.
 
     A machine for development may have swap, cgroup v1, a nearly full disk and no right to change
     kernel parameters; none of it keeps this kubelet from running pods.
     """
-    pki, folder = instance.folder / "pki", instance.folder
-    return {
+    cluster, folder = node.cluster, node.folder
+    pki, certificate = cluster.folder / "pki", node.process("kubelet")
+    config: dict[str, object] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {
@@ -27,14 +30,14 @@ def _config(instance: Instance) -> dict[str, object]:
             "x509": {"clientCAFile": str(pki / "ca.crt")},
         },
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(pki / "kubelet.crt"),
-        "tlsPrivateKeyFile": str(pki / "kubelet.key"),
+        "tlsCertFile": str(pki / f"{certificate}.crt"),
+        "tlsPrivateKeyFile": str(pki / f"{certificate}.key"),
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
-        "clusterDNS": [str(instance.bridge_address)],
+        "clusterDNS": [str(cluster.bridge_address)],
         "clusterDomain": CLUSTER_DOMAIN,
         "resolvConf": str(folder / "resolv.conf"),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": instance.cgroup,
+        "cgroupRoot": node.cgroup,
         "enforceNodeAllocatable": ["pods"],
         "failCgroupV1": False,
         "failSwapOn": False,
@@ -50,20 +53,29 @@ def _config(instance: Instance) -> dict[str, object]:
         },
         "imageGCHighThresholdPercent": 100,
     }
+    if cluster.node_count > 1:
+        # Renewed four times as often. A node is lost after as long without (see
+        # localcluster.control.controlplane), so three renewals may fail.
+        config["nodeLeaseDurationSeconds"] = 20
+    return config
 
 
-def component(instance: Instance) -> Component:
-    """Write the kubelet's configuration and return it."""
-    folder = instance.folder
+def component(node: Node) -> Component:
+    """Write the kubelet's configuration and return it.
+
+    It is ended as a machine's end would end it: without a word to the API server.
+    """
+    name, folder, cluster = node.process("kubelet"), node.folder, node.cluster
     write_atomically(folder / "resolv.conf", "")
-    write_atomically(folder / "kubelet.json", json.dumps(_config(instance), indent=1))
+    write_atomically(folder / "kubelet.json", json.dumps(_config(node), indent=1))
     argv = [
         str(binaries.path(binaries.KUBERNETES, "kubelet")),
         f"--config={folder / 'kubelet.json'}",
-        f"--kubeconfig={folder / 'kubelet.kubeconfig'}",
+        f"--kubeconfig={cluster.folder / f'{name}.kubeconfig'}",
         f"--root-dir={folder / 'kubelet'}",
-        f"--cert-dir={folder / 'pki'}",
-        f"--hostname-override={instance.node}",
-        f"--node-ip={instance.bridge_address}",
+        f"--cert-dir={cluster.folder / 'pki'}",
+        f"--hostname-override={node.name}",
+        f"--node-ip={node.bridge_address}",
     ]
-    return Component("kubelet", argv, answers("http://127.0.0.1:10248/healthz"))
+    ready = answers("http://127.0.0.1:10248/healthz")
+    return Component(name, argv, ready, ended_by=signal.SIGKILL)

@@ -22,6 +22,20 @@ def _mount(*arguments: str, held: tuple[int, ...] = ()) -> None:
         raise ClusterError(f"`mount {' '.join(arguments)}` failed: {done.stderr.strip()}")
 
 
+def uncover() -> None:
+    """Take away what `make_private` has covered, in a copy of its mount namespace.
+
+    A second cover over the first would do, but of an overlay there may be two layers only, and the
+    machine's own /var may be one.
+    """
+    for covered in ("/run", "/var"):
+        done = subprocess.run(
+            ["umount", "--lazy", covered], check=False, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise ClusterError(f"`umount --lazy {covered}` failed: {done.stderr.strip()}")
+
+
 def make_private(kept: Path, spare: Path) -> None:
     """Cover /run and /var in this process's mount namespace.
 

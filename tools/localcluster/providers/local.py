@@ -15,10 +15,12 @@ from typing import Any
 
 from localcluster.base.errors import CannotRunHere, ClusterError
 from localcluster.base.files import locked
-from localcluster.base.namespaces import first_member, in_cgroup
+from localcluster.base.namespaces import child, first_member, in_cgroup
 from localcluster.base.paths import clusters_folder
 from localcluster.base.progress import Progress
+from localcluster.cluster import nodes
 from localcluster.cluster.instance import Instance, allocate, checked_name, state_folder
+from localcluster.cluster.nodes import Node
 from localcluster.cluster.state import Process, Record, boot_id, read_record, write_record
 from localcluster.control import audit, metrics
 from localcluster.images import buildah
@@ -27,7 +29,7 @@ from localcluster.install import binaries, packages
 from localcluster.networking import interfaces
 from localcluster.node import cgroups, ctr, linking
 from localcluster.providers.protocol import Capability, Status
-from localcluster.run import launch
+from localcluster.run import holding, launch, process_manager
 
 _LOCK_SECONDS = 600.0  # longer than an `up` of another process may take
 _STOP_SECONDS = 8.0
@@ -36,7 +38,7 @@ _METRICS_SECONDS = 120.0
 
 
 class LocalProvider:
-    """A cluster of one node whose processes are children of one daemon.
+    """A cluster of one node or two whose processes are below one daemon.
 
     Parameters
     ----------
@@ -79,8 +81,20 @@ class LocalProvider:
         packages.require_root("a cluster of real binaries")
         packages.ensure(self._progress, packages.NODE_PROGRAMS + packages.IMAGE_PROGRAMS)
 
-    def up(self) -> None:
-        """Start the cluster and return when pods can run in it."""
+    def up(self, *, node_count: int = 1) -> None:
+        """Start the cluster and return when pods can run on each of its nodes.
+
+        Parameters
+        ----------
+        node_count
+            One, or two: the second can be lost, by `kill_node`. A cluster that runs is as good with
+            more than are asked for.
+
+        Raises
+        ------
+        ClusterError
+            If it does not start, or runs with fewer nodes.
+        """
         packages.require_root("a cluster of real binaries")
         packages.ensure(self._progress, packages.NODE_PROGRAMS)
         binaries.ensure(self._progress)
@@ -90,9 +104,15 @@ class LocalProvider:
                 self._progress.say(f"  removing what an earlier run of {self.name} left")
                 self._clean(record)
                 record = None
-            key = None if record else "cluster up"
+            if record is not None and record.nodes < node_count:
+                raise ClusterError(
+                    f"cluster {self.name} runs with {record.nodes} node, and {node_count} are "
+                    "asked for",
+                    f"End it first (`python -m localcluster down --name {self.name}`)",
+                )
+            key = None if record else _up_key(node_count)
             with self._progress.stage(f"cluster {self.name}", key), self._ended_on_failure():
-                instance = Instance(self.name, record.slot) if record else self._start()
+                instance = self._instance(record) if record else self._start(node_count)
                 launch.await_usable(instance)
 
     @contextmanager
@@ -106,11 +126,11 @@ class LocalProvider:
                 _end(record.holder)
             raise
 
-    def _start(self) -> Instance:
+    def _start(self, node_count: int) -> Instance:
         lock, tell = clusters_folder() / ".addresses.lock", self._progress.say
         with locked(lock, timeout=120, holder="choosing addresses", tell=tell):
-            instance = allocate(self.name)
-            record = Record(slot=instance.slot, boot=boot_id())
+            instance = replace(allocate(self.name), node_count=node_count)
+            record = Record(slot=instance.slot, boot=boot_id(), nodes=node_count)
             instance.folder.mkdir(parents=True, mode=0o711, exist_ok=True)
             write_record(instance.folder, record)
         cgroups.create(instance.cgroup)
@@ -127,10 +147,14 @@ class LocalProvider:
                 with self._progress.stage(f"removing cluster {self.name}"):
                     self._clean(record)
             if purge:
-                shutil.rmtree(Instance(self.name, 0).content, ignore_errors=True)
+                for node in nodes.every(Instance(self.name, 0, nodes.MOST_NODES)):
+                    shutil.rmtree(node.content, ignore_errors=True)
+
+    def _instance(self, record: Record) -> Instance:
+        return Instance(self.name, record.slot, record.nodes)
 
     def _clean(self, record: Record) -> None:
-        instance = Instance(self.name, record.slot)
+        instance = self._instance(record)
         if record.holder is not None and record.running:
             _end(record.holder)
         interfaces.disconnect_machine(instance)
@@ -142,17 +166,17 @@ class LocalProvider:
         record = read_record(state_folder(self.name))
         if record is None:
             return Status(False, f"cluster {self.name}: not there")
-        instance = Instance(self.name, record.slot)
+        instance = self._instance(record)
         if not record.running:
             return Status(False, f"cluster {self.name}: its daemon ended; `down` removes the rest")
         ready = launch.unusable_because(instance) is None
         details = {
             "kubeconfig": str(instance.kubeconfig),
             "API server": instance.server,
-            "node": instance.node,
+            "nodes": ", ".join(node.name for node in nodes.every(instance)),
             "logs": str(instance.logs),
         }
-        for name, component in self._components(instance).items():
+        for name, component in process_manager.noted(instance).items():
             state = f"pid {component['pid']}" if component["pid"] else component["ended"]
             starts = f", started {component['starts']} times" if component["starts"] > 1 else ""
             details[name] = f"{state}{starts}"
@@ -175,12 +199,13 @@ class LocalProvider:
         return buildah.build(self._progress, name, dockerfile, context, build_args)
 
     def load_image(self, image: BuiltImage) -> str:
-        """Link its layers into the node's containerd."""
-        title = f"loading image {image.name}"
+        """Link its layers into the containerd of each node that runs."""
+        title, name = f"loading image {image.name}", LOCAL_NAME + image.name
         with self._locked(), self._progress.stage(title, f"load {image.name}"):
-            return linking.load(
-                ctr.Client(self.daemon()), buildah.stored(image), LOCAL_NAME + image.name
-            )
+            for other in nodes.others(self._running()):
+                if _is_on(other):
+                    linking.load(ctr.Client(self.daemon(other.number)), buildah.stored(image), name)
+            return linking.load(ctr.Client(self.daemon()), buildah.stored(image), name)
 
     def stop_component(self, component: str) -> None:
         """End a process of the control plane and keep it down.
@@ -190,17 +215,50 @@ class LocalProvider:
         component
             A name that `status` shows, e.g. `kube-apiserver`.
         """
-        instance = self._running()
-        if component not in self._components(instance):
-            raise ClusterError(f"the cluster has no component {component!r}")
-        (instance.holds / component).touch()
-        self._await_component(instance, component, running=False)
+        holding.hold(self._running(), component)
 
     def start_component(self, component: str) -> None:
         """Let a process that `stop_component` ended run again."""
+        holding.let_go(self._running(), component)
+
+    def kill_node(self, number: int, *, power_off: bool = False) -> None:
+        """Lose a node, without a word from it to anybody; nothing happens if it is lost already.
+
+        Parameters
+        ----------
+        number
+            Of the node, from 2: the first one is the cluster.
+        power_off
+            Whether its pods, its containerd and its network end too. Otherwise only its kubelet
+            does, and its pods go on.
+
+        Raises
+        ------
+        ClusterError
+            If the cluster has no such node.
+        """
+        node = self._other(number)
+        if not _is_on(node):
+            return
+        if power_off:
+            holding.cut_power(node, Process.of(self.daemon(number)))
+        else:
+            holding.hold(node.cluster, node.process("kubelet"))
+
+    def start_node(self, number: int) -> None:
+        """Let a node that `kill_node` took away run again; it is ready some seconds later."""
+        holding.boot(self._other(number))
+
+    def _other(self, number: int) -> Node:
         instance = self._running()
-        (instance.holds / component).unlink(missing_ok=True)
-        self._await_component(instance, component, running=True)
+        for node in nodes.others(instance):
+            if node.number == number:
+                return node
+        raise ClusterError(
+            f"cluster {self.name} has no node {number} that can be lost",
+            "The first one is the cluster itself; a second comes with `python -m localcluster up "
+            f"--provider local --name {self.name} --nodes 2`, after `down`",
+        )
 
     def enable_metrics(self) -> None:
         """Have metrics-server run, and return when it knows what the node uses.
@@ -266,29 +324,20 @@ class LocalProvider:
                 f"cluster {self.name} does not run",
                 f"Start it with `python -m localcluster up --name {self.name}`",
             )
-        return Instance(self.name, record.slot)
+        return self._instance(record)
 
-    def daemon(self) -> int:
-        """Return the PID of the cluster's daemon, as this process numbers it."""
-        self._running()
+    def daemon(self, number: int = 1) -> int:
+        """Return PID 1 of a node as this process numbers it; the first one's is the cluster's."""
+        instance = self._running()
         record = read_record(state_folder(self.name))
         daemon = first_member(record.holder.pid) if record and record.holder else None
+        if daemon is not None and number > 1:
+            machine = process_manager.pid(instance, self._other(number).machine)
+            holder = child(daemon, machine) if machine else None
+            daemon = first_member(holder) if holder else None
         if daemon is None:
-            raise ClusterError(f"the daemon of cluster {self.name} has just ended")
+            raise ClusterError(f"node {number} of cluster {self.name} does not run")
         return daemon
-
-    def _components(self, instance: Instance) -> dict[str, Any]:
-        with suppress(FileNotFoundError):
-            read: dict[str, Any] = json.loads(instance.status_file.read_text())
-            return read
-        return {}
-
-    def _await_component(self, instance: Instance, name: str, *, running: bool) -> None:
-        deadline = time.monotonic() + 120
-        while (self._components(instance)[name]["pid"] is not None) != running:
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{name} did not {'start' if running else 'end'} within 120 s")
-            time.sleep(0.05)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -296,6 +345,14 @@ class LocalProvider:
         holder, tell = f"changing cluster {self.name}", self._progress.say
         with locked(lock, timeout=_LOCK_SECONDS, holder=holder, tell=tell):
             yield
+
+
+def _is_on(node: Node) -> bool:
+    return process_manager.pid(node.cluster, node.machine) is not None
+
+
+def _up_key(node_count: int) -> str:
+    return "cluster up" if node_count == 1 else f"cluster up with {node_count} nodes"
 
 
 def _listed(objects: list[dict[str, Any]]) -> dict[str, Any]:
@@ -309,15 +366,9 @@ def _end(holder: Process) -> None:
         if (first := first_member(holder.pid)) is not None:
             daemon = Process.of(first)
             daemon.kill(signal.SIGTERM)
-    _await_end(holder, _STOP_SECONDS)
+    holder.await_end(_STOP_SECONDS)
     with suppress(ProcessLookupError):
         holder.kill()
     # The kernel lets PID 1 end only after all others; who goes on earlier meets some that write.
     if daemon is not None:
-        _await_end(daemon, _KILLED_SECONDS)
-
-
-def _await_end(process: Process, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while process.alive and time.monotonic() < deadline:
-        time.sleep(0.05)
+        daemon.await_end(_KILLED_SECONDS)

@@ -12,9 +12,12 @@ from pathlib import Path
 from localcluster.base.errors import ClusterError
 from localcluster.base.namespaces import entered
 from localcluster.base.paths import import_folder
+from localcluster.cluster import nodes
 from localcluster.cluster.instance import Instance
+from localcluster.cluster.nodes import Node
 from localcluster.cluster.state import Process, holder_file, read_record
 from localcluster.install import binaries, packages
+from localcluster.run import process_manager
 
 _ENTER_SECONDS = 120.0
 _USABLE_SECONDS = 400.0
@@ -37,6 +40,7 @@ def daemon(instance: Instance) -> int:
     argv += ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child=SIGKILL"]
     argv += ["--propagation", "private", "--mount-proc"]
     argv += [sys.executable, "-m", "localcluster.run.daemon", instance.name, str(instance.slot)]
+    argv += [str(instance.node_count)]
     with (logs / "daemon.log").open("ab") as output:
         subprocess.run(
             ["sh", "-c", '"$@" &', "sh", *argv],  # so that it is nobody's child
@@ -67,7 +71,7 @@ def _environment() -> dict[str, str]:
 
 
 def await_usable(instance: Instance) -> None:
-    """Return when the API server answers, the node is ready and claims can be bound.
+    """Return when the API server answers, all nodes are ready and claims can be bound.
 
     Raises
     ------
@@ -92,9 +96,7 @@ def _raise_if_failed(instance: Instance) -> None:
         failure = instance.failure_file
         reason = failure.read_text() if failure.exists() else _tail(logs / "daemon.log")
         raise ClusterError(f"the daemon of cluster {instance.name} ended: {reason}")
-    status = instance.status_file
-    components = json.loads(status.read_text()) if status.exists() else {}
-    for name, component in components.items():
+    for name, component in process_manager.noted(instance).items():
         if component["starts"] > _TOO_MANY_STARTS:
             raise ClusterError(
                 f"{name} {component['ended']} again and again:\n{_tail(logs / f'{name}.log')}\n"
@@ -105,9 +107,10 @@ def unusable_because(instance: Instance) -> str | None:
     """Return what is missing before pods can run, or None if nothing is."""
     if not instance.kubeconfig.exists():
         return "the daemon is still starting"
+    names = [node.name for node in nodes.every(instance) if not _lost(node)]
     steps = {
         "/readyz": "the API server does not answer",
-        f"/api/v1/nodes/{instance.node}": "the node is not there",
+        **{f"/api/v1/nodes/{name}": f"node {name} is not there" for name in names},
         "/apis/storage.k8s.io/v1/storageclasses/standard": "there is no StorageClass",
         "/api/v1/namespaces/default/serviceaccounts/default": "there is no service account",
     }
@@ -116,9 +119,14 @@ def unusable_because(instance: Instance) -> str | None:
         if answer is None:
             return complaint
         if "/nodes/" in path and not _node_ready(json.loads(answer)):
-            return "the node is not ready"
-    status = json.loads(instance.status_file.read_text())
-    return None if "coredns" in status else "the DNS server is not there"
+            return f"node {path.rpartition('/')[2]} is not ready"
+    return None if "coredns" in process_manager.noted(instance) else "the DNS server is not there"
+
+
+def _lost(node: Node) -> bool:
+    """Whether somebody keeps it from running, so that nobody waits for it."""
+    holding = (node.machine, node.process("kubelet"))
+    return any((node.cluster.holds / name).exists() for name in holding)
 
 
 def _node_ready(node: dict[str, object]) -> bool:
