@@ -151,6 +151,7 @@ def worker_config(
         state_dir=state_dir,
         data_dir=data_dir,
         keep=spec.checkpoint.keep,
+        log_bytes=spec.logs.max_bytes,
         stall_seconds=spec.run_policy.stall_seconds,
         max_restarts=spec.run_policy.max_restarts,
         coordinator_host=coordinator_host,

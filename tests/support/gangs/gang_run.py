@@ -71,6 +71,7 @@ class GangRun:
     reserve: int = 60
     stall_seconds: int = 600
     max_restarts: int = 10
+    log_bytes: int = 1 << 20
     stays_after_outcome: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
@@ -120,6 +121,7 @@ class GangRun:
             data_dir=str(self.data) if self.data else None,
             stall_seconds=self.stall_seconds,
             max_restarts=self.max_restarts,
+            log_bytes=self.log_bytes,
             coordinator_host="127.0.0.1",
             coordinator_port=self.hello_port,
             store_port=self.store_port,
