@@ -19,7 +19,9 @@ class Logs(Model):
         Field(
             alias="maxMiB",
             json_schema_extra=rules(
-                rule("self >= 1 && self <= 1024", "must be between 1 and 1024 MiB for the whole job")
+                rule(
+                    "self >= 1 && self <= 1024", "must be between 1 and 1024 MiB for the whole job"
+                )
             ),
         ),
     ] = 20

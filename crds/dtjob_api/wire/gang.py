@@ -69,7 +69,7 @@ class Hello(_Message):
 
 
 class LogPart(_Message):
-    """What one rank of one attempt printed next; of what its worker shows, and no more (Rule 20)."""
+    """What one rank of one attempt printed next: what its worker shows, and no more (Rule 20)."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from dtjob_trainer.ledger import durable
 from dtjob_trainer.ledger.durable import VolumeFull
 from dtjob_trainer.ledger.room import with_room
 from dtjob_trainer.retention.log_budget import LogKey
@@ -97,7 +96,7 @@ def test_a_job_whose_volume_its_logs_have_filled_loses_no_lease(
             return write(descriptor, data[:takes])
         return write(descriptor, data)
 
-    monkeypatch.setattr(durable.os, "write", refused)
+    monkeypatch.setattr(os, "write", refused)
     for attempt, stop in ((1, 2), (2, None)):
         logs.add(LogKey(attempt, 0), b"x" * 100, ranks=1)
         assert sizes(job.state_dir)

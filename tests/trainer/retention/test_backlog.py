@@ -1,4 +1,4 @@
-"""What waits in a worker for the coordinator: in order, bounded, and counted where it had no room."""
+"""What waits in a worker for the coordinator: in order, bounded, and counted where it is lost."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def full(monkeypatch: pytest.MonkeyPatch, takes: Any) -> None:
             raise OSError(errno.EDQUOT, "quota")
         return write(descriptor, data)
 
-    monkeypatch.setattr(log_volume.os, "write", refused)
+    monkeypatch.setattr(os, "write", refused)
 
 
 def test_a_rank_has_a_file_in_each_attempt(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_last_of_a_volume_is_left_to_the_journal(
 ) -> None:
     logs = LogVolume(tmp_path, 1 << 20)
     figures = SimpleNamespace(f_bavail=1, f_frsize=log_volume.SPARED_BYTES)
-    monkeypatch.setattr(log_volume.os, "statvfs", lambda _: figures)
+    monkeypatch.setattr(os, "statvfs", lambda _: figures)
     logs.add(KEY, b"x", ranks=1)
     assert sizes(tmp_path) == {}
     assert logs.dropped[KEY] == 1

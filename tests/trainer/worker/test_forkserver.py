@@ -78,7 +78,7 @@ def nursery(monkeypatch: pytest.MonkeyPatch) -> Forkserver:
     monkeypatch.setattr(forkserver, "ensure_running", server.ensure_running)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = Forkserver(lambda *_: None)
-    monkeypatch.setattr(found, "rank", lambda _, pipe, output: Child(pipe))
+    monkeypatch.setattr(found, "rank", lambda _, pipe, _output: Child(pipe))
     return found
 
 

@@ -15,7 +15,7 @@ PART_BYTES = 32 << 10
 
 
 class Backlog:
-    """Parts of logs in the order in which they came; what has no room takes the place of the oldest.
+    """What waits, in order. What has no room takes the place of what is older.
 
     Threads put in what they read, and none of them ever waits.
 

@@ -1,8 +1,8 @@
 """How much of a rank's log is kept, and what goes for it: a function of what is there.
 
 The bound holds for the whole job. Within an attempt each rank has the same share, so that one that
-prints much takes nothing from the others. Of a log that has used up its share the end stays: it says
-why it ended. Earlier attempts make room for later ones, the oldest first.
+prints much takes nothing from the others. Of a log that has used up its share the end stays: it
+says why it ended. Earlier attempts make room for later ones, the oldest first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a rank's process prints, on descriptors 1 and 2: shown as the worker's own, and kept.
 
-A pipe of its own for each rank, read by a thread of its own: a log of the worker that takes nothing
-(a slow container runtime, say) holds up the ranks that print, as if they wrote to it themselves, and
-neither the event loop nor other ranks.
+Each rank has a pipe of its own, read by a thread of its own: where the worker's log takes nothing
+(a slow container runtime, say), that holds up the ranks that print, as if they wrote to it
+themselves, and not the event loop.
 """
 
 from __future__ import annotations
