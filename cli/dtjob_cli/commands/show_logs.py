@@ -135,8 +135,8 @@ def _chosen(request: Request, kept: Mapping[LogKey, int]) -> LogKey:
     if not attempts:
         raise BadInput(
             "NoLog",
-            f"no log of {request.job} is kept: no rank has printed anything yet.",
-            "A worker's own words are in its pod's log, or in logs/ of a local run.",
+            f"no log of {request.job} is kept: no rank was started yet.",
+            "What a worker says before is in its pod's log, or in logs/ of a local run.",
         )
     if attempt not in attempts:
         which = f"attempt {attempt}" if attempt else "an earlier attempt"

@@ -46,9 +46,14 @@ def test_logs_of_all_ranks_and_attempts_are_kept_and_nothing_of_records_is_in_th
     assert set(sizes(run.state)) == keys
     for key in keys:
         lines = log_path(run.state, key).read_text().splitlines()
-        assert lines[0] == "said by a program"
+        assert json.loads(lines[0])["message"] == "rank started"
+        assert lines[1] == "said by a program"
+        last = json.loads(lines[-1])
+        assert (last["message"], last["rank"]) == ("rank ended", key.rank)
         assert lines.count("said where the task is made") == 1
         assert not any("private" in line for line in lines)
+    killed = json.loads(log_path(run.state, LogKey(1, 1)).read_text().splitlines()[-1])
+    assert (killed["attempt"], killed["signal"]) == (1, signal.SIGKILL)
     for position in (0, 1):
         shown = run.log(position).read_text()
         assert shown.count("said where the task is made\n") == 2
@@ -56,7 +61,8 @@ def test_logs_of_all_ranks_and_attempts_are_kept_and_nothing_of_records_is_in_th
 
 
 def test_one_bound_holds_for_all_and_each_rank_has_its_share(start: Any) -> None:
-    run = start(gate_at=3, steps=6, task=chatty(3000), log_bytes=64 << 10)
+    # New programs, as in pods: what they begin with prints to a file.
+    run = start(gate_at=3, steps=6, task=chatty(3000), log_bytes=64 << 10, executed_anew=True)
     victim = next(e for e in run.wait_for_step(3) if e.rank == 1)
     signal_all([victim.pid], signal.SIGKILL)
     run.open_gate()

@@ -150,21 +150,21 @@ class Hellos:
         self._denied, self._logged_at = 0, now
 
 
-_Said = TypeVar("_Said", Hello, LogPart)
+_Message = TypeVar("_Message", Hello, LogPart)
 
 
-def _read(kind: type[_Said], body: bytes, speaker: Speaker) -> _Said:
+def _read(kind: type[_Message], body: bytes, speaker: Speaker) -> _Message:
     """What a worker says, of its own position alone."""
     try:
-        said = kind.model_validate_json(body)
+        message = kind.model_validate_json(body)
     except ValidationError as error:
         raise HelloDenied(
             HTTPStatus.BAD_REQUEST,
             f"not a {kind.__name__}, in {error.error_count()} places: are all workers of one "
             "image?",
         ) from None
-    if speaker.position not in (None, said.position):
+    if speaker.position not in (None, message.position):
         raise HelloDenied(
-            HTTPStatus.FORBIDDEN, f"worker {speaker.position} speaks as worker {said.position}"
+            HTTPStatus.FORBIDDEN, f"worker {speaker.position} speaks as worker {message.position}"
         )
-    return said
+    return message

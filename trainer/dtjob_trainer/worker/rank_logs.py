@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dtjob_api.wire.gang import LogPart
+from dtjob_api.wire.gang import End, LogPart
 from dtjob_api.wire.worker_config import WorkerConfig
 from dtjob_trainer.gang.leader import Leader
 from dtjob_trainer.gang.log_shipping import LogKeeper, Shipper, ToCoordinator
 from dtjob_trainer.identity.credentials import Credentials
+from dtjob_trainer.process.logs import own_logger
 from dtjob_trainer.retention.backlog import Backlog
 from dtjob_trainer.retention.log_budget import LogKey
 from dtjob_trainer.retention.log_volume import LogVolume
@@ -39,13 +42,20 @@ class RankLogs:
             self._keeper = LogKeeper(volume, lambda: leader.newest, config.ranks)
             deliver = self._keeper.keep
         self._shipper = Shipper(self._backlog, deliver)
+        self._worker = position
         self._outputs: list[RankOutput] = []
+        self._ends: list[tuple[int, End]] = []
 
     def output(self, attempt: int, rank: int) -> RankOutput:
         """Where a rank that is to be started prints."""
+        self._note(LogKey(attempt, rank), "rank started")
         output = RankOutput(partial(self._backlog.put, LogKey(attempt, rank)))
         self._outputs.append(output)
         return output
+
+    def ended(self, attempt: int, end: End) -> None:
+        """How a rank has ended, which is the last of its log."""
+        self._ends.append((attempt, end))
 
     async def ship(self) -> None:
         """Send what comes, for ever."""
@@ -55,7 +65,20 @@ class RankLogs:
         """Send the last words of ranks that have ended, as far as they come in a moment."""
         outputs, self._outputs = self._outputs, []
         await asyncio.gather(*(output.last_words() for output in outputs))
+        ends, self._ends = self._ends, []
+        for attempt, end in ends:
+            if end.rank is not None:
+                fields = end.model_dump(exclude_none=True, exclude={"rank", "message"})
+                key = LogKey(attempt, end.rank)
+                self._note(key, "rank ended", **fields, detail=end.message)
         await self._shipper.flush()
+
+    def _note(self, key: LogKey, message: str, **fields: Any) -> None:
+        """Add a line of the supervisor's own to a rank's log."""
+        line = io.StringIO()
+        log = own_logger(line, component="supervisor", worker=self._worker, **key._asdict())
+        log.info(message, **fields)
+        self._backlog.put(key, line.getvalue().encode())
 
     async def receive(self, part: LogPart) -> None:
         """On the coordinator: keep what another worker sends; see `LogKeeper.receive`."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TextIO
 
 #: How long the last words of a rank are waited for: what it has started may hold the pipe for ever.
 _LAST_WORDS_SECONDS = 1.0
@@ -79,7 +82,22 @@ def show(text: bytes) -> None:
 
 
 def take_over(child_end: Connection) -> None:
-    """Have all that this process prints from now on go to its supervisor."""
+    """Have all that this process prints from now on go to its supervisor, line by line.
+
+    Python's own streams are made anew: those that were made for a file would seek in the pipe.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
     with child_end:
         os.dup2(child_end.fileno(), 1)
         os.dup2(child_end.fileno(), 2)
+    sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
+
+
+def _stream(descriptor: int, before: TextIO) -> TextIO:
+    return io.TextIOWrapper(
+        open(descriptor, "wb", closefd=False),  # noqa: SIM115
+        encoding=before.encoding,
+        errors=before.errors,
+        line_buffering=True,
+    )

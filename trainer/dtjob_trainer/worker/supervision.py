@@ -362,6 +362,7 @@ class Supervisor:
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))
+        self._logs.ended(self._attempt, end)
         if end.kind is not EndKind.CRASHED or self._ranks is not None:
             self._ends.append(end)
         self._news.set()
