@@ -122,8 +122,8 @@ def stream(*arguments: str, namespace: str, take: Callable[[bytes], bool]) -> No
                 return
         if process.wait():
             words.seek(0)
-            said = words.read().decode(errors="replace").strip()
-            raise CommandError(ExitCode.REFUSED, "Kubectl", said)
+            message = words.read().decode(errors="replace").strip()
+            raise CommandError(ExitCode.REFUSED, "Kubectl", message)
 
 
 def replace_ledger_status(ledger: dict[str, Any], *, dry_run: bool) -> None:

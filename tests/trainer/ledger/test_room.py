@@ -63,6 +63,7 @@ def test_a_volume_that_is_full_without_logs_is_refused(logged: Path, tmp_path: P
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.rule(10, 14)
 def test_nothing_is_added_to_the_logs_until_it_is_written(logged: Path) -> None:
     logs = LogVolume(logged, 1 << 20)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtjob_trainer.retention.log_budget import MARK_BYTES, Decision, LogKey, decide
@@ -34,7 +34,6 @@ SIZE = st.integers(0, 3000)
 GROWTH = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 7), SIZE), max_size=40)
 
 
-@settings(max_examples=300)
 @given(grown=GROWTH, limit=st.integers(8 * MARK_BYTES, 20_000))
 def test_whatever_is_printed_the_bound_and_the_shares_hold(
     grown: list[tuple[int, int, int]], limit: int

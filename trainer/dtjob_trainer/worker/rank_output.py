@@ -96,7 +96,7 @@ def take_over(child_end: Connection) -> None:
 
 def _stream(descriptor: int, before: TextIO) -> TextIO:
     return io.TextIOWrapper(
-        open(descriptor, "wb", closefd=False),  # noqa: SIM115
+        open(descriptor, "wb", closefd=False),
         encoding=before.encoding,
         errors=before.errors,
         line_buffering=True,
