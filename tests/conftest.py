@@ -21,6 +21,7 @@ pytest_plugins = [
     "testing.together",
     "testing.clusters",
     "testing.alone",
+    "tests.support.commands.kubectl_answers",
     "tests.support.gangs.fixtures",
 ]
 

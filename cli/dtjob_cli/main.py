@@ -210,6 +210,68 @@ def report(
         command.report(source, as_json=output is Output.JSON)
 
 
+JobName = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB|DIR", help="A job in the cluster, or the directory of a local run."
+    ),
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace", "-n", help="Of the job in the cluster (default: that of kubectl's context)."
+    ),
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def logs(
+    job: JobName,
+    rank: Annotated[int, typer.Option(min=0, help="Whose log.")] = 0,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of which attempt (default: the newest).")
+    ] = None,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="Of the attempt before the newest.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is printed until its end.")
+    ] = False,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Show what a rank printed, also after its pod is gone.
+
+    While the pod runs this is the log of its whole worker; of attempts, and afterwards, it is what
+    is kept beside the checkpoints (spec.logs), read by a short-lived pod with your rights.
+    """
+    from dtjob_cli.commands import show_logs as command
+
+    with shown(as_json=False):
+        command.show(command.Request(job, namespace, rank, attempt, previous, follow))
+
+
+@app.command(epilog=EXIT_CODES)
+def result(
+    job: JobName,
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="A folder that is new, or empty.")
+    ],
+    namespace: NamespaceOption = None,
+    format: Annotated[
+        Output, typer.Option("--format", help="For people, or one JSON object for programs.")
+    ] = Output.TEXT,
+) -> None:
+    """Fetch the model and the privacy report of a job that has ended.
+
+    What is fetched is compared with the digest in the job's ledger; DIR stays as it was if they
+    differ.
+    """
+    from dtjob_cli.commands import fetch_result as command
+
+    with shown(as_json=format is Output.JSON):
+        command.fetch(job, namespace, folder, as_json=format is Output.JSON)
+
+
 ledgers = typer.Typer(help="Look after privacy ledgers.", no_args_is_help=True)
 app.add_typer(ledgers, name="ledger")
 

@@ -153,6 +153,7 @@ def worker_config(
         state_dir=state_dir,
         data_dir=data_dir,
         keep=spec.checkpoint.keep,
+        log_bytes=spec.logs.max_bytes,
         coordinator_host=coordinator_host,
         coordinator_port=coordinator_port,
         store_port=store_port,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dtjob_accounting.process import PldProcess
-from dtjob_cli.commands import report, run
+from dtjob_cli.commands import fetch_result, report, run
 from tests.support.commands.instant_accounts import Accounts
 
 
@@ -26,17 +26,18 @@ def one_accountant(accountant: PldProcess, monkeypatch: pytest.MonkeyPatch) -> N
     def shared() -> AbstractContextManager[PldProcess]:
         return nullcontext(accountant)
 
-    for command in (report, run):
+    for command in (fetch_result, report, run):
         monkeypatch.setattr(command, "PldProcess", shared)
 
 
 @pytest.fixture
 def accounts(monkeypatch: pytest.MonkeyPatch) -> Accounts:
-    """What stands for the helper in `dtjob report`, where a figure's size is of no account."""
+    """What stands for the helper of a report, where a figure's size is of no account."""
     made = Accounts()
 
     def shared() -> AbstractContextManager[Any]:
         return nullcontext(made)
 
-    monkeypatch.setattr(report, "PldProcess", shared)
+    for command in (fetch_result, report):
+        monkeypatch.setattr(command, "PldProcess", shared)
     return made

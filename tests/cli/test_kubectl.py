@@ -57,4 +57,6 @@ def test_without_one_the_remedy_is_to_install_it(
     monkeypatch.setenv("PATH", str(tmp_path))
     result = _restore()
     assert result.exit_code == 2
-    assert result.stderr.startswith("error (NoKubectl): kubectl is not on the PATH.\nInstall it")
+    assert result.stderr.startswith(
+        "error (NoKubectl): kubectl is not on the PATH.\nInstall it, or"
+    )

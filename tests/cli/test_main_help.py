@@ -18,7 +18,18 @@ def test_the_help_names_every_command_and_every_exit_code() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
 
     assert result.exit_code == 0
-    for word in ("validate", "plan", "check-data", "run", "report", "ledger", "130", "refused"):
+    for word in (
+        "validate",
+        "plan",
+        "check-data",
+        "run",
+        "report",
+        "logs",
+        "result",
+        "ledger",
+        "130",
+        "refused",
+    ):
         assert word in result.output
 
 

@@ -60,8 +60,8 @@ class Threads:
         """Take as long as the script says."""
         await asyncio.sleep(self._start_seconds)
 
-    def rank(self, setup: RankSetup, pipe: Connection) -> ThreadChild:
-        """One rank."""
+    def rank(self, setup: RankSetup, pipe: Connection, _output: Connection) -> ThreadChild:
+        """One rank; it prints to the worker's own streams."""
         own = Connection(os.dup(pipe.fileno()))  # the supervisor closes its child's end
         name = f"rank-{setup.rank}"
 

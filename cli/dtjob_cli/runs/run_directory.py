@@ -163,6 +163,21 @@ def existing(path: Path) -> RunDirectory:
     return run
 
 
+def named(job: str, namespace: str | None) -> RunDirectory | None:
+    """Return the run that a user names where a job in the cluster could be named as well.
+
+    A path, or what a local run is in; None: a job in the cluster.
+
+    Raises
+    ------
+    BadInput
+        A path is that of no run.
+    """
+    if namespace is None and (os.sep in job or is_file(RunDirectory(Path(job)).manifest)):
+        return existing(Path(job))
+    return None
+
+
 def of_version(file: Path) -> RunDirectory | None:
     """Return the run of whose ledger `file`, which is there, is a version, or None.
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from dtjob_api.job.autoscaling import Autoscaling
+from dtjob_api.job.log_retention import Logs
 from dtjob_api.job.network import Network, NetworkPolicyMode
 from dtjob_api.job.privacy import Clipping, Privacy, PrivacyMode, PrivacyUnit, Telemetry
 from dtjob_api.job.run_policy import RunPolicy
@@ -52,6 +53,7 @@ __all__ = [
     "JobSpec",
     "LearningRateSchedule",
     "LocalObjectReference",
+    "Logs",
     "Network",
     "NetworkPolicyMode",
     "Optimizer",
@@ -199,6 +201,7 @@ class JobSpec(Model):
     storage: Storage = Storage()
     network: Network = Network()
     checkpoint: Checkpoint = Checkpoint()
+    logs: Logs = Logs()
     run_policy: RunPolicy = RunPolicy()
 
 
@@ -292,6 +295,7 @@ class DistributedTrainingJob(Model):
             _changes_while_suspended("spec.workers.resources"),
             _changes_while_suspended("spec.workers.serviceAccountName", optional=True),
             _changes_while_suspended("spec.workers.template"),
+            _changes_while_suspended("spec.logs"),
         )
     )
 

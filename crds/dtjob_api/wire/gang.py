@@ -1,6 +1,7 @@
 """What supervisors send one another: a hello to the coordinator, and the directive in answer.
 
-There is no other traffic between them. An image is of one version, and so is a gang.
+Besides, a supervisor sends the coordinator what its ranks print. There is no other traffic between
+them. An image is of one version, and so is a gang.
 """
 
 from __future__ import annotations
@@ -65,6 +66,21 @@ class Hello(_Message):
     drain: bool = False
     gpus: tuple[GpuReading, ...] = ()
     known: int = -1
+
+
+class LogPart(_Message):
+    """What one rank of one attempt printed next: what its worker shows, and no more (Rule 20)."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    position: int = Field(ge=0)
+    attempt: int = Field(ge=1)
+    rank: int = Field(ge=0)
+    number: int = Field(ge=0)
+    """Counts the parts of a rank in an attempt: one that comes twice is kept once."""
+    dropped: int = Field(default=0, ge=0)
+    """Bytes before these for which there was no room while they waited."""
+    data: bytes
 
 
 class Action(StrEnum):

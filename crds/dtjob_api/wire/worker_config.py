@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from dtjob_api.job.log_retention import Logs
 from dtjob_api.job.privacy import Telemetry
 from dtjob_api.job.training import Training
 from dtjob_api.model import Model
@@ -103,6 +104,8 @@ class WorkerConfig(Model):
     """Folder of the private data, where the job has a data volume."""
     keep: Annotated[int, Field(ge=1)] = 2
     """Checkpoints kept."""
+    log_bytes: Annotated[int, Field(ge=1)] = Logs().max_bytes
+    """What the logs of all ranks and attempts take together on the checkpoint volume."""
     coordinator_host: str
     """Address under which every worker reaches the coordinator."""
     coordinator_port: Port

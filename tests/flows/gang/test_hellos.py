@@ -16,7 +16,7 @@ import structlog
 from structlog.testing import CapturingLogger
 
 from dtjob_api.reasons import Reason
-from dtjob_api.wire.gang import Directive, End, EndKind, GpuReading, Hello
+from dtjob_api.wire.gang import Directive, End, EndKind, GpuReading, Hello, LogPart
 from dtjob_serving import doors
 from dtjob_trainer.gang.endpoints import Hellos
 from dtjob_trainer.gang.ends import bounded, cause
@@ -41,6 +41,7 @@ class Scene:
     greeter: Greeter
     speakers: list[Speaker] = field(default_factory=list)
     hellos: list[Hello] = field(default_factory=list)
+    parts: list[LogPart] = field(default_factory=list)
     log: CapturingLogger = field(default_factory=CapturingLogger)
     refuse: HelloDenied | None = None
 
@@ -50,6 +51,11 @@ class Scene:
         self.speakers.append(speaker)
         self.hellos.append(hello)
         return Directive(revision=3)
+
+    async def keep(self, part: LogPart) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        self.parts.append(part)
 
     def hold(self, token: str) -> None:
         """What the kubelet writes into the pod."""
@@ -76,7 +82,7 @@ def play(folder: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
                 session, listener.getsockname(), credentials, structlog.wrap_logger(log, [])
             )
             scene = Scene(path, greeter, log=log)
-            hellos = Hellos(credentials, scene.hear, structlog.get_logger())
+            hellos = Hellos(credentials, scene.hear, scene.keep, structlog.get_logger())
             runner = await doors.serve(hellos.doors, listener)
             try:
                 await act(scene)

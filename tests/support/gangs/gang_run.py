@@ -74,6 +74,7 @@ class GangRun:
     stall_seconds: int = 600
     max_restarts: int = 10
     rules: tuple[FailureRule, ...] = ()
+    log_bytes: int = 1 << 20
     stays_after_outcome: bool = False
     task: dict[str, Any] = field(default_factory=lambda: SLOW)
     state: Path | None = None
@@ -143,6 +144,7 @@ class GangRun:
             ledger=LedgerRef(kind=LedgerKind.FILE, path=str(self.ledger.path)),
             state_dir=str(self.state),
             data_dir=str(self.data) if self.data else None,
+            log_bytes=self.log_bytes,
             coordinator_host="127.0.0.1",
             coordinator_port=self.hello_port,
             store_port=self.store_port,

@@ -55,6 +55,8 @@ _WHILE_SUSPENDED: dict[str, tuple[str, Json]] = {
         "spec.workers.serviceAccountName",
         {"spec.workers.serviceAccountName": REMOVED},
     ),
+    "logs": ("spec.logs", {"spec.logs.maxMiB": 50}),
+    "logs-removed": ("spec.logs", {"spec.logs": REMOVED}),
     "template": ("spec.workers.template", {"spec.workers.template.nodeSelector": {"a": "b"}}),
     "template-removed": ("spec.workers.template", {"spec.workers.template": REMOVED}),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from dtjob_api.wire.gang import Directive, Hello
+from dtjob_api.wire.gang import Directive, Hello, LogPart
 from dtjob_serving import doors
 from dtjob_trainer.gang import endpoints
 from dtjob_trainer.identity.credentials import RunSecret
@@ -26,6 +26,10 @@ async def answer(hello: Hello, _speaker: Speaker) -> Directive:
     return Directive(revision=7)
 
 
+async def keep(_part: LogPart) -> None:
+    """Nothing is kept."""
+
+
 async def main(secret: Path, shown: int, hello: int) -> None:
     log = logs.own_logger(sys.stderr)
     everybody = endpoints.shown(
@@ -34,7 +38,7 @@ async def main(secret: Path, shown: int, hello: int) -> None:
         registry=CollectorRegistry(auto_describe=False),
         log=log,
     )
-    gang = endpoints.Hellos(RunSecret(secret.read_bytes()), answer, log)
+    gang = endpoints.Hellos(RunSecret(secret.read_bytes()), answer, keep, log)
     for door, port in ((everybody, shown), (gang.doors, hello)):
         await doors.serve(door, doors.listen("127.0.0.1", port))
     print(os.getpid(), flush=True)

@@ -29,6 +29,21 @@ def task(args: Mapping[str, Any]) -> Task:
     return replace(digits.task({}), losses=losses)
 
 
+def chatty(args: Mapping[str, Any]) -> Task:
+    """Prints `lines` long lines where it is made, by Python and by a program, and of its data."""
+    os.system("echo said by a program")
+    for number in range(int(args["lines"])):
+        print(f"line {number:05} {'x' * 80}")
+    print("said where the task is made", flush=True)
+
+    def dataset() -> Any:
+        print("said of private data", flush=True)
+        os.system("echo said of private data by a program")
+        return digits.task({}).dataset()
+
+    return replace(task(args), dataset=dataset)
+
+
 def slow_where_many(args: Mapping[str, Any]) -> Task:
     """Slow with as many rows as a step has; most passes of the dry run have a few rows."""
     seconds, rows = float(args["seconds"]), int(args["rows"])

@@ -23,6 +23,7 @@ from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker.deaths import Death
 from dtjob_trainer.worker.forkserver import Forkserver, forkserver_pid
 from dtjob_trainer.worker.processes import DIED_WITH_NURSERY, CannotStart, Ranks
+from dtjob_trainer.worker.rank_output import RankOutput
 
 CHANGED = (
     f"multiprocessing of Python {platform.python_version()} is not as that of 3.11, with which "
@@ -77,7 +78,7 @@ def nursery(monkeypatch: pytest.MonkeyPatch) -> Forkserver:
     monkeypatch.setattr(forkserver, "ensure_running", server.ensure_running)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = Forkserver(lambda *_: None)
-    monkeypatch.setattr(found, "rank", lambda _, pipe: Child(pipe))
+    monkeypatch.setattr(found, "rank", lambda _, pipe, _output: Child(pipe))
     return found
 
 
@@ -89,6 +90,11 @@ def started(nursery: Forkserver) -> int:
     return pid
 
 
+def unkept(_rank: int) -> RankOutput:
+    """The output of a rank that nobody keeps."""
+    return RankOutput(lambda _: None)
+
+
 async def killed_in_turn(
     nursery: Forkserver,
     ranks: int,
@@ -98,7 +104,7 @@ async def killed_in_turn(
     """How ranks end that are killed one after the other."""
     ends: asyncio.Queue[End] = asyncio.Queue()
     setups = [RankSetup("{}", 1, rank, rank, ranks, 1, 1) for rank in range(ranks)]
-    started = Ranks(nursery, setups, lambda *_: None, ends.put_nowait)
+    started = Ranks(nursery, setups, lambda *_: None, ends.put_nowait, unkept)
     started.watch()
     found = []
     for rank, child in started._processes.items():

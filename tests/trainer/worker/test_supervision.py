@@ -60,7 +60,7 @@ class Nursery:
         if self.fails is not None:
             raise self.fails
 
-    def rank(self, setup: RankSetup, _pipe: Any) -> Any:
+    def rank(self, setup: RankSetup, _pipe: Any, _output: Any) -> Any:
         self.started.append(setup.rank)
         return self
 

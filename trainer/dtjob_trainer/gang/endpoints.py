@@ -1,4 +1,4 @@
-"""What a worker answers: to all, probes, report and metrics; to its gang, worker 0, hellos.
+"""What a worker answers: to all, probes, report and metrics; worker 0, to its gang, also hellos.
 
 What is served without proof changes nothing.
 """
@@ -9,13 +9,14 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import TypeVar
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
-from dtjob_api.wire.gang import Directive, Hello
+from dtjob_api.wire.gang import Directive, Hello, LogPart
 from dtjob_api.wire.well_known import LIVENESS_PATH, READINESS_PATH, REPORT_PATH
 from dtjob_serving import doors, pages
 from dtjob_serving.places import address_of
@@ -24,6 +25,7 @@ from dtjob_trainer.identity.proof import HelloDenied, Speaker, unproved
 from dtjob_trainer.process.logs import Logger
 
 HELLO_PATH = "/gang/hello"
+LOG_PATH = "/gang/log"
 #: Denials are logged at most once in so many seconds, with their number.
 _LOG_SECONDS = 10.0
 
@@ -72,15 +74,25 @@ def shown(
 
 
 class Hellos:
-    """The coordinator's listener for its gang: nothing of a hello is read before it is proved."""
+    """The coordinator's listener for its gang: nothing that comes is read before it is proved.
+
+    Parameters
+    ----------
+    receive
+        Answers a hello.
+    keep
+        Takes what ranks have printed, or raises HelloDenied.
+    """
 
     def __init__(
         self,
         credentials: Credentials,
         receive: Callable[[Hello, Speaker], Awaitable[Directive]],
+        keep: Callable[[LogPart], Awaitable[None]],
         log: Logger,
     ) -> None:
-        self._credentials, self._receive, self._log = credentials, receive, log
+        self._credentials, self._log = credentials, log
+        self._receive, self._keep = receive, keep
         self._denied, self._logged_at = 0, float("-inf")
         self.doors = doors.Doors(self._answer)
 
@@ -100,23 +112,17 @@ class Hellos:
         return response
 
     async def _answered(self, request: web.BaseRequest) -> web.Response:
-        if (request.method, request.path) != ("POST", HELLO_PATH):
-            raise HelloDenied(HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} is answered here")
+        if request.method != "POST" or request.path not in (HELLO_PATH, LOG_PATH):
+            raise HelloDenied(
+                HTTPStatus.NOT_FOUND, f"only POST {HELLO_PATH} and {LOG_PATH} are answered here"
+            )
         body = await doors.body(request)
         speaker = await self._speaker(request.headers.get("Authorization", ""), body)
         self.doors.proved(request)
-        try:
-            hello = Hello.model_validate_json(body)
-        except ValidationError as error:
-            raise HelloDenied(
-                HTTPStatus.BAD_REQUEST,
-                f"not a hello, in {error.error_count()} places: are all workers of one image?",
-            ) from None
-        if speaker.position not in (None, hello.position):
-            raise HelloDenied(
-                HTTPStatus.FORBIDDEN, f"worker {speaker.position} speaks as worker {hello.position}"
-            )
-        directive = await self._receive(hello, speaker)
+        if request.path == LOG_PATH:
+            await self._keep(_read(LogPart, body, speaker))
+            return web.Response()
+        directive = await self._receive(_read(Hello, body, speaker), speaker)
         return web.Response(text=directive.model_dump_json(), content_type="application/json")
 
     async def _speaker(self, shown: str, body: bytes) -> Speaker:
@@ -142,3 +148,23 @@ class Hellos:
             count=self._denied,
         )
         self._denied, self._logged_at = 0, now
+
+
+_Message = TypeVar("_Message", Hello, LogPart)
+
+
+def _read(kind: type[_Message], body: bytes, speaker: Speaker) -> _Message:
+    """What a worker says, of its own position alone."""
+    try:
+        message = kind.model_validate_json(body)
+    except ValidationError as error:
+        raise HelloDenied(
+            HTTPStatus.BAD_REQUEST,
+            f"not a {kind.__name__}, in {error.error_count()} places: are all workers of one "
+            "image?",
+        ) from None
+    if speaker.position not in (None, message.position):
+        raise HelloDenied(
+            HTTPStatus.FORBIDDEN, f"worker {speaker.position} speaks as worker {message.position}"
+        )
+    return message

@@ -54,6 +54,8 @@ class Leader:
     ----------
     reception
         Where supervisors say hello.
+    newest
+        Number and ranks of the newest attempt that has begun here; zeros before the first.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Leader:
         self._orders = Orders(ledger, self._changed.set, log)
         self.terminating = False
         self.left = False
+        self.newest = (0, 0)
         self._clock = AwakeClock(time.monotonic())
         self._patience = Patience(self._orders.policy.stall_seconds, 0, self._now())
         self._not_before = 0.0
@@ -254,6 +257,7 @@ class Leader:
         if begun.ledger.status.outcome is not None:
             return
         attempt = begun.ledger.status.attempt
+        self.newest = attempt, order.workers * self._config.ranks
         self._log.info("attempt begins", attempt=attempt, workers=order.workers)
         state = WorkerState.STARTING if attempt == 1 else WorkerState.RESTARTING
         self._current.update(attempt=attempt, state=state, stage="starting ranks")

@@ -26,6 +26,7 @@ from dtjob_trainer.ledger import durable
 from dtjob_trainer.ledger.checkpoint_format import Format, TorchFormat
 from dtjob_trainer.ledger.hashing import Hashing
 from dtjob_trainer.ledger.journal import attempt_folder, attempts_on, numbered
+from dtjob_trainer.ledger.room import with_room
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +126,20 @@ class CheckpointStore:
             "optimizer": dict(state.optimizer),
         }
         path = attempt_folder(self.state_dir, attempt) / f"step-{step}.pt"
-        with durable.new_file(path, replace=True, expected=expected_bytes(state)) as file:
+        expected = expected_bytes(state)
+        sha256 = with_room(self.state_dir, lambda: self._written(path, payload, expected))
+        return CheckpointRecord(
+            step=step,
+            charged=charged,
+            attempt=attempt,
+            path=str(path.relative_to(self.state_dir)),
+            sha256=sha256,
+            time=now,
+        )
+
+    def _written(self, path: Path, payload: Mapping[str, Any], expected: int) -> str:
+        """Write a checkpoint file; its SHA-256, in hex."""
+        with durable.new_file(path, replace=True, expected=expected) as file:
             hashing = Hashing(file)
             try:
                 self._format.write(payload, cast(BinaryIO, hashing))
@@ -134,14 +148,7 @@ class CheckpointStore:
                     raise
                 # torch hides the file's error behind an "unexpected pos" of its own.
                 raise hashing.failure from None
-        return CheckpointRecord(
-            step=step,
-            charged=charged,
-            attempt=attempt,
-            path=str(path.relative_to(self.state_dir)),
-            sha256=hashing.hexdigest(),
-            time=now,
-        )
+        return hashing.hexdigest()
 
     def load(self, record: CheckpointRecord) -> Checkpoint:
         """Read the recorded checkpoint back.
@@ -234,6 +241,9 @@ class CheckpointStore:
         """
         held = sum(durable.size(file.path) for file in self.files())
         needed = (self.keep + 1) * size - held
+        with_room(self.state_dir, lambda: self._check_free(needed, size))
+
+    def _check_free(self, needed: int, size: int) -> None:
         if needed > (free := durable.free_bytes(self.state_dir)):
             raise durable.VolumeFull(
                 self.state_dir / "checkpoints",
@@ -250,7 +260,8 @@ class CheckpointStore:
         durable.VolumeFull, durable.VolumeUnusable
         """
         folder = attempt_folder(self.state_dir, attempt)
-        durable.write_in_vain(folder / f".step-room{durable.TEMPORARY_SUFFIX}", size)
+        path = folder / f".step-room{durable.TEMPORARY_SUFFIX}"
+        with_room(self.state_dir, lambda: durable.write_in_vain(path, size))
 
     def _record_of(self, file: CheckpointFile) -> CheckpointRecord:
         path = str(file.path.relative_to(self.state_dir))

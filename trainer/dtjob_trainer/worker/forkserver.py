@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerProcess
 from dtjob_accounting.process import PldProcess
 from dtjob_trainer.process import memory_group
 from dtjob_trainer.rank.setup import RankSetup
-from dtjob_trainer.worker import deaths
+from dtjob_trainer.worker import deaths, rank_output
 from dtjob_trainer.worker.deaths import Death, MemoryKills
 from dtjob_trainer.worker.pricing import SegmentAccountant
 from dtjob_trainer.worker.processes import (
@@ -103,10 +103,10 @@ class Forkserver:
         now = memory_group.read()
         return deaths.describe(exit_code, self.kills.before(process, exit_code, now), now)
 
-    def rank(self, setup: RankSetup, pipe: Connection) -> ForkServerProcess:
+    def rank(self, setup: RankSetup, pipe: Connection, output: Connection) -> ForkServerProcess:
         """One rank."""
-        name = f"rank-{setup.rank}"
-        return self._context.Process(target=self._rank_main, args=(setup, pipe), name=name)
+        arguments = (self._rank_main, setup, pipe, output)
+        return self._context.Process(target=_rank, args=arguments, name=f"rank-{setup.rank}")
 
     def store(self, listener: socket.socket) -> ForkServerProcess:
         """The store, on `listener`."""
@@ -121,6 +121,12 @@ def forkserver_pid() -> int | None:
     """The process that forks this one's children; None before it is started."""
     pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     return pid
+
+
+def _rank(main: RankMain, setup: RankSetup, pipe: Connection, output: Connection) -> None:
+    """The body of a rank's process."""
+    rank_output.take_over(output)
+    main(setup, pipe)
 
 
 def _prove_warm() -> None:

@@ -20,6 +20,7 @@ from dtjob_trainer.rank.setup import RankSetup
 from dtjob_trainer.worker import deaths
 from dtjob_trainer.worker.deaths import Death, MemoryKills
 from dtjob_trainer.worker.pricing import SegmentAccountant
+from dtjob_trainer.worker.rank_output import RankOutput
 
 #: The reason of a supervisor that ends because no rank will ever start; none of a job's.
 RANKS_CANNOT_START = "RanksCannotStart"
@@ -91,8 +92,8 @@ class Nursery(Protocol):
         """Return once children start at once; raise CannotStart if it dies, or they never will."""
         ...
 
-    def rank(self, setup: RankSetup, pipe: Connection) -> Child:
-        """Return a rank's process, to be started."""
+    def rank(self, setup: RankSetup, pipe: Connection, output: Connection) -> Child:
+        """Return a rank's process, to be started, that prints to `output`."""
         ...
 
     def store(self, listener: socket.socket) -> Child:
@@ -169,7 +170,8 @@ class Ranks:
     """The rank processes of one attempt on this worker.
 
     `on_progress(rank, progress)` is called in the event loop for all that a rank reports, and
-    `on_end(End)` once for each rank when its process is gone.
+    `on_end(End)` once for each rank when its process is gone. `output(rank)` makes what a rank
+    prints to.
 
     Raises
     ------
@@ -183,7 +185,9 @@ class Ranks:
         setups: list[RankSetup],
         on_progress: Callable[[int, Progress], None],
         on_end: Callable[[End], None],
+        output: Callable[[int], RankOutput],
     ) -> None:
+        self._output = output
         self._on_progress = on_progress
         self._on_end = on_end
         self._pipes: dict[int, Connection] = {}
@@ -203,9 +207,9 @@ class Ranks:
 
     def _start(self, setup: RankSetup) -> None:
         ours, theirs = multiprocessing.Pipe()
-        with theirs:
+        with theirs, self._output(setup.rank) as output:
             self._pipes[setup.rank] = ours
-            process = self._nursery.rank(setup, theirs)
+            process = self._nursery.rank(setup, theirs, output)
             self._nursery.kills.started(process, memory_group.read())
             start(process)
             self._processes[setup.rank] = process

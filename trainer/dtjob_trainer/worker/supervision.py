@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import aiohttp
-from prometheus_client import CollectorRegistry
 
 from dtjob_api.wire.exit_codes import WorkerExit
 from dtjob_api.wire.gang import Action, Directive, End, EndKind, Hello
@@ -41,6 +41,7 @@ from dtjob_trainer.worker import telemetry
 from dtjob_trainer.worker.keeper import Keeper
 from dtjob_trainer.worker.pricing import Pricing
 from dtjob_trainer.worker.processes import CannotStart, Nursery, Ranks, Store, threads_per_rank
+from dtjob_trainer.worker.rank_logs import RankLogs
 
 
 class Supervisor:
@@ -102,6 +103,7 @@ class Supervisor:
                 self._tell_rank_zero,
                 lambda: self._credentials.trouble,
             )
+        self._logs = RankLogs(config, position, self._credentials, self._leader)
 
     async def run(self) -> WorkerExit:
         """Serve until the directive says DONE or this worker is told to stop."""
@@ -124,7 +126,9 @@ class Supervisor:
         await self._serve(self._shown(), config.http_port, "http_port", rim)
         if (leader := self._leader) is None:
             return
-        hellos = endpoints.Hellos(self._credentials, leader.reception.hello, self._log)
+        hellos = endpoints.Hellos(
+            self._credentials, leader.reception.hello, self._logs.receive, self._log
+        )
         await self._serve(hellos.doors, config.coordinator_port, "coordinator_port", rim)
         loopback = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._keeper.store = store = Store(self._nursery, loopback)
@@ -145,9 +149,11 @@ class Supervisor:
     async def _follow_until_done(self) -> WorkerExit:
         try:
             async with asyncio.TaskGroup() as group:
-                keeping = group.create_task(self._keeper.keep())
+                beside = [group.create_task(self._keeper.keep())]
+                beside.append(group.create_task(self._logs.ship()))
                 code = await self._exit_code(group)
-                keeping.cancel()
+                for task in beside:
+                    task.cancel()
             return code
         except ExceptionGroup as group_of_one:
             if (found := group_of_one.subgroup(CannotStart)) is not None:
@@ -290,6 +296,7 @@ class Supervisor:
             ],
             self._on_progress,
             self._on_end,
+            partial(self._logs.output, directive.attempt),
         )
         self._attempt = directive.attempt
         self._current.update(attempt=directive.attempt)
@@ -308,6 +315,7 @@ class Supervisor:
         ranks, self._ranks = self._ranks, None
         if ranks is not None:
             await ranks.kill()
+            await self._logs.complete()
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             await tunnel.close()
@@ -353,6 +361,7 @@ class Supervisor:
 
     def _on_end(self, end: End) -> None:
         self._log.info("rank ended", **end.model_dump(exclude_none=True))
+        self._logs.ended(self._attempt, end)
         if end.kind is not EndKind.CRASHED or self._ranks is not None:
             self._ends.append(end)
         self._news.set()
@@ -380,17 +389,9 @@ class Supervisor:
         ).to_json()
 
     def _shown(self) -> doors.Doors:
-        registry = CollectorRegistry(auto_describe=False)
-        job = self._config.job
-        registry.register(
-            telemetry.WorkerMetrics(
-                self._current,
-                {"namespace": job.namespace, "job": job.name, "worker": str(self._position)},
-            )
-        )
         return endpoints.shown(
             ready=lambda: self._keeper.is_warm,
             report=self._report,
-            registry=registry,
+            registry=telemetry.registry(self._current, self._config.job, self._position),
             log=self._log,
         )

@@ -11,10 +11,12 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from dtjob_api.job.status import GpuRange, GpuStatus
 from dtjob_api.wire.gang import GpuReading
+from dtjob_api.wire.worker_config import JobIdentity
 from dtjob_api.wire.worker_report import WorkerReport, WorkerState
 from dtjob_exporter.nvml import GpuFigures
 from dtjob_trainer.gang.worker_view import CurrentView, WorkerView
@@ -64,6 +66,14 @@ def summarise_gpus(gpus: Sequence[GpuReading]) -> GpuStatus | None:
 
 def _known(figures: Iterable[Figure | None]) -> list[Figure]:
     return [figure for figure in figures if figure is not None]
+
+
+def registry(current: CurrentView, job: JobIdentity, position: int) -> CollectorRegistry:
+    """What `/metrics` of a worker shows."""
+    labels = {"namespace": job.namespace, "job": job.name, "worker": str(position)}
+    found = CollectorRegistry(auto_describe=False)
+    found.register(WorkerMetrics(current, labels))
+    return found
 
 
 class WorkerMetrics:

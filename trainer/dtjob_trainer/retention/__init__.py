@@ -1,0 +1,1 @@
+"""What outlives the pods of what ranks print: where it waits, how much is kept, and where."""
