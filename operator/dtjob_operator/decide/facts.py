@@ -208,8 +208,9 @@ def _gang_has_formed(
     started = pod_status.running_since(coordinator)
     if started is None:
         return False
-    if _is_fresh(report.heartbeat if report else None, now):
-        return True  # of this very attempt, whatever clocks say that others read
+    heard = report.heartbeat if report is not None else None
+    if heard is not None and _is_fresh(heard, now) and (heard >= started or started > now):
+        return True  # from this very container: an attempt that seems older is of another clock
     if started > last.start:
         return False
     signs = (last.start, status.checkpoint.time if status.checkpoint else None)
