@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dtjob_api.model import timestamp
 from dtjob_api.reasons import Reason
+from dtjob_api.wire.worker_report import WorkerState
 from dtjob_operator.decide.facts import Facts
 from dtjob_operator.decide.obstacles.obstacle import OF_PODS, Children, ObstacleKind
 from dtjob_operator.terms import names
@@ -17,11 +18,13 @@ def _detect(facts: Facts) -> Finding | None:
     """No pod can be created before its account, so that a new one never counts.
 
     Where the API server's clock was put back new pods seem older for a while: it is waited until
-    no time lies in the future, and a gang that trains is left alone. Where its token is refused its
-    attempt ends by itself within half a minute.
+    no time lies in the future, and a gang that says that it trains is left alone. Where its token
+    is refused it says otherwise within half a minute.
     """
     account = facts.observed.service_account
-    if facts.job.spec.workers.service_account_name or account is None or facts.gang_formed:
+    if facts.job.spec.workers.service_account_name or account is None:
+        return None
+    if facts.report is not None and facts.report.state is WorkerState.RUNNING:
         return None
     since = account["metadata"].get("creationTimestamp", "")
     pods = [p for p in facts.observed.pods if p["metadata"]["creationTimestamp"] < since]
@@ -40,5 +43,4 @@ KIND = ObstacleKind(
     detect=_detect,
     conditions=OF_PODS,
     children=Children.RELEASED,
-    of_a_start=True,
 )

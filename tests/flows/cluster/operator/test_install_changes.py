@@ -65,8 +65,10 @@ class Page:
         (block,) = (each for each in self._blocks if each.kind == "demo" and part in each.text)
         for line in self._here(block.text).splitlines():
             if only in line:
+                # The fixture has applied the same from its own side, which then owns it.
+                command = line.replace("--server-side", "--server-side --force-conflicts")
                 subprocess.run(
-                    ["bash", "-c", line], check=True, cwd=self._page, env=self._environment
+                    ["bash", "-c", command], check=True, cwd=self._page, env=self._environment
                 )
 
     def installs(self, name: str) -> Names:

@@ -135,7 +135,8 @@ def also_leads(
 def end(kubectl: Kubectl) -> Manifest:
     """What a job has come to, without what differs from one to the next."""
     wait_for("the end", lambda: phase(kubectl, "digits") == "Succeeded", 180)
-    wait_for("its pods are released", lambda: not kubectl.list("pods"), 60)
+    of_pods = ("pods", "statefulset", "service", "networkpolicy", "poddisruptionbudget")
+    wait_for("nothing of its pods is left", lambda: not any(map(kubectl.list, of_pods)), 60)
     stored = kubectl.get("dtjob", "digits")
     assert stored is not None
     (ledger,) = kubectl.list("privacyledgers")

@@ -284,6 +284,9 @@ def test_rights_used_are_the_rights_granted(
         ("networkpolicies.networking.k8s.io", "delete"): "a job that asks for none any more",
         ("distributedtrainingjobs.dtjob.dev", "get"): "after a conflict",
         ("persistentvolumeclaims.", "get"): "a claim that seems lost",
+        ("nodes.", "get"): "pods that stay beyond their time",
+        ("pods.", "delete"): "pods whose node is gone",
+        ("distributedtrainingjobs.dtjob.dev", "delete"): "a time to live after the end",
         ("events.", "get"): "an event told again",
         ("events.", "patch"): "an event told again",
     }

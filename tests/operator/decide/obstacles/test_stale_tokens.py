@@ -76,3 +76,14 @@ def test_a_gang_that_trains_is_left_alone_when_that_time_comes() -> None:
         world.settle()
         assert sizes(world) == (1, 1)
         assert world.status["phase"] == "Running"
+
+
+def test_a_gang_whose_tokens_are_refused_is_replaced_though_its_pods_seem_well() -> None:
+    """It waits for a ledger that it may not read any more; its probes are answered all the same."""
+    world = running()
+    world.later(60)
+    world.see(service_account=account_of(world, world.now))
+    world.see(report=report(100, heartbeatTime=stamp(world.now), state="Waiting"))
+    world.settle()
+    assert sizes(world) == (0, 0)
+    assert world.reason("Running") == ("False", "ServiceAccountReplaced")
