@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dtjob_api.wire.positions import Role
 from dtjob_operator.decide.child_kinds import CHILD_KINDS, ChildKind
 from dtjob_operator.decide.deadlines import seconds_held, seconds_kept
-from dtjob_operator.decide.drift import additions, has_drifted
+from dtjob_operator.decide.drift import differs
 from dtjob_operator.decide.gang_sets import desired_set
 from dtjob_operator.decide.lost_nodes import overdue_pods
 from dtjob_operator.decide.obstacles.obstacle import Children
@@ -28,9 +28,8 @@ def applies(situation: Situation) -> Iterator[Json]:
         if situation.children is Children.RELEASED:
             yield from _scaled_down(situation)
         elif situation.children is Children.KEPT and (situation.ledger or situation.plan):
-            changes = list(_repaired(situation))
-            yield from (wanted for wanted, stored in changes if _lets_stop(wanted, stored))
-            yield from (wanted for wanted, stored in changes if not _lets_stop(wanted, stored))
+            changes = sorted(_repaired(situation), key=lambda each: not _lets_stop(*each))
+            yield from (wanted for wanted, _stored in changes)
 
 
 def _repaired(situation: Situation) -> Iterator[tuple[Json, Json | None]]:
@@ -121,9 +120,7 @@ def _if_changed(wanted: Json, stored: Json | None) -> Iterator[Json]:
     """`wanted`, with the UID of what it changes, if it has to be applied."""
     if stored is None:
         yield wanted
-    elif not _is_being_deleted(stored) and (
-        has_drifted(stored, wanted) or additions(stored, wanted)
-    ):
+    elif not _is_being_deleted(stored) and differs(stored, wanted):
         yield wanted | {"metadata": wanted["metadata"] | {"uid": stored["metadata"]["uid"]}}
 
 

@@ -37,11 +37,6 @@ def overdue(facts: Facts) -> Finding | None:
     return None
 
 
-def is_over(facts: Facts) -> bool:
-    """Whether a job that is overdue has come to rest, so that its failure can be written."""
-    return facts.at_rest and not facts.observed.pods and overdue(facts) is not None
-
-
 def seconds_to_deadline(facts: Facts) -> float | None:
     """Seconds until the next deadline; None where there is none."""
     since = _going_since(facts)

@@ -49,6 +49,11 @@ def drift(stored: Any, wanted: Any) -> str | None:
     return None if path is None else ".".join(path)
 
 
+def differs(stored: Json, wanted: Json) -> bool:
+    """Whether a stored child is not what is wanted, by its drift or by what others have added."""
+    return has_drifted(stored, wanted) or additions(stored, wanted) is not None
+
+
 def additions(stored: Json, wanted: Json) -> str | None:
     """Who has set what is not wanted in the spec of a stored child; None where nobody has.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import Reason
 from dtjob_operator.decide.builders.network_policy import api_server_endpoints
-from dtjob_operator.decide.drift import additions, has_drifted
+from dtjob_operator.decide.drift import differs
 from dtjob_operator.decide.obstacles.not_created import rejected_children
 from dtjob_operator.decide.obstacles.unlabelled import outside_the_policy
 from dtjob_operator.terms import kinds, names
@@ -76,7 +76,7 @@ def restriction(
             f"policies let through reaches {_LISTENERS}",
         )
     name, stored = names.child_name(job), observed.network_policy
-    if stored is None or not names.is_ours(stored, job) or _differs(stored, wanted):
+    if stored is None or not names.is_ours(stored, job) or differs(stored, wanted):
         message = f"NetworkPolicy {name} is not there as it should be{_applied(observed, obstacle)}"
         return Restriction(False, Reason.CREATING_RESOURCES, message)
     if (found := outside_the_policy(observed, job)) is not None:
@@ -94,10 +94,6 @@ def restriction(
         if settings.enforcement is not Enforcement.NONE:
             return Restriction(False, Reason.API_SERVER_ADDRESS_UNKNOWN, message)
     return Restriction(*_VERDICTS[settings.enforcement], message)
-
-
-def _differs(stored: Json, wanted: Json) -> bool:
-    return has_drifted(stored, wanted) or additions(stored, wanted) is not None
 
 
 def _learnt_by(settings: Settings) -> str:

@@ -29,7 +29,7 @@ def next_order(facts: Facts) -> Order | None:
     if facts.ledger is None:
         return None
     run = facts.ledger.spec.run
-    if facts.job.spec.suspend or overdue(facts) is not None:
+    if _is_to_rest(facts):
         return _next(run, facts.now, run.workers, OrderState.DRAIN) if not facts.at_rest else None
     if facts.at_rest:
         return _next(run, facts.now, facts.target)
@@ -102,6 +102,11 @@ def _next(
     )
 
 
+def _is_to_rest(facts: Facts) -> bool:
+    """Whether the job is suspended, or is to fail since it has taken too long."""
+    return facts.job.spec.suspend or overdue(facts) is not None
+
+
 def _is_stopping(facts: Facts) -> bool:
     """Whether pods are still needed: their gang makes its last step and saves.
 
@@ -119,7 +124,7 @@ def _is_stopping(facts: Facts) -> bool:
 
 def _is_asked_to_grow(facts: Facts) -> bool:
     ledger = facts.ledger
-    if ledger is None or facts.at_rest or facts.job.spec.suspend or overdue(facts) is not None:
+    if ledger is None or facts.at_rest or _is_to_rest(facts):
         return False
     run = ledger.spec.run
     return facts.target > run.workers and facts.target != run.instead_of

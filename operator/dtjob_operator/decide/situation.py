@@ -9,7 +9,7 @@ from datetime import datetime
 from dtjob_api.job.distributed_training_job import DistributedTrainingJob
 from dtjob_api.reasons import ConditionType
 from dtjob_api.wire.well_known import HTTP_PORT
-from dtjob_operator.decide.deadlines import is_over, overdue
+from dtjob_operator.decide.deadlines import overdue
 from dtjob_operator.decide.facts import Facts, gather
 from dtjob_operator.decide.obstacles.obstacle import Children, Obstacle, children, obstacle_to
 from dtjob_operator.decide.obstacles.order import find
@@ -49,7 +49,7 @@ class Situation(Facts):
     @functools.cached_property
     def failure(self) -> Finding | None:
         """Why the job fails though its ledger has no outcome: it was overdue, and rests."""
-        return self.overdue if is_over(self) else None
+        return self.overdue if self.at_rest and not self.observed.pods else None
 
     @property
     def children(self) -> Children:

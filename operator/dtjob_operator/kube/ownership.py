@@ -17,10 +17,13 @@ _SPEC = "f:spec"
 def others_of_spec(obj: Json) -> list[str]:
     """Managers of fields in an object's spec that the operator has not set."""
     entries = _entries(obj)
+    others = [each for each in entries if not _is_ours(each) and _spec_fields(each)]
+    if not others:
+        return []  # as at almost every version of an object
     own: dict[str, Any] = {}
     for each in filter(_is_ours, entries):
         _merge(own, _spec_fields(each))
-    return sorted({each["manager"] for each in entries if _has_more(_spec_fields(each), own)})
+    return sorted({each["manager"] for each in others if _has_more(_spec_fields(each), own)})
 
 
 def taken_over(obj: Json, api_version: str, *, with_spec: bool) -> list[Json] | None:

@@ -285,8 +285,9 @@ class Observer:
         now, found = datetime.now(UTC), dict[str, Json | None]()
         for pod in pods:
             name = (pod.get("spec") or {}).get("nodeName")
-            stays = has_outlived(pod, now, timedelta()) or disruption(pod) == _BY_TAINT
-            if not name or name in found or not stays:
+            if not name or name in found or "deletionTimestamp" not in pod["metadata"]:
+                continue
+            if not has_outlived(pod, now, timedelta()) and disruption(pod) != _BY_TAINT:
                 continue
             try:
                 found[name] = await self._client.get(kinds.NODE, None, name)

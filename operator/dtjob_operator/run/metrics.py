@@ -107,14 +107,14 @@ class Metrics:
 
     def show(self, state: State) -> None:
         """Expose what is computed at each scrape."""
-        self._registry.register(_Shown(state))
+        self._registry.register(state)
 
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """What is read off the operator at each scrape.
 
@@ -135,20 +135,9 @@ class State:
     queue: Sized
     closed: Callable[[], Collection[str]]
 
-    def orphans(self) -> int:
-        """Worker pods whose job is gone: nobody sees any more what they do."""
-        known = {job["metadata"]["uid"] for job in self.jobs}
-        return sum(pod["metadata"]["labels"][JOB_UID_LABEL] not in known for pod in self.pods)
-
-
-class _Shown:
-    def __init__(self, state: State) -> None:
-        self._state = state
-
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        phases = Tally(
-            job.get("status", {}).get("phase", Phase.PENDING.value) for job in self._state.jobs
-        )
+        """The gauges, as a registry asks for them."""
+        phases = Tally(job.get("status", {}).get("phase", Phase.PENDING.value) for job in self.jobs)
         jobs = GaugeMetricFamily("dtjob_jobs", "Jobs by phase.", labels=["phase"])
         for phase in Phase:
             jobs.add_metric([phase.value], phases[phase.value])
@@ -156,17 +145,22 @@ class _Shown:
         yield GaugeMetricFamily(
             "dtjob_queue_depth",
             "Jobs that wait to be reconciled or are being reconciled.",
-            value=len(self._state.queue),
+            value=len(self.queue),
         )
         yield GaugeMetricFamily(
             "dtjob_closed_namespaces",
             "Namespaces of --watch-namespace whose jobs are not looked after, since the operator "
             "lacks a right there or they are gone; /readyz says why.",
-            value=len(self._state.closed()),
+            value=len(self.closed()),
         )
         yield GaugeMetricFamily(
             "dtjob_orphaned_pods",
             "Worker pods whose job is gone: for moments after a job is deleted, and for as long as "
             "they run after kubectl delete --cascade=orphan.",
-            value=self._state.orphans(),
+            value=self._orphans(),
         )
+
+    def _orphans(self) -> int:
+        """Worker pods whose job is gone: nobody sees any more what they do."""
+        known = {job["metadata"]["uid"] for job in self.jobs}
+        return sum(pod["metadata"]["labels"][JOB_UID_LABEL] not in known for pod in self.pods)

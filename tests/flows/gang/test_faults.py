@@ -22,18 +22,6 @@ from tests.support.gangs.oracle import assert_finished, assert_true_account
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 
-@pytest.fixture
-def start(tmp_path: Path, runs: list[GangRun]) -> Any:
-    def begin(**settings: Any) -> GangRun:
-        run = GangRun(tmp_path, **settings)
-        runs.append(run)
-        run.create_ledger()
-        run.start()
-        return run
-
-    return begin
-
-
 def killed_in_step(run: GangRun, step: int) -> None:
     """Nothing of it is left to say anything; its gate stays as it is."""
     victims = run.wait_for_step(step)

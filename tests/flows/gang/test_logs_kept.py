@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dtjob_trainer.retention.log_budget import LogKey
 from dtjob_trainer.retention.log_volume import log_path, sizes
-from tests.support.gangs.gang_run import GangRun, signal_all
+from tests.support.gangs.gang_run import signal_all
 from tests.support.gangs.oracle import assert_finished
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def start(tmp_path: Path, runs: list[GangRun]) -> Any:
-    def begin(**settings: Any) -> GangRun:
-        run = GangRun(tmp_path, **settings)
-        runs.append(run)
-        run.create_ledger()
-        run.start()
-        return run
-
-    return begin
 
 
 def chatty(lines: int) -> dict[str, Any]:

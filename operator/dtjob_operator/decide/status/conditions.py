@@ -106,8 +106,8 @@ def _size(text: str) -> int:
 def _states(
     situation: Situation, refusal: Finding | None, now: datetime
 ) -> Iterator[ConditionState]:
-    outcome, ended = situation.outcome, "the job has ended"
-    if refusal is not None or outcome is not None:
+    outcome, failure, ended = situation.outcome, situation.failure, "the job has ended"
+    if refusal is not None or outcome is not None or failure is not None:
         yield ConditionState(ConditionType.RESOURCES_READY, False, Reason.FINISHED, ended)
         yield ConditionState(ConditionType.RENDEZVOUS_READY, False, Reason.FINISHED, ended)
         yield ConditionState(ConditionType.NETWORK_RESTRICTED, False, Reason.FINISHED, ended)
@@ -117,14 +117,8 @@ def _states(
         yield ConditionState(ConditionType.FAILED, True, refusal.reason, refusal.message)
         return
     yield from _accepted(situation)
-    if (failure := situation.failure) is not None:
-        for kind in (
-            ConditionType.RESOURCES_READY,
-            ConditionType.RENDEZVOUS_READY,
-            ConditionType.NETWORK_RESTRICTED,
-            ConditionType.RUNNING,
-        ):
-            yield ConditionState(kind, False, Reason.FINISHED, ended)
+    if failure is not None:
+        yield ConditionState(ConditionType.RUNNING, False, Reason.FINISHED, ended)
         yield ConditionState(ConditionType.FAILED, True, failure.reason, failure.message)
         return
     if outcome is not None and situation.ledger is not None:
